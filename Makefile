@@ -1,0 +1,46 @@
+# The commands of the project. `make serve` and `make test` set everything up by themselves.
+PYTHON ?= python3
+PORT ?= 8000
+UI_PORT ?= 5000
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check calibrate ui bench lock clean
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.done: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/.done ## create .venv with everything that is needed
+
+serve: setup ## serve the proxy on PORT (default 8000)
+	$(BIN)/python -m router serve --port $(PORT)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+check: setup ## lint, types, import rules, tests and coverage: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
+	$(BIN)/python -m calibration run
+
+ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
+	$(BIN)/python -m router ui --port $(UI_PORT)
+
+lock: setup ## rewrite the lock files from pyproject.toml
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+
+clean: ## remove what can be made again (.venv and caches; .router is kept)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info

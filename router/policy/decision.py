@@ -1,0 +1,199 @@
+"""A prediction and a policy become a decision, with its reason and its evidence.
+
+`decide` is the one line that calibration replays and the proxy serves, so that what was certified is what runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from router.policy.features import Features
+from router.policy.prediction import Prediction
+from router.policy.prices import Price, Usage
+
+
+class Reason(StrEnum):
+    """Why a model was chosen; the same word in header, trace, log and report."""
+
+    CHEAP_IS_ENOUGH = "cheap_is_enough"
+    STRONG_IS_BETTER = "strong_is_better"
+    NO_EVIDENCE = "no_evidence"  # nothing is known of this type of question
+    NOVEL = "novel"  # unlike anything the calibration saw
+    NOT_CERTIFIED = "not_certified"  # no threshold was shown to keep this target
+    CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
+    MODALITY = "modality"  # only the chosen model can read what is attached
+    FORCED = "forced"  # the client named the model
+    PASSED_THROUGH = "passed_through"  # not a name that is routed
+    FALLBACK = "fallback"  # the model decided on could not answer
+
+
+class Interval(NamedTuple):
+    """A 95 % interval around an estimate."""
+
+    low: float
+    estimate: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one type of question: how many outcomes, and what each model is worth there."""
+
+    kind: str  # measured, published, or none
+    n: int
+    quality: Mapping[str, Interval]
+    quality_difference: Interval  # cheap minus strong, paired; below 0 the cheap model is worse
+    output_tokens: Mapping[str, float]  # mean length of each model's answers
+    source: str = ""
+
+
+NO_EVIDENCE = Evidence("none", 0, {}, Interval(-1.0, 0.0, 1.0), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model the policy may choose, and what it can do. Models are listed from cheap to strong."""
+
+    name: str
+    price: Price
+    context_tokens: int = 128_000
+    images: bool = True
+    audio: bool = False
+    image_tokens: tuple[int, int] = (85, 170)  # as billed: per image, and per tile of 512 x 512
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How much quality a dollar must buy for a target to be kept, and how sure that is."""
+
+    target: float  # share of the strong model's quality to keep
+    quality_per_usd: float  # escalate where the gap in quality is more than this times the gap in dollars; inf: never
+    certified: bool
+    n: int  # outcomes the certificate was tested on
+    confidence: float
+    expected_saving: Interval  # share of the strong model's dollars
+    more_questions_needed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a policy decides by, beside its predictor."""
+
+    models: tuple[Model, ...]  # cheap to strong
+    evidence: Mapping[str, Evidence]  # by question type
+    targets: Sequence[Rule]  # ascending
+    novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
+    version: str = ""
+
+    @property
+    def strong(self) -> Model:
+        return self.models[-1]
+
+    def rule(self, target: float) -> Rule | None:
+        """The least strict rule that keeps at least `target`; None where only the strong model does."""
+        return next((rule for rule in self.targets if rule.target >= target - 1e-9), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which model answers, and why."""
+
+    model: str
+    reason: Reason
+    target: float
+    question_type: str
+    quality: Mapping[str, float]
+    expected_cost_usd: Mapping[str, float]
+    gap: float  # what the strong model is expected to add, in quality; requests are ranked for escalation by it
+    novelty: float
+    evidence: Evidence
+    policy_version: str
+
+
+def decide(rules: Rules, features: Features, prediction: Prediction, target: float) -> Decision:
+    """Choose the model with the best `quality - quality_per_usd * dollars`, then apply the guards.
+
+    The guards, in order: what a model cannot hold or read; a type without evidence; a request unlike the calibration; a
+    target without a certificate. Each of the last three sends the request to the strong model.
+    """
+    costs = {model.name: expected_cost_usd(model, features, prediction) for model in rules.models}
+    model, reason = _choose(rules, features, prediction, target, costs)
+    cheap, strong = rules.models[0].name, rules.strong.name
+    return Decision(
+        model=model,
+        reason=reason,
+        target=target,
+        question_type=prediction.question_type,
+        quality=prediction.quality,
+        expected_cost_usd=costs,
+        gap=prediction.quality[strong] - prediction.quality[cheap],
+        novelty=prediction.novelty,
+        evidence=rules.evidence.get(prediction.question_type, NO_EVIDENCE),
+        policy_version=rules.version,
+    )
+
+
+def _choose(
+    rules: Rules, features: Features, prediction: Prediction, target: float, costs: Mapping[str, float]
+) -> tuple[str, Reason]:
+    able, guard = _able(rules, features)
+    strong = able[-1].name
+    if len(able) == 1 and guard is not None:
+        return strong, guard
+    if rules.evidence.get(prediction.question_type, NO_EVIDENCE).kind == "none":
+        return strong, Reason.NO_EVIDENCE
+    if prediction.novelty > rules.novelty_limit:
+        return strong, Reason.NOVEL
+    rule = rules.rule(target)
+    if rule is None or not math.isfinite(rule.quality_per_usd):
+        return strong, Reason.NOT_CERTIFIED
+    worth = {m.name: prediction.quality[m.name] - rule.quality_per_usd * costs[m.name] for m in able}
+    best = max(reversed(able), key=lambda m: worth[m.name]).name
+    return best, Reason.STRONG_IS_BETTER if best == strong else Reason.CHEAP_IS_ENOUGH
+
+
+def _able(rules: Rules, features: Features) -> tuple[Sequence[Model], Reason | None]:
+    """The models that can take the request, and what ruled out the others. The strong one stays if none can."""
+    able: list[Model] = []
+    guard: Reason | None = None
+    for model in rules.models:
+        why = why_unable(model, features)
+        if why is None:
+            able.append(model)
+        else:
+            guard = why
+    return able or [rules.strong], guard
+
+
+def why_unable(model: Model, features: Features) -> Reason | None:
+    """What keeps `model` from answering a request, or None."""
+    if (features.images and not model.images) or (features.audio_parts and not model.audio):
+        return Reason.MODALITY
+    needed = input_tokens(model, features) + (features.max_output_tokens or 0)
+    return Reason.CONTEXT_WINDOW if needed > model.context_tokens else None
+
+
+def input_tokens(model: Model, features: Features) -> int:
+    """Expected input tokens of the request on `model`; images as that model bills them."""
+    return features.input_tokens + sum(_image_tokens(model, detail) for detail in features.images)
+
+
+_TILES_WHEN_UNKNOWN = 4  # an image of 1024 x 1024, which is what `auto` and `high` make of most photographs
+
+
+def _image_tokens(model: Model, detail: str) -> int:
+    base, tile = model.image_tokens
+    return base if detail == "low" else base + tile * _TILES_WHEN_UNKNOWN
+
+
+def expected_cost_usd(model: Model, features: Features, prediction: Prediction) -> float:
+    """Expected dollars for the request on `model`, with the answer's length as predicted."""
+    written = prediction.output_tokens[model.name]
+    if features.max_output_tokens is not None:
+        written = min(written, features.max_output_tokens)
+    tokens = input_tokens(model, features)
+    return model.price.cost_usd(Usage(input_tokens=tokens, output_tokens=max(round(written), 1)))

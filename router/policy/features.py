@@ -1,0 +1,299 @@
+"""A request becomes the text and the numbers that the prediction reads.
+
+Both halves come through here: calibration encodes its questions as chat bodies and reads them with the same function as
+the proxy. Only what the decision needs is decoded; images and audio are counted, never decoded. What is read of a prompt
+is capped, so that a request of a megabyte costs no more than one of a page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+MAX_TURNS = 8  # user turns that are read, the newest
+MAX_TURN_CHARACTERS = 4_000  # of each turn: three quarters from its head, the rest from its tail
+MAX_SYSTEM_CHARACTERS = 1_000
+CHARACTERS_PER_TOKEN = 4.0  # o200k_base on English prose; only budgets and expected dollars rest on it
+TOKENS_PER_MESSAGE = 4
+
+
+class RequestError(ValueError):
+    """The request cannot be read; `param` names the field at fault, as OpenAI's errors do."""
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a decision is made of. Texts are capped; counts are of the whole request."""
+
+    turns: tuple[str, ...]  # what the user said, newest last, at most MAX_TURNS
+    system: str = ""
+    tool_names: tuple[str, ...] = ()
+    tool_characters: int = 0
+    images: tuple[str, ...] = ()  # the `detail` of each image: low, high or auto
+    audio_parts: int = 0
+    file_parts: int = 0
+    structured_output: bool = False  # a response_format other than text
+    messages: int = 1
+    characters: int = 0  # of all text in the request, tools included
+    max_output_tokens: int | None = None
+
+    @property
+    def input_tokens(self) -> int:
+        """Estimated tokens of the request's text, images apart (see `CHARACTERS_PER_TOKEN`)."""
+        text = (self.characters + self.tool_characters) / CHARACTERS_PER_TOKEN
+        return math.ceil(text) + TOKENS_PER_MESSAGE * self.messages
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ImageUrl(msgspec.Struct, gc=False):
+    detail: str = "auto"
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str | None = None
+    image_url: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str = ""
+
+
+class _Tool(msgspec.Struct, gc=False):
+    function: _Function = msgspec.field(default_factory=_Function)
+    name: str = ""
+
+
+class _Format(msgspec.Struct, gc=False):
+    type: str = "text"
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+_parts = msgspec.json.Decoder(list[_Part])
+_string = msgspec.json.Decoder(str)
+_image_url = msgspec.json.Decoder(_ImageUrl)
+_tools = msgspec.json.Decoder(list[_Tool])
+_format = msgspec.json.Decoder(_Format)
+_encoder = msgspec.json.Encoder()
+
+
+def read_chat(fields: Mapping[str, msgspec.Raw]) -> Features:
+    """Read the body of a chat completion, given as its top-level fields undecoded.
+
+    Raises:
+        RequestError: `messages` is missing, empty, or not a list of messages.
+    """
+    raw = fields.get("messages")
+    if raw is None:
+        raise RequestError("Missing required parameter: 'messages'.", "messages")
+    try:
+        messages = _messages.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(f"Invalid type for 'messages': {_reason(error)}.", "messages") from error
+    if not messages:
+        raise RequestError(
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+            "messages",
+        )
+    reading = _Reading()
+    for position, message in enumerate(messages):
+        try:
+            reading.message(message.role, message.content)
+        except (msgspec.DecodeError, RecursionError) as error:
+            param = f"messages[{position}].content"
+            raise RequestError(f"Invalid type for '{param}': {_reason(error)}.", param) from error
+    return reading.features(fields, len(messages))
+
+
+def read_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> Features:
+    """Read a question of a calibration by the proxy's own path: encoded as the chat body that it would be."""
+    body: dict[str, Any] = {"messages": list(messages)}
+    if tools:
+        body["tools"] = list(tools)
+    return read_chat({name: msgspec.Raw(_encoder.encode(value)) for name, value in body.items()})
+
+
+class _Reading:
+    """Collects what the messages of one request say."""
+
+    def __init__(self) -> None:
+        self.turns: list[str] = []
+        self.system: list[str] = []
+        self.images: list[str] = []
+        self.audio_parts = 0
+        self.file_parts = 0
+        self.characters = 0
+
+    def message(self, role: str, content: msgspec.Raw) -> None:
+        text = self._text(content)
+        self.characters += len(text)
+        if role == "user":
+            self.turns.append(_capped(text, MAX_TURN_CHARACTERS))
+        elif role in ("system", "developer"):
+            self.system.append(text[:MAX_SYSTEM_CHARACTERS])
+
+    def _text(self, content: msgspec.Raw) -> str:
+        kind = bytes(memoryview(content)[:1])
+        if kind == b'"':
+            return _string.decode(content)
+        if kind != b"[":
+            return "" if bytes(content) == b"null" else _string.decode(content)
+        texts = []
+        for part in _parts.decode(content):
+            if part.type in ("image_url", "input_image"):
+                self.images.append(_detail(part.image_url))
+            elif part.type == "input_audio":
+                self.audio_parts += 1
+            elif part.type in ("file", "input_file"):
+                self.file_parts += 1
+            if part.text:
+                texts.append(part.text)
+        return "\n".join(texts)
+
+    def features(self, fields: Mapping[str, msgspec.Raw], messages: int) -> Features:
+        tools = fields.get("tools")
+        return Features(
+            turns=tuple(self.turns[-MAX_TURNS:]),
+            system="\n".join(self.system)[:MAX_SYSTEM_CHARACTERS],
+            tool_names=_tool_names(tools),
+            tool_characters=0 if tools is None else len(memoryview(tools)),
+            images=tuple(self.images),
+            audio_parts=self.audio_parts,
+            file_parts=self.file_parts,
+            structured_output=_is_structured(fields.get("response_format")),
+            messages=messages,
+            characters=self.characters,
+            max_output_tokens=_limit(fields),
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, msgspec.DecodeError) else "nested too deeply"
+
+
+def _capped(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    head = limit * 3 // 4
+    return text[:head] + "\n" + text[head - limit + 1 :]
+
+
+def _detail(raw: msgspec.Raw) -> str:
+    try:
+        return _image_url.decode(raw).detail
+    except msgspec.DecodeError:
+        return "auto"
+
+
+def _tool_names(raw: msgspec.Raw | None) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    try:
+        return tuple(tool.function.name or tool.name for tool in _tools.decode(raw))
+    except (msgspec.DecodeError, RecursionError):
+        return ()  # the upstream judges what a tool may be
+
+
+def _is_structured(raw: msgspec.Raw | None) -> bool:
+    if raw is None:
+        return False
+    try:
+        return _format.decode(raw).type != "text"
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def _limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        raw = fields.get(name)
+        if raw is not None and bytes(raw[:12]).isdigit():
+            return int(bytes(raw[:12]))
+    return None
+
+
+# What is seen in a text beside its words. One regular expression a row, counted; the rest are lengths and shares.
+_COUNTED: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("numbers", re.compile(r"\d+(?:[.,]\d+)*")),
+    ("decimals", re.compile(r"\d\.\d")),
+    ("operators", re.compile(r"[+*/=<>^%]")),
+    ("latex", re.compile(r"\\[a-zA-Z]+|\$")),
+    ("code", re.compile(r"[{}();\[\]_]|::|->|=>")),
+    ("options", re.compile(r"(?m)^\s*\(?[A-J][).:]\s|\([A-J]\)")),
+    ("questions", re.compile(r"\?")),
+    ("capitalised", re.compile(r"(?<![.!?]\s)(?<!^)\b[A-Z][a-z]+")),
+    ("quoted", re.compile(r"[\"'`“”]")),
+    ("lines", re.compile(r"\n")),
+)
+NUMBER_NAMES: tuple[str, ...] = (
+    "log_characters",
+    "log_words",
+    "word_length",
+    "foreign_share",
+    *(f"log_{name}" for name, _ in _COUNTED),
+    "tools",
+    "log_tool_characters",
+    "images",
+    "structured_output",
+    "has_system",
+    "log_system_characters",
+)
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*|[^\w\s]")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case; a number becomes its shape, so that 13.11 and 27.45 are alike.
+
+    >>> words("Is 13.11 bigger than 9? Don't guess.")
+    ['is', '0.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
+    """
+    return [_shape(word) if word[0].isdigit() else word for word in _WORD.findall(text.lower())]
+
+
+def _shape(number: str) -> str:
+    return "".join("0" if c.isdigit() else c for c in number[:8])
+
+
+def terms(text: str) -> list[str]:
+    """Words and pairs of neighbouring words.
+
+    >>> terms("what is it")
+    ['what', 'is', 'it', 'what is', 'is it']
+    """
+    single = words(text)
+    return single + [f"{a} {b}" for a, b in zip(single, single[1:], strict=False)]
+
+
+def numbers(features: Features, turn: str) -> list[float]:
+    """The hand features of one user turn in its request, in the order of `NUMBER_NAMES`."""
+    count = len(turn.split())
+    foreign = sum(map(len, _FOREIGN.findall(turn)))
+    return [
+        math.log1p(len(turn)),
+        math.log1p(count),
+        len(turn) / (count + 1.0),
+        foreign / (len(turn) + 1.0),
+        *(math.log1p(sum(1 for _ in pattern.finditer(turn))) for _, pattern in _COUNTED),
+        float(len(features.tool_names)),
+        math.log1p(features.tool_characters),
+        float(len(features.images)),
+        float(features.structured_output),
+        float(bool(features.system)),
+        math.log1p(len(features.system)),
+    ]
+
+
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")

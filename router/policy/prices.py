@@ -1,0 +1,154 @@
+"""Tokens become money here and nowhere else.
+
+Prices are looked up by exact name or listed alias, never by likeness: `"gpt-4o" in "gpt-4o-mini"` is true, and a price
+that is guessed is worse than one that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+class PriceError(ValueError):
+    """The price table does not fit its form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request as the upstream billed them. Each detail is a subset of its total."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+
+    @classmethod
+    def from_openai(cls, usage: Mapping[str, Any]) -> Usage:
+        """Read the `usage` object of chat completions, completions, embeddings or responses; what is absent is 0."""
+        read = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        written = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        return cls(
+            input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+            output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+            cached_input_tokens=_count(read, "cached_tokens"),
+            reasoning_tokens=_count(written, "reasoning_tokens"),
+            audio_input_tokens=_count(read, "audio_tokens"),
+            audio_output_tokens=_count(written, "audio_tokens"),
+        )
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def _count(values: Any, *names: str) -> int:
+    if isinstance(values, Mapping):
+        for name in names:
+            value = values.get(name)
+            if isinstance(value, int) and value >= 0:
+                return value
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in US dollars per million tokens."""
+
+    usd_per_million_input_tokens: float
+    usd_per_million_output_tokens: float
+    usd_per_million_cached_input_tokens: float | None = None
+    usd_per_million_audio_input_tokens: float | None = None
+    usd_per_million_audio_output_tokens: float | None = None
+
+    def cost_usd(self, usage: Usage) -> float:
+        """Dollars for `usage`. Cached and audio tokens are billed at their own price, or at the plain one where none is listed.
+
+        >>> mini = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)
+        >>> f"{mini.cost_usd(Usage(input_tokens=1_000_000, output_tokens=500_000, cached_input_tokens=400_000)):.6f}"
+        '0.420000'
+        """
+        plain_input = usage.input_tokens - usage.cached_input_tokens - usage.audio_input_tokens
+        plain_output = usage.output_tokens - usage.audio_output_tokens
+        of_input, of_output = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
+        return (
+            max(plain_input, 0) * of_input
+            + max(plain_output, 0) * of_output
+            + usage.cached_input_tokens * _or(self.usd_per_million_cached_input_tokens, of_input)
+            + usage.audio_input_tokens * _or(self.usd_per_million_audio_input_tokens, of_input)
+            + usage.audio_output_tokens * _or(self.usd_per_million_audio_output_tokens, of_output)
+        ) / 1e6
+
+
+def _or(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price
+
+
+@dataclass(frozen=True, slots=True)
+class PriceBook:
+    """Prices by exact model name, with the aliases (dated snapshots) that are billed alike."""
+
+    prices: Mapping[str, Price]
+    aliases: Mapping[str, str]
+    as_of: str = ""
+    source: str = ""
+
+    @classmethod
+    def parse(cls, table: Any) -> PriceBook:
+        """Read the form of `data/prices.json`.
+
+        Raises:
+            PriceError: what is wrong, with the model's name.
+        """
+        if not isinstance(table, Mapping) or not isinstance(table.get("models"), Mapping):
+            raise PriceError('expected an object with "models": {name: price}')
+        prices: dict[str, Price] = {}
+        aliases: dict[str, str] = {}
+        for name, row in table["models"].items():
+            prices[name] = _price(name, row)
+            for alias in _aliases(name, row):
+                if alias in aliases or alias in table["models"]:
+                    raise PriceError(f"model {alias!r} has two prices")
+                aliases[alias] = name
+        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")))
+
+    def price(self, model: str) -> Price | None:
+        """The price of `model`, or None: a price is never guessed."""
+        return self.prices.get(self.aliases.get(model, model))
+
+    def cost_usd(self, model: str, usage: Usage) -> float | None:
+        """Dollars for `usage` on `model`; None where the model has no price."""
+        price = self.price(model)
+        return None if price is None else price.cost_usd(usage)
+
+    def extended(self, other: PriceBook) -> PriceBook:
+        """These prices with those of `other` in their place where both have one."""
+        return PriceBook(
+            {**self.prices, **other.prices}, {**self.aliases, **other.aliases}, other.as_of or self.as_of, other.source
+        )
+
+
+def _price(name: str, row: Any) -> Price:
+    if not isinstance(row, Mapping):
+        raise PriceError(f"model {name!r}: expected an object of prices")
+    values: dict[str, float] = {}
+    for field in fields(Price):
+        value = row.get(field.name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise PriceError(f"model {name!r}: {field.name} is not a price: {value!r}")
+        values[field.name] = float(value)
+    for needed in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
+        if needed not in values:
+            raise PriceError(f"model {name!r}: {needed} is missing")
+    return Price(**values)
+
+
+def _aliases(name: str, row: Mapping[str, Any]) -> Iterable[str]:
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise PriceError(f"model {name!r}: aliases is not a list of names")
+    return aliases
