@@ -1,0 +1,152 @@
+"""Outcomes: questions with every model's answer, score and tokens. The table that everything else is learnt from."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class InputError(ValueError):
+    """A row of a file does not fit; the message names file and line."""
+
+    def __init__(self, path: Path | str, line: int | None, problem: str) -> None:
+        super().__init__(f"{path}:{line}: {problem}" if line else f"{path}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one model made of a question."""
+
+    score: float  # in [0, 1]
+    answer: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A question with the results of the models that were asked."""
+
+    id: str
+    messages: Sequence[Mapping[str, Any]]
+    results: Mapping[str, Result]
+    question_type: str | None = None
+    source: str | None = None
+    tools: Sequence[Mapping[str, Any]] | None = None
+    reference: str | None = None
+    expected_facts: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def text(self) -> str:
+        """All text of the question, for finding those that are near-duplicates of each other."""
+        return "\n".join(_text(message.get("content")) for message in self.messages)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return ""
+
+
+def read_outcomes(paths: Iterable[Path], models: Sequence[str] = ()) -> list[Outcome]:
+    """Read outcomes files (JSON lines, gzipped or not) whose rows have a result of each of `models`.
+
+    Raises:
+        InputError: a file cannot be read, a row does not fit, or an id occurs twice.
+    """
+    outcomes: list[Outcome] = []
+    seen: dict[str, str] = {}
+    for path in paths:
+        for line, row in read_rows(path):
+            where = f"{path}:{line}"
+            outcome = _outcome(row, path, line, models)
+            if outcome.id in seen:
+                raise InputError(path, line, f"id {outcome.id!r} was already used at {seen[outcome.id]}")
+            seen[outcome.id] = where
+            outcomes.append(outcome)
+        if not outcomes:
+            raise InputError(path, None, "holds no outcomes")
+    return outcomes
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a JSON-lines file, gzipped or not, with their line numbers; blank lines are passed over."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for line, text in enumerate(file, 1):
+                if text.strip():
+                    yield line, _json(path, line, text)
+    except OSError as error:
+        raise InputError(path, None, f"cannot be read: {error.strerror or error}") from error
+    except (EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(path, None, f"is damaged: {error}") from error
+
+
+def _json(path: Path, line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(path, line, f"is not JSON: {error}") from error
+
+
+def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
+    if not isinstance(row, Mapping):
+        raise InputError(path, line, "expected an object")
+    for name, kind in (("id", str), ("messages", list), ("outcomes", Mapping)):
+        if not isinstance(row.get(name), kind) or not row[name]:
+            raise InputError(path, line, f"{name!r} is missing or not {kind.__name__.lower()}")
+    if not all(isinstance(message, Mapping) for message in row["messages"]):
+        raise InputError(path, line, "'messages' holds something that is not an object")
+    missing = [model for model in models if model not in row["outcomes"]]
+    if missing:
+        raise InputError(path, line, f"no outcome of {missing[0]!r}; this row has {', '.join(row['outcomes'])}")
+    return Outcome(
+        id=row["id"],
+        messages=row["messages"],
+        results={m: _result(row["outcomes"][m], m, path, line) for m in (models or row["outcomes"])},
+        question_type=row.get("question_type"),
+        source=row.get("source"),
+        tools=row.get("tools"),
+        reference=row.get("reference"),
+        expected_facts=row.get("expected_facts") or (),
+    )
+
+
+def _result(value: Any, model: str, path: Path, line: int) -> Result:
+    score = value.get("score") if isinstance(value, Mapping) else None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise InputError(path, line, f"the score of {model!r} is not a number from 0 to 1: {score!r}")
+    return Result(float(score), value.get("answer"), value.get("input_tokens"), value.get("output_tokens"))
+
+
+def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
+    """Write an outcomes file, gzipped where the name ends in .gz; a file that is there is replaced at once."""
+    partial = path.with_name(path.name + ".partial")
+    with (
+        gzip.open(partial, "wt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else partial.open("w", encoding="utf-8") as file
+    ):
+        for outcome in outcomes:
+            file.write(json.dumps(_row(outcome), ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": outcome.id}
+    for name in ("source", "question_type", "messages", "tools", "reference", "expected_facts"):
+        value = getattr(outcome, name)
+        if value:
+            row[name] = list(value) if isinstance(value, tuple) else value
+    row["outcomes"] = {
+        model: {k: v for k in Result.__slots__ if (v := getattr(result, k)) is not None}
+        for model, result in outcome.results.items()
+    }
+    return row
