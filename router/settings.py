@@ -1,0 +1,156 @@
+"""How we run: read once from the environment and `router.toml`. What we choose is the policy's."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CONFIG = Path("router.toml")
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+SIMULATED = "simulated:"  # as a base URL: the upstream that is built in
+
+Content = Literal["whole", "redacted", "lengths", "none"]
+
+
+class SettingsError(ValueError):
+    """The settings do not fit their form; one line, without the values, since some are secrets."""
+
+
+def _split(value: Any) -> Any:
+    """Comma-separated names from the environment; lists from `router.toml` stay as they are."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Timeouts(BaseModel):
+    """Seconds; each clock stands alone, and none bounds a whole stream."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    connect: Seconds = 5.0
+    first_byte: Seconds = 600.0  # until the upstream's status line; long answers that do not stream take minutes
+    idle: Seconds = 120.0  # between two pieces of an answer
+    request_body: Seconds = 60.0  # between two pieces of the client's body
+    retries: Seconds = 60.0  # all waiting between attempts together; no attempt begins after it
+    drain: Seconds = 30.0  # for running requests when the server stops
+
+
+class UpstreamModel(BaseModel):
+    """One model's own upstream and price, where they differ from the default: a table `[models."name"]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = ""
+    api_key: SecretStr | None = None
+    name: str = ""  # as that upstream calls the model; "": the same
+    usd_per_million_input_tokens: float | None = Field(None, ge=0)
+    usd_per_million_output_tokens: float | None = Field(None, ge=0)
+    usd_per_million_cached_input_tokens: float | None = Field(None, ge=0)
+
+
+class _RouterToml(TomlConfigSettingsSource):
+    """`router.toml`, where a setting may be written as in the environment: ROUTER_HOME, router_home or home."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return {name.lower().removeprefix("router_"): value for name, value in super()._read_file(file_path).items()}
+
+
+class Settings(BaseSettings):
+    """The settings of the proxy. In the environment each has the prefix ROUTER_, but those named for their owner."""
+
+    model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias="openai_api_key")
+    openai_base_url: str = Field("", validation_alias="openai_base_url")
+    mlflow_tracking_uri: str = Field("", validation_alias="mlflow_tracking_uri")
+    mlflow_experiment_name: str = Field("router", validation_alias="mlflow_experiment_name")
+
+    api_keys: Secrets = ()  # clients must present one of them; without any only loopback is served
+    forward_client_keys: bool = False  # send the client's own key upstream
+    home: Path = Path(".router")  # journal, usage, policies
+    policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
+    default_target: float | None = Field(None, gt=0, le=1)  # None: the policy's
+    routed_models: Names = ()  # names beside `auto` that are routed, for clients that cannot be changed
+    record_content: Content = "whole"  # what of questions and answers the journal keeps
+    echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
+    max_body_bytes: int = Field(64 * 2**20, gt=0)
+    max_attempts: int = Field(3, ge=1)  # calls to one model, before the next is tried
+    keep_alive_seconds: float = Field(0.0, ge=0)  # SSE comments while a stream waits for its first byte; 0: none
+    timeouts: Timeouts = Timeouts()  # ROUTER_TIMEOUTS as JSON, or the table [timeouts]
+    models: dict[str, UpstreamModel] = {}  # ROUTER_MODELS as JSON, or tables [models."name"]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file. There is no .env: what a shell exports is what counts."""
+        return init_settings, env_settings, _RouterToml(settings_cls, CONFIG)
+
+    @cached_property
+    def base_url(self) -> str:
+        """Where requests go, without a trailing slash; the built-in simulation where there is nobody to ask."""
+        if self.openai_base_url:
+            return self.openai_base_url.rstrip("/")
+        keyed = self.openai_api_key is not None or self.forward_client_keys
+        return OPENAI_BASE_URL if keyed else SIMULATED
+
+    @property
+    def simulated(self) -> bool:
+        """Whether answers come from the built-in upstream, for want of a key and an address."""
+        return self.base_url == SIMULATED
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: as set, or SQLite in the home folder."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+
+def load(**given: Any) -> Settings:
+    """Read the settings; `given` goes before the environment, and that before `router.toml`.
+
+    Raises:
+        SettingsError: a value does not fit; names the setting and not its value.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {where}: {first['msg']}") from None
+    except (ValueError, OSError) as error:  # router.toml is not TOML, or a list in the environment is not JSON
+        raise SettingsError(f"{CONFIG}: {error}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server at `host`.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def with_home(settings: Settings) -> Settings:
+    """Make the home folder, so that all that follow may write to it; its files are for its owner only."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.home.chmod(0o700)
+    return settings
