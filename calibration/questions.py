@@ -12,63 +12,37 @@ A row (a line of JSON, or a row of whatever else pandas reads) has:
 | `tools` | tools in OpenAI's form |
 | `expected_facts` | a list of texts, each to be found in a right answer; judged by Correctness and Completeness |
 | *or* `expected_response` | a text that a right answer agrees with; judged alike |
-| *or* `reference` and `check` | an exact answer and how to compare (`calibration/checks.py`); with `tolerance`, `example` where it says |
+| *or* `reference`, `check` | an exact answer, and how to compare (`checks.py`; some take `tolerance`, `example`) |
 
 ```json
 {"id": "cs/1", "question_type": "facts/simple", "question": "What is a database index?", "expected_facts": ["..."]}
-{"id": "a/7", "question_type": "math/arithmetic", "system": "", "question": "What is 17 * 23?", "reference": 391, "check": "number"}
+{"id": "a/7", "question_type": "math/arithmetic", "question": "What is 17 * 23?", "reference": 391, "check": "number"}
 ```
 
-The document's own form, `{"inputs": {"question": ...}, "expectations": {"expected_facts": [...]}}`, is read as well, which
-is also that of MLflow's datasets. In CSV, `expected_facts` is a JSON list or one fact a line, the others as in JSON.
+MLflow's own form, `{"inputs": {"question": ...}, "expectations": {"expected_facts": [...]}}`, is read as well.
+In CSV, `expected_facts` is a JSON list or one fact a line, the others as in JSON.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calibration import checks
+from calibration.sources import QuestionError, rows
 from router.policy.features import RequestError, read_question
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a senior software engineer. Answer technical questions accurately and concisely in 2-4 sentences."
 )
 FIELDS = frozenset(
-    [
-        "id",
-        "question_type",
-        "language",
-        "question",
-        "messages",
-        "system",
-        "tools",
-        "expected_facts",
-        "expected_response",
-        "reference",
-        "check",
-        "tolerance",
-        "example",
-        "source",
-        "note",
-        "difficulty",
-    ]
+    {"id", "question_type", "language", "question", "messages", "system", "tools"}
+    | {"expected_facts", "expected_response", "reference", "check", "tolerance", "example"}
+    | {"source", "note", "difficulty"}
 )
-MLFLOW_DATASET = "mlflow:"  # a source of this form names a dataset of the tracking server
-
-
-class QuestionError(ValueError):
-    """A row does not fit; says where, and what is missing."""
-
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(f"{where}: {problem}")
-        self.where = where
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +74,7 @@ def read(source: str, system: str = DEFAULT_SYSTEM_PROMPT) -> list[Question]:
     questions: list[Question] = []
     ids: dict[str, str] = {}
     texts: dict[str, str] = {}
-    for where, row in _rows(source):
+    for where, row in rows(source):
         try:
             question = parse(row, system)
         except ValueError as error:
@@ -146,9 +120,7 @@ def parse(row: Mapping[str, Any], system: str = DEFAULT_SYSTEM_PROMPT) -> Questi
     )
     if question.id:
         return question
-    return Question(
-        **{**{name: getattr(question, name) for name in Question.__slots__}, "id": "q-" + _digest(question)[:12]}
-    )
+    return replace(question, id="q-" + _digest(question)[:12])
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,12 +149,10 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def _messages(row: Mapping[str, Any], system: str) -> list[Mapping[str, Any]]:
-    if ("question" in row) == ("messages" in row):
-        raise ValueError(
-            'one of "question" and "messages" is needed'
-            if "question" not in row
-            else '"question" and "messages" exclude each other'
-        )
+    if "question" in row and "messages" in row:
+        raise ValueError('"question" and "messages" exclude each other')
+    if "question" not in row and "messages" not in row:
+        raise ValueError('"question" is missing (or "messages")')
     if "question" in row:
         messages: list[Mapping[str, Any]] = [{"role": "user", "content": _text(row, "question")}]
     else:
@@ -231,129 +201,3 @@ def content_text(content: Any) -> str:
 def _digest(question: Question) -> str:
     asked = json.dumps([list(question.messages), list(question.tools)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(asked.encode()).hexdigest()
-
-
-def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows with where they stand, for messages about them."""
-    if source.startswith(MLFLOW_DATASET):
-        yield from _dataset_rows(source.removeprefix(MLFLOW_DATASET))
-        return
-    path = Path(source)
-    if not path.is_file():
-        raise QuestionError(source, "no such file")
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    if kind in (".jsonl", ".ndjson"):
-        yield from _json_lines(path)
-    elif kind in (".csv", ".tsv"):
-        yield from _csv_rows(path, "\t" if kind == ".tsv" else ",")
-    else:
-        yield from _frame_rows(path, kind)
-
-
-def _open(path: Path) -> Any:
-    return (
-        gzip.open(path, "rt", encoding="utf-8-sig")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8-sig", newline="")
-    )
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with _open(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise QuestionError(where, f"not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise QuestionError(where, "not an object")
-            yield where, row
-
-
-_IN_JSON = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
-
-
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with _open(path) as lines:
-        # pandas forgets on which line a row began, and a quoted cell may span several.
-        reader = csv.DictReader(lines, delimiter=delimiter)
-        begins = 2
-        for row in reader:
-            where = f"{path}:{begins}"
-            begins = reader.line_num + 1
-            if None in row:
-                raise QuestionError(where, "more cells than the header has")
-            yield where, _cells(where, row)
-
-
-def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells as values: those that may hold JSON decoded, empty ones left out (a system prompt of `""` is written so)."""
-    values: dict[str, Any] = {}
-    for name, cell in row.items():
-        text = cell.strip() if isinstance(cell, str) else cell
-        if text in ("", None):
-            continue
-        if text == '""':
-            text = ""
-        elif name in _IN_JSON and isinstance(text, str):
-            try:
-                text = json.loads(text)
-            except ValueError as error:
-                if name == "expected_facts":
-                    text = [fact.strip() for fact in text.splitlines() if fact.strip()]
-                elif name != "reference":
-                    raise QuestionError(where, f'"{name}" is not JSON ({error})') from error
-        elif name == "tolerance" and isinstance(text, str):
-            text = float(text)
-        values[name] = text
-    return values
-
-
-def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pandas as pd  # half a second that JSON lines do not need
-
-    readers = {
-        ".json": pd.read_json,
-        ".parquet": pd.read_parquet,
-        ".feather": pd.read_feather,
-        ".xlsx": pd.read_excel,
-        ".orc": pd.read_orc,
-    }
-    if kind not in readers:
-        raise QuestionError(
-            str(path),
-            f"cannot read {kind or 'a file without an ending'}; known are .jsonl, .csv, .tsv, {', '.join(readers)}",
-        )
-    try:
-        frame = readers[kind](path)
-    except (ValueError, ImportError, OSError) as error:
-        raise QuestionError(str(path), f"cannot be read ({error})") from error
-    for number, row in enumerate(frame.to_dict("records"), 1):
-        where = f"{path}, row {number}"
-        yield where, _cells(where, {str(name): _plain(value) for name, value in row.items()})
-
-
-def _plain(value: Any) -> Any:
-    """A cell of pandas without numpy's types, which nested columns of Parquet come as."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if each is not None}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _dataset_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from mlflow.exceptions import MlflowException
-    from mlflow.genai.datasets import get_dataset
-
-    try:
-        dataset = get_dataset(dataset_id=name) if name.startswith("d-") else get_dataset(name=name)
-    except MlflowException as error:
-        raise QuestionError(MLFLOW_DATASET + name, f"no such dataset ({error.message})") from error
-    for number, record in enumerate(dataset.to_df().to_dict("records"), 1):
-        row = {field: _plain(record[field]) for field in ("inputs", "expectations") if field in record}
-        yield f"{MLFLOW_DATASET}{name}, record {number}", row

@@ -1,0 +1,144 @@
+"""Rows of questions from files and MLflow datasets, each with where it stands."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+MLFLOW_DATASET = "mlflow:"  # a source of this form names a dataset of the tracking server
+
+
+class QuestionError(ValueError):
+    """A row does not fit; says where, and what is missing."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
+
+
+def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows with where they stand, for messages about them."""
+    if source.startswith(MLFLOW_DATASET):
+        yield from _dataset_rows(source.removeprefix(MLFLOW_DATASET))
+        return
+    path = Path(source)
+    if not path.is_file():
+        raise QuestionError(source, "no such file")
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    kind = suffixes[-1] if suffixes else ""
+    if kind in (".jsonl", ".ndjson"):
+        yield from _json_lines(path)
+    elif kind in (".csv", ".tsv"):
+        yield from _csv_rows(path, "\t" if kind == ".tsv" else ",")
+    else:
+        yield from _frame_rows(path, kind)
+
+
+def _open(path: Path) -> Any:
+    return (
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8-sig", newline="")
+    )
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with _open(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise QuestionError(where, f"not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise QuestionError(where, "not an object")
+            yield where, row
+
+
+_IN_JSON = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with _open(path) as lines:
+        # pandas forgets on which line a row began, and a quoted cell may span several.
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        begins = 2
+        for row in reader:
+            where = f"{path}:{begins}"
+            begins = reader.line_num + 1
+            if None in row:
+                raise QuestionError(where, "more cells than the header has")
+            yield where, _cells(where, row)
+
+
+def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells as values: JSON decoded where it may stand, empty ones left out; `""` in quotes is the empty text."""
+    values: dict[str, Any] = {}
+    for name, cell in row.items():
+        text = cell.strip() if isinstance(cell, str) else cell
+        if text in ("", None):
+            continue
+        if text == '""':
+            text = ""
+        elif name in _IN_JSON and isinstance(text, str):
+            try:
+                text = json.loads(text)
+            except ValueError as error:
+                if name == "expected_facts":
+                    text = [fact.strip() for fact in text.splitlines() if fact.strip()]
+                elif name != "reference":
+                    raise QuestionError(where, f'"{name}" is not JSON ({error})') from error
+        elif name == "tolerance" and isinstance(text, str):
+            text = float(text)
+        values[name] = text
+    return values
+
+
+def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pandas as pd  # half a second that JSON lines do not need
+
+    readers: Mapping[str, Callable[[Path], pd.DataFrame]] = {
+        ".json": pd.read_json,
+        ".parquet": pd.read_parquet,
+        ".feather": pd.read_feather,
+        ".xlsx": pd.read_excel,
+        ".orc": pd.read_orc,
+    }
+    if kind not in readers:
+        known = ", ".join([".jsonl", ".csv", ".tsv", *readers])
+        raise QuestionError(str(path), f"cannot read {kind or 'a file without an ending'}; known are {known}")
+    try:
+        frame = readers[kind](path)
+    except (ValueError, ImportError, OSError) as error:
+        raise QuestionError(str(path), f"cannot be read ({error})") from error
+    for number, row in enumerate(frame.to_dict("records"), 1):
+        where = f"{path}, row {number}"
+        yield where, _cells(where, {str(name): _plain(value) for name, value in row.items()})
+
+
+def _plain(value: Any) -> Any:
+    """A cell of pandas without numpy's types, which nested columns of Parquet come as."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _dataset_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    from mlflow.exceptions import MlflowException
+    from mlflow.genai.datasets import get_dataset
+
+    try:
+        dataset = get_dataset(dataset_id=name) if name.startswith("d-") else get_dataset(name=name)
+    except MlflowException as error:
+        raise QuestionError(MLFLOW_DATASET + name, f"no such dataset ({error.message})") from error
+    for number, record in enumerate(dataset.to_df().to_dict("records"), 1):
+        row = {field: _plain(record[field]) for field in ("inputs", "expectations") if field in record}
+        yield f"{MLFLOW_DATASET}{name}, record {number}", row

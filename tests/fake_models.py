@@ -1,0 +1,263 @@
+"""An OpenAI on loopback: answers questions with a quality that the test sets, judges answers, and fails on demand.
+
+Real HTTP and nothing patched: the official client, MLflow's judges and the Batch API talk to it as to the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from calibration.questions import Question
+
+RIGHT, WRONG = "As every textbook has it:", "Hard to say, but perhaps:"
+CORRECTNESS = "Consider the following question, claim and document"
+COMPLETENESS = "Consider the following user prompt and assistant response"
+
+
+@dataclass
+class Faults:
+    """What goes wrong from now on; shares are of calls, told apart by a digest, so that a retry may pass."""
+
+    rate_limited: float = 0.0  # 429 with `retry-after`, on the first attempt only
+    retry_after: str = "0.05"
+    answers_out: bool = False  # every answer is a 503
+    judge_out: bool = False  # every judgement is a 503
+    garbage_verdicts: float = 0.0  # judgements that are no verdict, on the first attempt only
+    always_garbage: bool = False
+    refuse: int = 0  # this status for everything: 401, 404
+    seconds: float = 0.0  # before each reply
+    judge_seconds: float = 0.0
+
+
+@dataclass
+class Call:
+    """One request as it arrived."""
+
+    kind: str  # answer or judge
+    model: str
+    text: str
+    began: float = field(default_factory=time.monotonic)
+
+
+class FakeModels:
+    """The server; `quality` gives the chance of a right answer by (model, question type)."""
+
+    def __init__(
+        self,
+        questions: Iterable[Question] = (),
+        quality: Callable[[str, str], float] = lambda model, question_type: 1.0,
+        output_tokens: Callable[[str, str], int] = lambda model, question_type: 60,
+        seed: int = 0,
+    ) -> None:
+        self.questions = {question.text: question for question in questions}
+        self.quality = quality
+        self.output_tokens = output_tokens
+        self.seed = seed
+        self.faults = Faults()
+        self.calls: list[Call] = []
+        self.billed_tokens: dict[str, list[int]] = {}  # by model: input, output
+        self.in_flight = self.most_in_flight = 0
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self._attempts: dict[str, int] = {}
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._app(), host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none")
+        )
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> FakeModels:
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        self.base_url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def asked(self, kind: str) -> list[tuple[str, str]]:
+        """Model and text of every call of a kind that was answered with 200, in order."""
+        return [(call.model, call.text) for call in self.calls if call.kind == kind]
+
+    def is_right(self, model: str, text: str) -> bool:
+        """Whether `model` answers the question with this text rightly: the truth a calibration should find."""
+        question = self.questions.get(text)
+        kind = (question.question_type if question else None) or ""
+        return _share(f"{self.seed}/{model}/{text}") < self.quality(model, kind)
+
+    def _app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/files", self._upload, methods=["POST"]),
+                Route("/v1/files/{file}/content", self._content),
+                Route("/v1/batches", self._create_batch, methods=["POST"]),
+                Route("/v1/batches", self._list_batches),
+                Route("/v1/batches/{batch}", self._batch),
+            ]
+        )
+
+    async def _chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            judging = _prompt(body).startswith((CORRECTNESS, COMPLETENESS))
+            await asyncio.sleep(self.faults.judge_seconds if judging else self.faults.seconds)
+            return self._fault(body, judging) or JSONResponse(self.reply(body))
+        finally:
+            self.in_flight -= 1
+
+    def _fault(self, body: dict[str, Any], judging: bool) -> Response | None:
+        if self.faults.refuse:
+            return _error(self.faults.refuse, "no such key or model", "invalid_api_key")
+        if self.faults.judge_out if judging else self.faults.answers_out:
+            return _error(503, "the engine is overloaded", "server_error")
+        key = f"429/{body['model']}/{_prompt(body)}"
+        if self._first(key) and _share(key) < self.faults.rate_limited:
+            return _error(429, "rate limit reached", "rate_limit_exceeded", {"retry-after": self.faults.retry_after})
+        return None
+
+    def _first(self, key: str) -> bool:
+        self._attempts[key] = self._attempts.get(key, 0) + 1
+        return self._attempts[key] == 1
+
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A chat completion, as billed."""
+        model, prompt = body["model"], _prompt(body)
+        message: dict[str, Any] = {"role": "assistant", "refusal": None}
+        if prompt.startswith((CORRECTNESS, COMPLETENESS)):
+            self.calls.append(Call("judge", model, prompt))
+            message["content"], written = self._verdict(prompt), 40
+        else:
+            text = _last_user_text(body)
+            self.calls.append(Call("answer", model, text))
+            question = self.questions.get(text)
+            written = self.output_tokens(model, (question.question_type if question else None) or "")
+            message |= self._answer(question, self.is_right(model, text))
+        read = max(1, len(json.dumps(body["messages"])) // 4)
+        billed = self.billed_tokens.setdefault(model, [0, 0])
+        billed[0] += read
+        billed[1] += written
+        return {
+            "id": f"chatcmpl-{len(self.calls)}",
+            "object": "chat.completion",
+            "created": 1_700_000_000,
+            "model": model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+        }
+
+    def _answer(self, question: Question | None, right: bool) -> dict[str, Any]:
+        if question is not None and question.check is not None:
+            accepted = question.check.accepted_answer()
+            if question.check.name == "tool_call" and right:
+                calls = json.loads(accepted)
+                return {
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": f"call_{number}",
+                            "type": "function",
+                            "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])},
+                        }
+                        for number, call in enumerate(calls)
+                    ],
+                }
+            return {"content": accepted if right else "I would rather not."}
+        facts = "; ".join(question.expected_facts) if question else "nothing is known of this"
+        return {"content": f"{RIGHT} {facts}." if right else f"{WRONG} something else."}
+
+    def _verdict(self, prompt: str) -> str:
+        key = f"verdict/{prompt}"
+        if self.faults.always_garbage or (self._first(key) and _share(key) < self.faults.garbage_verdicts):
+            return json.dumps({"result": "perhaps", "rationale": "Let's think step by step."})
+        result = "yes" if RIGHT in prompt else "no"
+        return json.dumps({"result": result, "rationale": "Let's think step by step. So it is."})
+
+    async def _upload(self, request: Request) -> Response:
+        form = await request.form()
+        upload = form["file"]
+        assert not isinstance(upload, str)
+        name = f"file-{len(self.files)}"
+        self.files[name] = await upload.read()
+        return JSONResponse(_file(name, len(self.files[name])))
+
+    async def _content(self, request: Request) -> Response:
+        return PlainTextResponse(self.files[request.path_params["file"]])
+
+    async def _create_batch(self, request: Request) -> Response:
+        body = await request.json()
+        name = f"batch_{len(self.batches)}"
+        self.batches[name] = {
+            "id": name,
+            "object": "batch",
+            "endpoint": body["endpoint"],
+            "input_file_id": body["input_file_id"],
+            "completion_window": "24h",
+            "status": "in_progress",
+            "created_at": 1_700_000_000,
+            "metadata": body.get("metadata"),
+        }
+        return JSONResponse(self.batches[name])
+
+    async def _list_batches(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": list(self.batches.values()), "has_more": False})
+
+    async def _batch(self, request: Request) -> Response:
+        batch = self.batches[request.path_params["batch"]]
+        if batch["status"] == "in_progress" and not self.faults.answers_out:
+            lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+            replies = [
+                {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": self.reply(line["body"])}}
+                for line in lines
+            ]
+            name = f"file-{len(self.files)}"
+            self.files[name] = "\n".join(map(json.dumps, replies)).encode()
+            counts = {"total": len(lines), "completed": len(lines), "failed": 0}
+            batch |= {"status": "completed", "output_file_id": name, "request_counts": counts}
+        return JSONResponse(batch)
+
+
+def _file(name: str, size: int) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "file",
+        "bytes": size,
+        "created_at": 1_700_000_000,
+        "filename": "batch.jsonl",
+        "purpose": "batch",
+        "status": "processed",
+    }
+
+
+def _error(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"message": message, "type": code, "param": None, "code": code}}, status, headers)
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    content = body["messages"][-1].get("content") or ""
+    return content if isinstance(content, str) else json.dumps(content)
+
+
+def _last_user_text(body: dict[str, Any]) -> str:
+    texts = [m["content"] for m in body["messages"] if m["role"] == "user"]
+    return texts[-1] if isinstance(texts[-1], str) else json.dumps(texts[-1])
+
+
+def _share(key: str) -> float:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48

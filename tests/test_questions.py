@@ -1,0 +1,179 @@
+"""Questions are read from what people have, and a row that does not fit says where and why."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from calibration import checks
+from calibration.questions import DEFAULT_SYSTEM_PROMPT, parse, read
+from calibration.sources import QuestionError
+
+ROW = {"id": "a", "question": "What is a deadlock?", "expected_facts": ["two wait for each other"]}
+
+TOOL = {"name": "book", "arguments": {"city": "Oslo", "nights": {"any": [2, None]}}}
+PASSES = [
+    (
+        "number",
+        391,
+        ["391", "So it is **391**.", "17 * 23 = 391", "Answer: 391\nsince 17 * 20 is 340", "391.0", "\\boxed{391}"],
+    ),
+    ("number", -1250, ["-1,250", "The answer is $-1250.00."]),
+    ("number", "3/4", ["0.75", "Answer: 3/4"]),
+    (
+        "choice",
+        "B",
+        ["B", "B) because A is too small", "**B**", "The answer is (B).", "Answer: B", "\\boxed{B}", "Option B"],
+    ),
+    ("choice", "A", ["A", "A.", "The answer is A"]),
+    ("exact", ["positive", "pos"], ["Positive.", " **positive** ", "Answer: positive", '"pos"']),
+    ("contains", ["Paris", ["Seine", "river"]], ["paris lies on the Seine", "It is **Paris**, by a river."]),
+    ("contains", "250", ["It costs 250.", "250, no more"]),
+    ("json", {"a": [1, 2], "b": None}, ['{"b": null, "a": [1, 2.0]}', 'Here:\n```json\n{"a":[1,2],"b":null}\n```']),
+    ("tool_call", TOOL, [json.dumps([{"name": "book", "arguments": {"city": " oslo"}}])]),
+    ("tool_call", [], ["[]", "No tool is needed."]),
+]
+REFUSES = [
+    (
+        "number",
+        391,
+        ["390", "3910", "39.1", "-391", "391 is not it; Answer: 392", "", "three hundred", "1391", "391,000"],
+    ),
+    ("number", 0.5, ["5", "0.05", "1/20", ".4"]),
+    ("choice", "B", ["C", "A or B", "B or C", "Answer: A, not B", "", "b-sides", "I like A. B is wrong too", "BC"]),
+    ("exact", ["positive"], ["negative", "not positive", "positive or negative", "", "positively"]),
+    ("contains", ["Paris", ["Seine", "river"]], ["Paris", "Parisian Seine", "comparison of rivers"]),
+    ("contains", "250", ["1,250", "2500", "250.5", "x250"]),
+    (
+        "json",
+        {"a": [1, 2]},
+        ['{"a": [2, 1]}', '{"a": [1, 2], "b": 3}', '{"a": "[1, 2]"}', "none", '{"a":[1,2]} or {"a":[1]}'],
+    ),
+    ("json", {"a": True}, ['{"a": 1}', '{"a": "true"}', '{"A": true}']),
+    ("tool_call", TOOL, ["[]", json.dumps([{"name": "book", "arguments": {"city": "Bergen"}}]), "Oslo"]),
+    ("tool_call", TOOL, [json.dumps([{"name": "book", "arguments": {"city": "Oslo", "nights": 3}}])]),
+    ("tool_call", TOOL, [json.dumps([{"name": "book", "arguments": {"city": "Oslo", "pets": 1}}])]),
+    ("tool_call", [], [json.dumps([{"name": "book", "arguments": {}}])]),
+]
+
+
+@pytest.mark.parametrize(("name", "reference", "answers"), PASSES)
+def test_a_check_accepts_what_is_right(name: str, reference: object, answers: list[str]) -> None:
+    check = checks.parse(name, reference)
+    assert [answer for answer in answers if not check.passes(answer)] == []
+    assert check.passes(check.accepted_answer())
+
+
+@pytest.mark.parametrize(("name", "reference", "answers"), REFUSES)
+def test_a_check_refuses_near_misses(name: str, reference: object, answers: list[str]) -> None:
+    check = checks.parse(name, reference)
+    assert [answer for answer in answers if check.passes(answer)] == []
+
+
+def test_a_number_may_be_off_by_its_tolerance_and_no_more() -> None:
+    check = checks.parse("number", 3.14, tolerance=0.01)
+    assert check.passes("about 3.15") and not check.passes("about 3.16")
+
+
+def test_a_pattern_matches_the_whole_answer() -> None:
+    check = checks.parse("regex", r"(\w+ ){4}\w+\.", example="Five words are in here.")
+    assert check.passes(" One two three four five.\n") and not check.passes("One two three four five. And more.")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"id": "a", "expected_facts": ["x"]}, '"question" is missing'),
+        ({"id": "a", "question": "?"}, '"expected_facts" is missing'),
+        ({**ROW, "expected_facts": []}, "not a list of texts"),
+        ({**ROW, "expected_facts": "x"}, "not a list of texts"),
+        ({**ROW, "reference": 1}, "exclude each other"),
+        ({**ROW, "messages": []}, "exclude each other"),
+        ({"question": "?", "reference": 1}, 'needs a "check"'),
+        ({"question": "?", "reference": "x", "check": "number"}, "is not a number"),
+        ({"question": "?", "reference": "AB", "check": "choice"}, "one letter"),
+        ({"question": "?", "reference": "(", "check": "regex", "example": "("}, "not a pattern"),
+        ({"question": "?", "reference": "a", "check": "regex", "example": "b"}, "does not match"),
+        ({"question": "?", "reference": {}, "check": "tool_call"}, "expected"),
+        ({"question": "?", "reference": 1, "check": "vibes"}, "not one of"),
+        ({**ROW, "expected_fact": 1}, "unknown field 'expected_fact'"),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}], "expected_facts": ["x"]},
+            "does not end with a turn of the user",
+        ),
+    ],
+)
+def test_a_row_that_does_not_fit_says_what_is_missing(row: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        parse(row)
+
+
+def test_an_error_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(ROW) + "\n\n" + json.dumps({**ROW, "id": "b", "expected_facts": None}) + "\n")
+    with pytest.raises(QuestionError, match=rf"{path}:3: \"expected_facts\" is missing"):
+        read(str(path))
+    path.write_text(json.dumps(ROW) + "\n{oops\n")
+    with pytest.raises(QuestionError, match=rf"{path}:2: not JSON"):
+        read(str(path))
+
+
+@pytest.mark.parametrize(("change", "what"), [({}, "id"), ({"id": "b"}, "question")])
+def test_no_question_stands_twice(tmp_path: Path, change: dict[str, str], what: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, **change}) + "\n")
+    with pytest.raises(QuestionError, match=rf":2: the same {what} as {path}:1"):
+        read(str(path))
+
+
+def test_csv_and_what_else_pandas_reads_give_the_same_questions(tmp_path: Path) -> None:
+    rows = [ROW, {"id": "b", "question": "2 + 2?", "reference": 4, "check": "number"}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "q.csv").write_text(
+        "id,question,expected_facts,reference,check\n"
+        'a,What is a deadlock?,"two wait for each other",,\nb,2 + 2?,,4,number\n'
+    )
+    pd.DataFrame([{**row, "reference": str(row.get("reference", ""))} for row in rows]).to_parquet(
+        tmp_path / "q.parquet"
+    )
+    (tmp_path / "q.json").write_text(json.dumps(rows))
+    expected = read(str(tmp_path / "q.jsonl"))
+    for name in ("q.csv", "q.parquet", "q.json"):
+        assert read(str(tmp_path / name)) == expected, name
+
+
+def test_a_csv_error_counts_lines_and_not_rows(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text('id,question,expected_facts\na,"What is\na deadlock?",x\nb,,x\n')
+    with pytest.raises(QuestionError, match=rf"{path}:4: \"question\" is missing"):
+        read(str(path))
+
+
+def test_the_documents_form_is_read_too() -> None:
+    question = parse({"inputs": {"question": "Why?"}, "expectations": {"expected_facts": ["because"]}})
+    assert question.expected_facts == ("because",)
+    assert [m["role"] for m in question.messages] == ["system", "user"]
+    assert question.id.startswith("q-")
+
+
+def test_the_system_prompt_is_the_documents_unless_the_row_has_its_own() -> None:
+    assert parse(ROW).messages[0]["content"] == DEFAULT_SYSTEM_PROMPT
+    assert [m["role"] for m in parse({**ROW, "system": ""}).messages] == ["user"]
+    own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert parse({"messages": own, "expected_facts": ["x"]}).messages == own
+
+
+def test_the_questions_of_the_project_begin_with_the_documents_six() -> None:
+    texts = [question.text for question in read("data/questions.jsonl")[:6]]
+    assert texts == [
+        "What is a database index?",
+        "Explain the CAP theorem in distributed systems.",
+        "What is the difference between TCP and UDP?",
+        "How does garbage collection work in Java?",
+        "What is a race condition?",
+        "Explain how TLS/SSL handshake works.",
+    ]
