@@ -1,1 +1,1 @@
-"""What both halves agree on: prices, features, prediction, decision and the policy document. Pure: no I/O, no framework."""
+"""What both halves agree on: prices, features, prediction, decision, policy document. Pure: no I/O, no framework."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,7 +70,7 @@ class Rule:
     """How much quality a dollar must buy for a target to be kept, and how sure that is."""
 
     target: float  # share of the strong model's quality to keep
-    quality_per_usd: float  # escalate where the gap in quality is more than this times the gap in dollars; inf: never
+    quality_per_usd: float | None  # a dollar more must buy so much quality; None: nothing but the strong model
     certified: bool
     n: int  # outcomes the certificate was tested on
     confidence: float
@@ -149,9 +148,10 @@ def _choose(
     if prediction.novelty > rules.novelty_limit:
         return strong, Reason.NOVEL
     rule = rules.rule(target)
-    if rule is None or not math.isfinite(rule.quality_per_usd):
+    if rule is None or rule.quality_per_usd is None:
         return strong, Reason.NOT_CERTIFIED
-    worth = {m.name: prediction.quality[m.name] - rule.quality_per_usd * costs[m.name] for m in able}
+    per_usd = rule.quality_per_usd
+    worth = {m.name: prediction.quality[m.name] - per_usd * costs[m.name] for m in able}
     best = max(reversed(able), key=lambda m: worth[m.name]).name
     return best, Reason.STRONG_IS_BETTER if best == strong else Reason.CHEAP_IS_ENOUGH
 

@@ -1,20 +1,28 @@
 """The policy artefact: two files, read from bytes, checked, and written back.
 
-`policy.json` holds what a person may want to read: models, evidence, targets. `weights.npz` holds the predictor's arrays.
-Neither holds text of a question, and neither is ever unpickled.
+`policy.json` holds what a person may want to read: models, evidence, targets. `weights.npz` holds the predictor's
+arrays. Neither holds the text of a question, and neither is ever unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.policy.decision import Rules
+import msgspec
+import numpy as np
+
+from router.policy.decision import Evidence, Model, Rule, Rules
+from router.policy.features import NUMBER_NAMES
 from router.policy.prediction import Predictor
 
 DOCUMENT = "policy.json"
 WEIGHTS = "weights.npz"
+FORMAT = 1
 
 
 class PolicyError(ValueError):
@@ -23,6 +31,7 @@ class PolicyError(ValueError):
     def __init__(self, file: str, problem: str) -> None:
         super().__init__(f"{file}: {problem}")
         self.file = file
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,72 @@ class Policy:
     rules: Rules
     predictor: Predictor
     default_target: float
-    about: Mapping[str, Any]  # when and from what it was made, for people
+    about: Mapping[str, Any]  # when and from what it was made, and how it replays, for people
 
     @property
     def version(self) -> str:
+        """The first twelve hex digits of the SHA-256 of both files, so that equal policies have equal versions."""
         return self.rules.version
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The form of `policy.json`."""
+
+    format: int
+    about: dict[str, Any]
+    models: list[Model]
+    default_target: float
+    novelty_limit: float
+    targets: list[Rule]
+    types: list[str]
+    evidence: dict[str, Evidence]
+    blend: float
+
+
+_ARRAYS = (
+    "idf",
+    "table",
+    "number_mean",
+    "number_scale",
+    "number_weights",
+    "intercept",
+    "type_quality",
+    "length_smearing",
+    "novelty_quantiles",
+)
+
+
+def dump(policy: Policy) -> dict[str, bytes]:
+    """The contents of the policy's files, by name; `parse` reads them back."""
+    rules, predictor = policy.rules, policy.predictor
+    document = _Document(
+        format=FORMAT,
+        about=dict(policy.about),
+        models=list(rules.models),
+        default_target=policy.default_target,
+        novelty_limit=rules.novelty_limit,
+        targets=list(rules.targets),
+        types=list(predictor.types),
+        evidence=dict(rules.evidence),
+        blend=predictor.blend,
+    )
+    vocabulary = sorted(predictor.vocabulary, key=predictor.vocabulary.__getitem__)
+    arrays = {name: getattr(predictor, name) for name in _ARRAYS}
+    arrays["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), dtype=np.uint8)
+    return {DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", WEIGHTS: _npz(arrays)}
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    """A .npz with fixed dates, so that the same weights give the same bytes (and so the same policy version)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            file = io.BytesIO()
+            np.lib.format.write_array(file, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), file.getvalue(), zipfile.ZIP_DEFLATED
+            )
+    return buffer.getvalue()
 
 
 def parse(files: Mapping[str, bytes]) -> Policy:
@@ -45,9 +115,67 @@ def parse(files: Mapping[str, bytes]) -> Policy:
     Raises:
         PolicyError: a file is missing or does not fit its form.
     """
-    raise NotImplementedError
+    for name in (DOCUMENT, WEIGHTS):
+        if name not in files:
+            raise PolicyError(name, "is missing from the policy")
+    document = _document(files[DOCUMENT])
+    predictor = _predictor(files[WEIGHTS], document)
+    rules = Rules(
+        models=tuple(document.models),
+        evidence=document.evidence,
+        targets=tuple(sorted(document.targets, key=lambda rule: rule.target)),
+        novelty_limit=document.novelty_limit,
+        version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
+    )
+    return Policy(rules, predictor, document.default_target, document.about)
 
 
-def dump(policy: Policy) -> dict[str, bytes]:
-    """The contents of the policy's files, by name; `parse` reads them back."""
-    raise NotImplementedError
+def _document(content: bytes) -> _Document:
+    try:
+        document = msgspec.json.decode(content, type=_Document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(DOCUMENT, f"does not parse: {error}") from error
+    if document.format != FORMAT:
+        raise PolicyError(DOCUMENT, f"has format {document.format}; this version reads format {FORMAT}")
+    if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
+        raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
+    for name, share in (("default_target", document.default_target), ("novelty_limit", document.novelty_limit)):
+        if not 0 < share <= 1:
+            raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
+    return document
+
+
+def _predictor(content: bytes, document: _Document) -> Predictor:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (*_ARRAYS, "vocabulary")}
+    except KeyError as error:
+        raise PolicyError(WEIGHTS, f"lacks an array: {error.args[0]}") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise PolicyError(WEIGHTS, f"does not parse: {error}") from error
+    vocabulary = arrays.pop("vocabulary").tobytes().decode("utf-8", "replace").split("\n")
+    models, types, terms = len(document.models), len(document.types), len(vocabulary)
+    heads = 2 * models + types
+    shapes = {
+        "idf": (terms,),
+        "table": (terms, heads + types),
+        "number_mean": (len(NUMBER_NAMES),),
+        "number_scale": (len(NUMBER_NAMES),),
+        "number_weights": (len(NUMBER_NAMES), heads),
+        "intercept": (heads,),
+        "type_quality": (types, models),
+        "length_smearing": (models,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise PolicyError(WEIGHTS, f"{name} has the shape {arrays[name].shape}, not {shape}")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise PolicyError(WEIGHTS, f"{name} holds something that is not a finite number")
+    return Predictor(
+        models=tuple(model.name for model in document.models),
+        types=tuple(document.types),
+        vocabulary={term: row for row, term in enumerate(vocabulary)},
+        blend=document.blend,
+        **arrays,
+    )

@@ -1,12 +1,13 @@
 """A request becomes the text and the numbers that the prediction reads.
 
-Both halves come through here: calibration encodes its questions as chat bodies and reads them with the same function as
-the proxy. Only what the decision needs is decoded; images and audio are counted, never decoded. What is read of a prompt
-is capped, so that a request of a megabyte costs no more than one of a page.
+Both halves come through here: calibration encodes its questions as chat bodies and reads them with the same function
+as the proxy. Only what the decision needs is decoded; images and audio are counted, never decoded. What is read of a
+prompt is capped, so that a request of a megabyte costs no more than one of a page.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -274,7 +275,7 @@ def terms(text: str) -> list[str]:
     ['what', 'is', 'it', 'what is', 'is it']
     """
     single = words(text)
-    return single + [f"{a} {b}" for a, b in zip(single, single[1:], strict=False)]
+    return single + [f"{a} {b}" for a, b in itertools.pairwise(single)]
 
 
 def numbers(features: Features, turn: str) -> list[float]:
@@ -294,6 +295,11 @@ def numbers(features: Features, turn: str) -> list[float]:
         float(bool(features.system)),
         math.log1p(len(features.system)),
     ]
+
+
+def turn_text(features: Features, turn: str) -> str:
+    """What the words of a turn are taken from: what the user said, and the names of the tools that are offered."""
+    return f"{turn}\n{' '.join(features.tool_names)}" if features.tool_names else turn
 
 
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")

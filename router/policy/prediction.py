@@ -1,4 +1,4 @@
-"""Features and learnt weights become a prediction: what each model would be worth on this request, and what it would write.
+"""Features and learnt weights become a prediction: what each model would be worth here, and what it would write.
 
 The weights are those of the scikit-learn pipeline of `calibration/learning.py`, folded into one table: a row for every
 known term, a column for every head. A prediction sums the rows of the terms that occur and adds the hand features.
@@ -6,7 +6,6 @@ known term, a column for every head. A prediction sums the rows of the terms tha
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -15,9 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.features import Features, numbers, terms
+from router.policy.features import Features, numbers, terms, turn_text
 
 Floats = npt.NDArray[np.float64]
+
+NUMBER_LIMIT = 4.0  # standard deviations beyond which a hand feature says no more
+TURN_DECAY = 0.9  # how much of an earlier turn's gap is left with each turn after it
+CONTINUATION_WORDS = 4  # a turn of at most so many words after another is about that other one
+MAX_OUTPUT_TOKENS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +33,113 @@ class Prediction:
     question_type: str
     type_probability: float
     novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Predictor:
+    """Learnt weights. V terms, N hand features, M models from cheap to strong, T question types.
+
+    The columns of `table`, `number_weights` and `intercept` are, in this order: the quality of each model (M), the log
+    of each model's answer length (M), the score of each type (T); `table` has then the centre of each type (T).
+    """
+
+    models: tuple[str, ...]
+    types: tuple[str, ...]
+    vocabulary: Mapping[str, int]
+    idf: Floats  # (V,)
+    table: npt.NDArray[np.float32]  # (V, 2 M + 2 T)
+    number_mean: Floats  # (N,)
+    number_scale: Floats  # (N,)
+    number_weights: Floats  # (N, 2 M + T)
+    intercept: Floats  # (2 M + T,)
+    type_quality: Floats  # (T, M), shrunken means
+    blend: float  # share of the heads in the quality; the rest is the mean of the predicted type
+    length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
+    novelty_quantiles: Floats  # (Q,) ascending, of the unusualness of familiar questions
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The prediction for one turn, as arrays over models."""
+
+    quality: Floats
+    output_tokens: Floats
+    type_index: int
+    type_probability: float
+    unusualness: float
+
+    @property
+    def gap(self) -> float:
+        return float(self.quality[-1] - self.quality[0])
+
+
+def predict(predictor: Predictor, features: Features) -> Prediction:
+    """Predict from a request; of a conversation the turn with the largest gap counts, less with each turn since."""
+    asked = [turn for turn in features.turns if turn.strip()]
+    turns = [turn for position, turn in enumerate(asked) if position == 0 or len(turn.split()) > CONTINUATION_WORDS]
+    best = _predict_turn(predictor, features, turns[-1] if turns else "")
+    best_gap = best.gap
+    for age, turn in enumerate(reversed(turns[:-1]), 1):
+        earlier = _predict_turn(predictor, features, turn)
+        gap = earlier.gap * TURN_DECAY**age
+        if gap > best_gap:
+            best, best_gap = earlier, gap
+    quality = dict(zip(predictor.models, best.quality.tolist(), strict=True))
+    if best_gap < best.gap:
+        quality[predictor.models[0]] = quality[predictor.models[-1]] - best_gap
+    return Prediction(
+        quality=quality,
+        output_tokens=dict(zip(predictor.models, best.output_tokens.tolist(), strict=True)),
+        question_type=predictor.types[best.type_index],
+        type_probability=best.type_probability,
+        novelty=float(
+            np.searchsorted(predictor.novelty_quantiles, best.unusualness) / len(predictor.novelty_quantiles)
+        ),
+    )
+
+
+def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
+    models = len(predictor.models)
+    heads, cosine, known = _words(predictor, turn_text(features, turn))
+    scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
+    heads = heads + predictor.intercept + np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT) @ predictor.number_weights
+    types = heads[2 * models :]
+    likely = np.exp(types - types.max())
+    likely /= likely.sum()
+    type_index = int(likely.argmax())
+    of_type = likely @ predictor.type_quality
+    quality = np.clip(predictor.blend * heads[:models] + (1 - predictor.blend) * of_type, 0.0, 1.0)
+    lengths = np.exp(np.minimum(heads[models : 2 * models], math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
+    return _Turn(
+        quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), 1.0 - known * cosine
+    )
+
+
+def unusualness(predictor: Predictor, features: Features, turn: str) -> float:
+    """How far a turn is from the centre of every known type, in [0, 1]; unknown words count as far."""
+    _, cosine, known = _words(predictor, turn_text(features, turn))
+    return 1.0 - known * cosine
+
+
+def _words(predictor: Predictor, text: str) -> tuple[Floats, float, float]:
+    """What the terms add to every head; the cosine to the nearest type's centre; how much of the text is known."""
+    columns = len(predictor.intercept)
+    rows: list[int] = []
+    weights: list[float] = []
+    unknown = 0.0
+    lookup = predictor.vocabulary.get
+    for term, count in Counter(terms(text)).items():
+        weight = 1.0 + math.log(count)
+        row = lookup(term)
+        if row is None:
+            unknown += weight * weight
+        else:
+            rows.append(row)
+            weights.append(weight)
+    if not rows:
+        return np.zeros(columns), 0.0, 0.0
+    tfidf = np.array(weights) * predictor.idf[rows]
+    mass = float(tfidf @ tfidf)
+    summed = (tfidf / math.sqrt(mass)) @ predictor.table[rows].astype(np.float64)
+    rare = float(predictor.idf.max()) ** 2
+    return summed[:columns], float(summed[columns:].max()), math.sqrt(mass / (mass + unknown * rare))

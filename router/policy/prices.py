@@ -64,7 +64,7 @@ class Price:
     usd_per_million_audio_output_tokens: float | None = None
 
     def cost_usd(self, usage: Usage) -> float:
-        """Dollars for `usage`. Cached and audio tokens are billed at their own price, or at the plain one where none is listed.
+        """Dollars for `usage`; cached and audio tokens at their own price, or at the plain one where none is listed.
 
         >>> mini = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)
         >>> f"{mini.cost_usd(Usage(input_tokens=1_000_000, output_tokens=500_000, cached_input_tokens=400_000)):.6f}"

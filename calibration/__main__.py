@@ -1,0 +1,122 @@
+"""The commands of calibration: `python -m calibration --help`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calibration.learning import LearningError, learn
+from calibration.outcomes import InputError, read_outcomes
+from calibration.policies import load_prices, models_named, read_policy, write_policy
+from calibration.scoring import evaluate as evaluated
+from calibration.scoring import score_rows
+from router.policy.document import PolicyError
+from router.policy.prices import PriceError
+
+app = typer.Typer(
+    help="Learn from answers of both models which questions the cheap one is good enough for.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+Outcomes = Annotated[list[Path], typer.Option("--outcomes", help="Outcomes, JSON lines, gzipped or not; repeatable.")]
+PolicyFolder = Annotated[Path, typer.Option("--policy", help="The folder of a policy.")]
+Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]
+
+
+@app.command("learn", epilog="Example: python -m calibration learn --outcomes answers.jsonl.gz --out my-policy")
+def learn_command(
+    outcomes: Outcomes,
+    out: Annotated[Path, typer.Option(help="The folder to write the policy to.")],
+    cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
+    strong: Annotated[str, typer.Option(help="The strong model, whose quality is to be kept.")] = "gpt-4o",
+    models: Annotated[str, typer.Option(help="Instead of the two: all models, cheap to strong, comma-separated.")] = "",
+    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a policy learnt from outcomes. No network."""
+    names = [name.strip() for name in models.split(",")] if models else [cheap, strong]
+    rows = read_outcomes(outcomes, names)
+    about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
+    with console.status(f"learning from {len(rows):,} questions"):
+        policy = learn(rows, models_named(names, load_prices(prices)), seed, about)
+    write_policy(policy, out)
+    table = Table(title=f"policy in {out}", title_justify="left")
+    for heading in ("target", "certified", "cost saved (95 % interval)", "more questions needed"):
+        table.add_column(heading)
+    for rule in policy.rules.targets:
+        saving = rule.expected_saving
+        table.add_row(
+            f"{rule.target:.1%}",
+            "yes" if rule.certified else "no: always strong",
+            f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%})" if rule.certified else "-",
+            f"{rule.more_questions_needed:,}" if rule.more_questions_needed else "-",
+        )
+    console.print(table)
+
+
+@app.command(
+    "score", epilog="Example: python -m calibration score --policy data/policy --requests r.jsonl --out s.jsonl"
+)
+def score_command(
+    policy: PolicyFolder,
+    requests: Annotated[Path, typer.Option(help="Requests, JSON lines with id, messages and tools.")],
+    out: Annotated[Path, typer.Option(help="Where the scores go, one JSON line a request.")],
+) -> None:
+    """Write what a policy says of each request: type, quality, gap, novelty, cost and decisions."""
+    partial = out.with_name(out.name + ".partial")
+    loaded = read_policy(policy)
+    with partial.open("w", encoding="utf-8") as file:
+        count = 0
+        for row in score_rows(loaded, requests):
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    partial.replace(out)
+    console.print(f"scored {count:,} requests with policy {loaded.version} into {out}")
+
+
+@app.command(
+    "evaluate", epilog="Example: python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz"
+)
+def evaluate_command(
+    policy: PolicyFolder,
+    outcomes: Outcomes,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds of the bootstrap behind each interval.")] = 500,
+    seed: Seed = 0,
+) -> None:
+    """Measure a policy on outcomes: APGR, CPT, saved cost, and what its promises gave, with 95 % intervals."""
+    loaded = read_policy(policy)
+    rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
+    figures = evaluated(loaded, rows, rounds, seed)
+    if as_json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+        return
+    pooled = figures["pooled"]
+    table = Table(title=f"policy {loaded.version} on {pooled['n']:,} questions", title_justify="left")
+    for heading in ("type", "n", "APGR", "CPT 50 %", "saved at 97 %"):
+        table.add_column(heading, justify="left" if heading == "type" else "right")
+    for name, part in (("all", pooled), *figures["by_type"].items()):
+        values = (part["apgr"], part["cpt50"], part["saved_cost"]["0.97"])
+        table.add_row(name, f"{part['n']:,}", *(f"{v.estimate:.3f} ({v.low:.3f} to {v.high:.3f})" for v in values))
+    console.print(table)
+
+
+def main() -> None:
+    """Run a command; a fault of the input is one line and exit code 2."""
+    try:
+        app()
+    except (InputError, LearningError, PolicyError, PriceError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

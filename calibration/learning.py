@@ -1,0 +1,107 @@
+"""Outcomes become a policy: fit on one part, certify on the other, and write down what is known of each type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from calibration.certificate import CONFIDENCE, TARGETS, threshold_grid, walk
+from calibration.duplicates import near_duplicate_groups
+from calibration.outcomes import Outcome
+from calibration.predictor import Examples, fit, read_features, types_of
+from calibration.replay import replayed
+from router.policy.decision import Evidence, Interval, Model, Rules
+from router.policy.document import Policy
+from router.policy.prediction import Floats
+
+TEST_SHARE = 0.3  # of the questions, kept from the fit for the certificate
+DEFAULT_TARGET = 0.97
+NOVELTY_LIMIT = 0.95
+MIN_EVIDENCE = 15  # outcomes below which nothing is claimed of a type
+MIN_QUESTIONS = 60
+
+
+class LearningError(ValueError):
+    """The outcomes cannot be learnt from."""
+
+
+def learn(outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, about: Mapping[str, Any]) -> Policy:
+    """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
+
+    Raises:
+        LearningError: there are too few questions to fit and to test on.
+    """
+    if len(outcomes) < MIN_QUESTIONS:
+        raise LearningError(f"{len(outcomes)} questions are too few to learn from; at least {MIN_QUESTIONS} are needed")
+    names = [model.name for model in models]
+    examples = examples_of(outcomes, names)
+    train, test = split(examples.groups, TEST_SHARE, seed)
+    predictor = fit(examples.part(train), names, seed).export()
+    rules = Rules(tuple(models), evidence_by_type(examples, names), (), NOVELTY_LIMIT)
+    grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
+    tested = walk(replayed([outcomes[i] for i in test], predictor, models), rules, grid, examples.groups[test])
+    targets = tuple(tested.rule(target, seed) for target in TARGETS)
+    made = {
+        **about,
+        "questions": len(outcomes),
+        "fitted_on": len(train),
+        "certified_on": len(test),
+        "confidence": CONFIDENCE,
+        "seed": seed,
+    }
+    rules = Rules(rules.models, rules.evidence, targets, NOVELTY_LIMIT)
+    return Policy(rules, predictor, DEFAULT_TARGET, made)
+
+
+def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:
+    """The outcomes as the learner takes them."""
+    results = [[outcome.results[model] for model in models] for outcome in outcomes]
+    return Examples(
+        features=read_features(outcomes),
+        types=types_of(outcomes),
+        scores=np.array([[r.score for r in row] for row in results]),
+        lengths=np.array([[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]),
+        groups=near_duplicate_groups([outcome.text for outcome in outcomes]),
+    )
+
+
+def split(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on and rows to test on, about `share` of them; near-duplicates stay together."""
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    taken = np.cumsum(sizes[order]) <= share * len(groups)
+    is_test = np.isin(groups, names[order][taken])
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def evidence_by_type(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
+    """What was measured of each type of question."""
+    evidence = {}
+    for name in sorted(set(examples.types)):
+        rows = np.array([t == name for t in examples.types])
+        scores, lengths = examples.scores[rows], examples.lengths[rows]
+        written = {m: float(np.nanmean(v)) for m, v in zip(models, lengths.T, strict=True) if not np.isnan(v).all()}
+        evidence[name] = Evidence(
+            kind="measured" if len(scores) >= MIN_EVIDENCE else "none",
+            n=len(scores),
+            quality={model: mean_interval(scores[:, m], 0.0, 1.0) for m, model in enumerate(models)},
+            quality_difference=mean_interval(scores[:, 0] - scores[:, -1], -1.0, 1.0),
+            output_tokens=written,
+        )
+    return evidence
+
+
+def mean_interval(values: Floats, low: float, high: float, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of bounded values with its interval.
+
+    Student's t on the values and one more at each bound, which keeps the interval honest where few values are all alike
+    (the adjustment of Agresti and Coull 1998 for proportions).
+    """
+    padded = np.concatenate([values, [low, high]])
+    half = float(stats.t.ppf((1 + confidence) / 2, len(padded) - 1) * padded.std(ddof=1) / np.sqrt(len(padded)))
+    centre = float(padded.mean())
+    mean = float(values.mean())
+    return Interval(min(max(low, centre - half), mean), mean, max(min(high, centre + half), mean))

@@ -1,0 +1,250 @@
+"""Outcomes become a predictor: what each model is worth on a question, what it writes, which type it is, how unusual.
+
+Two linear heads a model (its score, the log of its answer's length) and a linear classifier of the question type, all
+on word TF-IDF and hand features; the score is blended with the shrunken mean of the predicted type. scikit-learn fits
+it, `export` folds it into the plain arrays that the proxy reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler, normalize
+
+from calibration.outcomes import Outcome
+from router.policy.features import Features, numbers, read_question, terms, turn_text
+from router.policy.prediction import MAX_OUTPUT_TOKENS, NUMBER_LIMIT, Floats, Predictor, unusualness
+
+MIN_TERM_QUESTIONS = 3  # a term that fewer questions use is not learnt
+UNKNOWN_LENGTH = 200.0  # tokens of an answer, where no answer's length is known
+MIN_TYPE_QUESTIONS = 15  # a type with fewer is joined with its family, the part of the name before the slash
+PRIOR_QUESTIONS = 20.0  # weight of the overall mean in the mean of a type, in questions
+NUMBER_WEIGHT = 0.2  # of a standardised hand feature against a unit-length TF-IDF vector
+RIDGE = 10.0
+TYPE_INVERSE_RIDGE = 10.0
+BLEND = 0.7
+QUANTILES = 201
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Questions as the learner takes them: n questions, M models from cheap to strong."""
+
+    features: Sequence[Features]
+    types: Sequence[str]
+    scores: Floats  # (n, M)
+    lengths: Floats  # (n, M) output tokens; NaN where unknown
+    groups: np.ndarray  # (n,) near-duplicates share a number
+
+    def part(self, rows: np.ndarray) -> Examples:
+        """The examples of these rows."""
+        return Examples(
+            [self.features[i] for i in rows],
+            [self.types[i] for i in rows],
+            self.scores[rows],
+            self.lengths[rows],
+            self.groups[rows],
+        )
+
+
+def read_features(outcomes: Sequence[Outcome]) -> list[Features]:
+    """What the proxy would see of each question."""
+    return [read_question(outcome.messages, outcome.tools) for outcome in outcomes]
+
+
+def types_of(outcomes: Sequence[Outcome]) -> list[str]:
+    """The type of each question, rare types joined with their family."""
+    named = [outcome.question_type or "unknown" for outcome in outcomes]
+    counts = Counter(named)
+    return [name if counts[name] >= MIN_TYPE_QUESTIONS else name.split("/")[0] for name in named]
+
+
+def _last_turn(features: Features) -> str:
+    return features.turns[-1] if features.turns else ""
+
+
+def _texts(rows: Sequence[Features]) -> list[str]:
+    return [turn_text(features, _last_turn(features)) for features in rows]
+
+
+def _numbers(rows: Sequence[Features]) -> Floats:
+    return np.array([numbers(f, _last_turn(f)) for f in rows])
+
+
+def _limited(scaled: Floats) -> Floats:
+    return np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The scikit-learn estimators, and what is needed beside them to predict."""
+
+    models: tuple[str, ...]
+    types: tuple[str, ...]
+    inputs: FeatureUnion
+    heads: Ridge
+    classifier: LogisticRegression | DummyClassifier
+    type_quality: Floats  # (T, M)
+    length_smearing: Floats  # (M,)
+    centres: Floats  # (T, V) unit length
+    novelty_quantiles: Floats
+
+    def predict(self, rows: Sequence[Features]) -> tuple[Floats, Floats, list[str]]:
+        """Quality (n, M), output tokens (n, M) and question type of each request, by scikit-learn's own path."""
+        inputs = self.inputs.transform(rows)
+        heads = self.heads.predict(inputs)
+        likely = self.classifier.predict_proba(inputs)
+        models = len(self.models)
+        quality = BLEND * heads[:, :models] + (1 - BLEND) * (likely @ self.type_quality)
+        lengths = np.exp(np.minimum(heads[:, models:], np.log(MAX_OUTPUT_TOKENS))) * self.length_smearing
+        types = [self.types[column] for column in likely.argmax(axis=1)]
+        return np.clip(quality, 0, 1), np.clip(lengths, 1, MAX_OUTPUT_TOKENS), types
+
+    def export(self) -> Predictor:
+        """The same predictor as plain arrays."""
+        tfidf: TfidfVectorizer = self.inputs["words"]["tfidf"]
+        scaler: StandardScaler = self.inputs["numbers"]["scale"]
+        type_weights, type_intercept = self._type_weights()
+        weights = np.vstack([self.heads.coef_, type_weights])  # (2 M + T, V + N)
+        terms_known = len(tfidf.vocabulary_)
+        return Predictor(
+            models=self.models,
+            types=self.types,
+            vocabulary={term: int(row) for term, row in tfidf.vocabulary_.items()},
+            idf=tfidf.idf_,
+            table=np.hstack([weights[:, :terms_known].T, self.centres.T]).astype(np.float32),
+            number_mean=scaler.mean_,
+            number_scale=scaler.scale_,
+            number_weights=weights[:, terms_known:].T * NUMBER_WEIGHT,
+            intercept=np.concatenate([self.heads.intercept_, type_intercept]),
+            type_quality=self.type_quality,
+            blend=BLEND,
+            length_smearing=self.length_smearing,
+            novelty_quantiles=self.novelty_quantiles,
+        )
+
+    def _type_weights(self) -> tuple[Floats, Floats]:
+        """The classifier as one row of weights a type; scikit-learn keeps none for one type and one row for two."""
+        types = len(self.types)
+        if types == 1:
+            return np.zeros((1, self.heads.coef_.shape[1])), np.zeros(1)
+        if types == 2:
+            nothing = np.zeros_like(self.classifier.coef_)
+            return np.vstack([nothing, self.classifier.coef_]), np.append(0.0, self.classifier.intercept_)
+        return self.classifier.coef_, self.classifier.intercept_
+
+
+def _words() -> Pipeline:
+    tfidf = TfidfVectorizer(analyzer=terms, min_df=MIN_TERM_QUESTIONS, sublinear_tf=True)
+    return Pipeline([("text", FunctionTransformer(_texts)), ("tfidf", tfidf)])
+
+
+def _inputs() -> FeatureUnion:
+    return FeatureUnion(
+        [
+            (
+                "words",
+                _words(),
+            ),
+            (
+                "numbers",
+                Pipeline(
+                    [
+                        ("count", FunctionTransformer(_numbers)),
+                        ("scale", StandardScaler()),
+                        ("limit", FunctionTransformer(_limited)),
+                    ]
+                ),
+            ),
+        ],
+        transformer_weights={"numbers": NUMBER_WEIGHT},
+    )
+
+
+def fit(examples: Examples, models: Sequence[str], seed: int) -> Fitted:
+    """Fit the predictor; how unusual familiar questions look is measured across folds of near-duplicates."""
+    inputs = _inputs().fit(examples.features)
+    matrix = sp.csr_matrix(inputs.transform(examples.features))
+    logs = _log_lengths(examples)
+    heads = Ridge(RIDGE).fit(matrix, np.hstack([examples.scores, logs]))
+    residuals = logs - heads.predict(matrix)[:, len(models) :]
+    types = sorted(set(examples.types))
+    means = [_shrunken(examples, np.array([name == t for name in examples.types])) for t in types]
+    return Fitted(
+        models=tuple(models),
+        types=tuple(types),
+        inputs=inputs,
+        heads=heads,
+        classifier=_classifier(matrix, examples.types),
+        type_quality=np.array(means),
+        length_smearing=np.exp(residuals).mean(axis=0),
+        centres=_centres(inputs["words"], examples, types),
+        novelty_quantiles=np.quantile(_unusualness(examples, types, seed), np.linspace(0, 1, QUANTILES)),
+    )
+
+
+def _log_lengths(examples: Examples) -> Floats:
+    """Logs of the answers' lengths (n, M); where a length is unknown, the mean of that model's others."""
+    logs = np.log(np.maximum(examples.lengths, 1.0))
+    known = ~np.isnan(logs)
+    filler = [
+        logs[known[:, m], m].mean() if known[:, m].any() else np.log(UNKNOWN_LENGTH) for m in range(logs.shape[1])
+    ]
+    return np.where(known, logs, filler)
+
+
+def _shrunken(examples: Examples, of_type: np.ndarray) -> Floats:
+    overall = examples.scores.mean(axis=0)
+    summed = examples.scores[of_type].sum(axis=0)
+    return np.asarray((summed + PRIOR_QUESTIONS * overall) / (of_type.sum() + PRIOR_QUESTIONS))
+
+
+def _classifier(matrix: sp.csr_matrix, types: Sequence[str]) -> LogisticRegression | DummyClassifier:
+    if len(set(types)) == 1:
+        return DummyClassifier().fit(matrix, types)
+    return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500).fit(matrix, types)
+
+
+def _centres(words: Pipeline, examples: Examples, types: Sequence[str]) -> Floats:
+    """The mean direction of the questions of each type (T, V)."""
+    vectors = words.transform(examples.features)
+    sums = np.vstack([vectors[[i for i, t in enumerate(examples.types) if t == name]].sum(axis=0) for name in types])
+    return np.asarray(normalize(np.asarray(sums)))
+
+
+def _unusualness(examples: Examples, types: Sequence[str], seed: int) -> Floats:
+    """How unusual each question looks to centres that were made without it and its near-duplicates. Shape (n,)."""
+    values = np.zeros(len(examples.types))
+    folds = GroupKFold(min(FOLDS, len(np.unique(examples.groups))), shuffle=True, random_state=seed)
+    for train, test in folds.split(examples.scores, groups=examples.groups):
+        seen = examples.part(train)
+        words = _words().fit(seen.features)
+        tfidf: TfidfVectorizer = words["tfidf"]
+        empty = np.zeros(0)
+        centres = Predictor(
+            models=(),
+            types=tuple(types),
+            vocabulary=tfidf.vocabulary_,
+            idf=tfidf.idf_,
+            table=_centres(words, seen, types).T.astype(np.float32),
+            number_mean=empty,
+            number_scale=empty,
+            number_weights=empty,
+            intercept=empty,
+            type_quality=empty,
+            blend=BLEND,
+            length_smearing=empty,
+            novelty_quantiles=empty,
+        )
+        values[test] = [unusualness(centres, f, _last_turn(f)) for f in examples.part(test).features]
+    return values

@@ -1,0 +1,150 @@
+"""What a policy would have done on outcomes that are known: its decisions, their quality and cost, and the baselines.
+
+Decisions come from `router.policy.decision.decide`, the line that the proxy runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.outcomes import Outcome, Result
+from router.policy.decision import Decision, Interval, Model, Rule, Rules, decide, expected_cost_usd
+from router.policy.features import Features, read_question
+from router.policy.prediction import Floats, Prediction, Predictor, predict
+from router.policy.prices import Usage
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Outcomes with what the predictor says of them: n questions, M models from cheap to strong."""
+
+    outcomes: Sequence[Outcome]
+    features: Sequence[Features]
+    predictions: Sequence[Prediction]
+    scores: Floats  # (n, M)
+    costs_usd: Floats  # (n, M) from the recorded tokens; expected dollars where they are unknown
+    models: tuple[Model, ...]
+
+    @property
+    def gaps(self) -> Floats:
+        """What the strong model is expected to add on each question (n,): the rank of escalation."""
+        cheap, strong = self.models[0].name, self.models[-1].name
+        return np.array([p.quality[strong] - p.quality[cheap] for p in self.predictions])
+
+    @property
+    def gaps_per_usd(self) -> Floats:
+        """The same for each dollar that the strong model is expected to cost more (n,)."""
+        expected = np.array(
+            [
+                [expected_cost_usd(model, f, p) for model in (self.models[0], self.models[-1])]
+                for f, p in zip(self.features, self.predictions, strict=True)
+            ]
+        )
+        return np.asarray(self.gaps / np.maximum(expected[:, 1] - expected[:, 0], 1e-12))
+
+    def decisions(self, rules: Rules, target: float) -> list[Decision]:
+        """The proxy's decision on each question."""
+        return [decide(rules, f, p, target) for f, p in zip(self.features, self.predictions, strict=True)]
+
+    def chosen(self, rules: Rules, target: float) -> Ints:
+        """The column of the model decided on, for each question (n,)."""
+        column = {model.name: i for i, model in enumerate(self.models)}
+        return np.array([column[decision.model] for decision in self.decisions(rules, target)])
+
+    def chosen_at(self, rules: Rules, quality_per_usd: float) -> Ints:
+        """The same at a price of quality that no certificate stands behind yet."""
+        rule = Rule(1.0, quality_per_usd, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
+        return self.chosen(replace(rules, targets=(rule,)), 1.0)
+
+
+def replayed(outcomes: Sequence[Outcome], predictor: Predictor, models: Sequence[Model]) -> Replay:
+    """Predict every question of `outcomes` as the proxy would."""
+    features = [read_question(outcome.messages, outcome.tools) for outcome in outcomes]
+    predictions = [predict(predictor, f) for f in features]
+    rows = list(zip(outcomes, features, predictions, strict=True))
+    return Replay(
+        outcomes=outcomes,
+        features=features,
+        predictions=predictions,
+        scores=np.array([[o.results[m.name].score for m in models] for o in outcomes]),
+        costs_usd=np.array([[_cost_usd(m, o.results[m.name], f, p) for m in models] for o, f, p in rows]),
+        models=tuple(models),
+    )
+
+
+def _cost_usd(model: Model, result: Result, features: Features, prediction: Prediction) -> float:
+    if result.input_tokens is None or result.output_tokens is None:
+        return expected_cost_usd(model, features, prediction)
+    return model.price.cost_usd(Usage(input_tokens=result.input_tokens, output_tokens=result.output_tokens))
+
+
+def picked(table: Floats, chosen: Ints) -> Floats:
+    """The entry of the chosen model for each question; `table` is (n, M)."""
+    return np.asarray(table[np.arange(len(table)), chosen])
+
+
+# Metrics of a ranking, after RouteLLM (Ong et al. 2024, section 3): the performance gap recovered (PGR) is 0 for
+# always-cheap and 1 for always-strong; APGR is its mean over all shares of strong calls; CPT(x) the share at PGR x.
+
+
+def pgr_curve(ranks: Floats, scores: Floats) -> Floats:
+    """PGR after escalating the k questions of highest rank, k 0 to n; equal ranks share their gain. Shape (n+1,)."""
+    gains = scores[:, -1] - scores[:, 0]
+    order = np.argsort(-ranks, kind="stable")
+    _, first, counts = np.unique(-ranks[order], return_index=True, return_counts=True)
+    even = np.repeat(np.add.reduceat(gains[order], first) / counts, counts)
+    whole = gains.sum()
+    return np.concatenate([[0.0], np.cumsum(even)]) / (whole if whole else np.nan)
+
+
+def apgr(ranks: Floats, scores: Floats) -> float:
+    """Average performance gap recovered; 0.5 for a random ranking."""
+    return float(np.trapezoid(pgr_curve(ranks, scores), dx=1 / len(ranks)))
+
+
+def cpt(ranks: Floats, scores: Floats, recovered: float) -> float:
+    """The smallest share of strong calls that recovers this share of the gap; NaN where none does."""
+    reached = np.flatnonzero(pgr_curve(ranks, scores) >= recovered)
+    return float(reached[0] / len(ranks)) if len(reached) else float("nan")
+
+
+def saved_cost(ranks: Floats, scores: Floats, costs_usd: Floats, kept: float) -> float:
+    """The largest share of the strong model's dollars saved on these questions with at least `kept` of its quality.
+
+    The threshold is chosen in hindsight: this measures the ranking. What is promised stands in the certificate.
+    """
+    order = np.argsort(-ranks, kind="stable")
+    gains, extra = (np.concatenate([[0.0], np.cumsum((t[:, -1] - t[:, 0])[order])]) for t in (scores, costs_usd))
+    enough = scores[:, 0].sum() + gains >= kept * scores[:, -1].sum()
+    spent = costs_usd[:, 0].sum() + extra
+    return float(1 - spent[enough].min() / costs_usd[:, -1].sum()) if enough.any() else 0.0
+
+
+def bootstrap(statistic: Callable[[Ints], float], groups: Ints, rounds: int, seed: int) -> Interval:
+    """A 95 % interval of a statistic of rows, resampling whole groups (near-duplicates come and go together)."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(np.unique(groups, return_inverse=True)[1]))[:-1])
+    values = []
+    for _ in range(rounds):
+        drawn = rng.integers(len(members), size=len(members))
+        values.append(statistic(np.concatenate([members[i] for i in drawn])))
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Interval(float(low), float(statistic(np.arange(len(groups)))), float(high))
+
+
+def baselines(replay: Replay) -> Mapping[str, Ints]:
+    """What routing is to be measured against: always one model, and the best model in hindsight."""
+    n = len(replay.outcomes)
+    best = replay.scores.max(axis=1, keepdims=True)
+    return {
+        "always_cheap": np.zeros(n, dtype=np.int64),
+        "always_strong": np.full(n, len(replay.models) - 1, dtype=np.int64),
+        "oracle": np.argmin(np.where(replay.scores == best, replay.costs_usd, np.inf), axis=1),
+    }
