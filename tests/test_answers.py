@@ -1,0 +1,156 @@
+"""Questions are put to the models: once each, within rate limits and budget, and nothing that was paid for is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_models import FakeModels
+
+from calibration.answers import Asked, Asking, Endpoint
+from calibration.ledger import Ledger, LedgerError
+from calibration.questions import Question, parse
+from calibration.spending import BudgetError, Meter, StoppedError, price_of, read_prices
+from router.policy.prices import PriceError, Usage
+
+MODELS = ("gpt-4o-mini", "gpt-4o")
+QUESTIONS = [
+    parse({"id": f"q{n}", "question_type": "t", "question": f"What is number {n}?", "expected_facts": ["a number"]})
+    for n in range(20)
+]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeModels]:
+    with FakeModels(QUESTIONS) as server:
+        yield server
+
+
+def endpoints(fake: FakeModels, max_output_tokens: int = 2000) -> dict[str, Endpoint]:
+    return dict.fromkeys(MODELS, Endpoint(fake.base_url, "sk-test", max_output_tokens))
+
+
+def ask(
+    fake: FakeModels,
+    folder: Path,
+    questions: list[Question] = QUESTIONS,
+    meter: Meter | None = None,
+    max_output_tokens: int = 2000,
+    **options: float,
+) -> tuple[Asked, Meter]:
+    meter = meter or Meter(read_prices())
+    with Ledger(folder / "answers.jsonl") as ledger:
+        asking = Asking(endpoints(fake, max_output_tokens), meter, ledger, **options)  # type: ignore[arg-type]
+        return asyncio.run(asking.ask(questions)), meter
+
+
+def test_every_question_is_answered_by_every_model_and_every_token_is_counted(fake: FakeModels, tmp_path: Path) -> None:
+    asked, meter = ask(fake, tmp_path)
+    assert len(asked.answers) == 40 and not asked.failures
+    assert sorted(fake.asked("answer")) == sorted((m, q.text) for q in QUESTIONS for m in MODELS)
+    for model in MODELS:
+        counted = meter.usage["answers", model]
+        assert [counted.input_tokens, counted.output_tokens] == fake.billed_tokens[model]
+    assert meter.spent_usd() == pytest.approx(sum(answer.cost_usd for answer in asked.answers.values()))
+    assert 1 < fake.most_in_flight <= 16
+
+
+def test_a_rerun_asks_nothing_and_costs_nothing(fake: FakeModels, tmp_path: Path) -> None:
+    first, _ = ask(fake, tmp_path)
+    again, meter = ask(fake, tmp_path)
+    assert again.answers == first.answers
+    assert (again.new, meter.spent_usd(), len(fake.asked("answer"))) == (0, 0.0, 40)
+
+
+def test_another_parameter_is_another_question(fake: FakeModels, tmp_path: Path) -> None:
+    ask(fake, tmp_path)
+    asked, _ = ask(fake, tmp_path, max_output_tokens=100)
+    assert asked.new == 40
+
+
+def test_rate_limits_are_waited_out_and_no_answer_is_missing(fake: FakeModels, tmp_path: Path) -> None:
+    fake.faults.rate_limited = 0.5
+    asked, _ = ask(fake, tmp_path)
+    assert len(asked.answers) == 40 and len(fake.asked("answer")) == 40
+
+
+@pytest.mark.parametrize("budget", [0.0005, 0.003, 0.006])
+def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
+    fake: FakeModels, tmp_path: Path, budget: float
+) -> None:
+    meter = Meter(read_prices(), budget_usd=budget)
+    with pytest.raises(BudgetError, match="--budget-usd"):
+        ask(fake, tmp_path, meter=meter, max_output_tokens=80)
+    prices = read_prices()
+    billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
+    assert billed == pytest.approx(meter.spent_usd()) and billed <= budget
+    before = len(fake.asked("answer"))
+    asked, _ = ask(fake, tmp_path, max_output_tokens=80)
+    assert asked.new == 40 - before and len(fake.asked("answer")) == 40
+
+
+def test_an_outage_stops_with_what_to_do_and_keeps_the_answers(fake: FakeModels, tmp_path: Path) -> None:
+    ask(fake, tmp_path, QUESTIONS[:5])
+    fake.faults.answers_out = True
+    with pytest.raises(StoppedError, match="run the same command again when it is back"):
+        ask(fake, tmp_path, patience_seconds=0.5)
+    fake.faults.answers_out = False
+    asked, _ = ask(fake, tmp_path)
+    assert (len(asked.answers), asked.new) == (40, 30)
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_refusal_stops_at_once_and_names_the_settings(fake: FakeModels, tmp_path: Path, status: int) -> None:
+    fake.faults.refuse = status
+    with pytest.raises(StoppedError, match="Check OPENAI_API_KEY, OPENAI_BASE_URL") as error:
+        ask(fake, tmp_path)
+    assert "sk-test" not in str(error.value)
+
+
+def test_an_interruption_waits_for_what_is_under_way_and_keeps_it(fake: FakeModels, tmp_path: Path) -> None:
+    fake.faults.seconds = 0.1
+
+    async def interrupted(ledger: Ledger) -> None:
+        asking = Asking(endpoints(fake), Meter(read_prices()), ledger, concurrency=4)
+        asyncio.get_running_loop().call_later(0.25, asking.stop, StoppedError("interrupted"))
+        await asking.ask(QUESTIONS)
+
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        with pytest.raises(StoppedError, match="interrupted"):
+            asyncio.run(interrupted(ledger))
+        assert 0 < len(ledger) == len(fake.asked("answer")) < 40
+
+
+def test_a_line_cut_short_by_a_power_cut_is_asked_again_and_the_rest_is_kept(fake: FakeModels, tmp_path: Path) -> None:
+    ask(fake, tmp_path)
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    asked, _ = ask(fake, tmp_path)
+    assert (len(asked.answers), asked.new) == (40, 1)
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_ledger_serves_one_calibration_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with Ledger(path), pytest.raises(LedgerError, match="in use by another calibration"):
+        Ledger(path)
+
+
+def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
+    with pytest.raises(PriceError, match='"llama-9": {"usd_per_million_input_tokens": 0.00'):
+        price_of(read_prices(), "llama-9")
+
+
+def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "book", "parameters": {"type": "object", "properties": {}}}}
+    reference = {"name": "book", "arguments": {"city": "Oslo"}}
+    question = parse(
+        {"id": "t", "question": "Book Oslo", "tools": [tool], "reference": reference, "check": "tool_call"}
+    )
+    with FakeModels([question]) as fake:
+        asked, _ = ask(fake, tmp_path, [question])
+    assert question.check is not None
+    assert all(question.check.passes(answer.text) for answer in asked.answers.values())
