@@ -259,7 +259,7 @@ def words(text: str) -> list[str]:
     """The words of a text in lower case; a number becomes its shape, so that 13.11 and 27.45 are alike.
 
     >>> words("Is 13.11 bigger than 9? Don't guess.")
-    ['is', '0.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
+    ['is', '00.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
     """
     return [_shape(word) if word[0].isdigit() else word for word in _WORD.findall(text.lower())]
 

@@ -1,0 +1,44 @@
+"""Outcomes made from a seed, with a truth that the tests know: what each model is worth on each type of question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from calibration.outcomes import Outcome, Result
+
+WORDS = {
+    "sums/easy": "apples pears coins add buys sells gives total left basket market price each",
+    "law/clauses": "contract clause liability breach party damages notice tenant landlord statute court appeal",
+    "code/tracing": "loop index array returns prints variable function increments stack queue recursion value",
+    "facts/capitals": "capital river mountain country border largest city continent ocean island valley lake",
+}
+TRUTH: Mapping[str, tuple[float, float]] = {  # chance that the cheap and the strong model are right
+    "sums/easy": (0.96, 0.97),
+    "law/clauses": (0.55, 0.90),
+    "code/tracing": (0.70, 0.92),
+    "facts/capitals": (0.90, 0.91),
+}
+
+
+def made_outcomes(
+    n: int,
+    seed: int = 0,
+    truth: Mapping[str, tuple[float, ...]] = TRUTH,
+    models: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o"),
+) -> list[Outcome]:
+    """`n` outcomes over the types of `truth`, whose questions are words of their type."""
+    rng = np.random.default_rng(seed)
+    names = list(truth)
+    outcomes = []
+    for i in range(n):
+        name = names[i % len(names)]
+        said = " ".join(rng.choice(WORDS[name].split(), size=rng.integers(8, 30)))
+        results = {
+            model: Result(float(rng.random() < chance), None, 40 + len(said) // 4, int(rng.integers(20, 200)))
+            for model, chance in zip(models, truth[name], strict=True)
+        }
+        message = {"role": "user", "content": f"Question {rng.integers(10**6)}: {said}?"}
+        outcomes.append(Outcome(f"made-{seed}-{i}", [message], results, name))
+    return outcomes
