@@ -220,8 +220,8 @@ def _is_structured(raw: msgspec.Raw | None) -> bool:
 def _limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         raw = fields.get(name)
-        if raw is not None and bytes(raw[:12]).isdigit():
-            return int(bytes(raw[:12]))
+        if raw is not None and bytes(memoryview(raw)[:12]).isdigit():
+            return int(bytes(memoryview(raw)[:12]))
     return None
 
 

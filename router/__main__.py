@@ -1,0 +1,76 @@
+"""The command line: `python -m router serve|decide|export|ui`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from router.errors import RouterError
+from router.policy.document import PolicyError
+from router.settings import SettingsError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need ROUTER_API_KEYS.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+) -> None:
+    """Answer OpenAI clients, each request by the cheapest model that is good enough."""
+    from router.server import run
+
+    run(host, port, workers)
+
+
+@app.command()
+def decide(
+    question: Annotated[str, typer.Argument(help="What a user would ask; or @FILE with a chat body in JSON.")],
+    target: Annotated[str, typer.Option(help="Share of the strong model's quality to keep.")] = "",
+    policy: Annotated[Path | None, typer.Option(help="Folder of the policy; else the one that would be served.")] = (
+        None
+    ),
+) -> None:
+    """Say which model would answer a question, and why. Nothing is sent anywhere."""
+    from router.explanation import explain
+
+    explain(question, target, policy)
+
+
+@app.command()
+def export() -> None:
+    """Ship what the journal holds to MLflow, until it is stopped. `serve` does this by itself."""
+    from router.exporter import main as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000) -> None:
+    """Show MLflow's pages over what was recorded."""
+    import subprocess
+
+    from router.settings import load
+
+    settings = load()
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.tracking_uri]
+    raise typer.Exit(subprocess.call([*command, "--port", str(port)]))  # noqa: S603  our own interpreter
+
+
+def main() -> NoReturn:
+    """Run a command; an error of its user's is one line and exit code 2."""
+    try:
+        app()
+    except (SettingsError, PolicyError, RouterError) as error:
+        sys.stderr.write(f"router: {error}\n")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The application: hot endpoints as ASGI functions, everything else in FastAPI. Only here both are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from router import decisions, listing, passthrough, status
+from router.attempts import Attempts
+from router.body import Receive, Send
+from router.chat import RoutedEndpoint, Scope
+from router.journal import Journal
+from router.keys import Keys
+from router.passthrough import PassThrough
+from router.serving import Serving, policy_folder, prices, read_policy
+from router.settings import Settings, load
+from router.surfaces import CHAT
+from router.upstream import Upstreams
+
+log = logging.getLogger("router")
+
+
+class Router:
+    """Everything one worker serves with."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.serving = Serving(read_policy(policy_folder(settings)), settings)
+        self.prices = prices(settings)
+        self.keys = Keys(settings.api_keys)
+        self.upstreams = Upstreams(settings)
+        self.attempts = Attempts(self.upstreams, settings)
+        self.journal = Journal(settings.home / "journal")
+        self.warnings: list[str] = []  # what the owner should know
+        self.chat = RoutedEndpoint(CHAT, self)
+        self.passthrough = PassThrough(self)
+
+    def close(self) -> None:
+        """Close the connections and the journal."""
+        self.upstreams.close()
+        self.journal.close()
+
+
+class Application:
+    """The ASGI application: what is asked most is answered before FastAPI sees it."""
+
+    def __init__(self, router: Router, other: FastAPI) -> None:
+        self.router = router
+        self.other = other
+        self._hot = {"/v1/chat/completions": router.chat}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the endpoint it is for."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self._hot.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await self.other(scope, receive, send)
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    """The application for one worker.
+
+    Raises:
+        SettingsError, PolicyError: what it would run on does not fit its form.
+    """
+    router = Router(settings or load())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        router.close()
+
+    other = FastAPI(title="Calibrated router", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    for module in (status, decisions, listing, passthrough):  # the last takes what is left of /v1
+        module.add_routes(other, router)
+    return Application(router, other)

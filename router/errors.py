@@ -1,0 +1,96 @@
+"""What can go wrong on our side, each knowing its face on the wire. An upstream's own error passes as it came."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RouterError(Exception):
+    """An error that the client sees in OpenAI's form."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+    def body(self) -> bytes:
+        """The error as OpenAI writes it."""
+        return envelope(self.message, self.type, self.param, self.code)
+
+
+class BadRequestError(RouterError):
+    """The request cannot be read, or asks for what is not there."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class BadKeyError(RouterError):
+    """No key, or one that is not ours."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ModelNotFoundError(RouterError):
+    """A name that can never be a model's."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class SlowBodyError(RouterError):
+    """The client did not send its body in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class TooLargeError(RouterError):
+    """The body is larger than is taken."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UndecodableError(RouterError):
+    """The body is compressed, so that it cannot be routed."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_content_encoding"
+
+
+class UnreachableError(RouterError):
+    """No answer: refused, reset or cut."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeoutError(RouterError):
+    """No answer in time."""
+
+    status = 504
+    type = "upstream_error"
+    code = "upstream_timeout"
+
+
+class ClientLeftError(Exception):
+    """The client hung up; there is nobody to tell."""
+
+
+def envelope(message: str, kind: str, param: str | None, code: str | None) -> bytes:
+    """An error object in OpenAI's form."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -1,0 +1,59 @@
+"""A decision, explained in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from router import wire
+from router.errors import BadRequestError
+from router.planning import decision_for
+from router.policy.decision import Decision
+from router.routing import share
+from router.serving import Serving, policy_folder, read_policy
+from router.settings import load
+from router.surfaces import CHAT
+
+
+def explain(question: str, target: str, folder: Path | None) -> None:
+    """Print which model would answer, and on what evidence.
+
+    Raises:
+        BadRequestError: the body in a file cannot be read, or the target is none.
+    """
+    settings = load()
+    serving = Serving(read_policy(folder or policy_folder(settings)), settings)
+    wanted = share(target, "target") if target else serving.default_target
+    decision = decision_for(CHAT, serving, wire.read_fields(_body(question)), wanted)
+    console = Console()
+    console.print(f"[bold]{decision.model}[/bold] because [bold]{decision.reason.value}[/bold]")
+    console.print(_table(decision))
+    evidence = decision.evidence
+    console.print(
+        f"target {decision.target:g} · type {decision.question_type} · gap {decision.gap:+.3f} · "
+        f"novelty {decision.novelty:.2f} · evidence: {evidence.kind}, {evidence.n} outcomes · "
+        f"policy {decision.policy_version}"
+    )
+
+
+def _body(question: str) -> bytes:
+    if not question.startswith("@"):
+        return msgspec.json.encode({"messages": [{"role": "user", "content": question}]})
+    try:
+        return Path(question[1:]).read_bytes()
+    except OSError as error:
+        raise BadRequestError(f"{question[1:]}: cannot be read: {error.strerror}") from error
+
+
+def _table(decision: Decision) -> Table:
+    table = Table("model", "expected quality", "measured on this type (95 %)", "expected cost")
+    for model, quality in decision.quality.items():
+        measured = decision.evidence.quality.get(model)
+        interval = f"{measured.estimate:.3f} [{measured.low:.3f}, {measured.high:.3f}]" if measured else "—"
+        style = "bold green" if model == decision.model else ""
+        cost = f"${decision.expected_cost_usd[model]:.6f}"
+        table.add_row(model, f"{quality:.3f}", interval, cost, style=style)
+    return table

@@ -1,0 +1,52 @@
+"""Who may ask: the keys that clients present."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from pydantic import SecretStr
+
+from router.errors import BadKeyError
+
+_KNOWN_DIGESTS = 10_000
+
+
+class Keys:
+    """The keys that are accepted; with none, every caller is, and `serve` keeps to loopback."""
+
+    def __init__(self, keys: Iterable[SecretStr]) -> None:
+        self._keys = tuple(key.get_secret_value().encode() for key in keys)
+        self._ids: dict[bytes, str] = {}
+
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The digest by which a caller's key is known in records; "" for none.
+
+        Raises:
+            BadKeyError: keys are needed, and this is none of them.
+        """
+        presented = _presented(headers)
+        # every key is compared, each in constant time: what is told is only whether one fits
+        if self._keys and sum([hmac.compare_digest(presented, key) for key in self._keys]) == 0:
+            problem = "Incorrect API key provided." if presented else "You didn't provide an API key."
+            raise BadKeyError(f"{problem} Present one of this router's keys as 'Authorization: Bearer KEY'.")
+        return self._id(presented) if presented else ""
+
+    def _id(self, key: bytes) -> str:
+        known = self._ids.get(key)
+        if known is None:
+            if len(self._ids) >= _KNOWN_DIGESTS:
+                self._ids.clear()
+            known = self._ids[key] = hashlib.sha256(key).hexdigest()[:16]
+        return known
+
+
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            return key.strip() if scheme.lower() == b"bearer" else b""
+        if name == b"api-key":
+            return value
+    return b""

@@ -1,0 +1,165 @@
+"""Everything of /v1 that is not routed goes to the upstream and back as it is, piece by piece, whatever it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from router import wire
+from router.body import Receive, Send, stream, too_large
+from router.client import Watch
+from router.connection import Answer, Call, ConnectError, CutError, Headers, StallError
+from router.errors import (
+    BadKeyError,
+    BadRequestError,
+    ClientLeftError,
+    RouterError,
+    UnreachableError,
+    UpstreamTimeoutError,
+)
+from router.policy.decision import Reason
+from router.records import Trail, add_usage
+from router.upstream import HOP_BY_HOP
+
+if TYPE_CHECKING:
+    from router.app import Router
+    from router.chat import Scope
+
+_READ_BYTES = 2**20  # of a JSON answer, to find its usage
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoint that takes what no other does."""
+    app.router.routes.append(Route("/v1/{path:path}", endpoint=router.passthrough))
+
+
+class PassThrough:
+    """The ASGI function for paths that are not routed."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        trail = Trail(dict(scope["headers"]))
+        watch = Watch(receive)
+        passing = _Passing(self._router, trail, scope, receive, send)
+        try:
+            await passing.run(watch)
+        except RouterError as error:
+            await passing.refuse(error)
+        except (asyncio.CancelledError, ClientLeftError):
+            passing.record(499, "abandoned", "the client left")
+            watch.forgive()
+        finally:
+            watch.stop()
+            if passing.answer is not None:
+                passing.answer.close()
+
+
+class _Passing:
+    """One request on its way through."""
+
+    def __init__(self, router: Router, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
+        self._router = router
+        self._trail = trail
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._path: bytes = scope["raw_path"].removeprefix(b"/v1")
+        self._seen: bytearray | None = None
+        self._recorded = False
+        self.answer: Answer | None = None
+
+    async def run(self, watch: Watch) -> None:
+        """Send the request, and pass the answer back as it comes."""
+        self._trail.key_id = self._router.keys.check(self._scope["headers"])
+        self.answer = answer = await self._ask(watch)
+        watch.start()
+        self._trail.first_byte_unix_ns = self._trail.now()
+        headers = [(n, v) for n, v in answer.headers if n not in HOP_BY_HOP]
+        length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
+        if dict(headers).get(b"content-type", b"").startswith(b"application/json"):
+            self._seen = bytearray()
+        headers += [
+            (b"x-router-reason", Reason.PASSED_THROUGH.encode()),
+            (b"x-router-trace-id", self._trail.trace_id.encode()),
+        ]
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        passed = 0
+        try:
+            while piece := await answer.read(self._router.settings.timeouts.idle):
+                passed += len(piece)
+                self._see(piece)
+                if passed == length:
+                    self._record_answer(answer)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        except (CutError, StallError) as error:
+            self.record(answer.status, "cut", str(error))
+            return  # without the end of the body, so that nobody takes it for whole
+        self._record_answer(answer)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _ask(self, watch: Watch) -> Answer:
+        router, scope = self._router, self._scope
+        if any(part.lower() in (b"..", b".", b"%2e", b"%2e%2e", b".%2e", b"%2e.") for part in self._path.split(b"/")):
+            raise BadRequestError("A path cannot lead upwards.")
+        declared = dict(scope["headers"]).get(b"content-length")
+        if declared is not None and int(declared) > 8 * router.settings.max_body_bytes:
+            raise too_large(8 * router.settings.max_body_bytes)
+        query = scope["query_string"]
+        upstreams = router.upstreams
+        has_body = declared not in (None, b"0") or b"transfer-encoding" in dict(scope["headers"])
+        call = Call(
+            scope["method"].encode(),
+            self._path + (b"?" + query if query else b""),
+            upstreams.headers(upstreams.default, scope["headers"], readable=False),
+            stream(self._receive, router.settings.timeouts.request_body) if has_body else (),
+            int(declared) if declared is not None else None,
+        )
+        if not has_body:
+            watch.start()
+        try:
+            return await upstreams.send(upstreams.default, call)
+        except StallError as error:
+            raise UpstreamTimeoutError(f"The upstream did not answer in time: {error}.") from error
+        except (ConnectError, CutError) as error:
+            raise UnreachableError(f"The upstream could not be reached: {error}.") from error
+
+    async def refuse(self, error: RouterError) -> None:
+        """Tell the client what is wrong."""
+        if not isinstance(error, BadKeyError):
+            self.record(error.status, "failed", error.message)
+        body = error.body()
+        headers: Headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _see(self, piece: bytes) -> None:
+        if self._seen is not None:
+            self._seen += piece
+            if len(self._seen) > _READ_BYTES:
+                self._seen = None
+
+    def _record_answer(self, answer: Answer) -> None:
+        failed = answer.status >= 400
+        error = bytes(self._seen[:2000]).decode(errors="replace") if failed and self._seen else ""
+        self.record(answer.status, "failed" if failed else "answered", error)
+
+    def record(self, status: int, outcome: str, error: str) -> None:
+        """Write the journal's line, once."""
+        if self._recorded:
+            return
+        self._recorded = True
+        record = self._trail.record(self._path[1:200].decode("latin-1"), status, outcome, error)
+        record.reason = Reason.PASSED_THROUGH
+        record.simulated = self._router.upstreams.default.origin is None
+        if self._seen and outcome == "answered":
+            seen = wire.read_answer(bytes(self._seen))
+            record.response_model = record.model = record.asked_model = seen.model
+            if seen.usage is not None:
+                add_usage(record, self._router.prices, seen.model, seen.usage)
+        self._router.journal.append(record)

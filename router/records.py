@@ -1,0 +1,90 @@
+"""A finished request as the journal keeps it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import asdict
+from typing import Any
+
+from router.attempts import Reply
+from router.journal import Record
+from router.planning import Plan
+from router.policy.decision import Reason
+from router.policy.prices import PriceBook, Usage
+
+
+class Trail:
+    """What is known of a request from its beginning: when, by whom, and under which trace."""
+
+    __slots__ = ("first_byte_unix_ns", "headers", "key_id", "parent_span_id", "started_unix_ns", "trace_id")
+
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self.headers = headers
+        self.started_unix_ns = time.time_ns()
+        self.first_byte_unix_ns: int | None = None
+        self.trace_id, self.parent_span_id = _trace(headers.get(b"traceparent"))
+        self.key_id = ""
+
+    def now(self) -> int:
+        """Nanoseconds since 1970."""
+        return time.time_ns()
+
+    def record(self, endpoint: str, status: int, outcome: str, error: str) -> Record:
+        """A record of the request, ending now."""
+        return Record(
+            trace_id=self.trace_id,
+            span_id=secrets.token_hex(8),
+            parent_span_id=self.parent_span_id,
+            started_unix_ns=self.started_unix_ns,
+            first_byte_unix_ns=self.first_byte_unix_ns,
+            ended_unix_ns=time.time_ns(),
+            endpoint=endpoint,
+            asked_model="",
+            status=status,
+            outcome=outcome,
+            error=error,
+            client_retries=_number(self.headers.get(b"x-stainless-retry-count")),
+            key_id=self.key_id,
+            session=self.headers.get(b"x-session-id", b"")[:200].decode("latin-1"),
+        )
+
+
+def add_plan(record: Record, plan: Plan) -> None:
+    """Add what was asked and decided."""
+    record.asked_model, record.stream, record.reason, record.user = plan.name, plan.streamed, plan.reason, plan.user
+    decision = plan.decision
+    if decision is not None:
+        record.target, record.question_type = decision.target, decision.question_type
+        record.quality, record.expected_cost_usd = dict(decision.quality), dict(decision.expected_cost_usd)
+        record.gap, record.novelty, record.policy_version = decision.gap, decision.novelty, decision.policy_version
+
+
+def add_reply(record: Record, reply: Reply) -> None:
+    """Add who answered."""
+    record.model, record.attempts = reply.model, reply.attempts
+    record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
+    if reply.failed_models:
+        record.reason = Reason.FALLBACK
+
+
+def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any]) -> None:
+    """Add what was billed: at the price of the model that says it answered, else of the one that was asked."""
+    billed = Usage.from_openai(usage)
+    record.usage = asdict(billed)
+    cost = prices.cost_usd(record.model, billed)
+    record.cost_usd = prices.cost_usd(model, billed) if cost is None else cost
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0
+
+
+def _trace(traceparent: bytes | None) -> tuple[str, str]:
+    """Trace id and parent span of a W3C `traceparent`; a new trace where there is none."""
+    parts = traceparent.split(b"-") if traceparent else []
+    if len(parts) >= 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
+        trace, parent = parts[1].decode("latin-1"), parts[2].decode("latin-1")
+        if trace.strip("0") and parent.strip("0") and all(c in "0123456789abcdef" for c in trace + parent):
+            return trace, parent
+    return secrets.token_hex(16), ""

@@ -1,0 +1,106 @@
+"""The names that clients ask for, and what is to be done with each: decide, obey, or pass on. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from router.errors import BadRequestError
+from router.policy.decision import Decision, Evidence
+from router.policy.document import Policy
+
+TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
+NAMES = ("auto", *TARGETS)
+_AT = re.compile(r"auto@(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client wants: a model by name, or the best for a target."""
+
+    name: str
+    target: float | None  # None: not routed
+    forced: str | None  # by header
+
+
+def asked(name: str, headers: dict[bytes, bytes], default_target: float, routed_models: Collection[str]) -> Asked:
+    """Read the wish from the model's name and our headers.
+
+    Raises:
+        BadRequestError: a target that is none.
+    """
+    forced = headers.get(b"x-router-model")
+    if forced:
+        return Asked(name, None, forced.decode("latin-1"))
+    target = _target(name, default_target, routed_models)
+    override = headers.get(b"x-router-target")
+    if override is not None and target is not None:
+        target = share(override.decode("latin-1"), "x-router-target")
+    return Asked(name, target, None)
+
+
+def _target(name: str, default_target: float, routed_models: Collection[str]) -> float | None:
+    if name == "auto" or name in routed_models:
+        return default_target
+    if name in TARGETS:
+        return TARGETS[name]
+    at = _AT.fullmatch(name)
+    return share(at[1], "model") if at else None
+
+
+def share(text: str, param: str) -> float:
+    """A target: a share of the strong model's quality, or one of the routing names.
+
+    >>> share("0.9", "model"), share("auto-cost", "x-router-target")
+    (0.9, 0.95)
+    """
+    if text in TARGETS:
+        return TARGETS[text]
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        message = f"Invalid target {text[:100]!r}: expected a share of the strong model's quality above 0 and up to 1."
+        raise BadRequestError(message, param, "invalid_target")
+    return share
+
+
+def decision_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """The answer headers that say what a decision rests on."""
+    return [
+        (b"x-router-type", _header(decision.question_type)),
+        (b"x-router-policy", decision.policy_version.encode()),
+        (b"x-router-evidence", _evidence(decision.evidence)),
+    ]
+
+
+_EVIDENCE: dict[int, tuple[Evidence, bytes]] = {}
+
+
+def _evidence(evidence: Evidence) -> bytes:
+    """How many outcomes, and each model's quality with its interval; written once for each type of a policy."""
+    known = _EVIDENCE.get(id(evidence))
+    if known is not None and known[0] is evidence:
+        return known[1]
+    parts = [evidence.kind, f"n={evidence.n}"]
+    parts += [f"{name}={q.estimate:.3f} [{q.low:.3f}, {q.high:.3f}]" for name, q in evidence.quality.items()]
+    written = _header("; ".join(parts))
+    if len(_EVIDENCE) > 1000:
+        _EVIDENCE.clear()
+    _EVIDENCE[id(evidence)] = (evidence, written)
+    return written
+
+
+def _header(text: str) -> bytes:
+    return text.encode("ascii", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def others(policy: Policy, first: str) -> list[str]:
+    """The other models of the policy, in the order in which they stand in for `first`: stronger ones, then cheaper."""
+    names = [model.name for model in policy.rules.models]
+    if first not in names:
+        return []
+    at = names.index(first)
+    return names[at + 1 :] + names[:at][::-1]

@@ -1,0 +1,88 @@
+"""Starting and stopping: what `serve` does around the application."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import uvicorn
+
+from router.serving import policy_folder, prices, read_policy
+from router.settings import Settings, SettingsError, is_loopback, load, with_home
+from router.simulated import NOTICE
+
+log = logging.getLogger("router")
+BACKLOG = 2048
+
+
+def run(host: str, port: int, workers: int) -> None:
+    """Serve until stopped; running requests are finished first.
+
+    Raises:
+        SettingsError, PolicyError: what it would run on does not fit its form.
+    """
+    settings = with_home(load())
+    if not settings.api_keys and not is_loopback(host):
+        raise SettingsError(
+            f"serving {host} needs keys that clients must present: set ROUTER_API_KEYS, or serve 127.0.0.1"
+        )
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    policy = read_policy(policy_folder(settings))  # before any worker starts, so that what is wrong is said once
+    prices(settings)
+    log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
+    if settings.simulated:
+        log.warning("SIMULATED: %s", NOTICE)
+    _configure_mlflow()
+    with _exporter(settings):
+        uvicorn.run(
+            "router.app:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            log_config=logging_config(),
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=BACKLOG,
+            h11_max_incomplete_event_size=None,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.timeouts.drain),
+        )
+
+
+def _configure_mlflow() -> None:
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # else the first look-up of a cost stalls without a network
+
+
+@contextlib.contextmanager
+def _exporter(settings: Settings) -> Iterator[None]:
+    from router import exporter
+
+    process = exporter.start(settings)
+    try:
+        yield
+    finally:
+        exporter.stop(process)
+
+
+class _NoBrokenStreams(logging.Filter):
+    """A stream that is broken on purpose is in the journal, and is no error of the server's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep the line."""
+        return "without completing response" not in record.getMessage()
+
+
+def logging_config() -> dict[str, object]:
+    """uvicorn's lines in the form of ours."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"broken": {"()": "router.server._NoBrokenStreams"}},
+        "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["broken"]}},
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+    }

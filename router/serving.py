@@ -1,0 +1,75 @@
+"""The policy that is being served: read from its folder, and replaced as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, parse
+from router.policy.prices import Price, PriceBook, PriceError
+from router.settings import Settings, SettingsError
+
+_DATA = Path(__file__).resolve().parent.parent / "data"
+SHIPPED = _DATA / "policy"
+PRICES = _DATA / "prices.json"
+
+
+def policy_folder(settings: Settings) -> Path:
+    """Where the policy is read from: as set, else the promoted one, else the one that is shipped."""
+    if settings.policy is not None:
+        return settings.policy
+    promoted = settings.home / "policy"
+    return promoted if (promoted / DOCUMENT).exists() else SHIPPED
+
+
+def read_policy(folder: Path) -> Policy:
+    """Read a policy folder.
+
+    Raises:
+        PolicyError: it is missing or does not parse; names the file.
+    """
+    files = {}
+    for name in (DOCUMENT, WEIGHTS):
+        try:
+            files[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise PolicyError(str(folder / name), f"cannot be read: {error.strerror}") from error
+    try:
+        return parse(files)
+    except PolicyError as error:
+        problem = str(error).removeprefix(f"{error.file}: ")
+        raise PolicyError(str(folder / error.file), problem) from error
+
+
+class Serving:
+    """The policy of this process; `policy` is swapped in one assignment, between two requests."""
+
+    def __init__(self, policy: Policy, settings: Settings) -> None:
+        self.policy = policy
+        self._default_target = settings.default_target
+
+    @property
+    def default_target(self) -> float:
+        """What `auto` keeps of the strong model's quality."""
+        return self._default_target or self.policy.default_target
+
+
+def prices(settings: Settings) -> PriceBook:
+    """The price table, with the prices of the settings in their place.
+
+    Raises:
+        SettingsError: a table does not fit its form.
+    """
+    try:
+        book = PriceBook.parse(msgspec.json.decode(PRICES.read_bytes()))
+    except (OSError, msgspec.DecodeError, PriceError) as error:
+        raise SettingsError(f"{PRICES}: {error}") from error
+    own = {}
+    for name, model in settings.models.items():
+        read, written = model.usd_per_million_input_tokens, model.usd_per_million_output_tokens
+        if read is not None and written is not None:
+            own[name] = Price(read, written, model.usd_per_million_cached_input_tokens)
+        elif read is not None or written is not None:
+            raise SettingsError(f"setting models.{name}: a price needs both input and output")
+    return book.extended(PriceBook(own, {}))

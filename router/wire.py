@@ -1,0 +1,162 @@
+"""Bytes <-> values of JSON bodies. What is not decided on is never decoded, and never written anew: an edit replaces a
+span of the original bytes, so that key order, blanks, numbers and escapes arrive as they were sent. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from router.errors import BadRequestError
+
+Fields = Mapping[str, msgspec.Raw]
+Body = tuple[bytes | memoryview, ...]  # pieces, so that an edit of 20 MB copies none of them
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+_KEY = re.compile(rb'[\s,{]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
+_REST = re.compile(rb"\s*([,}])")
+
+
+class Edit(NamedTuple):
+    """Put `text` in the place of the bytes from `start` to `stop`."""
+
+    start: int
+    stop: int
+    text: bytes
+
+
+def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The top-level fields of a JSON object, undecoded.
+
+    Raises:
+        BadRequestError: the body is not a JSON object in UTF-8.
+    """
+    try:
+        fields = _fields.decode(body)
+        if not body.isascii():
+            body.decode()
+    except msgspec.ValidationError:
+        raise BadRequestError("The request body must be a JSON object.") from None
+    except RecursionError:
+        raise BadRequestError("The JSON body of the request is nested too deeply.") from None
+    except UnicodeDecodeError as error:
+        raise BadRequestError(f"The JSON body of the request is not valid UTF-8 (byte {error.start}).") from None
+    except msgspec.DecodeError as error:
+        raise BadRequestError(f"We could not parse the JSON body of your request: {error}.") from None
+    return fields
+
+
+def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
+    """Where each field's value lies in the body that `fields` were read from.
+
+    The fields are in the order of the body and their lengths are known, so that only keys are looked at.
+
+    Raises:
+        BadRequestError: a key occurs twice, so that we and the upstream might read different values.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    at = body.index(b"{")
+    for name, raw in fields.items():
+        key = _KEY.match(body, at)
+        value = memoryview(raw)
+        start = key.end() if key else at
+        at = start + len(value)
+        if body[start : min(at, start + 64)] != bytes(value[:64]) or _REST.match(body, at) is None:
+            raise _twice(name)
+        found[name] = (start, at)
+    rest = _REST.match(body, at)
+    if fields and (rest is None or rest[1] != b"}"):
+        again = _KEY.match(body, at)
+        raise _twice(_string.decode(again[0].strip(b" \t\r\n,{:")) if again else "")
+    return found
+
+
+def _twice(name: str) -> BadRequestError:
+    return BadRequestError(f"Duplicate key {name!r} in the JSON body of the request.", name)
+
+
+def edited(body: bytes, edits: Iterable[Edit]) -> Body:
+    """The body with its edits made."""
+    pieces: list[bytes | memoryview] = []
+    view, at = memoryview(body), 0
+    for start, stop, text in sorted(edits):
+        pieces += (view[at:start], text)
+        at = stop
+    pieces.append(view[at:])
+    return tuple(pieces)
+
+
+def text(fields: Fields, name: str) -> str | None:
+    """A field that is a string.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return _string.decode(raw)
+    except msgspec.DecodeError:
+        message = f"Invalid type for '{name}': expected a string, but got {_kind(raw)} instead."
+        raise BadRequestError(message, name, "invalid_type") from None
+
+
+def is_true(fields: Fields, name: str) -> bool:
+    """Whether a field is `true`."""
+    raw = fields.get(name)
+    return raw is not None and bytes(memoryview(raw)[:5]) == b"true"
+
+
+def _kind(raw: msgspec.Raw) -> str:
+    kinds = {b"{": "an object", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
+    return kinds.get(bytes(memoryview(raw)[:1]), "a number")
+
+
+def encoded(value: Any) -> bytes:
+    """A value as JSON."""
+    return msgspec.json.encode(value)
+
+
+def asking_for_usage(fields: Fields, where: Mapping[str, tuple[int, int]]) -> Edit | None:
+    """The edit that makes a stream end with its usage; None where the client asks for that itself."""
+    span = where.get("stream_options")
+    if span is None:
+        at = where["model"][1]
+        return Edit(at, at, b',"stream_options":{"include_usage":true}')
+    raw = bytes(fields["stream_options"])
+    if raw == b"null":
+        return Edit(*span, b'{"include_usage":true}')
+    try:
+        options = _fields.decode(raw)
+    except msgspec.DecodeError:
+        return None  # the upstream says what is wrong with it
+    asked = options.get("include_usage")
+    if asked is None:
+        after = span[0] + raw.index(b"{") + 1
+        return Edit(after, after, b'"include_usage":true' + (b"," if options else b""))
+    start, stop = spans(raw, options)["include_usage"]
+    return None if bytes(asked) == b"true" else Edit(span[0] + start, span[0] + stop, b"true")
+
+
+class AnswerSeen(msgspec.Struct, gc=False):
+    """What is read of an answer that is not streamed; the rest passes unread."""
+
+    model: str = ""
+    usage: dict[str, Any] | None = None
+    id: str = ""
+
+
+_answer = msgspec.json.Decoder(AnswerSeen)
+
+
+def read_answer(body: bytes) -> AnswerSeen:
+    """Model and usage of an answer; empty where it is not what we know."""
+    try:
+        return _answer.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return AnswerSeen()
