@@ -1,0 +1,1 @@
+"""Questions whose answers are computed; `data/generate.py` writes them."""
