@@ -231,7 +231,7 @@ def _calls(check: Check) -> Iterator[str]:
         yield json.dumps([*rest, {**call, "name": call["name"] + "_2"}])
         yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], "invented": 1}}])
         for name, value in call["arguments"].items():
-            other = value + 1 if isinstance(value, int) else value + "x"
+            other = value + 1 if isinstance(value, int) else value[:-1]
             yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], name: other}}])
             if not isinstance(reference[place]["arguments"][name], dict):
                 left = {key: kept for key, kept in call["arguments"].items() if key != name}

@@ -3,233 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
 from random import Random
-from typing import Any
 
 from computed.draft import PEOPLE, TOWNS, Draft, Maker
+from computed.tools import DECOYS, WISHES, Tool, Wish, name_of
 
-Wish = tuple[str, dict[str, Any]]  # what the user says, and the call it asks for
-
-
-def _tool(name: str, description: str, /, *optional: str, **parameters: Any) -> dict[str, Any]:
-    kinds = {
-        key: value if isinstance(value, dict) else {"type": value[0], "description": value[1]}
-        for key, value in parameters.items()
-    }
-    return {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": description,
-            "parameters": {
-                "type": "object",
-                "properties": kinds,
-                "required": [key for key in kinds if key not in optional],
-            },
-        },
-    }
-
-
-_WEATHER = _tool(
-    "get_forecast",
-    "Weather forecast of a town for one day.",
-    "units",
-    town=("string", "Name of the town"),
-    day=("string", "Day as YYYY-MM-DD"),
-    units={"type": "string", "enum": ["metric", "imperial"], "description": "Default: metric"},
-)
-_REMINDER = _tool(
-    "set_reminder",
-    "Remind the user at a time today.",
-    text=("string", "What to be reminded of, one or two words, as the user says it"),
-    time=("string", "24-hour clock, HH:MM"),
-)
-_TRANSFER = _tool(
-    "transfer_money",
-    "Transfer money from the user's account to a contact.",
-    "reference",
-    to=("string", "First name of the contact"),
-    amount=("number", "Amount in the account's currency"),
-    reference=("string", "Text on the statement"),
-)
-_LIGHT = _tool(
-    "set_light",
-    "Switch a room's light and set its brightness.",
-    room={"type": "string", "enum": ["kitchen", "hall", "bedroom", "office"]},
-    brightness=("integer", "0 (off) to 100 per cent"),
-)
-_TRAIN = _tool(
-    "find_trains",
-    "Search for trains between two towns.",
-    "after",
-    origin=("string", "Town of departure"),
-    destination=("string", "Town of arrival"),
-    day=("string", "Day as YYYY-MM-DD"),
-    after=("string", "Earliest departure, HH:MM"),
-)
-_BOOK = _tool(
-    "search_library",
-    "Search the catalogue of the public library. At least one of the two is given.",
-    "author",
-    "title",
-    author=("string", "Author's name"),
-    title=("string", "Words of the title"),
-)
-_DISTANCE = _tool(
-    "convert_length",
-    "Convert a length from one unit to another.",
-    value=("number", "The length"),
-    source={"type": "string", "enum": ["m", "km", "mi", "ft"]},
-    target={"type": "string", "enum": ["m", "km", "mi", "ft"]},
-)
-_DECOYS = {
-    "get_forecast": _tool("get_tides", "High and low tide of a harbour.", harbour=("string", "Harbour")),
-    "set_reminder": _tool("start_timer", "Start a countdown.", minutes=("integer", "Length in minutes")),
-    "transfer_money": _tool(
-        "request_money", "Ask a contact for money.", person=("string", "Contact"), amount=("number", "Amount")
-    ),
-    "set_light": _tool(
-        "set_heating", "Set a room's temperature.", room=("string", "Room"), celsius=("number", "Degrees")
-    ),
-    "find_trains": _tool(
-        "find_buses", "Search for buses between two towns.", origin=("string", "From"), destination=("string", "To")
-    ),
-}
-
-
-def _call(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"name": name, "arguments": arguments}
-
-
-def _day(rng: Random) -> str:
-    return (date(2026, 1, 1) + timedelta(days=rng.randint(0, 364))).isoformat()
-
-
-def _clock(rng: Random) -> str:
-    return f"{rng.randint(6, 22):02d}:{rng.choice((0, 10, 15, 30, 45)):02d}"
-
-
-def _weather(rng: Random) -> Wish:
-    town, day = rng.choice(TOWNS), _day(rng)
-    text = rng.choice(
-        ("weather in {} on {}", "What will the weather be like in {} on {}?", "Wie wird das Wetter in {} am {}?")
-    )
-    return text.format(town, day), _call("get_forecast", town=town, day=day, units={"any": ["metric", None]})
-
-
-def _remind(rng: Random) -> Wish:
-    what, when = rng.choice(("dentist", "laundry", "call mum", "trash", "medicine")), _clock(rng)
-    text = rng.choice(
-        ('Remind me of "{}" at {}', 'set a reminder "{}" for {} please', 'at {1} I need a reminder: "{0}"')
-    )
-    return text.format(what, when), _call("set_reminder", text=what, time=when)
-
-
-def _pay(rng: Random) -> Wish:
-    who, amount, why = rng.choice(PEOPLE), rng.randint(5, 400), rng.choice(("rent", "pizza", "tickets"))
-    text = rng.choice(('Send {} {} with the reference "{}"', 'transfer to {}: {}, reference "{}"'))
-    return text.format(who, amount, why), _call("transfer_money", to=who, amount=amount, reference=why)
-
-
-def _shine(rng: Random) -> Wish:
-    room, level = rng.choice(("kitchen", "hall", "bedroom", "office")), rng.choice((0, 10, 40, 75, 100))
-    text = f"turn off the light in the {room}" if level == 0 else f"{room} light to {level} %"
-    return text, _call("set_light", room=room, brightness=level)
-
-
-def _ride(rng: Random) -> Wish:
-    (here, there), day, when = rng.sample(TOWNS, 2), _day(rng), _clock(rng)
-    call = _call("find_trains", origin=here, destination=there, day=day, after=when)
-    text = rng.choice(
-        ("trains from {} to {} on {}, leaving {} or later", "Necesito un tren de {} a {} el {}, a partir de las {}")
-    )
-    return text.format(here, there, day, when), call
-
-
-def _length(rng: Random) -> Wish:
-    source, target = rng.sample(("m", "km", "mi", "ft"), 2)
-    names = {"m": "metres", "km": "kilometres", "mi": "miles", "ft": "feet"}
-    value = rng.randint(2, 900)
-    call = _call("convert_length", value=value, source=source, target=target)
-    return f"convert {value} {names[source]} to {names[target]} with the tool", call
-
-
-_WISHES: tuple[tuple[dict[str, Any], Callable[[Random], Wish]], ...] = (
-    *((_WEATHER, _weather), (_REMINDER, _remind), (_TRANSFER, _pay), (_LIGHT, _shine), (_TRAIN, _ride)),
-    (_DISTANCE, _length),
-)
 _SYSTEMS = ("", "You are a household assistant. Use the tools; do not ask back.", "Call tools where they fit.")
+_FOREIGN = {"Wie ": "de", "Ticket bitte": "de", "Necesito": "es", "Je voudrais": "fr"}
 
 
-def _language(text: str) -> str:
-    return "de" if text.startswith("Wie ") else "es" if text.startswith("Necesito") else "en"
+def _language(*texts: str) -> str:
+    """The first language beside English in which something is said."""
+    found = (language for text in texts for start, language in _FOREIGN.items() if text.startswith(start))
+    return next(found, "en")
 
 
-def simple(rng: Random, level: int) -> Draft:
-    """One tool, one call."""
-    tool, wish = _WISHES[level * 2 + rng.randrange(2)]
-    text, call = wish(rng)
-    return Draft(text, call, "tool_call", _language(text), rng.choice(_SYSTEMS), tools=(tool,))
+def _simple(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
+    """One tool, one call; where it is harder, with a remark around it that does not matter."""
 
-
-def multiple(rng: Random, level: int) -> Draft:
-    """One call; the right tool has to be chosen among several, some of them alike."""
-    tool, wish = rng.choice(_WISHES[:5])
-    others = [other for other, _ in _WISHES if other is not tool]
-    tools = [tool, _DECOYS[tool["function"]["name"]], *rng.sample(others, 1 + level), *([_BOOK] if level else [])]
-    rng.shuffle(tools)
-    text, call = wish(rng)
-    return Draft(text, call, "tool_call", _language(text), rng.choice(_SYSTEMS), tools=tuple(tools))
-
-
-def parallel(rng: Random, level: int) -> Draft:
-    """Several calls of one tool."""
-    tool, wish = _WISHES[rng.choice((0, 1, 3))]
-    wanted: dict[str, Wish] = {}
-    while len(wanted) < 2 + level:
+    def make(rng: Random, level: int) -> Draft:
         text, call = wish(rng)
-        wanted.setdefault(str(call["arguments"].get("room", text)), (text, call))
-    texts, calls = [text for text, _ in wanted.values()], [call for _, call in wanted.values()]
-    joined = rng.choice(("; ", ", and ", "\n")).join(texts)
-    question = rng.choice(("{}", "Please do all of this at once:\n{}")).format(joined)
-    return Draft(question, calls, "tool_call", _language(texts[0]), rng.choice(_SYSTEMS), tools=(tool,))
+        name = rng.choice(PEOPLE)
+        around = (
+            ("{}",),
+            ("{}", "hey, {}", "{} - thanks!"),
+            (f"{name} is nagging me about this since yesterday, so: {{}}", f"{{}}\n\n(sent from {name}'s phone)"),
+        )[level]
+        question = rng.choice(around).format(text)
+        return Draft(question, call, "tool_call", _language(text), rng.choice(_SYSTEMS), tools=(tool,))
+
+    return make
+
+
+def _multiple(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
+    """One call; the right tool has to be chosen among several, one of them much alike."""
+
+    def make(rng: Random, level: int) -> Draft:
+        others = [other for other, _ in WISHES if other is not tool]
+        tools = [tool, DECOYS[name_of(tool)], *rng.sample(others, 1 + 2 * level)]
+        rng.shuffle(tools)
+        text, call = wish(rng)
+        return Draft(text, call, "tool_call", _language(text), rng.choice(_SYSTEMS), tools=tuple(tools))
+
+    return make
+
+
+def _parallel(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
+    """Several calls of one tool."""
+
+    def make(rng: Random, level: int) -> Draft:
+        wanted: dict[str, Wish] = {}
+        while len(wanted) < 2 + level:
+            text, call = wish(rng)
+            wanted.setdefault(str(call["arguments"].get("room", text)), (text, call))
+        texts, calls = [text for text, _ in wanted.values()], [call for _, call in wanted.values()]
+        question = rng.choice(
+            (
+                "; ".join(texts),
+                " And also: ".join(texts),
+                "Please do all of this at once:\n" + "\n".join(texts),
+                "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1)),
+            )
+        )
+        return Draft(question, calls, "tool_call", _language(*texts), rng.choice(_SYSTEMS), tools=(tool,))
+
+    return make
 
 
 def parallel_multiple(rng: Random, level: int) -> Draft:
-    """Several calls of several tools."""
-    chosen = rng.sample(_WISHES, 2 + level)
-    wanted = [wish(rng) for _, wish in chosen]
+    """Several calls of several tools, and a tool that nobody asks for."""
+    chosen = rng.sample(WISHES, 3 + level)
     tools = [tool for tool, _ in chosen]
-    tools.append(_DECOYS["set_reminder"] if _BOOK in tools else _BOOK)
     rng.shuffle(tools)
-    question = rng.choice((". Then ", "; also ", "\n- ")).join(text for text, _ in wanted)
-    language = next((found for text, _ in wanted if (found := _language(text)) != "en"), "en")
-    return Draft(
-        question, [call for _, call in wanted], "tool_call", language, rng.choice(_SYSTEMS), tools=tuple(tools)
-    )
-
-
-def none_fits(rng: Random, level: int) -> Draft:
-    """Tools are there, and none of them helps: a right answer calls none."""
-    tools = [tool for tool, _ in rng.sample(_WISHES, 1 + level)]
-    a, b = rng.randint(3, 40), rng.randint(3, 40)
+    wanted = [wish(rng) for _, wish in chosen[1:]]
+    texts = [text for text, _ in wanted]
     question = rng.choice(
-        (
-            f"what is {a} plus {b}?",
-            f"Write one sentence about {rng.choice(TOWNS)} Castle in winter.",
-            f"Give me a rhyme on the name {rng.choice(PEOPLE)}.",
-            f"Name {2 + level} colours that go with teal.",
-            f"Explain to {rng.choice(PEOPLE)}, who is {4 + level}, what a receipt is.",
-        )
+        (". Then ".join(texts), "; also ".join(texts), "My list for now:\n- " + "\n- ".join(texts), "\n".join(texts))
     )
-    return Draft(question, [], "tool_call", tools=tuple(tools))
+    calls = [call for _, call in wanted]
+    return Draft(question, calls, "tool_call", _language(*texts), rng.choice(_SYSTEMS), tools=tuple(tools))
+
+
+_WITHOUT_TOOLS = (
+    "what is {a} plus {b}?",
+    "Write one sentence about {town} Castle in winter.",
+    "Give me a rhyme on the name {who}.",
+    "Name {few} colours that go with teal.",
+    "Explain to {who}, who is {few}, what a receipt is.",
+    "Is {a} an even number?",
+    "How do I politely tell {who} that I can't come?",
+    "Translate 'good night, {who}' into French.",
+    "Suggest {few} titles for a diary of a year in {town}.",
+    "Thanks, {who} and I are happy with the result!",
+)
+
+
+def _none_fits(template: str) -> Maker:
+    """Tools are there, and none of them helps: a right answer calls none."""
+
+    def make(rng: Random, level: int) -> Draft:
+        tools = tuple(tool for tool, _ in rng.sample(WISHES, 1 + 2 * level))
+        a, b, few = rng.randint(3, 40), rng.randint(3, 40), rng.randint(3, 6)
+        question = template.format(a=a, b=b, few=few, town=rng.choice(TOWNS), who=rng.choice(PEOPLE))
+        return Draft(question, [], "tool_call", system=rng.choice(("", _SYSTEMS[2])), tools=tools)
+
+    return make
 
 
 KINDS: dict[str, tuple[Maker, ...]] = {
-    "tool-use/simple": (simple,),
-    "tool-use/multiple": (multiple,),
-    "tool-use/parallel": (parallel,),
+    "tool-use/simple": tuple(_simple(*each) for each in WISHES),
+    "tool-use/multiple": tuple(_multiple(*each) for each in WISHES),
+    "tool-use/parallel": tuple(_parallel(*each) for each in WISHES),
     "tool-use/parallel_multiple": (parallel_multiple,),
-    "tool-use/none-fits": (none_fits,),
+    "tool-use/none-fits": tuple(map(_none_fits, _WITHOUT_TOOLS)),
 }
