@@ -178,7 +178,7 @@ class Exchange:
         try:
             while chunk:
                 passed = stream.feed(chunk)
-                if stream.ended:
+                if stream.done:  # the client may leave as soon as it reads this
                     self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
                     await self.send({"type": "http.response.body", "body": passed, "more_body": True})
@@ -193,6 +193,7 @@ class Exchange:
             last += error_event(f"The answer was cut off: {problem}.", "upstream_cut")
             await self.send({"type": "http.response.body", "body": last, "more_body": True})
             return  # without the end of the body: the server breaks the connection, so that nobody takes it for whole
+        self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
         await self.send({"type": "http.response.body", "body": stream.rest()})
 
     async def _pass_on(self, reply: Reply) -> None:

@@ -22,6 +22,7 @@ class Stream(Protocol):
     model: str
     usage: dict[str, Any] | None
     error: str
+    done: bool  # it has said that it is over
 
     def feed(self, chunk: bytes) -> bytes: ...
     def rest(self) -> bytes: ...

@@ -85,7 +85,7 @@ class ChatStream:
         self.id = ""
         self.usage: dict[str, Any] | None = None
         self.error = ""
-        self._done = self._finished = False
+        self.done = self._finished = False  # done: the stream has said that it is over
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the upstream's stream; return those the client gets."""
@@ -103,7 +103,7 @@ class ChatStream:
     @property
     def ended(self) -> bool:
         """Whether the stream came to its own end. Upstreams that send no [DONE] end with a finish reason."""
-        return self._done or self._finished
+        return self.done or self._finished
 
     def content(self) -> Any:
         """What was said, in the form of an answer that is not streamed."""
@@ -123,7 +123,7 @@ class ChatStream:
         if not data:
             return event
         if data == b"[DONE]":
-            self._done = True
+            self.done = True
             return event
         try:
             chunk = _chunk.decode(data)
@@ -133,7 +133,7 @@ class ChatStream:
             self.model, self.id = chunk.model, chunk.id
         if chunk.error is not None:
             self.error = bytes(chunk.error).decode(errors="replace")
-            self._done = True
+            self.done = True
         for choice in chunk.choices or ():
             self._hear(choice)
         if chunk.usage is not None:

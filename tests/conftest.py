@@ -1,6 +1,11 @@
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_openai import FakeOpenAI
+from running import RunningRouter
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +15,40 @@ def shared_data() -> Path:
     if not (folder / "calibration.jsonl.gz").is_file():
         pytest.skip("the recorded outcomes (../shared/data) are not here")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests see no key, address or setting of the machine they run on."""
+    for name in list(os.environ):
+        if name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def openai_server() -> Iterator[FakeOpenAI]:
+    """An OpenAI on loopback."""
+    server = FakeOpenAI()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
+    """Starts routers on free ports; settings are given by name."""
+    running: list[RunningRouter] = []
+
+    def start(**settings: Any) -> RunningRouter:
+        router = RunningRouter(tmp_path / f"home-{len(running)}", **settings)
+        running.append(router)
+        return router
+
+    yield start
+    for router in running:
+        router.close()
+
+
+@pytest.fixture
+def router(serve: Callable[..., RunningRouter], openai_server: FakeOpenAI) -> RunningRouter:
+    """A router in front of the OpenAI on loopback."""
+    return serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")

@@ -1,0 +1,65 @@
+"""A router on a real port, for tests: uvicorn in a thread, as `serve` runs it but for the exporter."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from router.app import create_app
+from router.settings import load
+
+
+class RunningRouter:
+    """One worker on a free port; `records` reads its journal."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.home = home
+        self.app = create_app(load(home=home, **settings))
+        config = uvicorn.Config(
+            self.app,
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            ws="none",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        self.server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self.server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self.server.started and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return self.origin + "/v1"
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(10)
+
+    def records(self, count: int = 1, seconds: float = 5.0) -> list[dict[str, Any]]:
+        """The journal's records, oldest first, once there are `count` of them."""
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = [
+                json.loads(line)
+                for file in sorted((self.home / "journal").iterdir())
+                for line in file.read_bytes().splitlines()
+            ]
+            if len(lines) >= count or time.monotonic() > deadline:
+                return sorted(lines, key=lambda record: record["started_unix_ns"])
+            time.sleep(0.01)
