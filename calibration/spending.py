@@ -6,13 +6,12 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from calibration.policies import models_named
 from router.policy.features import read_question
-from router.policy.prices import Price, PriceBook, PriceError, Usage
+from router.policy.prices import Price, PriceBook, Usage
 
-PRICES = Path(__file__).resolve().parent.parent / "data" / "prices.json"
 BATCH_DISCOUNT = 0.5  # of the Batch API
 EXPECTED_OUTPUT_TOKENS = 150  # of an answer in two to four sentences, where none was seen yet
 JUDGE_INPUT_TOKENS = 330  # of the judge's instructions, averaged over Correctness and Completeness
@@ -28,36 +27,13 @@ class BudgetError(StoppedError):
     """The next call could cross the budget."""
 
 
-def read_prices(override: Path | None = None) -> PriceBook:
-    """The project's prices, with those of `override` in their place.
-
-    Raises:
-        PriceError: a file is missing or does not fit its form.
-    """
-    book = _read(PRICES)
-    return book if override is None else book.extended(_read(override))
-
-
-def _read(path: Path) -> PriceBook:
-    try:
-        return PriceBook.parse(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise PriceError(f"{path}: {error}") from error
-
-
 def price_of(prices: PriceBook, model: str) -> Price:
     """The price of `model`.
 
     Raises:
         PriceError: there is none; gives the line to add.
     """
-    price = prices.price(model)
-    if price is None:
-        line = f'"{model}": {{"usd_per_million_input_tokens": 0.00, "usd_per_million_output_tokens": 0.00}}'
-        raise PriceError(
-            f'model {model!r} has no price. Add under "models" in {PRICES}, or in a file given with --prices:\n  {line}'
-        )
-    return price
+    return models_named((model,), prices)[0].price
 
 
 class Meter:

@@ -116,7 +116,7 @@ class FakeModels:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            judging = _prompt(body).startswith((CORRECTNESS, COMPLETENESS))
+            judging = _is_judge(body)
             await asyncio.sleep(self.faults.judge_seconds if judging else self.faults.seconds)
             return self._fault(body, judging) or JSONResponse(self.reply(body))
         finally:
@@ -140,7 +140,7 @@ class FakeModels:
         """A chat completion, as billed."""
         model, prompt = body["model"], _prompt(body)
         message: dict[str, Any] = {"role": "assistant", "refusal": None}
-        if prompt.startswith((CORRECTNESS, COMPLETENESS)):
+        if _is_judge(body):
             self.calls.append(Call("judge", model, prompt))
             message["content"], written = self._verdict(prompt), 40
         else:
@@ -250,8 +250,12 @@ def _error(status: int, message: str, code: str, headers: dict[str, str] | None 
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    content = body["messages"][-1].get("content") or ""
-    return content if isinstance(content, str) else json.dumps(content)
+    contents = [message.get("content") or "" for message in body["messages"]]
+    return "\n".join(content if isinstance(content, str) else json.dumps(content) for content in contents)
+
+
+def _is_judge(body: dict[str, Any]) -> bool:
+    return CORRECTNESS in _prompt(body) or COMPLETENESS in _prompt(body)
 
 
 def _last_user_text(body: dict[str, Any]) -> str:

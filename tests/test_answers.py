@@ -12,8 +12,9 @@ from fake_models import FakeModels
 
 from calibration.answers import Asked, Asking, Endpoint
 from calibration.ledger import Ledger, LedgerError
+from calibration.policies import load_prices
 from calibration.questions import Question, parse
-from calibration.spending import BudgetError, Meter, StoppedError, price_of, read_prices
+from calibration.spending import BudgetError, Meter, StoppedError, price_of
 from router.policy.prices import PriceError, Usage
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
@@ -41,7 +42,7 @@ def ask(
     max_output_tokens: int = 2000,
     **options: float,
 ) -> tuple[Asked, Meter]:
-    meter = meter or Meter(read_prices())
+    meter = meter or Meter(load_prices())
     with Ledger(folder / "answers.jsonl") as ledger:
         asking = Asking(endpoints(fake, max_output_tokens), meter, ledger, **options)  # type: ignore[arg-type]
         return asyncio.run(asking.ask(questions)), meter
@@ -81,10 +82,10 @@ def test_rate_limits_are_waited_out_and_no_answer_is_missing(fake: FakeModels, t
 def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
     fake: FakeModels, tmp_path: Path, budget: float
 ) -> None:
-    meter = Meter(read_prices(), budget_usd=budget)
+    meter = Meter(load_prices(), budget_usd=budget)
     with pytest.raises(BudgetError, match="--budget-usd"):
         ask(fake, tmp_path, meter=meter, max_output_tokens=80)
-    prices = read_prices()
+    prices = load_prices()
     billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
     assert billed == pytest.approx(meter.spent_usd()) and billed <= budget
     before = len(fake.asked("answer"))
@@ -95,7 +96,7 @@ def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
 def test_an_outage_stops_with_what_to_do_and_keeps_the_answers(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path, QUESTIONS[:5])
     fake.faults.answers_out = True
-    with pytest.raises(StoppedError, match="run the same command again when it is back"):
+    with pytest.raises(StoppedError, match="run the same command again"):
         ask(fake, tmp_path, patience_seconds=0.5)
     fake.faults.answers_out = False
     asked, _ = ask(fake, tmp_path)
@@ -114,7 +115,7 @@ def test_an_interruption_waits_for_what_is_under_way_and_keeps_it(fake: FakeMode
     fake.faults.seconds = 0.1
 
     async def interrupted(ledger: Ledger) -> None:
-        asking = Asking(endpoints(fake), Meter(read_prices()), ledger, concurrency=4)
+        asking = Asking(endpoints(fake), Meter(load_prices()), ledger, concurrency=4)
         asyncio.get_running_loop().call_later(0.25, asking.stop, StoppedError("interrupted"))
         await asking.ask(QUESTIONS)
 
@@ -140,8 +141,8 @@ def test_a_ledger_serves_one_calibration_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
-    with pytest.raises(PriceError, match='"llama-9": {"usd_per_million_input_tokens": 0.00'):
-        price_of(read_prices(), "llama-9")
+    with pytest.raises(PriceError, match=r"llama-9.*usd_per_million_input_tokens"):
+        price_of(load_prices(), "llama-9")
 
 
 def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:

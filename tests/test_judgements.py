@@ -1,0 +1,171 @@
+"""Answers are judged by MLflow or checked exactly; every verdict is counted, and none is lost in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from fake_models import FakeModels
+from mlflow.genai.scorers import scorer
+
+from calibration import tracking
+from calibration.answers import Asking, Endpoint
+from calibration.judge_relay import JudgeRelay
+from calibration.judgements import Judged, ScorerError, Scorers, judge
+from calibration.ledger import Ledger
+from calibration.policies import load_prices
+from calibration.questions import parse
+from calibration.spending import BudgetError, Meter, StoppedError
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+
+JUDGE = "gpt-4.1-mini"
+MODELS = ("gpt-4o-mini", "gpt-4o")
+QUESTIONS = [
+    *(
+        parse({"id": f"f{n}", "question_type": "facts", "question": f"Why is {n} so?", "expected_facts": ["it", "so"]})
+        for n in range(8)
+    ),
+    *(
+        parse({"id": f"m{n}", "question_type": "sums", "question": f"{n}+1?", "reference": n + 1, "check": "number"})
+        for n in range(4)
+    ),
+]
+QUALITY = {
+    ("gpt-4o-mini", "facts"): 0.5,
+    ("gpt-4o", "facts"): 1.0,
+    ("gpt-4o-mini", "sums"): 0.0,
+    ("gpt-4o", "sums"): 1.0,
+}
+
+
+@scorer
+def brief(outputs: str) -> bool:
+    """A scorer of the user's own."""
+    return len(outputs) < 1000
+
+
+NOT_A_SCORER = 7
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeModels]:
+    with FakeModels(QUESTIONS, lambda model, kind: QUALITY[model, kind]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+def run(
+    fake: FakeModels,
+    folder: Path,
+    store: str,
+    scorers: Sequence[str] = ("correctness", "completeness"),
+    meter: Meter | None = None,
+    patience_seconds: float = 40.0,
+) -> tuple[Judged, Meter, tracking.Runs]:
+    endpoint = Endpoint(fake.base_url, "sk-test", 300)
+    prices = load_prices()
+    meter = meter or Meter(prices)
+    by_id = {question.id: question for question in QUESTIONS}
+    with Ledger(folder / "answers.jsonl") as ledger:
+        asked = asyncio.run(Asking(dict.fromkeys(MODELS, endpoint), Meter(prices), ledger).ask(QUESTIONS))
+    experiment = tracking.prepare(store)
+    runs = tracking.open_runs(experiment, "a test", MODELS, {"judge": JUDGE}, folder / "run.json")
+    for model in MODELS:
+        of_model = [answer for answer in asked.answers.values() if answer.model == model]
+        tracking.log_answers(runs, model, of_model, by_id, prices)
+    pairs = [(by_id[question], answer) for (question, _), answer in sorted(asked.answers.items())]
+    with (
+        Ledger(folder / "judge.jsonl") as calls,
+        Ledger(folder / "judgements.jsonl") as ledger,
+        JudgeRelay(endpoint, meter, calls, patience_seconds) as relay,
+    ):
+        found = judge(pairs, Scorers.load(scorers, f"openai:/{JUDGE}"), ledger, relay, runs)
+    return found, meter, runs
+
+
+def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counted(
+    fake: FakeModels, tmp_path: Path, store: str
+) -> None:
+    judged, meter, runs = run(fake, tmp_path, store)
+    assert not judged.failures and len(judged.judgements) == 24
+    for question in QUESTIONS:
+        for model in MODELS:
+            found = judged.judgements[question.id, model]
+            assert found.score == float(fake.is_right(model, question.text)), (question.id, model)
+            names = ["correctness"] if question.check else ["completeness", "correctness"]
+            assert sorted(found.scores) == names
+    counted = meter.usage["judge", JUDGE]
+    assert [counted.input_tokens, counted.output_tokens] == fake.billed_tokens[JUDGE]
+    assert meter.spent_usd("judge") == meter.spent_usd() > 0
+    for model in MODELS:
+        count, usage = tracking.usage_in_store(runs, model)
+        assert count == 12 and [usage.input_tokens, usage.output_tokens] == fake.billed_tokens[model]
+
+
+def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    first, _, _ = run(fake, tmp_path, store)
+    calls = len(fake.asked("judge"))
+    again, meter, _ = run(fake, tmp_path, store)
+    assert again.judgements == first.judgements
+    assert (len(fake.asked("judge")), meter.spent_usd()) == (calls, 0.0)
+
+
+def test_a_verdict_that_is_none_is_asked_for_again(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    fake.faults.garbage_verdicts = 0.5
+    judged, _, _ = run(fake, tmp_path, store)
+    assert not judged.failures and len(judged.judgements) == 24
+
+
+def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
+    fake: FakeModels, tmp_path: Path, store: str
+) -> None:
+    fake.faults.always_garbage = True
+    judged, meter, _ = run(fake, tmp_path, store)
+    assert len(judged.judgements) == 8 and len(judged.failures) == 16
+    assert "no verdict after 3 rounds" in judged.failures["f0", "gpt-4o"]
+    assert meter.calls["judge", JUDGE] == len(fake.asked("judge"))  # garbage is paid for too
+
+
+def test_a_judge_that_is_away_stops_the_calibration_within_a_minute(
+    fake: FakeModels, tmp_path: Path, store: str
+) -> None:
+    fake.faults.judge_out = True
+    began = time.monotonic()
+    with pytest.raises(StoppedError, match=r"did not answer for .*run the same command again"):
+        run(fake, tmp_path, store, patience_seconds=1.0)
+    assert time.monotonic() - began < 60
+    fake.faults.judge_out = False
+    judged, _, _ = run(fake, tmp_path, store)
+    assert len(judged.judgements) == 24 and len(fake.asked("answer")) == 24
+
+
+def test_the_judge_keeps_within_the_budget(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    meter = Meter(load_prices(), budget_usd=0.003)
+    with pytest.raises(BudgetError):
+        run(fake, tmp_path, store, meter=meter)
+    assert 0 < meter.spent_usd() <= 0.003
+    judged, rest, _ = run(fake, tmp_path, store)
+    assert len(judged.judgements) == 24
+    assert meter.calls["judge", JUDGE] + rest.calls["judge", JUDGE] == len(fake.asked("judge"))
+
+
+def test_scorers_of_the_users_own_are_used_by_import_path(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    judged, _, _ = run(fake, tmp_path, store, ["correctness", f"{__name__}:brief"])
+    assert judged.judgements["f0", "gpt-4o"].scores == {"correctness": 1.0, "brief": 1.0}
+    assert judged.judgements["m0", "gpt-4o-mini"].scores == {"correctness": 0.0, "brief": 1.0}
+
+
+@pytest.mark.parametrize(
+    "path", ["no.such.module:x", "calibration.judgements:nothing", f"{__name__}:NOT_A_SCORER", "x"]
+)
+def test_a_scorer_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(ScorerError, match="scorer"):
+        Scorers.load([path], JUDGE)
