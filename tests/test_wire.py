@@ -1,0 +1,132 @@
+"""Bytes and values: bodies edited in place, streams cut at every byte."""
+
+import json
+
+import msgspec
+import pytest
+from fake_openai import chat_events
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import wire
+from router.errors import BadRequestError
+from router.sse import ChatStream, Splitter, data_of
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(texts, values, max_size=6),
+    st.sampled_from([None, 1, "\t"]),
+    st.booleans(),
+    st.sampled_from(["", " ", "\n\t "]),
+)
+def test_every_value_is_found_where_it_lies(fields, indent, ascii_only, around):
+    body = (around + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + around).encode()
+    read = wire.read_fields(body)
+    for name, (start, stop) in wire.spans(body, read).items():
+        assert json.loads(body[start:stop]) == fields[name]
+
+
+@given(st.dictionaries(texts, values, min_size=1, max_size=5), st.data())
+def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
+    again = data.draw(st.sampled_from(sorted(fields)))
+    pairs = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()]
+    at = data.draw(st.integers(0, len(pairs)))
+    pairs.insert(at, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
+    body = ("{" + ", ".join(pairs) + "}").encode()
+    with pytest.raises(BadRequestError) as caught:
+        wire.spans(body, wire.read_fields(body))
+    assert caught.value.param is not None
+
+
+@given(st.dictionaries(texts, values, max_size=4), values)
+def test_an_edit_changes_nothing_else(fields, value):
+    body = json.dumps({**fields, "model": "auto"}, indent=1).encode()
+    span = wire.spans(body, wire.read_fields(body))["model"]
+    changed = b"".join(wire.edited(body, [wire.Edit(*span, json.dumps(value).encode())]))
+    assert json.loads(changed) == {**fields, "model": value}
+    assert changed.startswith(body[: span[0]]) and changed.endswith(body[span[1] :])
+
+
+STREAM = b"".join(chat_events("gpt-4o", ('say "usage":null', ',"usage":null,', "é\n\n", "."), usage=True))
+CLEAN = b"".join(chat_events("gpt-4o", ('say "usage":null', ',"usage":null,', "é\n\n", "."), usage=False))
+
+
+def test_a_stream_cut_at_any_byte_gives_the_same_bytes():
+    for cut in range(len(STREAM) + 1):
+        stream = ChatStream(strip_usage=True)
+        passed = stream.feed(STREAM[:cut]) + stream.feed(STREAM[cut:]) + stream.rest()
+        assert passed == CLEAN
+        assert stream.usage["prompt_tokens"] == 12
+        assert stream.done and stream.ended
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_a_stream_in_any_pieces_is_the_same(cuts, strip, newline):
+    whole, clean = STREAM.replace(b"\n", newline), CLEAN.replace(b"\n", newline)
+    stream = ChatStream(strip_usage=strip)
+    at, passed = 0, b""
+    for cut in [*sorted(cuts), len(whole)]:
+        passed += stream.feed(whole[at:cut])
+        at = max(at, cut)
+    assert passed + stream.rest() == (clean if strip else whole)
+    content = stream.content()["choices"][0]
+    assert content["message"]["content"] == 'say "usage":null,"usage":null,é\n\n.'
+    assert content["finish_reason"] == "stop"
+
+
+def test_every_event_passes_as_soon_as_it_is_whole():
+    stream = ChatStream(strip_usage=True)
+    for event in chat_events("gpt-4o"):
+        assert stream.feed(event[:-1]) == b""
+        assert stream.feed(event[-1:]) == event
+
+
+def test_comments_and_unknown_events_pass_unchanged():
+    stream = ChatStream(strip_usage=True)
+    for event in (b": ping\n\n", b"event: x\ndata: not json\n\n", b"data: [1,2]\n\n", b"id: 7\nretry: 1\n\n"):
+        assert stream.feed(event) == event
+    assert not stream.ended
+
+
+def test_usage_null_is_removed_wherever_it_stands():
+    for event, clean in [
+        (b'data: {"usage":null,"choices":[]}\n\n', b'data: {"choices":[]}\n\n'),
+        (b'data: {"usage" : null , "choices":[]}\n\n', b'data: {"choices":[]}\n\n'),
+        (b'data: {"choices":[] , "usage": null }\n\n', b'data: {"choices":[]  }\n\n'),
+        (b'data: {"usage":null}\n\n', b"data: {}\n\n"),
+        (b'data: {"a":{"usage":null},"choices":[]}\n\n', b'data: {"a":{"usage":null},"choices":[]}\n\n'),
+    ]:
+        assert ChatStream(strip_usage=True).feed(event) == clean
+
+
+def test_data_over_several_lines_is_one():
+    assert data_of(b"data: a\ndata:b\r\nevent: x\n\n") == b"a\nb"
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\r\n", b"\n\n", b"data: x"]), max_size=30), st.integers(0, 60))
+def test_no_byte_is_lost_between_events(pieces, cut):
+    whole = b"".join(pieces)
+    splitter = Splitter()
+    events = splitter.feed(whole[:cut]) + splitter.feed(whole[cut:])
+    assert b"".join(events) + splitter.rest == whole
+
+
+def test_tool_calls_are_put_together_from_their_fragments():
+    stream = ChatStream(strip_usage=False)
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+    ]
+    for delta in deltas:
+        chunk = {"id": "x", "model": "m", "choices": [{"index": 0, "delta": delta}]}
+        stream.feed(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+    (call,) = stream.content()["choices"][0]["message"]["tool_calls"]
+    assert call == {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
