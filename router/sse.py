@@ -50,10 +50,13 @@ def error_event(message: str, code: str) -> bytes:
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
+_NOTHING = msgspec.Raw(b"null")  # also for null itself; `Raw | None` reads nothing but null
+
+
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = _NOTHING
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -68,7 +71,7 @@ class _Chunk(msgspec.Struct, gc=False):
     model: str = ""
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NOTHING
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -131,7 +134,7 @@ class ChatStream:
             return event  # not what we know: passed on unread
         if chunk.model:
             self.model, self.id = chunk.model, chunk.id
-        if chunk.error is not None:
+        if bytes(chunk.error) != b"null":
             self.error = bytes(chunk.error).decode(errors="replace")
             self.done = True
         for choice in chunk.choices or ():
@@ -155,7 +158,7 @@ class ChatStream:
                 said["content"].append(delta.content)
             if delta.refusal:
                 said["refusal"].append(delta.refusal)
-            if delta.tool_calls is not None:
+            if bytes(delta.tool_calls) != b"null":
                 said["tool_calls"].append(bytes(delta.tool_calls))
         if choice.text:
             said["content"].append(choice.text)

@@ -27,7 +27,8 @@ def post(router: RunningRouter, body: bytes, path: str = "/chat/completions", **
 def test_a_body_arrives_byte_for_byte_but_for_its_model(router, openai_server):
     body = (
         b'{ "messages" : [{"role":"user","content":"caf\\u00e9 \\ud83d\\ude00 \xc3\xa9 \\/"}],\n\t'
-        b'"new_field":{"model":"x","b":1.10,"a":[1e400,-0.0]},"seed":1152921504606846976, "model"  :  "auto"  ,"temperature":1.10, "z":null }\n'
+        b'"new_field":{"model":"x","b":1.10,"a":[1e400,-0.0]},"seed":1152921504606846976,'
+        b' "model"  :  "auto"  ,"temperature":1.10, "z":null }\n'
     )
     answer = post(router, body)
     sent = openai_server.received[0].body
