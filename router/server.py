@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from router import exporter
 from router.serving import policy_folder, prices, read_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
 from router.simulated import NOTICE
@@ -59,13 +60,11 @@ def _configure_mlflow() -> None:
 
 @contextlib.contextmanager
 def _exporter(settings: Settings) -> Iterator[None]:
-    from router import exporter
-
-    process = exporter.start(settings)
+    running = exporter.start(settings)
     try:
         yield
     finally:
-        exporter.stop(process)
+        running.stop()
 
 
 class _NoBrokenStreams(logging.Filter):

@@ -134,7 +134,9 @@ def load(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0]) if first["loc"] else ""
+        prefix = "" if name.startswith(("openai_", "mlflow_", "ROUTER_", "OPENAI_", "MLFLOW_")) else "router_"
+        where = ".".join(((prefix + name).upper(), *map(str, first["loc"][1:])))
         raise SettingsError(f"setting {where}: {first['msg']}") from None
     except (ValueError, OSError) as error:  # router.toml is not TOML, or a list in the environment is not JSON
         raise SettingsError(f"{CONFIG}: {error}") from None

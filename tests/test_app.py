@@ -1,0 +1,147 @@
+"""The router's own endpoints, its doors, and its commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+from fake_openai import Say, json_answer
+
+from router.serving import SHIPPED
+
+SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "router", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**clean, **environment},
+    )
+
+
+def test_the_models_of_the_upstream_are_listed_with_the_routing_names(router):
+    with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
+        names = [model.id for model in client.models.list()]
+        assert client.models.retrieve("auto-cost").owned_by == "router"
+    assert names == ["auto", "auto-quality", "auto-balanced", "auto-cost", "gpt-4o", "gpt-4o-mini"]
+
+
+def test_other_models_are_the_upstreams_to_describe(router, openai_server):
+    openai_server.say(Say(pieces=[b'{"id": "gpt-4o"}']))
+    assert httpx2.get(router.url + "/models/gpt-4o").content == b'{"id": "gpt-4o"}'
+    assert openai_server.received[0].target == "/v1/models/gpt-4o"
+
+
+def test_a_decision_is_told_and_nothing_is_sent(router, openai_server):
+    body = {"model": "auto-quality", "messages": SUM}
+    told = httpx2.post(router.origin + "/router/decision", json=body).json()
+    assert told["target"] == 0.99
+    assert told["model"] in told["quality"]
+    assert told["evidence"]["n"] > 0 and told["reason"] and told["policy_version"]
+    assert not openai_server.received
+
+
+def test_a_decision_on_a_bad_body_is_an_error_in_openais_form(router):
+    refused = httpx2.post(router.origin + "/router/decision", content=b"{}")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
+
+
+def test_the_policy_is_shown_without_its_weights(router):
+    shown = httpx2.get(router.origin + "/router/policy").json()
+    assert [model["name"] for model in shown["models"]] == ["gpt-4o-mini", "gpt-4o"]
+    assert shown["targets"] and shown["evidence"] and "weights" not in shown
+
+
+def test_health_and_readiness_need_no_key(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    for path in ("/health", "/ready"):
+        assert httpx2.get(router.origin + path).json()["policy"]
+
+
+def test_only_known_keys_are_served(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1", "rk-2"])
+    body = json.dumps({"model": "auto", "messages": SUM}).encode()
+    for key, status in [("rk-1", 200), ("rk-2", 200), ("rk-3", 401), ("", 401), ("rk-", 401)]:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        answer = httpx2.post(router.url + "/chat/completions", content=body, headers=headers)
+        assert answer.status_code == status, key
+        if status == 401:
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+    for path in ("/v1/models", "/v1/files", "/router/policy", "/v1/models/auto"):
+        assert httpx2.get(router.origin + path).status_code == 401, path
+    assert httpx2.post(router.origin + "/router/decision", content=body).status_code == 401
+    assert len(router.records(2)) == 2  # strangers write nothing to the disk
+
+
+def test_a_clients_own_key_is_forwarded_where_that_is_set(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-own", forward_client_keys=True)
+    for key in ("sk-client", None):
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
+    assert [r.header("authorization") for r in openai_server.received] == ["Bearer sk-client", "Bearer sk-own"]
+
+
+def test_a_model_may_have_an_upstream_key_name_and_price_of_its_own(serve, openai_server):
+    own = {"base_url": openai_server.url, "api_key": "sk-other", "name": "llama-3"}
+    prices = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
+    router = serve(
+        openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sk-secret", models={"local": {**own, **prices}}
+    )
+    body = b'{"model":"local","messages":[]}'
+    answer = httpx2.post(router.url + "/chat/completions", content=body)
+    received = openai_server.received[0]
+    assert received.body == b'{"model":"llama-3","messages":[]}'
+    assert received.header("authorization") == "Bearer sk-other"
+    assert answer.headers["x-router-model"] == "local"
+    assert router.records()[0]["cost_usd"] == pytest.approx((12 * 1 + 3 * 2) / 1e6)
+
+
+def test_the_default_key_is_shown_to_no_other_upstream(serve, openai_server):
+    router = serve(openai_api_key="sk-secret", models={"local": {"base_url": openai_server.url}})
+    httpx2.post(router.url + "/chat/completions", content=b'{"model":"local","messages":[]}')
+    assert openai_server.received[0].header("authorization") is None
+
+
+def test_what_is_not_loopback_is_not_served_without_keys():
+    told = command("serve", "--host", "0.0.0.0", "--port", "0")
+    assert told.returncode == 2
+    assert "ROUTER_API_KEYS" in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_a_policy_that_does_not_parse_is_one_line_with_the_file(tmp_path: Path):
+    for name in ("policy.json", "weights.npz"):
+        (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
+    (tmp_path / "policy.json").write_text('{"format": 1,')
+    for arguments in (["serve", "--port", "0"], ["decide", "hi"]):
+        told = command(*arguments, ROUTER_POLICY=str(tmp_path), ROUTER_HOME=str(tmp_path / "home"))
+        assert told.returncode == 2
+        assert told.stderr.startswith(f"router: {tmp_path / 'policy.json'}: ") and told.stderr.count("\n") == 1
+
+
+def test_a_setting_that_does_not_fit_is_one_line_without_its_value():
+    told = command("decide", "hi", ROUTER_DEFAULT_TARGET="7")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "DEFAULT_TARGET" in told.stderr
+    told = command("decide", "hi", ROUTER_MODELS='{"m": {"api_key": "sk-secret", "typo": 1}}')
+    assert told.returncode == 2 and "sk-secret" not in told.stderr
+
+
+def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
+    told = command("decide", "What is 2 + 2?", "--target", "0.95", COLUMNS="160")
+    assert told.returncode == 0, told.stderr
+    assert "gpt-4o-mini" in told.stdout and "because" in told.stdout and "policy" in told.stdout
+    assert command("decide", "hi", "--target", "7").stderr.count("\n") == 1
+
+
+def test_errors_of_the_list_pass_as_they_came(router, openai_server):
+    openai_server.say(json_answer({"error": {"message": "no"}}, 401))
+    answer = httpx2.get(router.url + "/models")
+    assert (answer.status_code, answer.json()) == (401, {"error": {"message": "no"}})
