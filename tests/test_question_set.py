@@ -247,3 +247,9 @@ _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {
     "regex": _patterns,
     "tool_call": _calls,
 }
+
+
+def test_the_tables_of_the_readme_are_those_of_the_questions() -> None:
+    command = [sys.executable, str(DATA / "describe.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
+    assert printed.strip() in (DATA / "README.md").read_text(encoding="utf-8")
