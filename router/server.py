@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import logging.config
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 
@@ -29,12 +31,13 @@ def run(host: str, port: int, workers: int) -> None:
         raise SettingsError(
             f"serving {host} needs keys that clients must present: set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    lines = logging_config(simulated=settings.simulated)
+    logging.config.dictConfig(lines)
     policy = read_policy(policy_folder(settings))  # before any worker starts, so that what is wrong is said once
     prices(settings)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
     if settings.simulated:
-        log.warning("SIMULATED: %s", NOTICE)
+        log.warning("%s", NOTICE)
     _configure_mlflow()
     with _exporter(settings):
         uvicorn.run(
@@ -43,7 +46,7 @@ def run(host: str, port: int, workers: int) -> None:
             host=host,
             port=port,
             workers=workers,
-            log_config=logging_config(),
+            log_config=lines,
             access_log=False,
             server_header=False,
             date_header=False,
@@ -75,13 +78,14 @@ class _NoBrokenStreams(logging.Filter):
         return "without completing response" not in record.getMessage()
 
 
-def logging_config() -> dict[str, object]:
-    """uvicorn's lines in the form of ours."""
+def logging_config(*, simulated: bool) -> dict[str, Any]:
+    """Lines of ours and of uvicorn in one form; where answers are simulated, each line says so."""
+    mark = "SIMULATED " if simulated else ""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"broken": {"()": "router.server._NoBrokenStreams"}},
-        "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+        "formatters": {"plain": {"format": mark + "%(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["broken"]}},
         "root": {"level": "INFO", "handlers": ["stderr"]},
     }
