@@ -1,0 +1,191 @@
+"""`run`, `report`, `promote` and `rollback`: what they ask for, what they show, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from calibration import promotion, report, run, tracking
+from calibration.answers import Endpoint
+from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
+from calibration.ledger import LedgerError
+from calibration.policies import load_prices, models_named, read_policy
+from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
+from calibration.sources import QuestionError
+from calibration.spending import Meter
+
+STOPPED = 3  # the exit code of a calibration that can go on
+OPENAI = "https://api.openai.com/v1"
+console = Console()
+
+
+class UsageError(ValueError):
+    """An option does not fit; says which."""
+
+
+def home() -> Path:
+    """The folder of the proxy's journal and policies."""
+    return Path(os.environ.get("ROUTER_HOME") or ".router")
+
+
+def tracking_uri() -> str:
+    """MLflow's store: as set, or SQLite in the home folder, where the proxy keeps it too."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().absolute() / 'mlflow.db'}"
+
+
+EXAMPLES = """
+Examples:
+
+  python -m calibration run --yes
+
+  python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
+
+  python -m calibration run --models small,large --endpoint small=http://localhost:11434/v1 --prices mine.json
+"""
+
+
+def run_command(
+    questions: Annotated[
+        str, typer.Option(help="A file (.jsonl, .csv, .parquet, ...) or mlflow:NAME for a dataset of MLflow.")
+    ] = "data/questions.jsonl",
+    models: Annotated[str, typer.Option(help="Two models or more, cheap to strong, comma-separated.")] = (
+        "gpt-4o-mini,gpt-4o"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Where everything goes. [default: ROUTER_HOME/calibration]")] = None,
+    judge: Annotated[str, typer.Option(help="The model that judges.")] = "gpt-4.1-mini",
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="correctness, completeness or package.module:name; repeatable. [default: both]"),
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL=URL, or MODEL=URL,KEY_VARIABLE, for a model (or the judge) that lives elsewhere."),
+    ] = None,
+    system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
+    parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
+    max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
+    types_from: Annotated[
+        Path | None,
+        typer.Option(help="A policy that tells the type of questions without one; else they are clustered."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
+    batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
+    seed: Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")] = 0,
+) -> None:
+    """Ask the models, judge their answers, compare them, and learn a policy: the challenger.
+
+    The expected cost is shown before the first call. What was answered and judged is kept, so that an interrupted run
+    goes on where it was and a rerun costs nothing.
+    """
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"--models {models!r}: name two models or more, each once")
+    folder = out or home() / "calibration"
+    table = load_prices(prices)
+    models_named([*names, judge], table)  # a model without a price is refused before anything is asked
+    places = _places(endpoint or [])
+    sent = _parameters(parameters)
+    plan = run.Plan(
+        questions=read(questions, system),
+        endpoints={name: _endpoint(name, places, max_output_tokens, sent) for name in names},
+        judge=_endpoint(judge, places, 2000, {"temperature": 0}),
+        scorers=Scorers.load(scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
+        prices=table,
+        folder=folder,
+        tracking_uri=tracking_uri(),
+        seed=seed,
+        concurrency=concurrency,
+        batch=batch,
+        known_types=read_policy(types_from) if types_from else None,
+        about={"questions_from": questions.rsplit("/", 1)[-1], "prices_as_of": table.as_of},
+    )
+    meter = Meter(table, budget_usd)
+    with run.Ledgers(folder) as ledgers:
+        expected = run.expected(plan, ledgers)
+        console.print(report.cost_table(expected))
+        if not yes and any(each.calls for each in expected):
+            typer.confirm("Go on?", abort=True)
+        with _progress(meter) as progress:
+            found = run.run(plan, ledgers, meter, progress)
+    written = report.write(found, folder)
+    console.print(report.printed(found))
+    version = promotion.register(found, written, plan.seed)
+    tracking.close_runs(found.runs)
+    console.print(f"Report: {written['report.html']} and {written['comparison.csv']}")
+    if version is None:
+        return
+    console.print(
+        f"Policy {found.policy.version if found.policy else ''} is version {version} of {promotion.MODEL!r} in MLflow, "
+        f"with alias {promotion.CHALLENGER!r}. Next: python -m calibration promote"
+    )
+
+
+def _places(given: list[str]) -> dict[str, tuple[str, str]]:
+    places = {}
+    for each in given:
+        name, _, rest = each.partition("=")
+        url, _, variable = rest.partition(",")
+        if not name or not url.startswith(("http://", "https://")):
+            raise UsageError(f"--endpoint {each!r}: expected MODEL=URL or MODEL=URL,KEY_VARIABLE")
+        places[name] = (url.rstrip("/"), variable)
+    return places
+
+
+def _endpoint(
+    model: str, places: Mapping[str, tuple[str, str]], max_output_tokens: int, sent: Mapping[str, Any]
+) -> Endpoint:
+    url, variable = places.get(model, (os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, ""))
+    key = os.environ.get(variable or "OPENAI_API_KEY", "")
+    if not key and url == OPENAI:
+        raise UsageError(
+            f"{model} is asked at {OPENAI}, and OPENAI_API_KEY is not set (or give --endpoint {model}=URL)"
+        )
+    return Endpoint(url, key or "none", max_output_tokens, sent)
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--parameters is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError("--parameters is not an object")
+    return value
+
+
+@contextmanager
+def _progress(meter: Meter) -> Iterator[run.Progress]:
+    """A bar for each stage, with what was spent so far."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("${task.fields[spent]:.4f} spent"),
+    )
+    with Progress(*columns, console=console) as bars:
+
+        def stage(name: str, done: int, of: int) -> None:
+            for task in bars.tasks:
+                bars.stop_task(task.id)
+            bars.add_task(name, total=of, completed=done, spent=meter.spent_usd())
+
+        def step() -> None:
+            bars.update(bars.tasks[-1].id, advance=1, spent=meter.spent_usd())
+
+        yield run.Progress(stage, step)
+
+
+FAULTS = (UsageError, ScorerError, QuestionError, LedgerError)

@@ -1,0 +1,258 @@
+"""A calibration as people read it: tables on the terminal, CSV, and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from calibration import plots
+from calibration.run import Calibration
+from calibration.spending import Expected, Meter
+from calibration.tradeoffs import ALL, Row
+from calibration.verdict import of_types
+from router.policy.decision import Interval
+
+TEMPLATE = Path(__file__).with_name("report.html")
+COLUMNS = ("model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct")
+
+
+def interval(value: Interval | None, signed: bool = False) -> str:
+    """An estimate with its 95 % interval, in points."""
+    if value is None:
+        return "–"
+    sign = "+" if signed else ""
+    return f"{value.estimate * 100:{sign}.0f} ({value.low * 100:{sign}.0f} to {value.high * 100:{sign}.0f})"
+
+
+def share(value: Interval | None) -> str:
+    """An estimate as the document prints it."""
+    return "–" if value is None else f"{value.estimate:.2f}"
+
+
+def usd(value: float, digits: int = 6) -> str:
+    """Dollars; `–` where there are none to tell."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def cost_table(expected: Sequence[Expected]) -> Table:
+    """What is about to be asked, before it is."""
+    table = Table(title="Before the first call", title_justify="left")
+    for heading in ("model", "calls", "kept from before", "input tokens", "output tokens", "expected USD"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for each in expected:
+        name = each.model if each.purpose == "answers" else f"{each.model} (judge)"
+        counts = (each.calls, each.cached, each.usage.input_tokens, each.usage.output_tokens)
+        table.add_row(name, *(f"{count:,}" for count in counts), f"{each.cost_usd:.4f}")
+    total = sum(each.cost_usd for each in expected)
+    table.add_section()
+    table.add_row("total", f"{sum(each.calls for each in expected):,}", "", "", "", f"{total:.4f}", style="bold")
+    return table
+
+
+def printed(found: Calibration) -> RenderableType:
+    """The report on the terminal."""
+    table = Table(title="Comparison on all questions", title_justify="left")
+    for heading in (*COLUMNS, "USD per correct answer", "n"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in found.rows:
+        if row.question_type == ALL:
+            table.add_row(*_document_cells(row), usd(row.cost_per_correct_answer_usd), str(row.n))
+    by_type = Table(title="By type: share right in points (95 % interval)", title_justify="left")
+    for heading in ("type", "n", *found.models, f"difference to {found.models[-1]}", "cost", "is it enough"):
+        by_type.add_column(heading, justify="left" if heading == "type" else "right")
+    said = of_types(found.pairs)
+    for pair in found.pairs:
+        scores = [interval(_row(found.rows, pair.question_type, model).score) for model in found.models]
+        name = pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
+        difference = interval(pair.quality_difference, signed=True)
+        ratio = "–" if math.isnan(pair.cost_ratio) else f"{pair.cost_ratio:.0%}"
+        by_type.add_row(name, str(pair.n), *scores, difference, ratio, said[pair.question_type, pair.model])
+    result = Panel(Text("\n".join(found.verdict.reasons)), title=Text(found.verdict.headline, style="bold"))
+    return Group(table, by_type, *_problems(found), Text(spent(found.meter)), result)
+
+
+def _problems(found: Calibration) -> list[Text]:
+    problems = []
+    for what, failures in (("got no answer", found.unanswered), ("got no verdict", found.unjudged)):
+        if failures:
+            (question, model), why = next(iter(failures.items()))
+            text = (
+                f"{len(failures)} {what} and are left out of every table; the first is {question} with {model}: {why}"
+            )
+            problems.append(Text(text, style="bold red"))
+    return problems
+
+
+def spent(meter: Meter) -> str:
+    """What this run cost, the judge apart."""
+    parts = []
+    for purpose, name in (("answers", "answers"), ("judge", "the judge")):
+        usages = [usage for (p, _), usage in meter.usage.items() if p == purpose]
+        tokens = sum(u.input_tokens + u.output_tokens for u in usages)
+        calls = sum(count for (p, _), count in meter.calls.items() if p == purpose)
+        parts.append(f"{name} ${meter.spent_usd(purpose):.6f} ({calls:,} calls, {tokens:,} tokens)")
+    return f"This run: {' and '.join(parts)}."
+
+
+def _row(rows: Iterable[Row], question_type: str, model: str) -> Row:
+    return next(row for row in rows if (row.question_type, row.model) == (question_type, model))
+
+
+def _document_cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.model,
+        share(row.correctness),
+        share(row.completeness),
+        str(row.total_tokens),
+        usd(row.cost_usd),
+        usd(row.cost_per_correct_pct),
+    )
+
+
+def as_csv(found: Calibration) -> str:
+    """The comparison, a line for each type and model."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    bounds = [f"{name}{end}" for name in ("correctness", "completeness", "score") for end in ("", "_low", "_high")]
+    tokens_told = ("input_tokens", "output_tokens", "total_tokens", "mean_output_tokens")
+    costs_told = ("cost_usd", "cost_per_correct_pct", "cost_per_correct_answer_usd")
+    writer.writerow(["question_type", "model", "n", *bounds, *tokens_told, *costs_told])
+    for row in found.rows:
+        values: list[float | str] = []
+        for value in (row.correctness, row.completeness, row.score):
+            values += ["", "", ""] if value is None else [value.estimate, value.low, value.high]
+        costs = (row.cost_usd, row.cost_per_correct_pct, row.cost_per_correct_answer_usd)
+        tokens = (row.input_tokens, row.output_tokens, row.total_tokens, round(row.mean_output_tokens, 1))
+        told = ["" if math.isnan(cost) else f"{cost:.9f}" for cost in costs]
+        writer.writerow([row.question_type, row.model, row.n, *values, *tokens, *told])
+    return out.getvalue()
+
+
+def as_html(found: Calibration) -> str:
+    """The report as one page: its style and pictures are in it, and it asks no server for anything."""
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        headline=escape(found.verdict.headline),
+        mark="go" if found.verdict.route else "stop",
+        reasons="".join(f"<p>{escape(reason)}</p>" for reason in found.verdict.reasons),
+        figures=_figures(found),
+        comparison=_html_table(
+            (*COLUMNS, "USD per correct answer", "n"),
+            [
+                (*_document_cells(row), usd(row.cost_per_correct_answer_usd), str(row.n))
+                for row in found.rows
+                if row.question_type == ALL
+            ],
+        ),
+        plot=plots.cost_quality(found.held, found.rows, found.models, found.policy),
+        plot_note=_plot_note(found),
+        by_type=_cards(found),
+        differences=plots.differences(found.pairs),
+        targets=_targets(found),
+        problems="".join(f"<p class='problem'>{escape(text.plain)}</p>" for text in _problems(found)),
+        about=escape(_about(found)),
+        spent=escape(spent(found.meter)),
+    )
+
+
+def _figures(found: Calibration) -> str:
+    cheap, strong = (_row(found.rows, ALL, model) for model in (found.models[0], found.models[-1]))
+    figures = [
+        (f"{cheap.score.estimate:.0%}", f"right: {cheap.model}"),
+        (f"{strong.score.estimate:.0%}", f"right: {strong.model}"),
+        (f"{strong.cost_usd / cheap.cost_usd:.1f}×" if cheap.cost_usd else "–", f"cost of {strong.model}"),
+        (f"${found.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests"),
+    ]
+    return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
+
+
+def _html_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        f"<tr>{''.join(_cell(heading, cell) for heading, cell in zip(headings, row, strict=True))}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(heading: str, cell: str) -> str:
+    return f"<td data-name='{escape(heading)}'>{escape(cell)}</td>"
+
+
+def _cards(found: Calibration) -> str:
+    said = of_types(found.pairs)
+    headings = ["type", "n", *(f"{model}, % right" for model in found.models), "difference, points", "cost ratio"]
+    headings += [*(f"{model}, output tokens" for model in found.models), "is it enough"]
+    lines = []
+    for pair in found.pairs:
+        rows = [_row(found.rows, pair.question_type, model) for model in found.models]
+        name = pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
+        lines.append(
+            [
+                name,
+                str(pair.n),
+                *(interval(row.score) for row in rows),
+                interval(pair.quality_difference, signed=True),
+                "–" if math.isnan(pair.cost_ratio) else f"{pair.cost_ratio:.0%}",
+                *(f"{row.mean_output_tokens:.0f}" for row in rows),
+                said[pair.question_type, pair.model],
+            ]
+        )
+    return _html_table(headings, lines)
+
+
+def _targets(found: Calibration) -> str:
+    if found.policy is None or found.held is None:
+        return "<p>No policy was learnt.</p>"
+    lines = []
+    for rule in found.policy.rules.targets:
+        point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
+        more = f"{rule.more_questions_needed:,} more questions" if rule.more_questions_needed else "no number would"
+        lines.append(
+            (
+                f"{rule.target:.0%}" if rule.target * 100 % 1 == 0 else f"{rule.target:.1%}",
+                "yes" if rule.certified else f"no; {more}",
+                interval(rule.expected_saving) if rule.certified else "–",
+                f"{point.strong_share:.0%}",
+                interval(point.quality),
+                interval(gain, signed=True),
+            )
+        )
+    headings = (
+        "target",
+        "certified",
+        "saves, %",
+        "to the strong model",
+        "held-out % right",
+        "above a coin toss, points",
+    )
+    return _html_table(headings, lines)
+
+
+def _plot_note(found: Calibration) -> str:
+    if found.held is None:
+        return "Measured on all questions; there are too few to keep some apart."
+    return f"Measured on {found.held.n} questions that the predictor was not fitted on. Crosses are 95 % intervals."
+
+
+def _about(found: Calibration) -> str:
+    types = len({question.question_type for question in found.questions})
+    text = f"{len(found.questions)} questions of {types} types, judged by {found.about.get('judge')}, "
+    version = f"policy {found.policy.version}" if found.policy else "no policy"
+    return text + f"{found.about.get('made_at')}, {version}."
+
+
+def write(found: Calibration, folder: Path) -> Mapping[str, Path]:
+    """Write the page and the CSV."""
+    files = {"report.html": as_html(found), "comparison.csv": as_csv(found)}
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return {name: folder / name for name in files}

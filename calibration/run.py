@@ -1,0 +1,275 @@
+"""A calibration from questions to a challenger: every stage writes rows, so that a rerun costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from calibration import batch, judgements, naming, tracking, tradeoffs
+from calibration.answers import Answer, Asked, Asking, Endpoint, kept
+from calibration.judge_relay import JudgeRelay
+from calibration.judgements import Judgement, Scorers
+from calibration.learning import DEFAULT_TARGET, LearningError, learn
+from calibration.ledger import Ledger
+from calibration.outcomes import Outcome, Result, write_outcomes
+from calibration.policies import models_named, write_policy
+from calibration.questions import Question
+from calibration.spending import (
+    BATCH_DISCOUNT,
+    Expected,
+    JudgedText,
+    Meter,
+    StoppedError,
+    expect_answers,
+    expect_judgements,
+)
+from calibration.tradeoffs import HeldOut, Pair, Row
+from calibration.verdict import Verdict, verdict
+from router.policy.document import Policy
+from router.policy.prices import PriceBook
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be calibrated, and how."""
+
+    questions: Sequence[Question]
+    endpoints: Mapping[str, Endpoint]  # by model, cheap to strong
+    judge: Endpoint
+    scorers: Scorers
+    prices: PriceBook
+    folder: Path
+    tracking_uri: str
+    seed: int = 0
+    concurrency: int = 16
+    batch: bool = False
+    known_types: Policy | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def models(self) -> Sequence[str]:
+        return list(self.endpoints)
+
+    @property
+    def judge_model(self) -> str:
+        return self.scorers.judge.split(":/")[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is told while a calibration runs."""
+
+    stage: Callable[[str, int, int], None]  # its name, how much is done, of how much
+    step: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a calibration found."""
+
+    questions: Sequence[Question]
+    models: Sequence[str]
+    rows: Sequence[Row]
+    pairs: Sequence[Pair]
+    policy: Policy | None
+    held: HeldOut | None
+    verdict: Verdict
+    outcomes: Sequence[Outcome]
+    unanswered: Mapping[tuple[str, str], str]
+    unjudged: Mapping[tuple[str, str], str]
+    meter: Meter
+    runs: tracking.Runs
+    traced: Mapping[str, int]  # traces in the store, by model
+    about: Mapping[str, Any]
+
+
+class Ledgers:
+    """The files that hold what was paid for; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._open = ExitStack()
+        self.answers, self.calls, self.judgements = (
+            self._open.enter_context(Ledger(folder / f"{name}.jsonl")) for name in ("answers", "judge", "judgements")
+        )
+
+    def __enter__(self) -> Ledgers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+
+def expected(plan: Plan, ledgers: Ledgers) -> list[Expected]:
+    """The calls that are still to be made, and what they are expected to cost."""
+    there = kept(plan.questions, plan.endpoints, ledgers.answers)
+    found = []
+    written: list[float] = []
+    for model in plan.models:
+        lengths = [a.usage.output_tokens for (_, m), a in there.answers.items() if m == model]
+        written += lengths
+        todo = [(q.messages, q.tools) for q in plan.questions if (q.id, model) not in there.answers]
+        mean = sum(lengths) / len(lengths) if lengths else None
+        discount = BATCH_DISCOUNT if plan.batch else 1.0
+        found.append(expect_answers(model, todo, len(lengths), plan.prices, mean, discount))
+    by_id = {question.id: question for question in plan.questions}
+    judged = judgements.kept([(by_id[q], a) for (q, _), a in there.answers.items()], plan.scorers, ledgers.judgements)
+    texts = [
+        JudgedText(len(q.text) + sum(map(len, q.expected_facts)), plan.scorers.verdicts(q))
+        for q in plan.questions
+        for model in plan.models
+        if (q.id, model) not in judged.judgements
+    ]
+    cached = sum(plan.scorers.verdicts(by_id[question]) for question, _ in judged.judgements)
+    mean = sum(written) / len(written) if written else None
+    found.append(expect_judgements(plan.judge_model, texts, cached, plan.prices, mean))
+    return found
+
+
+def run(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> Calibration:
+    """Ask, judge, count, compare, learn.
+
+    Raises:
+        StoppedError: by budget, outage, refusal or interruption; what there is is kept.
+    """
+    experiment = tracking.prepare(plan.tracking_uri)
+    name = f"calibration {datetime.now(UTC):%Y-%m-%d %H:%M}"
+    params = {"models": ",".join(plan.models), "judge": plan.scorers.judge, "questions": len(plan.questions)}
+    runs = tracking.open_runs(experiment, name, plan.models, params, plan.folder / "run.json")
+    try:
+        found = _stages(plan, ledgers, meter, progress, runs)
+    except BaseException:
+        tracking.close_runs(runs, "KILLED")
+        raise
+    return found
+
+
+def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
+    asked = _asked(plan, ledgers, meter, progress)
+    questions = naming.name_types(plan.questions, plan.known_types, plan.seed)
+    by_id = {question.id: question for question in questions}
+    traced = _traced(plan, asked, by_id, runs, progress)
+    pairs = [(by_id[question], answer) for (question, _), answer in asked.answers.items()]
+    progress.stage("judging", 0, len(pairs))
+    with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, _interruptible(relay.stop):
+        judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.step)
+    rows = _complete(questions, plan.models, asked, judged.judgements)
+    if not rows:
+        raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
+    outcomes = [outcome_of(question, answers, found) for question, answers, found in rows]
+    write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
+    progress.stage("learning", 0, 1)
+    about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}
+    policy = _learnt(plan, outcomes, about)
+    held = tradeoffs.held_out(policy, outcomes, plan.seed) if policy else None
+    table = tradeoffs.rows(rows, plan.models)
+    compared = tradeoffs.pairs(rows, plan.models, policy.default_target if policy else DEFAULT_TARGET)
+    return Calibration(
+        questions=questions,
+        models=plan.models,
+        rows=table,
+        pairs=compared,
+        policy=policy,
+        held=held,
+        verdict=verdict(policy, held, table, compared),
+        outcomes=outcomes,
+        unanswered=asked.failures,
+        unjudged=judged.failures,
+        meter=meter,
+        runs=runs,
+        traced=traced,
+        about=about,
+    )
+
+
+def _asked(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> Asked:
+    there = kept(plan.questions, plan.endpoints, ledgers.answers)
+    total = len(plan.questions) * len(plan.models)
+    progress.stage("asking", len(there.answers), total)
+    if len(there.answers) == total:
+        return there
+    if plan.batch:
+        return batch.ask(plan.questions, plan.endpoints, meter, ledgers.answers, plan.folder, progress.step)
+    asking = Asking(plan.endpoints, meter, ledgers.answers, plan.concurrency, progress.step)
+    return asyncio.run(_ask(asking, plan.questions))
+
+
+async def _ask(asking: Asking, questions: Sequence[Question]) -> Asked:
+    loop = asyncio.get_running_loop()
+    with _interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
+        return await asking.ask(questions)
+
+
+@contextmanager
+def _interruptible(stop: Callable[[StoppedError], Any]) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM finish what is under way and stop; on a second Ctrl-C stop at once."""
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop(StoppedError("interrupted; what there is is kept, and the same command goes on from here"))
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _traced(
+    plan: Plan, asked: Asked, by_id: Mapping[str, Question], runs: tracking.Runs, progress: Progress
+) -> dict[str, int]:
+    progress.stage("tracing", 0, len(plan.models))
+    traced = {}
+    for model in plan.models:
+        answers = [answer for (_, m), answer in asked.answers.items() if m == model]
+        tracking.log_answers(runs, model, answers, by_id, plan.prices)
+        count, usage = tracking.usage_in_store(runs, model)
+        counted = sum(a.usage.input_tokens for a in answers), sum(a.usage.output_tokens for a in answers)
+        if count != len(answers) or (usage.input_tokens, usage.output_tokens) != counted:
+            raise StoppedError(f"MLflow's store tells {count} traces of {model}, and {len(answers)} were written")
+        traced[model] = count
+        progress.step()
+    return traced
+
+
+def _complete(
+    questions: Sequence[Question], models: Sequence[str], asked: Asked, found: Mapping[tuple[str, str], Judgement]
+) -> list[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]]]:
+    """The questions that every model answered and that were judged: models are compared on the same ones."""
+    return [
+        (q, {m: asked.answers[q.id, m] for m in models}, {m: found[q.id, m] for m in models})
+        for q in questions
+        if all((q.id, m) in found for m in models)
+    ]
+
+
+def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
+    """A question with every model's answer, score and tokens."""
+    results = {
+        model: Result(found[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)
+        for model, a in answers.items()
+    }
+    return Outcome(
+        id=question.id,
+        messages=question.messages,
+        results=results,
+        question_type=question.question_type,
+        tools=question.tools or None,
+        reference=None if question.check is None else str(question.check.reference),
+        expected_facts=question.expected_facts,
+    )
+
+
+def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Policy | None:
+    try:
+        policy = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about)
+    except LearningError:
+        return None
+    write_policy(policy, plan.folder / "policy")
+    return policy
