@@ -12,11 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from calibration import commands
+from calibration.background import read_background
 from calibration.learning import LearningError, learn
 from calibration.outcomes import InputError, read_outcomes
-from calibration.policies import load_prices, models_named, read_policy, write_policy
+from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
 from calibration.scoring import score_rows
+from calibration.spending import StoppedError
 from router.policy.document import PolicyError
 from router.policy.prices import PriceError
 
@@ -26,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+TYPES = DATA / "types.json"
 Outcomes = Annotated[list[Path], typer.Option("--outcomes", help="Outcomes, JSON lines, gzipped or not; repeatable.")]
 PolicyFolder = Annotated[Path, typer.Option("--policy", help="The folder of a policy.")]
 Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]
@@ -39,6 +43,9 @@ def learn_command(
     strong: Annotated[str, typer.Option(help="The strong model, whose quality is to be kept.")] = "gpt-4o",
     models: Annotated[str, typer.Option(help="Instead of the two: all models, cheap to strong, comma-separated.")] = "",
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="Typed questions, which teach to tell types apart.")] = None,
+    types: Annotated[Path, typer.Option(help="How types are named, and what was published of them.")] = TYPES,
+    published: Annotated[Path | None, typer.Option(help="Published results, for types without outcomes.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Write a policy learnt from outcomes. No network."""
@@ -46,7 +53,8 @@ def learn_command(
     rows = read_outcomes(outcomes, names)
     about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
-        policy = learn(rows, models_named(names, load_prices(prices)), seed, about)
+        background = read_background(questions, types, published, names) if questions else None
+        policy = learn(rows, models_named(names, load_prices(prices)), seed, about, background)
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
     for heading in ("target", "certified", "cost saved (95 % interval)", "more questions needed"):
@@ -109,11 +117,17 @@ def evaluate_command(
     console.print(table)
 
 
+app.command("run", epilog=commands.EXAMPLES)(commands.run_command)
+
+
 def main() -> None:
     """Run a command; a fault of the input is one line and exit code 2."""
     try:
         app()
-    except (InputError, LearningError, PolicyError, PriceError) as error:
+    except StoppedError as reason:
+        Console(stderr=True).print(f"stopped: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(commands.STOPPED) from reason
+    except (InputError, LearningError, PolicyError, PriceError, *commands.FAULTS) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
 

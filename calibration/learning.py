@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from calibration.background import Background
 from calibration.certificate import CONFIDENCE, TARGETS, threshold_grid, walk
 from calibration.duplicates import near_duplicate_groups
 from calibration.outcomes import Outcome
@@ -19,7 +22,8 @@ from router.policy.prediction import Floats
 
 TEST_SHARE = 0.3  # of the questions, kept from the fit for the certificate
 DEFAULT_TARGET = 0.97
-NOVELTY_LIMIT = 0.95
+NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
+LEAST_GAP = 0.01  # a point of quality is less than two runs of one model differ by
 MIN_EVIDENCE = 15  # outcomes below which nothing is claimed of a type
 MIN_QUESTIONS = 60
 
@@ -28,19 +32,30 @@ class LearningError(ValueError):
     """The outcomes cannot be learnt from."""
 
 
-def learn(outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, about: Mapping[str, Any]) -> Policy:
+def learn(
+    outcomes: Sequence[Outcome],
+    models: Sequence[Model],
+    seed: int,
+    about: Mapping[str, Any],
+    background: Background | None = None,
+) -> Policy:
     """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
+
+    `background` adds what is known beside the outcomes; without it, types that were not asked are not known.
 
     Raises:
         LearningError: there are too few questions to fit and to test on.
     """
     if len(outcomes) < MIN_QUESTIONS:
         raise LearningError(f"{len(outcomes)} questions are too few to learn from; at least {MIN_QUESTIONS} are needed")
+    background = background or Background()
+    outcomes = background.renamed(outcomes)
     names = [model.name for model in models]
-    examples = examples_of(outcomes, names)
+    examples = examples_of(outcomes, names, set(background.examples.types))
     train, test = split(examples.groups, TEST_SHARE, seed)
-    predictor = fit(examples.part(train), names, seed).export()
-    rules = Rules(tuple(models), evidence_by_type(examples, names), (), NOVELTY_LIMIT)
+    predictor = fit(examples.part(train), names, seed, background.examples).export()
+    evidence = {**background.evidence, **measured_evidence(examples, names)}
+    rules = Rules(tuple(models), evidence, (), LEAST_GAP, NOVELTY_LIMIT)
     grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
     tested = walk(replayed([outcomes[i] for i in test], predictor, models), rules, grid, examples.groups[test])
     targets = tuple(tested.rule(target, seed) for target in TARGETS)
@@ -52,16 +67,15 @@ def learn(outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, about
         "confidence": CONFIDENCE,
         "seed": seed,
     }
-    rules = Rules(rules.models, rules.evidence, targets, NOVELTY_LIMIT)
-    return Policy(rules, predictor, DEFAULT_TARGET, made)
+    return Policy(replace(rules, targets=targets), predictor, DEFAULT_TARGET, made)
 
 
-def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:
+def examples_of(outcomes: Sequence[Outcome], models: Sequence[str], known_types: Collection[str] = ()) -> Examples:
     """The outcomes as the learner takes them."""
     results = [[outcome.results[model] for model in models] for outcome in outcomes]
     return Examples(
         features=read_features(outcomes),
-        types=types_of(outcomes),
+        types=types_of(outcomes, known_types),
         scores=np.array([[r.score for r in row] for row in results]),
         lengths=np.array([[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]),
         groups=near_duplicate_groups([outcome.text for outcome in outcomes]),
@@ -77,15 +91,17 @@ def split(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def evidence_by_type(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
-    """What was measured of each type of question."""
+def measured_evidence(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
+    """What was measured of each type that has MIN_EVIDENCE outcomes."""
     evidence = {}
-    for name in sorted(set(examples.types)):
+    for name, count in sorted(Counter(examples.types).items()):
+        if count < MIN_EVIDENCE:
+            continue
         rows = np.array([t == name for t in examples.types])
         scores, lengths = examples.scores[rows], examples.lengths[rows]
         written = {m: float(np.nanmean(v)) for m, v in zip(models, lengths.T, strict=True) if not np.isnan(v).all()}
         evidence[name] = Evidence(
-            kind="measured" if len(scores) >= MIN_EVIDENCE else "none",
+            kind="measured",
             n=len(scores),
             quality={model: mean_interval(scores[:, m], 0.0, 1.0) for m, model in enumerate(models)},
             quality_difference=mean_interval(scores[:, 0] - scores[:, -1], -1.0, 1.0),

@@ -1,15 +1,15 @@
 """Outcomes become a predictor: what each model is worth on a question, what it writes, which type it is, how unusual.
 
-Two linear heads a model (its score, the log of its answer's length) and a linear classifier of the question type, all
-on word TF-IDF and hand features; the score is blended with the shrunken mean of the predicted type. scikit-learn fits
-it, `export` folds it into the plain arrays that the proxy reads.
+The score of a model is the mean of the predicted question type and what a linear head adds to it within the type; the
+answer's length has a head of its own; a linear classifier tells the type. All read word TF-IDF and hand features.
+scikit-learn fits them, `export` folds them into the plain arrays that the proxy reads.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,8 +31,8 @@ PRIOR_QUESTIONS = 20.0  # weight of the overall mean in the mean of a type, in q
 NUMBER_WEIGHT = 0.2  # of a standardised hand feature against a unit-length TF-IDF vector
 RIDGE = 10.0
 TYPE_INVERSE_RIDGE = 10.0
-BLEND = 0.7
 QUANTILES = 201
+POOLED_QUESTIONS = 20.0  # weight of all types' spread in the spread of one type's unusualness, in questions
 FOLDS = 5
 
 
@@ -62,11 +62,11 @@ def read_features(outcomes: Sequence[Outcome]) -> list[Features]:
     return [read_question(outcome.messages, outcome.tools) for outcome in outcomes]
 
 
-def types_of(outcomes: Sequence[Outcome]) -> list[str]:
-    """The type of each question, rare types joined with their family."""
+def types_of(outcomes: Sequence[Outcome], known: Collection[str] = ()) -> list[str]:
+    """The type of each question; rare types that are not `known` otherwise are joined with their family."""
     named = [outcome.question_type or "unknown" for outcome in outcomes]
     counts = Counter(named)
-    return [name if counts[name] >= MIN_TYPE_QUESTIONS else name.split("/")[0] for name in named]
+    return [name if counts[name] >= MIN_TYPE_QUESTIONS or name in known else name.split("/")[0] for name in named]
 
 
 def _last_turn(features: Features) -> str:
@@ -95,9 +95,10 @@ class Fitted:
     heads: Ridge
     classifier: LogisticRegression | DummyClassifier
     type_quality: Floats  # (T, M)
+    type_measured: Floats  # (T,) 1 where outcomes of the type were learnt from
     length_smearing: Floats  # (M,)
     centres: Floats  # (T, V) unit length
-    novelty_quantiles: Floats
+    novelty_quantiles: Floats  # (T, Q)
 
     def predict(self, rows: Sequence[Features]) -> tuple[Floats, Floats, list[str]]:
         """Quality (n, M), output tokens (n, M) and question type of each request, by scikit-learn's own path."""
@@ -105,7 +106,7 @@ class Fitted:
         heads = self.heads.predict(inputs)
         likely = self.classifier.predict_proba(inputs)
         models = len(self.models)
-        quality = BLEND * heads[:, :models] + (1 - BLEND) * (likely @ self.type_quality)
+        quality = likely @ self.type_quality + (likely @ self.type_measured)[:, None] * heads[:, :models]
         lengths = np.exp(np.minimum(heads[:, models:], np.log(MAX_OUTPUT_TOKENS))) * self.length_smearing
         types = [self.types[column] for column in likely.argmax(axis=1)]
         return np.clip(quality, 0, 1), np.clip(lengths, 1, MAX_OUTPUT_TOKENS), types
@@ -128,7 +129,7 @@ class Fitted:
             number_weights=weights[:, terms_known:].T * NUMBER_WEIGHT,
             intercept=np.concatenate([self.heads.intercept_, type_intercept]),
             type_quality=self.type_quality,
-            blend=BLEND,
+            type_measured=self.type_measured,
             length_smearing=self.length_smearing,
             novelty_quantiles=self.novelty_quantiles,
         )
@@ -171,25 +172,41 @@ def _inputs() -> FeatureUnion:
     )
 
 
-def fit(examples: Examples, models: Sequence[str], seed: int) -> Fitted:
+@dataclass(frozen=True, slots=True)
+class TypeExamples:
+    """Questions whose type is known and whose answers are not: they teach to tell types apart."""
+
+    features: Sequence[Features] = ()
+    types: Sequence[str] = ()
+    quality: Mapping[str, Sequence[float]] = field(
+        default_factory=dict
+    )  # by type, of each model, where it was published
+
+
+def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples = TypeExamples()) -> Fitted:
     """Fit the predictor; how unusual familiar questions look is measured across folds of near-duplicates."""
-    inputs = _inputs().fit(examples.features)
-    matrix = sp.csr_matrix(inputs.transform(examples.features))
+    everything = [*examples.features, *more.features]
+    named = [*examples.types, *more.types]
+    types = sorted(set(named))
+    inputs = _inputs().fit(everything)
+    matrix = sp.csr_matrix(inputs.transform(everything))
+    known = matrix[: len(examples.types)]
+    means = {name: _shrunken(examples, np.array([t == name for t in examples.types])) for name in types}
+    beyond = examples.scores - np.array([means[name] for name in examples.types])
     logs = _log_lengths(examples)
-    heads = Ridge(RIDGE).fit(matrix, np.hstack([examples.scores, logs]))
-    residuals = logs - heads.predict(matrix)[:, len(models) :]
-    types = sorted(set(examples.types))
-    means = [_shrunken(examples, np.array([name == t for name in examples.types])) for t in types]
+    heads = Ridge(RIDGE).fit(known, np.hstack([beyond, logs]))
+    measured = {name for name, count in Counter(examples.types).items() if count >= MIN_TYPE_QUESTIONS}
     return Fitted(
         models=tuple(models),
         types=tuple(types),
         inputs=inputs,
         heads=heads,
-        classifier=_classifier(matrix, examples.types),
-        type_quality=np.array(means),
-        length_smearing=np.exp(residuals).mean(axis=0),
-        centres=_centres(inputs["words"], examples, types),
-        novelty_quantiles=np.quantile(_unusualness(examples, types, seed), np.linspace(0, 1, QUANTILES)),
+        classifier=_classifier(matrix, named),
+        type_quality=np.array([means[t] if t in measured else more.quality.get(t, means[t]) for t in types]),
+        type_measured=np.array([float(t in measured) for t in types]),
+        length_smearing=np.exp(logs - heads.predict(known)[:, len(models) :]).mean(axis=0),
+        centres=_centres(inputs["words"], everything, named, types),
+        novelty_quantiles=_novelty_quantiles(examples, more, types, seed),
     )
 
 
@@ -212,39 +229,65 @@ def _shrunken(examples: Examples, of_type: np.ndarray) -> Floats:
 def _classifier(matrix: sp.csr_matrix, types: Sequence[str]) -> LogisticRegression | DummyClassifier:
     if len(set(types)) == 1:
         return DummyClassifier().fit(matrix, types)
-    return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500).fit(matrix, types)
+    # balanced: how often a type was asked in a calibration says nothing of how often users will ask it
+    return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500, class_weight="balanced").fit(matrix, types)
 
 
-def _centres(words: Pipeline, examples: Examples, types: Sequence[str]) -> Floats:
+def _centres(words: Pipeline, rows: Sequence[Features], named: Sequence[str], types: Sequence[str]) -> Floats:
     """The mean direction of the questions of each type (T, V)."""
-    vectors = words.transform(examples.features)
-    sums = np.vstack([vectors[[i for i, t in enumerate(examples.types) if t == name]].sum(axis=0) for name in types])
-    return np.asarray(normalize(np.asarray(sums)))
+    vectors = sp.csr_matrix(words.transform(rows))
+    member = sp.csr_matrix(np.array([[float(name == t) for name in named] for t in types]))
+    return np.asarray(normalize((member @ vectors).toarray()))
 
 
-def _unusualness(examples: Examples, types: Sequence[str], seed: int) -> Floats:
-    """How unusual each question looks to centres that were made without it and its near-duplicates. Shape (n,)."""
-    values = np.zeros(len(examples.types))
-    folds = GroupKFold(min(FOLDS, len(np.unique(examples.groups))), shuffle=True, random_state=seed)
-    for train, test in folds.split(examples.scores, groups=examples.groups):
-        seen = examples.part(train)
-        words = _words().fit(seen.features)
-        tfidf: TfidfVectorizer = words["tfidf"]
-        empty = np.zeros(0)
-        centres = Predictor(
-            models=(),
-            types=tuple(types),
-            vocabulary=tfidf.vocabulary_,
-            idf=tfidf.idf_,
-            table=_centres(words, seen, types).T.astype(np.float32),
-            number_mean=empty,
-            number_scale=empty,
-            number_weights=empty,
-            intercept=empty,
-            type_quality=empty,
-            blend=BLEND,
-            length_smearing=empty,
-            novelty_quantiles=empty,
-        )
-        values[test] = [unusualness(centres, f, _last_turn(f)) for f in examples.part(test).features]
+def _novelty_quantiles(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
+    """For each type, quantiles of how unusual its own questions look (T, Q); few questions borrow the spread of all."""
+    named = np.array([*examples.types, *more.types])
+    values = _unusualness(examples, more, types, seed)
+    means = {t: values[named == t].mean() for t in types}
+    spread = values - np.array([means[t] for t in named])
+    rows = []
+    for t in types:
+        own = values[named == t]
+        weights = np.concatenate([np.ones(len(own)), np.full(len(spread), POOLED_QUESTIONS / len(spread))])
+        sample = np.concatenate([own, means[t] + spread])
+        rows.append(np.quantile(sample, np.linspace(0, 1, QUANTILES), method="inverted_cdf", weights=weights))
+    return np.array(rows)
+
+
+def _unusualness(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
+    """How far each question is from its type's centre, made without it and its near-duplicates. Shape (n + extra,)."""
+    rows = [*examples.features, *more.features]
+    named = [*examples.types, *more.types]
+    own_groups = np.arange(len(more.types)) + (examples.groups.max() + 1 if len(examples.groups) else 0)
+    groups = np.concatenate([examples.groups, own_groups])
+    values = np.zeros(len(rows))
+    folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=seed)
+    for train, test in folds.split(values, groups=groups):
+        seen = [rows[i] for i in train]
+        words = _words().fit(seen)
+        centres = _centres_only(words, _centres(words, seen, [named[i] for i in train], types), types)
+        for i in test:
+            values[i] = unusualness(centres, rows[i], _last_turn(rows[i]), types.index(named[i]))
     return values
+
+
+def _centres_only(words: Pipeline, centres: Floats, types: Sequence[str]) -> Predictor:
+    """A predictor of nothing but how unusual a text is."""
+    tfidf: TfidfVectorizer = words["tfidf"]
+    empty = np.zeros(0)
+    return Predictor(
+        models=(),
+        types=tuple(types),
+        vocabulary=tfidf.vocabulary_,
+        idf=tfidf.idf_,
+        table=centres.T.astype(np.float32),
+        number_mean=empty,
+        number_scale=empty,
+        number_weights=empty,
+        intercept=empty,
+        type_quality=empty,
+        type_measured=empty,
+        length_smearing=empty,
+        novelty_quantiles=empty,
+    )

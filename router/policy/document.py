@@ -56,11 +56,11 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     about: dict[str, Any]
     models: list[Model]
     default_target: float
+    least_gap: float
     novelty_limit: float
     targets: list[Rule]
     types: list[str]
     evidence: dict[str, Evidence]
-    blend: float
 
 
 _ARRAYS = (
@@ -71,6 +71,7 @@ _ARRAYS = (
     "number_weights",
     "intercept",
     "type_quality",
+    "type_measured",
     "length_smearing",
     "novelty_quantiles",
 )
@@ -84,11 +85,11 @@ def dump(policy: Policy) -> dict[str, bytes]:
         about=dict(policy.about),
         models=list(rules.models),
         default_target=policy.default_target,
+        least_gap=rules.least_gap,
         novelty_limit=rules.novelty_limit,
         targets=list(rules.targets),
         types=list(predictor.types),
         evidence=dict(rules.evidence),
-        blend=predictor.blend,
     )
     vocabulary = sorted(predictor.vocabulary, key=predictor.vocabulary.__getitem__)
     arrays = {name: getattr(predictor, name) for name in _ARRAYS}
@@ -124,6 +125,7 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         models=tuple(document.models),
         evidence=document.evidence,
         targets=tuple(sorted(document.targets, key=lambda rule: rule.target)),
+        least_gap=document.least_gap,
         novelty_limit=document.novelty_limit,
         version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
     )
@@ -164,7 +166,9 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
         "number_weights": (len(NUMBER_NAMES), heads),
         "intercept": (heads,),
         "type_quality": (types, models),
+        "type_measured": (types,),
         "length_smearing": (models,),
+        "novelty_quantiles": (types, arrays["novelty_quantiles"].shape[-1]),
     }
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
@@ -176,6 +180,5 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),
         vocabulary={term: row for row, term in enumerate(vocabulary)},
-        blend=document.blend,
         **arrays,
     )

@@ -39,8 +39,9 @@ class Prediction:
 class Predictor:
     """Learnt weights. V terms, N hand features, M models from cheap to strong, T question types.
 
-    The columns of `table`, `number_weights` and `intercept` are, in this order: the quality of each model (M), the log
-    of each model's answer length (M), the score of each type (T); `table` has then the centre of each type (T).
+    The columns of `table`, `number_weights` and `intercept` are, in this order: what each model's quality is above the
+    mean of the type (M), the log of each model's answer length (M), the score of each type (T); `table` has then the
+    centre of each type (T).
     """
 
     models: tuple[str, ...]
@@ -52,10 +53,10 @@ class Predictor:
     number_scale: Floats  # (N,)
     number_weights: Floats  # (N, 2 M + T)
     intercept: Floats  # (2 M + T,)
-    type_quality: Floats  # (T, M), shrunken means
-    blend: float  # share of the heads in the quality; the rest is the mean of the predicted type
+    type_quality: Floats  # (T, M), shrunken means, or published ones
+    type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
-    novelty_quantiles: Floats  # (Q,) ascending, of the unusualness of familiar questions
+    novelty_quantiles: Floats  # (T, Q) ascending, of the unusualness of familiar questions of each type
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +93,38 @@ def predict(predictor: Predictor, features: Features) -> Prediction:
         output_tokens=dict(zip(predictor.models, best.output_tokens.tolist(), strict=True)),
         question_type=predictor.types[best.type_index],
         type_probability=best.type_probability,
-        novelty=float(
-            np.searchsorted(predictor.novelty_quantiles, best.unusualness) / len(predictor.novelty_quantiles)
-        ),
+        novelty=_novelty(predictor.novelty_quantiles[best.type_index], best.unusualness),
     )
+
+
+def _novelty(quantiles: Floats, value: float) -> float:
+    return float(np.searchsorted(quantiles, value) / len(quantiles))
 
 
 def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     models = len(predictor.models)
-    heads, cosine, known = _words(predictor, turn_text(features, turn))
+    heads, cosines, known = _words(predictor, turn_text(features, turn))
     scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
     heads = heads + predictor.intercept + np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT) @ predictor.number_weights
     types = heads[2 * models :]
     likely = np.exp(types - types.max())
     likely /= likely.sum()
     type_index = int(likely.argmax())
-    of_type = likely @ predictor.type_quality
-    quality = np.clip(predictor.blend * heads[:models] + (1 - predictor.blend) * of_type, 0.0, 1.0)
+    within = float(likely @ predictor.type_measured) * heads[:models]
+    quality = np.clip(likely @ predictor.type_quality + within, 0.0, 1.0)
     lengths = np.exp(np.minimum(heads[models : 2 * models], math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
-    return _Turn(
-        quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), 1.0 - known * cosine
-    )
+    far = 1.0 - known * float(cosines[type_index])
+    return _Turn(quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), far)
 
 
-def unusualness(predictor: Predictor, features: Features, turn: str) -> float:
-    """How far a turn is from the centre of every known type, in [0, 1]; unknown words count as far."""
-    _, cosine, known = _words(predictor, turn_text(features, turn))
-    return 1.0 - known * cosine
+def unusualness(predictor: Predictor, features: Features, turn: str, type_index: int) -> float:
+    """How far a turn is from the centre of a type, in [0, 1]; unknown words count as far."""
+    _, cosines, known = _words(predictor, turn_text(features, turn))
+    return 1.0 - known * float(cosines[type_index])
 
 
-def _words(predictor: Predictor, text: str) -> tuple[Floats, float, float]:
-    """What the terms add to every head; the cosine to the nearest type's centre; how much of the text is known."""
+def _words(predictor: Predictor, text: str) -> tuple[Floats, Floats, float]:
+    """What the terms add to every head; the cosine to every type's centre; how much of the text is known."""
     columns = len(predictor.intercept)
     rows: list[int] = []
     weights: list[float] = []
@@ -137,9 +139,9 @@ def _words(predictor: Predictor, text: str) -> tuple[Floats, float, float]:
             rows.append(row)
             weights.append(weight)
     if not rows:
-        return np.zeros(columns), 0.0, 0.0
+        return np.zeros(columns), np.zeros(len(predictor.types)), 0.0
     tfidf = np.array(weights) * predictor.idf[rows]
     mass = float(tfidf @ tfidf)
     summed = (tfidf / math.sqrt(mass)) @ predictor.table[rows].astype(np.float64)
     rare = float(predictor.idf.max()) ** 2
-    return summed[:columns], float(summed[columns:].max()), math.sqrt(mass / (mass + unknown * rare))
+    return summed[:columns], summed[columns:], math.sqrt(mass / (mass + unknown * rare))

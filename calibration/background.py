@@ -1,0 +1,111 @@
+"""What is known beside the outcomes: questions that show what a type looks like, and results that others published.
+
+`data/types.json` says how: `rename` gives recorded outcomes the type names of the question set, `published` names for a
+type the published benchmarks that speak of it. A published result counts as at most PSEUDO_OUTCOMES outcomes, whatever
+the size of the benchmark: it was measured on other questions than the users', and it is never certified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.outcomes import InputError, Outcome
+from calibration.predictor import TypeExamples
+from calibration.questions import read
+from router.policy.decision import Evidence, Interval
+from router.policy.features import read_question
+
+PSEUDO_OUTCOMES = 30
+_SPREAD = 0.42  # standard deviation of the paired difference of one question, as in the recorded outcomes
+_KINDS = ("accuracy01", "score01", "f1", "judge01")  # on a scale from 0 to 1; an Elo rating is not
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What a policy may know of types that it has no outcomes of."""
+
+    examples: TypeExamples = field(default_factory=TypeExamples)
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by type
+    rename: Sequence[Mapping[str, str]] = ()
+
+    def renamed(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes under the type names of the question set."""
+        return [replace(outcome, question_type=self._type(outcome)) for outcome in outcomes]
+
+    def _type(self, outcome: Outcome) -> str | None:
+        for row in self.rename:
+            if fnmatchcase(outcome.id, row.get("id", "*")) and fnmatchcase(
+                outcome.question_type or "", row.get("question_type", "*")
+            ):
+                return row["as"]
+        return outcome.question_type
+
+
+def read_background(questions: Path, types: Path, published: Path | None, models: Sequence[str]) -> Background:
+    """Read the questions of every type, the table of types, and the published results of `models` (cheap to strong).
+
+    Raises:
+        InputError: a file does not fit; names it.
+    """
+    table = _json(types)
+    asked = read(str(questions), system="")
+    named = [(q, q.question_type) for q in asked if q.question_type]
+    rows = _by_benchmark(_json(published)) if published else {}
+    evidence = {
+        name: _evidence([_row(rows, benchmark, types) for benchmark in benchmarks], models)
+        for name, benchmarks in table.get("published", {}).items()
+        if rows
+    }
+    quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
+    examples = TypeExamples(
+        [read_question(q.messages, q.tools) for q, _ in named], [name for _, name in named], quality
+    )
+    return Background(examples, evidence, table.get("rename", ()))
+
+
+def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Results by the name of their benchmark, with the published type where it has several."""
+    several = Counter(row["benchmark"] for row in rows)
+    return {
+        row["benchmark"] if several[row["benchmark"]] == 1 else f"{row['benchmark']}: {row['question_type']}": row
+        for row in rows
+    }
+
+
+def _row(rows: Mapping[str, Any], benchmark: str, types: Path) -> Mapping[str, Any]:
+    row: Mapping[str, Any] | None = rows.get(benchmark)
+    if row is None or row.get("kind") not in _KINDS:
+        raise InputError(types, None, f"no published result from 0 to 1 is known of benchmark {benchmark!r}")
+    return row
+
+
+def _evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evidence:
+    """The mean of the published results, each as good as the others, with the interval of PSEUDO_OUTCOMES outcomes."""
+    quality = {model: float(np.mean([row["scores"][model] for row in rows])) for model in models}
+    difference = quality[models[0]] - quality[models[-1]]
+    half = 1.96 * _SPREAD / PSEUDO_OUTCOMES**0.5
+    return Evidence(
+        kind="published",
+        n=PSEUDO_OUTCOMES,
+        quality={m: Interval(max(0.0, q - half), q, min(1.0, q + half)) for m, q in quality.items()},
+        quality_difference=Interval(max(-1.0, difference - half), difference, min(1.0, difference + half)),
+        output_tokens={},
+        source="; ".join(f"{row['benchmark']} ({row['source']})" for row in rows),
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(path, None, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(path, None, f"is not JSON: {error}") from error
