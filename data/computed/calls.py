@@ -86,15 +86,15 @@ def parallel_multiple(rng: Random, level: int) -> Draft:
 
 _WITHOUT_TOOLS = (
     "what is {a} plus {b}?",
-    "Write one sentence about {town} Castle in winter.",
-    "Give me a rhyme on the name {who}.",
-    "Name {few} colours that go with teal.",
+    "Write {few} sentences about {town} Castle as {who} saw it in winter.",
+    "Give me {few} rhymes on the name {who}.",
+    "Name {few} colours that go with {colour}.",
     "Explain to {who}, who is {few}, what a receipt is.",
     "Is {a} an even number?",
-    "How do I politely tell {who} that I can't come?",
-    "Translate 'good night, {who}' into French.",
+    "How do I politely tell {who} that I can't come to {town}?",
+    "Translate 'good night, {who}, see you in {town}' into French.",
     "Suggest {few} titles for a diary of a year in {town}.",
-    "Thanks, {who} and I are happy with the result!",
+    "Thanks, {who} and I are happy with what you found on {town}!",
 )
 
 
@@ -103,8 +103,15 @@ def _none_fits(template: str) -> Maker:
 
     def make(rng: Random, level: int) -> Draft:
         tools = tuple(tool for tool, _ in rng.sample(WISHES, 1 + 2 * level))
-        a, b, few = rng.randint(3, 40), rng.randint(3, 40), rng.randint(3, 6)
-        question = template.format(a=a, b=b, few=few, town=rng.choice(TOWNS), who=rng.choice(PEOPLE))
+        said = {
+            "a": rng.randint(3, 400),
+            "b": rng.randint(3, 40),
+            "few": rng.randint(3, 6),
+            "town": rng.choice(TOWNS),
+            "who": rng.choice(PEOPLE),
+            "colour": rng.choice(("teal", "mustard", "lilac", "rust", "olive", "navy", "coral", "grey")),
+        }
+        question = template.format(**said)
         return Draft(question, [], "tool_call", system=rng.choice(("", _SYSTEMS[2])), tools=tools)
 
     return make
