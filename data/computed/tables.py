@@ -71,15 +71,13 @@ def best(rng: Random, level: int) -> Draft:
     if level == 0:
         told, right = "has the most visitors", max(rows, key=lambda row: row[1])
     elif level == 1:
-        told, right = "has the fewest visitors among those with more than 2 museums", None
         some = [row for row in rows if row[3] > 2]
         if not some:
             return best(rng, level)
-        right = min(some, key=lambda row: row[1])
+        told, right = "has the fewest visitors among those with more than 2 museums", min(some, key=lambda row: row[1])
     else:
         told = "has the most nights per visitor (nights divided by visitors)"
-        ranked = sorted(rows, key=lambda row: row[2] / row[1])
-        right = ranked[-1]
+        right = max(rows, key=lambda row: row[2] / row[1])
     question = f"{_written(rng, rows, 'en')}\n\n{rng.choice(('Which town', 'which one'))} {told}?"
     return asked(rng, question, right[0], "exact", what="name of the town")
 
