@@ -12,12 +12,13 @@ from router import decisions, listing, passthrough, status
 from router.attempts import Attempts
 from router.body import Receive, Send
 from router.chat import RoutedEndpoint, Scope
+from router.continuation import Continuations
 from router.journal import Journal
 from router.keys import Keys
 from router.passthrough import PassThrough
 from router.serving import Serving, policy_folder, prices, read_policy
 from router.settings import Settings, load
-from router.surfaces import CHAT
+from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream import Upstreams
 
 log = logging.getLogger("router")
@@ -35,7 +36,10 @@ class Router:
         self.attempts = Attempts(self.upstreams, settings)
         self.journal = Journal(settings.home / "journal")
         self.warnings: list[str] = []  # what the owner should know
-        self.chat = RoutedEndpoint(CHAT, self)
+        self.continuations = Continuations(self.upstreams, self.prices)
+        self.routed = {
+            f"/v1{surface.path.decode()}": RoutedEndpoint(surface, self) for surface in (CHAT, COMPLETIONS, RESPONSES)
+        }
         self.passthrough = PassThrough(self)
 
     def close(self) -> None:
@@ -50,7 +54,7 @@ class Application:
     def __init__(self, router: Router, other: FastAPI) -> None:
         self.router = router
         self.other = other
-        self._hot = {"/v1/chat/completions": router.chat}
+        self._hot = router.routed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the endpoint it is for."""

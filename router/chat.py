@@ -14,21 +14,24 @@ from router.attempts import Attempts, Reply
 from router.body import Receive, Send, read
 from router.client import Watch
 from router.connection import Call, CutError, Headers, StallError
+from router.continuation import Continuations
 from router.errors import BadKeyError, ClientLeftError, RouterError, UndecodableError
 from router.journal import Journal
 from router.keys import Keys
-from router.planning import Plan, Stream, Surface, make_plan
+from router.planning import Plan, Stream, Surface, make_plan, read_request
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook
-from router.records import Trail, add_plan, add_reply, add_usage
+from router.records import Trail, add_content, add_plan, add_reply, add_usage
 from router.routing import decision_headers
 from router.serving import Serving
 from router.settings import Settings
-from router.sse import error_event
+from router.skeleton import Skeleton, skeleton
+from router.sse import KEEP_ALIVE, error_event
 from router.upstream import HOP_BY_HOP, Upstreams
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
+_EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class Collaborators(Protocol):
@@ -38,6 +41,7 @@ class Collaborators(Protocol):
     serving: Serving
     upstreams: Upstreams
     attempts: Attempts
+    continuations: Continuations
     journal: Journal
     keys: Keys
     prices: PriceBook
@@ -68,7 +72,8 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.named = dict(self.headers)
         self.trail = Trail(self.named)
-        self.body: bytes = b""
+        self.body: bytes | bytearray = b""
+        self.skeleton = Skeleton(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.recorded = self.started = False
@@ -79,16 +84,15 @@ class Exchange:
         try:
             self.trail.key_id = self.router.keys.check(self.headers)
             await self._read()
-            router = self.router
-            self.plan = make_plan(self.endpoint.surface, router.serving, router.settings, self.body, self.named)
             watch.start()
-            self.reply = await self.router.attempts.ask(self.plan.models, self._call)
-            if self.reply.answer is None:
-                await self._whole(self.reply)
-            elif self.reply.status == 200 and self.plan.streamed:
-                await self._stream(self.reply)
+            self.plan = await self._planned()
+            self.reply = reply = await self._asked(self.plan)
+            if reply.answer is not None and reply.status == 200 and self.plan.streamed:
+                await self._stream(self.plan, reply)
+            elif reply.answer is None and not self.started:
+                await self._whole(self.plan, reply)
             else:
-                await self._pass_on(self.reply)
+                await self._pass_on(reply)
         except RouterError as error:
             await self._refuse(error)
         except (asyncio.CancelledError, ClientLeftError):
@@ -96,9 +100,6 @@ class Exchange:
             watch.forgive()
         except Exception:  # a fault of ours: told as such, and written down where it can be found
             log.exception("request %s failed", self.trail.trace_id)
-            self._record(500, "failed", "internal error")
-            if self.started:
-                raise
             await self._refuse(RouterError("The router failed on this request."))
         finally:
             watch.stop()
@@ -111,21 +112,49 @@ class Exchange:
         settings = self.router.settings
         if self.named.get(b"content-encoding", b"identity") != b"identity":
             raise UndecodableError("A compressed request body cannot be routed; send it as it is.")
-        self.body = await read(
-            self.receive, self.named.get(b"content-length"), settings.max_body_bytes, settings.timeouts.request_body
-        )
+        declared = self.named.get(b"content-length")
+        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body)
+        self.skeleton = await skeleton(self.body)
+
+    async def _planned(self) -> Plan:
+        router = self.router
+        request = read_request(self.skeleton.text)
+        continued = None
+        if "previous_response_id" in request.fields:
+            continued = await router.continuations.model(request, self.headers)
+        surface, routed = self.endpoint.surface, router.settings.routed_models
+        return make_plan(surface, router.serving, routed, request, self.named, continued)
 
     # to the upstream
+
+    async def _asked(self, plan: Plan) -> Reply:
+        asking = self.router.attempts.ask(plan.models, self._call)
+        seconds = self.router.settings.keep_alive_seconds
+        if not seconds or not plan.streamed:
+            return await asking
+        task = asyncio.ensure_future(asking)
+        try:
+            while not (await asyncio.wait([task], timeout=seconds))[0]:
+                if not self.started:
+                    await self._start(200, [_EVENT_STREAM, *self._decision_headers(plan, None)])
+                await self.send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        finally:
+            task.cancel()
+        return task.result()
 
     def _call(self, model: str) -> Call:
         plan = self.plan
         assert plan is not None
-        upstreams = self.router.upstreams
+        upstreams, where = self.router.upstreams, self.skeleton
         endpoint = upstreams.endpoint(model)
         sent = endpoint.model or model
-        edits = plan.edits
-        if sent != plan.name:
-            edits = (*edits, wire.Edit(*plan.model_span, wire.encoded(sent)))
+        edits = []
+        if plan.asks_usage is not None:
+            start, stop, text = plan.asks_usage
+            edits.append(wire.Edit(where.original(start), where.original(stop), text))
+        if sent != plan.request.name:
+            start, stop = plan.request.spans["model"]
+            edits.append(wire.Edit(where.original(start), where.original(stop), wire.encoded(sent)))
         query = self.scope["query_string"]
         return Call(
             b"POST",
@@ -136,17 +165,23 @@ class Exchange:
 
     # out
 
-    def _head(self, reply: Reply, *, length: int | None) -> Headers:
-        assert self.plan is not None
+    def _head(self, plan: Plan, reply: Reply, *, length: int | None) -> Headers:
         headers = [(n, v) for n, v in reply.headers if n not in HOP_BY_HOP and n != b"content-length"]
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
-        headers.append((b"x-router-model", reply.model.encode("latin-1", "replace")))
-        headers.append((b"x-router-trace-id", self.trail.trace_id.encode()))
-        reason = Reason.FALLBACK if reply.failed_models else self.plan.reason
-        headers.append((b"x-router-reason", reason.encode()))
-        if self.plan.decision is not None:
-            headers += decision_headers(self.plan.decision)
+        headers += self._decision_headers(plan, reply)
+        return headers
+
+    def _decision_headers(self, plan: Plan, reply: Reply | None) -> Headers:
+        reason = Reason.FALLBACK if reply is not None and reply.failed_models else plan.reason
+        model = plan.models[0] if reply is None else reply.model
+        headers = [
+            (b"x-router-model", model.encode("latin-1", "replace")),
+            (b"x-router-reason", reason.encode()),
+            (b"x-router-trace-id", self.trail.trace_id.encode()),
+        ]
+        if plan.decision is not None:
+            headers += decision_headers(plan.decision)
         return headers
 
     async def _start(self, status: int, headers: Headers) -> None:
@@ -155,24 +190,29 @@ class Exchange:
             self.trail.first_byte_unix_ns = self.trail.now()
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def _whole(self, reply: Reply) -> None:
+    def _echo(self, plan: Plan) -> str | None:
+        return plan.request.name if self.router.settings.echo_asked_model else None
+
+    async def _whole(self, plan: Plan, reply: Reply) -> None:
         self.trail.first_byte_unix_ns = self.trail.now()
         seen = wire.read_answer(reply.body)
-        self._record(
-            reply.status,
-            "answered" if reply.status < 400 else "failed",
-            "" if reply.status < 400 else reply.body[:2000].decode(errors="replace"),
-            model=seen.model,
-            usage=seen.usage,
-            response=msgspec.Raw(reply.body) if seen.id else None,
-        )
-        await self._start(reply.status, self._head(reply, length=len(reply.body)))
-        await self.send({"type": "http.response.body", "body": reply.body})
+        failed = reply.status >= 400
+        if seen.id and self.endpoint.surface.path == b"/responses":
+            self.router.continuations.remember(seen.id, reply.model)
+        error = reply.body[:2000].decode(errors="replace") if failed else ""
+        said = msgspec.Raw(reply.body) if seen.id else None
+        outcome = "failed" if failed else "answered"
+        self._record(reply.status, outcome, error, model=seen.model, usage=seen.usage, response=said)
+        echo = self._echo(plan)
+        body = reply.body if echo is None or failed else wire.renamed(reply.body, echo)
+        await self._start(reply.status, self._head(plan, reply, length=len(body)))
+        await self.send({"type": "http.response.body", "body": body})
 
-    async def _stream(self, reply: Reply) -> None:
-        assert self.plan is not None and reply.answer is not None
-        stream = self.endpoint.surface.stream(self.plan.strips_usage)
-        await self._start(reply.status, self._head(reply, length=None))
+    async def _stream(self, plan: Plan, reply: Reply) -> None:
+        assert reply.answer is not None
+        stream = self.endpoint.surface.stream(plan.asks_usage is not None, self._echo(plan))
+        if not self.started:
+            await self._start(reply.status, self._head(plan, reply, length=None))
         idle = self.router.settings.timeouts.idle
         chunk, problem = reply.body, ""
         try:
@@ -189,17 +229,23 @@ class Exchange:
             problem = "" if stream.ended else str(error)
         if problem:
             self._record_stream(stream, "cut", problem)
-            last = stream.rest() and b"\n\n"
-            last += error_event(f"The answer was cut off: {problem}.", "upstream_cut")
+            last = stream.cut(f"The answer was cut off: {problem}.")
             await self.send({"type": "http.response.body", "body": last, "more_body": True})
             return  # without the end of the body: the server breaks the connection, so that nobody takes it for whole
         self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
         await self.send({"type": "http.response.body", "body": stream.rest()})
 
     async def _pass_on(self, reply: Reply) -> None:
-        """An answer that is neither a stream as we know them nor small enough to be read."""
+        """An answer that is no stream as was asked for, or too large to be read."""
+        assert self.plan is not None
+        if self.started:  # a comment went out as the beginning of a stream: what follows can only be an event
+            failed = reply.status >= 400
+            self._record(reply.status, "failed" if failed else "answered", reply.body[:2000].decode(errors="replace"))
+            event = b"data: " + reply.body.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n"
+            await self.send({"type": "http.response.body", "body": event})
+            return
         assert reply.answer is not None
-        await self._start(reply.status, self._head(reply, length=None))
+        await self._start(reply.status, self._head(self.plan, reply, length=None))
         chunk = reply.body
         try:
             while chunk:
@@ -215,19 +261,22 @@ class Exchange:
         if not isinstance(error, BadKeyError):  # strangers write nothing to our disk
             self._record(error.status, "failed", error.message)
         body = error.body()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-router-trace-id", self.trail.trace_id.encode()),
-        ]
+        if self.started:
+            await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
+            return
+        trace = (b"x-router-trace-id", self.trail.trace_id.encode())
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), trace]
         await self._start(error.status, headers)
         await self.send({"type": "http.response.body", "body": body})
 
     # the record
 
     def _record_stream(self, stream: Stream, outcome: str, error: str) -> None:
-        if not self.recorded:
-            self._record(200, outcome, error, model=stream.model, usage=stream.usage, response=stream.content())
+        if self.recorded:
+            return
+        if stream.id and self.endpoint.surface.path == b"/responses" and self.reply is not None:
+            self.router.continuations.remember(stream.id, self.reply.model)
+        self._record(200, outcome, error, model=stream.model, usage=stream.usage, response=stream.content())
 
     def _record(
         self,
@@ -244,13 +293,13 @@ class Exchange:
         self.recorded = True
         router = self.router
         record = self.trail.record(self.endpoint.name, status, outcome, error)
-        record.response_model, record.simulated = model, router.upstreams.default.origin is None
+        record.response_model, record.simulated = model, router.settings.simulated
         if self.plan is not None:
             add_plan(record, self.plan)
         if self.reply is not None:
             add_reply(record, self.reply)
         if usage is not None:
             add_usage(record, router.prices, model, usage)
-        if router.settings.record_content != "none" and self.plan is not None:
-            record.request, record.response = msgspec.Raw(self.body), response
+        if self.plan is not None:
+            add_content(record, router.settings.record_content, self.skeleton.text, response)
         router.journal.append(record)

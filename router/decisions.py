@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from router import wire
 from router.body import read
 from router.errors import BadRequestError, RouterError
-from router.planning import Surface, decision_for
+from router.planning import Surface, decision_for, features_of
 from router.policy.decision import Decision, Evidence
 from router.policy.document import Policy
 from router.routing import asked
@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         return _json(200, describe(router.serving.policy))
 
 
-def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
+def explain(router: Router, body: bytes | bytearray, headers: dict[bytes, bytes]) -> dict[str, Any]:
     """The decision for a body, as a mapping.
 
     Raises:
@@ -59,7 +59,10 @@ def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[st
     name = wire.text(fields, "model") or "auto"
     wish = asked(name, headers, router.serving.default_target, router.settings.routed_models)
     target = wish.target if wish.target is not None else router.serving.default_target
-    return {"asked_model": name, **as_mapping(decision_for(_surface(fields), router.serving, fields, target))}
+    return {
+        "asked_model": name,
+        **as_mapping(decision_for(router.serving, features_of(_surface(fields), fields), target)),
+    }
 
 
 def _surface(fields: wire.Fields) -> Surface:

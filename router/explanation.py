@@ -10,7 +10,7 @@ from rich.table import Table
 
 from router import wire
 from router.errors import BadRequestError
-from router.planning import decision_for
+from router.planning import decision_for, features_of
 from router.policy.decision import Decision
 from router.routing import share
 from router.serving import Serving, policy_folder, read_policy
@@ -27,7 +27,7 @@ def explain(question: str, target: str, folder: Path | None) -> None:
     settings = load()
     serving = Serving(read_policy(folder or policy_folder(settings)), settings)
     wanted = share(target, "target") if target else serving.default_target
-    decision = decision_for(CHAT, serving, wire.read_fields(_body(question)), wanted)
+    decision = decision_for(serving, features_of(CHAT, wire.read_fields(_body(question))), wanted)
     console = Console()
     console.print(f"[bold]{decision.model}[/bold] because [bold]{decision.reason.value}[/bold]")
     console.print(_table(decision))

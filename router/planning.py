@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from router import wire
 from router.errors import BadRequestError
-from router.policy.decision import Decision, Reason, decide
+from router.policy.decision import Decision, Reason, decide, why_unable
+from router.policy.document import Policy
 from router.policy.features import Features, RequestError
 from router.policy.prediction import predict
-from router.routing import asked, others
+from router.routing import asked
 from router.serving import Serving
-from router.settings import Settings
 
 
 class Stream(Protocol):
@@ -23,8 +23,10 @@ class Stream(Protocol):
     usage: dict[str, Any] | None
     error: str
     done: bool  # it has said that it is over
+    id: str
 
     def feed(self, chunk: bytes) -> bytes: ...
+    def cut(self, message: str) -> bytes: ...
     def rest(self) -> bytes: ...
     @property
     def ended(self) -> bool: ...
@@ -38,60 +40,98 @@ class Surface:
     path: bytes  # below the upstream's base URL
     features: Callable[[wire.Fields], Features]
     asks_for_usage: bool  # whether a stream tells its usage only to those who ask
-    stream: Callable[[bool], Stream]  # given whether usage is to be stripped
+    stream: Callable[[bool, str | None], Stream]  # given whether to strip usage, and the name to answer with
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A body as far as it is read: its top-level fields, where they lie, and the model it names."""
+
+    fields: wire.Fields
+    spans: dict[str, tuple[int, int]]
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done with a request."""
 
-    name: str  # as asked
+    request: Request
     models: list[str]  # to be tried in turn
     decision: Decision | None
     reason: Reason
     streamed: bool
-    strips_usage: bool
-    edits: tuple[wire.Edit, ...]
-    model_span: tuple[int, int]
-    user: str = ""
+    asks_usage: wire.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
+    user: str
 
 
-def make_plan(surface: Surface, serving: Serving, settings: Settings, body: bytes, headers: dict[bytes, bytes]) -> Plan:
-    """Decide what is to be done with a body.
+def read_request(body: bytes | bytearray) -> Request:
+    """Read a body.
 
     Raises:
-        BadRequestError: the body cannot be read, or asks for what is not there.
+        BadRequestError: it is not a JSON object that names a model.
     """
     fields = wire.read_fields(body)
     spans = wire.spans(body, fields)
     name = wire.text(fields, "model")
     if not name:
         raise BadRequestError("you must provide a model parameter", "model")
-    wish = asked(name, headers, serving.default_target, settings.routed_models)
-    models, decision, reason = [wish.forced or name], None, Reason.PASSED_THROUGH
-    if wish.target is not None:
-        decision = decision_for(surface, serving, fields, wish.target)
-        models, reason = [decision.model, *others(serving.policy, decision.model)], decision.reason
+    return Request(fields, spans, name)
+
+
+def make_plan(
+    surface: Surface,
+    serving: Serving,
+    routed_models: Collection[str],
+    request: Request,
+    headers: Mapping[bytes, bytes],
+    continued: str | None = None,
+) -> Plan:
+    """Decide what is to be done with a request; `continued` is the model whose conversation it goes on with.
+
+    Raises:
+        BadRequestError: it asks for what is not there, or lacks what the decision is made of.
+    """
+    fields = request.fields
+    wish = asked(request.name, headers, serving.default_target, routed_models)
+    models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
+    if wish.target is not None and continued is not None:
+        models, reason = [continued], Reason.CONTINUED
+    elif wish.target is not None:
+        features = features_of(surface, fields)
+        decision = decision_for(serving, features, wish.target)
+        models, reason = candidates(serving.policy, decision, features), decision.reason
     elif wish.forced:
         reason = Reason.FORCED
     streamed = wire.is_true(fields, "stream")
-    usage = wire.asking_for_usage(fields, spans) if streamed and surface.asks_for_usage else None
-    edits = () if usage is None else (usage,)
-    return Plan(name, models, decision, reason, streamed, usage is not None, edits, spans["model"], _user(fields))
+    usage = wire.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
+    return Plan(request, models, decision, reason, streamed, usage, _user(fields))
 
 
-def decision_for(surface: Surface, serving: Serving, fields: wire.Fields, target: float) -> Decision:
-    """The decision for a body.
+def features_of(surface: Surface, fields: wire.Fields) -> Features:
+    """What a decision is made of.
 
     Raises:
-        BadRequestError: it lacks what the decision is made of.
+        BadRequestError: the body lacks it.
     """
-    policy = serving.policy
     try:
-        features = surface.features(fields)
+        return surface.features(fields)
     except RequestError as error:
         raise BadRequestError(str(error), error.param) from error
+
+
+def decision_for(serving: Serving, features: Features, target: float) -> Decision:
+    """The decision of the policy that is served."""
+    policy = serving.policy
     return decide(policy.rules, features, predict(policy.predictor, features), target)
+
+
+def candidates(policy: Policy, decision: Decision, features: Features) -> list[str]:
+    """The model decided on and those that stand in for it, as far as they can take the request: the stronger first."""
+    models = policy.rules.models
+    at = next(n for n, model in enumerate(models) if model.name == decision.model)
+    others = (*models[at + 1 :], *reversed(models[:at]))
+    return [decision.model, *(model.name for model in others if why_unable(model, features) is None)]
 
 
 def _user(fields: wire.Fields) -> str:

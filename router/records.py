@@ -7,11 +7,16 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
+
 from router.attempts import Reply
 from router.journal import Record
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook, Usage
+from router.settings import Content
+
+MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept
 
 
 class Trail:
@@ -52,7 +57,12 @@ class Trail:
 
 def add_plan(record: Record, plan: Plan) -> None:
     """Add what was asked and decided."""
-    record.asked_model, record.stream, record.reason, record.user = plan.name, plan.streamed, plan.reason, plan.user
+    record.asked_model, record.stream, record.reason, record.user = (
+        plan.request.name,
+        plan.streamed,
+        plan.reason,
+        plan.user,
+    )
     decision = plan.decision
     if decision is not None:
         record.target, record.question_type = decision.target, decision.question_type
@@ -66,6 +76,16 @@ def add_reply(record: Record, reply: Reply) -> None:
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     if reply.failed_models:
         record.reason = Reason.FALLBACK
+
+
+def add_content(record: Record, content: Content, request: bytes | bytearray, response: Any) -> None:
+    """Add what was said. The request is its skeleton: attachments are not kept."""
+    if content == "none":
+        return
+    if len(request) <= MAX_CONTENT_BYTES:
+        record.request = msgspec.Raw(bytes(request))
+    if not isinstance(response, msgspec.Raw) or len(memoryview(response)) <= MAX_CONTENT_BYTES:
+        record.response = response
 
 
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from router.errors import BadRequestError
 from router.policy.decision import Decision, Evidence
-from router.policy.document import Policy
 
 TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
 NAMES = ("auto", *TARGETS)
@@ -24,7 +23,7 @@ class Asked:
     forced: str | None  # by header
 
 
-def asked(name: str, headers: dict[bytes, bytes], default_target: float, routed_models: Collection[str]) -> Asked:
+def asked(name: str, headers: Mapping[bytes, bytes], default_target: float, routed_models: Collection[str]) -> Asked:
     """Read the wish from the model's name and our headers.
 
     Raises:
@@ -95,12 +94,3 @@ def _evidence(evidence: Evidence) -> bytes:
 
 def _header(text: str) -> bytes:
     return text.encode("ascii", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
-
-
-def others(policy: Policy, first: str) -> list[str]:
-    """The other models of the policy, in the order in which they stand in for `first`: stronger ones, then cheaper."""
-    names = [model.name for model in policy.rules.models]
-    if first not in names:
-        return []
-    at = names.index(first)
-    return names[at + 1 :] + names[:at][::-1]

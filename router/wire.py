@@ -13,7 +13,7 @@ import msgspec
 from router.errors import BadRequestError
 
 Fields = Mapping[str, msgspec.Raw]
-Body = tuple[bytes | memoryview, ...]  # pieces, so that an edit of 20 MB copies none of them
+Body = tuple[bytes | bytearray | memoryview, ...]  # pieces, so that an edit of 20 MB copies none of them
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -29,28 +29,24 @@ class Edit(NamedTuple):
     text: bytes
 
 
-def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
+def read_fields(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
     """The top-level fields of a JSON object, undecoded.
 
     Raises:
-        BadRequestError: the body is not a JSON object in UTF-8.
+        BadRequestError: the body is not a JSON object.
     """
     try:
         fields = _fields.decode(body)
-        if not body.isascii():
-            body.decode()
     except msgspec.ValidationError:
         raise BadRequestError("The request body must be a JSON object.") from None
     except RecursionError:
         raise BadRequestError("The JSON body of the request is nested too deeply.") from None
-    except UnicodeDecodeError as error:
-        raise BadRequestError(f"The JSON body of the request is not valid UTF-8 (byte {error.start}).") from None
     except msgspec.DecodeError as error:
         raise BadRequestError(f"We could not parse the JSON body of your request: {error}.") from None
     return fields
 
 
-def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
+def spans(body: bytes | bytearray, fields: Fields) -> dict[str, tuple[int, int]]:
     """Where each field's value lies in the body that `fields` were read from.
 
     The fields are in the order of the body and their lengths are known, so that only keys are looked at.
@@ -79,9 +75,9 @@ def _twice(name: str) -> BadRequestError:
     return BadRequestError(f"Duplicate key {name!r} in the JSON body of the request.", name)
 
 
-def edited(body: bytes, edits: Iterable[Edit]) -> Body:
+def edited(body: bytes | bytearray, edits: Iterable[Edit]) -> Body:
     """The body with its edits made."""
-    pieces: list[bytes | memoryview] = []
+    pieces: list[bytes | bytearray | memoryview] = []
     view, at = memoryview(body), 0
     for start, stop, text in sorted(edits):
         pieces += (view[at:start], text)
@@ -160,3 +156,13 @@ def read_answer(body: bytes) -> AnswerSeen:
         return _answer.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return AnswerSeen()
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """An answer with `model` in the place of its model's name."""
+    try:
+        fields = _fields.decode(body)
+        span = spans(body, fields)["model"]
+    except (msgspec.DecodeError, RecursionError, BadRequestError, KeyError):
+        return body
+    return b"".join(edited(body, [Edit(*span, encoded(model))]))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from router import wire
 from router.errors import BadRequestError
-from router.sse import ChatStream, Splitter, data_of
+from router.sse import Splitter, data_of
+from router.streams import ChatStream
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 values = st.recursive(

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
     MODALITY = "modality"  # only the chosen model can read what is attached
     FORCED = "forced"  # the client named the model
+    CONTINUED = "continued"  # it goes on with what another answer of that model began
     PASSED_THROUGH = "passed_through"  # not a name that is routed
     FALLBACK = "fallback"  # the model decided on could not answer
 
