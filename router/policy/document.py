@@ -66,6 +66,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 _ARRAYS = (
     "idf",
     "table",
+    "centres",
     "number_mean",
     "number_scale",
     "number_weights",
@@ -160,7 +161,8 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     heads = 2 * models + types
     shapes = {
         "idf": (terms,),
-        "table": (terms, heads + types),
+        "table": (terms, heads),
+        "centres": (types, terms),
         "number_mean": (len(NUMBER_NAMES),),
         "number_scale": (len(NUMBER_NAMES),),
         "number_weights": (len(NUMBER_NAMES), heads),
@@ -179,6 +181,7 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     return Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),
+        unknown_idf=float(arrays["idf"].max()),
         vocabulary={term: row for row, term in enumerate(vocabulary)},
         **arrays,
     )

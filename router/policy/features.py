@@ -287,7 +287,7 @@ def numbers(features: Features, turn: str) -> list[float]:
         math.log1p(count),
         len(turn) / (count + 1.0),
         foreign / (len(turn) + 1.0),
-        *(math.log1p(sum(1 for _ in pattern.finditer(turn))) for _, pattern in _COUNTED),
+        *(math.log1p(len(pattern.findall(turn))) for _, pattern in _COUNTED),
         float(len(features.tool_names)),
         math.log1p(features.tool_characters),
         float(len(features.images)),

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -40,15 +41,16 @@ class Predictor:
     """Learnt weights. V terms, N hand features, M models from cheap to strong, T question types.
 
     The columns of `table`, `number_weights` and `intercept` are, in this order: what each model's quality is above the
-    mean of the type (M), the log of each model's answer length (M), the score of each type (T); `table` has then the
-    centre of each type (T).
+    mean of the type (M), the log of each model's answer length (M), the score of each type (T).
     """
 
     models: tuple[str, ...]
     types: tuple[str, ...]
     vocabulary: Mapping[str, int]
     idf: Floats  # (V,)
-    table: npt.NDArray[np.float32]  # (V, 2 M + 2 T)
+    unknown_idf: float  # of a term that is not in the vocabulary
+    table: npt.NDArray[np.float32]  # (V, 2 M + T)
+    centres: npt.NDArray[np.float32]  # (T, V) the mean direction of the questions of each type
     number_mean: Floats  # (N,)
     number_scale: Floats  # (N,)
     number_weights: Floats  # (N, 2 M + T)
@@ -103,9 +105,10 @@ def _novelty(quantiles: Floats, value: float) -> float:
 
 def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     models = len(predictor.models)
-    heads, cosines, known = _words(predictor, turn_text(features, turn))
+    found = _words(predictor, turn_text(features, turn))
     scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
-    heads = heads + predictor.intercept + np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT) @ predictor.number_weights
+    heads = found.tfidf @ predictor.table[found.rows] + predictor.intercept
+    heads += np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT) @ predictor.number_weights
     types = heads[2 * models :]
     likely = np.exp(types - types.max())
     likely /= likely.sum()
@@ -113,35 +116,36 @@ def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     within = float(likely @ predictor.type_measured) * heads[:models]
     quality = np.clip(likely @ predictor.type_quality + within, 0.0, 1.0)
     lengths = np.exp(np.minimum(heads[models : 2 * models], math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
-    far = 1.0 - known * float(cosines[type_index])
+    far = 1.0 - found.known * found.centre_cosine(predictor, type_index)
     return _Turn(quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), far)
 
 
 def unusualness(predictor: Predictor, features: Features, turn: str, type_index: int) -> float:
     """How far a turn is from the centre of a type, in [0, 1]; unknown words count as far."""
-    _, cosines, known = _words(predictor, turn_text(features, turn))
-    return 1.0 - known * float(cosines[type_index])
+    found = _words(predictor, turn_text(features, turn))
+    return 1.0 - found.known * found.centre_cosine(predictor, type_index)
 
 
-def _words(predictor: Predictor, text: str) -> tuple[Floats, Floats, float]:
-    """What the terms add to every head; the cosine to every type's centre; how much of the text is known."""
-    columns = len(predictor.intercept)
-    rows: list[int] = []
-    weights: list[float] = []
-    unknown = 0.0
-    lookup = predictor.vocabulary.get
-    for term, count in Counter(terms(text)).items():
-        weight = 1.0 + math.log(count)
-        row = lookup(term)
-        if row is None:
-            unknown += weight * weight
-        else:
-            rows.append(row)
-            weights.append(weight)
-    if not rows:
-        return np.zeros(columns), np.zeros(len(predictor.types)), 0.0
-    tfidf = np.array(weights) * predictor.idf[rows]
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The terms of a text: those that are known, as rows of the table, with their weights."""
+
+    rows: npt.NDArray[np.int64]
+    tfidf: Floats  # of unit length
+    known: float  # share of the text's length that is known, in [0, 1]
+
+    def centre_cosine(self, predictor: Predictor, type_index: int) -> float:
+        return float(self.tfidf @ predictor.centres[type_index, self.rows]) if len(self.rows) else 0.0
+
+
+def _words(predictor: Predictor, text: str) -> _Words:
+    counts = Counter(terms(text))
+    found = np.fromiter(map(predictor.vocabulary.get, counts, repeat(-1)), np.int64, len(counts))
+    weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
+    is_known = found >= 0
+    rows = found[is_known]
+    tfidf = weights[is_known] * predictor.idf[rows]
     mass = float(tfidf @ tfidf)
-    summed = (tfidf / math.sqrt(mass)) @ predictor.table[rows].astype(np.float64)
-    rare = float(predictor.idf.max()) ** 2
-    return summed[:columns], summed[columns:], math.sqrt(mass / (mass + unknown * rare))
+    unknown = weights[~is_known] * predictor.unknown_idf
+    total = mass + float(unknown @ unknown)
+    return _Words(rows, tfidf / math.sqrt(mass) if mass else tfidf, math.sqrt(mass / total) if mass else 0.0)
