@@ -44,23 +44,25 @@ def decide(
 
 
 @app.command()
-def export() -> None:
-    """Ship what the journal holds to MLflow, until it is stopped. `serve` does this by itself."""
-    from router.exporter import main as run
+def export(
+    once: Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")] = False,
+    attached: Annotated[bool, typer.Option("--attached", help="End when standard input does; for `serve`.")] = False,
+) -> None:
+    """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
+    from router.shipping import main as run
 
-    raise typer.Exit(run())
+    raise typer.Exit(run(once=once, attached=attached))
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
     """Show MLflow's pages over what was recorded."""
-    import subprocess
+    from router.pages import show
 
-    from router.settings import load
-
-    settings = load()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.tracking_uri]
-    raise typer.Exit(subprocess.call([*command, "--port", str(port)]))  # noqa: S603  our own interpreter
+    raise typer.Exit(show(host, port))
 
 
 def main() -> NoReturn:

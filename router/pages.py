@@ -1,0 +1,31 @@
+"""MLflow's own pages over what was recorded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from router.settings import load, with_home
+
+
+def show(host: str, port: int) -> int:
+    """Serve MLflow's pages over the store of the settings until interrupted; the exit code."""
+    from router.tracestore import is_sqlite, offline, opened
+
+    settings = with_home(load())
+    offline()
+    if not is_sqlite(settings.tracking_uri):
+        sys.stdout.write(f"The traces are in MLflow at {settings.tracking_uri}, which has its own pages.\n")
+        return 0
+    opened(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
+    sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")
+    sys.stdout.flush()
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", settings.tracking_uri),
+        *("--artifacts-destination", str((settings.home / "artifacts").absolute())),
+    ]
+    try:
+        return subprocess.call(command)  # noqa: S603  our own interpreter
+    except KeyboardInterrupt:
+        return 0

@@ -1,0 +1,198 @@
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_records import START, made_record
+from mlflow import MlflowClient
+
+from router.exporter import start
+from router.journal import Journal, Record
+from router.serving import prices
+from router.settings import Settings, load
+from router.shipping import Shipper
+from router.tracestore import TraceStore, opened
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A store with its tables, made once: the migrations take five seconds of CPU."""
+    home = tmp_path_factory.mktemp("store")
+    opened(f"sqlite:///{home / 'mlflow.db'}", home)
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def settings(tmp_path, empty_store) -> Settings:
+    home = tmp_path / "home"
+    home.mkdir()
+    made, copy = sqlite3.connect(empty_store), sqlite3.connect(home / "mlflow.db")
+    with contextlib.closing(made), contextlib.closing(copy):
+        made.backup(copy)
+    return load(home=home)
+
+
+def written(settings: Settings, *records: Record) -> None:
+    journal = Journal(settings.home / "journal")
+    for record in records:
+        assert journal.append(record)
+    journal.close()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {**os.environ, "ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
+
+
+def export_once(settings: Settings) -> None:
+    shipper = Shipper(settings.home / "journal", "mlflow", TraceStore(settings, prices(settings)))
+    while shipper.step():
+        pass
+
+
+def stored(settings: Settings, **search) -> list:
+    """The traces as a user reads them, by id."""
+    client = MlflowClient(settings.tracking_uri)
+    experiment = client.get_experiment_by_name("router").experiment_id
+    found = client.search_traces(locations=[experiment], max_results=500, **search)
+    return sorted(found, key=lambda trace: trace.info.trace_id)
+
+
+def count(settings: Settings) -> int:
+    path = Path(settings.tracking_uri.removeprefix("sqlite:///"))
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        try:
+            return db.execute("select count(*) from spans").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
+
+
+def until(condition, seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_record_is_a_trace_with_its_times_tokens_cost_and_decision(settings):
+    request = {"model": "auto", "messages": [{"role": "user", "content": "What is 2+2?"}]}
+    unknown = made_record(2, model="new-model", response_model="", cost_usd=None)
+    failed = made_record(3, status=429, outcome="failed", error="slow down", usage=None, cost_usd=None)
+    earlier = {"model": "gpt-4o", "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.5}
+    repeated = made_record(4, wasted=[earlier], attempts=2)
+    written(settings, made_record(1, request=request), unknown, failed, repeated)
+    export_once(settings)
+    plain, without_price, error, twice = stored(settings)
+
+    record, info, span = made_record(1), plain.info, plain.data.spans[0]
+    assert info.trace_id == "tr-" + record.trace_id
+    assert info.state == "OK"
+    assert info.request_time == START // 10**6 + 1000
+    assert info.execution_duration == 1500
+    assert (span.start_time_ns, span.end_time_ns) == (record.started_unix_ns, record.ended_unix_ns)
+    tokens = {"input_tokens": 1012, "output_tokens": 200, "total_tokens": 1212, "cache_read_input_tokens": 400}
+    assert info.token_usage == tokens
+    assert info.cost["total_cost"] == pytest.approx(record.cost_usd, rel=1e-12)
+    assert info.cost["input_cost"] == pytest.approx(612 * 0.15e-6 + 400 * 0.075e-6, rel=1e-9)
+    assert info.request_preview == "What is 2+2?"
+    assert span.inputs == request
+    assert span.attributes["router.seconds_to_first_byte"] == 0.25
+    assert info.tags["router.reason"] == "cheap_is_enough"
+    assert info.tags["router.model"] == "gpt-4o-mini"
+    assert info.tags["router.policy"] == "v1"
+    assert info.trace_metadata["mlflow.trace.session"] == "s-1"
+    assert info.trace_metadata["mlflow.trace.user"] == "ada"
+
+    assert without_price.info.cost is None  # unknown, and not 0
+    assert without_price.info.token_usage["input_tokens"] == 1024
+
+    assert error.info.state == "ERROR"
+    assert error.info.tags["router.status"] == "429"
+    assert error.data.spans[0].attributes["router.error"] == "slow down"
+
+    assert twice.info.token_usage["input_tokens"] == 1048 + 10  # all that was billed
+    assert twice.info.cost["total_cost"] == pytest.approx(made_record(4).cost_usd + 0.5)
+    assert len(twice.data.spans) == 3
+
+    found = stored(settings, filter_string="tags.`router.status` = '429'")
+    assert [trace.info.trace_id for trace in found] == [error.info.trace_id]
+
+
+def test_exporting_the_same_records_again_changes_nothing(settings):
+    written(settings, *(made_record(number) for number in range(5)))
+    export_once(settings)
+    before = [trace.to_dict() for trace in stored(settings)]
+    for cursor in (settings.home / "journal").glob("*.cursor"):
+        cursor.unlink()
+    export_once(settings)
+    assert [trace.to_dict() for trace in stored(settings)] == before
+
+
+def test_an_exporter_killed_in_the_middle_leaves_every_record_exactly_once(settings):
+    written(settings, *(made_record(number) for number in range(300)))
+    command = [sys.executable, "-m", "router", "export"]
+    for _ in range(2):
+        enough = count(settings) + 80
+        process = subprocess.Popen(command, env=environment(settings), stderr=subprocess.DEVNULL)
+        assert until(lambda enough=enough: count(settings) >= enough)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert count(settings) < 300
+    export_once(settings)
+    traces = stored(settings)
+    assert [trace.info.trace_id for trace in traces] == [f"tr-{number + 1:032x}" for number in range(300)]
+    assert sum(trace.info.token_usage["input_tokens"] for trace in traces) == sum(1000 + 12 * n for n in range(300))
+
+
+def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(settings):
+    journal = Journal(settings.home / "journal")
+    journal.append(made_record(1))
+    exporter = start(settings)
+    assert until(lambda: count(settings) == 1)
+    journal.append(made_record(2))
+    exporter.stop(30.0)
+    assert count(settings) == 2
+    journal.close()
+
+
+def test_an_exporter_whose_parent_dies_ends_by_itself(settings):
+    journal = Journal(settings.home / "journal")
+    code = """
+import sys, time
+from pathlib import Path
+from router.exporter import start
+from router.settings import load
+print(start(load(home=Path(sys.argv[1]))).pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, str(settings.home)], stdout=subprocess.PIPE)
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert until(lambda: not _runs(pid), 30.0)
+    journal.close()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_exporter_that_dies_is_started_again(settings):
+    exporter = start(settings)
+    first = exporter.pid
+    os.kill(first, signal.SIGKILL)
+    assert until(lambda: exporter.pid != first, 15.0)
+    exporter.stop()
+    assert not _runs(exporter.pid)

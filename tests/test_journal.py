@@ -1,0 +1,165 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from made_records import made_record
+
+from router.journal import MAX_RECORD_BYTES, Gap, Journal
+from router.segments import Cursor, is_complete, listed, read, remove_finished
+
+
+def lines(directory: Path) -> list[dict]:
+    return [json.loads(line) for segment in listed(directory) for line in segment.read_bytes().splitlines()]
+
+
+def test_a_record_is_on_disk_when_append_returns(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.append(made_record(1))
+    assert lines(tmp_path)[0]["trace_id"] == made_record(1).trace_id
+    journal.close()
+
+
+def test_an_indented_body_stays_on_one_line_and_means_the_same(tmp_path):
+    body = b'{\n  "messages": [\n {"content": "two\\nlines"}]\n}'
+    journal = Journal(tmp_path)
+    journal.append(made_record(1, request=msgspec.Raw(body)))
+    journal.append(made_record(2))
+    journal.close()
+    assert [line.get("request") for line in lines(tmp_path)] == [json.loads(body), None]
+
+
+def test_a_record_too_large_is_kept_without_what_was_said(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.append(made_record(1, request={"content": "x" * MAX_RECORD_BYTES}))
+    assert "request" not in lines(tmp_path)[0]
+    journal.close()
+
+
+def test_what_cannot_be_encoded_never_raises_into_a_request(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.append(made_record(1, request=object()))
+    assert "request" not in lines(tmp_path)[0]
+    journal.close()
+
+
+def test_segments_rotate_and_the_old_one_is_complete(tmp_path):
+    journal = Journal(tmp_path, segment_bytes=1000)
+    for number in range(10):
+        journal.append(made_record(number))
+    segments = listed(tmp_path)
+    assert len(segments) > 2
+    assert [is_complete(segment) for segment in segments] == [True] * (len(segments) - 1) + [False]
+    journal.close()
+    assert is_complete(segments[-1])
+    assert len(lines(tmp_path)) == 10
+
+
+def test_a_full_disk_is_counted_and_told_and_recovered_from(tmp_path, caplog):
+    pid = os.fork()
+    if not pid:  # a limit on file size is a full disk to one process only
+        os._exit(_write_beyond_a_limit(tmp_path))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    found = lines(tmp_path)  # every line is whole
+    gaps = [line for line in found if line["kind"] == "gap"]
+    assert len(gaps) == 1
+    assert gaps[0]["requests"] + sum(line["kind"] == "request" for line in found) == 21
+
+
+def _write_beyond_a_limit(directory: Path) -> int:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    journal = Journal(directory)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+    stored = sum(journal.append(made_record(number)) for number in range(20))
+    if stored == 20 or journal.unrecorded != 20 - stored:
+        return 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return 0 if journal.append(made_record(20)) else 2
+
+
+def test_a_reader_leaves_a_line_that_is_still_being_written(tmp_path):
+    segment = tmp_path / "1-1-a.jsonl"
+    segment.write_bytes(b'{"a":1}\n{"b":2}\n{"c"')
+    assert read(segment, 0, 10) == ([b'{"a":1}', b'{"b":2}'], 16)
+    assert read(segment, 0, 1) == ([b'{"a":1}'], 8)
+    assert read(segment, 16, 10) == ([], 16)
+
+
+def test_a_reader_goes_on_where_it_was_and_skips_what_cannot_be_read(tmp_path, caplog):
+    journal = Journal(tmp_path)
+    journal.append(made_record(1))
+    with listed(tmp_path)[0].open("ab") as file:
+        file.write(b"not json\n")
+    journal.append(made_record(2))
+    cursor = Cursor(tmp_path, "reader")
+    segment, entries, end = cursor.batch(2)
+    assert [entry.trace_id for entry in entries] == [made_record(1).trace_id]
+    cursor.advance(segment, end)
+    again = Cursor(tmp_path, "reader")
+    assert again.batch(5)[1] == [made_record(2)]
+    assert again.behind_bytes() > 0
+    assert "cannot be read" in caplog.text
+    journal.close()
+
+
+def test_a_segment_is_removed_only_when_closed_and_read_by_all_and_kept_long_enough(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append(made_record(1))
+    first, second = Cursor(tmp_path, "first"), Cursor(tmp_path, "second")
+    segment, _, end = first.batch(5)
+    first.advance(segment, end)
+    journal.close()
+    assert remove_finished(tmp_path, [first, second], 0.0) == []  # one reader has not come by
+    second.advance(segment, end)
+    assert remove_finished(tmp_path, [first, second], 60.0) == []  # too young
+    other = Journal(tmp_path)
+    assert remove_finished(tmp_path, [first, second], 0.0) == [segment]  # and not the one that is open
+    assert len(listed(tmp_path)) == 1
+    assert json.loads(first.path.read_bytes()) == {}
+    other.close()
+
+
+def test_a_killed_writer_leaves_every_record_and_a_complete_segment(tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from made_records import made_record
+from router.journal import Journal
+journal = Journal(Path({str(tmp_path)!r}))
+for number in range(10**9):
+    journal.append(made_record(number))
+    print(number, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    told = process.stdout.read().split(b"\n")
+    process.wait()
+    process.stdout.close()
+    assert len(told) > 100
+    assert len(lines(tmp_path)) >= len([number for number in told if number])
+    assert is_complete(listed(tmp_path)[0])
+
+
+def test_the_path_of_a_request_imports_neither_mlflow_nor_opentelemetry():
+    code = """
+import sys
+import router.app, router.exporter
+sys.exit(any(name in sys.modules for name in ("mlflow", "opentelemetry.sdk", "opentelemetry.proto")))
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("entry", [Gap(since_unix_ns=1, until_unix_ns=2, requests=3), made_record(4)])
+def test_an_entry_reads_back_as_it_was(tmp_path, entry):
+    journal = Journal(tmp_path)
+    journal.append(entry)
+    assert Cursor(tmp_path, "reader").oldest() == entry
+    journal.close()
