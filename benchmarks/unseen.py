@@ -1,0 +1,125 @@
+"""What a policy does with kinds of question that it never saw: leave one source, or one question type, out of learning.
+
+    python benchmarks/unseen.py ../shared/data/calibration.jsonl.gz [--by question_type] [--seeds 3] [--out FILE]
+
+For each left-out kind a policy is learnt from the rest and asked to keep 97 % of the strong model's quality on the kind
+that it never saw. Prints a row for each, the share of trials that kept the target, and what the caution cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from calibration.background import Background, read_background
+from calibration.learning import LearningError, learn
+from calibration.outcomes import Outcome, read_outcomes
+from calibration.policies import DATA, load_prices, models_named
+from calibration.replay import picked, replayed
+from router.policy.decision import Model
+from router.policy.document import Policy
+from router.policy.prices import Price
+
+TARGET = 0.97
+MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
+
+
+def without(background: Background, name: str) -> Background:
+    """What is known beside the outcomes, with nothing left of the type `name`."""
+    examples = background.examples
+    rows = [i for i, t in enumerate(examples.types) if t != name]
+    fewer = replace(
+        examples,
+        features=[examples.features[i] for i in rows],
+        types=[examples.types[i] for i in rows],
+        quality={t: q for t, q in examples.quality.items() if t != name},
+    )
+    return replace(background, examples=fewer, evidence={t: e for t, e in background.evidence.items() if t != name})
+
+
+def trial(policy: Policy, unseen: list[Outcome]) -> dict[str, object]:
+    """What the policy kept and saved on questions it never saw, and why they went where they went."""
+    replay = replayed(unseen, policy.predictor, policy.rules.models)
+    decisions = replay.decisions(policy.rules, TARGET)
+    chosen = np.array([[m.name for m in policy.rules.models].index(d.model) for d in decisions])
+    scores, costs = picked(replay.scores, chosen), picked(replay.costs_usd, chosen)
+    return {
+        "n": len(unseen),
+        "kept": float(scores.sum() / max(replay.scores[:, -1].sum(), 1e-9)),
+        "always_cheap_keeps": float(replay.scores[:, 0].sum() / max(replay.scores[:, -1].sum(), 1e-9)),
+        "saved": float(1 - costs.sum() / replay.costs_usd[:, -1].sum()),
+        "cheap_calls": float((chosen == 0).mean()),
+        "reasons": dict(Counter(str(d.reason) for d in decisions)),
+        "types": dict(Counter(d.question_type for d in decisions).most_common(3)),
+    }
+
+
+def models_of(names: list[str]) -> tuple[Model, ...]:
+    """The models with their prices; a pair that OpenAI no longer lists costs as gpt-4o-mini and gpt-4o do."""
+    book = load_prices()
+    stand_in = {"mixtral-8x7b": Price(0.6, 0.6), "gpt-4-1106-preview": Price(10.0, 30.0)}
+    return tuple(Model(n, stand_in[n]) if n in stand_in else models_named([n], book)[0] for n in names)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("--models", default="gpt-4o-mini,gpt-4o")
+    parser.add_argument("--by", choices=("source", "question_type"), default="source")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--published", type=Path, help="published results: learn with the background of the shipped policy"
+    )
+    parser.add_argument("--sample", type=int, help="learn from so many outcomes only, drawn by seed")
+    parser.add_argument("--out", type=Path, help="where the rows go as JSON lines")
+    arguments = parser.parse_args()
+    if not arguments.outcomes.is_file():
+        print(f"skipped: {arguments.outcomes} is not here")
+        return 0
+    names = arguments.models.split(",")
+    outcomes = read_outcomes([arguments.outcomes], names)
+    background = Background()
+    if arguments.published:
+        background = read_background(DATA / "questions.jsonl", DATA / "types.json", arguments.published, names)
+    outcomes = background.renamed(outcomes)
+    kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
+    rows = []
+    for seed in range(arguments.seeds):
+        for kind in sorted(k for k, n in kinds.items() if n >= MIN_QUESTIONS):
+            unseen = [o for o in outcomes if getattr(o, arguments.by) == kind]
+            seen = [o for o in outcomes if getattr(o, arguments.by) != kind]
+            if arguments.sample and arguments.sample < len(seen):
+                drawn = np.random.default_rng(seed).permutation(len(seen))[: arguments.sample]
+                seen = [seen[i] for i in drawn]
+            try:
+                known = without(background, kind) if arguments.by == "question_type" else background
+                policy = learn(seen, models_of(names), seed, {}, known)
+            except LearningError as error:
+                print(f"{kind}: {error}", file=sys.stderr)
+                continue
+            row = {"left_out": kind, "seed": seed, **trial(policy, unseen)}
+            rows.append(row)
+            print(
+                f"{kind:34} seed {seed} n {row['n']:5} kept {row['kept']:.3f} (always cheap {row['always_cheap_keeps']:.3f})"
+                f" saved {row['saved']:.2f} {row['reasons']} {row['types']}",
+                flush=True,
+            )
+    kept = np.array([row["kept"] for row in rows])
+    cheap = np.array([row["always_cheap_keeps"] for row in rows])
+    print(
+        f"{(kept >= TARGET).mean():.1%} of {len(kept)} trials kept {TARGET:.0%} (always cheap: {(cheap >= TARGET).mean():.1%});"
+        f" saved {np.mean([row['saved'] for row in rows]):.1%} of the dollars on what was left out"
+    )
+    if arguments.out:
+        arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
