@@ -107,6 +107,8 @@ class Attempts:
         try:
             if _is_stream(answer):
                 body = await answer.read(timeouts.first_byte)
+                if not body:
+                    raise CutError("the stream was empty")
                 return Reply(model, answer.status, answer.headers, body, answer)
             pieces, size = [], 0
             while piece := await answer.read(timeouts.first_byte):

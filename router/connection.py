@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self.headers: Headers = []
-        self._head = self._ended = self._until_close = self._bodiless = False
+        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = False
         self._pieces: list[bytes] = []
         self._waiting_bytes = self._head_bytes = 0
 
@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
         self._head = True
         names = [name for name, _ in self.headers]
         self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
+        self._keep_alive = self._parser.should_keep_alive()
         if self._bodiless:
             self._ended = True
 
@@ -274,7 +275,7 @@ class Connection(asyncio.Protocol):
         """See `Answer`. A connection whose answer is complete carries the next one."""
         self._busy = False
         reusable = self._ended and not self._until_close and not self._bodiless and self._lost is None
-        if reusable and self._parser.should_keep_alive() and not self._paused:
+        if reusable and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
             self._pool.append(self)
         elif self._lost is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _BOUNDARY = re.compile(rb"\r?\n\r?\n|\r\r")
+MAX_EVENT_BYTES = 16 * 2**20
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
@@ -12,18 +13,41 @@ class Splitter:
     """Cuts a stream into whole events, each with the blank line that ends it."""
 
     def __init__(self) -> None:
-        self.rest = b""  # the beginning of an event whose end has not come
+        self._pieces: list[bytes] = []  # of an event whose end has not come
+        self._tail = b""  # its last bytes, in which a boundary may have begun
+        self._size = 0
+
+    @property
+    def rest(self) -> bytes:
+        """The beginning of an event whose end has not come."""
+        return b"".join(self._pieces)
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that are complete with `chunk`."""
-        data = self.rest + chunk if self.rest else chunk
-        search_from = max(len(self.rest) - 3, 0)
+        first = _BOUNDARY.search(self._tail + chunk) if self._tail else _BOUNDARY.search(chunk)
+        if first is None:
+            self._keep(chunk)
+            if self._size > MAX_EVENT_BYTES:  # no event as we know them: passed on in pieces, unread
+                return self._emptied()
+            return []
+        data = b"".join((*self._pieces, chunk)) if self._pieces else chunk
         events, at = [], 0
-        for boundary in _BOUNDARY.finditer(data, search_from):
+        for boundary in _BOUNDARY.finditer(data, max(self._size - len(self._tail), 0)):
             events.append(data[at : boundary.end()])
             at = boundary.end()
-        self.rest = data[at:] if at else data
+        self._emptied()
+        self._keep(data[at:])
         return events
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            self._tail = (self._tail + piece)[-3:]
+
+    def _emptied(self) -> list[bytes]:
+        pieces, self._pieces, self._tail, self._size = self._pieces, [], b"", 0
+        return pieces
 
 
 def data_of(event: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from router.errors import envelope
-from router.sse import Splitter, data_of
+from router.sse import Splitter, data_of, error_event
 from router.wire import encoded, spans
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -46,7 +46,6 @@ class ChatStream:
     def __init__(self, *, strip_usage: bool = False, echo: str | None = None) -> None:
         self._strip = strip_usage
         self._echo = None if echo is None else encoded(echo)  # the name to answer with
-        self._edits = strip_usage or echo is not None
         self._splitter = Splitter()
         self._said: dict[int, dict[str, Any]] = {}
         self.model = ""
@@ -57,20 +56,15 @@ class ChatStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the upstream's stream; return those the client gets."""
-        events = self._splitter.feed(chunk)
-        if not self._edits:
-            for event in events:
-                self._read(event)
-            return chunk
-        return b"".join([self._read(event) for event in events])
+        return b"".join([self._read(event) for event in self._splitter.feed(chunk)])
 
     def rest(self) -> bytes:
         """What is left of the stream when it ends inside an event."""
-        return self._splitter.rest if self._edits else b""
+        return self._splitter.rest
 
     def cut(self, message: str) -> bytes:
-        """What the client is told where the stream breaks off: an error event, behind what is left."""
-        return _closed(self.rest()) + b"data: " + envelope(message, "upstream_error", None, "upstream_cut") + b"\n\n"
+        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
+        return error_event(envelope(message, "upstream_error", None, "upstream_cut"))
 
     @property
     def ended(self) -> bool:
@@ -174,19 +168,18 @@ class ResponsesStream:
         events = self._splitter.feed(chunk)
         for event in events:
             self._read(event)
-        if self._echo is None:
-            return chunk
-        return b"".join([_renamed(event, self._echo, within="response") for event in events])
+        if self._echo is not None:
+            events = [_renamed(event, self._echo, within="response") for event in events]
+        return b"".join(events)
 
     def rest(self) -> bytes:
         """What is left of the stream when it ends inside an event."""
-        return self._splitter.rest if self._echo is not None else b""
+        return self._splitter.rest
 
     def cut(self, message: str) -> bytes:
-        """What the client is told where the stream breaks off: an error event, behind what is left."""
+        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
         error = {"type": "error", "code": "upstream_cut", "message": message, "param": None}
-        event = encoded({**error, "sequence_number": self._events})
-        return _closed(self.rest()) + b"event: error\ndata: " + event + b"\n\n"
+        return b"event: error\n" + error_event(encoded({**error, "sequence_number": self._events}))
 
     @property
     def ended(self) -> bool:
@@ -231,11 +224,6 @@ class ResponsesStream:
             return
         self.id, self.model = response.id or self.id, response.model or self.model
         self.usage = response.usage or self.usage
-
-
-def _closed(rest: bytes) -> bytes:
-    """The beginning of an event, ended so that another can follow."""
-    return rest + b"\n\n" if rest else b""
 
 
 def _without_usage(event: bytes, data: bytes) -> bytes:

@@ -209,9 +209,8 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
 
 def _head(say: Say) -> bytes:
     lines = [f"HTTP/1.1 {say.status} Whatever"] + [f"{name}: {value}" for name, value in say.headers]
-    lines.append(
-        "transfer-encoding: chunked" if say.chunked else f"content-length: {sum(len(piece) for piece in say.pieces)}"
-    )
+    length = sum(len(piece) for piece in say.pieces) + (say.end in ("reset", "stall"))
+    lines.append("transfer-encoding: chunked" if say.chunked else f"content-length: {length}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 
 from router.app import create_app
+from router.journal import Record
 from router.settings import load
 
 
@@ -56,7 +57,7 @@ class RunningRouter:
         deadline = time.monotonic() + seconds
         while True:
             lines = [
-                json.loads(line)
+                msgspec.structs.asdict(msgspec.json.decode(line, type=Record))
                 for file in sorted((self.home / "journal").iterdir())
                 for line in file.read_bytes().splitlines()
             ]

@@ -1,0 +1,252 @@
+"""What goes wrong upstream: retries, the other model, broken streams, circuits. On real sockets that really break."""
+
+import json
+import time
+
+import httpx2
+import openai
+import pytest
+from fake_openai import Say, chat_events, completion, events, json_answer
+
+from router.attempts import retry_after
+from router.breaker import FAILURES, Breaker
+
+BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
+NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
+STREAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"stream":true}'
+FAST = {"timeouts": {"first_byte": 0.4, "idle": 0.3, "connect": 0.3}}
+RESET = Say(pieces=(), end="reset")
+
+
+def ask(router, body=NAMED, **headers) -> httpx2.Response:
+    return httpx2.post(router.url + "/chat/completions", content=body, headers=headers, timeout=30)
+
+
+def server_error(status: int = 500, **headers: str) -> Say:
+    return json_answer(
+        {"error": {"message": "oh no", "type": "server_error", "param": None, "code": None}}, status, **headers
+    )
+
+
+@pytest.fixture
+def fast(serve, openai_server):
+    return serve(openai_base_url=openai_server.url, **FAST)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        server_error(500),
+        server_error(503),
+        server_error(429, retry_after="0.05"),
+        server_error(408),
+        server_error(409),
+        RESET,
+        Say(wait=5),
+        Say(pieces=[b'{"id":"x"', b"}"], end="early"),
+        Say(pieces=[b'{"id":"x"'], end="reset"),
+    ],
+    ids=["500", "503", "429", "408", "409", "reset", "silence", "early end", "reset inside"],
+)
+def test_a_fault_before_the_first_byte_is_retried(fast, openai_server, fault):
+    openai_server.say(fault)
+    answer = ask(fast)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == "Paris."
+    record = fast.records()[0]
+    assert (record["attempts"], record["outcome"], record["reason"]) == (2, "answered", "passed_through")
+    assert openai_server.received[0].body == openai_server.received[1].body == NAMED
+
+
+@pytest.mark.parametrize("fault", [events(), events(end="stall"), RESET], ids=["empty", "stall", "reset"])
+def test_a_stream_that_breaks_before_its_first_byte_is_retried(fast, openai_server, fault):
+    openai_server.say(fault)
+    answer = ask(fast, STREAMED)
+    assert answer.content == b"".join(chat_events("gpt-4o"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_what_the_client_did_wrong_is_never_retried(fast, openai_server, status):
+    openai_server.say(server_error(status, x_should_retry="true"))
+    assert ask(fast, BODY).status_code == status
+    assert len(openai_server.received) == 1
+
+
+def test_an_upstream_that_forbids_a_retry_is_heeded(fast, openai_server):
+    openai_server.say(server_error(500, x_should_retry="false"))
+    assert ask(fast).status_code == 500
+    assert len(openai_server.received) == 1
+
+
+def test_retry_after_is_waited_for(fast, openai_server):
+    openai_server.say(server_error(429, retry_after_ms="400"))
+    ask(fast)
+    first, second = openai_server.received
+    assert 0.4 <= second.began - first.began < 1.0
+
+
+def test_retries_end_and_the_last_error_passes_as_it_came(fast, openai_server):
+    openai_server.say(*[server_error(503, x_request_id=f"req_{n}") for n in range(3)])
+    answer = ask(fast)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (503, "req_2")
+    assert answer.json()["error"]["message"] == "oh no"
+    assert len(openai_server.received) == 3
+
+
+def test_a_wait_beyond_the_bound_is_left_to_the_client(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, timeouts={"retries": 1.0})
+    openai_server.say(server_error(429, retry_after="30"))
+    began = time.monotonic()
+    answer = ask(router)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert time.monotonic() - began < 1
+
+
+def test_a_model_that_fails_is_stood_in_for_by_the_other(fast, openai_server):
+    openai_server.say(*[server_error(500)] * 3)
+    answer = ask(fast, BODY)
+    first, last = openai_server.received[0].json["model"], openai_server.received[-1].json["model"]
+    assert {first, last} == {"gpt-4o", "gpt-4o-mini"}
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (last, "fallback")
+    record = fast.records()[0]
+    assert (record["model"], record["reason"], record["attempts"]) == (last, "fallback", 4)
+
+
+def test_a_named_model_is_never_stood_in_for(fast, openai_server):
+    openai_server.say(*[server_error(500)] * 3)
+    assert ask(fast).status_code == 500
+    assert {received.json["model"] for received in openai_server.received} == {"gpt-4o"}
+
+
+def test_a_long_retry_after_goes_to_the_other_model_at_once(fast, openai_server):
+    openai_server.say(server_error(429, retry_after="20"))
+    began = time.monotonic()
+    assert ask(fast, BODY).headers["x-router-reason"] == "fallback"
+    assert time.monotonic() - began < 2
+
+
+def test_no_upstream_at_all_is_a_bad_gateway(serve):
+    router = serve(openai_base_url="http://127.0.0.1:9/v1")
+    answer = ask(router)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_unreachable"
+    assert router.records()[0]["outcome"] == "failed"
+
+
+def test_silence_is_a_gateway_timeout(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, max_attempts=1, **FAST)
+    openai_server.say(Say(wait=5))
+    answer = ask(router)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize("end", ["reset", "early", "stall"])
+@pytest.mark.parametrize("usage", [b"", b',"stream_options":{"include_usage":true}'])
+def test_a_stream_that_breaks_later_is_an_error_event_and_never_a_clean_end(fast, openai_server, end, usage):
+    openai_server.say(events(*chat_events("gpt-4o")[:3], end=end))
+    heard = b""
+    with (
+        pytest.raises(httpx2.RemoteProtocolError),
+        httpx2.stream("POST", fast.url + "/chat/completions", content=STREAMED[:-1] + usage + b"}") as answer,
+    ):
+        for chunk in answer.iter_raw():
+            heard += chunk
+    last = heard.rstrip(b"\n").rpartition(b"\n\n")[2]
+    error = json.loads(last.removeprefix(b"data: "))["error"]
+    assert (error["type"], error["code"]) == ("upstream_error", "upstream_cut")
+    assert heard.startswith(chat_events("gpt-4o")[0])
+    record = fast.records()[0]
+    assert (record["outcome"], record["status"]) == ("cut", 200)
+    assert len(openai_server.received) == 1
+
+
+def test_a_stream_that_ends_without_its_end_is_broken_too(fast, openai_server):
+    openai_server.say(events(*chat_events("gpt-4o")[:3]))
+    with openai.OpenAI(base_url=fast.url, api_key="x", max_retries=0) as client, pytest.raises(openai.APIError):
+        list(client.chat.completions.create(model="gpt-4o", messages=[], stream=True))
+
+
+def test_an_upstream_without_a_done_ends_by_its_finish_reason(fast, openai_server):
+    openai_server.say(events(*chat_events("gpt-4o", usage=True)[:-1]))
+    assert ask(fast, STREAMED).content == b"".join(chat_events("gpt-4o")[:-1])
+    assert fast.records()[0]["usage"]["input_tokens"] == 12
+
+
+def test_a_connection_that_was_closed_at_rest_costs_no_attempt(fast, openai_server):
+    openai_server.say(json_answer(completion("gpt-4o")), RESET)
+    ask(fast)
+    ask(fast)
+    assert [record["attempts"] for record in fast.records(2)] == [1, 1]
+
+
+def test_what_the_client_retries_is_recorded(fast):
+    ask(fast, **{"x-stainless-retry-count": "2"})
+    assert fast.records()[0]["client_retries"] == 2
+
+
+def test_an_open_circuit_sends_requests_to_the_other_model_without_asking(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, max_attempts=1)
+    openai_server.say(*[say for _ in range(FAILURES) for say in (server_error(500), json_answer(completion("x")))])
+    for _ in range(FAILURES):
+        ask(router, BODY)
+    before = len(openai_server.received)
+    assert ask(router, BODY).headers["x-router-reason"] == "fallback"
+    assert len(openai_server.received) == before + 1
+
+
+def test_an_open_circuit_still_tries_a_named_model_once(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, max_attempts=3)
+    openai_server.say(*[server_error(500)] * 7)
+    ask(router)
+    ask(router)
+    before = len(openai_server.received)
+    assert ask(router).status_code == 500
+    assert len(openai_server.received) == before + 1
+
+
+def test_a_probe_that_fails_makes_the_pause_longer():
+    breaker = Breaker()
+    for _ in range(FAILURES):
+        breaker.failed(0.0)
+    assert breaker.is_open and breaker.allows(5.0)
+    breaker.failed(5.0)
+    assert not breaker.allows(14.9) and breaker.allows(15.0)
+    breaker.released()  # its client left
+    assert breaker.allows(15.0)
+    breaker.succeeded()
+    assert not breaker.is_open
+
+
+def test_comments_keep_a_waiting_stream_alive(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, keep_alive_seconds=0.1)
+    openai_server.say(events(*chat_events("gpt-4o", usage=True), wait=0.5))
+    heard = ask(router, STREAMED).content
+    comments, rest = heard.count(b": keep-alive\n\n"), heard.replace(b": keep-alive\n\n", b"")
+    assert comments >= 3 and rest == b"".join(chat_events("gpt-4o"))
+    with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
+        openai_server.say(events(*chat_events("gpt-4o"), wait=0.4))
+        chunks = list(client.chat.completions.create(model="gpt-4o", messages=[], stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Paris."
+
+
+def test_an_error_after_a_comment_is_an_event(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, keep_alive_seconds=0.1, max_attempts=1)
+    openai_server.say(Say(500, pieces=[b'{"error":{"message":"late"}}'], wait=0.3))
+    heard = ask(router, STREAMED).content
+    assert heard.endswith(b'data: {"error":{"message":"late"}}\n\n')
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "after", "seconds"),
+    [
+        (None, None, None),
+        (b"250", b"9", 0.25),
+        (None, b"1.5", 1.5),
+        (None, b"Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
+        (None, b"Thu, 01 Jan 1970 00:00:40 GMT", 0.0),
+        (b"x", None, None),
+        (None, b"nonsense", None),
+    ],
+)
+def test_retry_after_is_read_in_every_form(milliseconds, after, seconds):
+    assert retry_after(milliseconds, after, 60.0) == seconds
