@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from router import decisions, listing, passthrough, status
+from router import decisions, exposition, listing, passthrough, status
 from router.attempts import Attempts
 from router.body import Receive, Send
 from router.chat import RoutedEndpoint, Scope
 from router.continuation import Continuations
 from router.journal import Journal
 from router.keys import Keys
+from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.serving import Serving, policy_folder, prices, read_policy
 from router.settings import Settings, load
@@ -35,12 +36,21 @@ class Router:
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.journal = Journal(settings.home / "journal")
+        self.meter = Meter(settings.home / "metrics", self._known_models())
         self.warnings: list[str] = []  # what the owner should know
         self.continuations = Continuations(self.upstreams, self.prices)
         self.routed = {
             f"/v1{surface.path.decode()}": RoutedEndpoint(surface, self) for surface in (CHAT, COMPLETIONS, RESPONSES)
         }
         self.passthrough = PassThrough(self)
+
+    def _known_models(self) -> set[str]:
+        policy = (model.name for model in self.serving.policy.rules.models)
+        return {*self.prices.prices, *self.prices.aliases, *self.settings.models, *policy}
+
+    def counts(self) -> Counts:
+        """What this worker counted, for `/metrics`."""
+        return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded)
 
     def close(self) -> None:
         """Close the connections and the journal."""
@@ -76,10 +86,11 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with router.meter.writing(router.counts):
+            yield
         router.close()
 
     other = FastAPI(title="Calibrated router", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    for module in (status, decisions, listing, passthrough):  # the last takes what is left of /v1
+    for module in (status, decisions, exposition, listing, passthrough):  # the last takes what is left of /v1
         module.add_routes(other, router)
     return Application(router, other)

@@ -18,6 +18,7 @@ from router.continuation import Continuations
 from router.errors import BadKeyError, ClientLeftError, RouterError, UndecodableError
 from router.journal import Journal
 from router.keys import Keys
+from router.metrics import Meter
 from router.planning import Plan, Stream, Surface, make_plan, read_request
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook
@@ -44,6 +45,7 @@ class Collaborators(Protocol):
     continuations: Continuations
     journal: Journal
     keys: Keys
+    meter: Meter
     prices: PriceBook
 
 
@@ -85,8 +87,11 @@ class Exchange:
             self.trail.key_id = self.router.keys.check(self.headers)
             await self._read()
             watch.start()
+            self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned()
+            self.trail.asked_unix_ns = self.trail.now()
             self.reply = reply = await self._asked(self.plan)
+            self.trail.answered_unix_ns = self.trail.now()
             if reply.answer is not None and reply.status == 200 and self.plan.streamed:
                 await self._stream(self.plan, reply)
             elif reply.answer is None and not self.started:
@@ -303,3 +308,4 @@ class Exchange:
         if self.plan is not None:
             add_content(record, router.settings.record_content, self.skeleton.text, response)
         router.journal.append(record)
+        router.meter.observe(record)

@@ -34,6 +34,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     started_unix_ns: int
     first_byte_unix_ns: int | None = None
     ended_unix_ns: int
+    added_ns: int | None = None  # of the time to the first byte what the router took itself, waiting left out
     endpoint: str  # "chat/completions", ...
     asked_model: str
     model: str = ""  # as sent upstream; "" where nothing was sent

@@ -163,3 +163,4 @@ class _Passing:
             if seen.usage is not None:
                 add_usage(record, self._router.prices, seen.model, seen.usage)
         self._router.journal.append(record)
+        self._router.meter.observe(record)

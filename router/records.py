@@ -22,18 +22,30 @@ MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted
 class Trail:
     """What is known of a request from its beginning: when, by whom, and under which trace."""
 
-    __slots__ = ("first_byte_unix_ns", "headers", "key_id", "parent_span_id", "started_unix_ns", "trace_id")
+    __slots__ = (
+        *("answered_unix_ns", "asked_unix_ns", "first_byte_unix_ns", "headers", "key_id", "parent_span_id"),
+        *("read_unix_ns", "started_unix_ns", "trace_id"),
+    )
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers
         self.started_unix_ns = time.time_ns()
         self.first_byte_unix_ns: int | None = None
+        # where waiting for the client's body ends, where waiting for the upstream begins and ends
+        self.read_unix_ns = self.asked_unix_ns = self.answered_unix_ns = 0
         self.trace_id, self.parent_span_id = _trace(headers.get(b"traceparent"))
         self.key_id = ""
 
     def now(self) -> int:
         """Nanoseconds since 1970."""
         return time.time_ns()
+
+    def added_ns(self) -> int | None:
+        """What the router itself took until the first byte: deciding before the upstream, and reading after it."""
+        if not self.answered_unix_ns or self.first_byte_unix_ns is None:
+            return None
+        after = self.first_byte_unix_ns - self.answered_unix_ns
+        return max(self.asked_unix_ns - self.read_unix_ns + after, 0)
 
     def record(self, endpoint: str, status: int, outcome: str, error: str) -> Record:
         """A record of the request, ending now."""
@@ -44,6 +56,7 @@ class Trail:
             started_unix_ns=self.started_unix_ns,
             first_byte_unix_ns=self.first_byte_unix_ns,
             ended_unix_ns=time.time_ns(),
+            added_ns=self.added_ns(),
             endpoint=endpoint,
             asked_model="",
             status=status,

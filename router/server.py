@@ -11,13 +11,15 @@ from typing import Any
 
 import uvicorn
 
-from router import exporter
+from router import exporter, metrics
+from router.protocol import BoundedProtocol
 from router.serving import policy_folder, prices, read_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
 from router.simulated import NOTICE
 
 log = logging.getLogger("router")
 BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75  # longer than clients and load balancers keep a connection, so that they end it and not we
 
 
 def run(host: str, port: int, workers: int) -> None:
@@ -39,6 +41,7 @@ def run(host: str, port: int, workers: int) -> None:
     if settings.simulated:
         log.warning("%s", NOTICE)
     _configure_mlflow()
+    metrics.clear(settings.home / "metrics")
     with _exporter(settings):
         uvicorn.run(
             "router.app:create_app",
@@ -47,14 +50,22 @@ def run(host: str, port: int, workers: int) -> None:
             port=port,
             workers=workers,
             log_config=lines,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            backlog=BACKLOG,
-            h11_max_incomplete_event_size=None,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(settings.timeouts.drain),
+            **server_options(settings),
         )
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn is to serve: nothing of its own on the wire, and time for running requests when it stops."""
+    return {
+        "http": BoundedProtocol,
+        "ws": "none",
+        "access_log": False,
+        "server_header": False,
+        "date_header": False,
+        "backlog": BACKLOG,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": int(settings.timeouts.drain),
+    }
 
 
 def _configure_mlflow() -> None:

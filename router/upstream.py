@@ -63,6 +63,10 @@ class Upstreams:
             breaker = self._breakers[model] = Breaker()
         return breaker
 
+    def open_circuits(self) -> list[str]:
+        """The models that are being left alone."""
+        return [model for model, breaker in self._breakers.items() if breaker.is_open]
+
     async def send(self, endpoint: Endpoint, call: Call) -> Answer:
         """Send a call; the answer's head is there when this returns.
 

@@ -1,0 +1,178 @@
+"""What is counted for Prometheus: right, bounded, and the same whichever worker is asked."""
+
+import json
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from fake_openai import Say, chat_events, completion, events, json_answer
+from made_records import made_record
+from prometheus_client.parser import text_string_to_metric_families
+
+from router.exposition import everyone, total
+from router.metrics import MAX_SERIES, Meter
+
+SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
+
+
+def scraped(origin: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The samples of a scrape, as Prometheus' own parser reads them, by name and labels."""
+    text = httpx2.get(origin + "/metrics", headers=headers).text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def summed(samples: dict, name: str, **labels: str) -> float:
+    """The samples of this name that bear these labels, added up."""
+    return sum(
+        value for (found, given), value in samples.items() if found == name and labels.items() <= dict(given).items()
+    )
+
+
+def ask(router, model: str = "auto", **fields: object) -> httpx2.Response:
+    body = {"model": model, "messages": SUM, **fields}
+    return httpx2.post(router.url + "/chat/completions", json=body, timeout=30)
+
+
+def test_a_request_is_counted_with_tokens_dollars_and_decision(router):
+    answer = ask(router)
+    model = answer.headers["x-router-model"]
+    samples = scraped(router.origin)
+    assert summed(samples, "router_requests_total", model=model, status="200", outcome="answered") == 1
+    decided = {"model": model, "reason": answer.headers["x-router-reason"]}
+    assert summed(samples, "router_decisions_total", **decided, question_type=answer.headers["x-router-type"]) == 1
+    told = [summed(samples, "router_tokens_total", token_type=kind) for kind in ("input", "cached_input", "output")]
+    assert told == [12, 4, 3]
+    assert summed(samples, "router_cost_usd_total") == pytest.approx(router.records()[0]["cost_usd"])
+    assert summed(samples, "router_policy_info", version=answer.headers["x-router-policy"]) == 1
+    assert summed(samples, "router_policy_age_seconds") > 0
+
+
+def test_names_follow_the_conventions_for_generative_ai(router, openai_server):
+    openai_server.say(events(*chat_events("gpt-4o-mini", usage=True)))
+    ask(router, stream=True)
+    samples = scraped(router.origin)
+    flow = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
+    assert summed(samples, "gen_ai_client_operation_duration_seconds_count", **flow, error_type="") == 1
+    assert summed(samples, "gen_ai_client_operation_time_to_first_chunk_seconds_count", **flow) == 1
+    assert summed(samples, "gen_ai_client_token_usage_sum", **flow, gen_ai_token_type="input") == 12
+    assert summed(samples, "gen_ai_client_token_usage_bucket", gen_ai_token_type="output", le="1") == 0
+    assert summed(samples, "gen_ai_client_token_usage_bucket", gen_ai_token_type="output", le="4") == 1
+
+
+def test_what_the_router_adds_leaves_out_waiting_for_the_upstream(router, openai_server):
+    openai_server.say(Say(wait=0.5, pieces=[json.dumps(completion("gpt-4o-mini")).encode()]))
+    ask(router)
+    samples = scraped(router.origin)
+    assert summed(samples, "router_added_latency_seconds_count") == 1
+    assert 0 < summed(samples, "router_added_latency_seconds_sum") < 0.2
+    assert summed(samples, "gen_ai_client_operation_duration_seconds_sum") >= 0.5
+
+
+def test_errors_and_retries_are_counted(router, openai_server):
+    openai_server.say(json_answer({"error": {"message": "busy"}}, 503, retry_after_ms="1"))
+    ask(router, "gpt-4o")
+    openai_server.say(json_answer({"error": {"message": "no"}}, 400))
+    ask(router, "gpt-4o")
+    samples = scraped(router.origin)
+    assert summed(samples, "router_retries_total", model="gpt-4o") == 1
+    assert summed(samples, "router_requests_total", status="400", outcome="failed") == 1
+    assert summed(samples, "gen_ai_client_operation_duration_seconds_count", error_type="400") == 1
+
+
+def test_a_circuit_that_opened_is_shown(router, openai_server):
+    assert summed(scraped(router.origin), "router_circuit_open", model="gpt-4o") == 0
+    for _ in range(6):
+        openai_server.say(json_answer({"error": {"message": "down"}}, 500, x_should_retry="false"))
+    for _ in range(6):
+        ask(router, "gpt-4o")
+    assert summed(scraped(router.origin), "router_circuit_open", model="gpt-4o") == 1
+
+
+def test_names_that_clients_make_up_are_counted_as_one(router):
+    for number in range(20):
+        ask(router, f"made-up-{number}")
+    samples = scraped(router.origin)
+    assert summed(samples, "router_requests_total", model="other") == 20
+    assert not any("made-up" in str(key) for key in samples)
+
+
+def test_the_number_of_series_is_bounded(tmp_path: Path):
+    meter = Meter(tmp_path, ["gpt-4o-mini"])
+    for number in range(MAX_SERIES + 50):
+        meter.observe(made_record(number, question_type=f"type-{number}"))
+    assert len(meter.counts().series) == MAX_SERIES + 1
+    assert sum(series.requests for _, series in meter.counts().series) == MAX_SERIES + 50
+
+
+def test_workers_are_added_up_and_those_that_died_stay_counted(tmp_path: Path):
+    meters = [Meter(tmp_path, ["gpt-4o-mini"]) for _ in range(3)]
+    for number, meter in enumerate(meters):
+        for n in range(number + 1):
+            meter.observe(made_record(n, attempts=2))
+        meter.write(meter.counts(["gpt-4o-mini"], unrecorded=1))
+    now = time.time()
+    together = total(everyone(tmp_path), now)
+    (series,) = together.series.values()
+    assert (series.requests, series.retries, together.unrecorded) == (6, 6, 3)
+    assert (together.workers, together.open_circuits) == (3, {"gpt-4o-mini": 3})
+    (timing,) = together.timings.values()
+    assert sum(timing.duration.counts) == 6 and timing.duration.sum == pytest.approx(9.0)
+    later = total(everyone(tmp_path), now + 60)
+    assert (later.workers, later.open_circuits) == (0, {})
+    assert sum(series.requests for series in later.series.values()) == 6
+
+
+def test_a_file_of_another_version_does_not_break_the_scrape(tmp_path: Path):
+    (tmp_path / "1-ab.json").write_text('{"series": 3}')
+    assert list(everyone(tmp_path)) == []
+
+
+def test_a_worker_that_is_stopped_has_written_all_it_counted(router):
+    ask(router)
+    router.close()
+    (counts,) = everyone(router.home / "metrics")
+    assert [series.requests for _, series in counts.series] == [1]
+
+
+def test_openmetrics_is_spoken_where_it_is_asked_for(router):
+    ask(router)
+    answer = httpx2.get(router.origin + "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_metrics_are_behind_the_same_keys(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    assert httpx2.get(router.origin + "/metrics").status_code == 401
+    assert summed(scraped(router.origin, authorization="Bearer rk-1"), "router_workers") == 1
+
+
+def test_counting_a_request_takes_microseconds(tmp_path: Path):
+    meter = Meter(tmp_path, ["gpt-4o-mini"])
+    record = made_record(1, added_ns=150_000, stream=True)
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(500):
+            meter.observe(record)
+        best = min(best, (time.perf_counter() - began) / 500)
+    assert best < 20e-6  # 3 on the machine it was written on, where nothing else runs
+
+
+def test_the_panels_of_the_grafana_dashboard_ask_for_metrics_that_are_there(router, openai_server):
+    openai_server.say(events(*chat_events("gpt-4o-mini", usage=True)))
+    ask(router, stream=True)
+    known = {name for name, _ in scraped(router.origin)} | {
+        f"router_exporter_{name}" for name in ("behind_bytes", "behind_seconds", "failures")
+    }
+    folder = Path(__file__).parent.parent / "docs" / "grafana"
+    dashboard = json.loads((folder / "router.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(asked) >= 15
+    for expression in asked:
+        assert any(name in expression for name in known), expression
