@@ -43,7 +43,7 @@ def learn_command(
     strong: Annotated[str, typer.Option(help="The strong model, whose quality is to be kept.")] = "gpt-4o",
     models: Annotated[str, typer.Option(help="Instead of the two: all models, cheap to strong, comma-separated.")] = "",
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
-    questions: Annotated[Path | None, typer.Option(help="Typed questions, which teach to tell types apart.")] = None,
+    questions: Annotated[list[Path], typer.Option(help="Typed questions, which teach to tell types apart.")] = [],  # noqa: B006
     types: Annotated[Path, typer.Option(help="How types are named, and what was published of them.")] = TYPES,
     published: Annotated[Path | None, typer.Option(help="Published results, for types without outcomes.")] = None,
     seed: Seed = 0,
@@ -118,6 +118,9 @@ def evaluate_command(
 
 
 app.command("run", epilog=commands.EXAMPLES)(commands.run_command)
+app.command("report", epilog="Example: python -m calibration report --out reports")(commands.report_command)
+app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(commands.promote_command)
+app.command("rollback", epilog="Example: python -m calibration rollback")(commands.rollback_command)
 
 
 def main() -> None:

@@ -181,7 +181,7 @@ class Asking:
                 self.stop(reason)
                 return
             except (openai.APIStatusError, ValueError) as error:
-                asked.failures[question.id, model] = _said(error)
+                asked.failures[question.id, model] = said(error)
             else:
                 asked.answers[question.id, model] = answer
                 asked.new += 1
@@ -240,7 +240,7 @@ class Asking:
             return
         if status in (401, 403, 404) or error.code == "insufficient_quota":
             raise StoppedError(
-                f"{where} refuses {model}: {_said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
+                f"{where} refuses {model}: {said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
                 "the answers so far are kept"
             ) from error
         retried = status is None or status in (408, 409, 429) or status >= 500
@@ -250,14 +250,14 @@ class Asking:
             self._failing_since.pop(model, None)  # it is there, and says when
         elif time.monotonic() - self._failing_since.setdefault(model, time.monotonic()) > self._patience:
             raise StoppedError(
-                f"no answer from {model} at {where} for {self._patience:.0f} s ({_said(error)}). "
+                f"no answer from {model} at {where} for {self._patience:.0f} s ({said(error)}). "
                 "The answers so far are kept; run the same command again when it is back"
             ) from error
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
-        self._resume_at[model] = max(self._resume_at[model], time.monotonic() + (_retry_after(error) or backoff))
+        self._resume_at[model] = max(self._resume_at[model], time.monotonic() + (retry_after(error) or backoff))
 
 
-def _retry_after(error: openai.APIError) -> float | None:
+def retry_after(error: openai.APIError) -> float | None:
     """Seconds that the upstream asks to wait."""
     headers = error.response.headers if isinstance(error, openai.APIStatusError) else {}
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -268,7 +268,7 @@ def _retry_after(error: openai.APIError) -> float | None:
     return None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What went wrong, without the request that it answers."""
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {}

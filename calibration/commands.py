@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration import promotion, report, run, tracking
+from calibration import promotion, registry, report, run, tracking
 from calibration.answers import Endpoint
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
@@ -120,15 +120,58 @@ def run_command(
             found = run.run(plan, ledgers, meter, progress)
     written = report.write(found, folder)
     console.print(report.printed(found))
-    version = promotion.register(found, written, plan.seed)
+    registry.log(found)
+    version = registry.register(found, plan.seed)
     tracking.close_runs(found.runs)
     console.print(f"Report: {written['report.html']} and {written['comparison.csv']}")
     if version is None:
         return
     console.print(
-        f"Policy {found.policy.version if found.policy else ''} is version {version} of {promotion.MODEL!r} in MLflow, "
-        f"with alias {promotion.CHALLENGER!r}. Next: python -m calibration promote"
+        f"Policy {found.policy.version if found.policy else ''} is version {version} of {registry.MODEL!r} in MLflow, "
+        f"with alias {registry.CHALLENGER!r}. Next: python -m calibration promote"
     )
+
+
+def report_command(
+    run_id: Annotated[str, typer.Argument(help="A calibration's run in MLflow. [default: the newest]")] = "",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+) -> None:
+    """Fetch the report and the tables of a calibration from MLflow."""
+    experiment = tracking.prepare(tracking_uri())
+    for path in registry.fetch_report(experiment, run_id, out):
+        console.print(str(path))
+
+
+def promote_command(
+    force: Annotated[str | None, typer.Option(help="Promote whatever the replay says; the reason is recorded.")] = None,
+) -> None:
+    """Make the challenger the champion, if it is better on questions it was not fitted on.
+
+    A running proxy takes the champion up within seconds.
+    """
+    tracking.prepare(tracking_uri())
+    with console.status("replaying the challenger and the champion"):
+        done = promotion.promote(force)
+    for name, its in (("challenger", done.challenger), ("champion", done.champion)):
+        if its is not None:
+            gain = its.gain_over_mix
+            console.print(
+                f"{name}: keeps {its.quality_kept:.1%} of the strong model's quality and saves {its.saving:.1%}; "
+                f"over a random mix {gain.estimate * 100:+.1f} points "
+                f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f})",
+                highlight=False,
+            )
+    if not done.promoted:
+        why = "; ".join(done.reasons)
+        raise registry.RegistryError(f"version {done.version} was not promoted: {why}. To do it anyway: --force REASON")
+    console.print(f"version {done.version} is now the champion" + (f", forced: {force}" if done.reasons else ""))
+
+
+def rollback_command() -> None:
+    """Give the alias back to the champion before this one."""
+    tracking.prepare(tracking_uri())
+    left, reached = promotion.rollback()
+    console.print(f"the champion is version {reached} again, no longer {left}")
 
 
 def _places(given: list[str]) -> dict[str, tuple[str, str]]:
@@ -188,4 +231,4 @@ def _progress(meter: Meter) -> Iterator[run.Progress]:
         yield run.Progress(stage, step)
 
 
-FAULTS = (UsageError, ScorerError, QuestionError, LedgerError)
+FAULTS = (UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError)

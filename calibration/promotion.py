@@ -1,15 +1,170 @@
-"""Policies as versions of a model in MLflow's registry, and which of them serves: challenger, champion, previous."""
+"""Which policy serves: a challenger becomes champion where its replay is better, and a rollback undoes that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from calibration.run import Calibration
+import numpy as np
 
-MODEL = "router"
-CHALLENGER, CHAMPION = "challenger", "champion"
+from calibration import registry
+from calibration.duplicates import near_duplicate_groups
+from calibration.learning import TEST_SHARE, split
+from calibration.registry import CHALLENGER, CHAMPION, MODEL, RegistryError, Version
+from calibration.replay import Replay, picked, replayed
+from calibration.tradeoffs import measured
+from router.policy.decision import Interval
+from router.policy.document import Policy
+
+HISTORY = "champions"  # tag of the registered model: those that served before, the newest last
+LONGEST_HISTORY = 50
 
 
-def register(found: Calibration, written: Mapping[str, Path], seed: int) -> str | None:
-    return None
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A policy on questions that the challenger was not fitted on, at its own default target."""
+
+    target: float
+    certified: bool
+    quality_kept: float  # share of the strong model's
+    saving: float  # share of the strong model's dollars
+    gain_over_mix: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """Whether the challenger became champion, and why."""
+
+    promoted: bool
+    version: str
+    reasons: Sequence[str]
+    challenger: Trial
+    champion: Trial | None
+
+
+def promote(force: str | None = None) -> Promotion:
+    """Make the challenger champion if it beats a random mix and the champion, or if `force` gives a reason to anyway.
+
+    Raises:
+        RegistryError: there is no challenger, or it cannot be read.
+    """
+    number = registry.number_of(CHALLENGER)
+    if number is None:
+        raise RegistryError("there is no challenger; `python -m calibration run` makes one")
+    serving = registry.number_of(CHAMPION)
+    if serving == number:
+        raise RegistryError(f"version {number} is the champion already")
+    challenger = registry.load(number)
+    replay, groups = _held_out(challenger)
+    mine = trial(challenger.policy, replay, groups, challenger.seed)
+    theirs = None if serving is None else _champion(serving, challenger, replay, groups)
+    reasons = [*against_mix(mine), *(against_champion(mine, theirs) if theirs else [])]
+    promoted = not reasons or force is not None
+    if promoted:
+        _set_champion(number, serving, "; ".join(reasons) or "better on held-out questions", force)
+    return Promotion(promoted, number, reasons, mine, theirs)
+
+
+def _held_out(version: Version) -> tuple[Replay, np.ndarray]:
+    groups = near_duplicate_groups([outcome.text for outcome in version.outcomes])
+    _, test = split(groups, TEST_SHARE, version.seed)
+    rows = [version.outcomes[i] for i in test]
+    return replayed(rows, version.policy.predictor, version.policy.rules.models), groups[test]
+
+
+def _champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Trial | None:
+    """The champion on the same questions; None where it chooses among other models or cannot be read."""
+    try:
+        champion = registry.load(number).policy
+    except RegistryError:
+        return None  # a champion that nobody can load is no reason to keep it
+    names = [model.name for model in champion.rules.models]
+    if names != [model.name for model in challenger.policy.rules.models]:
+        return None
+    its = replayed(replay.outcomes, champion.predictor, champion.rules.models)
+    return trial(champion, its, groups, challenger.seed)
+
+
+def trial(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> Trial:
+    """Replay a policy at its default target."""
+    held = measured(policy, replay, groups, seed)
+    rule = policy.rules.rule(policy.default_target)
+    target = rule.target if rule else policy.default_target
+    chosen = replay.chosen(policy.rules, target)
+    kept = picked(replay.scores, chosen).sum() / max(replay.scores[:, -1].sum(), 1e-12)
+    spent = picked(replay.costs_usd, chosen).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
+    gain = held.gain_over_mix.get(target, Interval(0.0, 0.0, 0.0))
+    return Trial(target, bool(rule and rule.certified), float(kept), 1 - float(spent), gain)
+
+
+def against_mix(mine: Trial) -> list[str]:
+    """What speaks against the challenger by itself."""
+    reasons = []
+    if not mine.certified:
+        reasons.append(f"nothing was certified to keep {mine.target:.0%}: it would send all to the strong model")
+    elif mine.gain_over_mix.low <= 0 and mine.saving < 1 - 1e-9:
+        gain = mine.gain_over_mix
+        reasons.append(
+            f"it does not beat a random mix of the same cost: {gain.estimate * 100:+.1f} points "
+            f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f})"
+        )
+    return reasons
+
+
+def against_champion(mine: Trial, theirs: Trial) -> list[str]:
+    """What speaks for the champion: it keeps what it promised, and saves as much or more."""
+    if theirs.quality_kept < theirs.target:
+        return []
+    if mine.quality_kept >= theirs.quality_kept and mine.saving > theirs.saving:
+        return []
+    if mine.gain_over_mix.estimate > theirs.gain_over_mix.estimate and mine.quality_kept >= mine.target:
+        return []
+    return [
+        f"the champion is as good or better on the same questions: it keeps {theirs.quality_kept:.1%} and saves "
+        f"{theirs.saving:.1%}, the challenger keeps {mine.quality_kept:.1%} and saves {mine.saving:.1%}"
+    ]
+
+
+def rollback() -> tuple[str, str]:
+    """Give the alias back to the champion before this one; returns the versions left and reached.
+
+    Raises:
+        RegistryError: there is none to go back to.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    serving = registry.number_of(CHAMPION)
+    before = _history()
+    if serving is None or not before:
+        raise RegistryError("there is no earlier champion to go back to")
+    client.set_registered_model_alias(MODEL, CHAMPION, before[-1])
+    client.set_registered_model_tag(MODEL, HISTORY, json.dumps(before[:-1]))
+    client.set_model_version_tag(MODEL, serving, "rolled_back_at", _now())
+    return serving, before[-1]
+
+
+def _set_champion(number: str, serving: str | None, reason: str, force: str | None) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if serving is not None:
+        client.set_registered_model_tag(MODEL, HISTORY, json.dumps([*_history(), serving][-LONGEST_HISTORY:]))
+    client.set_model_version_tag(MODEL, number, "promoted_at", _now())
+    client.set_model_version_tag(MODEL, number, "promoted_because", reason)
+    if force is not None:
+        client.set_model_version_tag(MODEL, number, "forced_because", force)
+    client.set_registered_model_alias(MODEL, CHAMPION, number)
+
+
+def _history() -> list[str]:
+    import mlflow
+
+    tags = mlflow.MlflowClient().get_registered_model(MODEL).tags
+    return [str(number) for number in json.loads(tags.get(HISTORY, "[]"))]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

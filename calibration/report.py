@@ -18,7 +18,7 @@ from rich.text import Text
 from calibration import plots
 from calibration.run import Calibration
 from calibration.spending import Expected, Meter
-from calibration.tradeoffs import ALL, Row
+from calibration.tradeoffs import ALL, Pair, Row
 from calibration.verdict import of_types
 from router.policy.decision import Interval
 
@@ -31,7 +31,7 @@ def interval(value: Interval | None, signed: bool = False) -> str:
     if value is None:
         return "–"
     sign = "+" if signed else ""
-    return f"{value.estimate * 100:{sign}.0f} ({value.low * 100:{sign}.0f} to {value.high * 100:{sign}.0f})"
+    return f"{value.estimate * 100:{sign}.0f} [{value.low * 100:{sign}.0f}, {value.high * 100:{sign}.0f}]"
 
 
 def share(value: Interval | None) -> str:
@@ -46,39 +46,45 @@ def usd(value: float, digits: int = 6) -> str:
 
 def cost_table(expected: Sequence[Expected]) -> Table:
     """What is about to be asked, before it is."""
-    table = Table(title="Before the first call", title_justify="left")
-    for heading in ("model", "calls", "kept from before", "input tokens", "output tokens", "expected USD"):
+    table = Table(title="Before the first call", title_justify="left", title_style="bold", box=None)
+    for heading in ("model", "calls", "kept", "input tokens", "output tokens", "expected USD"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for each in expected:
         name = each.model if each.purpose == "answers" else f"{each.model} (judge)"
         counts = (each.calls, each.cached, each.usage.input_tokens, each.usage.output_tokens)
         table.add_row(name, *(f"{count:,}" for count in counts), f"{each.cost_usd:.4f}")
     total = sum(each.cost_usd for each in expected)
-    table.add_section()
     table.add_row("total", f"{sum(each.calls for each in expected):,}", "", "", "", f"{total:.4f}", style="bold")
     return table
 
 
 def printed(found: Calibration) -> RenderableType:
-    """The report on the terminal."""
-    table = Table(title="Comparison on all questions", title_justify="left")
-    for heading in (*COLUMNS, "USD per correct answer", "n"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    """The report on the terminal: the document's table first."""
+    table = _table("Comparison on all questions", COLUMNS, found.n)
     for row in found.rows:
         if row.question_type == ALL:
-            table.add_row(*_document_cells(row), usd(row.cost_per_correct_answer_usd), str(row.n))
-    by_type = Table(title="By type: share right in points (95 % interval)", title_justify="left")
-    for heading in ("type", "n", *found.models, f"difference to {found.models[-1]}", "cost", "is it enough"):
-        by_type.add_column(heading, justify="left" if heading == "type" else "right")
+            table.add_row(*_document_cells(row))
+    headings = ("type", "n", *found.models, "difference", "cheaper")
+    by_type = _table("By type: % right, with 95 % intervals", headings, found.n)
     said = of_types(found.pairs)
     for pair in found.pairs:
-        scores = [interval(_row(found.rows, pair.question_type, model).score) for model in found.models]
-        name = pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
+        scores = [interval(row_of(found.rows, pair.question_type, model).score) for model in found.models]
         difference = interval(pair.quality_difference, signed=True)
-        ratio = "–" if math.isnan(pair.cost_ratio) else f"{pair.cost_ratio:.0%}"
-        by_type.add_row(name, str(pair.n), *scores, difference, ratio, said[pair.question_type, pair.model])
+        words = said[pair.question_type, pair.model]
+        by_type.add_row(_pair_name(found, pair), str(pair.n), *scores, difference, words)
     result = Panel(Text("\n".join(found.verdict.reasons)), title=Text(found.verdict.headline, style="bold"))
-    return Group(table, by_type, *_problems(found), Text(spent(found.meter)), result)
+    return Group(table, Text(), by_type, Text(), *_problems(found), Text(spent(found.meter)), result)
+
+
+def _table(title: str, headings: Sequence[str], n: int) -> Table:
+    table = Table(title=f"{title} ({n:,})", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
+    return table
+
+
+def _pair_name(found: Calibration, pair: Pair) -> str:
+    return pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
 
 
 def _problems(found: Calibration) -> list[Text]:
@@ -104,7 +110,8 @@ def spent(meter: Meter) -> str:
     return f"This run: {' and '.join(parts)}."
 
 
-def _row(rows: Iterable[Row], question_type: str, model: str) -> Row:
+def row_of(rows: Iterable[Row], question_type: str, model: str) -> Row:
+    """The row of one model on one type."""
     return next(row for row in rows if (row.question_type, row.model) == (question_type, model))
 
 
@@ -165,7 +172,7 @@ def as_html(found: Calibration) -> str:
 
 
 def _figures(found: Calibration) -> str:
-    cheap, strong = (_row(found.rows, ALL, model) for model in (found.models[0], found.models[-1]))
+    cheap, strong = (row_of(found.rows, ALL, model) for model in (found.models[0], found.models[-1]))
     figures = [
         (f"{cheap.score.estimate:.0%}", f"right: {cheap.model}"),
         (f"{strong.score.estimate:.0%}", f"right: {strong.model}"),
@@ -190,14 +197,13 @@ def _cell(heading: str, cell: str) -> str:
 def _cards(found: Calibration) -> str:
     said = of_types(found.pairs)
     headings = ["type", "n", *(f"{model}, % right" for model in found.models), "difference, points", "cost ratio"]
-    headings += [*(f"{model}, output tokens" for model in found.models), "is it enough"]
+    headings += [*(f"{model}, output tokens" for model in found.models), "the cheaper one"]
     lines = []
     for pair in found.pairs:
-        rows = [_row(found.rows, pair.question_type, model) for model in found.models]
-        name = pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
+        rows = [row_of(found.rows, pair.question_type, model) for model in found.models]
         lines.append(
             [
-                name,
+                _pair_name(found, pair),
                 str(pair.n),
                 *(interval(row.score) for row in rows),
                 interval(pair.quality_difference, signed=True),

@@ -88,6 +88,11 @@ class Calibration:
     traced: Mapping[str, int]  # traces in the store, by model
     about: Mapping[str, Any]
 
+    @property
+    def n(self) -> int:
+        """Questions that every model answered and that were judged."""
+        return len(self.outcomes)
+
 
 class Ledgers:
     """The files that hold what was paid for; a context manager."""

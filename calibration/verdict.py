@@ -82,14 +82,14 @@ def _instead(policy: Policy, held: HeldOut, strong: str) -> list[str]:
 
 
 def of_types(pairs: Sequence[Pair]) -> Mapping[tuple[str, str], str]:
-    """For each type and cheaper model: whether it is enough, and if that is open, what would settle it."""
+    """For each type and cheaper model: whether it is enough, and if that is open, how many more questions would settle it."""
     said = {}
     for pair in pairs:
         if pair.settled:
             words = "is enough" if pair.keeps_target else "is not enough"
         elif pair.more_questions is None:
-            words = "open: too close to call"
+            words = "too close to call"
         else:
-            words = f"open: about {pair.more_questions:,} more questions"
+            words = f"ask {pair.more_questions:,} more"
         said[pair.question_type, pair.model] = words
     return said

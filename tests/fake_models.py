@@ -190,11 +190,11 @@ class FakeModels:
         return json.dumps({"result": result, "rationale": "Let's think step by step. So it is."})
 
     async def _upload(self, request: Request) -> Response:
-        form = await request.form()
-        upload = form["file"]
-        assert not isinstance(upload, str)
+        boundary = b"--" + request.headers["content-type"].split("boundary=")[1].encode()
+        parts = (await request.body()).split(boundary)
+        part = next(part for part in parts if b'filename="' in part)
         name = f"file-{len(self.files)}"
-        self.files[name] = await upload.read()
+        self.files[name] = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
         return JSONResponse(_file(name, len(self.files[name])))
 
     async def _content(self, request: Request) -> Response:

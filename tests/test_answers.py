@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_models import FakeModels
 
+from calibration import batch
 from calibration.answers import Asked, Asking, Endpoint
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
@@ -143,6 +147,29 @@ def test_a_ledger_serves_one_calibration_at_a_time(tmp_path: Path) -> None:
 def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
     with pytest.raises(PriceError, match=r"llama-9.*usd_per_million_input_tokens"):
         price_of(load_prices(), "llama-9")
+
+
+def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice(
+    fake: FakeModels, tmp_path: Path
+) -> None:
+    def handed_in() -> tuple[Asked, Meter]:
+        meter = Meter(load_prices())
+        with Ledger(tmp_path / "answers.jsonl") as ledger:
+            return batch.ask(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
+
+    fake.faults.answers_out = True  # the batch does not end
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(StoppedError, match="takes it up again"):
+        handed_in()
+    fake.faults.answers_out = False
+    asked, meter = handed_in()
+    assert len(asked.answers) == len(fake.calls) == 40 and len(fake.batches) == 2
+    prices = load_prices()
+    billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
+    assert meter.spent_usd() == pytest.approx(billed / 2)
+    again, meter = handed_in()
+    assert (again.answers, meter.spent_usd(), len(fake.batches)) == (asked.answers, 0.0, 2)
 
 
 def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""A calibration from questions to a challenger, as its users run it: interrupted, resumed, and paid for once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_models import FakeModels
+
+from calibration.outcomes import read_outcomes
+from calibration.questions import Question, read
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+
+MODELS = ("gpt-4o-mini", "gpt-4o")
+SIX = "data/questions.jsonl"
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    path = tmp_path / "six.jsonl"
+    path.write_text("".join(Path(SIX).read_text().splitlines(keepends=True)[:6]))
+    return path
+
+
+def sums(path: Path, count: int) -> list[Question]:
+    """Questions that need no judge, so that a run is about asking."""
+    rows = [
+        {"id": f"s{n}", "question_type": "sums", "question": f"{n} + {n}?", "reference": 2 * n, "check": "number"}
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read(str(path))
+
+
+def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "OPENAI_BASE_URL": fake.base_url,
+        "OPENAI_API_KEY": "sk-of-the-test",
+        "ROUTER_HOME": str(home),
+        "COLUMNS": "120",
+    }
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen[str], stdin: str = "", seconds: float = 120) -> tuple[int, str]:
+    out, _ = process.communicate(stdin, timeout=seconds)
+    assert "sk-of-the-test" not in out and "Traceback" not in out, out
+    return process.returncode, out
+
+
+def kept(home: Path) -> list[dict[str, object]]:
+    path = home / "calibration" / "answers.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_answers(home: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(kept(home)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path: Path, six: Path) -> None:
+    home = tmp_path / "home"
+    with FakeModels(read(str(six)), lambda model, _: 1.0 if model == "gpt-4o" else 0.4) as fake:
+        code, out = finish(start(fake, home, "run", "--questions", str(six)), "y\n")
+        assert code == 0, out
+        lines = out.splitlines()
+        heading = next(number for number, line in enumerate(lines) if line.split()[:2] == ["model", "correctness"])
+        assert lines[heading].split() == [
+            "model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct",
+        ]  # fmt: skip
+        right = sum(fake.is_right("gpt-4o-mini", question.text) for question in read(str(six))) / 6
+        mini, strong = lines[heading + 1].split(), lines[heading + 2].split()
+        assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
+        assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
+        assert "Do not route yet" in out and "Before the first call" in out
+    folder = home / "calibration"
+    rows = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
+    assert [row["model"] for row in rows if row["question_type"] == "all"] == list(MODELS)
+    page = (folder / "report.html").read_text()
+    assert "Do not route yet" in page and "<svg" in page
+    assert not [scheme for scheme in ("src=", 'href="http', "@import", "url(http") if scheme in page]
+    assert len(read_outcomes([folder / "outcomes.jsonl.gz"], MODELS)) == 6
+
+
+def test_nothing_is_asked_before_the_cost_is_confirmed(tmp_path: Path, six: Path) -> None:
+    with FakeModels(read(str(six))) as fake:
+        code, out = finish(start(fake, tmp_path / "home", "run", "--questions", str(six)), "n\n")
+        assert code == 1 and "expected USD" in out and not fake.calls
+
+
+def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
+    home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    questions = sums(path, 40)
+    texts = {question.id: question.text for question in questions}
+    arguments = ("run", "--questions", str(path), "--concurrency", "4")
+    with FakeModels(questions) as fake:
+        fake.faults.seconds = 0.05
+        for how, after in ((signal.SIGKILL, 15), (signal.SIGINT, 40)):
+            before = len(fake.calls)
+            had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
+            process = start(fake, home, *arguments, "--yes")
+            wait_for_answers(home, after)
+            process.send_signal(how)
+            code, out = finish(process)
+            assert after <= len(kept(home)) < 80
+            assert not had & set(fake.asked("answer")[before:])
+            # What was under way at a kill was asked for and never answered; Ctrl-C waits for it.
+            unanswered = len(fake.calls) - before - (len(kept(home)) - len(had))
+            assert unanswered <= (4 if how == signal.SIGKILL else 0)
+            assert (code, "goes on from here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
+        fake.faults.seconds = 0.0
+        there, before = len(kept(home)), len(fake.calls)
+        code, out = finish(start(fake, home, *arguments, "--yes"))
+        assert code == 0, out
+        assert len(fake.calls) - before == 80 - there
+        assert len(read_outcomes([home / "calibration" / "outcomes.jsonl.gz"], MODELS)) == 40
+        code, out = finish(start(fake, home, *arguments))  # a rerun costs nothing, so there is nothing to confirm
+        assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in out
+        assert len(fake.calls) == before + 80 - there
+
+
+def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
+    home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    options = ("--max-output-tokens", "100", "--budget-usd", "0.01")
+    with FakeModels(sums(path, 40)) as fake:
+        code, out = finish(start(fake, home, "run", "--yes", "--questions", str(path), *options))
+        assert code == 3 and "larger --budget-usd" in out
+        spent = sum(float(str(row["cost_usd"])) for row in kept(home))
+        assert 0 < spent <= 0.01 and len(kept(home)) == len(fake.calls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--questions", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("--models", "gpt-4o"), "name two models or more"),
+        (("--models", "gpt-4o-mini,llama-9"), "llama-9"),
+        (("--judge", "llama-9"), "llama-9"),
+        (("--endpoint", "x"), "expected MODEL=URL"),
+        (("--scorer", "no.such:thing"), "no.such:thing"),
+        (("--parameters", "[]"), "not an object"),
+    ],
+)
+def test_a_fault_of_the_input_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from calibration.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["calibration", "run", "--out", str(tmp_path), *arguments])
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and problem in told and len(told.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def untyped() -> Iterator[list[str]]:
+    yield [f"How do {what} {does}?" for what in ("rivers", "planets", "banks") for does in map(str, range(30))]
+
+
+def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
+    from calibration.naming import clusters
+
+    names = clusters(untyped, seed=0)
+    assert {name.split("/")[1].split("-")[0] for name in names} == {"rivers", "planets", "banks"}
+    assert clusters(untyped[:10], seed=0) == ["untyped"] * 10
