@@ -5,15 +5,32 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from router.errors import BadRequestError, ClientLeftError, SlowBodyError, TooLargeError
+from router.skeleton import Skeleton, Stripping
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+LARGE_BYTES = 128 * 1024  # a smaller body is decoded as it is
+_utf8 = codecs.getincrementaldecoder("utf-8")
 
 
-async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float) -> bytes | bytearray:
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body in the pieces it came in, and what is decoded of it."""
+
+    pieces: tuple[bytes, ...]
+    skeleton: Skeleton
+
+    @classmethod
+    def of(cls, content: bytes) -> Body:
+        """A body that came in one piece."""
+        return cls((content,), Skeleton(content))
+
+
+async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float) -> Body:
     """The whole body, which is text in UTF-8.
 
     Raises:
@@ -23,25 +40,33 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
     if declared is not None and int(declared) > limit:
         raise too_large(limit)
     message = await _next(receive, seconds)
-    first: bytes = message.get("body", b"")
+    piece: bytes = message.get("body", b"")
     if not message.get("more_body"):
-        if not first.isascii():
-            _check(_utf8(), first, 0, final=True)
-        return first
-    decoder, body = _utf8(), bytearray(first)  # never copied as a whole: its pieces are checked as they come
-    _check(decoder, first, 0)
-    while message.get("more_body"):
-        message = await _next(receive, seconds)
-        piece = message.get("body", b"")
-        _check(decoder, piece, len(body))
-        body += piece
-        if len(body) > limit:
+        if not piece.isascii():
+            _check(_utf8(), piece, 0, final=True)
+        return Body.of(bytes(piece))
+    return await _read_pieces(receive, bytes(piece), limit, seconds)
+
+
+async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float) -> Body:
+    decoder, stripping = _utf8(), Stripping()
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while True:
+        _check(decoder, piece, size)
+        stripping.feed(piece)
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
             raise too_large(limit)
-    _check(decoder, b"", len(body), final=True)
-    return body
-
-
-_utf8 = codecs.getincrementaldecoder("utf-8")
+        if not more:
+            break
+        message = await _next(receive, seconds)
+        piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
+    _check(decoder, b"", size, final=True)
+    if size < LARGE_BYTES:
+        return Body.of(b"".join(pieces))
+    return Body(tuple(pieces), stripping.finish())
 
 
 def _check(decoder: codecs.IncrementalDecoder, piece: bytes, at: int, *, final: bool = False) -> None:

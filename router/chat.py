@@ -11,7 +11,7 @@ import msgspec
 
 from router import wire
 from router.attempts import Attempts, Reply
-from router.body import Receive, Send, read
+from router.body import Body, Receive, Send, read
 from router.client import Watch
 from router.connection import Call, CutError, Headers, StallError
 from router.continuation import Continuations
@@ -26,7 +26,6 @@ from router.records import Trail, add_content, add_plan, add_reply, add_usage
 from router.routing import decision_headers
 from router.serving import Serving
 from router.settings import Settings
-from router.skeleton import Skeleton, skeleton
 from router.sse import KEEP_ALIVE, error_event
 from router.upstream import HOP_BY_HOP, Upstreams
 
@@ -74,8 +73,7 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.named = dict(self.headers)
         self.trail = Trail(self.named)
-        self.body: bytes | bytearray = b""
-        self.skeleton = Skeleton(b"")
+        self.body = Body.of(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.recorded = self.started = False
@@ -119,11 +117,10 @@ class Exchange:
             raise UndecodableError("A compressed request body cannot be routed; send it as it is.")
         declared = self.named.get(b"content-length")
         self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body)
-        self.skeleton = await skeleton(self.body)
 
     async def _planned(self) -> Plan:
         router = self.router
-        request = read_request(self.skeleton.text)
+        request = read_request(self.body.skeleton.text)
         continued = None
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
@@ -150,7 +147,7 @@ class Exchange:
     def _call(self, model: str) -> Call:
         plan = self.plan
         assert plan is not None
-        upstreams, where = self.router.upstreams, self.skeleton
+        upstreams, where = self.router.upstreams, self.body.skeleton
         endpoint = upstreams.endpoint(model)
         sent = endpoint.model or model
         edits = []
@@ -165,7 +162,7 @@ class Exchange:
             b"POST",
             self.endpoint.surface.path + (b"?" + query if query else b""),
             upstreams.headers(endpoint, self.headers, readable=True),
-            wire.edited(self.body, edits) if edits else (self.body,),
+            wire.edited(self.body.pieces, edits) if edits else self.body.pieces,
         )
 
     # out
@@ -207,7 +204,7 @@ class Exchange:
         error = reply.body[:2000].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
         outcome = "failed" if failed else "answered"
-        self._record(reply.status, outcome, error, model=seen.model, usage=seen.usage, response=said)
+        self._record(reply.status, outcome, error, model=seen.model, usage=seen.usage, tier=seen.service_tier, response=said)
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else wire.renamed(reply.body, echo)
         await self._start(reply.status, self._head(plan, reply, length=len(body)))
@@ -281,7 +278,15 @@ class Exchange:
             return
         if stream.id and self.endpoint.surface.path == b"/responses" and self.reply is not None:
             self.router.continuations.remember(stream.id, self.reply.model)
-        self._record(200, outcome, error, model=stream.model, usage=stream.usage, response=stream.content())
+        self._record(
+            200,
+            outcome,
+            error,
+            model=stream.model,
+            usage=stream.usage,
+            tier=stream.service_tier,
+            response=stream.content(),
+        )
 
     def _record(
         self,
@@ -291,6 +296,7 @@ class Exchange:
         *,
         model: str = "",
         usage: dict[str, Any] | None = None,
+        tier: str | None = None,
         response: Any = None,
     ) -> None:
         if self.recorded:
@@ -304,8 +310,8 @@ class Exchange:
         if self.reply is not None:
             add_reply(record, self.reply)
         if usage is not None:
-            add_usage(record, router.prices, model, usage)
+            add_usage(record, router.prices, model, usage, tier)
         if self.plan is not None:
-            add_content(record, router.settings.record_content, self.skeleton.text, response)
+            add_content(record, router.settings.record_content, self.body.skeleton.text, response)
         router.journal.append(record)
         router.meter.observe(record)

@@ -71,7 +71,7 @@ class Call:
     method: bytes
     path: bytes  # below the origin's path, with the query
     headers: Headers  # without host, content-length and transfer-encoding
-    body: Sequence[bytes | bytearray | memoryview] | AsyncIterator[bytes] = ()
+    body: Sequence[bytes | memoryview] | AsyncIterator[bytes] = ()
     length: int | None = None  # of a streamed body, where it is known
 
 

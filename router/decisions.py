@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
                 settings.max_body_bytes,
                 settings.timeouts.request_body,
             )
-            return _json(200, explain(router, body, dict(request.scope["headers"])))
+            return _json(200, explain(router, body.skeleton.text, dict(request.scope["headers"])))
         except RouterError as error:
             return Response(error.body(), error.status, media_type="application/json")
 
@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         return _json(200, describe(router.serving.policy))
 
 
-def explain(router: Router, body: bytes | bytearray, headers: dict[bytes, bytes]) -> dict[str, Any]:
+def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
     """The decision for a body, as a mapping.
 
     Raises:

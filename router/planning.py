@@ -21,6 +21,7 @@ class Stream(Protocol):
 
     model: str
     usage: dict[str, Any] | None
+    service_tier: str
     error: str
     done: bool  # it has said that it is over
     id: str
@@ -65,7 +66,7 @@ class Plan:
     user: str
 
 
-def read_request(body: bytes | bytearray) -> Request:
+def read_request(body: bytes) -> Request:
     """Read a body.
 
     Raises:

@@ -14,6 +14,7 @@ from router.journal import Record
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook, Usage
+from router.redaction import kept, without_keys
 from router.settings import Content
 
 MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept
@@ -61,7 +62,7 @@ class Trail:
             asked_model="",
             status=status,
             outcome=outcome,
-            error=error,
+            error=without_keys(error),
             client_retries=_number(self.headers.get(b"x-stainless-retry-count")),
             key_id=self.key_id,
             session=self.headers.get(b"x-session-id", b"")[:200].decode("latin-1"),
@@ -91,22 +92,23 @@ def add_reply(record: Record, reply: Reply) -> None:
         record.reason = Reason.FALLBACK
 
 
-def add_content(record: Record, content: Content, request: bytes | bytearray, response: Any) -> None:
+def add_content(record: Record, content: Content, request: bytes, response: Any) -> None:
     """Add what was said. The request is its skeleton: attachments are not kept."""
     if content == "none":
         return
     if len(request) <= MAX_CONTENT_BYTES:
-        record.request = msgspec.Raw(bytes(request))
+        record.request = kept(msgspec.Raw(request), content)
     if not isinstance(response, msgspec.Raw) or len(memoryview(response)) <= MAX_CONTENT_BYTES:
-        record.response = response
+        record.response = kept(response, content)
 
 
-def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any]) -> None:
+def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:
     """Add what was billed: at the price of the model that says it answered, else of the one that was asked."""
     billed = Usage.from_openai(usage)
     record.usage = asdict(billed)
-    cost = prices.cost_usd(record.model, billed)
-    record.cost_usd = prices.cost_usd(model, billed) if cost is None else cost
+    record.service_tier = tier or ""
+    cost = prices.cost_usd(record.model, billed, record.service_tier)
+    record.cost_usd = prices.cost_usd(model, billed, record.service_tier) if cost is None else cost
 
 
 def _number(value: bytes | None) -> int:

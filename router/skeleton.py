@@ -1,19 +1,17 @@
 """A large body without its attachments: what is decoded is the skeleton, what is sent is the body.
 
-Twenty megabytes of base64 take long to skip with a JSON decoder, again for every level of nesting, while the event loop
-stands still. Found by their opening quote, they are left out before anything is decoded.
+20 MB of base64 take long to join, to copy, and to skip with a JSON decoder, again at every level of nesting,
+while the event loop stands still. So a body stays in the pieces it came in, and attachments are left out of what is
+decoded while those pieces come.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
 
-LARGE_BYTES = 128 * 1024  # a smaller body is decoded as it is
-_ATTACHMENT_BYTES = 1024
-_STRETCH = 512 * 1024  # looked through at once, before others have their turn
+ATTACHMENT_BYTES = 1024  # a shorter one is no trouble
 _OPENING = re.compile(rb'"(?:data:|(?:data|file_data)"\s{0,8}:\s{0,8}")')
 _LONGEST_OPENING = 40
 
@@ -22,7 +20,7 @@ _LONGEST_OPENING = 40
 class Skeleton:
     """A body without the insides of long attachments."""
 
-    text: bytes | bytearray
+    text: bytes
     positions: tuple[int, ...] = ()  # in `text`, ascending, where something was left out
     removed: tuple[int, ...] = ()  # bytes left out up to and with each of these
 
@@ -36,29 +34,66 @@ class Skeleton:
         return position + (self.removed[passed - 1] if passed else 0)
 
 
-async def skeleton(body: bytes | bytearray) -> Skeleton:
-    """The skeleton of a body. A small one is its own."""
-    if len(body) < LARGE_BYTES:
-        return Skeleton(body)
-    kept: list[memoryview] = []
-    positions, removed = [], []
-    view, at, copied, gone = memoryview(body), 0, 0, 0
-    while at < len(body):
-        opening = _OPENING.search(body, at, at + _STRETCH)
-        if opening is None:
-            at += _STRETCH - _LONGEST_OPENING
-            await asyncio.sleep(0)
-            continue
-        start = opening.end()
-        stop = body.find(b'"', start)
-        if stop - start > _ATTACHMENT_BYTES and body.find(b"\\", start, stop) < 0:
-            kept.append(view[copied:start])
-            positions.append(start - gone)
-            gone += stop - start
-            removed.append(gone)
-            copied = stop
-            start = stop
-        at = max(start, at + 1)
-        await asyncio.sleep(0)
-    kept.append(view[copied:])
-    return Skeleton(b"".join(kept) if positions else body, tuple(positions), tuple(removed))
+class Stripping:
+    """Makes a skeleton from the pieces of a body, as they come."""
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._tail = b""  # of what was looked through: an opening may have begun in it
+        self._held: list[bytes] | None = None  # the inside of what may be an attachment
+        self._held_bytes = 0
+        self._positions: list[int] = []
+        self._removed: list[int] = []
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        data, at = self._tail + piece, 0
+        self._tail = b""
+        while at < len(data):
+            if self._held is not None:
+                at = self._inside(data, at)
+                continue
+            opening = _OPENING.search(data, at)
+            if opening is None:
+                border = max(len(data) - _LONGEST_OPENING, at)
+                self._keep(data[at:border])
+                self._tail = data[border:]
+                return
+            self._keep(data[at : opening.end()])
+            self._held, self._held_bytes = [], 0
+            at = opening.end()
+
+    def finish(self) -> Skeleton:
+        """The skeleton of all that came."""
+        self._keep(self._tail)
+        self._release()
+        return Skeleton(b"".join(self._kept), tuple(self._positions), tuple(self._removed))
+
+    def _inside(self, data: bytes, at: int) -> int:
+        """Go on inside an attachment, to its end if that is here; where it goes on."""
+        assert self._held is not None
+        quote = data.find(b'"', at)
+        stop = len(data) if quote < 0 else quote
+        if data.find(b"\\", at, stop) >= 0:  # an escape: a text of somebody's, and no attachment
+            self._release()
+            return at
+        self._held.append(data[at:stop] if at or stop < len(data) else data)
+        self._held_bytes += stop - at
+        if quote >= 0:
+            if self._held_bytes > ATTACHMENT_BYTES:
+                self._positions.append(self._kept_bytes)
+                self._removed.append(self._held_bytes + (self._removed[-1] if self._removed else 0))
+                self._held = None
+            else:
+                self._release()
+        return stop
+
+    def _release(self) -> None:
+        for piece in self._held or ():
+            self._keep(piece)
+        self._held = None
+
+    def _keep(self, piece: bytes) -> None:
+        self._kept.append(piece)
+        self._kept_bytes += len(piece)

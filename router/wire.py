@@ -13,7 +13,7 @@ import msgspec
 from router.errors import BadRequestError
 
 Fields = Mapping[str, msgspec.Raw]
-Body = tuple[bytes | bytearray | memoryview, ...]  # pieces, so that an edit of 20 MB copies none of them
+Pieces = tuple[bytes | memoryview, ...]
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -29,7 +29,7 @@ class Edit(NamedTuple):
     text: bytes
 
 
-def read_fields(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
+def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The top-level fields of a JSON object, undecoded.
 
     Raises:
@@ -46,7 +46,7 @@ def read_fields(body: bytes | bytearray) -> dict[str, msgspec.Raw]:
     return fields
 
 
-def spans(body: bytes | bytearray, fields: Fields) -> dict[str, tuple[int, int]]:
+def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
     """Where each field's value lies in the body that `fields` were read from.
 
     The fields are in the order of the body and their lengths are known, so that only keys are looked at.
@@ -75,15 +75,21 @@ def _twice(name: str) -> BadRequestError:
     return BadRequestError(f"Duplicate key {name!r} in the JSON body of the request.", name)
 
 
-def edited(body: bytes | bytearray, edits: Iterable[Edit]) -> Body:
-    """The body with its edits made."""
-    pieces: list[bytes | bytearray | memoryview] = []
-    view, at = memoryview(body), 0
-    for start, stop, text in sorted(edits):
-        pieces += (view[at:start], text)
-        at = stop
-    pieces.append(view[at:])
-    return tuple(pieces)
+def edited(pieces: Iterable[bytes], edits: Iterable[Edit]) -> Pieces:
+    """A body with its edits made. None of its pieces is copied."""
+    out: list[bytes | memoryview] = []
+    waiting = sorted(edits, reverse=True)
+    skip_to = begin = 0
+    for piece in pieces:
+        view, end, at = memoryview(piece), begin + len(piece), max(skip_to, begin)
+        while waiting and waiting[-1].start <= end:
+            start, stop, text = waiting.pop()
+            out += (view[at - begin : start - begin], text)
+            skip_to = at = stop
+        if at < end:
+            out.append(view[at - begin :])
+        begin = end
+    return tuple(out)
 
 
 def text(fields: Fields, name: str) -> str | None:
@@ -145,6 +151,7 @@ class AnswerSeen(msgspec.Struct, gc=False):
     model: str = ""
     usage: dict[str, Any] | None = None
     id: str = ""
+    service_tier: str | None = None
 
 
 _answer = msgspec.json.Decoder(AnswerSeen)
@@ -165,4 +172,4 @@ def renamed(body: bytes, model: str) -> bytes:
         span = spans(body, fields)["model"]
     except (msgspec.DecodeError, RecursionError, BadRequestError, KeyError):
         return body
-    return b"".join(edited(body, [Edit(*span, encoded(model))]))
+    return b"".join(edited((body,), [Edit(*span, encoded(model))]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import msgspec
 import uvicorn
+import uvloop
 
 from router.app import create_app
 from router.journal import Record
+from router.server import server_options
 from router.settings import load
 
 
@@ -26,19 +29,28 @@ class RunningRouter:
             host="127.0.0.1",
             port=0,
             log_level="critical",
-            ws="none",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=2,
+            **{**server_options(self.app.router.settings), "timeout_graceful_shutdown": 2},
         )
         self.server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self.server.run, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 10
         while not self.server.started and time.monotonic() < deadline:
             time.sleep(0.005)
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
+
+    def _run(self) -> None:
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self.server.serve()
+
+        uvloop.run(run())
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it runs on, as `serve` has it."""
+        assert self._loop is not None
+        return self._loop
 
     @property
     def origin(self) -> str:

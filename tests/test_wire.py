@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from router import wire
 from router.errors import BadRequestError
+from router.skeleton import Stripping
 from router.sse import Splitter, data_of
 from router.streams import ChatStream
 
@@ -50,7 +51,7 @@ def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
 def test_an_edit_changes_nothing_else(fields, value):
     body = json.dumps({**fields, "model": "auto"}, indent=1).encode()
     span = wire.spans(body, wire.read_fields(body))["model"]
-    changed = b"".join(wire.edited(body, [wire.Edit(*span, json.dumps(value).encode())]))
+    changed = b"".join(wire.edited((body,), [wire.Edit(*span, json.dumps(value).encode())]))
     assert json.loads(changed) == {**fields, "model": value}
     assert changed.startswith(body[: span[0]]) and changed.endswith(body[span[1] :])
 
@@ -131,3 +132,35 @@ def test_tool_calls_are_put_together_from_their_fragments():
         stream.feed(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
     (call,) = stream.content()["choices"][0]["message"]["tool_calls"]
     assert call == {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+@given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=5), st.lists(st.integers(0, 40), max_size=4))
+def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
+    cuts = sorted(min(cut, len(body)) for cut in cuts)
+    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    spots = sorted(min(place, len(body)) for place in places)
+    edits = [wire.Edit(a, b, b"<%d>" % a) for a, b in zip(spots[::2], spots[1::2], strict=False)]
+    expected, at = b"", 0
+    for start, stop, text in edits:
+        expected += body[at:start] + text
+        at = stop
+    assert b"".join(wire.edited(pieces, edits)) == expected + body[at:]
+
+
+@given(
+    st.lists(st.sampled_from(["a", '"', "\\", "data:", "b64,", "A" * 700, "\n", "é"]), max_size=30).map("".join),
+    st.lists(st.integers(1, 900), min_size=1, max_size=8),
+)
+def test_a_skeleton_leads_back_to_every_byte_of_the_body(text, sizes):
+    url = "data:image/png;base64," + "A" * 1500
+    body = json.dumps({"x": text, "a": [{"url": url}, text, {"data": "B" * 1100}], "model": "auto"}).encode()
+    stripping, at, turn = Stripping(), 0, 0
+    while at < len(body):
+        size = sizes[turn % len(sizes)]
+        stripping.feed(body[at : at + size])
+        at, turn = at + size, turn + 1
+    skeleton = stripping.finish()
+    assert len(skeleton.text) <= len(body) - 2600
+    fields = wire.read_fields(skeleton.text)
+    for name, (start, stop) in wire.spans(skeleton.text, fields).items():
+        assert json.loads(body[skeleton.original(start) : skeleton.original(stop)]) == json.loads(body)[name]

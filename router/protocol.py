@@ -1,0 +1,87 @@
+"""uvicorn's HTTP protocol with what it lacks: a bound on the bytes of a head, and on the time it may take."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from router.errors import envelope
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_SECONDS = 30.0
+
+_TOO_LARGE = (431, "Request Header Fields Too Large", "The headers of the request are larger than 64 kB.")
+_TOO_SLOW = (408, "Request Timeout", "The headers of the request did not arrive in time.")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Hangs up on heads that are too long or too slow, after saying so."""
+
+    _head_bytes = 0  # of a head that is not complete
+    _reading_head = True
+    _ended = False
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came: it has so long to say what it wants."""
+        super().connection_made(transport)
+        self._clock = self.loop.call_later(HEAD_SECONDS, self._end, *_TOO_SLOW)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head that is not complete."""
+        if self._ended:
+            return
+        self._head_bytes = self._head_bytes + len(data) if self._reading_head else len(data)
+        super().data_received(data)
+        if self._reading_head:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._end(*_TOO_LARGE)
+            elif self._clock is None:
+                self._clock = self.loop.call_later(HEAD_SECONDS, self._end, *_TOO_SLOW)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._reading_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is complete; where a body came with its last piece, the head alone is measured."""
+        self._reading_head = False
+        self._stop_clock()
+        if self._head_bytes > MAX_HEAD_BYTES:
+            size = sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
+            if size > MAX_HEAD_BYTES:
+                self._end(*_TOO_LARGE)
+                return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body, unless its head was refused."""
+        if not self._ended:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete, unless its head was refused."""
+        if not self._ended:
+            super().on_message_complete()
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _end(self, status: int, phrase: str, message: str) -> None:
+        self._stop_clock()
+        if self._ended or self.transport.is_closing():
+            return
+        self._ended = True
+        body = envelope(message, "invalid_request_error", None, phrase.lower().replace(" ", "_"))
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, phrase.encode(), len(body)) + body)
+        self.transport.close()
