@@ -55,6 +55,19 @@ def export(
 
 
 @app.command()
+def usage(
+    since: Annotated[str, typer.Option("--from", help="First day or moment (UTC), as 2026-11-01.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Last day, included; or the moment before which.")] = "",
+    group_by: Annotated[str, typer.Option(help="Any of model,type,key,day,user,reason,policy.")] = "model",
+    form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+) -> None:
+    """Print what was used, what it cost, and what was saved."""
+    from router.bill import show
+
+    show(since, until, group_by, form)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -57,6 +57,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     novelty: float | None = None
     policy_version: str = ""
     # what was billed
+    service_tier: str = ""  # as the upstream billed it; "" is the default one
     usage: dict[str, int] | None = None  # the fields of router.policy.prices.Usage; None where the upstream told none
     cost_usd: float | None = None  # None where usage or price is unknown
     wasted: list[dict[str, Any]] = []  # usage of earlier attempts that were billed: {"model", "usage", "cost_usd"}

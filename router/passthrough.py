@@ -161,6 +161,6 @@ class _Passing:
             seen = wire.read_answer(bytes(self._seen))
             record.response_model = record.model = record.asked_model = seen.model
             if seen.usage is not None:
-                add_usage(record, self._router.prices, seen.model, seen.usage)
+                add_usage(record, self._router.prices, seen.model, seen.usage, seen.service_tier)
         self._router.journal.append(record)
         self._router.meter.observe(record)

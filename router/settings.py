@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     forward_client_keys: bool = False  # send the client's own key upstream
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
+    usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
     default_target: float | None = Field(None, gt=0, le=1)  # None: the policy's
     routed_models: Names = ()  # names beside `auto` that are routed, for clients that cannot be changed
     record_content: Content = "whole"  # what of questions and answers the journal keeps
@@ -122,6 +123,13 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow's store: as set, or SQLite in the home folder."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def usage_url(self) -> str:
+        """Where the usage tables are; it may hold a password."""
+        if self.usage_database is not None:
+            return self.usage_database.get_secret_value()
+        return f"sqlite:///{self.home.absolute() / 'usage.db'}"
 
 
 def load(**given: Any) -> Settings:

@@ -14,9 +14,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -24,11 +24,17 @@ from router.exporter import DRAIN_SECONDS
 from router.journal import Entry
 from router.segments import Cursor, remove_finished
 
+if TYPE_CHECKING:
+    from router.counterfactual import Lengths
+    from router.settings import Settings
+
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
+AFTERWARDS_SECONDS = 1.0
 KEEP_SECONDS = 3600.0
+FEEDBACK_BATCH = 100
 TIDY_EVERY_SECONDS = 5.0
 
 
@@ -54,8 +60,11 @@ class Progress(msgspec.Struct, omit_defaults=True):
 class Shipper:
     """Takes the journal to one sink, in order."""
 
-    def __init__(self, directory: Path, name: str, sink: Sink) -> None:
+    def __init__(self, directory: Path, name: str, sink: Sink, afterwards: Callable[[], object] | None = None) -> None:
+        """`afterwards` is what else there is to do at that sink, about once a second."""
         self.name = name
+        self._afterwards = afterwards
+        self._next_afterwards = 0.0
         self.cursor = Cursor(directory, name)
         self.progress = Progress()
         self._sink = sink
@@ -64,6 +73,9 @@ class Shipper:
     def step(self) -> bool:
         """Ship one batch; whether there was one. What the sink raises is raised."""
         found = self.cursor.batch(self._sink.batch)
+        if self._afterwards is not None and (found is None or time.monotonic() >= self._next_afterwards):
+            self._afterwards()
+            self._next_afterwards = time.monotonic() + AFTERWARDS_SECONDS
         if found is None:
             return False
         segment, entries, end = found
@@ -173,9 +185,7 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
 
 def main(*, once: bool = False, attached: bool = False) -> int:
     """Run the exporter as `python -m router export` does; the exit code."""
-    from router.serving import prices
     from router.settings import load, with_home
-    from router.tracestore import TraceStore
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -188,12 +198,52 @@ def main(*, once: bool = False, attached: bool = False) -> int:
     with only_one(directory, stopping) as held:
         if not held:
             return 0
-        shippers = [Shipper(directory, "mlflow", TraceStore(settings, prices(settings)))]
+        shippers = shippers_for(settings)
         if once:
             drain(shippers)
         else:
             run(directory, shippers, stopping, DRAIN_SECONDS)
     return 0
+
+
+def shippers_for(settings: Settings) -> list[Shipper]:
+    """The usage tables first, since feedback goes from them to MLflow."""
+    from router.ledger import Ledger, pending_feedback, settle_feedback
+    from router.serving import prices
+    from router.tracestore import Assessments, TraceStore
+
+    directory, book = settings.home / "journal", prices(settings)
+    ledger = Ledger(settings.usage_url, book, Answers(settings).lengths)
+    store = TraceStore(settings, book)
+    assessments = Assessments(
+        store,
+        lambda: pending_feedback(ledger.engine, FEEDBACK_BATCH),
+        lambda ids, state: settle_feedback(ledger.engine, ids, state),
+    )
+    return [Shipper(directory, "usage", ledger), Shipper(directory, "mlflow", store, assessments.post)]
+
+
+class Answers:
+    """How long the models' answers are, by the version of the policy that chose."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[str, Lengths | None] = {}
+
+    def lengths(self, version: str) -> Lengths | None:
+        """The lengths in the policy of that version; in the one that is served now, where that is gone."""
+        from router.counterfactual import read_lengths
+        from router.policy.document import DOCUMENT
+        from router.serving import policy_folder
+
+        if version not in self._known:
+            path = policy_folder(self._settings) / DOCUMENT
+            try:
+                self._known[version] = read_lengths(path.read_bytes())
+            except (OSError, msgspec.DecodeError) as error:
+                log.error("what always-strong would have cost is not known: %s: %s", path, error)
+                self._known[version] = None
+        return self._known[version]
 
 
 def _stop_on_signals(stopping: threading.Event) -> None:

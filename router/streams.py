@@ -34,6 +34,7 @@ class _Chunk(msgspec.Struct, gc=False):
     model: str = ""
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
+    service_tier: str | None = None
     error: msgspec.Raw = _NOTHING
 
 
@@ -51,6 +52,7 @@ class ChatStream:
         self.model = ""
         self.id = ""
         self.usage: dict[str, Any] | None = None
+        self.service_tier = ""
         self.error = ""
         self.done = self._finished = False  # done: the stream has said that it is over
 
@@ -102,6 +104,7 @@ class ChatStream:
             self.done = True
         for choice in chunk.choices or ():
             self._hear(choice)
+        self.service_tier = chunk.service_tier or self.service_tier
         if chunk.usage is not None:
             self.usage = chunk.usage
             if self._strip and not chunk.choices:
@@ -134,6 +137,7 @@ class _Response(msgspec.Struct, gc=False):
     id: str = ""
     model: str = ""
     usage: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -160,6 +164,7 @@ class ResponsesStream:
         self.model = ""
         self.id = ""
         self.usage: dict[str, Any] | None = None
+        self.service_tier = ""
         self.error = ""
         self.done = False
 
@@ -224,6 +229,7 @@ class ResponsesStream:
             return
         self.id, self.model = response.id or self.id, response.model or self.model
         self.usage = response.usage or self.usage
+        self.service_tier = response.service_tier or self.service_tier
 
 
 def _without_usage(event: bytes, data: bytes) -> bytes:

@@ -11,14 +11,15 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from router import traces
-from router.journal import Entry, Record
+from router.journal import Entry, Feedback, Record
 from router.policy.prices import PriceBook
 from router.settings import Settings
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 SERVER_BATCH = 500
 SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and others write there too
 SERVER_TIMEOUT_SECONDS = 30
+ORPHAN_SECONDS = 3600
+FEEDBACK_ID = "router.feedback_id"
 
 
 class RefusedError(Exception):
@@ -69,6 +72,11 @@ class TraceStore:
                 self._experiment_id = ""  # looked up again: the server may have come back with another database
                 raise
 
+    def ready(self) -> Any:
+        """MLflow's store, connected."""
+        self._connected()
+        return self._store
+
     def _write(self, records: Sequence[Record]) -> None:
         try:
             self._send([span for record in records for span in traces.spans(record, self._prices)])
@@ -98,6 +106,57 @@ class TraceStore:
             return
         self._store = opened(self.uri, self._home)
         self._experiment_id = experiment_id(self._store, self._experiment_name)
+
+
+class Assessments:
+    """Takes feedback to the traces it is about, each exactly once."""
+
+    def __init__(
+        self,
+        store: TraceStore,
+        pending: Callable[[], Sequence[Feedback]],
+        settle: Callable[[Sequence[str], str], None],
+    ) -> None:
+        self._store = store
+        self._pending = pending
+        self._settle = settle
+
+    def post(self) -> None:
+        """Make assessments of what is pending. Feedback on a trace that does not come within an hour is an orphan."""
+        for feedback in self._pending():
+            if self._assessed(feedback):
+                self._settle([feedback.feedback_id], "assessed")
+            elif time.time_ns() - feedback.unix_ns > ORPHAN_SECONDS * 10**9:
+                log.error("feedback %s is about trace %s, which is not there", feedback.feedback_id, feedback.trace_id)
+                self._settle([feedback.feedback_id], "orphan")
+
+    def _assessed(self, feedback: Feedback) -> bool:
+        from mlflow.entities import AssessmentSource, AssessmentSourceType
+        from mlflow.entities import Feedback as MlflowFeedback
+        from mlflow.exceptions import MlflowException
+
+        store = self._store.ready()
+        try:
+            info = store.get_trace_info(traces.trace_id(feedback.trace_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        if any((there.metadata or {}).get(FEEDBACK_ID) == feedback.feedback_id for there in info.assessments):
+            return True  # written before a crash
+        store.create_assessment(
+            MlflowFeedback(
+                name="user_feedback",
+                value=feedback.thumbs == "up" if feedback.thumbs else feedback.score,
+                source=AssessmentSource(AssessmentSourceType.HUMAN, feedback.user or "client"),
+                rationale=feedback.comment or None,
+                metadata={FEEDBACK_ID: feedback.feedback_id},
+                trace_id=info.trace_id,
+                create_time_ms=feedback.unix_ns // 10**6,
+                last_update_time_ms=feedback.unix_ns // 10**6,
+            )
+        )
+        return True
 
 
 def opened(uri: str, home: Path) -> Any:

@@ -7,8 +7,10 @@ that is guessed is worse than one that is missing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+STANDARD_TIERS = ("", "default", "auto", "standard")  # all billed at the price of the model itself
 
 
 class PriceError(ValueError):
@@ -25,6 +27,7 @@ class Usage:
     reasoning_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
+    image_input_tokens: int = 0
 
     @classmethod
     def from_openai(cls, usage: Mapping[str, Any]) -> Usage:
@@ -38,6 +41,7 @@ class Usage:
             reasoning_tokens=_count(written, "reasoning_tokens"),
             audio_input_tokens=_count(read, "audio_tokens"),
             audio_output_tokens=_count(written, "audio_tokens"),
+            image_input_tokens=_count(read, "image_tokens"),
         )
 
     def __add__(self, other: Usage) -> Usage:
@@ -62,6 +66,7 @@ class Price:
     usd_per_million_cached_input_tokens: float | None = None
     usd_per_million_audio_input_tokens: float | None = None
     usd_per_million_audio_output_tokens: float | None = None
+    usd_per_million_image_input_tokens: float | None = None
 
     def cost_usd(self, usage: Usage) -> float:
         """Dollars for `usage`; cached and audio tokens at their own price, or at the plain one where none is listed.
@@ -70,7 +75,9 @@ class Price:
         >>> f"{mini.cost_usd(Usage(input_tokens=1_000_000, output_tokens=500_000, cached_input_tokens=400_000)):.6f}"
         '0.420000'
         """
-        plain_input = usage.input_tokens - usage.cached_input_tokens - usage.audio_input_tokens
+        of_image = self.usd_per_million_image_input_tokens
+        images = 0 if of_image is None else usage.image_input_tokens
+        plain_input = usage.input_tokens - usage.cached_input_tokens - usage.audio_input_tokens - images
         plain_output = usage.output_tokens - usage.audio_output_tokens
         of_input, of_output = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
         return (
@@ -78,6 +85,7 @@ class Price:
             + max(plain_output, 0) * of_output
             + usage.cached_input_tokens * _or(self.usd_per_million_cached_input_tokens, of_input)
             + usage.audio_input_tokens * _or(self.usd_per_million_audio_input_tokens, of_input)
+            + images * _or(of_image, of_input)
             + usage.audio_output_tokens * _or(self.usd_per_million_audio_output_tokens, of_output)
         ) / 1e6
 
@@ -94,6 +102,7 @@ class PriceBook:
     aliases: Mapping[str, str]
     as_of: str = ""
     source: str = ""
+    tiers: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # model -> tier -> price
 
     @classmethod
     def parse(cls, table: Any) -> PriceBook:
@@ -106,27 +115,36 @@ class PriceBook:
             raise PriceError('expected an object with "models": {name: price}')
         prices: dict[str, Price] = {}
         aliases: dict[str, str] = {}
+        tiers: dict[str, dict[str, Price]] = {}
         for name, row in table["models"].items():
             prices[name] = _price(name, row)
+            tiers[name] = _tiers(name, row)
             for alias in _aliases(name, row):
                 if alias in aliases or alias in table["models"]:
                     raise PriceError(f"model {alias!r} has two prices")
                 aliases[alias] = name
-        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")))
+        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers)
 
-    def price(self, model: str) -> Price | None:
-        """The price of `model`, or None: a price is never guessed."""
-        return self.prices.get(self.aliases.get(model, model))
+    def price(self, model: str, tier: str = "") -> Price | None:
+        """The price of `model` on a service tier, or None: a price is never guessed."""
+        name = self.aliases.get(model, model)
+        if tier in STANDARD_TIERS:
+            return self.prices.get(name)
+        return self.tiers.get(name, {}).get(tier)
 
-    def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """Dollars for `usage` on `model`; None where the model has no price."""
-        price = self.price(model)
+    def cost_usd(self, model: str, usage: Usage, tier: str = "") -> float | None:
+        """Dollars for `usage` on `model`; None where the model has no price on that tier."""
+        price = self.price(model, tier)
         return None if price is None else price.cost_usd(usage)
 
     def extended(self, other: PriceBook) -> PriceBook:
         """These prices with those of `other` in their place where both have one."""
         return PriceBook(
-            {**self.prices, **other.prices}, {**self.aliases, **other.aliases}, other.as_of or self.as_of, other.source
+            {**self.prices, **other.prices},
+            {**self.aliases, **other.aliases},
+            other.as_of or self.as_of,
+            other.source or self.source,
+            {**self.tiers, **other.tiers},
         )
 
 
@@ -134,17 +152,24 @@ def _price(name: str, row: Any) -> Price:
     if not isinstance(row, Mapping):
         raise PriceError(f"model {name!r}: expected an object of prices")
     values: dict[str, float] = {}
-    for field in fields(Price):
-        value = row.get(field.name)
+    for each in fields(Price):
+        value = row.get(each.name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise PriceError(f"model {name!r}: {field.name} is not a price: {value!r}")
-        values[field.name] = float(value)
+            raise PriceError(f"model {name!r}: {each.name} is not a price: {value!r}")
+        values[each.name] = float(value)
     for needed in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
         if needed not in values:
             raise PriceError(f"model {name!r}: {needed} is missing")
     return Price(**values)
+
+
+def _tiers(name: str, row: Mapping[str, Any]) -> dict[str, Price]:
+    tiers = row.get("tiers", {})
+    if not isinstance(tiers, Mapping):
+        raise PriceError(f"model {name!r}: tiers is not an object of prices")
+    return {tier: _price(f"{name}, tier {tier}", prices) for tier, prices in tiers.items()}
 
 
 def _aliases(name: str, row: Mapping[str, Any]) -> Iterable[str]:
