@@ -19,7 +19,7 @@ _NAMES = {
     _INK: "--ink", _MUTED: "--muted", _LINE: "--line", _CHEAP: "--cheap", _STRONG: "--strong", _ROUTED: "--routed",
     _OTHER: "--other",
 }  # fmt: skip
-WIDTH_INCHES = 6.4
+WIDTH_INCHES = 5.2
 
 
 def _figure(height: float) -> Any:
@@ -59,7 +59,7 @@ def _svg(figure: Any, title: str) -> str:
 
 def cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str], policy: Policy | None) -> str:
     """Dollars against quality: the models, the frontier of routing, every target, and what it is measured against."""
-    figure, axes = _figure(4.6)
+    figure, axes = _figure(4.5)
     points = held.points if held else {f"always_{row.model}": _point(row) for row in rows if row.question_type == ALL}
     cheap, strong = points[f"always_{models[0]}"], points[f"always_{models[-1]}"]
     ends = [(_mills(p), p.quality.estimate * 100) for p in (cheap, strong)]
@@ -85,7 +85,7 @@ def cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        fontsize=10.5,
+        fontsize=10,
         labelcolor=_INK,
         handlelength=1.6,
         columnspacing=1,
@@ -94,29 +94,21 @@ def cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str
 
 
 def _mark_targets(axes: Any, points: Any, policy: Policy) -> None:
-    told = False
-    seen: set[tuple[float, float]] = set()
+    label: str | None = "routing, certified targets"
     for rule in policy.rules.targets:
-        point = points[f"{rule.target:g}"]
-        at = (round(_mills(point), 4), round(point.quality.estimate * 100, 2))
-        _mark(axes, point, "s", _ROUTED, None if told else "routing, each target", size=42, hollow=not rule.certified)
-        told = True
-        if at not in seen:
+        if rule.certified:
+            point = points[f"{rule.target:g}"]
+            _mark(axes, point, "s", _ROUTED, label, size=42)
+            at = (_mills(point), point.quality.estimate * 100)
             axes.annotate(f"{rule.target:g}", at, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10)
-        seen.add(at)
+            label = None
 
 
-def _mark(
-    axes: Any, point: Point, marker: str, colour: str, label: str | None, size: float, hollow: bool = False
-) -> None:
-    x, y = _mills(point), point.quality
+def _mark(axes: Any, point: Point, marker: str, colour: str, label: str | None, size: float) -> None:
+    x, y, cost = _mills(point), point.quality, point.cost_usd
     axes.plot([x, x], [y.low * 100, y.high * 100], color=colour, linewidth=1.1, alpha=0.6)
-    cost = point.cost_usd
     axes.plot([cost.low * 1000, cost.high * 1000], [y.estimate * 100] * 2, color=colour, linewidth=1.1, alpha=0.6)
-    face = "none" if hollow else colour
-    axes.scatter(
-        [x], [y.estimate * 100], marker=marker, s=size, facecolor=face, edgecolor=colour, label=label, zorder=3
-    )
+    axes.scatter([x], [y.estimate * 100], marker=marker, s=size, color=colour, label=label, zorder=3)
 
 
 def _mills(point: Point) -> float:
@@ -142,7 +134,5 @@ def differences(pairs: Sequence[Pair]) -> str:
     axes.set_yticks(range(len(shown)), names, color=_INK)
     axes.axvline(0, color=_INK, linewidth=0.8)
     axes.grid(False, axis="y")
-    axes.set_xlabel(
-        "points of quality that the cheaper model is better (right) or worse (left)", color=_MUTED, fontsize=11
-    )
+    axes.set_xlabel("points of quality: worse (left), better (right)", color=_MUTED, fontsize=11)
     return _svg(figure, "Difference in quality by type")

@@ -177,7 +177,7 @@ def _figures(found: Calibration) -> str:
         (f"{cheap.score.estimate:.0%}", f"right: {cheap.model}"),
         (f"{strong.score.estimate:.0%}", f"right: {strong.model}"),
         (f"{strong.cost_usd / cheap.cost_usd:.1f}×" if cheap.cost_usd else "–", f"cost of {strong.model}"),
-        (f"${found.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests"),
+        (f"${found.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests by routing"),
     ]
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
 
@@ -221,7 +221,7 @@ def _targets(found: Calibration) -> str:
     lines = []
     for rule in found.policy.rules.targets:
         point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
-        more = f"{rule.more_questions_needed:,} more questions" if rule.more_questions_needed else "no number would"
+        more = f"ask {rule.more_questions_needed:,} more" if rule.more_questions_needed else "more would not help"
         lines.append(
             (
                 f"{rule.target:.0%}" if rule.target * 100 % 1 == 0 else f"{rule.target:.1%}",

@@ -18,7 +18,7 @@ from calibration.judgements import Judgement, Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, learn
 from calibration.ledger import Ledger
 from calibration.outcomes import Outcome, Result, write_outcomes
-from calibration.policies import models_named, write_policy
+from calibration.policies import models_named, read_policy, write_policy
 from calibration.questions import Question
 from calibration.spending import (
     BATCH_DISCOUNT,
@@ -160,7 +160,8 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     by_id = {question.id: question for question in questions}
     traced = _traced(plan, asked, by_id, runs, progress)
     pairs = [(by_id[question], answer) for (question, _), answer in asked.answers.items()]
-    progress.stage("judging", 0, len(pairs))
+    there = judgements.kept(pairs, plan.scorers, ledgers.judgements).judgements
+    progress.stage("judging", len(there), len(pairs))
     with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, _interruptible(relay.stop):
         judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.step)
     rows = _complete(questions, plan.models, asked, judged.judgements)
@@ -277,4 +278,4 @@ def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -
     except LearningError:
         return None
     write_policy(policy, plan.folder / "policy")
-    return policy
+    return read_policy(plan.folder / "policy")  # with the version that its content gives it

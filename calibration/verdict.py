@@ -82,7 +82,7 @@ def _instead(policy: Policy, held: HeldOut, strong: str) -> list[str]:
 
 
 def of_types(pairs: Sequence[Pair]) -> Mapping[tuple[str, str], str]:
-    """For each type and cheaper model: whether it is enough, and if that is open, how many more questions would settle it."""
+    """For each type and cheaper model: whether it is enough, or how many more questions would settle that."""
     said = {}
     for pair in pairs:
         if pair.settled:
