@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from router import decisions, exposition, listing, passthrough, status
+from router import accounts, dashboard, decisions, exposition, listing, overview, passthrough, recent, status
 from router.attempts import Attempts
 from router.body import Receive, Send
 from router.chat import RoutedEndpoint, Scope
@@ -17,6 +17,7 @@ from router.journal import Journal
 from router.keys import Keys
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
+from router.retirement import watching
 from router.serving import Serving, policy_folder, prices, read_policy
 from router.settings import Settings, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
@@ -86,11 +87,12 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with router.meter.writing(router.counts):
+        async with router.meter.writing(router.counts), watching(router):
             yield
         router.close()
 
     other = FastAPI(title="Calibrated router", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    for module in (status, decisions, exposition, listing, passthrough):  # the last takes what is left of /v1
+    for module in (accounts, status, dashboard, decisions, exposition, overview, recent, listing):
         module.add_routes(other, router)
+    passthrough.add_routes(other, router)  # takes what is left of /v1
     return Application(router, other)

@@ -210,17 +210,24 @@ def shippers_for(settings: Settings) -> list[Shipper]:
     """The usage tables first, since feedback goes from them to MLflow."""
     from router.ledger import Ledger, pending_feedback, settle_feedback
     from router.serving import prices
+    from router.tallies import Tallies
     from router.tracestore import Assessments, TraceStore
 
     directory, book = settings.home / "journal", prices(settings)
-    ledger = Ledger(settings.usage_url, book, Answers(settings).lengths)
+    lengths = Answers(settings).lengths
+    ledger = Ledger(settings.usage_url, book, lengths)
+    tallies = Tallies(settings.home / "tallies.db", book, lengths)
     store = TraceStore(settings, book)
     assessments = Assessments(
         store,
         lambda: pending_feedback(ledger.engine, FEEDBACK_BATCH),
         lambda ids, state: settle_feedback(ledger.engine, ids, state),
     )
-    return [Shipper(directory, "usage", ledger), Shipper(directory, "mlflow", store, assessments.post)]
+    return [
+        Shipper(directory, "usage", ledger),
+        Shipper(directory, "tallies", tallies),
+        Shipper(directory, "mlflow", store, assessments.post),
+    ]
 
 
 class Answers:

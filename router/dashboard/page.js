@@ -1,0 +1,142 @@
+// The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
+
+import { drawCurve, drawNow, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { element, percent, plural } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const KEY = "router-key";
+const RECENT_EVERY = 1500, OVERVIEW_EVERY = 4000, ANNOUNCE_EVERY = 20000;
+
+const page = { policy: null, overview: null, window: "hour", sort: "cost", all: false, paused: false, fresh: 0, announced: Date.now(), key: sessionStorage.getItem(KEY) || "" };
+
+class Refused extends Error {}
+
+async function ask(path, body) {
+  const headers = page.key ? { authorization: `Bearer ${page.key}` } : {};
+  const options = body === undefined ? { headers } : { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(path, { ...options, cache: "no-store" });
+  if (answer.status === 401) throw new Refused();
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error ? told.error.message : `The router answered ${answer.status}.`);
+  return told;
+}
+
+function state(kind, text) {
+  $("state").className = `badge ${kind}`;
+  if ($("state-text").textContent !== text) $("state-text").textContent = text;
+}
+
+function locked(isLocked) {
+  $("key-form").hidden = !isLocked;
+  $("main").hidden = isLocked;
+  if (isLocked) {
+    state("warn", "Needs a key");
+    if (page.key) $("key-note").textContent = "That key is not known to this router.";
+    if (document.activeElement === document.body) $("key").focus();
+  }
+}
+
+async function policy(version) {
+  if (page.policy && (!version || page.policy.version === version)) return;
+  page.policy = await ask("/router/policy");
+  const choices = page.policy.targets.map(({ target, certified }) => element("option", { value: String(target) }, `${percent(target, target * 100 % 1 ? 1 : 0)}${certified ? "" : ", not certified"}`));
+  const chosen = $("target").value;
+  $("target").replaceChildren(element("option", { value: "" }, `as auto does (${percent(page.policy.default_target, 0)})`), ...choices);
+  if (chosen) $("target").value = chosen;
+}
+
+async function overview() {
+  const told = await ask(`/router/overview?window=${page.window}`);
+  if (told.window !== page.window) return; // another was chosen meanwhile
+  await policy(told.policy_version);
+  page.overview = told;
+  draw();
+}
+
+function draw() {
+  if (!page.overview || !page.policy) return;
+  drawTop(page.policy, page.overview);
+  drawNow(page.policy, page.overview);
+  drawTime(page.policy, page.overview);
+  drawCurve(page.policy, page.overview);
+  drawTypes(page.policy, page.overview, page);
+}
+
+async function recent() {
+  if (page.paused) return;
+  const { requests } = await ask("/router/recent");
+  await policy();
+  page.fresh += drawRecent(page.policy, requests);
+  const quiet = Date.now() - page.announced;
+  if (page.fresh && quiet > ANNOUNCE_EVERY) { // for those who hear the page: that it moves, and not each row
+    $("announce").textContent = `${plural(page.fresh, "new request")}. ${$("headline").textContent}`;
+    page.fresh = 0;
+    page.announced = Date.now();
+  }
+}
+
+// Asks for ever, waits longer while the router is away, and rests while nobody looks.
+async function keepAsking(what, every) {
+  for (let wait = every; ; ) {
+    try {
+      if (!document.hidden) {
+        await what();
+        locked(false);
+        state(page.paused ? "" : "good", page.paused ? "Paused" : "Live");
+      }
+      wait = every;
+    } catch (error) {
+      if (error instanceof Refused) locked(true);
+      else state("bad", "No answer from the router");
+      wait = Math.min(wait * 1.5, 15000);
+    }
+    await new Promise((done) => { page.wake = [...(page.wake || []), done]; setTimeout(done, wait); });
+  }
+}
+
+function wake() {
+  for (const done of page.wake || []) done();
+  page.wake = [];
+}
+
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  page.key = $("key").value.trim();
+  sessionStorage.setItem(KEY, page.key);
+  $("key").value = "";
+  wake();
+});
+
+$("windows").addEventListener("change", (event) => {
+  page.window = event.target.value;
+  overview().catch(() => wake());
+});
+
+$("sort").addEventListener("change", (event) => { page.sort = event.target.value; draw(); });
+$("all-types").addEventListener("click", () => { page.all = !page.all; draw(); });
+
+$("pause").addEventListener("click", () => {
+  page.paused = !page.paused;
+  $("pause").setAttribute("aria-pressed", String(page.paused));
+  $("pause").textContent = page.paused ? "Go on" : "Pause";
+  wake();
+});
+
+$("try").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const body = { model: $("target").value ? `auto@${$("target").value}` : "auto", messages: [{ role: "user", content: $("question").value }] };
+  try {
+    await policy();
+    const decision = await ask("/router/decision", body);
+    $("tried").replaceChildren(explained(page.policy, {}, decision));
+  } catch (error) {
+    $("tried").replaceChildren(element("p", { class: "bad-text" }, error instanceof Refused ? "A key is needed." : error.message));
+  }
+});
+
+document.addEventListener("visibilitychange", wake);
+let redraw = 0;
+addEventListener("resize", () => { clearTimeout(redraw); redraw = setTimeout(draw, 120); });
+
+keepAsking(overview, OVERVIEW_EVERY);
+keepAsking(recent, RECENT_EVERY);

@@ -1,0 +1,260 @@
+// The sections of the page, each drawn from what the API told. Rows are kept while their request or type is shown, so
+// that focus, selection and open details survive an update.
+
+import { bars, curve, intervals, lines, shares, shareWithTick } from "./charts.js";
+import { ago, clock, count, element, kindOf, milliseconds, percent, plural, reasonOf, usd } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const LENGTHS = { hour: "hour", day: "24 hours", week: "7 days", month: "30 days" };
+
+// cheap, middle, strong by their place in the policy; other for what it does not choose
+export function kindOfModel(policy, name) {
+  const at = policy.models.findIndex((model) => model.name === name);
+  if (at < 0) return "other";
+  return at === policy.models.length - 1 ? "strong" : at === 0 ? "cheap" : "middle";
+}
+
+const byPlace = (policy) => (a, b) => place(policy, a[0]) - place(policy, b[0]);
+const place = (policy, name) => (policy.models.findIndex((model) => model.name === name) + 99) % 99;
+const strongest = (policy) => policy.models.at(-1).name;
+const failures = (sums) => (sums.outcomes.failed || 0) + (sums.outcomes.cut || 0);
+const between = ({ low, high }, format) => (high - low > 0 ? `${format(low)} to ${format(high)}` : "exactly");
+
+export function chip(policy, name) {
+  return element("span", { class: `chip ${kindOfModel(policy, name)}` }, name || "none");
+}
+
+export function drawTop(policy, overview) {
+  const made = Date.parse(policy.about.made_at || "") / 1000;
+  const age = isFinite(made) ? ` · made ${ago(Math.max(Date.now() / 1000 - made, 0))} ago` : "";
+  $("policy-line").textContent = `policy ${policy.version}${age} · keeps ${percent(overview.default_target, 1)} of ${strongest(policy)}`;
+  $("simulated").hidden = !overview.simulated;
+  $("warnings").hidden = overview.warnings.length === 0;
+  $("warnings").replaceChildren(...overview.warnings.map((text) => element("li", {}, text)));
+}
+
+export function headline(policy, { total, window }) {
+  const strong = strongest(policy), long = LENGTHS[window];
+  if (!total.requests) return `No requests in the last ${long}.`;
+  const spared = Object.entries(total.models).filter(([name]) => name !== strong && kindOfModel(policy, name) !== "other");
+  const share = spared.reduce((sum, [, n]) => sum + n, 0) / total.requests;
+  const start = `In the last ${long}, ${percent(share)} of ${plural(total.requests, "request")} did not need ${strong}`;
+  const { estimate } = total.saved_usd;
+  if (!total.compared) return `${start}.`;
+  if (estimate < 0) return `${start}, and routing cost ${usd(-estimate)} more than always asking it.`;
+  return `${start}: ${usd(estimate)} saved, ${percent(estimate / total.always_strong_usd.estimate)} of what it would have cost.`;
+}
+
+function tile(name, value, note, ...more) {
+  return element("div", { class: "tile" }, element("dt", {}, name), element("dd", { class: "value" }, value),
+    element("dd", { class: "note" }, note), ...more);
+}
+
+export function drawNow(policy, overview) {
+  const { total } = overview, { added, first_byte } = total.milliseconds;
+  $("headline").textContent = headline(policy, overview);
+  const split = Object.entries(total.models).sort(byPlace(policy));
+  const told = split.map(([name, n]) => `${name} ${percent(n / total.requests)}`).join(", ");
+  const bar = element("dd", { class: "bar-line" }, shares(split.map(([name, n]) => [kindOfModel(policy, name), n]), `Share of each model: ${told || "no requests"}`));
+  const seconds = Math.min(overview.to_unix, Date.now() / 1000) - overview.from_unix;
+  const gone = total.outcomes.abandoned || 0;
+  const unknown = total.unpriced ? ` · ${plural(total.unpriced, "request")} of unknown price` : "";
+  const saved = total.saved_usd;
+  $("tiles").replaceChildren(
+    tile("Requests", count(total.requests), `${rate(total.requests / seconds)} · ${count(total.input_tokens + total.output_tokens)} tokens`),
+    tile("By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
+    tile("Spent", usd(total.cost_usd), `always ${strongest(policy)}: ${usd(total.always_strong_usd.estimate)}${unknown}`),
+    tile("Saved", usd(saved.estimate), total.compared ? `${between(saved, usd)}, at 95 %` : "nothing to compare yet"),
+    tile("Added latency", milliseconds(added.p50), `p95 ${milliseconds(added.p95)} · p99 ${milliseconds(added.p99)}`),
+    tile("First byte", milliseconds(first_byte.p50), `p95 ${milliseconds(first_byte.p95)}`),
+    tile("Errors", total.requests ? percent(failures(total) / total.requests) : "—", `${count(failures(total))} failed · ${count(gone)} left by the client`),
+  );
+}
+
+const rate = (perSecond) => perSecond >= 1 ? `${perSecond.toFixed(1)} a second` : `${(perSecond * 60).toFixed(1)} a minute`;
+
+export function drawTime(policy, overview) {
+  const steps = overview.over_time, name = (step) => clock(step.unix, overview.step_seconds);
+  const models = overview.models.map((row) => [row.model]).sort(byPlace(policy)).map(([model]) => model);
+  const kinds = ["cheap", "middle", "strong", "other"];
+  const partsOf = (step) => kinds.map((kind) => [kind, models.filter((m) => kindOfModel(policy, m) === kind).reduce((sum, m) => sum + (step.models[m] || 0), 0)]);
+  const mixed = (step) => models.filter((m) => step.models[m]).map((m) => `${m} ${count(step.models[m])}`).join(", ");
+  bars($("requests-chart"), { steps, parts: partsOf, name, format: count, label: `Requests over time by model, ${count(overview.total.requests)} in all`,
+    tell: (step) => `${name(step)}: ${plural(step.requests, "request")}${step.requests ? ` (${mixed(step)})` : ""}` });
+  legend($("models-legend"), models.slice(0, 6).map((model) => [kindOfModel(policy, model), model]));
+
+  lines($("dollars-chart"), { steps, name, format: usd, label: `Dollars over time: ${usd(overview.total.cost_usd)} spent, ${usd(overview.total.always_strong_usd.estimate)} if always strong`,
+    series: [
+      { kind: "strong", value: (s) => s.always_strong_usd.estimate, low: (s) => s.always_strong_usd.low, high: (s) => s.always_strong_usd.high },
+      { kind: "spent", value: (s) => s.cost_usd },
+    ],
+    tell: (s) => `${name(s)}: ${usd(s.cost_usd)} spent; always ${strongest(policy)} ${usd(s.always_strong_usd.estimate)} (${between(s.always_strong_usd, usd)})` });
+  legend($("dollars-legend"), [["spent", "spent"], ["strong", `always ${strongest(policy)}, with 95 % interval`]]);
+
+  lines($("latency-chart"), { steps, name, format: milliseconds, label: "Latency that the router adds, median and 95th percentile",
+    series: [{ kind: "faint", value: (s) => s.milliseconds.added.p95 }, { kind: "spent", value: (s) => s.milliseconds.added.p50 }],
+    tell: (s) => `${name(s)}: median ${milliseconds(s.milliseconds.added.p50)}, p95 ${milliseconds(s.milliseconds.added.p95)}` });
+  bars($("errors-chart"), { steps, parts: (s) => [["bad", failures(s)], ["other", s.outcomes.abandoned || 0]], name, format: count, label: `Errors over time, ${count(failures(overview.total))} in all`,
+    tell: (s) => `${name(s)}: ${count(failures(s))} failed, ${count(s.outcomes.abandoned || 0)} left by the client` });
+
+  $("time-table").tBodies[0].replaceChildren(...steps.filter((s) => s.requests).reverse().map((s) => element("tr", {},
+    element("th", { scope: "row" }, name(s)), element("td", { class: "number" }, count(s.requests)), element("td", {}, mixed(s)),
+    element("td", { class: "number" }, usd(s.cost_usd)), element("td", { class: "number" }, usd(s.always_strong_usd.estimate)),
+    element("td", { class: "number" }, milliseconds(s.milliseconds.added.p95)), element("td", { class: "number" }, count(failures(s))))));
+}
+
+function legend(host, entries) {
+  const text = JSON.stringify(entries);
+  if (host.dataset.shown === text) return;
+  host.dataset.shown = text;
+  host.replaceChildren(...entries.map(([kind, name]) => element("li", {}, element("span", { class: `swatch ${kind}`, "aria-hidden": "true" }), name)));
+}
+
+export function drawCurve(policy, overview) {
+  const rule = policy.targets.find((target) => target.target >= overview.default_target - 1e-9);
+  const { total } = overview, strong = strongest(policy);
+  const always = total.always_strong_usd.estimate;
+  const live = total.compared && always > 0 ? Math.min(Math.max((always - total.saved_usd.estimate) / always, 0), 1) : null;
+  let note = `No certified threshold keeps ${percent(overview.default_target, 1)}: every request goes to ${strong}.`;
+  if (rule && rule.certified) {
+    const { low, estimate, high } = rule.expected_saving;
+    note = `Certified at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${percent(rule.target, 1)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
+  }
+  $("curve-note").textContent = note;
+  curve($("curve"), { targets: policy.targets, current: rule ? rule.target : overview.default_target, live, percent,
+    label: `Quality kept against dollars, for ${policy.targets.length} targets. ${note}` });
+}
+
+const typeRows = new Map();
+
+export function drawTypes(policy, overview, { sort, all }) {
+  const routed = overview.types.reduce((sum, row) => sum + row.requests, 0) || 1;
+  const calibrated = overview.mix.calibrated, of = Object.values(calibrated).reduce((sum, n) => sum + n, 0) || 1;
+  const live = Object.values(overview.mix.requests).reduce((sum, n) => sum + n, 0);
+  const measured = overview.mix.requests.measured || 1;
+  const rows = overview.types.map((row) => {
+    const then = row.question_type in calibrated ? calibrated[row.question_type] / of : null;
+    return { ...row, share: row.requests / routed, then, drift: then === null ? 0 : row.requests / measured - then };
+  });
+  const orders = { cost: (a, b) => b.cost_usd - a.cost_usd, requests: (a, b) => b.requests - a.requests, drift: (a, b) => Math.abs(b.drift) - Math.abs(a.drift) };
+  rows.sort(orders[sort] || orders.cost);
+  const most = Math.max(0.02, ...rows.map((row) => Math.max(row.share, row.then || 0)));
+  const shown = all ? rows : rows.slice(0, 10);
+  const body = $("types").tBodies[0];
+  const wanted = shown.map((row) => {
+    const kept = typeRows.get(row.question_type) || element("tr");
+    typeRows.set(row.question_type, kept);
+    kept.replaceChildren(...typeCells(policy, row, most));
+    return kept;
+  });
+  if (!wanted.length) wanted.push(element("tr", {}, element("td", { colspan: "7", class: "empty" }, "No routed requests in the time shown.")));
+  body.replaceChildren(...wanted);
+  $("all-types").hidden = rows.length <= 10;
+  $("all-types").textContent = all ? "Show the first ten" : `Show all ${rows.length} types`;
+  $("mix").textContent = mixInWords(overview.mix, live);
+}
+
+function typeCells(policy, row, most) {
+  const { evidence } = row, names = policy.models.map((model) => model.name);
+  const known = names.filter((name) => evidence.quality[name]);
+  const rows = known.map((name) => { const q = evidence.quality[name]; return [kindOfModel(policy, name), q.low, q.estimate, q.high]; });
+  const inWords = known.map((name) => { const q = evidence.quality[name]; return `${name} ${percent(q.estimate)} (${percent(q.low)} to ${percent(q.high)})`; }).join("; ");
+  const went = Object.entries(row.models).sort(byPlace(policy));
+  const wentTo = went.map(([name, n]) => `${name} ${percent(n / row.requests)}`).join(", ");
+  const drift = row.then === null ? "not in the calibration's mix" : `${percent(row.then, 1)} of the calibration`;
+  const picture = rows.length ? intervals(rows, inWords) : null;
+  return [
+    element("th", { scope: "row" }, row.question_type, element("small", { class: `evidence ${evidence.kind}` }, evidence.n ? `${kindOf(evidence.kind)}, n = ${evidence.n}` : kindOf(evidence.kind))),
+    element("td", { class: "number" }, count(row.requests)),
+    element("td", {}, shareWithTick(row.share, row.then, most, `${percent(row.share, 1)} of requests, ${drift}`), element("small", {}, percent(row.share, 1))),
+    element("td", { title: wentTo }, shares(went.map(([name, n]) => [kindOfModel(policy, name), n]), wentTo), element("small", {}, went.length ? `${percent((row.models[strongest(policy)] || 0) / row.requests)} strong` : "")),
+    element("td", { class: "number" }, usd(row.cost_usd)),
+    element("td", { class: "number", title: between(row.saved_usd, usd) }, row.compared ? usd(row.saved_usd.estimate) : "—"),
+    element("td", { title: inWords }, picture || element("span", { class: "muted" }, "none")),
+  ];
+}
+
+function mixInWords(mix, live) {
+  if (!live) return "Whether traffic is what was calibrated will be told here.";
+  const share = (kind) => percent(mix.requests[kind] / live);
+  const covered = `${share("measured")} of requests are of types with measured outcomes, ${share("published")} of types with published results only, ${share("none")} of types nothing is known of.`;
+  if (mix.distance === null) return covered;
+  const verdict = mix.distance < 0.2 ? "much like the calibration's" : mix.distance < 0.5 ? "unlike the calibration's in part: the saving to expect is another" : "quite unlike the calibration's: recalibrate on questions of your own";
+  return `${covered} Among the measured types the mix is ${verdict} (${percent(mix.distance)} would have to be of another type).`;
+}
+
+const recentRows = new Map();
+
+export function drawRecent(policy, requests) {
+  const body = $("recent").tBodies[0];
+  const wanted = new Set(requests.map((request) => request.span_id));
+  let fresh = 0;
+  for (const [id, rows] of recentRows) {
+    const busy = rows.some((row) => row.contains(document.activeElement)) || !rows[1].hidden;
+    if (!wanted.has(id) && !busy) { rows.forEach((row) => row.remove()); recentRows.delete(id); }
+  }
+  for (const request of [...requests].reverse()) {
+    if (recentRows.has(request.span_id)) continue;
+    const rows = decisionRows(policy, request);
+    recentRows.set(request.span_id, rows);
+    body.prepend(...rows);
+    fresh += 1;
+  }
+  $("recent-empty").hidden = recentRows.size > 0;
+  $("recent").hidden = recentRows.size === 0;
+  if (!recentRows.size) $("recent-empty").replaceChildren("Nothing yet. Point an OpenAI client at ",
+    element("code", {}, `${location.origin}/v1`), " and ask for ", element("code", {}, "auto"), ".");
+  return fresh;
+}
+
+function decisionRows(policy, request) {
+  const id = `why-${request.span_id}`, [reason] = reasonOf(request.reason), times = request.milliseconds;
+  const button = element("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": id }, reason);
+  const details = element("tr", { id, class: "why", hidden: true });
+  button.addEventListener("click", () => {
+    const opened = button.getAttribute("aria-expanded") !== "true";
+    button.setAttribute("aria-expanded", String(opened));
+    details.hidden = !opened;
+    if (opened && !details.firstChild) details.append(element("td", { colspan: "8" }, explained(policy, request, { ...request, evidence: policy.evidence[request.question_type] })));
+  });
+  const fine = request.outcome === "answered" && request.status < 400;
+  const row = element("tr", { class: "fresh" },
+    element("td", {}, element("time", { datetime: new Date(request.unix * 1000).toISOString() }, clock(request.unix))),
+    element("td", {}, chip(policy, request.model)), element("td", {}, button), element("td", {}, request.question_type || "—"),
+    element("td", { class: "number" }, fine ? usd(request.cost_usd) : "—"), element("td", { class: "number" }, milliseconds(times.first_byte)),
+    element("td", { class: "number" }, milliseconds(times.whole)),
+    element("td", {}, element("span", { class: fine ? "ok" : "bad-text" }, fine ? String(request.status) : `${request.status} ${request.outcome}`)));
+  return [row, details];
+}
+
+// Why a request goes where it goes: of a record, or of POST /router/decision.
+export function explained(policy, request, decision) {
+  const [reason, why] = reasonOf(decision.reason);
+  const out = element("div", { class: "explained" },
+    element("p", { class: "verdict" }, chip(policy, decision.model), " ", element("strong", {}, reason), " ", why));
+  const names = policy.models.map((model) => model.name).filter((name) => name in decision.quality);
+  if (names.length) {
+    const known = (decision.evidence || {}).quality || {};
+    const body = names.map((name) => {
+      const q = known[name], kind = kindOfModel(policy, name);
+      return element("tr", {}, element("th", { scope: "row" }, name),
+        element("td", {}, intervals([[kind, q ? q.low : null, decision.quality[name], q ? q.high : null]], `expected quality ${percent(decision.quality[name])}`, 170)),
+        element("td", { class: "number" }, percent(decision.quality[name])),
+        element("td", { class: "number" }, q ? `${percent(q.low)} to ${percent(q.high)}` : "—"),
+        element("td", { class: "number" }, usd(decision.expected_cost_usd[name])));
+    });
+    const head = ["Model", "", "Expected quality", "Known of the type", "Expected cost"].map((text, at) => element("th", { scope: "col", class: at > 1 ? "number" : "" }, text));
+    out.append(element("div", { class: "scroll" }, element("table", {}, element("caption", { class: "hidden" }, "Each model on this request"), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body))));
+  }
+  const evidence = decision.evidence;
+  const facts = [
+    ["Type", decision.question_type], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${percent(decision.target, 1)}`],
+    ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
+    ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
+    ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],
+    ["Asked for", request.asked_model], ["Policy", decision.policy_version], ["Added", request.milliseconds ? milliseconds(request.milliseconds.added) : ""],
+    ["Tokens", request.usage ? `${count(request.usage.input_tokens || 0)} in, ${count(request.usage.output_tokens || 0)} out` : ""], ["Trace", request.trace_id],
+  ];
+  out.append(element("dl", { class: "facts" }, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
+  return out;
+}

@@ -1,0 +1,75 @@
+// Numbers and reasons in words. Nothing here touches the page but `element`.
+
+export const REASONS = {
+  cheap_is_enough: ["Cheap is enough", "The cheap model is expected to be good enough here: what the strong one would add is not worth its price at this target."],
+  strong_is_better: ["Strong is better", "The strong model is expected to be enough better on this request to be worth its price."],
+  no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
+  novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
+  not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
+  context_window: ["Context window", "Only this model can hold the whole request."],
+  modality: ["Modality", "Only this model can read what is attached."],
+  forced: ["Forced", "The client named the model."],
+  continued: ["Continued", "It goes on with what an answer of this model began."],
+  passed_through: ["Passed through", "The client asked for a name that is not routed."],
+  fallback: ["Fallback", "The model that was decided on could not answer, so the other one did."],
+  sticky: ["Sticky", "The conversation stays with the model that began it."],
+};
+
+const KINDS = { measured: "measured", published: "published", none: "nothing known" };
+export const kindOf = (kind) => KINDS[kind] || kind;
+export const reasonOf = (reason) => REASONS[reason] || [reason ? reason.replaceAll("_", " ") : "—", ""];
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
+export const count = (n) => (n >= 100000 ? short.format(n) : whole.format(n));
+export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+
+export function usd(x) {
+  if (x === null || x === undefined) return "unknown";
+  const size = Math.abs(x), sign = x < 0 ? "−" : "";
+  if (size === 0) return "$0";
+  if (size >= 100000) return `${sign}$${short.format(size)}`;
+  if (size >= 1) return `${sign}$${size.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  const digits = size >= 0.1 ? 3 : Math.min(8, 1 - Math.floor(Math.log10(size)));
+  return `${sign}$${size.toFixed(digits)}`;
+}
+
+export function percent(x, digits) {
+  if (x === null || x === undefined || !isFinite(x)) return "—";
+  const size = Math.abs(x * 100);
+  const places = digits ?? (size > 0 && size < 1 ? 1 : 0);
+  return `${x < 0 ? "−" : ""}${size.toFixed(places)} %`;
+}
+
+export function milliseconds(x) {
+  if (x === null || x === undefined) return "—";
+  if (x < 1) return `${x.toFixed(2)} ms`;
+  if (x < 10) return `${x.toFixed(1)} ms`;
+  if (x < 1000) return `${x.toFixed(0)} ms`;
+  return `${(x / 1000).toFixed(x < 10000 ? 1 : 0)} s`;
+}
+
+export function ago(seconds) {
+  const steps = [[86400 * 2, 86400, "day"], [3600 * 2, 3600, "hour"], [120, 60, "minute"], [0, 1, "second"]];
+  const [, size, name] = steps.find(([from]) => seconds >= from);
+  return plural(Math.floor(seconds / size), name);
+}
+
+export function clock(unix, step = 1) {
+  const date = new Date(unix * 1000);
+  if (step >= 86400) return date.toLocaleDateString("en", { day: "numeric", month: "short" });
+  if (step >= 21600) return date.toLocaleString("en-GB", { weekday: "short", hour: "2-digit", minute: "2-digit" });
+  return date.toLocaleTimeString("en-GB", step >= 60 ? { hour: "2-digit", minute: "2-digit" } : {});
+}
+
+// An element with attributes and children; text is only ever set as text.
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
