@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from fastapi import FastAPI
 from starlette.routing import Route
@@ -105,7 +106,7 @@ class _Passing:
 
     async def _ask(self, watch: Watch) -> Answer:
         router, scope = self._router, self._scope
-        if any(part.lower() in (b"..", b".", b"%2e", b"%2e%2e", b".%2e", b"%2e.") for part in self._path.split(b"/")):
+        if any(part in (b"..", b".") for part in unquote_to_bytes(self._path).split(b"/")):
             raise BadRequestError("A path cannot lead upwards.")
         declared = dict(scope["headers"]).get(b"content-length")
         if declared is not None and int(declared) > 8 * router.settings.max_body_bytes:

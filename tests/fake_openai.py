@@ -111,6 +111,7 @@ class FakeOpenAI:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self.models = json_answer({"object": "list", "data": [_model("gpt-4o"), _model("gpt-4o-mini")]})
         self._queue: deque[Say] = deque()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,7 +149,8 @@ class FakeOpenAI:
         self._tasks.add(task)
         try:
             while (request := await _read(reader)) is not None:
-                self.received.append(request)
+                if not _lists_models(request):
+                    self.received.append(request)
                 if not await self._answer(request, reader, writer):
                     return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -157,8 +159,13 @@ class FakeOpenAI:
             self._tasks.discard(task)
             writer.close()
 
+    def _next(self, request: Received) -> Say:
+        if _lists_models(request):  # which routers do by themselves when they start
+            return self.models
+        return self._queue.popleft() if self._queue else _default(request)
+
     async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        say = self._queue.popleft() if self._queue else _default(request)
+        say = self._next(request)
         gone = asyncio.ensure_future(reader.read(1))
         try:
             if say.end == "reset" and not say.pieces:
@@ -234,13 +241,16 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     return Received(method, target, headers, body)
 
 
+def _lists_models(request: Received) -> bool:
+    return request.method == "GET" and request.target.partition("?")[0] == "/v1/models"
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 1, "owned_by": "system"}
+
+
 def _default(request: Received) -> Say:
     path = request.target.partition("?")[0]
-    if path == "/v1/models":
-        data = [
-            {"id": name, "object": "model", "created": 1, "owned_by": "system"} for name in ("gpt-4o", "gpt-4o-mini")
-        ]
-        return json_answer({"object": "list", "data": data})
     if path == "/v1/chat/completions" and request.method == "POST":
         asked = request.json
         if asked.get("stream"):

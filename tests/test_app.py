@@ -142,6 +142,6 @@ def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
 
 
 def test_errors_of_the_list_pass_as_they_came(router, openai_server):
-    openai_server.say(json_answer({"error": {"message": "no"}}, 401))
+    openai_server.models = json_answer({"error": {"message": "no"}}, 401)
     answer = httpx2.get(router.url + "/models")
     assert (answer.status_code, answer.json()) == (401, {"error": {"message": "no"}})

@@ -1,0 +1,336 @@
+"""What else is routed, and what passes through: responses, legacy completions, files, and paths nobody knows yet."""
+
+import asyncio
+import datetime as dt
+import json
+import time
+
+import httpx2
+import msgspec
+import openai
+import pytest
+from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_answer
+
+from router.policy.features import RequestError
+from router.retirement import look, warnings
+from router.streams import ResponsesStream
+from router.surfaces import read_completion, read_response
+
+HARD = "Prove that every bounded monotone sequence of real numbers converges."
+
+
+def response(model: str, identity: str = "resp_1", text: str = "Paris.") -> dict:
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": text, "annotations": []}],
+    }
+    return {
+        "id": identity,
+        "object": "response",
+        "created_at": 1,
+        "model": model,
+        "status": "completed",
+        "output": [message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 2},
+            "output_tokens": 4,
+            "output_tokens_details": {"reasoning_tokens": 1},
+            "total_tokens": 14,
+        },
+    }
+
+
+def response_events(model: str) -> list[bytes]:
+    whole = response(model)
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    said = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**whole["output"][0], "content": []}},
+        {
+            "type": "response.content_part.added",
+            **place,
+            "part": {"type": "output_text", "text": "", "annotations": []},
+        },
+        {"type": "response.output_text.delta", **place, "delta": "Par", "logprobs": []},
+        {"type": "response.output_text.delta", **place, "delta": "is.", "logprobs": []},
+        {"type": "response.completed", "response": whole},
+    ]
+    return [
+        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': n})}\n\n".encode()
+        for n, event in enumerate(said)
+    ]
+
+
+@pytest.fixture
+def client(router):
+    with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
+        yield client
+
+
+def test_a_response_is_routed_by_its_input(client, router, openai_server):
+    openai_server.say(json_answer(response("gpt-4o")))
+    raw = client.responses.with_raw_response.create(model="auto", input="What is the capital of France?")
+    assert raw.parse().output_text == "Paris."
+    assert raw.headers["x-router-model"] == openai_server.received[0].json["model"]
+    assert raw.headers["x-router-evidence"]
+    record = router.records()[0]
+    assert (record["endpoint"], record["usage"]["input_tokens"], record["usage"]["reasoning_tokens"]) == (
+        "responses",
+        10,
+        1,
+    )
+
+
+def test_a_response_is_decided_like_the_chat_it_amounts_to(router):
+    chat = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": HARD}]}
+    parts = [{"type": "input_text", "text": HARD}]
+    items = {"instructions": "Be brief.", "input": [{"role": "user", "content": parts}]}
+    text = {"instructions": "Be brief.", "input": HARD}
+    told = [httpx2.post(router.origin + "/router/decision", json=body).json() for body in (chat, items, text)]
+    assert told[0]["quality"] == told[1]["quality"] == told[2]["quality"]
+
+
+def test_the_events_of_a_response_pass_byte_for_byte(router, openai_server):
+    said = response_events("gpt-4o")
+    openai_server.say(events(*said))
+    body = {"model": "auto", "input": "hi", "stream": True}
+    answer = httpx2.post(router.url + "/responses", json=body)
+    assert answer.content == b"".join(said)
+    assert "stream_options" not in openai_server.received[0].json
+    record = router.records()[0]
+    assert record["usage"]["output_tokens"] == 4
+    assert record["response"]["output"][0]["content"][0]["text"] == "Paris."
+
+
+def test_the_official_client_reads_a_streamed_response(client, openai_server):
+    openai_server.say(events(*response_events("gpt-4o")))
+    with client.responses.stream(model="auto", input="hi") as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        assert stream.get_final_response().output_text == "Paris." == "".join(deltas)
+
+
+def test_a_response_that_goes_on_stays_on_its_model(router, openai_server):
+    openai_server.say(json_answer(response("gpt-4o-2024-08-06", "resp_9")), json_answer(response("gpt-4o", "resp_10")))
+    url = router.url + "/responses"
+    httpx2.post(url, json={"model": "gpt-4o", "input": "hi"})
+    answer = httpx2.post(url, json={"model": "auto", "input": "and now?", "previous_response_id": "resp_9"})
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o", "continued")
+    assert openai_server.received[1].json["model"] == "gpt-4o"
+
+
+def test_another_replica_asks_the_upstream_who_began(router, openai_server):
+    openai_server.say(json_answer(response("gpt-4o-mini-2024-07-18", "resp_7")), json_answer(response("x", "resp_8")))
+    body = {"model": "auto", "input": "and now?", "previous_response_id": "resp_7"}
+    answer = httpx2.post(router.url + "/responses", json=body)
+    assert answer.headers["x-router-model"] == "gpt-4o-mini"
+    assert [received.target for received in openai_server.received] == ["/v1/responses/resp_7", "/v1/responses"]
+
+
+def test_a_response_that_breaks_off_ends_with_an_error_event(router, openai_server):
+    openai_server.say(events(*response_events("gpt-4o")[:4], end="early"))
+    heard = b""
+    with (
+        pytest.raises(httpx2.RemoteProtocolError),
+        httpx2.stream("POST", router.url + "/responses", json={"model": "x", "input": "a", "stream": True}) as answer,
+    ):
+        for chunk in answer.iter_raw():
+            heard += chunk
+    last = heard.split(b"\n\n")[-2]
+    assert last.startswith(b"event: error\ndata: ")
+    error = json.loads(last.partition(b"data: ")[2])
+    assert (error["type"], error["code"], error["sequence_number"]) == ("error", "upstream_cut", 3)
+
+
+def test_a_failed_response_is_recorded_as_failed():
+    stream = ResponsesStream()
+    failed = {"type": "response.failed", "response": {**response("m"), "status": "failed"}}
+    stream.feed(b"event: response.failed\ndata: " + msgspec.json.encode(failed) + b"\n\n")
+    assert stream.done and stream.error
+
+
+def test_a_legacy_completion_is_routed(client, router, openai_server):
+    answer = {**completion("gpt-4o"), "object": "text_completion", "choices": [{"index": 0, "text": " Paris."}]}
+    openai_server.say(json_answer(answer))
+    raw = client.completions.with_raw_response.create(model="auto", prompt="The capital of France is")
+    assert raw.parse().choices[0].text == " Paris."
+    assert raw.headers["x-router-evidence"]
+    assert router.records()[0]["endpoint"] == "completions"
+
+
+def fields(**values) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
+
+
+def test_prompts_are_read_in_every_form():
+    assert read_completion(fields(prompt="hi")).turns == ("hi",)
+    assert read_completion(fields(prompt=["a", "b"])).turns == ("a\n\nb",)
+    assert read_completion(fields(prompt=[1, 2, 3])).turns == ("",)
+    with pytest.raises(RequestError):
+        read_completion(fields(suffix="x"))
+
+
+def test_input_is_read_in_every_form():
+    image = {"type": "input_image", "image_url": "u"}
+    items = [
+        {"type": "message", "role": "user", "content": "first"},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c"},
+        {"type": "function_call_output", "call_id": "c", "output": "5"},
+        {"role": "user", "content": [{"type": "input_text", "text": "second"}, image]},
+    ]
+    read = read_response(fields(input=items, instructions="sys", tools=[{"type": "function", "name": "f"}]))
+    assert (read.turns, read.system, len(read.images), read.tool_names) == (("first", "second"), "sys", 1, ("f",))
+    assert read_response(fields(prompt={"id": "pmpt_1"})).turns == ("",)
+    for bad, param in [({}, "input"), ({"input": 5}, "input"), ({"input": []}, "input")]:
+        with pytest.raises(RequestError) as caught:
+            read_response(fields(**bad))
+        assert caught.value.param == param
+
+
+def test_the_asked_for_name_is_echoed_where_that_is_set(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, echo_asked_model=True)
+    chat = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+    assert httpx2.post(router.url + "/chat/completions", json=chat).json()["model"] == "auto"
+    sent = httpx2.post(router.url + "/chat/completions", json={**chat, "stream": True}).content
+    assert sent == b"".join(chat_events("auto"))
+    openai_server.say(json_answer(response("gpt-4o")), events(*response_events("gpt-4o")))
+    asked = {"model": "auto", "input": "hi"}
+    assert httpx2.post(router.url + "/responses", json=asked).json()["model"] == "auto"
+    sent = httpx2.post(router.url + "/responses", json={**asked, "stream": True}).content
+    assert sent == b"".join(response_events("auto"))
+
+
+def test_any_other_path_passes_with_whatever_it_holds(router, openai_server):
+    said = bytes(range(256)) * 50
+    openai_server.say(Say(201, [("content-type", "audio/mpeg"), ("x-new", "1")], [said]))
+    sent = bytes(reversed(range(256))) * 3000
+    answer = httpx2.put(router.url + "/new/thing?b=2&a=%2F", content=sent, headers={"content-type": "audio/wav"})
+    assert (answer.status_code, answer.content, answer.headers["x-new"]) == (201, said, "1")
+    received = openai_server.received[0]
+    assert (received.method, received.target, received.body) == ("PUT", "/v1/new/thing?b=2&a=%2F", sent)
+    assert received.header("content-length") == str(len(sent))
+    assert answer.headers["x-router-reason"] == "passed_through"
+
+
+def test_a_file_is_uploaded_with_the_official_client(client, openai_server):
+    openai_server.say(json_answer({"id": "file-1", "object": "file", "bytes": 3, "created_at": 1, "filename": "a.txt"}))
+    assert client.files.create(file=("a.txt", b"abc\x00\xff" * 40_000), purpose="batch").id == "file-1"
+    received = openai_server.received[0]
+    assert received.header("content-type").startswith("multipart/form-data; boundary=")
+    assert b"abc\x00\xff" * 40_000 in received.body
+
+
+def test_a_large_upload_is_streamed_and_not_kept(router, openai_server):
+    began = []
+
+    def pieces():
+        for _ in range(50):
+            began.append(time.monotonic())
+            yield b"x" * 200_000
+
+    httpx2.post(router.url + "/uploads/u/parts", content=pieces(), timeout=30)
+    assert len(openai_server.received[0].body) == 10_000_000
+
+
+def test_embeddings_are_billed(router, openai_server):
+    answer = {"object": "list", "data": [], "model": "text-embedding-3-small", "usage": {"prompt_tokens": 5}}
+    openai_server.say(json_answer(answer))
+    assert httpx2.post(router.url + "/embeddings", json={"input": "x"}).json() == answer
+    record = router.records()[0]
+    assert (record["endpoint"], record["model"], record["usage"]["input_tokens"]) == (
+        "embeddings",
+        "text-embedding-3-small",
+        5,
+    )
+
+
+def test_a_stream_that_passes_through_comes_piece_by_piece(router, openai_server):
+    openai_server.say(events(*[b"data: %d\n\n" % n for n in range(4)], gap=0.15))
+    times = []
+    with httpx2.stream("GET", router.url + "/threads/t/runs?stream=true") as answer:
+        times += [time.monotonic() for _ in answer.iter_raw()]
+    assert times[-1] - times[0] > 0.3
+
+
+@pytest.mark.parametrize("path", ["/../admin", "/files/..%2f..", "/files/%2e%2e/x", "/./x"])
+def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", router.port)) as connection:
+        connection.sendall(b"GET /v1%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path.encode())
+        heard = connection.recv(4096)
+    assert heard.startswith(b"HTTP/1.1 400")
+    assert not openai_server.received
+
+
+async def test_an_upstream_that_passes_through_is_cancelled_when_the_client_leaves(router, openai_server):
+    openai_server.say(Say(wait=30))
+    async with httpx2.AsyncClient() as client:
+        task = asyncio.create_task(client.get(router.url + "/files"))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await asyncio.to_thread(openai_server.received[0].hung_up.wait, 1)
+    assert (await asyncio.to_thread(router.records))[0]["outcome"] == "abandoned"
+
+
+def test_no_upstream_behind_a_path_is_a_bad_gateway(serve):
+    router = serve(openai_base_url="http://127.0.0.1:9/v1")
+    assert httpx2.get(router.url + "/files").status_code == 502
+    assert httpx2.get(router.url + "/models").status_code == 502
+
+
+def test_a_body_that_breaks_off_breaks_the_answer(router, openai_server):
+    openai_server.say(Say(pieces=[b"half", b"of it"], end="reset"))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        httpx2.get(router.url + "/files/f/content")
+    assert router.records()[0]["outcome"] == "cut"
+
+
+TODAY = dt.date(2026, 12, 1)
+
+
+@pytest.mark.parametrize(
+    ("date", "told"),
+    [
+        ("2027-01-14", "leaves its upstream on 2027-01-14, in 44 days"),
+        ("2027-01-14T00:00:00Z", "in 44 days"),
+        (1799884800, "in 44 days"),
+        ("2026-11-30", "left its upstream on 2026-11-30"),
+        ("2028-01-01", None),
+        ("soon", None),
+        (None, None),
+        (1e300, None),
+    ],
+)
+def test_the_end_of_a_model_of_the_policy_is_announced(date, told):
+    listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": date}, {"id": "other", "shutdown_date": date}]}
+    found = warnings(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"}, TODAY)
+    assert len(found) == (told is not None)
+    assert told is None or told in found[0]
+
+
+@pytest.mark.parametrize("listed", [None, [], {"data": 5}, {"data": [5, {"id": "gpt-4o"}]}])
+def test_a_list_that_is_none_announces_nothing(listed):
+    assert warnings(listed, ["gpt-4o"], {}, TODAY) == []
+
+
+def test_health_tells_what_is_about_to_end(serve):
+    server = FakeOpenAI()
+    server.models = json_answer({"object": "list", "data": [{"id": "gpt-4o", "shutdown_date": "2026-01-14"}]})
+    router = serve(openai_base_url=server.url)
+    deadline = time.monotonic() + 5
+    while not (told := httpx2.get(router.origin + "/health").json()["warnings"]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert told == ["gpt-4o left its upstream on 2026-01-14: calibrate a successor"]
+    server.models = json_answer({}, 500)
+    asyncio.run_coroutine_threadsafe(look(router.app.router, TODAY), router.loop()).result(5)
+    assert httpx2.get(router.origin + "/health").json()["warnings"] == told
+    server.close()
