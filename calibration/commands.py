@@ -21,6 +21,7 @@ from calibration.policies import load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import QuestionError
 from calibration.spending import Meter
+from router.policy.document import REGISTERED_MODEL
 
 STOPPED = 3  # the exit code of a calibration that can go on
 OPENAI = "https://api.openai.com/v1"
@@ -127,8 +128,8 @@ def run_command(
     if version is None:
         return
     console.print(
-        f"Policy {found.policy.version if found.policy else ''} is version {version} of {registry.MODEL!r} in MLflow, "
-        f"with alias {registry.CHALLENGER!r}. Next: python -m calibration promote"
+        f"Policy {found.policy.version if found.policy else ''} is version {version} of {REGISTERED_MODEL!r} in "
+        f"MLflow, with alias {registry.CHALLENGER!r}. Next: python -m calibration promote"
     )
 
 

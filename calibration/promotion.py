@@ -12,11 +12,13 @@ import numpy as np
 from calibration import registry
 from calibration.duplicates import near_duplicate_groups
 from calibration.learning import TEST_SHARE, split
-from calibration.registry import CHALLENGER, CHAMPION, MODEL, RegistryError, Version
-from calibration.replay import Replay, picked, replayed
-from calibration.tradeoffs import measured
+from calibration.registry import CHALLENGER, RegistryError, Version
+from calibration.replay import Replay, bootstrap, picked, replayed
+from calibration.tradeoffs import BOOTSTRAP_ROUNDS, gain_over_mix
+from calibration.verdict import best_rule
 from router.policy.decision import Interval
-from router.policy.document import Policy
+from router.policy.document import CHAMPION, Policy
+from router.policy.document import REGISTERED_MODEL as MODEL
 
 HISTORY = "champions"  # tag of the registered model: those that served before, the newest last
 LONGEST_HISTORY = 50
@@ -88,15 +90,14 @@ def _champion(number: str, challenger: Version, replay: Replay, groups: np.ndarr
 
 
 def trial(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> Trial:
-    """Replay a policy at its default target."""
-    held = measured(policy, replay, groups, seed)
-    rule = policy.rules.rule(policy.default_target)
+    """Replay a policy at its default target, or at the strictest that was certified."""
+    rule = best_rule(policy)
     target = rule.target if rule else policy.default_target
     chosen = replay.chosen(policy.rules, target)
     kept = picked(replay.scores, chosen).sum() / max(replay.scores[:, -1].sum(), 1e-12)
     spent = picked(replay.costs_usd, chosen).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
-    gain = held.gain_over_mix.get(target, Interval(0.0, 0.0, 0.0))
-    return Trial(target, bool(rule and rule.certified), float(kept), 1 - float(spent), gain)
+    gain = bootstrap(lambda i: gain_over_mix(replay, chosen, i), groups, BOOTSTRAP_ROUNDS, seed)
+    return Trial(target, rule is not None, float(kept), 1 - float(spent), gain)
 
 
 def against_mix(mine: Trial) -> list[str]:

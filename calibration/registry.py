@@ -15,10 +15,10 @@ from calibration.policies import read_policy, write_policy
 from calibration.report import as_csv, as_html, row_of, spent
 from calibration.run import Calibration
 from calibration.tradeoffs import ALL, Row
+from router.policy.document import REGISTERED_MODEL as MODEL
 from router.policy.document import Policy, PolicyError
 
-MODEL = "router"
-CHALLENGER, CHAMPION = "challenger", "champion"
+CHALLENGER = "challenger"
 POLICY, OUTCOMES = "policy", "outcomes.jsonl.gz"
 
 

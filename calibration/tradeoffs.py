@@ -196,13 +196,13 @@ def measured(policy: Policy, replay: Replay, groups: np.ndarray, seed: int, trai
         points=points,
         frontier=[(picked(replay.costs_usd, c).mean(), picked(replay.scores, c).mean()) for c in curve],
         gain_over_mix={
-            target: interval(lambda i, column=column: _gain_over_mix(replay, column, i))  # type: ignore[misc]
+            target: interval(lambda i, column=column: gain_over_mix(replay, column, i))  # type: ignore[misc]
             for target, column in routed.items()
         },
     )
 
 
-def _gain_over_mix(replay: Replay, chosen: np.ndarray, i: np.ndarray) -> float:
+def gain_over_mix(replay: Replay, chosen: np.ndarray, i: np.ndarray) -> float:
     """Quality above that of tossing a coin between the cheapest and the strong model at the same cost."""
     scores, costs = replay.scores[i], replay.costs_usd[i]
     cheap, strong = costs[:, 0].mean(), costs[:, -1].mean()

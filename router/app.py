@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from router import accounts, dashboard, decisions, exposition, listing, overview, passthrough, recent, status
 from router.attempts import Attempts
 from router.body import Receive, Send
+from router.champion import following
 from router.chat import RoutedEndpoint, Scope
 from router.continuation import Continuations
 from router.journal import Journal
@@ -87,7 +88,7 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with router.meter.writing(router.counts), watching(router):
+        async with router.meter.writing(router.counts), watching(router), following(router):
             yield
         router.close()
 

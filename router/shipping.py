@@ -185,6 +185,7 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
 
 def main(*, once: bool = False, attached: bool = False) -> int:
     """Run the exporter as `python -m router export` does; the exit code."""
+    from router.champion import keep_fetching
     from router.settings import load, with_home
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
@@ -202,6 +203,7 @@ def main(*, once: bool = False, attached: bool = False) -> int:
         if once:
             drain(shippers)
         else:
+            threading.Thread(target=keep_fetching, args=(settings, stopping), name="champion", daemon=True).start()
             run(directory, shippers, stopping, DRAIN_SECONDS)
     return 0
 

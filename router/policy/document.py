@@ -23,6 +23,8 @@ from router.policy.prediction import Predictor
 DOCUMENT = "policy.json"
 WEIGHTS = "weights.npz"
 FORMAT = 1
+REGISTERED_MODEL = "router"  # in MLflow's registry
+CHAMPION = "champion"  # the alias of the version that serves
 
 
 class PolicyError(ValueError):

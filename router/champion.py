@@ -1,0 +1,147 @@
+"""The champion of MLflow's registry: fetched into the home folder by the exporter, and taken up by every worker.
+
+The workers never see MLflow: they watch where `policy` in the home folder points to. The exporter, a process of its
+own, asks the registry, reads what it gets, and only then moves the link. So a champion that is broken is never pointed
+to, and a registry that is away leaves everything as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
+from router.serving import policy_folder, read_policy
+from router.settings import Settings
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+log = logging.getLogger("router")
+FETCH_EVERY_SECONDS = 3.0
+LOOK_EVERY_SECONDS = 1.0
+
+
+@contextlib.asynccontextmanager
+async def following(router: Router) -> AsyncIterator[None]:
+    """Take up what is promoted while the application runs; a policy that the settings name stays."""
+    if router.settings.policy is not None:
+        yield
+        return
+    task = asyncio.create_task(_follow(router))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _follow(router: Router) -> None:
+    seen: Path | None = None
+    while True:
+        folder = policy_folder(router.settings).resolve()
+        if folder != seen:
+            seen = folder
+            await _take_up(router, folder)
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+async def _take_up(router: Router, folder: Path) -> None:
+    before = router.serving.policy.version
+    try:
+        policy = await asyncio.to_thread(read_policy, folder)
+    except PolicyError as error:
+        log.error("policy %s stays, since the new one is broken: %s", before, error)
+        return
+    if policy.version != before:
+        router.serving.policy = policy  # one assignment: a request has the one or the other
+        log.info("policy %s takes the place of %s", policy.version, before)
+
+
+def keep_fetching(settings: Settings, stopping: threading.Event) -> None:
+    """Fetch the champion whenever it is another one, until told to stop. Runs in the exporter."""
+    if settings.policy is not None:
+        return
+    seen = ""
+    while not stopping.wait(FETCH_EVERY_SECONDS):
+        try:
+            seen = fetch(settings, seen)
+        except Exception as error:  # a registry that is away or confused must not end the exporter
+            log.warning("the champion could not be looked up: %s: %s", type(error).__name__, str(error)[:300])
+
+
+def fetch(settings: Settings, seen: str = "") -> str:
+    """Point the home folder at the champion, unless it is the version `seen`; returns the version it is now.
+
+    A champion that is broken is logged, left out, and not tried again until there is another.
+    """
+    if not _may_hold_a_champion(settings.tracking_uri):
+        return seen
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient(tracking_uri=settings.tracking_uri)
+    try:
+        champion = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return seen  # nothing was promoted
+        raise
+    if champion.version == seen:
+        return seen
+    with tempfile.TemporaryDirectory() as folder:
+        place = mlflow.artifacts.download_artifacts(
+            artifact_uri=champion.source, dst_path=folder, tracking_uri=settings.tracking_uri
+        )
+        try:
+            policy = read_policy(Path(place))
+        except PolicyError as error:
+            log.error("version %s of the champion is broken and is left out: %s", champion.version, error)
+        else:
+            files = {name: (Path(place) / name).read_bytes() for name in (DOCUMENT, WEIGHTS)}
+            point_to(settings.home, policy.version, files)
+    return str(champion.version)
+
+
+def _may_hold_a_champion(uri: str) -> bool:
+    """Whether there is anything to ask for. A SQLite store is looked at as a file: asking MLflow could create it."""
+    if not uri.startswith("sqlite:///"):
+        return True
+    path = Path(uri.removeprefix("sqlite:///"))
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+            found = store.execute("SELECT 1 FROM registered_models WHERE name = ?", (REGISTERED_MODEL,)).fetchone()
+    except sqlite3.Error:
+        return False
+    return found is not None
+
+
+def point_to(home: Path, version: str, files: dict[str, bytes]) -> None:
+    """Keep a policy under its version, and let `policy` point to it: at once, and with all its files."""
+    kept = home / "policies" / version
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".partial-"))
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        partial.rename(kept)
+    link = home / "policy"
+    if link.exists() and not link.is_symlink():
+        log.warning("%s is a folder of its own and is served; remove it to follow the champion", link)
+        return
+    if link.is_symlink() and link.resolve() == kept.resolve():
+        return
+    partial_link = home / f".policy-{os.getpid()}"
+    partial_link.unlink(missing_ok=True)
+    partial_link.symlink_to(Path("policies") / version)
+    partial_link.replace(link)
+    log.info("the champion is policy %s", version)

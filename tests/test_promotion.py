@@ -1,0 +1,271 @@
+"""What was learnt is right in both directions, and which policy serves changes without a failed request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import mlflow
+import openai
+import pytest
+from fake_models import FakeModels
+from fake_openai import FakeOpenAI
+from running import RunningRouter
+
+from calibration import promotion, registry, run, tracking
+from calibration.answers import Endpoint
+from calibration.judgements import DEFAULT_SCORERS, Scorers
+from calibration.policies import load_prices
+from calibration.questions import Question, parse
+from calibration.run import Calibration
+from calibration.spending import Meter
+from router.champion import fetch, keep_fetching
+from router.policy.decision import Reason
+from router.policy.document import CHAMPION, REGISTERED_MODEL
+from router.settings import load
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+
+PER_TYPE = 100
+ASKED = {
+    "sums": "What is {a} plus {b}? Give the number.",
+    "capitals": "Name the capital of the country with code {a}-{b}.",
+    "translation": "Translate word number {a}, {b}, into German.",
+    "puzzles": "Five friends sit in a row; seed {a}, rule {b}: who sits in the middle?",
+}
+Quality = Mapping[str, Mapping[str, float]]  # by model and type
+
+
+def questions() -> list[Question]:
+    return [
+        parse(
+            {
+                "id": f"{kind}/{n}",
+                "question_type": kind,
+                "system": "",
+                "question": text.format(a=n * 7 + 13, b=n * 11 + 5),
+                "reference": f"right {kind} {n}",
+                "check": "exact",
+            }
+        )
+        for n in range(PER_TYPE)
+        for kind, text in ASKED.items()
+    ]
+
+
+def calibrated(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibration:
+    asked = questions()
+    prices = load_prices()
+    meter = Meter(prices)
+    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80, seed) as fake:
+        endpoint = Endpoint(fake.base_url, "sk-test")
+        plan = run.Plan(
+            questions=asked,
+            endpoints=dict.fromkeys(quality, endpoint),
+            judge=endpoint,
+            scorers=Scorers.load(DEFAULT_SCORERS, "openai:/gpt-4.1-mini"),
+            prices=prices,
+            folder=folder,
+            tracking_uri=uri,
+            concurrency=8,
+        )
+        folder.mkdir()
+        with run.Ledgers(folder) as ledgers:
+            found = run.run(plan, ledgers, meter, run.Progress(lambda name, done, of: None, lambda: None))
+    registry.log(found)
+    assert registry.register(found, plan.seed) == registry.number_of(registry.CHALLENGER)
+    tracking.close_runs(found.runs)
+    return found
+
+
+def of(**quality: float) -> dict[str, float]:
+    return {kind: quality.get(kind, quality["all"]) for kind in ASKED}
+
+
+PAYS: Quality = {"gpt-4o-mini": of(all=1.0, puzzles=0.3), "gpt-4o": of(all=1.0)}
+DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def pays(tmp_path_factory: pytest.TempPathFactory, store: str) -> Calibration:
+    return calibrated(tmp_path_factory.mktemp("pays") / "home", store, PAYS)
+
+
+@pytest.fixture(scope="module")
+def does_not_pay(tmp_path_factory: pytest.TempPathFactory, store: str, pays: Calibration) -> Calibration:
+    return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY)
+
+
+def test_what_is_measured_covers_the_truth(pays: Calibration, does_not_pay: Calibration) -> None:
+    intervals = [
+        (row.score.low <= quality[row.model][row.question_type] <= row.score.high)
+        for found, quality in ((pays, PAYS), (does_not_pay, DOES_NOT_PAY))
+        for row in found.rows
+        if row.question_type in ASKED
+    ]
+    assert len(intervals) == 16 and sum(intervals) >= 15  # at 95 %, one of sixteen may miss
+    assert pays.traced == {"gpt-4o-mini": 400, "gpt-4o": 400}
+
+
+def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
+    assert pays.verdict.route and pays.verdict.headline.startswith("Route")
+    assert pays.policy is not None and pays.held is not None
+    saved = pays.verdict.saving_per_1000_usd
+    always = pays.held.points["always_gpt-4o"].cost_usd.estimate * 1000
+    assert 0.5 * always < saved < 0.8 * always  # three of four types go to the cheap model
+    assert any(f"${saved:.2f} per 1,000 requests" in reason for reason in pays.verdict.reasons)
+
+
+def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibration) -> None:
+    assert does_not_pay.verdict.headline == "Do not route"
+    assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
+
+
+def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not(
+    pays: Calibration, does_not_pay: Calibration
+) -> None:
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "1")
+    done = promotion.promote()
+    assert done.promoted and not done.reasons and registry.number_of(CHAMPION) == "1"
+    assert done.challenger.gain_over_mix.low > 0 and done.challenger.quality_kept >= done.challenger.target
+    with pytest.raises(registry.RegistryError, match="champion already"):
+        promotion.promote()
+    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "2")
+    refused = promotion.promote()
+    assert not refused.promoted and registry.number_of(CHAMPION) == "1"
+    assert "would send all to the strong model" in " ".join(refused.reasons)
+    forced = promotion.promote(force="prices fell")
+    assert forced.promoted and registry.number_of(CHAMPION) == "2"
+    assert client.get_model_version(REGISTERED_MODEL, "2").tags["forced_because"] == "prices fell"
+    assert promotion.rollback() == ("2", "1") and registry.number_of(CHAMPION) == "1"
+    with pytest.raises(registry.RegistryError, match="no earlier champion"):
+        promotion.rollback()
+
+
+@pytest.fixture
+def load_on(
+    serve: Callable[..., RunningRouter], openai_server: FakeOpenAI, pays: Calibration
+) -> Iterator[tuple[RunningRouter, list[str], threading.Event]]:
+    """A router under load; the policies named in its answers, in order."""
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
+    stop, policies = threading.Event(), []
+
+    def ask() -> None:
+        with openai.OpenAI(base_url=router.url, api_key="any", max_retries=0) as client:
+            while not stop.is_set():
+                answer = client.chat.completions.with_raw_response.create(
+                    model="auto", messages=[{"role": "user", "content": "What is 20 plus 22? Give the number."}]
+                )
+                assert answer.status_code == 200
+                policies.append(answer.headers["x-router-policy"])
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    fetching = threading.Thread(target=keep_fetching, args=(router.app.router.settings, stop))
+    for thread in (*threads, fetching):
+        thread.start()
+    yield router, policies, stop
+    stop.set()
+    for thread in (*threads, fetching):
+        thread.join(20)
+
+
+def _uri(found: Calibration) -> str:
+    return str(mlflow.get_tracking_uri())
+
+
+def wait_for(policies: list[str], version: str, seconds: float = 20) -> float:
+    began, start = time.monotonic(), len(policies)
+    while version not in policies[start:]:
+        assert time.monotonic() - began < seconds, f"{version} never served"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def test_promotion_refusal_and_rollback_happen_under_load_without_a_failed_request(
+    pays: Calibration,
+    does_not_pay: Calibration,
+    load_on: tuple[RunningRouter, list[str], threading.Event],
+    tmp_path: Path,
+) -> None:
+    router, policies, stop = load_on
+    assert pays.policy is not None and does_not_pay.policy is not None
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
+    assert wait_for(policies, pays.policy.version) < 10
+    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "2")
+    promotion.promote(force="a test")
+    assert wait_for(policies, does_not_pay.policy.version) < 10
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "policy.json").write_text("{}")
+    number = client.create_model_version(REGISTERED_MODEL, source=broken.as_uri()).version
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, number)
+    time.sleep(5)
+    assert set(policies[-20:]) == {does_not_pay.policy.version}
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
+    promotion.rollback()
+    assert wait_for(policies, pays.policy.version) < 10
+    stop.set()
+    time.sleep(0.5)
+    records = router.records(len(policies))
+    assert len(records) == len(policies) > 100
+    assert {record["status"] for record in records} == {200}
+    assert {record["policy_version"] for record in records} == set(policies)
+
+
+def test_a_champion_is_fetched_once_and_a_registry_without_one_changes_nothing(
+    tmp_path: Path, pays: Calibration
+) -> None:
+    settings = load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
+    mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    assert fetch(settings) == "1"
+    assert pays.policy is not None and (tmp_path / "policy").resolve().name == pays.policy.version
+    assert fetch(settings, "1") == "1"
+    empty = load(home=tmp_path / "empty", mlflow_tracking_uri=f"sqlite:///{tmp_path}/none.db")
+    assert fetch(empty) == "" and not (tmp_path / "none.db").exists()
+
+
+def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_path: Path, store: str) -> None:
+    prices = tmp_path / "prices.json"
+    rows = {name: {"usd_per_million_input_tokens": p, "usd_per_million_output_tokens": 4 * p}
+            for name, p in (("small", 0.1), ("mathematician", 0.5), ("large", 5.0))}  # fmt: skip
+    prices.write_text(json.dumps({"models": rows}))
+    quality: Quality = {
+        "small": of(all=0.3, sums=0.2, capitals=1.0, translation=1.0),
+        "mathematician": of(all=0.2, sums=1.0),
+        "large": of(all=1.0, sums=0.9),
+    }
+    asked = questions()
+    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
+        book = load_prices(prices)
+        endpoint = Endpoint(fake.base_url, "sk-test")
+        scorers = Scorers.load(DEFAULT_SCORERS, "openai:/gpt-4.1-mini")
+        ends = dict.fromkeys(quality, endpoint)
+        plan = run.Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
+        with run.Ledgers(tmp_path) as ledgers:
+            found = run.run(plan, ledgers, Meter(book), run.Progress(lambda name, done, of: None, lambda: None))
+    tracking.close_runs(found.runs)
+    assert found.policy is not None and [pair.model for pair in found.pairs[:2]] == ["small", "mathematician"]
+    best = {"sums": "mathematician", "capitals": "small", "translation": "small", "puzzles": "large"}
+    from router.policy.decision import decide
+    from router.policy.features import read_question
+    from router.policy.prediction import predict
+
+    chosen: dict[str, list[str]] = {kind: [] for kind in ASKED}
+    for question in asked:
+        features = read_question(question.messages)
+        decision = decide(found.policy.rules, features, predict(found.policy.predictor, features), 0.97)
+        if decision.reason not in (Reason.NOVEL,):
+            chosen[str(question.question_type)].append(decision.model)
+    for kind, models in chosen.items():
+        assert models.count(best[kind]) > 0.9 * len(models) > 60, (kind, {m: models.count(m) for m in models})
