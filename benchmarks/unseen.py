@@ -27,6 +27,7 @@ from router.policy.document import Policy
 from router.policy.prices import Price
 
 TARGET = 0.97
+TYPED = (DATA / "questions.jsonl", DATA / "requests.jsonl")
 MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
 
 
@@ -86,7 +87,7 @@ def main() -> int:
     outcomes = read_outcomes([arguments.outcomes], names)
     background = Background()
     if arguments.published:
-        background = read_background(DATA / "questions.jsonl", DATA / "types.json", arguments.published, names)
+        background = read_background(TYPED, DATA / "types.json", arguments.published, names)
     outcomes = background.renamed(outcomes)
     kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
     rows = []
@@ -105,17 +106,13 @@ def main() -> int:
                 continue
             row = {"left_out": kind, "seed": seed, **trial(policy, unseen)}
             rows.append(row)
-            print(
-                f"{kind:34} seed {seed} n {row['n']:5} kept {row['kept']:.3f} (always cheap {row['always_cheap_keeps']:.3f})"
-                f" saved {row['saved']:.2f} {row['reasons']} {row['types']}",
-                flush=True,
-            )
+            figures = "n {n:5} kept {kept:.3f} (always cheap {always_cheap_keeps:.3f}) saved {saved:.2f}".format(**row)
+            print(f"{kind:34} seed {seed} {figures} {row['reasons']} {row['types']}", flush=True)
     kept = np.array([row["kept"] for row in rows])
     cheap = np.array([row["always_cheap_keeps"] for row in rows])
-    print(
-        f"{(kept >= TARGET).mean():.1%} of {len(kept)} trials kept {TARGET:.0%} (always cheap: {(cheap >= TARGET).mean():.1%});"
-        f" saved {np.mean([row['saved'] for row in rows]):.1%} of the dollars on what was left out"
-    )
+    saved = np.mean([row["saved"] for row in rows])
+    print(f"{(kept >= TARGET).mean():.1%} of {len(kept)} trials kept {TARGET:.0%}; always cheap would have in", end=" ")
+    print(f"{(cheap >= TARGET).mean():.1%}; saved {saved:.1%} of the dollars on what was left out")
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return 0

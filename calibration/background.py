@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from calibration.outcomes import InputError, Outcome
+from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.predictor import TypeExamples
-from calibration.questions import read
 from router.policy.decision import Evidence, Interval
-from router.policy.features import read_question
+from router.policy.features import Features, RequestError, read_question
 
 PSEUDO_OUTCOMES = 30
 _SPREAD = 0.42  # standard deviation of the paired difference of one question, as in the recorded outcomes
@@ -49,15 +48,16 @@ class Background:
         return outcome.question_type
 
 
-def read_background(questions: Path, types: Path, published: Path | None, models: Sequence[str]) -> Background:
-    """Read the questions of every type, the table of types, and the published results of `models` (cheap to strong).
+def read_background(
+    questions: Sequence[Path], types: Path, published: Path | None, models: Sequence[str]
+) -> Background:
+    """Read questions of every type, the table of types, and the published results of `models` (cheap to strong).
 
     Raises:
         InputError: a file does not fit; names it.
     """
     table = _json(types)
-    asked = read(str(questions), system="")
-    named = [(q, q.question_type) for q in asked if q.question_type]
+    named = [row for path in questions for row in _typed(path)]
     rows = _by_benchmark(_json(published)) if published else {}
     evidence = {
         name: _evidence([_row(rows, benchmark, types) for benchmark in benchmarks], models)
@@ -65,10 +65,20 @@ def read_background(questions: Path, types: Path, published: Path | None, models
         if rows
     }
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
-    examples = TypeExamples(
-        [read_question(q.messages, q.tools) for q, _ in named], [name for _, name in named], quality
-    )
+    examples = TypeExamples([row[0] for row in named], [row[1] for row in named], quality)
     return Background(examples, evidence, table.get("rename", ()))
+
+
+def _typed(path: Path) -> Iterator[tuple[Features, str]]:
+    """The questions of a file that have a type; nothing else is asked of a row than its type and what was said."""
+    for line, row in read_rows(path):
+        if not isinstance(row, Mapping) or not isinstance(row.get("question_type"), str):
+            continue
+        messages = row.get("messages") or [{"role": "user", "content": row.get("question", row.get("text"))}]
+        try:
+            yield read_question(messages, row.get("tools")), row["question_type"]
+        except RequestError as error:
+            raise InputError(path, line, str(error)) from error
 
 
 def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -10,7 +10,6 @@ Ramdas 2023, Estimating means of bounded random variables by betting, appendix B
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ from router.policy.prediction import Floats
 
 CONFIDENCE = 0.95
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
-STEPS = 100
+STEPS = 50
 _BETS = np.concatenate(
     [np.geomspace(0.005, 0.3, 24), np.linspace(0.35, 0.95, 8)]
 )  # share of the largest bet that is safe
@@ -68,30 +67,30 @@ class Walk:
     """Every step of the grid on the test questions."""
 
     grid: Floats  # (G,)
-    chosen: Sequence[np.ndarray]  # the column of the chosen model for each question, at each step
+    rules: Rules
     replay: Replay
     groups: np.ndarray
 
+    def chosen(self, target: float, step: int) -> np.ndarray:
+        """The column of the chosen model for each question, guards and all, at a step of the walk."""
+        return self.replay.chosen_at(self.rules, target, float(self.grid[step]))
+
     def rule(self, target: float, seed: int, confidence: float = CONFIDENCE) -> Rule:
         """The cheapest threshold of the walk that is shown to keep `target`, with what it saves."""
-        passed = -1
-        for step, chosen in enumerate(self.chosen):
-            if p_value(losses(self.replay.scores, chosen, target), -target) > 1 - confidence:
-                break
-            passed = step
+        passed, chosen = -1, self.chosen(target, 0)
         n = len(self.replay.outcomes)
+        for step in range(len(self.grid)):
+            tried = self.chosen(target, step)
+            if p_value(losses(self.replay.scores, tried, target), -target) > 1 - confidence:
+                break
+            passed, chosen = step, tried
         if passed < 0:
-            more = questions_needed(losses(self.replay.scores, self.chosen[0], target), -target, confidence)
+            more = questions_needed(losses(self.replay.scores, chosen, target), -target, confidence)
             return Rule(target, None, False, n, confidence, Interval(0.0, 0.0, 0.0), more)
         costs = self.replay.costs_usd
-        spent = picked(costs, self.chosen[passed])
+        spent = picked(costs, chosen)
         saving = bootstrap(lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), self.groups, ROUNDS, seed)
         return Rule(target, float(self.grid[passed]), True, n, confidence, saving)
-
-
-def walk(replay: Replay, rules: Rules, grid: Floats, groups: np.ndarray) -> Walk:
-    """Replay every threshold of the grid on the test questions, guards and all."""
-    return Walk(grid, [replay.chosen_at(rules, float(price)) for price in grid], replay, groups)
 
 
 def questions_needed(values: Floats, low: float, confidence: float = CONFIDENCE) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from calibration.background import Background
-from calibration.certificate import CONFIDENCE, TARGETS, threshold_grid, walk
+from calibration.certificate import CONFIDENCE, TARGETS, Walk, threshold_grid
 from calibration.duplicates import near_duplicate_groups
 from calibration.outcomes import Outcome
 from calibration.predictor import Examples, fit, read_features, types_of
@@ -24,7 +24,7 @@ TEST_SHARE = 0.3  # of the questions, kept from the fit for the certificate
 DEFAULT_TARGET = 0.97
 NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
 LEAST_GAP = 0.01  # a point of quality is less than two runs of one model differ by
-MIN_EVIDENCE = 15  # outcomes below which nothing is claimed of a type
+MIN_EVIDENCE = 50  # outcomes below which nothing is claimed of a type: the interval of a difference is then 0.2 wide
 MIN_QUESTIONS = 60
 
 
@@ -57,7 +57,7 @@ def learn(
     evidence = {**background.evidence, **measured_evidence(examples, names)}
     rules = Rules(tuple(models), evidence, (), LEAST_GAP, NOVELTY_LIMIT)
     grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
-    tested = walk(replayed([outcomes[i] for i in test], predictor, models), rules, grid, examples.groups[test])
+    tested = Walk(grid, rules, replayed([outcomes[i] for i in test], predictor, models), examples.groups[test])
     targets = tuple(tested.rule(target, seed) for target in TARGETS)
     made = {
         **about,

@@ -1,8 +1,9 @@
 """Outcomes become a predictor: what each model is worth on a question, what it writes, which type it is, how unusual.
 
-The score of a model is the mean of the predicted question type and what a linear head adds to it within the type; the
-answer's length has a head of its own; a linear classifier tells the type. All read word TF-IDF and hand features.
-scikit-learn fits them, `export` folds them into the plain arrays that the proxy reads.
+The score of a model is the mean of the predicted question type and what a linear head adds to it, in which the hand
+features weigh differently for each type. The answer's length has such a head of its own; a linear classifier tells the
+type. All read word TF-IDF and hand features. scikit-learn fits them, `export` folds them into the plain arrays that the
+proxy reads.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler, normalize
 
 from calibration.outcomes import Outcome
-from router.policy.features import Features, numbers, read_question, terms, turn_text
+from router.policy.features import NUMBER_NAMES, Features, numbers, read_question, terms, turn_text
 from router.policy.prediction import MAX_OUTPUT_TOKENS, NUMBER_LIMIT, Floats, Predictor, unusualness
 
 MIN_TERM_QUESTIONS = 3  # a term that fewer questions use is not learnt
 UNKNOWN_LENGTH = 200.0  # tokens of an answer, where no answer's length is known
 MIN_TYPE_QUESTIONS = 15  # a type with fewer is joined with its family, the part of the name before the slash
-PRIOR_QUESTIONS = 20.0  # weight of the overall mean in the mean of a type, in questions
+PRIOR_QUESTIONS = 20.0  # weight of what is known before in the mean of a type, in questions
 NUMBER_WEIGHT = 0.2  # of a standardised hand feature against a unit-length TF-IDF vector
-RIDGE = 10.0
+SLOPE_WEIGHT = 0.3  # of the same feature within its type
+RIDGE = 30.0
 TYPE_INVERSE_RIDGE = 10.0
 QUANTILES = 201
 POOLED_QUESTIONS = 20.0  # weight of all types' spread in the spread of one type's unusualness, in questions
@@ -95,6 +97,7 @@ class Fitted:
     heads: Ridge
     classifier: LogisticRegression | DummyClassifier
     type_quality: Floats  # (T, M)
+    type_log_length: Floats  # (T, M)
     type_measured: Floats  # (T,) 1 where outcomes of the type were learnt from
     length_smearing: Floats  # (M,)
     centres: Floats  # (T, V) unit length
@@ -103,11 +106,13 @@ class Fitted:
     def predict(self, rows: Sequence[Features]) -> tuple[Floats, Floats, list[str]]:
         """Quality (n, M), output tokens (n, M) and question type of each request, by scikit-learn's own path."""
         inputs = self.inputs.transform(rows)
-        heads = self.heads.predict(inputs)
         likely = self.classifier.predict_proba(inputs)
+        heads = self.heads.predict(_with_slopes(inputs, likely))
         models = len(self.models)
-        quality = likely @ self.type_quality + (likely @ self.type_measured)[:, None] * heads[:, :models]
-        lengths = np.exp(np.minimum(heads[:, models:], np.log(MAX_OUTPUT_TOKENS))) * self.length_smearing
+        measured = (likely @ self.type_measured)[:, None]
+        quality = likely @ self.type_quality + measured * heads[:, :models]
+        logs = likely @ self.type_log_length + measured * heads[:, models:]
+        lengths = np.exp(np.minimum(logs, np.log(MAX_OUTPUT_TOKENS))) * self.length_smearing
         types = [self.types[column] for column in likely.argmax(axis=1)]
         return np.clip(quality, 0, 1), np.clip(lengths, 1, MAX_OUTPUT_TOKENS), types
 
@@ -116,7 +121,9 @@ class Fitted:
         tfidf: TfidfVectorizer = self.inputs["words"]["tfidf"]
         scaler: StandardScaler = self.inputs["numbers"]["scale"]
         type_weights, type_intercept = self._type_weights()
-        weights = np.vstack([self.heads.coef_, type_weights])  # (2 M + T, V + N)
+        inputs = type_weights.shape[1]
+        weights = np.vstack([self.heads.coef_[:, :inputs], type_weights])  # (2 M + T, V + N)
+        slopes = self.heads.coef_[:, inputs:].reshape(len(self.heads.coef_), len(self.types), len(NUMBER_NAMES))
         terms_known = len(tfidf.vocabulary_)
         return Predictor(
             models=self.models,
@@ -130,7 +137,9 @@ class Fitted:
             number_scale=scaler.scale_,
             number_weights=weights[:, terms_known:].T * NUMBER_WEIGHT,
             intercept=np.concatenate([self.heads.intercept_, type_intercept]),
+            type_slopes=slopes.transpose(1, 0, 2) * SLOPE_WEIGHT,
             type_quality=self.type_quality,
+            type_log_length=self.type_log_length,
             type_measured=self.type_measured,
             length_smearing=self.length_smearing,
             novelty_quantiles=self.novelty_quantiles,
@@ -140,7 +149,7 @@ class Fitted:
         """The classifier as one row of weights a type; scikit-learn keeps none for one type and one row for two."""
         types = len(self.types)
         if types == 1:
-            return np.zeros((1, self.heads.coef_.shape[1])), np.zeros(1)
+            return np.zeros((1, self.heads.coef_.shape[1] - len(NUMBER_NAMES))), np.zeros(1)
         if types == 2:
             nothing = np.zeros_like(self.classifier.coef_)
             return np.vstack([nothing, self.classifier.coef_]), np.append(0.0, self.classifier.intercept_)
@@ -193,11 +202,16 @@ def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples
     inputs = _inputs().fit(everything)
     matrix = sp.csr_matrix(inputs.transform(everything))
     known = matrix[: len(examples.types)]
-    means = {name: _shrunken(examples, np.array([t == name for t in examples.types])) for name in types}
-    beyond = examples.scores - np.array([means[name] for name in examples.types])
+    members = {name: np.array([t == name for t in examples.types]) for name in types}
     logs = _log_lengths(examples)
-    heads = Ridge(RIDGE).fit(known, np.hstack([beyond, logs]))
-    measured = {name for name, count in Counter(examples.types).items() if count >= MIN_TYPE_QUESTIONS}
+    means = {name: _shrunken(examples.scores, members[name], examples.scores.mean(axis=0)) for name in types}
+    log_means = {name: _shrunken(logs, members[name], np.full(len(models), np.log(UNKNOWN_LENGTH))) for name in types}
+    beyond = examples.scores - np.array([means[name] for name in examples.types])
+    beyond_logs = logs - np.array([log_means[name] for name in examples.types])
+    belongs = np.array([members[name] for name in types], dtype=float).T
+    with_slopes = _with_slopes(known, belongs)
+    heads = Ridge(RIDGE).fit(with_slopes, np.hstack([beyond, beyond_logs]))
+    measured = {name for name, rows in members.items() if rows.sum() >= MIN_TYPE_QUESTIONS}
     return Fitted(
         models=tuple(models),
         types=tuple(types),
@@ -205,11 +219,19 @@ def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples
         heads=heads,
         classifier=_classifier(matrix, named),
         type_quality=np.array([means[t] if t in measured else more.quality.get(t, means[t]) for t in types]),
+        type_log_length=np.array([log_means[t] for t in types]),
         type_measured=np.array([float(t in measured) for t in types]),
-        length_smearing=np.exp(logs - heads.predict(known)[:, len(models) :]).mean(axis=0),
+        length_smearing=np.exp(beyond_logs - heads.predict(with_slopes)[:, len(models) :]).mean(axis=0),
         centres=_centres(inputs["words"], everything, named, types),
         novelty_quantiles=_novelty_quantiles(examples, more, types, seed),
     )
+
+
+def _with_slopes(inputs: sp.csr_matrix, types: Floats) -> sp.csr_matrix:
+    """The inputs, and the hand features once more for each type, by how much a question is of it (n, T)."""
+    hand = inputs[:, -len(NUMBER_NAMES) :].toarray() * (SLOPE_WEIGHT / NUMBER_WEIGHT)
+    of_types = (types[:, :, None] * hand[:, None, :]).reshape(len(hand), -1)
+    return sp.csr_matrix(sp.hstack([inputs, sp.csr_matrix(of_types)]))
 
 
 def _log_lengths(examples: Examples) -> Floats:
@@ -222,17 +244,17 @@ def _log_lengths(examples: Examples) -> Floats:
     return np.where(known, logs, filler)
 
 
-def _shrunken(examples: Examples, of_type: np.ndarray) -> Floats:
-    overall = examples.scores.mean(axis=0)
-    summed = examples.scores[of_type].sum(axis=0)
-    return np.asarray((summed + PRIOR_QUESTIONS * overall) / (of_type.sum() + PRIOR_QUESTIONS))
+def _shrunken(values: Floats, rows: np.ndarray, prior: Floats) -> Floats:
+    """The mean of these rows and of PRIOR_QUESTIONS more that are as `prior` (M,)."""
+    return np.asarray((values[rows].sum(axis=0) + PRIOR_QUESTIONS * prior) / (rows.sum() + PRIOR_QUESTIONS))
 
 
 def _classifier(matrix: sp.csr_matrix, types: Sequence[str]) -> LogisticRegression | DummyClassifier:
     if len(set(types)) == 1:
         return DummyClassifier().fit(matrix, types)
-    # balanced: how often a type was asked in a calibration says nothing of how often users will ask it
-    return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500, class_weight="balanced").fit(matrix, types)
+    # how often a type was asked in a calibration says little of how often users will ask it: half way to balanced
+    weights = {name: (len(types) / count) ** 0.5 for name, count in Counter(types).items()}
+    return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500, class_weight=weights).fit(matrix, types)
 
 
 def _centres(words: Pipeline, rows: Sequence[Features], named: Sequence[str], types: Sequence[str]) -> Floats:
@@ -291,6 +313,8 @@ def _centres_only(words: Pipeline, centres: Floats, types: Sequence[str]) -> Pre
         number_weights=empty,
         intercept=empty,
         type_quality=empty,
+        type_log_length=empty,
+        type_slopes=empty,
         type_measured=empty,
         length_smearing=empty,
         novelty_quantiles=empty,

@@ -57,10 +57,10 @@ class Replay:
         column = {model.name: i for i, model in enumerate(self.models)}
         return np.array([column[decision.model] for decision in self.decisions(rules, target)])
 
-    def chosen_at(self, rules: Rules, quality_per_usd: float) -> Ints:
+    def chosen_at(self, rules: Rules, target: float, quality_per_usd: float) -> Ints:
         """The same at a price of quality that no certificate stands behind yet."""
-        rule = Rule(1.0, quality_per_usd, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
-        return self.chosen(replace(rules, targets=(rule,)), 1.0)
+        rule = Rule(target, quality_per_usd, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
+        return self.chosen(replace(rules, targets=(rule,)), target)
 
 
 def replayed(outcomes: Sequence[Outcome], predictor: Predictor, models: Sequence[Model]) -> Replay:

@@ -86,7 +86,7 @@ class Rules:
     models: tuple[Model, ...]  # cheap to strong
     evidence: Mapping[str, Evidence]  # by question type
     targets: Sequence[Rule]  # ascending
-    least_gap: float = 0.0  # a gap in quality that is too small to pay anything for
+    least_gap: float = 0.0  # a difference in quality that two runs of one model have as well
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
     version: str = ""
 
@@ -116,7 +116,9 @@ class Decision:
 
 
 def decide(rules: Rules, features: Features, prediction: Prediction, target: float) -> Decision:
-    """Choose the model with the best `quality - quality_per_usd * dollars`, or a cheaper one within `least_gap` of it.
+    """Choose the model with the best `quality - quality_per_usd * dollars`, or a cheaper one that keeps the target alone.
+
+    A cheaper model keeps the target alone where its own quality is `target` times that of the best, but for `least_gap`.
 
     The guards, in order: what a model cannot hold or read; a type without evidence; a request unlike the calibration; a
     target without a certificate. Each of the last three sends the request to the strong model.
@@ -155,7 +157,7 @@ def _choose(
     per_usd = rule.quality_per_usd
     worth = {m.name: prediction.quality[m.name] - per_usd * costs[m.name] for m in able}
     best = max(reversed(able), key=lambda m: worth[m.name]).name
-    least = prediction.quality[best] - rules.least_gap
+    least = target * prediction.quality[best] - rules.least_gap
     chosen = next(m.name for m in able if m.name == best or prediction.quality[m.name] >= least)
     return chosen, Reason.STRONG_IS_BETTER if chosen == strong else Reason.CHEAP_IS_ENOUGH
 

@@ -41,7 +41,7 @@ class Predictor:
     """Learnt weights. V terms, N hand features, M models from cheap to strong, T question types.
 
     The columns of `table`, `number_weights` and `intercept` are, in this order: what each model's quality is above the
-    mean of the type (M), the log of each model's answer length (M), the score of each type (T).
+    mean of the type (M), what the log of its answer's length is above the mean of the type (M), each type's score (T).
     """
 
     models: tuple[str, ...]
@@ -55,7 +55,9 @@ class Predictor:
     number_scale: Floats  # (N,)
     number_weights: Floats  # (N, 2 M + T)
     intercept: Floats  # (2 M + T,)
+    type_slopes: Floats  # (T, 2 M, N) what a hand feature adds to quality and log length, within a type
     type_quality: Floats  # (T, M), shrunken means, or published ones
+    type_log_length: Floats  # (T, M) of each model's answers
     type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
     novelty_quantiles: Floats  # (T, Q) ascending, of the unusualness of familiar questions of each type
@@ -108,16 +110,39 @@ def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     found = _words(predictor, turn_text(features, turn))
     scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
     heads = found.tfidf @ predictor.table[found.rows] + predictor.intercept
-    heads += np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT) @ predictor.number_weights
+    limited = np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT)
+    heads += limited @ predictor.number_weights
     types = heads[2 * models :]
     likely = np.exp(types - types.max())
     likely /= likely.sum()
+    heads[: 2 * models] += likely @ (predictor.type_slopes @ limited)
     type_index = int(likely.argmax())
-    within = float(likely @ predictor.type_measured) * heads[:models]
-    quality = np.clip(likely @ predictor.type_quality + within, 0.0, 1.0)
-    lengths = np.exp(np.minimum(heads[models : 2 * models], math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
+    measured = float(likely @ predictor.type_measured)
+    quality = np.clip(likely @ predictor.type_quality + measured * heads[:models], 0.0, 1.0)
+    logs = likely @ predictor.type_log_length + measured * heads[models : 2 * models]
+    lengths = np.exp(np.minimum(logs, math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
     far = 1.0 - found.known * found.centre_cosine(predictor, type_index)
     return _Turn(quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), far)
+
+
+def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
+    """The terms of the last turn that weighed most: for its type, and for the gap between strong and cheap model.
+
+    The first are what a term adds to the score of the type above its mean over all types (no unit); the second are
+    points of quality, and are none where the type has no outcomes.
+    """
+    turn = features.turns[-1] if features.turns else ""
+    found = _words(predictor, turn_text(features, turn))
+    type_index = _predict_turn(predictor, features, turn).type_index
+    models, names = len(predictor.models), sorted(predictor.vocabulary, key=predictor.vocabulary.__getitem__)
+    rows = predictor.table[found.rows].astype(np.float64) * found.tfidf[:, None]
+    of_type = rows[:, 2 * models + type_index] - rows[:, 2 * models :].mean(axis=1)
+    of_gap = (rows[:, models - 1] - rows[:, 0]) * predictor.type_measured[type_index]
+
+    def largest(values: Floats) -> dict[str, float]:
+        return {names[found.rows[i]]: float(values[i]) for i in np.argsort(-np.abs(values))[:most] if values[i]}
+
+    return largest(of_type), largest(of_gap)
 
 
 def unusualness(predictor: Predictor, features: Features, turn: str, type_index: int) -> float:
