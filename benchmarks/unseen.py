@@ -27,7 +27,7 @@ from router.policy.document import Policy
 from router.policy.prices import Price
 
 TARGET = 0.97
-TYPED = (DATA / "questions.jsonl", DATA / "requests.jsonl")
+TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))
 MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
 
 
