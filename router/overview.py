@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from router.errors import BadRequestError, RouterError
 from router.policy.decision import Rules
-from router.tallies import HOUR, MINUTE, SUMS, percentile, reading
+from router.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -41,9 +41,9 @@ class Window:
 
 WINDOWS = {
     "hour": Window("minutes", HOUR, MINUTE),
-    "day": Window("hours", 24 * HOUR, HOUR),
-    "week": Window("hours", 7 * 24 * HOUR, 6 * HOUR),
-    "month": Window("hours", 30 * 24 * HOUR, 24 * HOUR),
+    "day": Window("hours", DAY, HOUR),
+    "week": Window("hours", 7 * DAY, 6 * HOUR),
+    "month": Window("days", 30 * DAY, DAY),
 }
 
 
@@ -75,19 +75,18 @@ def add_routes(app: FastAPI, router: Router) -> None:
 def summed(path: Path, window: Window, rules: Rules, now_unix: float) -> dict[str, Any]:
     """The sums of a window, from the store at `path`."""
     since, until = window.span(now_unix)
+    total, models, types, steps = Sums(), Group(), Group(), Group()
+    reasons: list[sqlite3.Row] = []
+    times: list[sqlite3.Row] = []
     with reading(path) as store:
-        rows, times = ([], []) if store is None else (_rows(store, window, since), _times(store, window, since))
-    total = Sums()
-    models, types, reasons, steps = Group(), Group(), Group(), Group()
-    for row in rows:
-        for sums in (
-            total,
-            models.at(row["model"]),
-            types.at(row["question_type"]),
-            reasons.at(row["reason"]),
-            steps.at(row["step"]),
-        ):
-            sums.add(row)
+        if store is not None:
+            for row in _rows(store, window, since, "unix / :step * :step AS step, model, outcome"):
+                for sums in (total, models.at(row["model"]), steps.at(row["step"])):
+                    sums.add(row)
+            for row in _rows(store, window, since, "question_type, model, outcome"):
+                types.at(row["question_type"]).add(row)
+            reasons = _reasons(store, window, since)
+            times = _times(store, window, since)
     return {
         "from_unix": since,
         "to_unix": until,
@@ -96,17 +95,24 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float) -> dict[st
         "models": [{"model": name, **sums.told()} for name, sums in models.largest(MAX_MODELS)],
         "over_time": _over_time(steps, times, range(since, until, window.step)),
         "types": [_type(name, sums, rules) for name, sums in types.largest(200) if name],
-        "reasons": [{"reason": name, "requests": sums.requests} for name, sums in reasons.largest(20) if name],
+        "reasons": [{"reason": row["reason"], "requests": int(row["requests"])} for row in reasons],
         "mix": _mix({name: sums.requests for name, sums in types.sums.items() if name}, rules),
     }
 
 
-def _rows(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite3.Row]:
+def _rows(store: sqlite3.Connection, window: Window, since: int, groups: str) -> list[sqlite3.Row]:
     sums = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
     return store.execute(
-        f"SELECT unix / ? * ? AS step, model, question_type, reason, outcome, {sums} FROM {window.table} "  # noqa: S608
-        "WHERE unix >= ? GROUP BY 1, 2, 3, 4, 5",
-        (window.step, window.step, since),
+        f"SELECT {groups}, {sums} FROM {window.table} WHERE unix >= :since GROUP BY 1, 2, 3",  # noqa: S608
+        {"step": window.step, "since": since},
+    ).fetchall()
+
+
+def _reasons(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite3.Row]:
+    return store.execute(
+        f"SELECT reason, sum(requests) AS requests FROM {window.table} "  # noqa: S608
+        "WHERE unix >= ? AND reason <> '' GROUP BY 1 ORDER BY 2 DESC",
+        (since,),
     ).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""What happened in each minute and each hour, added up in SQLite: a page over a million requests reads few rows.
+"""What happened in each minute, hour and day, added up in SQLite: a page over a million requests reads few rows.
 
 The exporter writes it, the proxy reads it. A batch may be written again after a crash, with more entries behind it: the
 spans of the last batch are kept in the same transaction as the sums, so each request is counted exactly once.
@@ -18,9 +18,9 @@ from router.journal import Entry, Record
 from router.policy.decision import Interval
 from router.policy.prices import PriceBook, Usage
 
-MINUTE, HOUR = 60, 3600
-KEEP_MINUTES_SECONDS = 49 * HOUR
-KEEP_HOURS_SECONDS = 400 * 24 * HOUR
+MINUTE, HOUR, DAY = 60, 3600, 86400
+KEEP_MINUTES_SECONDS = 2 * DAY
+KEEP_SECONDS = {"minutes": KEEP_MINUTES_SECONDS, "hours": 35 * DAY, "days": 1000 * DAY}
 # upper bounds in milliseconds, the last bucket being without one: six to a factor of ten, for 1 us to 1000 s
 MILLISECONDS = tuple(round(10 ** (power / 6), 6) for power in range(-18, 37))
 
@@ -28,7 +28,7 @@ SUMS = (
     *("requests", "input_tokens", "output_tokens", "cost_usd", "unpriced", "wasted_usd", "vain_usd"),
     *("compared", "compared_usd", "strong_low_usd", "strong_usd", "strong_high_usd"),
 )
-_TABLES = {"minutes": MINUTE, "hours": HOUR}
+_TABLES = {"minutes": MINUTE, "hours": HOUR, "days": DAY}
 _SCHEMA = "".join(
     f"""
     CREATE TABLE IF NOT EXISTS {table} (
@@ -139,7 +139,7 @@ class Tallies:
         return always_strong_usd(lengths, self._prices, record.model, record.question_type, usage, record.service_tier)
 
     def _forget(self, connection: sqlite3.Connection, now_unix: int) -> None:
-        for table, keep in (("minutes", KEEP_MINUTES_SECONDS), ("hours", KEEP_HOURS_SECONDS)):
+        for table, keep in KEEP_SECONDS.items():
             for name in (table, f"{table}_times"):
                 connection.execute(f"DELETE FROM {name} WHERE unix < ?", (now_unix - keep,))  # noqa: S608
 
@@ -160,7 +160,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
         return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as connection:
         connection.row_factory = sqlite3.Row
-        has_tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'hours_times'").fetchone()[0]
+        has_tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'days_times'").fetchone()[0]
         yield connection if has_tables else None
 
 

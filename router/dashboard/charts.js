@@ -98,7 +98,7 @@ export function lines(host, { steps, series, name, format, label, tell }) {
 }
 
 // The curve of targets: dollars against always-strong, across; quality kept, upwards.
-export function curve(host, { targets, current, live, label, percent }) {
+export function curve(host, { targets, current, live, label, percent, exactly }) {
   const width = Math.max(host.clientWidth, 240), height = Math.max(host.clientHeight, 160);
   const picture = svg(width, height, label), low = Math.min(0.95, ...targets.map((t) => t.target));
   const edge = { left: 52, right: 18, top: 14, bottom: 38 };
@@ -112,7 +112,7 @@ export function curve(host, { targets, current, live, label, percent }) {
   picture.append(shape("text", { x: x(0.5), y: height - 4, class: "axis mid" }, "dollars, as a share of always strong"));
   if (live !== null) {
     picture.append(shape("line", { x1: x(live), x2: x(live), y1: edge.top, y2: height - edge.bottom, class: "live" }),
-      shape("text", { x: x(live) + (live > 0.7 ? -5 : 5), y: edge.top + 8, class: live > 0.7 ? "axis end strong-text" : "axis strong-text" }, `live ${percent(live)}`));
+      shape("text", { x: x(live) + (live > 0.7 ? -5 : 5), y: height - edge.bottom - 8, class: live > 0.7 ? "axis end strong-text" : "axis strong-text" }, `live ${percent(live)}`));
   }
   const certified = targets.filter((t) => t.certified);
   const at = (t) => [x(1 - t.expected_saving.estimate), y(t.target)];
@@ -120,11 +120,13 @@ export function curve(host, { targets, current, live, label, percent }) {
   for (const target of targets) {
     const [cx, cy] = at(target), now = Math.abs(target.target - current) < 1e-9;
     const { low: least, high: most } = target.expected_saving;
-    const told = `keeps ${percent(target.target, 1)}: ${target.certified ? `costs ${percent(1 - target.expected_saving.estimate)} (${percent(1 - most)} to ${percent(1 - least)})` : "not certified, the strong model answers"}`;
+    const told = `keeps ${exactly(target.target)}: ${target.certified ? `costs ${percent(1 - target.expected_saving.estimate)} (${percent(1 - most)} to ${percent(1 - least)})` : "not certified, the strong model answers"}`;
     const point = shape("g", { class: `point${target.certified ? "" : " hollow"}${now ? " now" : ""}` }, shape("title", {}, told));
     if (most > least) point.append(shape("line", { x1: x(1 - most), x2: x(1 - least), y1: cy, y2: cy, class: "whisker" }));
     point.append(shape("circle", { cx, cy, r: now ? 7 : 4 }));
-    if (now) point.append(shape("text", { x: cx + (cx > width * 0.6 ? -12 : 12), y: cy + 18, class: cx > width * 0.6 ? "end strong-text" : "strong-text" }, `auto keeps ${percent(target.target)}`));
+    if (now) point.append(cx > 180 // above the curve there is room, unless it begins there
+      ? shape("text", { x: cx - 8, y: cy - 12, class: "end strong-text" }, `auto keeps ${exactly(target.target)}`)
+      : shape("text", { x: cx + 12, y: cy + 18, class: "strong-text" }, `auto keeps ${exactly(target.target)}`));
     picture.append(point);
   }
   host.replaceChildren(picture);

@@ -2,7 +2,7 @@
 // that focus, selection and open details survive an update.
 
 import { bars, curve, intervals, lines, shares, shareWithTick } from "./charts.js";
-import { ago, clock, count, element, kindOf, milliseconds, percent, plural, reasonOf, usd } from "./words.js";
+import { ago, clock, count, element, exactly, kindOf, milliseconds, percent, plural, reasonOf, usd } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LENGTHS = { hour: "hour", day: "24 hours", week: "7 days", month: "30 days" };
@@ -27,7 +27,7 @@ export function chip(policy, name) {
 export function drawTop(policy, overview) {
   const made = Date.parse(policy.about.made_at || "") / 1000;
   const age = isFinite(made) ? ` · made ${ago(Math.max(Date.now() / 1000 - made, 0))} ago` : "";
-  $("policy-line").textContent = `policy ${policy.version}${age} · keeps ${percent(overview.default_target, 1)} of ${strongest(policy)}`;
+  $("policy-line").textContent = `policy ${policy.version}${age} · keeps ${exactly(overview.default_target)} of ${strongest(policy)}`;
   $("simulated").hidden = !overview.simulated;
   $("warnings").hidden = overview.warnings.length === 0;
   $("warnings").replaceChildren(...overview.warnings.map((text) => element("li", {}, text)));
@@ -52,7 +52,7 @@ function tile(name, value, note, ...more) {
 
 export function drawNow(policy, overview) {
   const { total } = overview, { added, first_byte } = total.milliseconds;
-  $("headline").textContent = headline(policy, overview);
+  $("headline").textContent = headline(policy, overview).replaceAll("-", "\u2011"); // names stay in one piece
   const split = Object.entries(total.models).sort(byPlace(policy));
   const told = split.map(([name, n]) => `${name} ${percent(n / total.requests)}`).join(", ");
   const bar = element("dd", { class: "bar-line" }, shares(split.map(([name, n]) => [kindOfModel(policy, name), n]), `Share of each model: ${told || "no requests"}`));
@@ -62,8 +62,8 @@ export function drawNow(policy, overview) {
   const saved = total.saved_usd;
   $("tiles").replaceChildren(
     tile("Requests", count(total.requests), `${rate(total.requests / seconds)} · ${count(total.input_tokens + total.output_tokens)} tokens`),
-    tile("By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
-    tile("Spent", usd(total.cost_usd), `always ${strongest(policy)}: ${usd(total.always_strong_usd.estimate)}${unknown}`),
+    tile(split.length ? `To ${split[0][0]}` : "By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
+    tile("Spent", usd(total.cost_usd), `what was routed, always ${strongest(policy)}: ${usd(total.always_strong_usd.estimate)}${unknown}`),
     tile("Saved", usd(saved.estimate), total.compared ? `${between(saved, usd)}, at 95 %` : "nothing to compare yet"),
     tile("Added latency", milliseconds(added.p50), `p95 ${milliseconds(added.p95)} · p99 ${milliseconds(added.p99)}`),
     tile("First byte", milliseconds(first_byte.p50), `p95 ${milliseconds(first_byte.p95)}`),
@@ -115,13 +115,13 @@ export function drawCurve(policy, overview) {
   const { total } = overview, strong = strongest(policy);
   const always = total.always_strong_usd.estimate;
   const live = total.compared && always > 0 ? Math.min(Math.max((always - total.saved_usd.estimate) / always, 0), 1) : null;
-  let note = `No certified threshold keeps ${percent(overview.default_target, 1)}: every request goes to ${strong}.`;
+  let note = `No certified threshold keeps ${exactly(overview.default_target)}: every request goes to ${strong}.`;
   if (rule && rule.certified) {
     const { low, estimate, high } = rule.expected_saving;
-    note = `Certified at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${percent(rule.target, 1)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
+    note = `Certified at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${exactly(rule.target)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
   }
   $("curve-note").textContent = note;
-  curve($("curve"), { targets: policy.targets, current: rule ? rule.target : overview.default_target, live, percent,
+  curve($("curve"), { targets: policy.targets, current: rule ? rule.target : overview.default_target, live, percent, exactly,
     label: `Quality kept against dollars, for ${policy.targets.length} targets. ${note}` });
 }
 
@@ -220,9 +220,9 @@ function decisionRows(policy, request) {
   const fine = request.outcome === "answered" && request.status < 400;
   const row = element("tr", { class: "fresh" },
     element("td", {}, element("time", { datetime: new Date(request.unix * 1000).toISOString() }, clock(request.unix))),
-    element("td", {}, chip(policy, request.model)), element("td", {}, button), element("td", {}, request.question_type || "—"),
-    element("td", { class: "number" }, fine ? usd(request.cost_usd) : "—"), element("td", { class: "number" }, milliseconds(times.first_byte)),
-    element("td", { class: "number" }, milliseconds(times.whole)),
+    element("td", {}, chip(policy, request.model)), element("td", {}, button), element("td", { class: "spare" }, request.question_type || "—"),
+    element("td", { class: "number" }, fine ? usd(request.cost_usd) : "—"), element("td", { class: "number spare" }, milliseconds(times.first_byte)),
+    element("td", { class: "number spare" }, milliseconds(times.whole)),
     element("td", {}, element("span", { class: fine ? "ok" : "bad-text" }, fine ? String(request.status) : `${request.status} ${request.outcome}`)));
   return [row, details];
 }
@@ -238,17 +238,17 @@ export function explained(policy, request, decision) {
     const body = names.map((name) => {
       const q = known[name], kind = kindOfModel(policy, name);
       return element("tr", {}, element("th", { scope: "row" }, name),
-        element("td", {}, intervals([[kind, q ? q.low : null, decision.quality[name], q ? q.high : null]], `expected quality ${percent(decision.quality[name])}`, 170)),
+        element("td", {}, intervals([[kind, q ? q.low : null, decision.quality[name], q ? q.high : null]], `expected quality ${percent(decision.quality[name])}`, 120)),
         element("td", { class: "number" }, percent(decision.quality[name])),
         element("td", { class: "number" }, q ? `${percent(q.low)} to ${percent(q.high)}` : "—"),
         element("td", { class: "number" }, usd(decision.expected_cost_usd[name])));
     });
-    const head = ["Model", "", "Expected quality", "Known of the type", "Expected cost"].map((text, at) => element("th", { scope: "col", class: at > 1 ? "number" : "" }, text));
-    out.append(element("div", { class: "scroll" }, element("table", {}, element("caption", { class: "hidden" }, "Each model on this request"), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body))));
+    const head = ["Model", "", "Expected quality", "Known of the type, 95 %", "Expected cost"].map((text, at) => element("th", { scope: "col", class: at > 1 ? "number" : "" }, text));
+    out.append(element("div", { class: "scroll" }, element("table", { class: "models" }, element("caption", { class: "hidden" }, "Each model on this request"), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body))));
   }
   const evidence = decision.evidence;
   const facts = [
-    ["Type", decision.question_type], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${percent(decision.target, 1)}`],
+    ["Type", decision.question_type], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}`],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],

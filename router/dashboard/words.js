@@ -42,6 +42,9 @@ export function percent(x, digits) {
   return `${x < 0 ? "−" : ""}${size.toFixed(places)} %`;
 }
 
+// A target as a person would say it: 97 %, 98.5 %.
+export const exactly = (x) => percent(x, Math.abs(x * 100 - Math.round(x * 100)) > 0.05 ? 1 : 0);
+
 export function milliseconds(x) {
   if (x === null || x === undefined) return "—";
   if (x < 1) return `${x.toFixed(2)} ms`;

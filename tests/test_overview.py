@@ -1,0 +1,208 @@
+"""The sums behind the dashboard: exactly once, quick with a million requests, and nothing of what was said."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx2
+import msgspec
+import pytest
+from made_records import START, made_record
+
+from router.counterfactual import Lengths
+from router.journal import Gap, Journal
+from router.overview import WINDOWS, summed
+from router.policy.decision import Interval
+from router.policy.prices import Price, PriceBook
+from router.recent import last
+from router.serving import SHIPPED, read_policy
+from router.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS, Tallies, percentile
+
+PRICES = PriceBook({"gpt-4o-mini": Price(0.15, 0.6, 0.075), "gpt-4o": Price(2.5, 10.0, 1.25)}, {})
+LENGTHS = Lengths("gpt-4o", {"gpt-4o-mini": {"arithmetic": Interval(0.8, 1.0, 1.2)}}, {})
+SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return read_policy(SHIPPED).rules
+
+
+@pytest.fixture
+def tallies(tmp_path: Path):
+    made = Tallies(tmp_path / "tallies.db", PRICES, lambda _: LENGTHS)
+    yield made
+    made.close()
+
+
+def test_requests_are_added_up_with_what_always_strong_would_have_cost(tallies, tmp_path, rules):
+    tallies.write([made_record(n) for n in range(10)] + [made_record(11, outcome="failed", status=502, cost_usd=None)])
+    seen = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)
+    total = seen["total"]
+    assert (total["requests"], total["compared"]) == (11, 10)
+    assert total["outcomes"] == {"answered": 10, "failed": 1}
+    assert total["cost_usd"] == pytest.approx(sum(made_record(n).cost_usd for n in range(10)))
+    strong = sum((600 + 12 * n) * 2.5e-6 + 400 * 1.25e-6 + 200 * 10e-6 for n in range(10))
+    assert total["always_strong_usd"]["estimate"] == pytest.approx(strong)
+    saved = total["saved_usd"]
+    assert saved["estimate"] == pytest.approx(strong - total["cost_usd"])
+    assert saved["low"] < saved["estimate"] < saved["high"]
+    assert sum(step["requests"] for step in seen["over_time"]) == 11
+    assert [row["question_type"] for row in seen["types"]] == ["arithmetic"]
+    assert seen["reasons"] == [{"reason": "cheap_is_enough", "requests": 11}]
+
+
+def test_what_was_paid_for_and_came_to_nothing_lessens_the_saving(tallies, tmp_path, rules):
+    wasted = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
+    tallies.write([made_record(0, wasted=wasted), made_record(1, outcome="cut", cost_usd=0.25)])
+    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)["total"]
+    paid = made_record(0).cost_usd + 0.25 + 0.5
+    assert total["saved_usd"]["estimate"] == pytest.approx(total["always_strong_usd"]["estimate"] - paid)
+
+
+def test_a_batch_that_is_written_again_counts_once_and_what_is_new_behind_it_counts(tmp_path, rules):
+    path = tmp_path / "tallies.db"
+    for count in (3, 3, 5):  # each time after a crash, before the exporter could note how far it came
+        tallies = Tallies(path, PRICES, lambda _: LENGTHS)
+        tallies.write([made_record(n) for n in range(count)] + [Gap(since_unix_ns=1, until_unix_ns=2, requests=1)])
+        tallies.close()
+    assert summed(path, WINDOWS["day"], rules, START / 1e9 + 60)["total"]["requests"] == 5
+
+
+def test_a_request_whose_price_is_not_known_is_counted_as_such(tallies, tmp_path, rules):
+    tallies.write([made_record(0, cost_usd=None, usage=None), made_record(1, policy_version="", question_type="")])
+    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)["total"]
+    assert (total["unpriced"], total["compared"]) == (1, 0)
+
+
+def test_an_empty_store_has_an_empty_overview(tmp_path, rules):
+    for window in WINDOWS.values():
+        seen = summed(tmp_path / "nothing.db", window, rules, time.time())
+        assert seen["total"]["requests"] == 0 and seen["mix"]["distance"] is None
+        assert len(seen["over_time"]) * window.step == window.seconds
+
+
+def test_minutes_are_forgotten_and_hours_are_kept(tallies, tmp_path, rules):
+    later = START + (KEEP_MINUTES_SECONDS + HOUR) * 10**9
+    tallies.write([made_record(0)])
+    tallies.write([made_record(1, started_unix_ns=later, ended_unix_ns=later + 10**9)])
+    with sqlite3.connect(tmp_path / "tallies.db") as store:
+        assert store.execute("SELECT count(*) FROM minutes").fetchone() == (1,)
+    assert summed(tmp_path / "tallies.db", WINDOWS["week"], rules, later / 1e9)["total"]["requests"] == 2
+
+
+def test_percentiles_are_within_a_bucket_of_the_truth():
+    values = [0.05 * 1.01**n for n in range(1000)]
+    counts: dict[int, int] = {}
+    for value in values:
+        bucket = next((n for n, bound in enumerate(MILLISECONDS) if value <= bound), len(MILLISECONDS))
+        counts[bucket] = counts.get(bucket, 0) + 1
+    for share in (0.5, 0.95, 0.99):
+        told = percentile(counts, share)
+        assert told == pytest.approx(values[int(share * 1000) - 1], rel=0.2)
+    assert percentile({}, 0.5) is None
+
+
+def million(path: Path, now: float) -> None:
+    """A store as a million requests over a month leave it: every hour has every type, model and reason."""
+    Tallies(path, PRICES, lambda _: LENGTHS).write([made_record(0)])
+    kinds = [(f"type-{t}", model, reason) for t in range(40) for model in ("a", "b") for reason in ("cheap", "strong")]
+    per = 1_000_000 / (30 * 86400 * len(kinds))  # of a kind, in a second
+    with sqlite3.connect(path) as store:
+        for table, seconds, steps in (("days", 86400, 32), ("hours", 3600, 840), ("minutes", 60, 2880)):
+            first = int(now) // seconds * seconds
+            marks = ", ".join("?" * (5 + len(SUMS)))
+            store.executemany(
+                f"INSERT INTO {table} VALUES ({marks})",
+                (
+                    (first - step * seconds, model, kind, reason, "answered", per * seconds, *[1.0] * (len(SUMS) - 1))
+                    for step in range(steps)
+                    for kind, model, reason in kinds
+                ),
+            )
+            store.executemany(
+                f"INSERT INTO {table}_times VALUES (?, ?, ?, ?)",
+                (
+                    (first - step * seconds, what, bucket, 30)
+                    for step in range(steps)
+                    for what in ("added", "first_byte", "whole")
+                    for bucket in range(15)
+                ),
+            )
+    store.close()
+
+
+def test_a_million_requests_are_summed_up_in_under_200_ms(tmp_path, rules):
+    now = time.time()
+    million(tmp_path / "tallies.db", now)
+    for name, window in WINDOWS.items():
+        took = float("inf")
+        for _ in range(5):
+            began = time.process_time()  # other processes leave it alone
+            seen = summed(tmp_path / "tallies.db", window, rules, now)
+            took = min(took, time.process_time() - began)
+        assert took < 0.2, name
+    assert seen["total"]["requests"] > 900_000
+
+
+def test_the_newest_requests_of_all_workers_are_told_the_last_first(tmp_path: Path):
+    journals = [Journal(tmp_path) for _ in range(3)]
+    for n in range(90):
+        journals[n % 3].append(made_record(n))
+    seen = last(tmp_path, 50)
+    assert [int(one.trace_id, 16) - 1 for one in seen] == list(range(89, 39, -1))
+    for journal in journals:
+        journal.close()
+
+
+def test_the_end_of_a_journal_is_found_behind_very_large_records(tmp_path: Path):
+    journal = Journal(tmp_path)
+    for n in range(5):
+        journal.append(made_record(n, request=msgspec.Raw(b'"' + b"x" * 1_000_000 + b'"')))
+    assert len(last(tmp_path, 50)) == 5
+    (segment,) = tmp_path.glob("*.jsonl")
+    with segment.open("ab") as file:
+        file.write(b'{"kind":"request","trace_id":"half of a li')
+    assert len(last(tmp_path, 50)) == 5
+    journal.close()
+
+
+def test_what_was_said_and_who_said_it_are_not_told(router):
+    body = {"model": "auto", "user": "ada-lovelace", "messages": SUM}
+    headers = {"authorization": "Bearer sk-secret-of-the-client"}
+    httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
+    told = httpx2.get(router.origin + "/router/recent")
+    (request,) = told.json()["requests"]
+    assert request["reason"] and request["quality"] and request["milliseconds"]["added"] > 0
+    for secret in ("apples", "Paris", "ada-lovelace", "sk-secret", "sk-upstream"):
+        assert secret not in told.text
+    assert "key_id" not in request
+
+
+def test_the_numbers_are_behind_the_same_keys_and_the_page_holds_none(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    for path in ("/router/overview", "/router/recent"):
+        assert httpx2.get(router.origin + path).status_code == 401
+        assert httpx2.get(router.origin + path, headers={"authorization": "Bearer rk-1"}).status_code == 200
+    page = httpx2.get(router.origin + "/")
+    assert page.status_code == 200 and "gpt-4o" not in page.text and "policy e" not in page.text
+
+
+def test_a_window_that_is_none_is_an_error_in_openais_form(router):
+    refused = httpx2.get(router.origin + "/router/overview?window=century")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "window")
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(router):
+    page = httpx2.get(router.origin + "/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    parts = [path for path in page.text.split('"') if path.startswith("/dashboard/")]
+    assert parts
+    folder = Path(__file__).parent.parent / "router" / "dashboard"
+    for file in folder.glob("*.[jch]*"):
+        text = file.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text and "https://" not in text and "innerHTML" not in text, file.name
+        assert " style=" not in text and " onclick=" not in text, file.name
+        if file.name != "index.html":
+            assert httpx2.get(f"{router.origin}/dashboard/{file.name}").status_code == 200
