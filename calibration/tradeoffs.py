@@ -190,7 +190,7 @@ def measured(policy: Policy, replay: Replay, groups: np.ndarray, seed: int, trai
     points = {name: point(name, column) for name, column in chosen.items()}
     points |= {f"{target:g}": point(f"{target:g}", column) for target, column in routed.items()}
     grid = np.quantile(replay.gaps_per_usd, np.linspace(0, 1, 41))
-    curve = [replay.chosen_at(policy.rules, float(price)) for price in grid]
+    curve = [replay.chosen_at(policy.rules, 1.0, float(price)) for price in grid]
     return HeldOut(
         n=len(replay.outcomes),
         points=points,

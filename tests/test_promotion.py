@@ -22,9 +22,9 @@ from calibration.policies import load_prices
 from calibration.questions import Question, parse
 from calibration.run import Calibration
 from calibration.spending import Meter
-from router.champion import fetch, keep_fetching
+from router.champion import fetch, keep_fetching, point_to
 from router.policy.decision import Reason
-from router.policy.document import CHAMPION, REGISTERED_MODEL
+from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
 from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
@@ -153,9 +153,16 @@ def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not
 
 @pytest.fixture
 def load_on(
-    serve: Callable[..., RunningRouter], openai_server: FakeOpenAI, pays: Calibration
+    serve: Callable[..., RunningRouter],
+    openai_server: FakeOpenAI,
+    pays: Calibration,
+    does_not_pay: Calibration,
+    tmp_path: Path,
 ) -> Iterator[tuple[RunningRouter, list[str], threading.Event]]:
     """A router under load; the policies named in its answers, in order."""
+    mlflow.MlflowClient().delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+    assert does_not_pay.policy is not None
+    point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
     stop, policies = threading.Event(), []
 
