@@ -100,7 +100,7 @@ def main() -> int:
                 seen = [seen[i] for i in drawn]
             try:
                 known = without(background, kind) if arguments.by == "question_type" else background
-                policy = learn(seen, models_of(names), seed, {}, known)
+                policy = learn(seen, models_of(names), seed, {}, known, (TARGET,))
             except LearningError as error:
                 print(f"{kind}: {error}", file=sys.stderr)
                 continue

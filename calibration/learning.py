@@ -38,6 +38,7 @@ def learn(
     seed: int,
     about: Mapping[str, Any],
     background: Background | None = None,
+    targets: Sequence[float] = TARGETS,
 ) -> Policy:
     """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
 
@@ -58,7 +59,7 @@ def learn(
     rules = Rules(tuple(models), evidence, (), LEAST_GAP, NOVELTY_LIMIT)
     grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
     tested = Walk(grid, rules, replayed([outcomes[i] for i in test], predictor, models), examples.groups[test])
-    targets = tuple(tested.rule(target, seed) for target in TARGETS)
+    certified = tuple(tested.rule(target, seed) for target in targets)
     made = {
         **about,
         "questions": len(outcomes),
@@ -67,7 +68,7 @@ def learn(
         "confidence": CONFIDENCE,
         "seed": seed,
     }
-    return Policy(replace(rules, targets=targets), predictor, DEFAULT_TARGET, made)
+    return Policy(replace(rules, targets=certified), predictor, DEFAULT_TARGET, made)
 
 
 def examples_of(outcomes: Sequence[Outcome], models: Sequence[str], known_types: Collection[str] = ()) -> Examples:

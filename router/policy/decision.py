@@ -118,7 +118,7 @@ class Decision:
 def decide(rules: Rules, features: Features, prediction: Prediction, target: float) -> Decision:
     """Choose the model with the best `quality - quality_per_usd * dollars`, or a cheaper one that keeps the target.
 
-    A cheaper model keeps the target by itself where its quality is `target` times that of the best, but for `least_gap`.
+    A cheaper model keeps it by itself where its quality is `target` times that of the best, but for `least_gap`.
 
     The guards, in order: what a model cannot hold or read; a type without evidence; a request unlike the calibration; a
     target without a certificate. Each of the last three sends the request to the strong model.
