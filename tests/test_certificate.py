@@ -33,7 +33,7 @@ def test_escalating_everything_keeps_every_target_below_one():
 
 def test_more_questions_of_the_same_kind_are_enough_where_the_count_says_so():
     rng = np.random.default_rng(1)
-    few = rng.permutation(np.repeat([-0.97, 0.1], [5, 95]))
+    few = rng.permutation(np.repeat([-0.97, 0.1], [7, 93]))
     more = questions_needed(few, -0.97)
     assert p_value(few, -0.97) > 0.05
     assert more is not None
