@@ -70,7 +70,7 @@ class RunningRouter:
         while True:
             lines = [
                 msgspec.structs.asdict(msgspec.json.decode(line, type=Record))
-                for file in sorted((self.home / "journal").iterdir())
+                for file in sorted((self.home / "journal").glob("*.jsonl"))
                 for line in file.read_bytes().splitlines()
             ]
             if len(lines) >= count or time.monotonic() > deadline:

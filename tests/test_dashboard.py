@@ -1,0 +1,175 @@
+"""The page at `/` in a real Chromium: it loads, it moves, and it can be used by keyboard and with a key."""
+
+import shutil
+import time
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+from browser import Browser, found
+from fake_openai import json_answer
+from made_records import made_record
+from test_overview import LENGTHS, PRICES, million
+
+from router.shipping import Shipper, drain
+from router.tallies import Tallies
+
+pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
+
+SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
+LIVE = "document.querySelector('#state-text').textContent === 'Live'"
+ROWS = "document.querySelectorAll('#recent tbody tr.fresh').length"
+
+
+@pytest.fixture(scope="module")
+def browsing():
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(browsing: Browser):
+    browsing.errors.clear()
+    browsing.look(1280, 900)
+    yield browsing
+    browsing.run("sessionStorage.clear()")
+    browsing.open("about:blank")
+
+
+@pytest.fixture(scope="module")
+def a_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of a month with a million requests."""
+    path = tmp_path_factory.mktemp("month") / "tallies.db"
+    million(path, time.time())
+    return path
+
+
+def export(home: Path) -> None:
+    """What the exporter does for the page."""
+    tallies = Tallies(home / "tallies.db", PRICES, lambda _: LENGTHS)
+    drain([Shipper(home / "journal", "tallies", tallies)])
+    tallies.close()
+
+
+def ask(router, **fields: object) -> None:
+    with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
+        client.chat.completions.create(model="auto", messages=SUM, **fields)
+
+
+def test_an_empty_router_shows_a_page_that_says_so(router, browser):
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    assert browser.wait("document.querySelector('#headline').textContent.startsWith('No requests in the last hour')")
+    assert f"{router.origin}/v1" in browser.text("#recent-empty")
+    assert browser.errors == []
+
+
+def test_a_request_of_the_official_client_arrives_and_explains_itself(router, browser):
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    ask(router)
+    browser.wait(f"{ROWS} === 1", 5)
+    export(router.home)
+    browser.wait("document.querySelector('#headline').textContent.includes('1 request')", 10)
+    assert "$" in browser.text("#tiles") and browser.text("#types tbody th")
+    browser.run("document.querySelector('#recent .open').focus()")
+    browser.press("Enter", 13)
+    told = browser.wait("document.querySelector('#recent .why .explained')?.innerText")
+    record = router.records()[0]
+    assert record["trace_id"] in told and record["question_type"] in told and record["policy_version"] in told
+    assert browser.run("document.querySelector('#recent .open').getAttribute('aria-expanded')") == "true"
+    ask(router)
+    browser.wait(f"{ROWS} === 2", 5)  # and what was opened stays open, with the focus where it was
+    assert browser.run("document.activeElement.getAttribute('aria-expanded')") == "true"
+    assert browser.errors == []
+
+
+def test_nothing_of_a_question_is_run_as_part_of_the_page(router, browser, openai_server):
+    openai_server.say(json_answer({"error": {"message": "<img src=x onerror=alert(1)>"}}, 400))
+    attack = {"model": "<img src=x onerror=alert(1)>", "messages": SUM}
+    httpx2.post(router.url + "/chat/completions", json=attack)
+    export(router.home)
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === 1")
+    browser.wait("document.querySelector('#tiles').innerText.includes('onerror')")
+    assert browser.run("document.querySelectorAll('main img').length") == 0
+    assert browser.errors == []
+
+
+def test_a_prompt_can_be_tried_and_nothing_is_sent(router, browser, openai_server):
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    browser.run("document.querySelector('#question').value = 'What is the capital of France?'")
+    browser.run("document.querySelector('#try button').click()")
+    told = browser.wait("document.querySelector('#tried .explained')?.innerText")
+    assert "gpt-4o" in told and "Novelty" in told and "Evidence" in told
+    assert browser.run("document.querySelector('#tried').getAttribute('role')") == "status"
+    assert not openai_server.received and browser.errors == []
+
+
+def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    browser.open(router.origin + "/")
+    browser.wait("!document.querySelector('#key-form').hidden && document.querySelector('main').hidden")
+    assert browser.run("document.activeElement.id") == "key"
+    for key in ("rk-wrong", "rk-1"):
+        browser.run(f"document.querySelector('#key').value = '{key}'")
+        browser.press("Enter", 13)
+        if key == "rk-wrong":
+            browser.wait("document.querySelector('#key-note').textContent.includes('not known')")
+    browser.wait(LIVE)
+    assert browser.run("document.querySelector('main').hidden") is False
+    assert browser.run("[localStorage.length, document.cookie, location.href]") == [0, "", router.origin + "/"]
+    refusals = [error for error in browser.errors if "401" not in error]  # the browser itself reports each 401
+    assert refusals == []
+
+
+def test_the_window_can_be_chosen_by_keyboard(router, browser):
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    browser.run("document.querySelector('input[name=window]').focus()")
+    browser.press("ArrowRight", 39)
+    browser.wait("document.querySelector('#headline').textContent.includes('24 hours')")
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), [(320, 640, False), (390, 844, True), (1920, 1080, False)])
+def test_a_million_requests_fit_every_screen(router, browser, a_million, width, height, dark):
+    shutil.copy(a_million, router.home / "tallies.db")
+    for n in range(60):
+        router.app.router.journal.append(made_record(n, question_type="a-type-with-a-very-long-name/" + "x" * 40))
+    browser.look(width, height, dark=dark)
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    browser.run("document.querySelector('input[value=month]').click()")
+    browser.wait("document.querySelector('#headline').textContent.includes('30 days')", 10)
+    browser.wait(f"{ROWS} === 50")
+    assert browser.run("document.documentElement.scrollWidth") <= width  # tables scroll within themselves
+    ink = browser.run("getComputedStyle(document.body).color")
+    assert (int(ink.removeprefix("rgb(").split(",")[0]) > 127) is dark
+    assert browser.errors == []
+
+
+def test_those_who_hear_the_page_find_their_way(router, browser):
+    ask(router)
+    export(router.home)
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === 1")
+    browser.wait("document.querySelectorAll('#types tbody svg').length")
+    assert browser.run("[...document.querySelectorAll('h1')].length") == 1
+    unnamed = "[...document.querySelectorAll('svg[role=img]')].filter((s) => !s.getAttribute('aria-label')).length"
+    assert browser.run(unnamed) == 0
+    assert browser.run("[...document.querySelectorAll('table')].filter((t) => !t.caption).length") == 0
+    labelled = "[...document.querySelectorAll('input, select, textarea')].filter((f) => !f.labels.length).length"
+    assert browser.run(labelled) == 0
+    assert browser.run("document.querySelector('#announce').getAttribute('aria-live')") == "polite"
+    assert browser.run("[...document.querySelectorAll('main, header, footer')].length") == 3
+
+
+def test_a_router_that_goes_away_is_told_and_found_again(serve, openai_server, browser):
+    router = serve(openai_base_url=openai_server.url)
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    router.close()
+    browser.wait("document.querySelector('#state-text').textContent.startsWith('No answer')", 15)
