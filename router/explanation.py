@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from router import wire
 from router.errors import BadRequestError
 from router.planning import decision_for, features_of
 from router.policy.decision import Decision
+from router.policy.prediction import word_weights
 from router.routing import share
 from router.serving import Serving, policy_folder, read_policy
 from router.settings import load
@@ -27,7 +30,8 @@ def explain(question: str, target: str, folder: Path | None) -> None:
     settings = load()
     serving = Serving(read_policy(folder or policy_folder(settings)), settings)
     wanted = share(target, "target") if target else serving.default_target
-    decision = decision_for(serving, features_of(CHAT, wire.read_fields(_body(question))), wanted)
+    features = features_of(CHAT, wire.read_fields(_body(question)))
+    decision = decision_for(serving, features, wanted)
     console = Console()
     console.print(f"[bold]{decision.model}[/bold] because [bold]{decision.reason.value}[/bold]")
     console.print(_table(decision))
@@ -37,6 +41,16 @@ def explain(question: str, target: str, folder: Path | None) -> None:
         f"novelty {decision.novelty:.2f} · evidence: {evidence.kind}, {evidence.n} outcomes · "
         f"policy {decision.policy_version}"
     )
+    of_type, of_gap = word_weights(serving.policy.predictor, features)
+    console.print(f"words that weighed most for the type: {_words(of_type, 1.0)}", highlight=False)
+    if of_gap:
+        console.print(f"and for the gap, in points of quality: {_words(of_gap, 100.0)}", highlight=False)
+    if evidence.source:
+        console.print(f"published in: {evidence.source}", highlight=False)
+
+
+def _words(weights: Mapping[str, float], scale: float) -> str:
+    return ", ".join(f"[bold]{escape(word)}[/bold] {weight * scale:+.2f}" for word, weight in weights.items()) or "none"
 
 
 def _body(question: str) -> bytes:
