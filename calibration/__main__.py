@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration import commands
+from calibration import commands, traffic
 from calibration.background import read_background
 from calibration.learning import LearningError, learn
 from calibration.outcomes import InputError, read_outcomes
@@ -120,6 +120,9 @@ def evaluate_command(
 app.command("run", epilog=commands.EXAMPLES)(commands.run_command)
 app.command("report", epilog="Example: python -m calibration report --out reports")(commands.report_command)
 app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(commands.promote_command)
+app.command("from-traces", epilog="Example: python -m calibration from-traces --since 7d --sample 500")(
+    traffic.from_traces_command
+)
 app.command("rollback", epilog="Example: python -m calibration rollback")(commands.rollback_command)
 
 
@@ -130,7 +133,7 @@ def main() -> None:
     except StoppedError as reason:
         Console(stderr=True).print(f"stopped: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(commands.STOPPED) from reason
-    except (InputError, LearningError, PolicyError, PriceError, *commands.FAULTS) as error:
+    except (InputError, LearningError, PolicyError, PriceError, traffic.TrafficError, *commands.FAULTS) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
 

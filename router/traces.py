@@ -133,6 +133,7 @@ def _tags(record: Record) -> dict[str, Any]:
         "router.outcome": record.outcome,
         "router.key": record.key_id,
         "router.simulated": "true" if record.simulated else "",
+        "router.gap": "" if record.gap is None else f"{record.gap:.4f}",  # by which traffic is sampled
         "mlflow.traceName": _name(record),
     }
     return {f"mlflow.traceTag.{name}": value[:MAX_TAG_CHARACTERS] for name, value in tags.items() if value}

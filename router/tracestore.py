@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 SERVER_BATCH = 500
 SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and others write there too
-SERVER_TIMEOUT_SECONDS = 30
+FIRST_BATCH = 50  # it doubles while the store keeps up, and is halved where it does not
+QUICK_SECONDS = 5.0
+SERVER_TIMEOUT_SECONDS = 60
 ORPHAN_SECONDS = 3600
 FEEDBACK_ID = "router.feedback_id"
 
@@ -54,7 +56,8 @@ class TraceStore:
     def __init__(self, settings: Settings, prices: PriceBook) -> None:
         offline()
         self.uri = settings.tracking_uri
-        self.batch = SQLITE_BATCH if is_sqlite(self.uri) else SERVER_BATCH
+        self.batch = FIRST_BATCH
+        self._largest_batch = SQLITE_BATCH if is_sqlite(self.uri) else SERVER_BATCH
         self._home = settings.home
         self._experiment_name = settings.mlflow_experiment_name
         self._prices = prices
@@ -64,13 +67,20 @@ class TraceStore:
     def write(self, entries: Sequence[Entry]) -> None:
         """Write the traces of `entries`; whatever is raised, nothing is lost by writing them again."""
         records = [entry for entry in entries if isinstance(entry, Record)]
-        if records:
-            try:
-                self._connected()
-                self._write(records)
-            except BaseException:
-                self._experiment_id = ""  # looked up again: the server may have come back with another database
-                raise
+        if not records:
+            return
+        began = time.monotonic()
+        try:
+            self._connected()
+            self._write(records)
+        except BaseException:
+            self._experiment_id = ""  # looked up again: the server may have come back with another database
+            self.batch = max(self.batch // 2, 1)
+            raise
+        if time.monotonic() - began < QUICK_SECONDS:
+            self.batch = min(self.batch * 2, self._largest_batch)
+        else:
+            self.batch = max(self.batch // 2, FIRST_BATCH)
 
     def ready(self) -> Any:
         """MLflow's store, connected."""
@@ -190,7 +200,7 @@ def _upgrade(uri: str) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Two processes that make one store at once crash in its migrations."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("w") as lock:
+    with path.with_name("mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -16,25 +16,13 @@ from router.journal import Journal, Record
 from router.serving import prices
 from router.settings import Settings, load
 from router.shipping import Shipper
-from router.tracestore import TraceStore, opened
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """A store with its tables, made once: the migrations take five seconds of CPU."""
-    home = tmp_path_factory.mktemp("store")
-    opened(f"sqlite:///{home / 'mlflow.db'}", home)
-    return home / "mlflow.db"
+from router.tracestore import TraceStore
 
 
 @pytest.fixture
-def settings(tmp_path, empty_store) -> Settings:
-    home = tmp_path / "home"
-    home.mkdir()
-    made, copy = sqlite3.connect(empty_store), sqlite3.connect(home / "mlflow.db")
-    with contextlib.closing(made), contextlib.closing(copy):
-        made.backup(copy)
-    return load(home=home)
+def settings(tmp_path, store_with_tables) -> Settings:
+    store_with_tables(tmp_path / "home")
+    return load(home=tmp_path / "home")
 
 
 def written(settings: Settings, *records: Record) -> None:

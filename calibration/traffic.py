@@ -1,0 +1,168 @@
+"""Traffic becomes questions: a sample of what users really asked, for the next calibration.
+
+An answer that a user liked says what a right answer agrees with, so such a question can be judged at once. All others
+go to a second file, where somebody has to add the facts that a right answer holds.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calibration.questions import content_text
+from calibration.sampling import Asked, Opinion, sample
+
+PAGE = 500
+LIKED = 0.75  # a score from here on says that the answer was right
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class TrafficError(ValueError):
+    """What is asked of the traffic cannot be given; says why."""
+
+
+def read_since(text: str) -> timedelta:
+    """How far back, as `7d`.
+
+    >>> read_since("36h")
+    datetime.timedelta(days=1, seconds=43200)
+
+    Raises:
+        TrafficError: it is no such length of time.
+    """
+    if text[:-1].isdigit() and text[-1:] in UNITS and int(text[:-1]):
+        return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+    raise TrafficError(f"--since: expected a number with m, h, d or w, like 7d; got {text!r}")
+
+
+def asked_since(client: Any, experiment_id: str, from_unix_ms: int) -> Iterator[Asked]:
+    """Answered requests since then, newest first, a page at a time; `client` is an `MlflowClient`."""
+    token = None
+    while True:
+        page = client.search_traces(
+            locations=[experiment_id],
+            filter_string=f"attributes.timestamp_ms > {from_unix_ms} AND attributes.status = 'OK'",
+            max_results=PAGE,
+            page_token=token,
+            include_spans=False,
+        )
+        for trace in page:
+            if "router.question_type" in trace.info.tags and "router.simulated" not in trace.info.tags:
+                yield _asked(trace.info)
+        token = page.token
+        if not token:
+            return
+
+
+def _asked(info: Any) -> Asked:
+    gap = info.tags.get("router.gap")
+    opinions = [
+        Opinion(float(each.feedback.value), each.rationale or "")
+        for each in info.assessments
+        if each.name == "user_feedback"
+        and isinstance(getattr(each, "feedback", None) and each.feedback.value, bool | int | float)
+    ]
+    return Asked(
+        trace_id=info.trace_id,
+        question_type=info.tags["router.question_type"],
+        reason=info.tags.get("router.reason", ""),
+        gap=None if gap is None else float(gap),
+        opinions=opinions,
+    )
+
+
+def question_of(asked: Asked, request: Any, response: Any) -> tuple[dict[str, Any], bool] | None:
+    """A row for `questions.py`, and whether it says what a right answer is; None where nothing was recorded of it."""
+    messages = request.get("messages") if isinstance(request, Mapping) else None
+    if not isinstance(messages, list) or not messages or messages[-1].get("role") not in ("user", "tool"):
+        return None
+    has_system = any(message.get("role") in ("system", "developer") for message in messages)
+    row: dict[str, Any] = {"id": asked.trace_id, "question_type": asked.question_type, "messages": messages}
+    if not has_system:
+        row["system"] = ""  # as it was asked: without the default one
+    if request.get("tools"):
+        row["tools"] = request["tools"]
+    row["source"] = f"traffic, {asked.reason}"
+    best = max(asked.opinions, key=lambda opinion: opinion.score, default=None)
+    if best is None:
+        return row, False
+    row["note"] = f"a user's score of the answer: {best.score:g}" + (f" ({best.comment})" if best.comment else "")
+    answer = _answer(response)
+    if best.score >= LIKED and answer:
+        row["expected_response"] = answer
+        return row, True
+    return row, False
+
+
+def _answer(response: Any) -> str:
+    choices = response.get("choices") if isinstance(response, Mapping) else None
+    return content_text(choices[0].get("message", {}).get("content")) if choices else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a sample."""
+
+    seen: int
+    ready: int  # say what a right answer is
+    to_review: int  # somebody has to add expected facts
+    without_content: int  # traffic that was recorded without what was said
+
+
+def write(client: Any, chosen: Sequence[Asked], seen: int, out: Path, review: Path) -> Written:
+    """Write the chosen: those that can be judged to `out`, those that lack what a right answer is to `review`."""
+    counts = {True: 0, False: 0, None: 0}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8") as ready, review.open("w", encoding="utf-8") as open_ones:
+        for asked in chosen:
+            root = client.get_trace(asked.trace_id).data.spans[0]
+            made = question_of(asked, root.inputs, root.outputs)
+            if made is None:
+                counts[None] += 1
+                continue
+            row, known = made
+            counts[known] += 1
+            (ready if known else open_ones).write(json.dumps(row, ensure_ascii=False) + "\n")
+    return Written(seen, counts[True], counts[False], counts[None])
+
+
+def from_traces_command(
+    since: Annotated[str, typer.Option(help="How far back: a number with m, h, d or w.")] = "7d",
+    size: Annotated[int, typer.Option("--sample", min=1, help="How many questions.")] = 500,
+    out: Annotated[Path, typer.Option(help="File for those that can be judged; the others go beside it.")] = Path(
+        "traffic.jsonl"
+    ),
+    experiment: Annotated[str, typer.Option(envvar="MLFLOW_EXPERIMENT_NAME", help="Where the traces are.")] = "router",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sample.")] = 0,
+) -> None:
+    """Turn what users asked into questions for the next calibration, those first whose outcome is least sure."""
+    from calibration import tracking
+    from calibration.commands import tracking_uri
+
+    earliest = time.time() - read_since(since).total_seconds()
+    tracking.prepare(tracking_uri())
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri())
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
+    traffic = list(asked_since(client, found.experiment_id, int(earliest * 1000)))
+    if not traffic:
+        raise TrafficError(f"no routed request of the last {since} was answered and recorded")
+    review = out.with_name(f"{out.name.partition('.')[0]}.review.jsonl")
+    chosen = sample(traffic, size, random.Random(seed))  # noqa: S311  chance, not a secret
+    written = write(client, chosen, len(traffic), out, review)
+    typer.echo(f"{written.seen} routed requests since then")
+    typer.echo(f"{written.ready} questions whose answer a user liked: {out}")
+    typer.echo(f"{written.to_review} questions that still need expected_facts: {review}")
+    if written.without_content:
+        typer.echo(f"{written.without_content} were recorded without what was said, and cannot be questions")

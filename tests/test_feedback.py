@@ -1,0 +1,106 @@
+import json
+import sqlite3
+import urllib.error
+import urllib.request
+from contextlib import closing
+
+import pytest
+
+from router.feedback import FeedbackError, read_feedback
+from router.settings import load
+from router.shipping import drain, shippers_for
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def call(router, path: str, body: dict | None = None, key: str = "") -> tuple[int, bytes]:
+    request = urllib.request.Request(router.origin + path, None if body is None else json.dumps(body).encode())
+    if key:
+        request.add_header("authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def ask(router, user: str = "ada") -> str:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}], "user": user}
+    request = urllib.request.Request(router.url + "/chat/completions", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=10) as response:
+        response.read()
+        return response.headers["x-router-trace-id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"{", "malformed|truncated|end"),
+        (b'{"trace_id":"x","score":1}', "trace_id"),
+        (b'{"trace_id":"%s","score":2}' % TRACE.encode(), "score"),
+        (b'{"trace_id":"%s"}' % TRACE.encode(), "exactly one"),
+        (b'{"trace_id":"%s","score":1,"thumbs":"up"}' % TRACE.encode(), "exactly one"),
+        (b'{"trace_id":"%s","thumbs":"sideways"}' % TRACE.encode(), "thumbs"),
+        (b'{"trace_id":"%s","score":1,"stars":5}' % TRACE.encode(), "stars"),
+    ],
+)
+def test_feedback_that_does_not_fit_is_refused_with_a_reason(body, problem):
+    with pytest.raises(FeedbackError, match=problem):
+        read_feedback(body)
+
+
+def test_feedback_names_a_trace_as_the_header_or_as_mlflow_does():
+    assert read_feedback(b'{"trace_id":"tr-%s","thumbs":"up"}' % TRACE.encode()).trace_id == TRACE
+    assert read_feedback(b'{"trace_id":"%s","thumbs":"down"}' % TRACE.encode()).score == 0.0
+
+
+def test_feedback_given_before_mlflow_has_the_trace_becomes_one_assessment(router, store_with_tables, tmp_path):
+    trace = ask(router)
+    status, _ = call(
+        router, "/router/feedback", {"trace_id": trace, "thumbs": "up", "comment": "use sk-1234567890abcdefgh"}
+    )
+    assert status == 202
+    status, _ = call(router, "/router/feedback", {"trace_id": "tr-" + trace, "score": 0.25})
+    assert status == 202
+    call(router, "/router/feedback", {"trace_id": "f" * 32, "score": 0.5})  # of a trace that never was
+    settings = load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
+    drain(shippers_for(settings))
+    for cursor in (router.home / "journal").glob("*.cursor"):  # as after a crash
+        cursor.unlink()
+    with closing(sqlite3.connect(router.home / "usage.db")) as db:
+        db.execute("update router_feedback set state = 'pending'")
+        db.commit()
+    drain(shippers_for(settings))
+    from mlflow import MlflowClient
+
+    info = MlflowClient(settings.tracking_uri).get_trace("tr-" + trace).info
+    found = sorted((str(a.feedback.value), a.rationale, a.name) for a in info.assessments)
+    assert found == [("0.25", None, "user_feedback"), ("True", "use [key]", "user_feedback")]
+    with closing(sqlite3.connect(router.home / "usage.db")) as db:
+        states = db.execute("select state, count(*) from router_feedback group by state order by 1").fetchall()
+    assert states == [("assessed", 2), ("pending", 1)]
+
+
+def test_usage_is_told_as_json_and_csv_and_only_to_those_with_a_key(serve, openai_server, store_with_tables, tmp_path):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", api_keys="secret")
+    assert call(router, "/router/usage")[0] == 401
+    assert call(router, "/router/feedback", {"trace_id": TRACE, "score": 1})[0] == 401
+    empty = json.loads(call(router, "/router/usage", key="secret")[1])
+    assert empty["total"]["requests"] == 0
+    for user in ("ada", "bob", "ada"):
+        request = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}], "user": user}
+        assert call(router, "/v1/chat/completions", request, key="secret")[0] == 200
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))))
+    answer = json.loads(call(router, "/router/usage?group_by=user", key="secret")[1])
+    assert [(row["user"], row["requests"], row["input_tokens"]) for row in answer["rows"]] == [
+        ("ada", 2, 24),
+        ("bob", 1, 12),
+    ]
+    assert answer["total"]["cost_usd"] > 0
+    status, text = call(router, "/router/usage?group_by=user&format=csv", key="secret")
+    assert status == 200
+    assert text.decode().splitlines()[0].startswith("user,requests,answered")
+    status, text = call(router, "/router/usage?group_by=shoe", key="secret")
+    assert status == 400
+    assert "shoe" in json.loads(text)["error"]["message"]

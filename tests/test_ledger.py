@@ -1,0 +1,260 @@
+import contextlib
+import csv
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from made_records import START, made_record
+
+from router.counterfactual import always_strong_usd, read_lengths
+from router.journal import Feedback, Gap
+from router.ledger import Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.policy.prices import PriceBook, Usage
+from router.usage import UsageError, as_csv, read_question, usage
+
+PRICES = PriceBook.parse(
+    {
+        "as_of": "2026-11-23",
+        "source": "a test",
+        "models": {
+            "gpt-4o-mini": {"usd_per_million_input_tokens": 0.15, "usd_per_million_output_tokens": 0.6},
+            "gpt-4o": {
+                "usd_per_million_input_tokens": 2.5,
+                "usd_per_million_output_tokens": 10.0,
+                "tiers": {"batch": {"usd_per_million_input_tokens": 1.25, "usd_per_million_output_tokens": 5.0}},
+            },
+        },
+    }
+)
+POLICY = {
+    "models": [{"name": name, "price": {"usd_per_million_input_tokens": 1, "usd_per_million_output_tokens": 1}}
+               for name in ("gpt-4o-mini", "gpt-4o")],
+    "evidence": {
+        "arithmetic": {"kind": "measured", "n": 400, "quality": {}, "quality_difference": [0, 0, 0],
+                       "output_tokens": {"gpt-4o-mini": 100.0, "gpt-4o": 80.0}},
+        "poems": {"kind": "measured", "n": 100, "quality": {}, "quality_difference": [0, 0, 0],
+                  "output_tokens": {"gpt-4o-mini": 100.0, "gpt-4o": 130.0}},
+        "published": {"kind": "published", "n": 30, "quality": {}, "quality_difference": [0, 0, 0],
+                      "output_tokens": {}},
+    },
+}  # fmt: skip
+LENGTHS = read_lengths(msgspec.json.encode(POLICY))
+
+
+DOLLARS = ("cost_usd", "always_strong_usd", "saved_usd")
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'usage.db'}"
+
+
+@pytest.fixture
+def ledger(url):
+    made = Ledger(url, PRICES, lambda version: LENGTHS)
+    yield made
+    made.engine.dispose()
+
+
+def asked(ledger: Ledger, since: str = "", until: str = "", group_by: str = "") -> dict:
+    return usage(ledger.engine, read_question(since, until, group_by))
+
+
+def test_a_request_is_counted_once_however_often_it_is_written(ledger):
+    records = [made_record(number) for number in range(10)]
+    ledger.write(records)
+    ledger.write(records[5:])
+    total = asked(ledger)["total"]
+    assert total["requests"] == total["answered"] == 10
+    assert total["input_tokens"] == sum(1000 + 12 * number for number in range(10))
+    assert total["cached_input_tokens"] == 4000
+    assert total["cost_usd"] == pytest.approx(sum(record.cost_usd for record in records), rel=1e-12)
+
+
+def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
+    billed = {
+        "prompt_tokens": 900,
+        "completion_tokens": 90,
+        "prompt_tokens_details": {"cached_tokens": 100, "audio_tokens": 30, "image_tokens": 500},
+        "completion_tokens_details": {"reasoning_tokens": 40, "audio_tokens": 20},
+    }
+    ledger.write([made_record(1, usage=msgspec.to_builtins(Usage.from_openai(billed)))])
+    total = asked(ledger)["total"]
+    assert {name: total[name] for name in total if name.endswith("_tokens")} == {
+        "input_tokens": 900,
+        "output_tokens": 90,
+        "cached_input_tokens": 100,
+        "reasoning_tokens": 40,
+        "audio_input_tokens": 30,
+        "audio_output_tokens": 20,
+        "image_input_tokens": 500,
+    }
+
+
+def test_an_unknown_price_is_unknown_and_not_nothing(ledger):
+    ledger.write([made_record(1, model="new-model", cost_usd=None)])
+    answer = asked(ledger, group_by="model")
+    assert answer["rows"][0]["cost_usd"] is None
+    assert answer["rows"][0]["unknown_cost_requests"] == 1
+    assert "new-model,1" in as_csv(answer)
+    ledger.write([made_record(2)])
+    total = asked(ledger)["total"]
+    assert total["cost_usd"] == made_record(2).cost_usd
+    assert total["unknown_cost_requests"] == 1
+
+
+def test_always_strong_is_priced_at_the_lengths_of_its_own_answers():
+    strong = always_strong_usd(LENGTHS, PRICES, "gpt-4o-mini", "arithmetic", Usage(1000, 500))
+    assert strong.estimate == pytest.approx(1000 * 2.5e-6 + 400 * 10e-6)
+    assert strong.low < strong.estimate < strong.high
+    itself = always_strong_usd(LENGTHS, PRICES, "gpt-4o", "arithmetic", Usage(1000, 500))
+    assert itself.low == itself.high == pytest.approx(1000 * 2.5e-6 + 500 * 10e-6)
+
+
+def test_a_type_without_measured_lengths_takes_those_of_all_types_with_their_whole_range():
+    strong = always_strong_usd(LENGTHS, PRICES, "gpt-4o-mini", "published", Usage(0, 1000))
+    pooled = (400 * 80 + 100 * 130) / (500 * 100)
+    assert strong == pytest.approx((800 * 10e-6, round(1000 * pooled) * 10e-6, 1300 * 10e-6))
+    assert always_strong_usd(LENGTHS, PRICES, "somebody-elses", "arithmetic", Usage(0, 1000)) is None
+
+
+def test_savings_are_net_of_retries_vain_answers_and_calibration(ledger):
+    good = made_record(1, usage={"input_tokens": 1000, "output_tokens": 500}, cost_usd=0.00045)
+    retried = made_record(
+        2, usage={"input_tokens": 0, "output_tokens": 0}, cost_usd=0.0, wasted=[{"model": "gpt-4o", "cost_usd": 0.002}]
+    )
+    left = made_record(3, outcome="abandoned", status=499, cost_usd=0.0005)
+    passed = made_record(4, policy_version="", reason="passed_through")
+    ledger.write([good, retried, left, passed])
+    add_spending(ledger.engine, "run-1", 0.25)
+    add_spending(ledger.engine, "run-1", 0.25)
+    total = asked(ledger)["total"]
+    strong = 1000 * 2.5e-6 + 400 * 10e-6
+    assert total["always_strong_usd"]["estimate"] == pytest.approx(strong)
+    assert total["saved_usd"]["estimate"] == pytest.approx(strong - 0.00045 - 0.002 - 0.0005)
+    assert total["saved_usd"]["low"] < total["saved_usd"]["estimate"] < total["saved_usd"]["high"]
+    assert total["net_saved_usd"]["estimate"] == pytest.approx(total["saved_usd"]["estimate"] - 0.25)
+    assert total["wasted_usd"] == 0.002
+    assert total["vain_usd"] == 0.0005
+
+
+def test_a_service_tier_has_its_own_price_and_an_unlisted_one_none():
+    spent = Usage(1_000_000, 100_000)
+    assert PRICES.cost_usd("gpt-4o", spent) == PRICES.cost_usd("gpt-4o", spent, "default") == pytest.approx(3.5)
+    assert PRICES.cost_usd("gpt-4o", spent, "batch") == pytest.approx(1.75)
+    assert PRICES.cost_usd("gpt-4o", spent, "priority") is None
+    assert PRICES.cost_usd("gpt-4o-mini", spent, "batch") is None
+
+
+def test_usage_is_grouped_and_bounded_by_day(ledger):
+    day = 86_400 * 10**9
+    ledger.write(
+        [
+            made_record(number, started_unix_ns=START + (number % 3) * day, user=f"u{number % 2}", key_id="k")
+            for number in range(12)
+        ]
+    )
+    days = asked(ledger, group_by="day")
+    assert [row["requests"] for row in days["rows"]] == [4, 4, 4]
+    both = asked(ledger, group_by="user,day")
+    assert [(row["user"], row["requests"]) for row in both["rows"]] == [("u0", 2)] * 3 + [("u1", 2)] * 3
+    first = days["rows"][0]["day"]
+    assert asked(ledger, since=first, until=first)["total"]["requests"] == 4
+    assert asked(ledger, since=first, until=first + "T00:00:00")["total"]["requests"] == 0
+    assert both["prices"] == [{"as_of": "2026-11-23", "source": "a test"}]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "group_by"), [("yesterday", "", ""), ("", "2026-13-01", ""), ("", "", "model,shoe")]
+)
+def test_a_question_that_cannot_be_read_is_refused_with_a_reason(since, until, group_by):
+    with pytest.raises(UsageError, match=r"from|to|group_by"):
+        read_question(since, until, group_by)
+
+
+def test_csv_opens_in_a_spreadsheet_and_runs_nothing_there(ledger):
+    ledger.write([made_record(1, user="=HYPERLINK(1)"), made_record(2, user='a "b", c')])
+    rows = list(csv.DictReader(io.StringIO(as_csv(asked(ledger, group_by="user")))))
+    assert {row["user"] for row in rows} == {"'=HYPERLINK(1)", 'a "b", c'}
+    assert all(float(row["cost_usd"]) > 0 for row in rows)
+    assert float(rows[0]["saved_usd_low"]) < float(rows[0]["saved_usd_high"])
+
+
+def test_what_could_not_be_recorded_is_counted(ledger):
+    gap = Gap(since_unix_ns=START, until_unix_ns=START + 5, requests=17)
+    ledger.write([gap])
+    ledger.write([gap])
+    assert asked(ledger)["total"]["unrecorded_requests"] == 17
+
+
+def test_feedback_waits_until_it_is_an_assessment(ledger):
+    given = Feedback(feedback_id="f" * 32, trace_id="a" * 32, unix_ns=START, score=1.0, thumbs="up", comment="right")
+    assert pending_feedback(ledger.engine, 10) == []
+    ledger.write([given])
+    ledger.write([given])
+    assert pending_feedback(ledger.engine, 10) == [given]
+    settle_feedback(ledger.engine, [given.feedback_id], "assessed")
+    assert pending_feedback(ledger.engine, 10) == []
+
+
+def test_texts_that_a_database_refuses_are_cleaned(ledger):
+    ledger.write([made_record(1, user="nul\x00 and half \ud800")])
+    assert asked(ledger, group_by="user")["rows"][0]["user"] == "nul and half ?"
+
+
+@pytest.fixture
+def postgresql(tmp_path):
+    """A real PostgreSQL, where the machine has one."""
+    pytest.importorskip("psycopg")
+    if shutil.which("initdb") is None or shutil.which("postgres") is None:
+        pytest.skip("there is no PostgreSQL on this machine")
+    data, user = tmp_path / "data", []
+    if os.geteuid() == 0:  # it refuses to run as root
+        shutil.chown(tmp_path, "nobody")
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(0o755)
+        user = ["setpriv", "--reuid=nobody", "--clear-groups"]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*user, "initdb", "-D", data, "-U", "test", "--no-sync"], check=True, **quiet)
+    options = ["-p", str(port), "-k", str(tmp_path), "-c", "listen_addresses=127.0.0.1", "-F"]
+    server = subprocess.Popen([*user, "postgres", "-D", data, *options], **quiet)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            break
+        time.sleep(0.1)
+    yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
+    server.send_signal(signal.SIGINT)  # does not wait for those who are connected
+    server.wait(20)
+
+
+def test_postgresql_by_url_keeps_the_same_rows(postgresql, ledger):
+    other = Ledger(postgresql, PRICES, lambda version: LENGTHS)
+    deadline = time.monotonic() + 20
+    while True:  # it listens before it answers
+        try:
+            with other.engine.connect():
+                break
+        except sa.exc.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    records = [made_record(number, user=f"u{number % 2}") for number in range(20)]
+    for tables in (ledger, other):
+        tables.write([*records, Gap(since_unix_ns=1, until_unix_ns=2, requests=3)])
+        tables.write(records)
+    for there, here in zip(asked(other, group_by="user")["rows"], asked(ledger, group_by="user")["rows"], strict=True):
+        assert {**there, **dict.fromkeys(DOLLARS)} == {**here, **dict.fromkeys(DOLLARS)}
+        assert all(there[name] == pytest.approx(here[name], rel=1e-12) for name in DOLLARS)  # added in another order
+    with other.engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
+    other.engine.dispose()
