@@ -124,7 +124,7 @@ export function curve(host, { targets, current, live, label, percent, exactly })
     const point = shape("g", { class: `point${target.certified ? "" : " hollow"}${now ? " now" : ""}` }, shape("title", {}, told));
     if (most > least) point.append(shape("line", { x1: x(1 - most), x2: x(1 - least), y1: cy, y2: cy, class: "whisker" }));
     point.append(shape("circle", { cx, cy, r: now ? 7 : 4 }));
-    if (now) point.append(cx > 180 // above the curve there is room, unless it begins there
+    if (now) point.append(cx > 155 // above the curve there is room, unless it begins there
       ? shape("text", { x: cx - 8, y: cy - 12, class: "end strong-text" }, `auto keeps ${exactly(target.target)}`)
       : shape("text", { x: cx + 12, y: cy + 18, class: "strong-text" }, `auto keeps ${exactly(target.target)}`));
     picture.append(point);

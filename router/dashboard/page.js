@@ -1,6 +1,6 @@
 // The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
 
-import { drawCurve, drawNow, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { drawCurve, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
 import { element, percent, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -49,6 +49,7 @@ async function overview() {
   const told = await ask(`/router/overview?window=${page.window}`);
   if (told.window !== page.window) return; // another was chosen meanwhile
   await policy(told.policy_version);
+  locked(false); // before drawing: what is hidden has no size
   page.overview = told;
   draw();
 }
@@ -60,12 +61,14 @@ function draw() {
   drawTime(page.policy, page.overview);
   drawCurve(page.policy, page.overview);
   drawTypes(page.policy, page.overview, page);
+  drawReasons(page.overview);
 }
 
 async function recent() {
   if (page.paused) return;
   const { requests } = await ask("/router/recent");
   await policy();
+  locked(false);
   page.fresh += drawRecent(page.policy, requests);
   const quiet = Date.now() - page.announced;
   if (page.fresh && quiet > ANNOUNCE_EVERY) { // for those who hear the page: that it moves, and not each row
@@ -81,7 +84,6 @@ async function keepAsking(what, every) {
     try {
       if (!document.hidden) {
         await what();
-        locked(false);
         state(page.paused ? "" : "good", page.paused ? "Paused" : "Live");
       }
       wait = every;
@@ -129,6 +131,7 @@ $("try").addEventListener("submit", async (event) => {
     await policy();
     const decision = await ask("/router/decision", body);
     $("tried").replaceChildren(explained(page.policy, {}, decision));
+    draw(); // the curve beside it has another height now
   } catch (error) {
     $("tried").replaceChildren(element("p", { class: "bad-text" }, error instanceof Refused ? "A key is needed." : error.message));
   }

@@ -2,7 +2,7 @@
 // that focus, selection and open details survive an update.
 
 import { bars, curve, intervals, lines, shares, shareWithTick } from "./charts.js";
-import { ago, clock, count, element, exactly, kindOf, milliseconds, percent, plural, reasonOf, usd } from "./words.js";
+import { ago, clock, count, dollars, element, exactly, kindOf, milliseconds, named, percent, plural, reasonOf, usd } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LENGTHS = { hour: "hour", day: "24 hours", week: "7 days", month: "30 days" };
@@ -21,7 +21,7 @@ const failures = (sums) => (sums.outcomes.failed || 0) + (sums.outcomes.cut || 0
 const between = ({ low, high }, format) => (high - low > 0 ? `${format(low)} to ${format(high)}` : "exactly");
 
 export function chip(policy, name) {
-  return element("span", { class: `chip ${kindOfModel(policy, name)}` }, name || "none");
+  return element("span", { class: `chip ${kindOfModel(policy, name)}` }, named(name));
 }
 
 export function drawTop(policy, overview) {
@@ -54,7 +54,7 @@ export function drawNow(policy, overview) {
   const { total } = overview, { added, first_byte } = total.milliseconds;
   $("headline").textContent = headline(policy, overview).replaceAll("-", "\u2011"); // names stay in one piece
   const split = Object.entries(total.models).sort(byPlace(policy));
-  const told = split.map(([name, n]) => `${name} ${percent(n / total.requests)}`).join(", ");
+  const told = split.map(([name, n]) => `${named(name)} ${percent(n / total.requests)}`).join(", ");
   const bar = element("dd", { class: "bar-line" }, shares(split.map(([name, n]) => [kindOfModel(policy, name), n]), `Share of each model: ${told || "no requests"}`));
   const seconds = Math.min(overview.to_unix, Date.now() / 1000) - overview.from_unix;
   const gone = total.outcomes.abandoned || 0;
@@ -62,7 +62,7 @@ export function drawNow(policy, overview) {
   const saved = total.saved_usd;
   $("tiles").replaceChildren(
     tile("Requests", count(total.requests), `${rate(total.requests / seconds)} · ${count(total.input_tokens + total.output_tokens)} tokens`),
-    tile(split.length ? `To ${split[0][0]}` : "By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
+    tile(split.length ? `To ${named(split[0][0])}` : "By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
     tile("Spent", usd(total.cost_usd), `what was routed, always ${strongest(policy)}: ${usd(total.always_strong_usd.estimate)}${unknown}`),
     tile("Saved", usd(saved.estimate), total.compared ? `${between(saved, usd)}, at 95 %` : "nothing to compare yet"),
     tile("Added latency", milliseconds(added.p50), `p95 ${milliseconds(added.p95)} · p99 ${milliseconds(added.p99)}`),
@@ -78,12 +78,12 @@ export function drawTime(policy, overview) {
   const models = overview.models.map((row) => [row.model]).sort(byPlace(policy)).map(([model]) => model);
   const kinds = ["cheap", "middle", "strong", "other"];
   const partsOf = (step) => kinds.map((kind) => [kind, models.filter((m) => kindOfModel(policy, m) === kind).reduce((sum, m) => sum + (step.models[m] || 0), 0)]);
-  const mixed = (step) => models.filter((m) => step.models[m]).map((m) => `${m} ${count(step.models[m])}`).join(", ");
+  const mixed = (step) => models.filter((m) => step.models[m]).map((m) => `${named(m)} ${count(step.models[m])}`).join(", ");
   bars($("requests-chart"), { steps, parts: partsOf, name, format: count, label: `Requests over time by model, ${count(overview.total.requests)} in all`,
     tell: (step) => `${name(step)}: ${plural(step.requests, "request")}${step.requests ? ` (${mixed(step)})` : ""}` });
-  legend($("models-legend"), models.slice(0, 6).map((model) => [kindOfModel(policy, model), model]));
+  legend($("models-legend"), models.slice(0, 6).map((model) => [kindOfModel(policy, model), named(model)]));
 
-  lines($("dollars-chart"), { steps, name, format: usd, label: `Dollars over time: ${usd(overview.total.cost_usd)} spent, ${usd(overview.total.always_strong_usd.estimate)} if always strong`,
+  lines($("dollars-chart"), { steps, name, format: dollars, label: `Dollars over time: ${usd(overview.total.cost_usd)} spent, ${usd(overview.total.always_strong_usd.estimate)} if always strong`,
     series: [
       { kind: "strong", value: (s) => s.always_strong_usd.estimate, low: (s) => s.always_strong_usd.low, high: (s) => s.always_strong_usd.high },
       { kind: "spent", value: (s) => s.cost_usd },
@@ -160,7 +160,7 @@ function typeCells(policy, row, most) {
   const rows = known.map((name) => { const q = evidence.quality[name]; return [kindOfModel(policy, name), q.low, q.estimate, q.high]; });
   const inWords = known.map((name) => { const q = evidence.quality[name]; return `${name} ${percent(q.estimate)} (${percent(q.low)} to ${percent(q.high)})`; }).join("; ");
   const went = Object.entries(row.models).sort(byPlace(policy));
-  const wentTo = went.map(([name, n]) => `${name} ${percent(n / row.requests)}`).join(", ");
+  const wentTo = went.map(([name, n]) => `${named(name)} ${percent(n / row.requests)}`).join(", ");
   const drift = row.then === null ? "not in the calibration's mix" : `${percent(row.then, 1)} of the calibration`;
   const picture = rows.length ? intervals(rows, inWords) : null;
   return [
@@ -181,6 +181,12 @@ function mixInWords(mix, live) {
   if (mix.distance === null) return covered;
   const verdict = mix.distance < 0.2 ? "much like the calibration's" : mix.distance < 0.5 ? "unlike the calibration's in part: the saving to expect is another" : "quite unlike the calibration's: recalibrate on questions of your own";
   return `${covered} Among the measured types the mix is ${verdict} (${percent(mix.distance)} would have to be of another type).`;
+}
+
+export function drawReasons({ reasons }) {
+  const all = reasons.reduce((sum, row) => sum + row.requests, 0);
+  const told = reasons.map((row) => `${reasonOf(row.reason)[0].toLowerCase()} ${percent(row.requests / all)}`).join(" · ");
+  $("reasons").textContent = told ? `Why, in the time shown: ${told}` : "";
 }
 
 const recentRows = new Map();

@@ -22,6 +22,7 @@ export const reasonOf = (reason) => REASONS[reason] || [reason ? reason.replaceA
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
+export const named = (model) => model || "no model";
 export const count = (n) => (n >= 100000 ? short.format(n) : whole.format(n));
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
@@ -35,11 +36,14 @@ export function usd(x) {
   return `${sign}$${size.toFixed(digits)}`;
 }
 
+// On an axis, where 0.200 is 0.2.
+export const dollars = (x) => usd(x).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+
 export function percent(x, digits) {
   if (x === null || x === undefined || !isFinite(x)) return "—";
   const size = Math.abs(x * 100);
   const places = digits ?? (size > 0 && size < 1 ? 1 : 0);
-  return `${x < 0 ? "−" : ""}${size.toFixed(places)} %`;
+  return `${x < 0 ? "−" : ""}${size.toFixed(places)}\u00a0%`;
 }
 
 // A target as a person would say it: 97 %, 98.5 %.
@@ -47,6 +51,7 @@ export const exactly = (x) => percent(x, Math.abs(x * 100 - Math.round(x * 100))
 
 export function milliseconds(x) {
   if (x === null || x === undefined) return "—";
+  if (x === 0) return "0 ms";
   if (x < 1) return `${x.toFixed(2)} ms`;
   if (x < 10) return `${x.toFixed(1)} ms`;
   if (x < 1000) return `${x.toFixed(0)} ms`;
