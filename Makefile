@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check calibrate ui bench lock clean
+.PHONY: help setup serve test test-clients check calibrate ui bench bench-quality lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ serve: setup ## serve the proxy on PORT (default 8000)
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
+	$(BIN)/python tests/clients/run.py $(CLIENTS)
+	$(BIN)/python tests/clients/model_server.py
+
 check: setup ## lint, types, import rules, tests and coverage: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +44,9 @@ check: setup ## lint, types, import rules, tests and coverage: what CI runs
 
 calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
 	$(BIN)/python -m calibration run
+
+bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/quality.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality.py
 
 ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)

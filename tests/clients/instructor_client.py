@@ -1,0 +1,40 @@
+"""instructor: answers as pydantic models, by tools, by JSON and by schema, streamed in parts."""
+
+import instructor
+from checking import MODEL, QUESTION, check
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+messages = [{"role": "user", "content": QUESTION}]
+
+
+class Capital(BaseModel):
+    city: str
+    population: int
+
+
+def by(mode):
+    def extract() -> None:
+        client = instructor.from_openai(OpenAI(), mode=mode)
+        answer = client.chat.completions.create(model=MODEL, messages=messages, response_model=Capital)
+        assert answer.model_dump() == {"city": "Paris", "population": 3}
+
+    return extract
+
+
+def partial() -> None:
+    client = instructor.from_openai(OpenAI())
+    parts = list(client.chat.completions.create_partial(model=MODEL, messages=messages, response_model=Capital))
+    assert parts[-1].city == "Paris"
+
+
+async def asynchronous() -> None:
+    client = instructor.from_openai(AsyncOpenAI())
+    answer = await client.chat.completions.create(model=MODEL, messages=messages, response_model=Capital)
+    assert answer.population == 3
+
+
+check("tools", by(instructor.Mode.TOOLS))
+check("json schema", by(instructor.Mode.JSON_SCHEMA))
+check("partial stream", partial)
+check("asynchronous", asynchronous)

@@ -1,0 +1,62 @@
+"""LlamaIndex: complete, chat, streams, tools and typed output."""
+
+from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from llama_index.llms.openai import OpenAI
+from pydantic import BaseModel
+
+
+class Capital(BaseModel):
+    city: str
+    population: int
+
+
+class Asked(OpenAI):
+    """LlamaIndex looks a model's context window up in a table of names, which no gateway's names are in."""
+
+    @property
+    def metadata(self):
+        known = OpenAI(model="gpt-4o").metadata
+        known.model_name = self.model
+        return known
+
+
+model = Asked(model=MODEL, api_base=BASE_URL)
+messages = [ChatMessage(role="user", content=QUESTION)]
+
+
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return "rain"
+
+
+def complete() -> None:
+    assert model.complete(QUESTION).text == SAID
+
+
+def chat() -> None:
+    assert model.chat(messages).message.content == SAID
+
+
+def stream() -> None:
+    assert "".join(part.delta or "" for part in model.stream_chat(messages)) == SAID
+
+
+async def asynchronous() -> None:
+    parts = await model.astream_chat(messages)
+    assert "".join([part.delta or "" async for part in parts]) == SAID
+
+
+def tools() -> None:
+    answer = model.chat_with_tools([FunctionTool.from_defaults(weather)], user_msg=QUESTION)
+    (call,) = model.get_tool_calls_from_response(answer)
+    assert (call.tool_name, call.tool_kwargs) == ("weather", {"city": "Paris"})
+
+
+def typed() -> None:
+    assert model.as_structured_llm(Capital).chat(messages).raw == Capital(city="Paris", population=3)
+
+
+for test in (complete, chat, stream, asynchronous, tools, typed):
+    check(test.__name__, test)

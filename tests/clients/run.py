@@ -1,0 +1,195 @@
+"""Real clients against a made-up OpenAI, directly and through the router: what fails only through the router is ours.
+
+Run: make test-clients [CLIENTS="openai langchain"]. Everything is installed into .clients/, which git ignores.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+HOME = PROJECT / ".clients"
+
+
+@dataclass(frozen=True)
+class Client:
+    """What is installed, and what is run."""
+
+    packages: tuple[str, ...]
+    script: str
+    shows: str = ""  # the package whose version is told
+    installer: str = "python"
+
+
+LANGCHAIN = ("langchain-openai", "langchain-tests", "pytest", "pytest-asyncio", "pytest-socket", "pytest-recording")
+CLIENTS = {
+    "openai": Client(("openai",), "openai_python.py"),
+    "openai-1.40": Client(("openai==1.40.0", "httpx<0.28"), "openai_python.py", "openai"),
+    "openai-node": Client(("openai",), "openai_node.mjs", "openai", "node"),
+    "vercel-ai": Client(("ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "zod"), "vercel_ai.mjs", "ai", "node"),
+    "langchain": Client((*LANGCHAIN, "pytest-benchmark", "syrupy"), "langchain_standard.py", "langchain-openai"),
+    "llama-index": Client(("llama-index-llms-openai",), "llama_index_client.py", "llama-index-llms-openai"),
+    "pydantic-ai": Client(("pydantic-ai-slim[openai]",), "pydantic_ai_client.py", "pydantic-ai-slim"),
+    "instructor": Client(("instructor",), "instructor_client.py"),
+    "openai-agents": Client(("openai-agents",), "openai_agents_client.py"),
+    "litellm": Client(("litellm", "mcp"), "litellm_client.py"),
+    "llm": Client(("llm",), "shell.sh"),
+    "curl": Client((), "shell.sh", installer=""),
+}
+
+
+def main() -> int:
+    """Run the clients named on the command line, or all; the exit code tells whether the router failed any."""
+    names = sys.argv[1:] or list(CLIENTS)
+    HOME.mkdir(exist_ok=True)
+    worse = 0
+    with ExitStack() as stack:
+        direct, router = stack.enter_context(upstream()), None
+        router = stack.enter_context(routed(direct))
+        sys.stdout.write("| Client | Version | Directly | Through the router |\n|---|---|---|---|\n")
+        for name in names:
+            client = CLIENTS[name]
+            version = installed(name, client)
+            plain, through = run(name, client, direct, "gpt-4o"), run(name, client, router, "auto")
+            ours = [line for line in through if not line.startswith("ok ") and line not in plain]
+            worse += len([line for line in ours if f"ok {claim(line)}" in plain])
+            sys.stdout.write(f"| {name} | {version} | {score(plain)} | {score(through)} |\n")
+            for line in ours:
+                sys.stderr.write(f"  {name}: {line}\n")
+            sys.stdout.flush()
+    return 1 if worse else 0
+
+
+def claim(line: str) -> str:
+    """What a line of a script is about."""
+    return line.partition(" ")[2].partition(": ")[0]
+
+
+def score(lines: list[str]) -> str:
+    """Passed of run."""
+    return f"{sum(line.startswith('ok ') for line in lines)} of {len(lines)}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def server(command: list[str], url: str, environment: dict[str, str]) -> Iterator[str]:
+    """A server process, once it answers at `url`, until it is no longer needed."""
+    process = subprocess.Popen(command, env={**clean(), **environment}, cwd=PROJECT)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=2)
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise SystemExit(f"{' '.join(command)} did not start")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """The made-up OpenAI; its base URL."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}/v1"
+    with server([sys.executable, str(HERE / "upstream.py"), str(port)], base + "/models", {}):
+        yield base
+
+
+@contextmanager
+def routed(base_url: str) -> Iterator[str]:
+    """The router in front of an upstream, started as its users start it; its base URL."""
+    port = free_port()
+    home = tempfile.mkdtemp(prefix="router-clients-")
+    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-upstream", "ROUTER_HOME": home}
+    command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
+    try:
+        with server(command, f"http://127.0.0.1:{port}/ready", environment):
+            yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def clean() -> dict[str, str]:
+    """This environment without settings of the machine."""
+    ours = ("ROUTER_", "OPENAI_", "MLFLOW_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def installed(name: str, client: Client) -> str:
+    """Install a client unless it is there; its version."""
+    folder = HOME / ("node" if client.installer == "node" else name)
+    shown = client.shows or name
+    if client.installer == "node":
+        if not all((folder / "node_modules" / package).exists() for package in client.packages):
+            folder.mkdir(exist_ok=True)
+            subprocess.run(["npm", "install", "--silent", *client.packages], cwd=folder, check=True)
+        found = re.search(r'"version": "([^"]+)"', (folder / "node_modules" / shown / "package.json").read_text())
+        return found[1] if found else "?"
+    if client.installer == "python":
+        python = folder / "bin" / "python"
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            pip = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python)]
+            subprocess.run([*pip, *client.packages], check=True)
+        code = f"import importlib.metadata as m; print(m.version({shown!r}))"
+        return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
+    """Run a client's script; one line a check."""
+    folder = HOME / name
+    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-client", "CLIENT_MODEL": model}
+    environment |= {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
+    where = HERE
+    if client.script.endswith(".sh"):
+        home = tempfile.mkdtemp()
+        environment |= {"LLM": str(folder / "bin" / "llm"), "LLM_USER_PATH": home}
+        command = ["bash", str(HERE / client.script), name]
+    elif client.script.endswith(".mjs"):
+        where = HOME / "node"
+        shutil.copy(HERE / client.script, where)
+        command = ["node", client.script]
+    elif name == "langchain":
+        command = [str(folder / "bin" / "python"), "-m", "pytest", "-rA", "-q", "-p", "no:cacheprovider"]
+        shutil.copy(HERE / client.script, folder)  # away from the tests of this project
+        command += ["-c", os.devnull, "-o", "asyncio_mode=auto", "--rootdir", str(folder), client.script]
+        where = folder
+    else:
+        command = [str(folder / "bin" / "python"), str(HERE / client.script)]
+    done = subprocess.run(
+        command, cwd=where, env={**clean(), **environment}, capture_output=True, text=True, timeout=600
+    )
+    (HOME / f"{name}-{model}.log").write_text(done.stdout + done.stderr)
+    if name == "langchain":
+        found = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+        return [f"{'ok' if result == 'PASSED' else 'FAIL'} {test}" for result, test in found]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "FAIL "))]
+    return lines or [f"FAIL everything: {done.stderr[-300:]}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
