@@ -1,6 +1,6 @@
 """Does the promise hold? Recorded outcomes are split again and again: certify on one part, look at the other.
 
-    python benchmarks/certificate.py ../shared/data/calibration.jsonl.gz [--resplits 1000] [--questions 1000] [--out FILE]
+    python benchmarks/certificate.py ../shared/data/calibration.jsonl.gz [--resplits 1000] [--out FILE]
 
 A policy's predictor is fitted on 40 % of the outcomes, once a seed. Of the rest, `--questions` certify a threshold at
 95 % confidence and the others show what it keeps and saves; near-duplicates stay on one side. A resplit violates the

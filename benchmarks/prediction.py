@@ -2,8 +2,8 @@
 
     python benchmarks/prediction.py [--policy data/policy] [--requests ../shared/data/arena_hard.jsonl.gz]
 
-Processor time of one thread (set OMP_NUM_THREADS=1), so that neighbours on the machine do not count. Memory is what the process takes more after loading
-and predicting. Without requests, prompts are made of the policy's own vocabulary.
+Processor time of one thread (set OMP_NUM_THREADS=1), so that neighbours on the machine count little. Memory is what the
+process takes more after loading and predicting. Without requests, prompts are made of the policy's own vocabulary.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from calibration.duplicates import near_duplicate_groups
 from calibration.learning import TEST_SHARE, examples_of, split
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.predictor import Examples, TypeExamples, fit
+from calibration.predictor import Examples, fit
 from calibration.replay import apgr, bootstrap, cpt, replayed, saved_cost
 from router.policy.features import Features, numbers, terms, turn_text
 from router.policy.prediction import predict
@@ -99,15 +99,15 @@ def router(train: Examples, asked: Sequence[Features], models: Sequence[str], se
     return np.array([p.quality[models[1]] - p.quality[models[0]] for p in predictions])
 
 
-def gpt4o_pair(calibration: Sequence[Outcome], test: Sequence[Outcome], seeds: int, more: TypeExamples) -> Ranked:
+def gpt4o_pair(calibration: Sequence[Outcome], test: Sequence[Outcome], seeds: int) -> Ranked:
     """Learn from what a policy of each seed is fitted on, rank the test questions."""
     models = models_named(PAIR, load_prices())
-    examples = examples_of(calibration, PAIR, set(more.types))
+    examples = examples_of(calibration, PAIR)
     gaps: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     per_usd: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     for seed in range(seeds):
         train = examples.part(split(examples.groups, TEST_SHARE, seed)[0])
-        replay = replayed(test, fit(train, PAIR, seed, more).export(), models)
+        replay = replayed(test, fit(train, PAIR, seed).export(), models)
         plain = yardstick(train, replay.features)
         dollars = replay.gaps / replay.gaps_per_usd  # the yardstick has the router's own expectation of dollars
         for method, gap in zip(METHODS, (replay.gaps, plain), strict=True):
@@ -178,10 +178,10 @@ def _mean(measure: Callable[..., float], ranks: np.ndarray, rows: np.ndarray, *t
     return float(np.mean(values))
 
 
-def measure(data: Path, seeds: int, rounds: int, more: TypeExamples) -> dict[str, Any]:
+def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     """All tables, and the pooled curves of the pair for a plot."""
     calibration, test = (read_outcomes([data / f"{name}.jsonl.gz"], PAIR) for name in ("calibration", "test"))
-    pair = gpt4o_pair(calibration, test, seeds, more)
+    pair = gpt4o_pair(calibration, test, seeds)
     types = np.array([outcome.question_type or "unknown" for outcome in test])
     names = [t for t, count in zip(*np.unique(types, return_counts=True), strict=True) if count >= MIN_TYPE_ROWS]
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in contaminated(data)]
@@ -223,7 +223,7 @@ def main() -> int:
     if not (arguments.data / "test.jsonl.gz").is_file():
         print(f"skipped: the recorded outcomes ({arguments.data}) are not here")
         return 0
-    results = measure(arguments.data, arguments.seeds, arguments.rounds, TypeExamples())
+    results = measure(arguments.data, arguments.seeds, arguments.rounds)
     print(json.dumps({k: v for k, v in results.items() if k != "curves"}, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(results) + "\n")
