@@ -20,7 +20,7 @@ from calibration.ledger import LedgerError
 from calibration.policies import load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import QuestionError
-from calibration.spending import Meter
+from calibration.spending import Meter, book
 from router.policy.document import REGISTERED_MODEL
 
 STOPPED = 3  # the exit code of a calibration that can go on
@@ -118,7 +118,10 @@ def run_command(
         if not yes and any(each.calls for each in expected):
             typer.confirm("Go on?", abort=True)
         with _progress(meter) as progress:
-            found = run.run(plan, ledgers, meter, progress)
+            try:
+                found = run.run(plan, ledgers, meter, progress)
+            finally:
+                book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
     written = report.write(found, folder)
     console.print(report.printed(found))
     registry.log(found)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from calibration.policies import models_named
@@ -149,3 +153,16 @@ def expect_judgements(
     usage = Usage(read, calls * JUDGE_OUTPUT_TOKENS)
     cost = price_of(prices, judge).cost_usd(usage) if calls else 0.0
     return Expected("judge", judge, calls, cached, usage, cost)
+
+
+def book(file: Path, cost_usd: float) -> None:
+    """Add what a calibration cost to a file of the home folder, from where it is set against what routing saves."""
+    if cost_usd <= 0:
+        return
+    row = {"run_id": secrets.token_hex(8), "unix_ns": time.time_ns(), "cost_usd": cost_usd}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    out = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(out, json.dumps(row).encode() + b"\n")
+    finally:
+        os.close(out)

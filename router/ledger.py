@@ -5,12 +5,15 @@ SQLite by default, PostgreSQL by URL. A row is kept once however often it is wri
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -178,12 +181,37 @@ def settle_feedback(engine: sa.Engine, feedback_ids: Iterable[str], state: str) 
             connection.execute(sa.update(feedback).where(feedback.c.feedback_id == feedback_id).values(state=state))
 
 
-def add_spending(engine: sa.Engine, run_id: str, cost_usd: float) -> None:
+def add_spending(engine: sa.Engine, run_id: str, cost_usd: float, unix_ns: int | None = None) -> None:
     """Book what a calibration cost; a run is booked once."""
     metadata.create_all(engine)
     with engine.begin() as connection:
-        row = {"run_id": run_id[:64], "unix_ns": time.time_ns(), "cost_usd": cost_usd}
+        row = {"run_id": run_id[:64], "unix_ns": unix_ns or time.time_ns(), "cost_usd": cost_usd}
         connection.execute(_insert(engine, spending), [row])
+
+
+class _Spent(msgspec.Struct):
+    run_id: str
+    cost_usd: float
+    unix_ns: int
+
+
+class CalibrationSpending:
+    """What calibrations cost, from the file in the home folder where each leaves a line."""
+
+    def __init__(self, engine: sa.Engine, file: Path) -> None:
+        self._engine = engine
+        self._file = file
+        self._size = 0
+
+    def book(self) -> None:
+        """Book what is new in the file."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self._file.read_bytes() if self._file.stat().st_size != self._size else b""
+            for line in lines.splitlines():
+                with contextlib.suppress(msgspec.DecodeError):  # still being written
+                    spent = msgspec.json.decode(line, type=_Spent)
+                    add_spending(self._engine, spent.run_id, spent.cost_usd, spent.unix_ns)
+            self._size = len(lines) or self._size
 
 
 def _insert(engine: sa.Engine, table: sa.Table) -> sa.Insert:

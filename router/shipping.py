@@ -210,7 +210,7 @@ def main(*, once: bool = False, attached: bool = False) -> int:
 
 def shippers_for(settings: Settings) -> list[Shipper]:
     """The usage tables first, since feedback goes from them to MLflow."""
-    from router.ledger import Ledger, pending_feedback, settle_feedback
+    from router.ledger import CalibrationSpending, Ledger, pending_feedback, settle_feedback
     from router.serving import prices
     from router.tallies import Tallies
     from router.tracestore import Assessments, TraceStore
@@ -218,6 +218,7 @@ def shippers_for(settings: Settings) -> list[Shipper]:
     directory, book = settings.home / "journal", prices(settings)
     lengths = Answers(settings).lengths
     ledger = Ledger(settings.usage_url, book, lengths)
+    spending = CalibrationSpending(ledger.engine, settings.home / "spending.jsonl")
     tallies = Tallies(settings.home / "tallies.db", book, lengths)
     store = TraceStore(settings, book)
     assessments = Assessments(
@@ -226,7 +227,7 @@ def shippers_for(settings: Settings) -> list[Shipper]:
         lambda ids, state: settle_feedback(ledger.engine, ids, state),
     )
     return [
-        Shipper(directory, "usage", ledger),
+        Shipper(directory, "usage", ledger, spending.book),
         Shipper(directory, "tallies", tallies),
         Shipper(directory, "mlflow", store, assessments.post),
     ]

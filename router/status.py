@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from router.lag import lags
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -26,5 +30,11 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
     @app.get("/ready")
     async def ready() -> dict[str, Any]:
-        """Requests may come. A policy has been read, or the process would not have started."""
-        return {"status": "ready", "policy": router.serving.policy.version}
+        """Requests may come: a policy was read, or the process would not have started. Nothing waits for MLflow."""
+        behind = await run_in_threadpool(lags, router.journal.directory)
+        return {
+            "status": "ready",
+            "policy": router.serving.policy.version,
+            "unrecorded_requests": router.journal.unrecorded,
+            "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
+        }

@@ -13,9 +13,10 @@ import pytest
 import sqlalchemy as sa
 from made_records import START, made_record
 
+from calibration.spending import book
 from router.counterfactual import always_strong_usd, read_lengths
 from router.journal import Feedback, Gap
-from router.ledger import Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
 from router.policy.prices import PriceBook, Usage
 from router.usage import UsageError, as_csv, read_question, usage
 
@@ -143,6 +144,19 @@ def test_savings_are_net_of_retries_vain_answers_and_calibration(ledger):
     assert total["net_saved_usd"]["estimate"] == pytest.approx(total["saved_usd"]["estimate"] - 0.25)
     assert total["wasted_usd"] == 0.002
     assert total["vain_usd"] == 0.0005
+
+
+def test_what_a_calibration_cost_is_booked_once(ledger, tmp_path):
+    file = tmp_path / "spending.jsonl"
+    spending = CalibrationSpending(ledger.engine, file)
+    spending.book()  # there was none yet
+    book(file, 1.25)
+    book(file, 0.0)
+    spending.book()
+    book(file, 0.5)
+    spending.book()
+    CalibrationSpending(ledger.engine, file).book()  # as after a restart
+    assert asked(ledger)["total"]["calibration_usd"] == 1.75
 
 
 def test_a_service_tier_has_its_own_price_and_an_unlisted_one_none():

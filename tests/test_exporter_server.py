@@ -1,0 +1,204 @@
+"""The exporter against a real `mlflow server`, with everything in between that can go wrong."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fault_proxy import FaultProxy
+from made_records import made_record
+
+from router.journal import Feedback, Journal
+from router.settings import Settings, load
+from router.shipping import Shipper, drain, shippers_for
+
+
+class MlflowServer:
+    """A real one, which can be killed and started again over the same store."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+        self.store = Path(uri.removeprefix("sqlite:///"))
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command += ["--backend-store-uri", uri, "--workers", "1", "--disable-security-middleware"]
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
+            )
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.1)
+        raise RuntimeError((self._folder / "server.log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def rows(self) -> dict[str, tuple[int, int, float]]:
+        """Input tokens, spans and dollars by trace, as they are stored."""
+        with contextlib.closing(sqlite3.connect(self.store, timeout=30)) as db:
+            found = db.execute(
+                "select request_id, input_tokens, total_cost, (select count(*) from spans where trace_id = request_id)"
+                " from trace_info"
+            )
+            return {row[0]: (row[1], row[3], row[2]) for row in found}
+
+
+@pytest.fixture(scope="module")
+def server_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(server_folder, _empty_store):
+    made, copy = sqlite3.connect(_empty_store), sqlite3.connect(server_folder / "mlflow.db")
+    with contextlib.closing(made), contextlib.closing(copy):
+        made.backup(copy)
+    running = MlflowServer(f"sqlite:///{server_folder / 'mlflow.db'}", server_folder)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def between(server):
+    proxy = FaultProxy(server.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def settings(tmp_path, between) -> Settings:
+    return load(home=tmp_path / "home", mlflow_tracking_uri=f"http://127.0.0.1:{between.port}")
+
+
+def written(settings: Settings, numbers: range) -> Journal:
+    journal = Journal(settings.home / "journal")
+    for number in numbers:
+        assert journal.append(made_record(number))
+    return journal
+
+
+def expected(numbers: range) -> dict[str, tuple[int, int, float]]:
+    return {
+        f"tr-{number + 1:032x}": (1000 + 12 * number, 1, pytest.approx(made_record(number).cost_usd))
+        for number in numbers
+    }
+
+
+class Running:
+    """The shippers in a thread, as the exporter runs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.shippers = shippers_for(settings)
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=shipper.run, args=(self._stopping, 0.0)) for shipper in self.shippers]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def mlflow(self) -> Shipper:
+        return next(shipper for shipper in self.shippers if shipper.name == "mlflow")
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(120)
+
+
+def until(condition, seconds: float = 120.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, server):
+    numbers = range(120)
+    journal = written(settings, numbers)
+    trace = made_record(7).trace_id
+    journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
+    journal.close()
+    drain(shippers_for(settings))
+    assert server.rows() == expected(numbers)
+    with contextlib.closing(sqlite3.connect(server.store)) as db:
+        assert db.execute("select trace_id, value, rationale from assessments").fetchall() == [
+            ("tr-" + trace, "0.5", "hm")
+        ]
+
+
+@pytest.mark.parametrize("mode", ["refuse", "error", "lose"])
+def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(settings, server, between, mode):
+    base = {"refuse": 1000, "error": 2000, "lose": 3000}[mode]
+    numbers = range(base, base + 60)
+    between.mode = mode
+    journal = written(settings, numbers)
+    running = Running(settings)
+    try:
+        assert until(lambda: running.mlflow.progress.failures >= 2)
+        progress = json.loads((settings.home / "journal" / "mlflow.progress").read_bytes())
+        assert progress["failures"] >= 2
+        assert progress["failing_since_unix"] <= time.time()
+        assert running.mlflow.cursor.behind_bytes() > 0
+        between.mode = "pass"
+        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0)
+    finally:
+        running.stop()
+    journal.close()
+    rows = server.rows()
+    assert {trace: rows.get(trace) for trace in expected(numbers)} == expected(numbers)
+    with contextlib.closing(sqlite3.connect(settings.home / "usage.db")) as db:  # it had not waited for MLflow
+        assert db.execute("select count(*) from router_requests").fetchone() == (60,)
+
+
+def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, between, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    numbers = range(4000, 4030)
+    between.mode = "stall"
+    journal = written(settings, numbers)
+    running = Running(settings)
+    try:
+        assert until(lambda: running.mlflow.progress.failures >= 1)
+        between.mode = "pass"
+        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0)
+    finally:
+        running.stop()
+    journal.close()
+    rows = server.rows()
+    assert {trace: rows.get(trace) for trace in expected(numbers)} == expected(numbers)
+
+
+def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(settings, server):
+    numbers = range(5000, 5300)
+    journal = written(settings, numbers)
+    running = Running(settings)
+    try:
+        assert until(lambda: sum(trace in server.rows() for trace in expected(numbers)) >= 50)
+        server.kill()
+        assert until(lambda: running.mlflow.progress.failures >= 1)
+        server.start()
+        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 200)
+    finally:
+        running.stop()
+    journal.close()
+    rows = server.rows()
+    assert {trace: rows.get(trace) for trace in expected(numbers)} == expected(numbers)

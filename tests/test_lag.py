@@ -1,0 +1,57 @@
+import time
+
+from made_records import made_record
+
+from router.journal import Journal
+from router.lag import lags
+from router.shipping import Shipper
+
+
+class Sink:
+    batch = 10
+
+    def __init__(self) -> None:
+        self.works = False
+        self.kept: list = []
+
+    def write(self, entries) -> None:
+        if not self.works:
+            raise ConnectionError("down")
+        self.kept += entries
+
+
+def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
+    journal = Journal(tmp_path)
+    now = time.time_ns()
+    for number in range(25):
+        journal.append(made_record(number, ended_unix_ns=now - 60 * 10**9))
+    sink = Sink()
+    shipper = Shipper(tmp_path, "sink", sink)
+    assert not shipper._tried()
+    assert not shipper._tried()
+    lag = lags(tmp_path)["sink"]
+    assert lag.behind_bytes > 5000
+    assert 60 <= lag.behind_seconds < 90
+    assert lag.failures == 2
+    sink.works = True
+    while shipper._tried():
+        pass
+    lag = lags(tmp_path)["sink"]
+    assert (lag.behind_bytes, lag.behind_seconds, lag.failures) == (0, 0.0, 0)
+    assert len(sink.kept) == 25
+    journal.close()
+
+
+def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
+    import json
+    import urllib.request
+
+    Journal(router.home / "journal").close()
+    shipper = Shipper(router.home / "journal", "mlflow", Sink())
+    router.app.router.journal.append(made_record(1))
+    shipper._tried()
+    with urllib.request.urlopen(router.origin + "/ready") as response:
+        answer = json.loads(response.read())
+    assert answer["status"] == "ready"
+    assert answer["exporter"]["mlflow"]["failures"] == 1
+    assert answer["exporter"]["mlflow"]["behind_bytes"] > 0
