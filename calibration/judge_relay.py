@@ -52,7 +52,7 @@ class JudgeRelay:
         self.stopped: StoppedError | None = None
         path = f"/{secrets.token_urlsafe(16)}/v1"  # other users of the machine have no use of the key
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, path))
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False  # closing waits for replies under way: they are paid for, and are kept
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def __enter__(self) -> JudgeRelay:
@@ -181,6 +181,7 @@ def is_verdict(reply: Mapping[str, Any]) -> bool:
 def _handler(relay: JudgeRelay, path: str) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = TIMEOUT_SECONDS  # of a connection that says nothing
 
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)

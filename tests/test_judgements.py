@@ -27,11 +27,11 @@ MODELS = ("gpt-4o-mini", "gpt-4o")
 QUESTIONS = [
     *(
         parse({"id": f"f{n}", "question_type": "facts", "question": f"Why is {n} so?", "expected_facts": ["it", "so"]})
-        for n in range(8)
+        for n in range(4)
     ),
     *(
         parse({"id": f"m{n}", "question_type": "sums", "question": f"{n}+1?", "reference": n + 1, "check": "number"})
-        for n in range(4)
+        for n in range(2)
     ),
 ]
 QUALITY = {
@@ -95,7 +95,7 @@ def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counte
     fake: FakeModels, tmp_path: Path, store: str
 ) -> None:
     judged, meter, runs = run(fake, tmp_path, store)
-    assert not judged.failures and len(judged.judgements) == 24
+    assert not judged.failures and len(judged.judgements) == 12
     for question in QUESTIONS:
         for model in MODELS:
             found = judged.judgements[question.id, model]
@@ -107,7 +107,7 @@ def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counte
     assert meter.spent_usd("judge") == meter.spent_usd() > 0
     for model in MODELS:
         count, usage = tracking.usage_in_store(runs, model)
-        assert count == 12 and [usage.input_tokens, usage.output_tokens] == fake.billed_tokens[model]
+        assert count == 6 and [usage.input_tokens, usage.output_tokens] == fake.billed_tokens[model]
 
 
 def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: str) -> None:
@@ -121,7 +121,7 @@ def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: st
 def test_a_verdict_that_is_none_is_asked_for_again(fake: FakeModels, tmp_path: Path, store: str) -> None:
     fake.faults.garbage_verdicts = 0.5
     judged, _, _ = run(fake, tmp_path, store)
-    assert not judged.failures and len(judged.judgements) == 24
+    assert not judged.failures and len(judged.judgements) == 12
 
 
 def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
@@ -129,7 +129,7 @@ def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
 ) -> None:
     fake.faults.always_garbage = True
     judged, meter, _ = run(fake, tmp_path, store)
-    assert len(judged.judgements) == 8 and len(judged.failures) == 16
+    assert len(judged.judgements) == 4 and len(judged.failures) == 8
     assert "no verdict after 3 rounds" in judged.failures["f0", "gpt-4o"]
     assert meter.calls["judge", JUDGE] == len(fake.asked("judge"))  # garbage is paid for too
 
@@ -144,16 +144,16 @@ def test_a_judge_that_is_away_stops_the_calibration_within_a_minute(
     assert time.monotonic() - began < 60
     fake.faults.judge_out = False
     judged, _, _ = run(fake, tmp_path, store)
-    assert len(judged.judgements) == 24 and len(fake.asked("answer")) == 24
+    assert len(judged.judgements) == 12 and len(fake.asked("answer")) == 12
 
 
 def test_the_judge_keeps_within_the_budget(fake: FakeModels, tmp_path: Path, store: str) -> None:
-    meter = Meter(load_prices(), budget_usd=0.003)
+    meter = Meter(load_prices(), budget_usd=0.002)
     with pytest.raises(BudgetError):
         run(fake, tmp_path, store, meter=meter)
-    assert 0 < meter.spent_usd() <= 0.003
+    assert 0 < meter.spent_usd() <= 0.002
     judged, rest, _ = run(fake, tmp_path, store)
-    assert len(judged.judgements) == 24
+    assert len(judged.judgements) == 12
     assert meter.calls["judge", JUDGE] + rest.calls["judge", JUDGE] == len(fake.asked("judge"))
 
 

@@ -39,7 +39,7 @@ ASKED = {
 Quality = Mapping[str, Mapping[str, float]]  # by model and type
 
 
-def questions() -> list[Question]:
+def questions(per_type: int = PER_TYPE) -> list[Question]:
     return [
         parse(
             {
@@ -51,7 +51,7 @@ def questions() -> list[Question]:
                 "check": "exact",
             }
         )
-        for n in range(PER_TYPE)
+        for n in range(per_type)
         for kind, text in ASKED.items()
     ]
 
@@ -252,7 +252,7 @@ def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_pat
         "mathematician": of(all=0.2, sums=1.0),
         "large": of(all=1.0, sums=0.9),
     }
-    asked = questions()
+    asked = questions(60)
     with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         book = load_prices(prices)
         endpoint = Endpoint(fake.base_url, "sk-test")
@@ -275,4 +275,4 @@ def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_pat
         if decision.reason not in (Reason.NOVEL,):
             chosen[str(question.question_type)].append(decision.model)
     for kind, models in chosen.items():
-        assert models.count(best[kind]) > 0.9 * len(models) > 60, (kind, {m: models.count(m) for m in models})
+        assert models.count(best[kind]) > 0.9 * len(models) > 40, (kind, {m: models.count(m) for m in models})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_models import FakeModels
+from typer.testing import CliRunner
 
 from calibration.outcomes import read_outcomes
 from calibration.questions import Question, read
@@ -98,10 +99,15 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
     assert len(read_outcomes([folder / "outcomes.jsonl.gz"], MODELS)) == 6
 
 
-def test_nothing_is_asked_before_the_cost_is_confirmed(tmp_path: Path, six: Path) -> None:
+def test_nothing_is_asked_before_the_cost_is_confirmed(
+    tmp_path: Path, six: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calibration.__main__ import app
+
     with FakeModels(read(str(six))) as fake:
-        code, out = finish(start(fake, tmp_path / "home", "run", "--questions", str(six)), "n\n")
-        assert code == 1 and "expected USD" in out and not fake.calls
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+        asked = CliRunner().invoke(app, ["run", "--questions", str(six), "--out", str(tmp_path)], input="n\n")
+        assert asked.exit_code == 1 and "Go on?" in asked.output and not fake.calls
 
 
 def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
