@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from router import wire
 from router.body import read
@@ -13,6 +14,7 @@ from router.errors import BadRequestError, RouterError
 from router.planning import Surface, decision_for, features_of
 from router.policy.decision import Decision, Evidence
 from router.policy.document import Policy
+from router.policy.prediction import word_weights
 from router.routing import asked
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 
@@ -35,7 +37,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
                 settings.max_body_bytes,
                 settings.timeouts.request_body,
             )
-            return _json(200, explain(router, body.skeleton.text, dict(request.scope["headers"])))
+            named = dict(request.scope["headers"])
+            return _json(200, await run_in_threadpool(explain, router, body.skeleton.text, named))
         except RouterError as error:
             return Response(error.body(), error.status, media_type="application/json")
 
@@ -59,9 +62,12 @@ def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[st
     name = wire.text(fields, "model") or "auto"
     wish = asked(name, headers, router.serving.default_target, router.settings.routed_models)
     target = wish.target if wish.target is not None else router.serving.default_target
+    serving, features = router.serving, features_of(_surface(fields), fields)
+    of_type, of_gap = word_weights(serving.policy.predictor, features)
     return {
         "asked_model": name,
-        **as_mapping(decision_for(router.serving, features_of(_surface(fields), fields), target)),
+        **as_mapping(decision_for(serving, features, target)),
+        "words": {"question_type": of_type, "gap": of_gap},
     }
 
 

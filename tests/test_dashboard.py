@@ -105,6 +105,7 @@ def test_a_prompt_can_be_tried_and_nothing_is_sent(router, browser, openai_serve
     browser.run("document.querySelector('#try button').click()")
     told = browser.wait("document.querySelector('#tried .explained')?.innerText")
     assert "gpt-4o" in told and "Novelty" in told and "Evidence" in told
+    assert "Words for the type" in told and "capital" in told
     assert browser.run("document.querySelector('#tried').getAttribute('role')") == "status"
     assert not openai_server.received and browser.errors == []
 

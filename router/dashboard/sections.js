@@ -233,6 +233,9 @@ function decisionRows(policy, request) {
   return [row, details];
 }
 
+const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
+const weights = (words, scale) => Object.entries(words || {}).map(([word, weight]) => `${word}\u00a0${signed(weight * scale)}`).join(", ");
+
 // Why a request goes where it goes: of a record, or of POST /router/decision.
 export function explained(policy, request, decision) {
   const [reason, why] = reasonOf(decision.reason);
@@ -258,6 +261,7 @@ export function explained(policy, request, decision) {
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],
+    ["Words for the type", weights(decision.words?.question_type, 1)], ["Words for the gap", weights(decision.words?.gap, 100)],
     ["Asked for", request.asked_model], ["Policy", decision.policy_version], ["Added", request.milliseconds ? milliseconds(request.milliseconds.added) : ""],
     ["Tokens", request.usage ? `${count(request.usage.input_tokens || 0)} in, ${count(request.usage.output_tokens || 0)} out` : ""], ["Trace", request.trace_id],
   ];
