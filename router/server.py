@@ -19,6 +19,7 @@ from router.simulated import NOTICE
 
 log = logging.getLogger("router")
 BACKLOG = 2048
+WORKER_START_SECONDS = 60  # a worker that is slow to start, on a busy machine, is not dead
 KEEP_ALIVE_SECONDS = 75  # longer than clients and load balancers keep a connection, so that they end it and not we
 
 
@@ -64,6 +65,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "date_header": False,
         "backlog": BACKLOG,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_worker_healthcheck": WORKER_START_SECONDS,
         "timeout_graceful_shutdown": int(settings.timeouts.drain),
     }
 
