@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ import msgspec
 
 from router.exporter import DRAIN_SECONDS
 from router.journal import Entry
+from router.redaction import without_keys
 from router.segments import Cursor, remove_finished
 
 if TYPE_CHECKING:
@@ -34,8 +36,18 @@ IDLE_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
 AFTERWARDS_SECONDS = 1.0
 KEEP_SECONDS = 3600.0
+_LOGIN = re.compile(r"//[^/\s@]+@")
 FEEDBACK_BATCH = 100
 TIDY_EVERY_SECONDS = 5.0
+
+
+def without_passwords(text: str) -> str:
+    """A message without keys, and without who logs in where an address says so.
+
+    >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
+    'no answer from https://[login]@mlflow.example.org/v1'
+    """
+    return without_keys(_LOGIN.sub("//[login]@", text))
 
 
 class Sink(Protocol):
@@ -117,7 +129,7 @@ class Shipper:
 
     def _failed(self, error: Exception) -> None:
         self.progress.failures += 1
-        self.progress.error = f"{type(error).__name__}: {error}"[:300]
+        self.progress.error = without_passwords(f"{type(error).__name__}: {error}")[:300]
         self.progress.failing_since_unix = self.progress.failing_since_unix or time.time()
         log.log(
             logging.WARNING if self.progress.failures < 3 else logging.ERROR,

@@ -186,12 +186,21 @@ def opened(uri: str, home: Path) -> Any:
 
 
 def _upgrade(uri: str) -> None:
-    from mlflow.store.db.utils import _all_tables_exist, _upgrade_db, create_sqlalchemy_engine_with_retry
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import (
+        _all_tables_exist,
+        _upgrade_db,
+        _verify_schema,
+        create_sqlalchemy_engine_with_retry,
+    )
 
     engine = create_sqlalchemy_engine_with_retry(uri)
     try:
         if _all_tables_exist(engine):
-            _upgrade_db(engine)  # an older MLflow made it
+            try:
+                _verify_schema(engine)
+            except MlflowException:
+                _upgrade_db(engine)  # an older MLflow made it
     finally:
         engine.dispose()
 

@@ -16,7 +16,7 @@ from router.journal import Journal, Record
 from router.serving import prices
 from router.settings import Settings, load
 from router.shipping import Shipper
-from router.tracestore import TraceStore
+from router.tracestore import TraceStore, opened
 
 
 @pytest.fixture
@@ -184,3 +184,16 @@ def test_an_exporter_that_dies_is_started_again(settings):
     assert until(lambda: exporter.pid != first, 15.0)
     exporter.stop()
     assert not _runs(exporter.pid)
+
+
+def test_a_store_that_an_older_mlflow_made_is_brought_up_to_date(settings):
+    path = settings.home / "mlflow.db"
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config
+
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        newest = db.execute("select version_num from alembic_version").fetchone()
+    command.downgrade(_get_alembic_config(settings.tracking_uri), "-1")
+    opened(settings.tracking_uri, settings.home)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("select version_num from alembic_version").fetchone() == newest

@@ -5,6 +5,7 @@ import urllib.request
 from contextlib import closing
 
 import pytest
+from fake_openai import json_answer
 
 from router.feedback import FeedbackError, read_feedback
 from router.settings import load
@@ -80,6 +81,21 @@ def test_feedback_given_before_mlflow_has_the_trace_becomes_one_assessment(route
     with closing(sqlite3.connect(router.home / "usage.db")) as db:
         states = db.execute("select state, count(*) from router_feedback group by state order by 1").fetchall()
     assert states == [("assessed", 2), ("pending", 1)]
+
+
+def test_no_key_is_ever_written_down(serve, openai_server):
+    ours, theirs = "sk-proj-ours-1234567890abcdef", "sk-proj-theirs-1234567890abcdef"
+    router = serve(openai_base_url=openai_server.url, openai_api_key=ours, api_keys=theirs)
+    refusal = {"error": {"message": f"Incorrect API key provided: {ours}", "type": "invalid_request_error"}}
+    openai_server.say(json_answer(refusal, 401))
+    for text in ("2+2?", f"my key is {theirs}"):
+        request = {"model": "auto", "messages": [{"role": "user", "content": text}]}
+        call(router, "/v1/chat/completions", request, key=theirs)
+    call(router, "/router/feedback", {"trace_id": TRACE, "score": 1, "comment": theirs}, key=theirs)
+    written = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file())
+    assert written.count(b'"kind":"request"') == 2
+    assert b"[key]" in written
+    assert b"1234567890abcdef" not in written
 
 
 def test_usage_is_told_as_json_and_csv_and_only_to_those_with_a_key(serve, openai_server, store_with_tables, tmp_path):
