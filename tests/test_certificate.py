@@ -92,8 +92,17 @@ def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_rout
     truth = dict.fromkeys(("sums/easy", "law/clauses", "code/tracing", "facts/capitals"), (0.3, 0.95))
     policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={})
     strict = policy.rules.rule(0.97)
-    assert strict is not None
-    assert not strict.certified or strict.expected_saving.estimate < 0.05
+    assert strict is None or strict.expected_saving.estimate < 0.05
+
+
+def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was():
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), seed=0, about={})
+    shown = [rule.target for rule in policy.rules.targets if rule.certified]
+    assert shown
+    strictest = policy.rules.rule(min(shown))
+    assert strictest is not None
+    assert policy.rules.rule(0.01) is strictest
+    assert policy.rules.rule(max(shown) + 0.001) is None
 
 
 def test_too_few_questions_are_an_error_that_says_how_many_are_needed():

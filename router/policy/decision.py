@@ -95,8 +95,8 @@ class Rules:
         return self.models[-1]
 
     def rule(self, target: float) -> Rule | None:
-        """The least strict rule that keeps at least `target`; None where only the strong model does."""
-        return next((rule for rule in self.targets if rule.target >= target - 1e-9), None)
+        """The least strict rule that was shown to keep at least `target`; None where only the strong model does."""
+        return next((r for r in self.targets if r.target >= target - 1e-9 and r.quality_per_usd is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _choose(
     per_usd = rule.quality_per_usd
     worth = {m.name: prediction.quality[m.name] - per_usd * costs[m.name] for m in able}
     best = max(reversed(able), key=lambda m: worth[m.name]).name
-    least = target * prediction.quality[best] - rules.least_gap
+    least = rule.target * prediction.quality[best] - rules.least_gap
     chosen = next(m.name for m in able if m.name == best or prediction.quality[m.name] >= least)
     return chosen, Reason.STRONG_IS_BETTER if chosen == strong else Reason.CHEAP_IS_ENOUGH
 
