@@ -64,7 +64,7 @@ export function drawNow(policy, overview) {
     tile("Requests", count(total.requests), `${rate(total.requests / seconds)} · ${count(total.input_tokens + total.output_tokens)} tokens`),
     tile(split.length ? `To ${named(split[0][0])}` : "By model", split.length ? percent(split[0][1] / total.requests) : "—", told || "no requests yet", bar),
     tile("Spent", usd(total.cost_usd), `what was routed, always ${strongest(policy)}: ${usd(total.always_strong_usd.estimate)}${unknown}`),
-    tile("Saved", usd(saved.estimate), total.compared ? `${between(saved, usd)}, at 95 %` : "nothing to compare yet"),
+    tile("Saved", usd(saved.estimate), total.compared ? `${between(saved, usd)}, at 95\u00a0%` : "nothing to compare yet"),
     tile("Added latency", milliseconds(added.p50), `p95 ${milliseconds(added.p95)} · p99 ${milliseconds(added.p99)}`),
     tile("First byte", milliseconds(first_byte.p50), `p95 ${milliseconds(first_byte.p95)}`),
     tile("Errors", total.requests ? percent(failures(total) / total.requests) : "—", `${count(failures(total))} failed · ${count(gone)} left by the client`),
@@ -131,10 +131,11 @@ export function drawTypes(policy, overview, { sort, all }) {
   const routed = overview.types.reduce((sum, row) => sum + row.requests, 0) || 1;
   const calibrated = overview.mix.calibrated, of = Object.values(calibrated).reduce((sum, n) => sum + n, 0) || 1;
   const live = Object.values(overview.mix.requests).reduce((sum, n) => sum + n, 0);
-  const measured = overview.mix.requests.measured || 1;
+  const measured = overview.mix.requests.measured;
   const rows = overview.types.map((row) => {
-    const then = row.question_type in calibrated ? calibrated[row.question_type] / of : null;
-    return { ...row, share: row.requests / routed, then, drift: then === null ? 0 : row.requests / measured - then };
+    // the share it would have, did the measured types among live traffic come as they did in the calibration
+    const then = row.question_type in calibrated ? (calibrated[row.question_type] / of) * (measured / routed) : null;
+    return { ...row, share: row.requests / routed, then, drift: then === null ? 0 : row.requests / routed - then };
   });
   const orders = { cost: (a, b) => b.cost_usd - a.cost_usd, requests: (a, b) => b.requests - a.requests, drift: (a, b) => Math.abs(b.drift) - Math.abs(a.drift) };
   rows.sort(orders[sort] || orders.cost);
@@ -161,7 +162,7 @@ function typeCells(policy, row, most) {
   const inWords = known.map((name) => { const q = evidence.quality[name]; return `${name} ${percent(q.estimate)} (${percent(q.low)} to ${percent(q.high)})`; }).join("; ");
   const went = Object.entries(row.models).sort(byPlace(policy));
   const wentTo = went.map(([name, n]) => `${named(name)} ${percent(n / row.requests)}`).join(", ");
-  const drift = row.then === null ? "not in the calibration's mix" : `${percent(row.then, 1)} of the calibration`;
+  const drift = row.then === null ? "not in the calibration's mix" : `${percent(row.then, 1)} if the mix were the calibration's`;
   const picture = rows.length ? intervals(rows, inWords) : null;
   return [
     element("th", { scope: "row" }, row.question_type, element("small", { class: `evidence ${evidence.kind}` }, evidence.n ? `${kindOf(evidence.kind)}, n = ${evidence.n}` : kindOf(evidence.kind))),
@@ -214,7 +215,8 @@ export function drawRecent(policy, requests) {
 }
 
 function decisionRows(policy, request) {
-  const id = `why-${request.span_id}`, [reason] = reasonOf(request.reason), times = request.milliseconds;
+  const id = `why-${request.span_id}`, times = request.milliseconds;
+  const [reason] = request.reason || request.status < 400 ? reasonOf(request.reason) : ["Refused"];
   const button = element("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": id }, reason);
   const details = element("tr", { id, class: "why", hidden: true });
   button.addEventListener("click", () => {
