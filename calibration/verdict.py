@@ -86,7 +86,7 @@ def _route(
 
 
 def _uncertified(policy: Policy, strong: str) -> str:
-    rule = policy.rules.rule(policy.default_target)
+    rule = next((r for r in policy.rules.targets if r.target >= policy.default_target), None)
     text = f"No threshold was shown to keep {policy.default_target:.0%} of {strong}'s quality."
     more = rule.more_questions_needed if rule is not None else None
     return text + (f" About {more:,} more questions like these would show one." if more else "")
