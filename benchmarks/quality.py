@@ -57,8 +57,6 @@ def spread(interval: Sequence[float], signed: bool = False) -> str:
     >>> spread((-0.01, 0.02, 0.05), signed=True)
     '+.020 (-.010 to +.050)'
     """
-    if math.isnan(interval[1]):
-        return "no gap to recover"
     low, middle, high = (f"{value:+.3f}" if signed else f"{value:.3f}" for value in interval)
     return f"{middle} ({low} to {high})".replace("0.", ".")
 
@@ -82,6 +80,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
     by_type = [
         [name, str(t["n"]), *(spread(t["apgr"][m]) for m in ranking.METHODS), spread(t["apgr"]["difference"], True)]
         for name, t in results["by_type"].items()
+        if not math.isnan(t["apgr"]["router"][1])
     ]
     other = [
         [source, str(t["n"]), *row, f"{PUBLISHED[source][i]:.3f}" if source in PUBLISHED else "-"]
@@ -101,7 +100,9 @@ def goals(results: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name, goal in GOALS.items():
         place, measure = name.split(".")
-        table = results["pair"] if place == "pair" else results["routellm"][place]
+        table = results["pair"] if place == "pair" else results["routellm"].get(place)
+        if table is None:
+            continue
         interval = table[measure]["router"]
         title = "gpt-4o pair" if place == "pair" else place.upper()
         rows.append(
@@ -127,6 +128,7 @@ def certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
             [
                 f"{row['target']:.0%}",
                 row["method"],
+                f"{row['resplits']:,}",
                 f"{row['violated']:.1%}",
                 f"{row['violated_pool']:.1%}",
                 f"{row['saved']:.1%}",
