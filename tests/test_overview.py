@@ -206,3 +206,10 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(router)
         assert " style=" not in text and " onclick=" not in text, file.name
         if file.name != "index.html":
             assert httpx2.get(f"{router.origin}/dashboard/{file.name}").status_code == 200
+
+
+def test_decisions_are_told_where_nothing_of_what_was_said_is_recorded(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", record_content="none")
+    httpx2.post(router.url + "/chat/completions", json={"model": "auto", "messages": SUM})
+    (request,) = httpx2.get(router.origin + "/router/recent").json()["requests"]
+    assert request["reason"] and request["question_type"] and request["cost_usd"] > 0
