@@ -19,7 +19,7 @@ from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.policies import load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
-from calibration.sources import QuestionError
+from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
 from router.policy.document import REGISTERED_MODEL
 
@@ -97,6 +97,8 @@ def run_command(
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
     places = _places(endpoint or [])
     sent = _parameters(parameters)
+    if questions.startswith(MLFLOW_DATASET):
+        tracking.prepare(tracking_uri())
     plan = run.Plan(
         questions=read(questions, system),
         endpoints={name: _endpoint(name, places, max_output_tokens, sent) for name in names},

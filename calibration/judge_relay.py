@@ -112,8 +112,8 @@ class JudgeRelay:
             usage: Usage | None = None
             began = time.monotonic()
             try:
-                reply = self._client.chat.completions.with_raw_response.create(**self._sent(body))
-                answered: dict[str, Any] = json.loads(reply.content)
+                # Not `chat.completions.create`: while MLflow evaluates, it writes a trace for each call of that.
+                answered: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=self._sent(body))
                 usage = Usage.from_openai(answered.get("usage") or {})
             except openai.APIError as error:
                 self._after(error, attempt, began)

@@ -235,7 +235,7 @@ def _traced(
     for model in plan.models:
         answers = [answer for (_, m), answer in asked.answers.items() if m == model]
         tracking.log_answers(runs, model, answers, by_id, plan.prices)
-        count, usage = tracking.usage_in_store(runs, model)
+        count, usage = tracking.usage_in_store(runs, model, answers)
         counted = sum(a.usage.input_tokens for a in answers), sum(a.usage.output_tokens for a in answers)
         if count != len(answers) or (usage.input_tokens, usage.output_tokens) != counted:
             raise StoppedError(f"MLflow's store tells {count} traces of {model}, and {len(answers)} were written")

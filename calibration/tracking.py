@@ -233,15 +233,14 @@ def traces_of(answers: Sequence[Answer]) -> list[Any]:
     return [found[each] for each in ids]
 
 
-def usage_in_store(runs: Runs, model: str) -> tuple[int, Usage]:
-    """How many traces the model's run holds, and the tokens that they tell."""
+def usage_in_store(runs: Runs, model: str, answers: Sequence[Answer]) -> tuple[int, Usage]:
+    """How many of the answers' traces the model's run holds, and the tokens that they tell."""
     import mlflow
 
     traces = mlflow.search_traces(
         locations=[runs.experiment_id], run_id=runs.models[model], include_spans=False, return_type="list"
     )
-    total = Usage()
-    for trace in traces:
-        usage = trace.info.token_usage or {}
-        total += Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0))
-    return len(traces), total
+    ids = {trace_id(answer) for answer in answers}
+    told = [trace.info.token_usage or {} for trace in traces if trace.info.trace_id in ids]
+    total = sum((Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0)) for usage in told), Usage())
+    return len(told), total

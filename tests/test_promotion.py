@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,14 +14,17 @@ import openai
 import pytest
 from fake_models import FakeModels
 from fake_openai import FakeOpenAI
+from mlflow.genai.datasets import create_dataset
 from running import RunningRouter
 
 from calibration import promotion, registry, run, tracking
 from calibration.answers import Endpoint
 from calibration.judgements import DEFAULT_SCORERS, Scorers
+from calibration.naming import name_types
 from calibration.policies import load_prices
-from calibration.questions import Question, parse
+from calibration.questions import Question, parse, read
 from calibration.run import Calibration
+from calibration.sources import QuestionError
 from calibration.spending import Meter
 from router.champion import fetch, keep_fetching, point_to
 from router.policy.decision import Reason
@@ -127,6 +131,33 @@ def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
 def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibration) -> None:
     assert does_not_pay.verdict.headline == "Do not route"
     assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
+
+
+def test_the_type_of_questions_without_one_is_predicted_where_a_policy_knows_it(pays: Calibration) -> None:
+    asked = questions()[::7]
+    untyped = [replace(question, question_type=None) for question in asked]
+    named = name_types(untyped, pays.policy, seed=0)
+    right = sum(a.question_type == b.question_type for a, b in zip(asked, named, strict=True))
+    assert right > 0.8 * len(asked) and all(question.question_type for question in named)
+
+
+def test_a_report_is_fetched_from_the_registry(pays: Calibration, tmp_path: Path) -> None:
+    files = registry.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
+    assert [file.name for file in files] == ["report.html", "comparison.csv", "outcomes.jsonl.gz"]
+    assert registry.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
+    with pytest.raises(registry.RegistryError, match="holds no report"):
+        registry.fetch_report(pays.runs.experiment_id, "0" * 32, tmp_path)
+
+
+def test_questions_of_an_mlflow_dataset_are_read(pays: Calibration) -> None:
+    dataset = create_dataset(name="mine")
+    facts = {"expected_facts": ["because", "so"]}
+    dataset.merge_records([{"inputs": {"question": f"Why {n}?"}, "expectations": facts} for n in range(3)])
+    found = read("mlflow:mine")
+    assert sorted(question.text for question in found) == ["Why 0?", "Why 1?", "Why 2?"]
+    assert all(question.expected_facts == ("because", "so") for question in found)
+    with pytest.raises(QuestionError, match="no such dataset"):
+        read("mlflow:nobodys")
 
 
 def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not(
