@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from fake_openai import FakeOpenAI
+from hypothesis import settings
 from running import RunningRouter
+
+settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
