@@ -204,7 +204,9 @@ class Exchange:
         error = reply.body[:2000].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
         outcome = "failed" if failed else "answered"
-        self._record(reply.status, outcome, error, model=seen.model, usage=seen.usage, tier=seen.service_tier, response=said)
+        self._record(
+            reply.status, outcome, error, model=seen.model, usage=seen.usage, tier=seen.service_tier, response=said
+        )
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else wire.renamed(reply.body, echo)
         await self._start(reply.status, self._head(plan, reply, length=len(body)))
