@@ -60,11 +60,11 @@ def run_command(
     models: Annotated[str, typer.Option(help="Two models or more, cheap to strong, comma-separated.")] = (
         "gpt-4o-mini,gpt-4o"
     ),
-    out: Annotated[Path | None, typer.Option(help="Where everything goes. [default: ROUTER_HOME/calibration]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where everything goes. Default: ROUTER_HOME/calibration.")] = None,
     judge: Annotated[str, typer.Option(help="The model that judges.")] = "gpt-4.1-mini",
     scorer: Annotated[
         list[str] | None,
-        typer.Option(help="correctness, completeness or package.module:name; repeatable. [default: both]"),
+        typer.Option(help="correctness, completeness or package.module:name; repeatable. Default: both."),
     ] = None,
     endpoint: Annotated[
         list[str] | None,
@@ -139,7 +139,7 @@ def run_command(
 
 
 def report_command(
-    run_id: Annotated[str, typer.Argument(help="A calibration's run in MLflow. [default: the newest]")] = "",
+    run_id: Annotated[str, typer.Argument(help="A calibration's run in MLflow; without it, the newest.")] = "",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
 ) -> None:
     """Fetch the report and the tables of a calibration from MLflow."""
