@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from router.connection import Answer, Call, ConnectError, CutError, Headers, StallError
+from router.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
 from router.settings import Settings
 from router.upstream import Upstreams

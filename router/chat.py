@@ -12,22 +12,21 @@ import msgspec
 from router import wire
 from router.attempts import Attempts, Reply
 from router.body import Body, Receive, Send, read
+from router.calls import Call, CutError, Headers, StallError
 from router.client import Watch
-from router.connection import Call, CutError, Headers, StallError
 from router.continuation import Continuations
 from router.errors import BadKeyError, ClientLeftError, RouterError, UndecodableError
+from router.heads import answer_head, decision_head
 from router.journal import Journal
 from router.keys import Keys
 from router.metrics import Meter
 from router.planning import Plan, Stream, Surface, make_plan, read_request
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
 from router.records import Trail, add_content, add_plan, add_reply, add_usage
-from router.routing import decision_headers
 from router.serving import Serving
 from router.settings import Settings
 from router.sse import KEEP_ALIVE, error_event
-from router.upstream import HOP_BY_HOP, Upstreams
+from router.upstream import Upstreams
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
@@ -138,7 +137,7 @@ class Exchange:
         try:
             while not (await asyncio.wait([task], timeout=seconds))[0]:
                 if not self.started:
-                    await self._start(200, [_EVENT_STREAM, *self._decision_headers(plan, None)])
+                    await self._start(200, [_EVENT_STREAM, *decision_head(plan, None, self.trail.trace_id)])
                 await self.send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
         finally:
             task.cancel()
@@ -167,25 +166,6 @@ class Exchange:
 
     # out
 
-    def _head(self, plan: Plan, reply: Reply, *, length: int | None) -> Headers:
-        headers = [(n, v) for n, v in reply.headers if n not in HOP_BY_HOP and n != b"content-length"]
-        if length is not None:
-            headers.append((b"content-length", b"%d" % length))
-        headers += self._decision_headers(plan, reply)
-        return headers
-
-    def _decision_headers(self, plan: Plan, reply: Reply | None) -> Headers:
-        reason = Reason.FALLBACK if reply is not None and reply.failed_models else plan.reason
-        model = plan.models[0] if reply is None else reply.model
-        headers = [
-            (b"x-router-model", model.encode("latin-1", "replace")),
-            (b"x-router-reason", reason.encode()),
-            (b"x-router-trace-id", self.trail.trace_id.encode()),
-        ]
-        if plan.decision is not None:
-            headers += decision_headers(plan.decision)
-        return headers
-
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
         if self.trail.first_byte_unix_ns is None:
@@ -209,14 +189,14 @@ class Exchange:
         )
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else wire.renamed(reply.body, echo)
-        await self._start(reply.status, self._head(plan, reply, length=len(body)))
+        await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
         await self.send({"type": "http.response.body", "body": body})
 
     async def _stream(self, plan: Plan, reply: Reply) -> None:
         assert reply.answer is not None
         stream = self.endpoint.surface.stream(plan.asks_usage is not None, self._echo(plan))
         if not self.started:
-            await self._start(reply.status, self._head(plan, reply, length=None))
+            await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=None))
         idle = self.router.settings.timeouts.idle
         chunk, problem = reply.body, ""
         try:
@@ -249,7 +229,7 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": event})
             return
         assert reply.answer is not None
-        await self._start(reply.status, self._head(self.plan, reply, length=None))
+        await self._start(reply.status, answer_head(self.plan, reply, self.trail.trace_id, length=None))
         chunk = reply.body
         try:
             while chunk:

@@ -8,89 +8,16 @@ follow redirects, decode bodies, keep cookies or speak HTTP/2.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
 
 import httptools
 
-Headers = list[tuple[bytes, bytes]]
+from router.calls import Call, CutError, Headers, Origin, StallError
+
 HIGH_WATER = 256 * 1024  # bytes of an answer waiting to be read before the socket is paused
 IDLE_SECONDS = 60.0  # after which an unused connection is not trusted any more
 MAX_HEAD = 256 * 1024  # bytes of an answer's headers
-
-
-class ConnectError(Exception):
-    """No connection could be made; nothing was sent."""
-
-
-class CutError(Exception):
-    """The connection ended before the answer did."""
-
-
-class StallError(Exception):
-    """The upstream said nothing for too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an upstream listens, and the path its API begins at."""
-
-    host: str
-    port: int
-    tls: bool
-    path: bytes  # without a trailing slash
-
-    @classmethod
-    def parse(cls, url: str) -> Origin:
-        """Read a base URL.
-
-        Raises:
-            ValueError: it is not an http or https URL.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http or https URL: {url!r}")
-        tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
-
-    @property
-    def authority(self) -> bytes:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return (host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}").encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request to an upstream. The body is pieces of known length, or a stream."""
-
-    method: bytes
-    path: bytes  # below the origin's path, with the query
-    headers: Headers  # without host, content-length and transfer-encoding
-    body: Sequence[bytes | memoryview] | AsyncIterator[bytes] = ()
-    length: int | None = None  # of a streamed body, where it is known
-
-
-class Answer(Protocol):
-    """What an upstream says: a head at once, a body as it arrives."""
-
-    status: int
-    headers: Headers  # names in lower case, values as sent
-
-    async def read(self, seconds: float) -> bytes:
-        """The next bytes of the body; none at its end.
-
-        Raises:
-            CutError: the connection ended before the body did.
-            StallError: nothing came for `seconds`.
-        """
-
-    def close(self) -> None:
-        """Be done with it; an upstream that is still speaking is cut off."""
 
 
 class Connection(asyncio.Protocol):
@@ -309,59 +236,3 @@ class Connection(asyncio.Protocol):
         if self._lost is None:
             self._lost = why
             self._transport.abort()
-
-
-class Pool:
-    """Connections to every origin, kept for the next exchange."""
-
-    def __init__(self, connect_seconds: float) -> None:
-        self._connect_seconds = connect_seconds
-        self._idle: dict[Origin, deque[Connection]] = {}
-        self._tls: ssl.SSLContext | None = None
-
-    async def send(self, origin: Origin, call: Call, seconds: float) -> Answer:
-        """Send `call`; the answer's head is there when this returns.
-
-        Raises:
-            ConnectError, CutError, StallError: as their names say.
-        """
-        idle = self._idle.setdefault(origin, deque())
-        while idle:
-            connection = idle.pop()
-            if not connection.usable:
-                connection.abort()
-                continue
-            try:
-                await connection.exchange(origin, call, seconds)
-            except CutError:
-                if connection.heard or isinstance(call.body, AsyncIterator):
-                    raise
-                break  # an upstream may hang up on a connection at rest just as we speak: it has not heard us
-            return connection
-        connection = await self._connect(origin, idle)
-        await connection.exchange(origin, call, seconds)
-        return connection
-
-    async def _connect(self, origin: Origin, idle: deque[Connection]) -> Connection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(idle), origin.host, origin.port, ssl=self._context() if origin.tls else None
-                )
-        except TimeoutError as error:
-            raise ConnectError(f"no connection within {self._connect_seconds:g} s") from error
-        except (OSError, UnicodeError) as error:
-            raise ConnectError(str(error)) from error
-        return connection
-
-    def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        return self._tls
-
-    def close(self) -> None:
-        """Close the connections at rest."""
-        for idle in self._idle.values():
-            while idle:
-                idle.pop().abort()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from router import wire
-from router.connection import Call, ConnectError, CutError, StallError
+from router.calls import Call, ConnectError, CutError, StallError
 from router.planning import Request
 from router.policy.prices import PriceBook
 from router.upstream import Upstreams

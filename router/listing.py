@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from router.connection import Call, ConnectError, CutError, StallError
+from router.calls import Call, ConnectError, CutError, StallError
 from router.errors import RouterError, UnreachableError
 from router.routing import NAMES
 from router.upstream import HOP_BY_HOP

@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from router import wire
 from router.body import Receive, Send, stream, too_large
+from router.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.client import Watch
-from router.connection import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.errors import (
     BadKeyError,
     BadRequestError,

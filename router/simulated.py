@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from router.connection import Call, Headers
+from router.calls import Call, Headers
 from router.errors import envelope
 
 FINGERPRINT = "fp_simulated"

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from router.breaker import Breaker
-from router.connection import Answer, Call, Headers, Origin, Pool
+from router.calls import Answer, Call, Headers, Origin
+from router.pool import Pool
 from router.settings import SIMULATED, Settings, SettingsError
 from router.simulated import SimulatedUpstream
 

@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import socket
-import statistics
 import threading
 import time
 
@@ -140,24 +139,23 @@ def test_images_arrive_byte_for_byte(router, openai_server):
 
 
 def test_the_loop_is_never_blocked_by_twenty_megabytes_of_images(router, openai_server):
-    """The bound is 20 ms on a free core; here the machine is shared, so the largest of all stalls may be more."""
-    stalls: list[float] = []
+    """Measured in CPU between two turns of the loop, since the machine may be busy with other things."""
+    worked: list[float] = []
     stopping = threading.Event()
 
     async def heartbeat() -> None:
         while not stopping.is_set():
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            stalls.append(time.perf_counter() - before - 0.001)
+            worked.append(time.thread_time() - before)
 
-    loop = router.loop()
-    beating = asyncio.run_coroutine_threadsafe(heartbeat(), loop)
+    beating = asyncio.run_coroutine_threadsafe(heartbeat(), router.loop())
     content = with_image("What is this?", 20)
     for _ in range(3):
         assert httpx2.post(router.url + "/chat/completions", content=content, timeout=60).status_code == 200
     stopping.set()
     beating.result(5)
-    assert statistics.quantiles(stalls, n=200)[-1] < 0.1
+    assert max(worked) < 0.02
 
 
 def test_clients_are_not_mixed_up_under_load(router, openai_server):

@@ -1,0 +1,80 @@
+"""What is said to an upstream and what it says, whatever carries it; and the three ways in which it may fail to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ConnectError(Exception):
+    """No connection could be made; nothing was sent."""
+
+
+class CutError(Exception):
+    """The connection ended before the answer did."""
+
+
+class StallError(Exception):
+    """The upstream said nothing for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an upstream listens, and the path its API begins at."""
+
+    host: str
+    port: int
+    tls: bool
+    path: bytes  # without a trailing slash
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        """Read a base URL.
+
+        Raises:
+            ValueError: it is not an http or https URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"not an http or https URL: {url!r}")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
+
+    @property
+    def authority(self) -> bytes:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to an upstream. The body is pieces of known length, or a stream."""
+
+    method: bytes
+    path: bytes  # below the origin's path, with the query
+    headers: Headers  # without host, content-length and transfer-encoding
+    body: Sequence[bytes | memoryview] | AsyncIterator[bytes] = ()
+    length: int | None = None  # of a streamed body, where it is known
+
+
+class Answer(Protocol):
+    """What an upstream says: a head at once, a body as it arrives."""
+
+    status: int
+    headers: Headers  # names in lower case, values as sent
+
+    async def read(self, seconds: float) -> bytes:
+        """The next bytes of the body; none at its end.
+
+        Raises:
+            CutError: the connection ended before the body did.
+            StallError: nothing came for `seconds`.
+        """
+
+    def close(self) -> None:
+        """Be done with it; an upstream that is still speaking is cut off."""

@@ -1,0 +1,33 @@
+"""The head of an answer: the upstream's, with what was decided."""
+
+from __future__ import annotations
+
+from router.attempts import Reply
+from router.calls import Headers
+from router.planning import Plan
+from router.policy.decision import Reason
+from router.routing import decision_headers
+from router.upstream import HOP_BY_HOP
+
+
+def answer_head(plan: Plan, reply: Reply, trace_id: str, *, length: int | None) -> Headers:
+    """The headers of an upstream's answer as the client gets them; `length` where the body is whole."""
+    headers = [(n, v) for n, v in reply.headers if n not in HOP_BY_HOP and n != b"content-length"]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    headers += decision_head(plan, reply, trace_id)
+    return headers
+
+
+def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
+    """Who answered, and why; before there is a reply, who is asked first."""
+    reason = Reason.FALLBACK if reply is not None and reply.failed_models else plan.reason
+    model = plan.models[0] if reply is None else reply.model
+    headers = [
+        (b"x-router-model", model.encode("latin-1", "replace")),
+        (b"x-router-reason", reason.encode()),
+        (b"x-router-trace-id", trace_id.encode()),
+    ]
+    if plan.decision is not None:
+        headers += decision_headers(plan.decision)
+    return headers
