@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from router.policy.prices import PriceBook, Usage
 from router.redaction import kept, without_keys
 from router.settings import Content
 
+_COUNTS = tuple(field.name for field in fields(Usage))
 MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept
 
 
@@ -105,7 +106,7 @@ def add_content(record: Record, content: Content, request: bytes, response: Any)
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:
     """Add what was billed: at the price of the model that says it answered, else of the one that was asked."""
     billed = Usage.from_openai(usage)
-    record.usage = asdict(billed)
+    record.usage = {name: getattr(billed, name) for name in _COUNTS}
     record.service_tier = tier or ""
     cost = prices.cost_usd(record.model, billed, record.service_tier)
     record.cost_usd = prices.cost_usd(model, billed, record.service_tier) if cost is None else cost
