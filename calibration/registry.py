@@ -47,11 +47,12 @@ def log(found: Calibration) -> None:
         client.set_tag(run, "traces", str(found.traced[model]))
     parent = found.runs.parent
     client.set_tag(parent, "verdict", found.verdict.headline)
-    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found.meter)]))
+    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found)]))
     client.log_metric(parent, "questions", found.n)
     client.log_metric(parent, "unanswered", len(found.unanswered))
     client.log_metric(parent, "unjudged", len(found.unjudged))
     client.log_metric(parent, "saving_per_1000_usd", found.verdict.saving_per_1000_usd)
+    client.log_metric(parent, "judge/kept_cost_usd", found.judge_kept[1])
     for purpose in ("answers", "judge"):
         client.log_metric(parent, f"{purpose}/cost_usd", found.meter.spent_usd(purpose))
         usages = [usage for (p, _), usage in found.meter.usage.items() if p == purpose]

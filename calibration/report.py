@@ -17,7 +17,7 @@ from rich.text import Text
 
 from calibration import plots
 from calibration.run import Calibration
-from calibration.spending import Expected, Meter
+from calibration.spending import Expected
 from calibration.tradeoffs import ALL, Pair, Row
 from calibration.verdict import of_types
 from router.policy.decision import Interval
@@ -73,7 +73,7 @@ def printed(found: Calibration) -> RenderableType:
         words = said[pair.question_type, pair.model]
         by_type.add_row(_pair_name(found, pair), str(pair.n), *scores, difference, words)
     result = Panel(Text("\n".join(found.verdict.reasons)), title=Text(found.verdict.headline, style="bold"))
-    return Group(table, Text(), by_type, Text(), *_problems(found), Text(spent(found.meter)), result)
+    return Group(table, Text(), by_type, Text(), *_problems(found), Text(spent(found)), result)
 
 
 def _table(title: str, headings: Sequence[str], n: int) -> Table:
@@ -99,15 +99,17 @@ def _problems(found: Calibration) -> list[Text]:
     return problems
 
 
-def spent(meter: Meter) -> str:
+def spent(found: Calibration) -> str:
     """What this run cost, the judge apart."""
-    parts = []
+    meter, parts = found.meter, []
     for purpose, name in (("answers", "answers"), ("judge", "the judge")):
         usages = [usage for (p, _), usage in meter.usage.items() if p == purpose]
         tokens = sum(u.input_tokens + u.output_tokens for u in usages)
         calls = sum(count for (p, _), count in meter.calls.items() if p == purpose)
         parts.append(f"{name} ${meter.spent_usd(purpose):.6f} ({calls:,} calls, {tokens:,} tokens)")
-    return f"This run: {' and '.join(parts)}."
+    kept, cost = found.judge_kept
+    before = f" All {kept:,} of the judge's replies that are kept: ${cost:.6f}." if kept else ""
+    return f"This run: {' and '.join(parts)}.{before}"
 
 
 def row_of(rows: Iterable[Row], question_type: str, model: str) -> Row:
@@ -167,7 +169,7 @@ def as_html(found: Calibration) -> str:
         targets=_targets(found),
         problems="".join(f"<p class='problem'>{escape(text.plain)}</p>" for text in _problems(found)),
         about=escape(_about(found)),
-        spent=escape(spent(found.meter)),
+        spent=escape(spent(found)),
     )
 
 

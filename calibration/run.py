@@ -32,7 +32,7 @@ from calibration.spending import (
 from calibration.tradeoffs import HeldOut, Pair, Row
 from calibration.verdict import Verdict, verdict
 from router.policy.document import Policy
-from router.policy.prices import PriceBook
+from router.policy.prices import PriceBook, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class Calibration:
     outcomes: Sequence[Outcome]
     unanswered: Mapping[tuple[str, str], str]
     unjudged: Mapping[tuple[str, str], str]
-    meter: Meter
+    meter: Meter  # of this run; what an interrupted one paid for is in the ledgers
+    judge_kept: tuple[int, float]  # verdicts in the folder, and the dollars they cost when they were asked for
     runs: tracking.Runs
     traced: Mapping[str, int]  # traces in the store, by model
     about: Mapping[str, Any]
@@ -187,6 +188,7 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
         unanswered=asked.failures,
         unjudged=judged.failures,
         meter=meter,
+        judge_kept=judge_kept(plan, ledgers.calls),
         runs=runs,
         traced=traced,
         about=about,
@@ -253,6 +255,12 @@ def _complete(
         for q in questions
         if all((q.id, m) in found for m in models)
     ]
+
+
+def judge_kept(plan: Plan, calls: Ledger) -> tuple[int, float]:
+    """How many of the judge's replies are kept, and what they cost."""
+    usages = [Usage.from_openai((calls.get(key) or {}).get("usage") or {}) for key in calls]
+    return len(usages), sum(plan.prices.cost_usd(plan.judge_model, usage) or 0.0 for usage in usages)
 
 
 def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
