@@ -73,6 +73,7 @@ def main() -> int:
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--models", default="gpt-4o-mini,gpt-4o")
     parser.add_argument("--by", choices=("source", "question_type"), default="source")
+    parser.add_argument("--only", action="append", help="leave out this kind and no other; repeatable")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--published", type=Path, help="published results: learn with the background of the shipped policy"
@@ -92,7 +93,7 @@ def main() -> int:
     kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
     rows = []
     for seed in range(arguments.seeds):
-        for kind in sorted(k for k, n in kinds.items() if n >= MIN_QUESTIONS):
+        for kind in sorted(k for k, n in kinds.items() if n >= MIN_QUESTIONS and k in (arguments.only or kinds)):
             unseen = [o for o in outcomes if getattr(o, arguments.by) == kind]
             seen = [o for o in outcomes if getattr(o, arguments.by) != kind]
             if arguments.sample and arguments.sample < len(seen):

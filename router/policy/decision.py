@@ -121,7 +121,8 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
     A cheaper model keeps it by itself where its quality is `target` times that of the best, but for `least_gap`.
 
     The guards, in order: what a model cannot hold or read; a type without evidence; a request unlike the calibration; a
-    target without a certificate. Each of the last three sends the request to the strong model.
+    target without a certificate. Each of the last three sends the request to the strong model. A type of which only
+    published results are known is cheap only where these keep the target by themselves.
     """
     costs = {model.name: expected_cost_usd(model, features, prediction) for model in rules.models}
     model, reason = _choose(rules, features, prediction, target, costs)
@@ -145,9 +146,10 @@ def _choose(
 ) -> tuple[str, Reason]:
     able, guard = _able(rules, features)
     strong = able[-1].name
+    evidence = rules.evidence.get(prediction.question_type, NO_EVIDENCE)
     if len(able) == 1 and guard is not None:
         return strong, guard
-    if rules.evidence.get(prediction.question_type, NO_EVIDENCE).kind == "none":
+    if evidence.kind == "none":
         return strong, Reason.NO_EVIDENCE
     if prediction.novelty > rules.novelty_limit:
         return strong, Reason.NOVEL
@@ -159,7 +161,14 @@ def _choose(
     best = max(reversed(able), key=lambda m: worth[m.name]).name
     least = rule.target * prediction.quality[best] - rules.least_gap
     chosen = next(m.name for m in able if m.name == best or prediction.quality[m.name] >= least)
+    if evidence.kind == "published" and not _keeps(evidence, chosen, strong, rule.target, rules.least_gap):
+        chosen = strong
     return chosen, Reason.STRONG_IS_BETTER if chosen == strong else Reason.CHEAP_IS_ENOUGH
+
+
+def _keeps(evidence: Evidence, model: str, strong: str, target: float, least_gap: float) -> bool:
+    """Whether a type keeps the target on `model`; what is not certified is not traded against other types."""
+    return evidence.quality[model].estimate >= target * evidence.quality[strong].estimate - least_gap
 
 
 def _able(rules: Rules, features: Features) -> tuple[Sequence[Model], Reason | None]:
