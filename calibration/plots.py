@@ -95,13 +95,17 @@ def cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str
 
 def _mark_targets(axes: Any, points: Any, policy: Policy) -> None:
     label: str | None = "routing, certified targets"
+    named: list[tuple[float, float]] = []
+    dearest = max(_mills(point) for point in points.values())
     for rule in policy.rules.targets:
         if rule.certified:
             point = points[f"{rule.target:g}"]
             _mark(axes, point, "s", _ROUTED, label, size=42)
-            at = (_mills(point), point.quality.estimate * 100)
-            axes.annotate(f"{rule.target:g}", at, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10)
             label = None
+            at = (_mills(point), point.quality.estimate * 100)
+            if all(abs(at[0] - x) > 0.08 * dearest or abs(at[1] - y) > 2.0 for x, y in named):
+                axes.annotate(f"{rule.target:g}", at, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10)
+                named.append(at)
 
 
 def _mark(axes: Any, point: Point, marker: str, colour: str, label: str | None, size: float) -> None:
@@ -134,5 +138,6 @@ def differences(pairs: Sequence[Pair]) -> str:
     axes.set_yticks(range(len(shown)), names, color=_INK)
     axes.axvline(0, color=_INK, linewidth=0.8)
     axes.grid(False, axis="y")
-    axes.set_xlabel("points of quality: worse (left), better (right)", color=_MUTED, fontsize=11)
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    axes.set_xlabel("points, cheaper minus strong", color=_MUTED, fontsize=11)
     return _svg(figure, "Difference in quality by type")
