@@ -184,7 +184,8 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     pair = gpt4o_pair(calibration, test, seeds)
     types = np.array([outcome.question_type or "unknown" for outcome in test])
     names = [t for t, count in zip(*np.unique(types, return_counts=True), strict=True) if count >= MIN_TYPE_ROWS]
-    clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in contaminated(data)]
+    left_out = contaminated(data)
+    clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
         "pair": table(pair, rounds),
         "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, dollars=False) for t in names},
