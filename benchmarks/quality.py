@@ -116,6 +116,7 @@ def certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = [
         "promise",
         "chosen by",
+        "resplits",
         "violated",
         "violated on the whole pool",
         "saved",
