@@ -186,7 +186,6 @@ def _handler(relay: JudgeRelay, path: str) -> type[http.server.BaseHTTPRequestHa
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             if self.path != f"{path}/chat/completions" or length > MAX_BODY_BYTES:
-                self.close_connection = True
                 self._send(404, {"error": {"message": "not here"}})
                 return
             try:
@@ -204,6 +203,7 @@ def _handler(relay: JudgeRelay, path: str) -> type[http.server.BaseHTTPRequestHa
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(content)))
+                self.send_header("connection", "close")  # MLflow opens one for each call; closing waits for them
                 self.end_headers()
                 self.wfile.write(content)
 

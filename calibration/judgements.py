@@ -141,7 +141,7 @@ def judge(
     todo = [pair for pair in pairs if (pair[0].id, pair[1].model) not in judgements]
     with relay.in_environment():
         for chunk in _chunks(todo):
-            for (question, answer), result in zip(chunk, _evaluated(chunk, scorers, runs), strict=True):
+            for (question, answer), result in zip(chunk, _evaluated(chunk, scorers, relay, runs), strict=True):
                 at = question.id, answer.model
                 if isinstance(result, str):
                     failures[at] = result
@@ -166,7 +166,7 @@ def _chunks(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Que
 
 
 def _evaluated(
-    chunk: Sequence[tuple[Question, Answer]], scorers: Scorers, runs: tracking.Runs
+    chunk: Sequence[tuple[Question, Answer]], scorers: Scorers, relay: JudgeRelay, runs: tracking.Runs
 ) -> list[Judgement | str]:
     """A judgement for each pair, or what kept it from one, after as many rounds as are worth it."""
     needed = scorers.needed(chunk[0][0])
@@ -174,7 +174,7 @@ def _evaluated(
     problems: list[str] = ["" for _ in chunk]
     for _ in range(ROUNDS):
         missing = [number for number, found in enumerate(verdicts) if len(found) < len(needed)]
-        if not missing:
+        if not missing or relay.stopped is not None:
             break
         wanted = {name for number in missing for name in needed if name not in verdicts[number]}
         rows = _evaluate([chunk[number] for number in missing], [needed[name] for name in sorted(wanted)], runs)
