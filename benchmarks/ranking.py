@@ -27,10 +27,11 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from calibration.duplicates import near_duplicate_groups
+from calibration.examples import Examples
 from calibration.learning import TEST_SHARE, examples_of, split
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.predictor import Examples, fit
+from calibration.predictor import fit
 from calibration.replay import apgr, bootstrap, cpt, replayed, saved_cost
 from router.policy.features import Features, numbers, terms, turn_text
 from router.policy.prediction import predict

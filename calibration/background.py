@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from calibration.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
-from calibration.predictor import TypeExamples
 from router.policy.decision import Evidence, Interval
 from router.policy.features import Features, RequestError, read_question
 

@@ -13,8 +13,9 @@ from scipy import stats
 from calibration.background import Background
 from calibration.certificate import CONFIDENCE, TARGETS, Walk, threshold_grid
 from calibration.duplicates import near_duplicate_groups
+from calibration.examples import Examples, read_features, types_of
 from calibration.outcomes import Outcome
-from calibration.predictor import Examples, fit, read_features, types_of
+from calibration.predictor import fit
 from calibration.replay import replayed
 from router.policy.decision import Evidence, Interval, Model, Rules
 from router.policy.document import Policy

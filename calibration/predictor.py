@@ -9,82 +9,28 @@ proxy reads.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler, normalize
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import StandardScaler
 
-from calibration.outcomes import Outcome
-from router.policy.features import NUMBER_NAMES, Features, numbers, read_question, terms, turn_text
-from router.policy.prediction import MAX_OUTPUT_TOKENS, NUMBER_LIMIT, Floats, Predictor, unusualness
+from calibration.examples import MIN_TYPE_QUESTIONS, NUMBER_WEIGHT, Examples, TypeExamples, input_union
+from calibration.novelty import centres_of, novelty_quantiles
+from router.policy.features import NUMBER_NAMES, Features
+from router.policy.prediction import MAX_OUTPUT_TOKENS, Floats, Predictor
 
-MIN_TERM_QUESTIONS = 3  # a term that fewer questions use is not learnt
 UNKNOWN_LENGTH = 200.0  # tokens of an answer, where no answer's length is known
-MIN_TYPE_QUESTIONS = 15  # a type with fewer is joined with its family, the part of the name before the slash
 PRIOR_QUESTIONS = 20.0  # weight of what is known before in the mean of a type, in questions
-NUMBER_WEIGHT = 0.2  # of a standardised hand feature against a unit-length TF-IDF vector
-SLOPE_WEIGHT = 0.3  # of the same feature within its type
+SLOPE_WEIGHT = 0.3  # of a hand feature within its type, where it weighs NUMBER_WEIGHT over all
 RIDGE = 30.0
 TYPE_INVERSE_RIDGE = 10.0
-QUANTILES = 201
-POOLED_QUESTIONS = 20.0  # weight of all types' spread in the spread of one type's unusualness, in questions
-FOLDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Questions as the learner takes them: n questions, M models from cheap to strong."""
-
-    features: Sequence[Features]
-    types: Sequence[str]
-    scores: Floats  # (n, M)
-    lengths: Floats  # (n, M) output tokens; NaN where unknown
-    groups: np.ndarray  # (n,) near-duplicates share a number
-
-    def part(self, rows: np.ndarray) -> Examples:
-        """The examples of these rows."""
-        return Examples(
-            [self.features[i] for i in rows],
-            [self.types[i] for i in rows],
-            self.scores[rows],
-            self.lengths[rows],
-            self.groups[rows],
-        )
-
-
-def read_features(outcomes: Sequence[Outcome]) -> list[Features]:
-    """What the proxy would see of each question."""
-    return [read_question(outcome.messages, outcome.tools) for outcome in outcomes]
-
-
-def types_of(outcomes: Sequence[Outcome], known: Collection[str] = ()) -> list[str]:
-    """The type of each question; rare types that are not `known` otherwise are joined with their family."""
-    named = [outcome.question_type or "unknown" for outcome in outcomes]
-    counts = Counter(named)
-    return [name if counts[name] >= MIN_TYPE_QUESTIONS or name in known else name.split("/")[0] for name in named]
-
-
-def _last_turn(features: Features) -> str:
-    return features.turns[-1] if features.turns else ""
-
-
-def _texts(rows: Sequence[Features]) -> list[str]:
-    return [turn_text(features, _last_turn(features)) for features in rows]
-
-
-def _numbers(rows: Sequence[Features]) -> Floats:
-    return np.array([numbers(f, _last_turn(f)) for f in rows])
-
-
-def _limited(scaled: Floats) -> Floats:
-    return np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT)
+NO_MORE = TypeExamples()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,50 +102,12 @@ class Fitted:
         return self.classifier.coef_, self.classifier.intercept_
 
 
-def _words() -> Pipeline:
-    tfidf = TfidfVectorizer(analyzer=terms, min_df=MIN_TERM_QUESTIONS, sublinear_tf=True)
-    return Pipeline([("text", FunctionTransformer(_texts)), ("tfidf", tfidf)])
-
-
-def _inputs() -> FeatureUnion:
-    return FeatureUnion(
-        [
-            (
-                "words",
-                _words(),
-            ),
-            (
-                "numbers",
-                Pipeline(
-                    [
-                        ("count", FunctionTransformer(_numbers)),
-                        ("scale", StandardScaler()),
-                        ("limit", FunctionTransformer(_limited)),
-                    ]
-                ),
-            ),
-        ],
-        transformer_weights={"numbers": NUMBER_WEIGHT},
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class TypeExamples:
-    """Questions whose type is known and whose answers are not: they teach to tell types apart."""
-
-    features: Sequence[Features] = ()
-    types: Sequence[str] = ()
-    quality: Mapping[str, Sequence[float]] = field(
-        default_factory=dict
-    )  # by type, of each model, where it was published
-
-
-def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples = TypeExamples()) -> Fitted:
+def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples = NO_MORE) -> Fitted:
     """Fit the predictor; how unusual familiar questions look is measured across folds of near-duplicates."""
     everything = [*examples.features, *more.features]
     named = [*examples.types, *more.types]
     types = sorted(set(named))
-    inputs = _inputs().fit(everything)
+    inputs = input_union().fit(everything)
     matrix = sp.csr_matrix(inputs.transform(everything))
     known = matrix[: len(examples.types)]
     members = {name: np.array([t == name for t in examples.types]) for name in types}
@@ -222,8 +130,8 @@ def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples
         type_log_length=np.array([log_means[t] for t in types]),
         type_measured=np.array([float(t in measured) for t in types]),
         length_smearing=np.exp(beyond_logs - heads.predict(with_slopes)[:, len(models) :]).mean(axis=0),
-        centres=_centres(inputs["words"], everything, named, types),
-        novelty_quantiles=_novelty_quantiles(examples, more, types, seed),
+        centres=centres_of(inputs["words"], everything, named, types),
+        novelty_quantiles=novelty_quantiles(examples, more, types, seed),
     )
 
 
@@ -255,67 +163,3 @@ def _classifier(matrix: sp.csr_matrix, types: Sequence[str]) -> LogisticRegressi
     # how often a type was asked in a calibration says little of how often users will ask it: half way to balanced
     weights = {name: (len(types) / count) ** 0.5 for name, count in Counter(types).items()}
     return LogisticRegression(C=TYPE_INVERSE_RIDGE, max_iter=500, class_weight=weights).fit(matrix, types)
-
-
-def _centres(words: Pipeline, rows: Sequence[Features], named: Sequence[str], types: Sequence[str]) -> Floats:
-    """The mean direction of the questions of each type (T, V)."""
-    vectors = sp.csr_matrix(words.transform(rows))
-    member = sp.csr_matrix(np.array([[float(name == t) for name in named] for t in types]))
-    return np.asarray(normalize((member @ vectors).toarray()))
-
-
-def _novelty_quantiles(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
-    """For each type, quantiles of how unusual its own questions look (T, Q); few questions borrow the spread of all."""
-    named = np.array([*examples.types, *more.types])
-    values = _unusualness(examples, more, types, seed)
-    means = {t: values[named == t].mean() for t in types}
-    spread = values - np.array([means[t] for t in named])
-    rows = []
-    for t in types:
-        own = values[named == t]
-        weights = np.concatenate([np.ones(len(own)), np.full(len(spread), POOLED_QUESTIONS / len(spread))])
-        sample = np.concatenate([own, means[t] + spread])
-        rows.append(np.quantile(sample, np.linspace(0, 1, QUANTILES), method="inverted_cdf", weights=weights))
-    return np.array(rows)
-
-
-def _unusualness(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
-    """How far each question is from its type's centre, made without it and its near-duplicates. Shape (n + extra,)."""
-    rows = [*examples.features, *more.features]
-    named = [*examples.types, *more.types]
-    own_groups = np.arange(len(more.types)) + (examples.groups.max() + 1 if len(examples.groups) else 0)
-    groups = np.concatenate([examples.groups, own_groups])
-    values = np.zeros(len(rows))
-    folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=seed)
-    for train, test in folds.split(values, groups=groups):
-        seen = [rows[i] for i in train]
-        words = _words().fit(seen)
-        centres = _centres_only(words, _centres(words, seen, [named[i] for i in train], types), types)
-        for i in test:
-            values[i] = unusualness(centres, rows[i], _last_turn(rows[i]), types.index(named[i]))
-    return values
-
-
-def _centres_only(words: Pipeline, centres: Floats, types: Sequence[str]) -> Predictor:
-    """A predictor of nothing but how unusual a text is."""
-    tfidf: TfidfVectorizer = words["tfidf"]
-    empty = np.zeros(0)
-    return Predictor(
-        models=(),
-        types=tuple(types),
-        vocabulary=tfidf.vocabulary_,
-        idf=tfidf.idf_,
-        unknown_idf=float(tfidf.idf_.max()),
-        table=empty.astype(np.float32),
-        centres=centres.astype(np.float32),
-        number_mean=empty,
-        number_scale=empty,
-        number_weights=empty,
-        intercept=empty,
-        type_quality=empty,
-        type_log_length=empty,
-        type_slopes=empty,
-        type_measured=empty,
-        length_smearing=empty,
-        novelty_quantiles=empty,
-    )
