@@ -37,6 +37,7 @@ class MlflowServer:
     def start(self) -> None:
         environment = {**os.environ, "MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self._folder / "server.log").open("ab") as log:
+            environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runners take most of the start
             self._process = subprocess.Popen(
                 self._command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
             )
