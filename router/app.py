@@ -19,7 +19,7 @@ from router.keys import Keys
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.retirement import watching
-from router.serving import Serving, policy_folder, prices, read_policy
+from router.serving import Serving, prices, served_policy
 from router.settings import Settings, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream import Upstreams
@@ -32,7 +32,7 @@ class Router:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.serving = Serving(read_policy(policy_folder(settings)), settings)
+        self.serving = Serving(served_policy(settings), settings)
         self.prices = prices(settings)
         self.keys = Keys(settings.api_keys)
         self.upstreams = Upstreams(settings)

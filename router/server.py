@@ -13,7 +13,7 @@ import uvicorn
 
 from router import exporter, metrics
 from router.protocol import BoundedProtocol
-from router.serving import policy_folder, prices, read_policy
+from router.serving import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
 from router.simulated import NOTICE
 
@@ -36,7 +36,7 @@ def run(host: str, port: int, workers: int) -> None:
         )
     lines = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(lines)
-    policy = read_policy(policy_folder(settings))  # before any worker starts, so that what is wrong is said once
+    policy = served_policy(settings)  # before any worker starts, so that what is wrong is said once
     prices(settings)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
     if settings.simulated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, parse
 from router.policy.prices import Price, PriceBook, PriceError
 from router.settings import Settings, SettingsError
 
+log = logging.getLogger("router")
 _DATA = Path(__file__).resolve().parent.parent / "data"
 SHIPPED = _DATA / "policy"
 PRICES = _DATA / "prices.json"
@@ -40,6 +42,22 @@ def read_policy(folder: Path) -> Policy:
     except PolicyError as error:
         problem = str(error).removeprefix(f"{error.file}: ")
         raise PolicyError(str(folder / error.file), problem) from error
+
+
+def served_policy(settings: Settings) -> Policy:
+    """The policy to start with. One that was promoted and cannot be read is logged, and the shipped one serves.
+
+    Raises:
+        PolicyError: the policy that the settings name, or the shipped one, cannot be read.
+    """
+    folder = policy_folder(settings)
+    try:
+        return read_policy(folder)
+    except PolicyError as error:
+        if settings.policy is not None or folder == SHIPPED:
+            raise
+        log.error("the promoted policy cannot be read, so the shipped one serves: %s", error)
+        return read_policy(SHIPPED)
 
 
 class Serving:

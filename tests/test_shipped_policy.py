@@ -9,6 +9,8 @@ from router.policy.decision import Reason, decide
 from router.policy.document import DOCUMENT
 from router.policy.features import read_question
 from router.policy.prediction import predict
+from router.serving import served_policy
+from router.settings import Settings
 
 CLINICAL = "A 54-year-old man has crushing chest pain and ST elevation in II, III and aVF. Which artery is occluded?"
 
@@ -94,3 +96,12 @@ def test_the_policy_holds_no_text_of_a_question(policy):
     document = (DATA / "policy" / DOCUMENT).read_text()
     assert "What is" not in document
     assert max(len(term.split()) for term in policy.predictor.vocabulary) == 2
+
+
+def test_a_promoted_policy_that_cannot_be_read_leaves_the_shipped_one_serving(policy, tmp_path, caplog):
+    promoted = tmp_path / "policy"
+    promoted.mkdir()
+    (promoted / DOCUMENT).write_text("{")
+    served = served_policy(Settings(home=tmp_path))
+    assert served.version == policy.version
+    assert str(promoted) in caplog.text
