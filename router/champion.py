@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from router.lifetime import running
 from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
 from router.serving import policy_folder, read_policy
 from router.settings import Settings
@@ -36,13 +37,8 @@ async def following(router: Router) -> AsyncIterator[None]:
     if router.settings.policy is not None:
         yield
         return
-    task = asyncio.create_task(_follow(router))
-    try:
+    async with running(_follow(router)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _follow(router: Router) -> None:

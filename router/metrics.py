@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from router.journal import Record
+from router.lifetime import running
 
 log = logging.getLogger(__name__)
 
@@ -178,13 +179,10 @@ class Meter:
     @contextlib.asynccontextmanager
     async def writing(self, counts: Callable[[], Counts]) -> AsyncIterator[None]:
         """Write the file once a second and at the end, while the context is open."""
-        task = asyncio.create_task(self._write_for_ever(counts))
         try:
-            yield
+            async with running(self._write_for_ever(counts)):
+                yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             self._try(counts)
 
     async def _write_for_ever(self, counts: Callable[[], Counts]) -> None:

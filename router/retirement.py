@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from router.errors import RouterError
+from router.lifetime import running
 from router.listing import fetch
 
 if TYPE_CHECKING:
@@ -62,13 +63,8 @@ async def watching(router: Router) -> AsyncIterator[None]:
     if router.settings.simulated or router.settings.forward_client_keys:
         yield  # nobody to ask, or no key to ask with
         return
-    task = asyncio.ensure_future(_watch(router))
-    try:
+    async with running(_watch(router)):
         yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def _watch(router: Router) -> None:

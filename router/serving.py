@@ -40,8 +40,7 @@ def read_policy(folder: Path) -> Policy:
     try:
         return parse(files)
     except PolicyError as error:
-        problem = str(error).removeprefix(f"{error.file}: ")
-        raise PolicyError(str(folder / error.file), problem) from error
+        raise PolicyError(str(folder / error.file), error.problem) from error
 
 
 def served_policy(settings: Settings) -> Policy:
