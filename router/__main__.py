@@ -49,7 +49,7 @@ def export(
     attached: Annotated[bool, typer.Option("--attached", help="End when standard input does; for `serve`.")] = False,
 ) -> None:
     """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
-    from router.shipping import main as run
+    from router.exporter.shipping import main as run
 
     raise typer.Exit(run(once=once, attached=attached))
 
@@ -62,7 +62,7 @@ def usage(
     form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> None:
     """Print what was used, what it cost, and what was saved."""
-    from router.bill import show
+    from router.usage.bill import show
 
     show(since, until, group_by, form)
 

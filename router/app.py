@@ -8,21 +8,23 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from router import accounts, dashboard, decisions, exposition, listing, overview, passthrough, recent, status
-from router.attempts import Attempts
-from router.body import Receive, Send
+from router import passthrough
 from router.champion import following
 from router.chat import RoutedEndpoint, Scope
+from router.client.body import Receive, Send
+from router.client.keys import Keys
 from router.continuation import Continuations
-from router.journal import Journal
-from router.keys import Keys
+from router.dashboard import overview, page, recent
+from router.endpoints import accounts, decisions, exposition, listing, status
+from router.journal.writer import Journal
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.retirement import watching
 from router.serving import Serving, prices, served_policy
 from router.settings import Settings, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
-from router.upstream import Upstreams
+from router.upstream.attempts import Attempts
+from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
 
@@ -93,7 +95,7 @@ def create_app(settings: Settings | None = None) -> Application:
         router.close()
 
     other = FastAPI(title="Calibrated router", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    for module in (accounts, status, dashboard, decisions, exposition, overview, recent, listing):
+    for module in (accounts, status, page, decisions, exposition, overview, recent, listing):
         module.add_routes(other, router)
     passthrough.add_routes(other, router)  # takes what is left of /v1
     return Application(router, other)

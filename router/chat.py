@@ -9,24 +9,24 @@ from typing import Any, Protocol
 
 import msgspec
 
-from router import wire
-from router.attempts import Attempts, Reply
-from router.body import Body, Receive, Send, read
-from router.calls import Call, CutError, Headers, StallError
-from router.client import Watch
+from router.client.body import Body, Receive, Send, read
+from router.client.keys import Keys
+from router.client.watch import Watch
 from router.continuation import Continuations
 from router.errors import BadKeyError, ClientLeftError, RouterError, UndecodableError
 from router.heads import answer_head, decision_head
-from router.journal import Journal
-from router.keys import Keys
+from router.journal.writer import Journal
 from router.metrics import Meter
 from router.planning import Plan, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
 from router.records import Trail, add_content, add_plan, add_reply, add_usage
 from router.serving import Serving
 from router.settings import Settings
-from router.sse import KEEP_ALIVE, error_event
-from router.upstream import Upstreams
+from router.upstream.attempts import Attempts, Reply
+from router.upstream.calls import Call, CutError, Headers, StallError
+from router.upstream.upstreams import Upstreams
+from router.wire import bodies
+from router.wire.sse import KEEP_ALIVE, error_event
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
@@ -152,16 +152,16 @@ class Exchange:
         edits = []
         if plan.asks_usage is not None:
             start, stop, text = plan.asks_usage
-            edits.append(wire.Edit(where.original(start), where.original(stop), text))
+            edits.append(bodies.Edit(where.original(start), where.original(stop), text))
         if sent != plan.request.name:
             start, stop = plan.request.spans["model"]
-            edits.append(wire.Edit(where.original(start), where.original(stop), wire.encoded(sent)))
+            edits.append(bodies.Edit(where.original(start), where.original(stop), bodies.encoded(sent)))
         query = self.scope["query_string"]
         return Call(
             b"POST",
             self.endpoint.surface.path + (b"?" + query if query else b""),
             upstreams.headers(endpoint, self.headers, readable=True),
-            wire.edited(self.body.pieces, edits) if edits else self.body.pieces,
+            bodies.edited(self.body.pieces, edits) if edits else self.body.pieces,
         )
 
     # out
@@ -177,7 +177,7 @@ class Exchange:
 
     async def _whole(self, plan: Plan, reply: Reply) -> None:
         self.trail.first_byte_unix_ns = self.trail.now()
-        seen = wire.read_answer(reply.body)
+        seen = bodies.read_answer(reply.body)
         failed = reply.status >= 400
         if seen.id and self.endpoint.surface.path == b"/responses":
             self.router.continuations.remember(seen.id, reply.model)
@@ -188,7 +188,7 @@ class Exchange:
             reply.status, outcome, error, model=seen.model, usage=seen.usage, tier=seen.service_tier, response=said
         )
         echo = self._echo(plan)
-        body = reply.body if echo is None or failed else wire.renamed(reply.body, echo)
+        body = reply.body if echo is None or failed else bodies.renamed(reply.body, echo)
         await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
         await self.send({"type": "http.response.body", "body": body})
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from router import wire
-from router.calls import Call, ConnectError, CutError, StallError
 from router.planning import Request
 from router.policy.prices import PriceBook
-from router.upstream import Upstreams
+from router.upstream.calls import Call, ConnectError, CutError, StallError
+from router.upstream.upstreams import Upstreams
+from router.wire import bodies
 
 REMEMBERED = 50_000
 _ID_LENGTH = 200
@@ -41,7 +41,7 @@ class Continuations:
         raw = request.fields.get("previous_response_id")
         if raw is None or bytes(raw) == b"null":
             return None
-        previous = wire.text(request.fields, "previous_response_id") or ""
+        previous = bodies.text(request.fields, "previous_response_id") or ""
         known = self._models.get(previous)
         if known is not None or not previous.replace("_", "").replace("-", "").isalnum() or len(previous) > _ID_LENGTH:
             return known
@@ -69,6 +69,6 @@ class Continuations:
         except (ConnectError, CutError, StallError):
             return None
         try:
-            return msgspec.json.decode(b"".join(pieces), type=wire.AnswerSeen).model or None
+            return msgspec.json.decode(b"".join(pieces), type=bodies.AnswerSeen).model or None
         except msgspec.DecodeError:
             return None

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router import wire
 from router.errors import BadRequestError
 from router.planning import decision_for, features_of
 from router.policy.decision import Decision
@@ -19,6 +18,7 @@ from router.routing import share
 from router.serving import Serving, policy_folder, read_policy
 from router.settings import load
 from router.surfaces import CHAT
+from router.wire import bodies
 
 
 def explain(question: str, target: str, folder: Path | None) -> None:
@@ -30,7 +30,7 @@ def explain(question: str, target: str, folder: Path | None) -> None:
     settings = load()
     serving = Serving(read_policy(folder or policy_folder(settings)), settings)
     wanted = share(target, "target") if target else serving.default_target
-    features = features_of(CHAT, wire.read_fields(_body(question)))
+    features = features_of(CHAT, bodies.read_fields(_body(question)))
     decision = decision_for(serving, features, wanted)
     console = Console()
     console.print(f"[bold]{decision.model}[/bold] because [bold]{decision.reason.value}[/bold]")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from router.attempts import Reply
-from router.calls import Headers
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.routing import decision_headers
-from router.upstream import HOP_BY_HOP
+from router.upstream.attempts import Reply
+from router.upstream.calls import Headers
+from router.upstream.upstreams import HOP_BY_HOP
 
 
 def answer_head(plan: Plan, reply: Reply, trace_id: str, *, length: int | None) -> Headers:

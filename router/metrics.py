@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.journal import Record
+from router.journal.writer import Record
 from router.lifetime import running
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from router.settings import load, with_home
 
 def show(host: str, port: int) -> int:
     """Serve MLflow's pages over the store of the settings until interrupted; the exit code."""
-    from router.tracestore import is_sqlite, offline, opened
+    from router.exporter.tracestore import is_sqlite, offline, opened
 
     settings = with_home(load())
     offline()

@@ -9,10 +9,8 @@ from urllib.parse import unquote_to_bytes
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from router import wire
-from router.body import Receive, Send, stream, too_large
-from router.calls import Answer, Call, ConnectError, CutError, Headers, StallError
-from router.client import Watch
+from router.client.body import Receive, Send, stream, too_large
+from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -23,7 +21,9 @@ from router.errors import (
 )
 from router.policy.decision import Reason
 from router.records import Trail, add_usage
-from router.upstream import HOP_BY_HOP
+from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
+from router.upstream.upstreams import HOP_BY_HOP
+from router.wire import bodies
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -159,7 +159,7 @@ class _Passing:
         record.reason = Reason.PASSED_THROUGH
         record.simulated = self._router.upstreams.default.origin is None
         if self._seen and outcome == "answered":
-            seen = wire.read_answer(bytes(self._seen))
+            seen = bodies.read_answer(bytes(self._seen))
             record.response_model = record.model = record.asked_model = seen.model
             if seen.usage is not None:
                 add_usage(record, self._router.prices, seen.model, seen.usage, seen.service_tier)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from router import wire
 from router.errors import BadRequestError
 from router.policy.decision import Decision, Reason, decide, why_unable
 from router.policy.document import Policy
@@ -14,6 +13,7 @@ from router.policy.features import Features, RequestError
 from router.policy.prediction import predict
 from router.routing import asked
 from router.serving import Serving
+from router.wire import bodies
 
 
 class Stream(Protocol):
@@ -39,7 +39,7 @@ class Surface:
     """An endpoint of OpenAI's that is routed: how its requests are read, and its streams."""
 
     path: bytes  # below the upstream's base URL
-    features: Callable[[wire.Fields], Features]
+    features: Callable[[bodies.Fields], Features]
     asks_for_usage: bool  # whether a stream tells its usage only to those who ask
     stream: Callable[[bool, str | None], Stream]  # given whether to strip usage, and the name to answer with
 
@@ -48,7 +48,7 @@ class Surface:
 class Request:
     """A body as far as it is read: its top-level fields, where they lie, and the model it names."""
 
-    fields: wire.Fields
+    fields: bodies.Fields
     spans: dict[str, tuple[int, int]]
     name: str
 
@@ -62,7 +62,7 @@ class Plan:
     decision: Decision | None
     reason: Reason
     streamed: bool
-    asks_usage: wire.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
+    asks_usage: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
     user: str
 
 
@@ -72,9 +72,9 @@ def read_request(body: bytes) -> Request:
     Raises:
         BadRequestError: it is not a JSON object that names a model.
     """
-    fields = wire.read_fields(body)
-    spans = wire.spans(body, fields)
-    name = wire.text(fields, "model")
+    fields = bodies.read_fields(body)
+    spans = bodies.spans(body, fields)
+    name = bodies.text(fields, "model")
     if not name:
         raise BadRequestError("you must provide a model parameter", "model")
     return Request(fields, spans, name)
@@ -104,12 +104,12 @@ def make_plan(
         models, reason = candidates(serving.policy, decision, features), decision.reason
     elif wish.forced:
         reason = Reason.FORCED
-    streamed = wire.is_true(fields, "stream")
-    usage = wire.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
+    streamed = bodies.is_true(fields, "stream")
+    usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
     return Plan(request, models, decision, reason, streamed, usage, _user(fields))
 
 
-def features_of(surface: Surface, fields: wire.Fields) -> Features:
+def features_of(surface: Surface, fields: bodies.Fields) -> Features:
     """What a decision is made of.
 
     Raises:
@@ -135,8 +135,8 @@ def candidates(policy: Policy, decision: Decision, features: Features) -> list[s
     return [decision.model, *(model.name for model in others if why_unable(model, features) is None)]
 
 
-def _user(fields: wire.Fields) -> str:
+def _user(fields: bodies.Fields) -> str:
     try:
-        return (wire.text(fields, "user") or "")[:200]
+        return (bodies.text(fields, "user") or "")[:200]
     except BadRequestError:
         return ""  # the upstream says what is wrong with it

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from router.attempts import Reply
-from router.journal import Record
+from router.journal.redaction import kept, without_keys
+from router.journal.writer import Record
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook, Usage
-from router.redaction import kept, without_keys
 from router.settings import Content
+from router.upstream.attempts import Reply
 
 _COUNTS = tuple(field.name for field in fields(Usage))
 MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept

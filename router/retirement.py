@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from router.endpoints.listing import fetch
 from router.errors import RouterError
 from router.lifetime import running
-from router.listing import fetch
 
 if TYPE_CHECKING:
     from router.app import Router

@@ -11,11 +11,12 @@ from typing import Any
 
 import uvicorn
 
-from router import exporter, metrics
-from router.protocol import BoundedProtocol
+from router import metrics
+from router.client.protocol import BoundedProtocol
+from router.exporter import process
 from router.serving import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
-from router.simulated import NOTICE
+from router.upstream.simulated import NOTICE
 
 log = logging.getLogger("router")
 BACKLOG = 2048
@@ -76,7 +77,7 @@ def _configure_mlflow() -> None:
 
 @contextlib.contextmanager
 def _exporter(settings: Settings) -> Iterator[None]:
-    running = exporter.start(settings)
+    running = process.start(settings)
     try:
         yield
     finally:

@@ -6,8 +6,8 @@ import msgspec
 
 from router.planning import Surface
 from router.policy.features import Features, RequestError, read_chat
-from router.streams import ChatStream, ResponsesStream
-from router.wire import Fields
+from router.wire.bodies import Fields
+from router.wire.streams import ChatStream, ResponsesStream
 
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _texts = msgspec.json.Decoder(list[str])

@@ -63,7 +63,7 @@ def router(serve: Callable[..., RunningRouter], openai_server: FakeOpenAI) -> Ru
 @pytest.fixture(scope="session")
 def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables, made once: its migrations take five seconds of CPU."""
-    from router.tracestore import opened
+    from router.exporter.tracestore import opened
 
     home = tmp_path_factory.mktemp("store")
     opened(f"sqlite:///{home / 'mlflow.db'}", home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.journal import Record
+from router.journal.writer import Record
 
 START = 1_790_000_000_000_000_000
 

@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 
 from router.app import create_app
-from router.journal import Record
+from router.journal.writer import Record
 from router.server import server_options
 from router.settings import load
 

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 from fake_openai import chat_events
 
-from router import body, protocol
-from router.body import LARGE_BYTES
-from router.skeleton import Stripping
-from router.wire import read_fields, spans
+from router.client import body, protocol
+from router.client.body import LARGE_BYTES
+from router.wire.bodies import read_fields, spans
+from router.wire.skeleton import Stripping
 
 
 def raw(router, *pieces: bytes, gap: float = 0.0) -> bytes:

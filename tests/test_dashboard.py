@@ -12,8 +12,8 @@ from fake_openai import json_answer
 from made_records import made_record
 from test_overview import LENGTHS, PRICES, million
 
-from router.shipping import Shipper, drain
-from router.tallies import Tallies
+from router.exporter.shipping import Shipper, drain
+from router.usage.tallies import Tallies
 
 pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
 

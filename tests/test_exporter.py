@@ -11,12 +11,12 @@ import pytest
 from made_records import START, made_record
 from mlflow import MlflowClient
 
-from router.exporter import start
-from router.journal import Journal, Record
+from router.exporter.process import start
+from router.exporter.shipping import Shipper
+from router.exporter.tracestore import TraceStore, opened
+from router.journal.writer import Journal, Record
 from router.serving import prices
 from router.settings import Settings, load
-from router.shipping import Shipper
-from router.tracestore import TraceStore, opened
 
 
 @pytest.fixture
@@ -125,19 +125,19 @@ def test_exporting_the_same_records_again_changes_nothing(settings):
 
 
 def test_an_exporter_killed_in_the_middle_leaves_every_record_exactly_once(settings):
-    written(settings, *(made_record(number) for number in range(300)))
+    written(settings, *(made_record(number) for number in range(480)))
     command = [sys.executable, "-m", "router", "export"]
     for _ in range(2):
-        enough = count(settings) + 80
+        enough = count(settings) + 1  # the first batch of those that it writes
         process = subprocess.Popen(command, env=environment(settings), stderr=subprocess.DEVNULL)
         assert until(lambda enough=enough: count(settings) >= enough)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert count(settings) < 300
+    assert count(settings) < 480
     export_once(settings)
     traces = stored(settings)
-    assert [trace.info.trace_id for trace in traces] == [f"tr-{number + 1:032x}" for number in range(300)]
-    assert sum(trace.info.token_usage["input_tokens"] for trace in traces) == sum(1000 + 12 * n for n in range(300))
+    assert [trace.info.trace_id for trace in traces] == [f"tr-{number + 1:032x}" for number in range(480)]
+    assert sum(trace.info.token_usage["input_tokens"] for trace in traces) == sum(1000 + 12 * n for n in range(480))
 
 
 def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(settings):
@@ -156,7 +156,7 @@ def test_an_exporter_whose_parent_dies_ends_by_itself(settings):
     code = """
 import sys, time
 from pathlib import Path
-from router.exporter import start
+from router.exporter.process import start
 from router.settings import load
 print(start(load(home=Path(sys.argv[1]))).pid, flush=True)
 time.sleep(600)

@@ -16,9 +16,9 @@ import pytest
 from fault_proxy import FaultProxy
 from made_records import made_record
 
-from router.journal import Feedback, Journal
+from router.exporter.shipping import Shipper, drain, shippers_for
+from router.journal.writer import Feedback, Journal
 from router.settings import Settings, load
-from router.shipping import Shipper, drain, shippers_for
 
 
 class MlflowServer:

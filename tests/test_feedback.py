@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 from fake_openai import json_answer
 
-from router.feedback import FeedbackError, read_feedback
+from router.exporter.feedback import FeedbackError, read_feedback
+from router.exporter.shipping import drain, shippers_for
 from router.settings import load
-from router.shipping import drain, shippers_for
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

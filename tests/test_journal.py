@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from made_records import made_record
 
-from router.journal import MAX_RECORD_BYTES, Gap, Journal
-from router.segments import Cursor, is_complete, listed, read, remove_finished
+from router.journal.segments import Cursor, is_complete, listed, read, remove_finished
+from router.journal.writer import MAX_RECORD_BYTES, Gap, Journal
 
 
 def lines(directory: Path) -> list[dict]:
@@ -130,7 +130,7 @@ def test_a_killed_writer_leaves_every_record_and_a_complete_segment(tmp_path):
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from made_records import made_record
-from router.journal import Journal
+from router.journal.writer import Journal
 journal = Journal(Path({str(tmp_path)!r}))
 for number in range(10**9):
     journal.append(made_record(number))
@@ -149,7 +149,7 @@ for number in range(10**9):
 def test_the_path_of_a_request_imports_neither_mlflow_nor_opentelemetry():
     code = """
 import sys
-import router.app, router.exporter
+import router.app, router.exporter.process
 sys.exit(any(name in sys.modules for name in ("mlflow", "opentelemetry.sdk", "opentelemetry.proto")))
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -2,9 +2,9 @@ import time
 
 from made_records import made_record
 
-from router.journal import Journal
-from router.lag import lags
-from router.shipping import Shipper
+from router.exporter.shipping import Shipper
+from router.journal.lag import lags
+from router.journal.writer import Journal
 
 
 class Sink:

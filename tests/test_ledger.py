@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from made_records import START, made_record
 
 from calibration.spending import book
-from router.counterfactual import always_strong_usd, read_lengths
-from router.journal import Feedback, Gap
-from router.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.journal.writer import Feedback, Gap
 from router.policy.prices import PriceBook, Usage
-from router.usage import UsageError, as_csv, read_question, usage
+from router.usage.counterfactual import always_strong_usd, read_lengths
+from router.usage.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.usage.sums import UsageError, as_csv, read_question, usage
 
 PRICES = PriceBook.parse(
     {

@@ -10,7 +10,7 @@ from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.exposition import everyone, total
+from router.endpoints.exposition import everyone, total
 from router.metrics import MAX_SERIES, Meter
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from made_records import START, made_record
 
-from router.counterfactual import Lengths
-from router.journal import Gap, Journal
-from router.overview import WINDOWS, summed
+from router.dashboard.overview import WINDOWS, summed
+from router.dashboard.recent import last
+from router.journal.writer import Gap, Journal
 from router.policy.decision import Interval
 from router.policy.prices import Price, PriceBook
-from router.recent import last
 from router.serving import SHIPPED, read_policy
-from router.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS, Tallies, percentile
+from router.usage.counterfactual import Lengths
+from router.usage.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS, Tallies, percentile
 
 PRICES = PriceBook({"gpt-4o-mini": Price(0.15, 0.6, 0.075), "gpt-4o": Price(2.5, 10.0, 1.25)}, {})
 LENGTHS = Lengths("gpt-4o", {"gpt-4o-mini": {"arithmetic": Interval(0.8, 1.0, 1.2)}}, {})

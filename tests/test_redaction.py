@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from router.redaction import kept, without_keys, without_personal_data
+from router.journal.redaction import kept, without_keys, without_personal_data
 
 KEYS = [
     "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789",

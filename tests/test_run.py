@@ -75,6 +75,15 @@ def wait_for_answers(home: Path, count: int) -> None:
         time.sleep(0.02)
 
 
+def settle(fake: FakeModels) -> None:
+    """Wait until the fake has answered what a killed run had sent, so that it is not counted with the next run's."""
+    quiet_since, seen = time.monotonic(), -1
+    while time.monotonic() - quiet_since < 0.5:
+        if fake.in_flight or len(fake.calls) != seen:
+            quiet_since, seen = time.monotonic(), len(fake.calls)
+        time.sleep(0.02)
+
+
 def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path: Path, six: Path) -> None:
     home = tmp_path / "home"
     with FakeModels(read(str(six)), lambda model, _: 1.0 if model == "gpt-4o" else 0.4) as fake:
@@ -124,6 +133,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             wait_for_answers(home, after)
             process.send_signal(how)
             code, out = finish(process)
+            settle(fake)
             assert after <= len(kept(home)) < 80
             assert not had & set(fake.asked("answer")[before:])
             # What was under way at a kill was asked for and never answered; Ctrl-C waits for it.

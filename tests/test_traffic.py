@@ -8,9 +8,9 @@ from made_records import made_record
 from calibration.questions import read
 from calibration.sampling import Asked, Opinion, sample
 from calibration.traffic import TrafficError, question_of, read_since
-from router.journal import Feedback, Journal
+from router.exporter.shipping import drain, shippers_for
+from router.journal.writer import Feedback, Journal
 from router.settings import load
-from router.shipping import drain, shippers_for
 
 
 def traffic(counts: dict[str, int], chance: random.Random) -> list[Asked]:

@@ -8,8 +8,8 @@ import openai
 import pytest
 from fake_openai import Say, chat_events, completion, events, json_answer
 
-from router.attempts import retry_after
-from router.breaker import FAILURES, Breaker
+from router.upstream.attempts import retry_after
+from router.upstream.breaker import FAILURES, Breaker
 
 BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'

@@ -8,11 +8,11 @@ from fake_openai import chat_events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import wire
 from router.errors import BadRequestError
-from router.skeleton import Stripping
-from router.sse import Splitter, data_of
-from router.streams import ChatStream
+from router.wire import bodies
+from router.wire.skeleton import Stripping
+from router.wire.sse import Splitter, data_of
+from router.wire.streams import ChatStream
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 values = st.recursive(
@@ -30,8 +30,8 @@ values = st.recursive(
 )
 def test_every_value_is_found_where_it_lies(fields, indent, ascii_only, around):
     body = (around + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + around).encode()
-    read = wire.read_fields(body)
-    for name, (start, stop) in wire.spans(body, read).items():
+    read = bodies.read_fields(body)
+    for name, (start, stop) in bodies.spans(body, read).items():
         assert json.loads(body[start:stop]) == fields[name]
 
 
@@ -43,15 +43,15 @@ def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
     pairs.insert(at, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
     body = ("{" + ", ".join(pairs) + "}").encode()
     with pytest.raises(BadRequestError) as caught:
-        wire.spans(body, wire.read_fields(body))
+        bodies.spans(body, bodies.read_fields(body))
     assert caught.value.param is not None
 
 
 @given(st.dictionaries(texts, values, max_size=4), values)
 def test_an_edit_changes_nothing_else(fields, value):
     body = json.dumps({**fields, "model": "auto"}, indent=1).encode()
-    span = wire.spans(body, wire.read_fields(body))["model"]
-    changed = b"".join(wire.edited((body,), [wire.Edit(*span, json.dumps(value).encode())]))
+    span = bodies.spans(body, bodies.read_fields(body))["model"]
+    changed = b"".join(bodies.edited((body,), [bodies.Edit(*span, json.dumps(value).encode())]))
     assert json.loads(changed) == {**fields, "model": value}
     assert changed.startswith(body[: span[0]]) and changed.endswith(body[span[1] :])
 
@@ -139,12 +139,12 @@ def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
     cuts = sorted(min(cut, len(body)) for cut in cuts)
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     spots = sorted(min(place, len(body)) for place in places)
-    edits = [wire.Edit(a, b, b"<%d>" % a) for a, b in zip(spots[::2], spots[1::2], strict=False)]
+    edits = [bodies.Edit(a, b, b"<%d>" % a) for a, b in zip(spots[::2], spots[1::2], strict=False)]
     expected, at = b"", 0
     for start, stop, text in edits:
         expected += body[at:start] + text
         at = stop
-    assert b"".join(wire.edited(pieces, edits)) == expected + body[at:]
+    assert b"".join(bodies.edited(pieces, edits)) == expected + body[at:]
 
 
 @given(
@@ -161,6 +161,6 @@ def test_a_skeleton_leads_back_to_every_byte_of_the_body(text, sizes):
         at, turn = at + size, turn + 1
     skeleton = stripping.finish()
     assert len(skeleton.text) <= len(body) - 2600
-    fields = wire.read_fields(skeleton.text)
-    for name, (start, stop) in wire.spans(skeleton.text, fields).items():
+    fields = bodies.read_fields(skeleton.text)
+    for name, (start, stop) in bodies.spans(skeleton.text, fields).items():
         assert json.loads(body[skeleton.original(start) : skeleton.original(stop)]) == json.loads(body)[name]

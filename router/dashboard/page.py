@@ -1,0 +1,40 @@
+"""The page at `/`: a shell without data, its style and its script. What it shows it asks of the API, with a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Response
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/dashboard/style.css": ("style.css", "text/css"),
+    "/dashboard/page.js": ("page.js", "text/javascript"),
+    "/dashboard/charts.js": ("charts.js", "text/javascript"),
+    "/dashboard/sections.js": ("sections.js", "text/javascript"),
+    "/dashboard/words.js": ("words.js", "text/javascript"),
+}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+def add_routes(app: FastAPI, router: Router) -> None:  # noqa: ARG001  the signature that all of them have
+    """Add the page and its parts."""
+    folder = Path(__file__).parent
+    for path, (name, media_type) in FILES.items():
+        _add(app, path, (folder / name).read_bytes(), media_type)
+
+
+def _add(app: FastAPI, path: str, content: bytes, media_type: str) -> None:
+    @app.get(path)
+    async def part() -> Response:
+        return Response(content, media_type=media_type, headers=HEADERS)

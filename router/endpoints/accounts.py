@@ -1,0 +1,82 @@
+"""`GET /router/usage` and `POST /router/feedback`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from router.client.body import read
+from router.errors import BadRequestError, RouterError
+from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
+from router.journal.redaction import without_keys, without_personal_data
+
+if TYPE_CHECKING:
+    import sqlalchemy
+
+    from router.app import Router
+
+MAX_FEEDBACK_BYTES = 8 * MAX_COMMENT_CHARACTERS
+READ_SECONDS = 10.0
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoints."""
+
+    @cache
+    def engine() -> sqlalchemy.Engine:
+        from router.usage.ledger import engine as opened  # SQLAlchemy is loaded when it is first asked for
+
+        return opened(router.settings.usage_url)
+
+    @app.get("/router/usage")
+    async def usage(request: Request) -> Response:
+        """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`."""
+        try:
+            router.keys.check(request.scope["headers"])
+            return await run_in_threadpool(_usage, engine, dict(request.query_params))
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+
+    @app.post("/router/feedback")
+    async def feedback(request: Request) -> Response:
+        """Keep what a user thought of an answer; it is durable when this is answered."""
+        try:
+            router.keys.check(request.scope["headers"])
+            length = request.headers.get("content-length", "").encode() or None
+            body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
+            entry = read_feedback(body.skeleton.text)
+        except FeedbackError as error:
+            refused = BadRequestError(str(error))
+            return Response(refused.body(), refused.status, media_type="application/json")
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+        redact = without_personal_data if router.settings.record_content == "redacted" else without_keys
+        entry.comment = redact(entry.comment) if router.settings.record_content in ("whole", "redacted") else ""
+        recorded = router.journal.append(entry)
+        status = 202 if recorded else 507
+        answer = {"recorded": recorded, "feedback_id": entry.feedback_id, "trace_id": "tr-" + entry.trace_id}
+        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+
+
+def _usage(engine: Any, query: dict[str, str]) -> Response:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from router.usage.sums import UsageError, as_csv, read_question, usage
+
+    try:
+        question = read_question(query.get("from", ""), query.get("to", ""), query.get("group_by", ""))
+        answer = usage(engine(), question)
+    except UsageError as error:
+        raise BadRequestError(str(error)) from error
+    except SQLAlchemyError as error:  # its text may hold the address of the database, and its password
+        body = {
+            "error": {"message": f"The usage tables cannot be read: {type(error).__name__}.", "type": "server_error"}
+        }
+        return Response(msgspec.json.encode(body), 503, media_type="application/json")
+    if query.get("format") == "csv":
+        return Response(as_csv(answer), media_type="text/csv")
+    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -1,0 +1,125 @@
+"""What the router would do, and why: `POST /router/decision` and `GET /router/policy`. Nothing is sent upstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from router.client.body import read
+from router.errors import BadRequestError, RouterError
+from router.planning import Surface, decision_for, features_of
+from router.policy.decision import Decision, Evidence
+from router.policy.document import Policy
+from router.policy.prediction import word_weights
+from router.routing import asked
+from router.surfaces import CHAT, COMPLETIONS, RESPONSES
+from router.wire import bodies
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoints."""
+
+    @app.post("/router/decision")
+    async def decision(request: Request) -> Response:
+        """The decision for a chat, responses or completions body, whatever model it names."""
+        try:
+            router.keys.check(request.scope["headers"])
+            settings = router.settings
+            body = await read(
+                request.receive,
+                request.headers.get("content-length", "").encode() or None,
+                settings.max_body_bytes,
+                settings.timeouts.request_body,
+            )
+            named = dict(request.scope["headers"])
+            return _json(200, await run_in_threadpool(explain, router, body.skeleton.text, named))
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+
+    @app.get("/router/policy")
+    async def policy(request: Request) -> Response:
+        """The policy that is served: models, targets and evidence."""
+        try:
+            router.keys.check(request.scope["headers"])
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+        return _json(200, describe(router.serving.policy))
+
+
+def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
+    """The decision for a body, as a mapping.
+
+    Raises:
+        BadRequestError: it cannot be read.
+    """
+    fields = bodies.read_fields(body)
+    name = bodies.text(fields, "model") or "auto"
+    wish = asked(name, headers, router.serving.default_target, router.settings.routed_models)
+    target = wish.target if wish.target is not None else router.serving.default_target
+    serving, features = router.serving, features_of(_surface(fields), fields)
+    of_type, of_gap = word_weights(serving.policy.predictor, features)
+    return {
+        "asked_model": name,
+        **as_mapping(decision_for(serving, features, target)),
+        "words": {"question_type": of_type, "gap": of_gap},
+    }
+
+
+def _surface(fields: bodies.Fields) -> Surface:
+    for field, surface in (("messages", CHAT), ("input", RESPONSES), ("prompt", COMPLETIONS)):
+        if field in fields:
+            return surface
+    raise BadRequestError("Missing required parameter: 'messages'.", "messages")
+
+
+def as_mapping(decision: Decision) -> dict[str, Any]:
+    """A decision for JSON."""
+    return {
+        "model": decision.model,
+        "reason": decision.reason.value,
+        "target": decision.target,
+        "question_type": decision.question_type,
+        "quality": dict(decision.quality),
+        "expected_cost_usd": dict(decision.expected_cost_usd),
+        "gap": decision.gap,
+        "novelty": decision.novelty,
+        "evidence": _evidence(decision.evidence),
+        "policy_version": decision.policy_version,
+    }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "kind": evidence.kind,
+        "n": evidence.n,
+        "quality": {model: interval._asdict() for model, interval in evidence.quality.items()},
+        "quality_difference": evidence.quality_difference._asdict(),
+        "output_tokens": dict(evidence.output_tokens),
+        "source": evidence.source,
+    }
+
+
+def describe(policy: Policy) -> dict[str, Any]:
+    """A policy for JSON, without its weights."""
+    rules = policy.rules
+    return {
+        "version": policy.version,
+        "default_target": policy.default_target,
+        "novelty_limit": rules.novelty_limit,
+        "models": [msgspec.to_builtins(model) for model in rules.models],
+        "targets": [
+            {**msgspec.to_builtins(rule), "expected_saving": rule.expected_saving._asdict()} for rule in rules.targets
+        ],
+        "evidence": {name: _evidence(evidence) for name, evidence in rules.evidence.items()},
+        "about": dict(policy.about),
+    }
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,0 +1,238 @@
+"""`GET /metrics`: what all workers counted, in the words of Prometheus and of OpenTelemetry's GenAI conventions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from router.errors import RouterError
+from router.journal.segments import Cursor
+from router.metrics import (
+    ADDED_BUCKETS,
+    LIVE_SECONDS,
+    SECONDS_BUCKETS,
+    TOKEN_BUCKETS,
+    Counts,
+    Flow,
+    Histogram,
+    Kind,
+    Series,
+    Timing,
+)
+from router.policy.document import Policy
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = {"chat/completions": "chat", "responses": "chat", "completions": "text_completion"}  # else the endpoint
+_FLOW = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoint."""
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        """The numbers of all workers; in OpenMetrics where that is asked for."""
+        try:
+            router.keys.check(request.scope["headers"])
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        body = await run_in_threadpool(lambda: encode(_Once(families(router))))
+        return Response(body, headers={"content-type": content_type})
+
+
+class _Once(CollectorRegistry):
+    """A registry of families that were made for one answer."""
+
+    def __init__(self, made: Iterable[Metric]) -> None:
+        super().__init__()
+        self._made = made
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        yield from self._made
+
+
+def families(router: Router) -> Iterator[Metric]:
+    """Every metric there is."""
+    # one's own file first: whoever is asked next then reads at least as much, so no counter ever falls
+    with contextlib.suppress(OSError):
+        router.meter.write(router.counts())
+    counted = total(everyone(router.meter.directory), time.time())
+    yield from _requests(counted)
+    yield from _timings(counted.timings)
+    yield from _state(counted, router.serving.policy, router.serving.default_target)
+    yield from _exporter(router.journal.directory)
+
+
+class Total(msgspec.Struct):
+    """The counts of all workers, added up."""
+
+    series: dict[Kind, Series] = {}
+    timings: dict[Flow, Timing] = {}
+    added: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ADDED_BUCKETS) + 1)))
+    open_circuits: dict[str, int] = {}  # in how many workers
+    unrecorded: int = 0
+    workers: int = 0
+
+
+_decoder = msgspec.json.Decoder(Counts)
+
+
+def everyone(directory: Path) -> Iterator[Counts]:
+    """What each worker wrote last, those that are gone included: a counter never falls."""
+    for path in sorted(directory.glob("*.json")):
+        try:
+            yield _decoder.decode(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except msgspec.DecodeError as error:  # of another version
+            log.warning("metrics: %s cannot be read: %s", path.name, error)
+
+
+def total(workers: Iterable[Counts], now_unix: float) -> Total:
+    """Add up what workers counted; what is true only while they run is taken from those that do."""
+    together = Total()
+    for counts in workers:
+        for kind, series in counts.series:
+            together.series.setdefault(kind, Series()).add(series)
+        for flow, timing in counts.timings:
+            together.timings.setdefault(flow, Timing()).add(timing)
+        together.added.add(counts.added)
+        together.unrecorded += counts.unrecorded
+        if now_unix - counts.written_unix < LIVE_SECONDS:
+            together.workers += 1
+            for model in counts.open_circuits:
+                together.open_circuits[model] = together.open_circuits.get(model, 0) + 1
+    return together
+
+
+def _requests(counted: Total) -> Iterator[Metric]:
+    requests = _Sum("router_requests", "Finished requests.", ["endpoint", "model", "outcome", "status"])
+    decisions = _Sum("router_decisions", "Decisions, by what they rest on.", ["model", "question_type", "reason"])
+    tokens = _Sum("router_tokens", "Tokens as billed; cached ones are among the input.", ["model", "token_type"])
+    cost = _Sum("router_cost_usd", "Dollars, where the price is known.", ["model"])
+    wasted = _Sum("router_wasted_usd", "Dollars of attempts that were thrown away.", ["model"])
+    unpriced = _Sum("router_unpriced_requests", "Answered requests whose cost is not known.", ["model"])
+    retries = _Sum("router_retries", "Calls to upstreams beyond the first.", ["model"])
+    client = _Sum("router_client_retries", "Requests that clients say they sent before.", ["model"])
+    for (endpoint, model, question_type, reason, outcome, status), series in counted.series.items():
+        requests.add(series.requests, endpoint, model, outcome, str(status))
+        if reason:
+            decisions.add(series.requests, model, question_type, reason)
+        for name in ("input", "cached_input", "output", "reasoning"):
+            tokens.add(getattr(series, f"{name}_tokens"), model, name)
+        cost.add(series.cost_usd, model)
+        wasted.add(series.wasted_usd, model)
+        unpriced.add(series.unpriced, model)
+        retries.add(series.retries, model)
+        client.add(series.client_retries, model)
+    for made in (requests, decisions, tokens, cost, wasted, unpriced, retries, client):
+        yield made.family()
+
+
+class _Sum:
+    """A counter in the making: kinds that share their labels are added up."""
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str]) -> None:
+        self._family = CounterMetricFamily(name, help_text, labels=labels)
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def add(self, number: float, *labels: str) -> None:
+        """Add to the counter of these labels."""
+        self._sums[labels] = self._sums.get(labels, 0) + number
+
+    def family(self) -> Metric:
+        """The counter."""
+        for labels, number in self._sums.items():
+            self._family.add_metric(labels, number)
+        return self._family
+
+
+def _timings(timings: Mapping[Flow, Timing]) -> Iterator[Metric]:
+    duration = HistogramMetricFamily(
+        "gen_ai_client_operation_duration_seconds", "From request to last byte.", labels=[*_FLOW, "error_type"]
+    )
+    first = HistogramMetricFamily(
+        "gen_ai_client_operation_time_to_first_chunk_seconds", "From request to first byte, of streams.", labels=_FLOW
+    )
+    tokens = HistogramMetricFamily("gen_ai_client_token_usage", "Tokens.", labels=[*_FLOW, "gen_ai_token_type"])
+    streams: dict[tuple[str, ...], Histogram] = {}
+    usage: dict[tuple[str, ...], Histogram] = {}
+    for (endpoint, model, error), timing in timings.items():
+        flow = (OPERATIONS.get(endpoint, endpoint), "openai", model)
+        _add(duration, [*flow, error], SECONDS_BUCKETS, timing.duration)
+        streams.setdefault(flow, Histogram()).add(timing.first_chunk)
+        usage.setdefault((*flow, "input"), Histogram()).add(timing.input_tokens)
+        usage.setdefault((*flow, "output"), Histogram()).add(timing.output_tokens)
+    for labels, histogram in streams.items():
+        _add(first, labels, SECONDS_BUCKETS, histogram)
+    for labels, histogram in usage.items():
+        _add(tokens, labels, TOKEN_BUCKETS, histogram)
+    yield from (duration, first, tokens)
+
+
+def _add(family: HistogramMetricFamily, labels: Sequence[str], bounds: Sequence[float], counted: Histogram) -> None:
+    if not any(counted.counts):
+        return
+    buckets, below = [], 0
+    for bound, count in zip([*(f"{bound:.12g}" for bound in bounds), "+Inf"], counted.counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    family.add_metric(labels, buckets=buckets, sum_value=counted.sum)
+
+
+def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Metric]:
+    added = HistogramMetricFamily("router_added_latency_seconds", "Time to first byte that the router took itself.")
+    _add(added, [], ADDED_BUCKETS, counted.added)
+    circuits = GaugeMetricFamily("router_circuit_open", "Workers that leave this model alone.", labels=["model"])
+    for model in {*counted.open_circuits, *(model.name for model in policy.rules.models)}:
+        circuits.add_metric([model], counted.open_circuits.get(model, 0))
+    version = GaugeMetricFamily("router_policy_info", "The policy that is served.", labels=["version"])
+    version.add_metric([policy.version], 1)
+    yield from (added, circuits, version)
+    yield CounterMetricFamily("router_unrecorded_requests", "Requests the journal had no room for.", counted.unrecorded)
+    yield GaugeMetricFamily("router_workers", "Processes that answer.", counted.workers)
+    yield GaugeMetricFamily("router_default_target", "Share of quality that `auto` keeps.", default_target)
+    made = policy_made_unix(policy.about)
+    if made is not None:
+        yield GaugeMetricFamily("router_policy_age_seconds", "Since it was made.", max(time.time() - made, 0))
+
+
+def policy_made_unix(about: Mapping[str, Any]) -> float | None:
+    """When a policy was made, where it says so."""
+    try:
+        return datetime.fromisoformat(about["made_at"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _exporter(journal: Path) -> Iterator[Metric]:
+    behind = GaugeMetricFamily("router_exporter_behind_bytes", "Journal not yet exported.", labels=["reader"])
+    seconds = GaugeMetricFamily("router_exporter_behind_seconds", "Age of what is exported next.", labels=["reader"])
+    failures = GaugeMetricFamily("router_exporter_failures", "Attempts in a row that failed.", labels=["reader"])
+    for path in sorted(journal.glob("*.progress")):
+        cursor = Cursor(journal, path.stem)
+        behind.add_metric([path.stem], cursor.behind_bytes())
+        oldest = cursor.oldest()
+        ended = getattr(oldest, "ended_unix_ns", None)
+        seconds.add_metric([path.stem], 0.0 if ended is None else max(time.time() - ended / 1e9, 0.0))
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            failures.add_metric([path.stem], msgspec.json.decode(path.read_bytes()).get("failures", 0))
+    yield from (behind, seconds, failures)

@@ -1,0 +1,96 @@
+"""`GET /v1/models`: the upstream's models, with the routing names before them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+
+from router.errors import RouterError, UnreachableError
+from router.routing import NAMES
+from router.upstream.calls import Call, ConnectError, CutError, StallError
+from router.upstream.upstreams import HOP_BY_HOP
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+_CREATED = 1735689600  # 2025-01-01; the names have no birthday, and clients want a number
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoints."""
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        """The list of the upstream, with the routing names added."""
+        try:
+            router.keys.check(request.scope["headers"])
+            status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+        response = Response(_with_names(body) if status == 200 else body, status)
+        response.raw_headers = [(n, v) for n, v in headers if n not in HOP_BY_HOP and n != b"content-length"]
+        response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
+        return response
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str, request: Request) -> Response:
+        """One model; the routing names are known here, the others are the upstream's."""
+        if name not in NAMES:
+            return _PassOn(router)
+        try:
+            router.keys.check(request.scope["headers"])
+        except RouterError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+        return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
+
+
+class _PassOn(Response):
+    """Leaves the answer to the upstream."""
+
+    def __init__(self, router: Router) -> None:
+        super().__init__()
+        self._router = router
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._router.passthrough(scope, receive, send)
+
+
+async def fetch(
+    router: Router, given: list[tuple[bytes, bytes]], query: bytes
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the upstream's list.
+
+    Raises:
+        UnreachableError: there is none.
+    """
+    upstreams = router.upstreams
+    headers = upstreams.headers(upstreams.default, given, readable=True)
+    try:
+        call = Call(b"GET", b"/models" + (b"?" + query if query else b""), headers)
+        answer = await upstreams.send(upstreams.default, call)
+        try:
+            pieces = []
+            while piece := await answer.read(router.settings.timeouts.idle):
+                pieces.append(piece)
+        finally:
+            answer.close()
+    except (ConnectError, CutError, StallError) as error:
+        raise UnreachableError(f"The list of models could not be read: {error}.") from error
+    return answer.status, answer.headers, b"".join(pieces)
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "router"}
+
+
+def _with_names(body: bytes) -> bytes:
+    """The list with the routing names first; the upstream's entries byte for byte."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
+    except (msgspec.DecodeError, KeyError):
+        return body
+    fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, NAMES), *listed]))
+    return msgspec.json.encode(fields)

@@ -1,0 +1,40 @@
+"""Whether the proxy lives and can serve: `/health` and `/ready`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+from router.journal.lag import lags
+
+if TYPE_CHECKING:
+    from router.app import Router
+
+
+def add_routes(app: FastAPI, router: Router) -> None:
+    """Add the endpoints."""
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """The process answers; with what it serves, and what its owner should know."""
+        return {
+            "status": "ok",
+            "policy": router.serving.policy.version,
+            "simulated": router.settings.simulated,
+            "unrecorded_requests": router.journal.unrecorded,
+            "warnings": router.warnings,
+        }
+
+    @app.get("/ready")
+    async def ready() -> dict[str, Any]:
+        """Requests may come: a policy was read, or the process would not have started. Nothing waits for MLflow."""
+        behind = await run_in_threadpool(lags, router.journal.directory)
+        return {
+            "status": "ready",
+            "policy": router.serving.policy.version,
+            "unrecorded_requests": router.journal.unrecorded,
+            "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
+        }

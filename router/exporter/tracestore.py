@@ -1,0 +1,230 @@
+"""MLflow's side of the exporter: finds or makes store and experiment, and writes traces there, each exactly once.
+
+A trace is written under the id the journal chose and a store keeps one span an id, so writing a batch again, after a
+crash or an answer that was lost, changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from router.exporter import traces
+from router.journal.writer import Entry, Feedback, Record
+from router.policy.prices import PriceBook
+from router.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SERVER_BATCH = 500
+SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and others write there too
+FIRST_BATCH = 50  # it doubles while the store keeps up, and is halved where it does not
+QUICK_SECONDS = 5.0
+SERVER_TIMEOUT_SECONDS = 60
+ORPHAN_SECONDS = 3600
+FEEDBACK_ID = "router.feedback_id"
+
+
+class RefusedError(Exception):
+    """The store answered, and will not take what it was sent."""
+
+
+def offline() -> None:
+    """Keep MLflow from asking the network: for prices, which we know, and to retry, which the exporter does."""
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_SECONDS))
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def is_sqlite(uri: str) -> bool:
+    return uri.startswith("sqlite:///")
+
+
+class TraceStore:
+    """The traces of one experiment."""
+
+    def __init__(self, settings: Settings, prices: PriceBook) -> None:
+        offline()
+        self.uri = settings.tracking_uri
+        self.batch = FIRST_BATCH
+        self._largest_batch = SQLITE_BATCH if is_sqlite(self.uri) else SERVER_BATCH
+        self._home = settings.home
+        self._experiment_name = settings.mlflow_experiment_name
+        self._prices = prices
+        self._store: Any = None
+        self._experiment_id = ""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write the traces of `entries`; whatever is raised, nothing is lost by writing them again."""
+        records = [entry for entry in entries if isinstance(entry, Record)]
+        if not records:
+            return
+        began = time.monotonic()
+        try:
+            self._connected()
+            self._write(records)
+        except BaseException:
+            self._experiment_id = ""  # looked up again: the server may have come back with another database
+            self.batch = max(self.batch // 2, 1)
+            raise
+        if time.monotonic() - began < QUICK_SECONDS:
+            self.batch = min(self.batch * 2, self._largest_batch)
+        else:
+            self.batch = max(self.batch // 2, FIRST_BATCH)
+
+    def ready(self) -> Any:
+        """MLflow's store, connected."""
+        self._connected()
+        return self._store
+
+    def _write(self, records: Sequence[Record]) -> None:
+        try:
+            self._send([span for record in records for span in traces.spans(record, self._prices)])
+        except RefusedError as refusal:
+            if len(records) > 1:
+                half = len(records) // 2
+                self._write(records[:half])
+                self._write(records[half:])
+                return
+            log.error("MLflow refuses trace %s, so it is kept bare: %s", records[0].trace_id, refusal)
+            self._send(traces.bare(records[0]))
+
+    def _send(self, spans: Sequence[Span]) -> None:
+        from mlflow.entities.span import Span as MlflowSpan
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._store.log_spans(self._experiment_id, [MlflowSpan.from_otel_proto(span) for span in spans])
+        except MlflowException as error:
+            status = error.get_http_status_code()
+            if 400 <= status < 500 and status not in (401, 403, 404, 408, 429):
+                raise RefusedError(str(error)[:500]) from error
+            raise
+
+    def _connected(self) -> None:
+        if self._experiment_id:
+            return
+        self._store = opened(self.uri, self._home)
+        self._experiment_id = experiment_id(self._store, self._experiment_name)
+
+
+class Assessments:
+    """Takes feedback to the traces it is about, each exactly once."""
+
+    def __init__(
+        self,
+        store: TraceStore,
+        pending: Callable[[], Sequence[Feedback]],
+        settle: Callable[[Sequence[str], str], None],
+    ) -> None:
+        self._store = store
+        self._pending = pending
+        self._settle = settle
+
+    def post(self) -> None:
+        """Make assessments of what is pending. Feedback on a trace that does not come within an hour is an orphan."""
+        for feedback in self._pending():
+            if self._assessed(feedback):
+                self._settle([feedback.feedback_id], "assessed")
+            elif time.time_ns() - feedback.unix_ns > ORPHAN_SECONDS * 10**9:
+                log.error("feedback %s is about trace %s, which is not there", feedback.feedback_id, feedback.trace_id)
+                self._settle([feedback.feedback_id], "orphan")
+
+    def _assessed(self, feedback: Feedback) -> bool:
+        from mlflow.entities import AssessmentSource, AssessmentSourceType
+        from mlflow.entities import Feedback as MlflowFeedback
+        from mlflow.exceptions import MlflowException
+
+        store = self._store.ready()
+        try:
+            info = store.get_trace_info(traces.trace_id(feedback.trace_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        if any((there.metadata or {}).get(FEEDBACK_ID) == feedback.feedback_id for there in info.assessments):
+            return True  # written before a crash
+        store.create_assessment(
+            MlflowFeedback(
+                name="user_feedback",
+                value=feedback.thumbs == "up" if feedback.thumbs else feedback.score,
+                source=AssessmentSource(AssessmentSourceType.HUMAN, feedback.user or "client"),
+                rationale=feedback.comment or None,
+                metadata={FEEDBACK_ID: feedback.feedback_id},
+                trace_id=info.trace_id,
+                create_time_ms=feedback.unix_ns // 10**6,
+                last_update_time_ms=feedback.unix_ns // 10**6,
+            )
+        )
+        return True
+
+
+def opened(uri: str, home: Path) -> Any:
+    """MLflow's store at `uri`. An SQLite file is made or brought up to date by one process at a time."""
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    if not is_sqlite(uri):
+        return _get_store(uri)
+    path = Path(uri.removeprefix("sqlite:///"))
+    artifacts = f"{(home / 'artifacts').absolute()}"
+    with _alone(path):
+        if not path.exists():
+            with contextlib.closing(sqlite3.connect(path)) as new:
+                new.execute("PRAGMA journal_mode=WAL")  # so that pages can be read while a batch is written
+        _upgrade(uri)
+        return _get_store(uri, artifact_uri=artifacts)
+
+
+def _upgrade(uri: str) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import (
+        _all_tables_exist,
+        _upgrade_db,
+        _verify_schema,
+        create_sqlalchemy_engine_with_retry,
+    )
+
+    engine = create_sqlalchemy_engine_with_retry(uri)
+    try:
+        if _all_tables_exist(engine):
+            try:
+                _verify_schema(engine)
+            except MlflowException:
+                _upgrade_db(engine)  # an older MLflow made it
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two processes that make one store at once crash in its migrations."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name("mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def experiment_id(store: Any, name: str) -> str:
+    """The experiment of that name, which is made if need be."""
+    from mlflow.exceptions import MlflowException
+
+    if (found := store.get_experiment_by_name(name)) is None:
+        try:
+            return str(store.create_experiment(name))
+        except MlflowException:  # another process was faster
+            found = store.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise RuntimeError(f"experiment {name!r} is deleted in MLflow; restore it or set MLFLOW_EXPERIMENT_NAME")
+    return str(found.experiment_id)

@@ -1,0 +1,45 @@
+"""How far the exporter is behind the journal; told by the files alone, so it is known even when no exporter runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from router.journal.segments import Cursor
+from router.journal.writer import Gap, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What one reader of the journal has still to do."""
+
+    behind_bytes: int
+    behind_seconds: float  # age of the oldest entry that it has still to take
+    failures: int  # attempts in a row that failed
+
+
+def lags(journal: Path) -> dict[str, Lag]:
+    """The lag of each reader, by name."""
+    found = {}
+    for path in sorted(journal.glob("*.progress")):
+        cursor = Cursor(journal, path.stem)
+        failures = 0
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            failures = msgspec.json.decode(path.read_bytes()).get("failures", 0)
+        found[path.stem] = Lag(cursor.behind_bytes(), _age_seconds(cursor), failures)
+    return found
+
+
+def _age_seconds(cursor: Cursor) -> float:
+    oldest = cursor.oldest()
+    if oldest is None:
+        return 0.0
+    if isinstance(oldest, Record):
+        at = oldest.ended_unix_ns
+    else:
+        at = oldest.until_unix_ns if isinstance(oldest, Gap) else oldest.unix_ns
+    return max(time.time() - at / 1e9, 0.0)

@@ -1,0 +1,140 @@
+"""The journal's reading end: segments in order, how far each reader came, and what may be removed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from router.journal.writer import Entry, Feedback, Gap, Record
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 4 * 2**20
+
+_decoder = msgspec.json.Decoder(Record | Feedback | Gap)
+_offsets = msgspec.json.Decoder(dict[str, int])
+
+
+def listed(directory: Path) -> list[Path]:
+    """The segments of a journal, oldest first."""
+    return sorted(directory.glob("*.jsonl"), key=lambda path: (int(path.name.partition("-")[0]), path.name))
+
+
+def is_complete(segment: Path) -> bool:
+    """Whether nobody can append to `segment` any more: its writer closed it, went on to the next, or is dead."""
+    with contextlib.suppress(FileNotFoundError), segment.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def read(segment: Path, offset: int, limit: int) -> tuple[list[bytes], int]:
+    """Up to `limit` whole lines from `offset` on, and the offset after them. A line still being written is left."""
+    with segment.open("rb") as file:
+        file.seek(offset)
+        chunk = file.read(CHUNK_BYTES)
+        while chunk and b"\n" not in chunk and (more := file.read(CHUNK_BYTES)):
+            chunk += more
+    lines = chunk.split(b"\n", limit)
+    lines.pop()  # what follows the last newline, or the limit
+    return lines, offset + sum(len(line) + 1 for line in lines)
+
+
+def parsed(lines: Sequence[bytes]) -> list[Entry]:
+    """The entries of `lines`; one that cannot be read is logged and left out."""
+    entries: list[Entry] = []
+    for line in lines:
+        try:
+            entries.append(_decoder.decode(line))
+        except (msgspec.DecodeError, RecursionError) as error:
+            log.error("journal: a line of %d bytes cannot be read: %s", len(line), error)
+    return entries
+
+
+class Cursor:
+    """How far one reader came in each segment; kept in a file that is replaced whole."""
+
+    def __init__(self, directory: Path, reader: str) -> None:
+        self.directory = directory
+        self.path = directory / f"{reader}.cursor"
+        self._offsets = self._loaded()
+
+    def offset(self, segment: Path) -> int:
+        return self._offsets.get(segment.name, 0)
+
+    def batch(self, limit: int) -> tuple[Path, list[Entry], int] | None:
+        """The next entries in the oldest segment that has any, or None."""
+        for segment in listed(self.directory):
+            with contextlib.suppress(FileNotFoundError):
+                lines, end = read(segment, self.offset(segment), limit)
+                if lines:
+                    return segment, parsed(lines), end
+        return None
+
+    def advance(self, segment: Path, offset: int) -> None:
+        """Remember that all before `offset` is done with."""
+        self._offsets[segment.name] = offset
+        self._save()
+
+    def forget(self, segments: Sequence[Path]) -> None:
+        for segment in segments:
+            self._offsets.pop(segment.name, None)
+        self._save()
+
+    def behind_bytes(self) -> int:
+        """Bytes that are written and not yet done with."""
+        return sum(size - self.offset(segment) for segment, size in _sizes(self.directory))
+
+    def oldest(self) -> Record | Feedback | Gap | None:
+        """The first entry that is not yet done with."""
+        found = self.batch(1)
+        return found[1][0] if found and found[1] else None
+
+    def _loaded(self) -> dict[str, int]:
+        try:
+            return _offsets.decode(self.path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except msgspec.DecodeError as error:  # exporting again is harmless: every store keeps one row an id
+            log.error("journal: %s cannot be read, so all that is kept is exported again: %s", self.path, error)
+            return {}
+
+    def _save(self) -> None:
+        new = self.path.with_suffix(".cursor.new")
+        new.write_bytes(msgspec.json.encode(self._offsets))
+        new.replace(self.path)
+
+
+def _sizes(directory: Path) -> Iterator[tuple[Path, int]]:
+    for segment in listed(directory):
+        with contextlib.suppress(FileNotFoundError):
+            yield segment, segment.stat().st_size
+
+
+def remove_finished(directory: Path, cursors: Sequence[Cursor], keep_seconds: float) -> list[Path]:
+    """Remove the segments that are complete, exported by every reader, and untouched for `keep_seconds`."""
+    removed = []
+    for segment in listed(directory):
+        if time.time() - segment.stat().st_mtime < keep_seconds or not is_complete(segment):
+            continue
+        size = segment.stat().st_size
+        lines, _ = read(segment, min(cursor.offset(segment) for cursor in cursors), 1)
+        if lines:
+            continue
+        torn = size - min(cursor.offset(segment) for cursor in cursors)
+        if torn:  # the writer was killed inside a write, so before the last byte of that answer was sent
+            log.warning("journal: %s ends in %d bytes of a record that was never finished", segment.name, torn)
+        segment.unlink()
+        removed.append(segment)
+    if removed:
+        for cursor in cursors:
+            cursor.forget(removed)
+    return removed

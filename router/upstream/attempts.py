@@ -1,0 +1,172 @@
+"""Trying until a model answers: retries, then the next model. Nothing is repeated once the client has a byte."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
+from router.settings import Settings
+from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
+from router.upstream.upstreams import Upstreams
+
+RETRIED = frozenset({408, 409, 429})  # and all from 500 on
+FIRST_DELAY_SECONDS = 0.25
+LONGEST_DELAY_SECONDS = 8.0
+LONGEST_WAIT_BEFORE_FALLBACK = 2.0  # a Retry-After beyond it sends the request to the next model at once
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came of it: an answer's head and the beginning of its body."""
+
+    model: str  # as the policy calls it
+    status: int
+    headers: Headers
+    body: bytes  # all of it, unless `answer` is there to read on from
+    answer: Answer | None
+    attempts: int = 1
+    failed_models: list[str] = field(default_factory=list)  # those that were given up before
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class Attempts:
+    """Asks models in turn, for one worker."""
+
+    def __init__(self, upstreams: Upstreams, settings: Settings) -> None:
+        self._upstreams = upstreams
+        self._timeouts = settings.timeouts
+        self._max_attempts = settings.max_attempts
+        self._max_answer_bytes = settings.max_body_bytes
+
+    async def ask(self, models: Sequence[str], call_for: Callable[[str], Call]) -> Reply:
+        """Ask the first of `models` that answers.
+
+        Raises:
+            RouterError: none answered, and the last one not even with an error of its own.
+        """
+        deadline = time.monotonic() + self._timeouts.retries
+        failed: list[str] = []
+        attempts = 0
+        for position, model in enumerate(models):
+            others = position + 1 < len(models)
+            breaker = self._upstreams.breaker(model)
+            allowed = breaker.allows(time.monotonic())
+            if not allowed and others:
+                failed.append(model)
+                continue
+            tries = self._max_attempts if allowed else 1
+            outcome, made = await self._persist(model, call_for(model), tries, deadline, others)
+            attempts += made
+            if isinstance(outcome, RouterError):
+                if not others:
+                    raise outcome
+            elif not _is_retried(outcome) or not others:
+                outcome.attempts, outcome.failed_models = attempts, failed
+                return outcome
+            failed.append(model)
+        raise AssertionError("the last model either answers or raises")
+
+    async def _persist(
+        self, model: str, call: Call, tries: int, deadline: float, others: bool
+    ) -> tuple[Reply | RouterError, int]:
+        """Ask one model up to `tries` times; what came last, and how often it was asked."""
+        breaker = self._upstreams.breaker(model)
+        for made in range(1, tries + 1):
+            try:
+                outcome: Reply | RouterError = await self._once(model, call)
+            except (ConnectError, CutError, StallError) as error:
+                outcome = _translated(error)
+            except BaseException:
+                breaker.released()
+                raise
+            if isinstance(outcome, Reply) and outcome.status < 500:
+                breaker.succeeded()
+            else:
+                breaker.failed(time.monotonic())
+            if isinstance(outcome, Reply) and (not _is_retried(outcome) or _is_forbidden(outcome)):
+                break
+            delay = _delay(outcome, made)
+            if made == tries or time.monotonic() + delay > deadline:
+                break
+            if others and delay > LONGEST_WAIT_BEFORE_FALLBACK:
+                break
+            await asyncio.sleep(delay)
+        return outcome, made
+
+    async def _once(self, model: str, call: Call) -> Reply:
+        upstreams, timeouts = self._upstreams, self._timeouts
+        answer = await upstreams.send(upstreams.endpoint(model), call)
+        try:
+            if _is_stream(answer):
+                body = await answer.read(timeouts.first_byte)
+                if not body:
+                    raise CutError("the stream was empty")
+                return Reply(model, answer.status, answer.headers, body, answer)
+            pieces, size = [], 0
+            while piece := await answer.read(timeouts.first_byte):
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._max_answer_bytes:
+                    return Reply(model, answer.status, answer.headers, b"".join(pieces), answer)
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        except BaseException:
+            answer.close()
+            raise
+        answer.close()
+        return Reply(model, answer.status, answer.headers, body, None)
+
+
+def _is_stream(answer: Answer) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in answer.headers
+    )
+
+
+def _is_retried(reply: Reply) -> bool:
+    return reply.status in RETRIED or reply.status >= 500
+
+
+def _is_forbidden(reply: Reply) -> bool:
+    return reply.header(b"x-should-retry") == b"false"
+
+
+def _translated(error: Exception) -> RouterError:
+    if isinstance(error, StallError):
+        return UpstreamTimeoutError(f"The model did not answer in time: {error}.")
+    return UnreachableError(f"The model could not be reached: {error}.")
+
+
+def _delay(outcome: Reply | RouterError, made: int) -> float:
+    """Seconds until the next attempt: as the upstream says, else doubling, and never the same for two clients."""
+    if isinstance(outcome, Reply):
+        told = retry_after(outcome.header(b"retry-after-ms"), outcome.header(b"retry-after"), time.time())
+        if told is not None:
+            return told
+    longest: float = min(FIRST_DELAY_SECONDS * 2.0 ** (made - 1), LONGEST_DELAY_SECONDS)
+    return longest * (0.5 + random.random() / 2)  # noqa: S311  spreads load, keeps no secret
+
+
+def retry_after(milliseconds: bytes | None, after: bytes | None, now_unix: float) -> float | None:
+    """Seconds to wait by `retry-after-ms`, or `retry-after` in seconds or as a date; None where neither says.
+
+    >>> retry_after(b"1500", None, 0.0), retry_after(None, b"3", 0.0), retry_after(None, b"soon", 0.0)
+    (1.5, 3.0, None)
+    """
+    try:
+        if milliseconds is not None:
+            return max(float(milliseconds) / 1000, 0.0)
+        if after is None:
+            return None
+        if after.strip().replace(b".", b"", 1).isdigit():
+            return float(after)
+        return max(parsedate_to_datetime(after.decode("latin-1")).timestamp() - now_unix, 0.0)
+    except ValueError:
+        return None

@@ -1,0 +1,238 @@
+"""HTTP/1.1 to an upstream: connections, their pool, and answers that are read as they arrive.
+
+llhttp (by httptools, as in uvicorn) does the parsing; this file owns sockets, clocks and flow control. It exists
+because the clients that are fast enough go on with a request whose caller has left (see docs/decisions.md). It does not
+follow redirects, decode bodies, keep cookies or speak HTTP/2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+import httptools
+
+from router.upstream.calls import Call, CutError, Headers, Origin, StallError
+
+HIGH_WATER = 256 * 1024  # bytes of an answer waiting to be read before the socket is paused
+IDLE_SECONDS = 60.0  # after which an unused connection is not trusted any more
+MAX_HEAD = 256 * 1024  # bytes of an answer's headers
+
+
+class Connection(asyncio.Protocol):
+    """One connection, carrying one exchange at a time; also the `Answer` of that exchange."""
+
+    status = 0
+
+    def __init__(self, pool: deque[Connection]) -> None:
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lost: str | None = None
+        self._paused = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._busy = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.headers: Headers = []
+        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = False
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = self._head_bytes = 0
+
+    # what the event loop says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is not a subclass
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self._lose("the upstream spoke without being asked")
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._lose(f"the answer is not HTTP: {error}")
+        if not self._head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                self._lose("the answer's headers are too long")
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head and self._until_close and exc is None:
+            self._ended = True
+        self._lose(str(exc) if exc else "the connection was closed")
+        if not self._busy and self in self._pool:
+            self._pool.remove(self)
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # what the parser says
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return
+        self._head = True
+        names = [name for name, _ in self.headers]
+        self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
+        self._keep_alive = self._parser.should_keep_alive()
+        if self._bodiless:
+            self._ended = True
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > HIGH_WATER and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._head:
+            self._ended = True
+        else:
+            self.headers = []  # of a 1xx, which the answer itself follows
+
+    # what the upstream's client does
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything of the present answer has come."""
+        return self._head_bytes > 0
+
+    @property
+    def usable(self) -> bool:
+        """Whether another exchange may begin on it."""
+        return self._lost is None and self._loop.time() - self.idle_since < IDLE_SECONDS
+
+    async def exchange(self, origin: Origin, call: Call, seconds: float) -> None:
+        """Send `call` and wait for the head of its answer.
+
+        Raises:
+            CutError: the connection ended first.
+            StallError: no head came for `seconds` after the last byte was sent.
+        """
+        self._reset()
+        self._busy = True
+        self._bodiless = call.method == b"HEAD"
+        head = [b"%b %b%b HTTP/1.1\r\nhost: %b" % (call.method, origin.path, call.path, origin.authority)]
+        head += [name + b": " + value for name, value in call.headers]
+        try:
+            if isinstance(call.body, AsyncIterator):
+                await self._send_stream(head, call)
+            else:
+                await self._send_pieces(head, call)
+            while not self._head:
+                await self._wait(seconds)
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    async def _send_pieces(self, head: list[bytes], call: Call) -> None:
+        assert not isinstance(call.body, AsyncIterator)
+        length = sum(map(len, call.body))
+        if length or call.method not in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
+            head.append(b"content-length: %d" % length)
+        start = b"\r\n".join(head) + b"\r\n\r\n"
+        if length < HIGH_WATER:
+            self._transport.write(b"".join((start, *call.body)))
+            return
+        self._transport.write(start)
+        for piece in call.body:
+            view = memoryview(piece)
+            for at in range(0, len(view), HIGH_WATER):
+                if self._head:
+                    break  # an upstream may refuse before it has heard everything
+                await self._write(view[at : at + HIGH_WATER])
+                await asyncio.sleep(0)  # others have their turn between two copies
+
+    async def _send_stream(self, head: list[bytes], call: Call) -> None:
+        assert isinstance(call.body, AsyncIterator)
+        chunked = call.length is None
+        head.append(b"transfer-encoding: chunked" if call.length is None else b"content-length: %d" % call.length)
+        self._transport.write(b"\r\n".join(head) + b"\r\n\r\n")
+        async for piece in call.body:
+            if piece:
+                await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if self._head:
+                self._until_close = True  # the rest of the body is owed: no other exchange can follow
+                return
+        if chunked:
+            self._transport.write(b"0\r\n\r\n")
+
+    async def _write(self, piece: bytes | memoryview) -> None:
+        if self._lost is not None:
+            raise CutError(self._lost)
+        self._transport.write(piece)
+        if self._writable is not None:
+            await self._writable
+
+    async def read(self, seconds: float) -> bytes:
+        """See `Answer`."""
+        while not self._pieces:
+            if self._ended:
+                return b""
+            await self._wait(seconds)
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = []
+        self._waiting_bytes = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    def close(self) -> None:
+        """See `Answer`. A connection whose answer is complete carries the next one."""
+        self._busy = False
+        reusable = self._ended and not self._until_close and not self._bodiless and self._lost is None
+        if reusable and self._keep_alive and not self._paused:
+            self.idle_since = self._loop.time()
+            self._pool.append(self)
+        elif self._lost is None:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Hang up."""
+        self._transport.abort()
+
+    async def _wait(self, seconds: float) -> None:
+        if self._lost is not None:
+            raise CutError(self._lost)
+        self._reader = self._loop.create_future()
+        clock = self._loop.call_later(seconds, self._expire, self._reader)
+        try:
+            await self._reader
+        finally:
+            clock.cancel()
+            self._reader = None
+
+    def _expire(self, reader: asyncio.Future[None]) -> None:
+        if not reader.done():
+            self._transport.abort()
+            reader.set_exception(StallError("the upstream said nothing for too long"))
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _lose(self, why: str) -> None:
+        if self._lost is None:
+            self._lost = why
+            self._transport.abort()

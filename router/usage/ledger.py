@@ -1,0 +1,246 @@
+"""The usage tables: one row a request, with tokens as billed, dollars, and what always-strong would have cost.
+
+SQLite by default, PostgreSQL by URL. A row is kept once however often it is written, so the exporter may repeat itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from router.journal.writer import Entry, Feedback, Gap, Record
+from router.policy.prices import PriceBook, Usage
+from router.usage.counterfactual import Lengths, always_strong_usd
+
+BATCH = 500
+TOKENS = tuple(field.name for field in fields(Usage))
+
+metadata = sa.MetaData()
+requests = sa.Table(
+    "router_requests",
+    metadata,
+    sa.Column("trace_id", sa.String(32), primary_key=True),
+    sa.Column("span_id", sa.String(16), primary_key=True),
+    sa.Column("started_unix_ns", sa.BigInteger, nullable=False, index=True),
+    sa.Column("ended_unix_ns", sa.BigInteger, nullable=False),
+    sa.Column("day", sa.String(10), nullable=False),  # in UTC
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("endpoint", "asked_model", "model", "response_model")),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("outcome", "reason", "question_type", "policy_version")),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("key_id", "user_name", "session", "service_tier")),
+    *(sa.Column(name, sa.Integer, nullable=False) for name in ("status", "attempts", "stream", "simulated")),
+    sa.Column("target", sa.Float),
+    sa.Column("gap", sa.Float),
+    *(sa.Column(name, sa.BigInteger) for name in TOKENS),  # null where the upstream told no usage
+    sa.Column("cost_usd", sa.Float),  # null where usage or price is unknown
+    sa.Column("wasted_usd", sa.Float, nullable=False),  # of attempts that were billed and thrown away
+    sa.Column("wasted_unknown", sa.Integer, nullable=False),  # how many of these have no known cost
+    sa.Column("prices_as_of", sa.Text, nullable=False),
+    sa.Column("prices_source", sa.Text, nullable=False),
+    *(sa.Column(f"always_strong_usd_{end}", sa.Float) for end in ("low", "estimate", "high")),
+)
+feedback = sa.Table(
+    "router_feedback",
+    metadata,
+    sa.Column("feedback_id", sa.String(32), primary_key=True),
+    sa.Column("trace_id", sa.String(32), nullable=False, index=True),
+    sa.Column("unix_ns", sa.BigInteger, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("thumbs", "comment", "user_name")),
+    sa.Column("state", sa.Text, nullable=False),  # pending; assessed: it is in MLflow; orphan: there is no such trace
+)
+gaps = sa.Table(
+    "router_gaps",
+    metadata,
+    sa.Column("since_unix_ns", sa.BigInteger, primary_key=True),
+    sa.Column("until_unix_ns", sa.BigInteger, primary_key=True),
+    sa.Column("requests", sa.Integer, nullable=False),
+)
+spending = sa.Table(
+    "router_calibration_spending",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("unix_ns", sa.BigInteger, nullable=False),
+    sa.Column("cost_usd", sa.Float, nullable=False),
+)
+
+
+class Ledger:
+    """The tables at one URL, made if they are not there."""
+
+    batch = BATCH
+
+    def __init__(self, url: str, prices: PriceBook, lengths: Callable[[str], Lengths | None]) -> None:
+        """`lengths` gives the ratios of answer lengths of a policy version."""
+        self.engine = engine(url)
+        self._prices = prices
+        self._lengths = lengths
+        self._made = False
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Keep `entries`; a row that is there already stays as it is."""
+        if not self._made:
+            metadata.create_all(self.engine)
+            self._made = True
+        tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
+            (requests, [self._row(entry) for entry in entries if isinstance(entry, Record)]),
+            (feedback, [_feedback_row(entry) for entry in entries if isinstance(entry, Feedback)]),
+            (gaps, [_gap_row(entry) for entry in entries if isinstance(entry, Gap)]),
+        )
+        with self.engine.begin() as connection:
+            for table, rows in tables:
+                if rows:
+                    connection.execute(_insert(self.engine, table), rows)
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        usage = usage_of(record.usage)
+        strong = None
+        lengths = self._lengths(record.policy_version) if record.policy_version else None
+        if usage is not None and lengths is not None and record.outcome == "answered":
+            tier = record.service_tier
+            strong = always_strong_usd(lengths, self._prices, record.model, record.question_type, usage, tier)
+        wasted = [attempt.get("cost_usd") for attempt in record.wasted]
+        return {
+            "trace_id": record.trace_id,
+            "span_id": record.span_id,
+            "started_unix_ns": record.started_unix_ns,
+            "ended_unix_ns": record.ended_unix_ns,
+            "day": datetime.fromtimestamp(record.started_unix_ns / 1e9, UTC).strftime("%Y-%m-%d"),
+            **{name: _text(getattr(record, name)) for name in _SAME},
+            "user_name": _text(record.user),
+            **{name: int(getattr(record, name)) for name in ("status", "attempts", "stream", "simulated")},
+            "target": record.target,
+            "gap": record.gap,
+            **{name: None if usage is None else getattr(usage, name) for name in TOKENS},
+            "cost_usd": record.cost_usd,
+            "wasted_usd": sum(cost for cost in wasted if cost is not None),
+            "wasted_unknown": wasted.count(None),
+            "prices_as_of": self._prices.as_of,
+            "prices_source": self._prices.source,
+            **{f"always_strong_usd_{end}": strong and getattr(strong, end) for end in ("low", "estimate", "high")},
+        }
+
+
+_SAME = (
+    *("endpoint", "asked_model", "model", "response_model", "outcome", "reason", "question_type", "policy_version"),
+    *("key_id", "session", "service_tier"),
+)
+
+
+def engine(url: str) -> sa.Engine:
+    """An engine for the tables at `url`. Several processes read and write there, so SQLite waits its turn."""
+    made = sa.create_engine(url, pool_pre_ping=True)
+    if made.dialect.name == "sqlite":
+
+        @sa.event.listens_for(made, "connect")
+        def prepare(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA busy_timeout=20000")
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+    return made
+
+
+def usage_of(counts: Mapping[str, int] | None) -> Usage | None:
+    """The usage in a record."""
+    return None if counts is None else Usage(**{name: counts[name] for name in TOKENS if name in counts})
+
+
+def pending_feedback(engine: sa.Engine, limit: int) -> list[Feedback]:
+    """Feedback that is not yet an assessment, oldest first."""
+    if not sa.inspect(engine).has_table(feedback.name):
+        return []
+    chosen = sa.select(feedback).where(feedback.c.state == "pending").order_by(feedback.c.unix_ns).limit(limit)
+    with engine.connect() as connection:
+        return [
+            Feedback(
+                feedback_id=row.feedback_id,
+                trace_id=row.trace_id,
+                unix_ns=row.unix_ns,
+                score=row.score,
+                thumbs=row.thumbs,
+                comment=row.comment,
+                user=row.user_name,
+            )
+            for row in connection.execute(chosen)
+        ]
+
+
+def settle_feedback(engine: sa.Engine, feedback_ids: Iterable[str], state: str) -> None:
+    """Mark feedback as assessed, or as an orphan."""
+    with engine.begin() as connection:
+        for feedback_id in feedback_ids:
+            connection.execute(sa.update(feedback).where(feedback.c.feedback_id == feedback_id).values(state=state))
+
+
+def add_spending(engine: sa.Engine, run_id: str, cost_usd: float, unix_ns: int | None = None) -> None:
+    """Book what a calibration cost; a run is booked once."""
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        row = {"run_id": run_id[:64], "unix_ns": unix_ns or time.time_ns(), "cost_usd": cost_usd}
+        connection.execute(_insert(engine, spending), [row])
+
+
+class _Spent(msgspec.Struct):
+    run_id: str
+    cost_usd: float
+    unix_ns: int
+
+
+class CalibrationSpending:
+    """What calibrations cost, from the file in the home folder where each leaves a line."""
+
+    def __init__(self, engine: sa.Engine, file: Path) -> None:
+        self._engine = engine
+        self._file = file
+        self._size = 0
+
+    def book(self) -> None:
+        """Book what is new in the file."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self._file.read_bytes() if self._file.stat().st_size != self._size else b""
+            for line in lines.splitlines():
+                with contextlib.suppress(msgspec.DecodeError):  # still being written
+                    spent = msgspec.json.decode(line, type=_Spent)
+                    add_spending(self._engine, spent.run_id, spent.cost_usd, spent.unix_ns)
+            self._size = len(lines) or self._size
+
+
+def _insert(engine: sa.Engine, table: sa.Table) -> sa.Insert:
+    if engine.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def _text(value: object) -> str:
+    """PostgreSQL holds no NUL in a text, and no half of a surrogate pair is text."""
+    return str(value).replace("\x00", "").encode("utf-8", "replace").decode()[:2000]
+
+
+def _feedback_row(entry: Feedback) -> dict[str, Any]:
+    return {
+        "feedback_id": entry.feedback_id,
+        "trace_id": entry.trace_id,
+        "unix_ns": entry.unix_ns,
+        "score": entry.score,
+        "thumbs": entry.thumbs,
+        "comment": _text(entry.comment),
+        "user_name": _text(entry.user),
+        "state": "pending",
+    }
+
+
+def _gap_row(entry: Gap) -> dict[str, Any]:
+    return {
+        "since_unix_ns": entry.since_unix_ns,
+        "until_unix_ns": entry.until_unix_ns,
+        "requests": entry.requests,
+    }

@@ -1,0 +1,183 @@
+"""What happened in each minute, hour and day, added up in SQLite: a page over a million requests reads few rows.
+
+The exporter writes it, the proxy reads it. A batch may be written again after a crash, with more entries behind it: the
+spans of the last batch are kept in the same transaction as the sums, so each request is counted exactly once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from router.journal.writer import Entry, Record
+from router.policy.decision import Interval
+from router.policy.prices import PriceBook, Usage
+from router.usage.counterfactual import Lengths, always_strong_usd
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+KEEP_MINUTES_SECONDS = 2 * DAY
+KEEP_SECONDS = {"minutes": KEEP_MINUTES_SECONDS, "hours": 35 * DAY, "days": 1000 * DAY}
+# upper bounds in milliseconds, the last bucket being without one: six to a factor of ten, for 1 us to 1000 s
+MILLISECONDS = tuple(round(10 ** (power / 6), 6) for power in range(-18, 37))
+
+SUMS = (
+    *("requests", "input_tokens", "output_tokens", "cost_usd", "unpriced", "wasted_usd", "vain_usd"),
+    *("compared", "compared_usd", "strong_low_usd", "strong_usd", "strong_high_usd"),
+)
+_TABLES = {"minutes": MINUTE, "hours": HOUR, "days": DAY}
+_SCHEMA = "".join(
+    f"""
+    CREATE TABLE IF NOT EXISTS {table} (
+        unix INTEGER, model TEXT, question_type TEXT, reason TEXT, outcome TEXT,
+        {", ".join(f"{name} REAL" for name in SUMS)},
+        PRIMARY KEY (unix, model, question_type, reason, outcome)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS {table}_times (
+        unix INTEGER, what TEXT, bucket INTEGER, requests INTEGER, PRIMARY KEY (unix, what, bucket)) WITHOUT ROWID;
+    """
+    for table in _TABLES
+)
+_SCHEMA += "CREATE TABLE IF NOT EXISTS last_batch (span_id TEXT PRIMARY KEY) WITHOUT ROWID;"
+
+_TOKENS = frozenset(field.name for field in fields(Usage))
+
+Key = tuple[int, str, str, str, str]
+TimeKey = tuple[int, str, int]
+
+
+class Tallies:
+    """The writing end: a sink of the exporter."""
+
+    batch = 2000
+
+    def __init__(self, path: Path, prices: PriceBook, lengths: Callable[[str], Lengths | None]) -> None:
+        """The store at `path`; `lengths` gives the ratios of answer lengths of a policy version."""
+        self._path = path
+        self._prices = prices
+        self._lengths = lengths
+        self._connection: sqlite3.Connection | None = None
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Add up the requests among `entries`, but those that the last batch had.
+
+        Raises:
+            sqlite3.Error: nothing was added.
+        """
+        records = [entry for entry in entries if isinstance(entry, Record)]
+        if not records:
+            return
+        connection = self._opened()
+        with connection:  # one transaction
+            connection.execute("BEGIN IMMEDIATE")
+            seen = {row[0] for row in connection.execute("SELECT span_id FROM last_batch")}
+            new = [record for record in records if record.span_id not in seen]
+            for table, seconds in _TABLES.items():
+                self._add(connection, table, seconds, new)
+            connection.execute("DELETE FROM last_batch")
+            connection.executemany("INSERT OR IGNORE INTO last_batch VALUES (?)", [(r.span_id,) for r in records])
+            self._forget(connection, max(record.ended_unix_ns for record in records) // 10**9)
+
+    def close(self) -> None:
+        """Close the store."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")  # so that readers and the writer do not wait for each other
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(_SCHEMA)
+            self._connection = connection
+        return self._connection
+
+    def _add(self, connection: sqlite3.Connection, table: str, seconds: int, records: Sequence[Record]) -> None:
+        sums: dict[Key, list[float]] = {}
+        times: dict[TimeKey, int] = {}
+        for record in records:
+            unix = record.started_unix_ns // 10**9 // seconds * seconds
+            model = record.model or record.asked_model
+            key = (unix, model[:100], record.question_type, record.reason, record.outcome)
+            known = sums.setdefault(key, [0.0] * len(SUMS))
+            for at, number in enumerate(self._numbers(record)):
+                known[at] += number
+            for what, nanoseconds in _times(record):
+                time_key = (unix, what, bisect_left(MILLISECONDS, nanoseconds / 1e6))
+                times[time_key] = times.get(time_key, 0) + 1
+        added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+        marks = ", ".join("?" * (5 + len(SUMS)))
+        connection.executemany(
+            f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO UPDATE SET {added}",  # noqa: S608  names are ours
+            [(*key, *numbers) for key, numbers in sums.items()],
+        )
+        connection.executemany(
+            f"INSERT INTO {table}_times VALUES (?, ?, ?, ?) "  # noqa: S608
+            "ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
+            [(*key, number) for key, number in times.items()],
+        )
+
+    def _numbers(self, record: Record) -> Iterator[float]:
+        usage = record.usage or {}
+        cost = record.cost_usd
+        yield from (1, usage.get("input_tokens", 0), usage.get("output_tokens", 0), cost or 0.0)
+        yield int(cost is None and record.outcome == "answered")
+        yield sum(attempt.get("cost_usd") or 0.0 for attempt in record.wasted)
+        # routed and paid for, and came to nothing: no answer, no saving
+        yield (cost or 0.0) if record.policy_version and record.outcome != "answered" else 0.0
+        strong = self._always_strong(record) if cost is not None else None
+        yield from (0, 0, 0, 0, 0) if strong is None else (1, cost or 0.0, *strong)
+
+    def _always_strong(self, record: Record) -> Interval | None:
+        lengths = self._lengths(record.policy_version) if record.policy_version else None
+        if lengths is None or record.usage is None or record.outcome != "answered":
+            return None
+        usage = Usage(**{name: count for name, count in record.usage.items() if name in _TOKENS})
+        return always_strong_usd(lengths, self._prices, record.model, record.question_type, usage, record.service_tier)
+
+    def _forget(self, connection: sqlite3.Connection, now_unix: int) -> None:
+        for table, keep in KEEP_SECONDS.items():
+            for name in (table, f"{table}_times"):
+                connection.execute(f"DELETE FROM {name} WHERE unix < ?", (now_unix - keep,))  # noqa: S608
+
+
+def _times(record: Record) -> Iterator[tuple[str, int]]:
+    if record.added_ns is not None:
+        yield "added", record.added_ns
+    if record.first_byte_unix_ns is not None:
+        yield "first_byte", record.first_byte_unix_ns - record.started_unix_ns
+    yield "whole", record.ended_unix_ns - record.started_unix_ns
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """The store, for reading; None where nothing was written yet."""
+    if not path.is_file():
+        yield None
+        return
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as connection:
+        connection.row_factory = sqlite3.Row
+        has_tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'days_times'").fetchone()[0]
+        yield connection if has_tables else None
+
+
+def percentile(counts: dict[int, int], share: float) -> float | None:
+    """Milliseconds below which `share` of the requests lie, within a bucket as if they lay evenly; None for none.
+
+    >>> round(percentile({bisect_left(MILLISECONDS, 5.0): 10}, 1.0), 1)
+    6.8
+    """
+    total = sum(counts.values())
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for bucket in sorted(counts):
+        if below + counts[bucket] >= wanted:
+            low = MILLISECONDS[bucket - 1] if bucket else 0.0
+            high = MILLISECONDS[min(bucket, len(MILLISECONDS) - 1)]
+            return low + (high - low) * (wanted - below) / counts[bucket]
+        below += counts[bucket]
+    return MILLISECONDS[-1]

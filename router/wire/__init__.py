@@ -1,0 +1,1 @@
+"""Bytes <-> values: bodies, event streams. No I/O."""

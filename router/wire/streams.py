@@ -1,0 +1,296 @@
+"""Event streams that are read while they pass: who answered, what was said, what it cost, how it ended. No I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from router.errors import envelope
+from router.wire.bodies import encoded, spans
+from router.wire.sse import Splitter, data_of, error_event
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_COMMA = re.compile(rb"\s*,\s*")
+_NOTHING = msgspec.Raw(b"null")  # also for null itself; `Raw | None` reads nothing but null
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = _NOTHING
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None  # legacy completions
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str = ""
+    model: str = ""
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    service_tier: str | None = None
+    error: msgspec.Raw = _NOTHING
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+class ChatStream:
+    """A stream of chat completions or legacy ones, read while it passes: model, usage, what was said, how it ended."""
+
+    def __init__(self, *, strip_usage: bool = False, echo: str | None = None) -> None:
+        self._strip = strip_usage
+        self._echo = None if echo is None else encoded(echo)  # the name to answer with
+        self._splitter = Splitter()
+        self._said: dict[int, dict[str, Any]] = {}
+        self.model = ""
+        self.id = ""
+        self.usage: dict[str, Any] | None = None
+        self.service_tier = ""
+        self.error = ""
+        self.done = self._finished = False  # done: the stream has said that it is over
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the upstream's stream; return those the client gets."""
+        return b"".join([self._read(event) for event in self._splitter.feed(chunk)])
+
+    def rest(self) -> bytes:
+        """What is left of the stream when it ends inside an event."""
+        return self._splitter.rest
+
+    def cut(self, message: str) -> bytes:
+        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
+        return error_event(envelope(message, "upstream_error", None, "upstream_cut"))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream came to its own end. Upstreams that send no [DONE] end with a finish reason."""
+        return self.done or self._finished
+
+    def content(self) -> Any:
+        """What was said, in the form of an answer that is not streamed."""
+        choices = []
+        for index in sorted(self._said):
+            said = self._said[index]
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(said["content"]) or None}
+            if said["refusal"]:
+                message["refusal"] = "".join(said["refusal"])
+            if said["tool_calls"]:
+                message["tool_calls"] = _joined_calls(said["tool_calls"])
+            choices.append({"index": index, "message": message, "finish_reason": said["finish_reason"]})
+        return {"id": self.id, "model": self.model, "choices": choices, "usage": self.usage}
+
+    def _read(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if not data:
+            return event
+        if data == b"[DONE]":
+            self.done = True
+            return event
+        try:
+            chunk = _chunk.decode(data)
+        except (msgspec.DecodeError, RecursionError):
+            return event  # not what we know: passed on unread
+        if chunk.model:
+            self.model, self.id = chunk.model, chunk.id
+        if bytes(chunk.error) != b"null":
+            self.error = bytes(chunk.error).decode(errors="replace")
+            self.done = True
+        for choice in chunk.choices or ():
+            self._hear(choice)
+        self.service_tier = chunk.service_tier or self.service_tier
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if self._strip and not chunk.choices:
+                return b""
+        elif self._strip and b'"usage"' in data:
+            event = _without_usage(event, data)
+        return event if self._echo is None else _renamed(event, self._echo, within=None)
+
+    def _hear(self, choice: _Choice) -> None:
+        said = self._said.get(choice.index)
+        if said is None:
+            said = {"content": [], "refusal": [], "tool_calls": [], "finish_reason": None}
+            self._said[choice.index] = said
+        delta = choice.delta
+        if delta is not None:
+            if delta.content:
+                said["content"].append(delta.content)
+            if delta.refusal:
+                said["refusal"].append(delta.refusal)
+            if bytes(delta.tool_calls) != b"null":
+                said["tool_calls"].append(bytes(delta.tool_calls))
+        if choice.text:
+            said["content"].append(choice.text)
+        if choice.finish_reason is not None:
+            said["finish_reason"] = choice.finish_reason
+            self._finished = True
+
+
+class _Response(msgspec.Struct, gc=False):
+    id: str = ""
+    model: str = ""
+    usage: dict[str, Any] | None = None
+    service_tier: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    delta: msgspec.Raw = _NOTHING
+    response: msgspec.Raw = _NOTHING
+    message: str | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+_response = msgspec.json.Decoder(_Response)
+_string = msgspec.json.Decoder(str)
+
+
+class ResponsesStream:
+    """A stream of the Responses API: typed events, of which the last holds the whole response."""
+
+    def __init__(self, *, echo: str | None = None) -> None:
+        self._splitter = Splitter()
+        self._echo = None if echo is None else encoded(echo)
+        self._text: list[str] = []
+        self._whole: msgspec.Raw | None = None
+        self._events = 0
+        self.model = ""
+        self.id = ""
+        self.usage: dict[str, Any] | None = None
+        self.service_tier = ""
+        self.error = ""
+        self.done = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the upstream's stream; return those the client gets."""
+        events = self._splitter.feed(chunk)
+        for event in events:
+            self._read(event)
+        if self._echo is not None:
+            events = [_renamed(event, self._echo, within="response") for event in events]
+        return b"".join(events)
+
+    def rest(self) -> bytes:
+        """What is left of the stream when it ends inside an event."""
+        return self._splitter.rest
+
+    def cut(self, message: str) -> bytes:
+        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
+        error = {"type": "error", "code": "upstream_cut", "message": message, "param": None}
+        return b"event: error\n" + error_event(encoded({**error, "sequence_number": self._events}))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream came to its own end."""
+        return self.done
+
+    def content(self) -> Any:
+        """What was said: the whole response, or as much of its text as came."""
+        return self._whole if self._whole is not None else {"id": self.id, "output_text": "".join(self._text)}
+
+    def _read(self, event: bytes) -> None:
+        data = data_of(event)
+        if not data:
+            return
+        self._events += 1
+        try:
+            read = _event.decode(data)
+        except (msgspec.DecodeError, RecursionError):
+            return  # not what we know: passed on unread
+        if read.type == "response.output_text.delta":
+            self._hear(read.delta)
+        elif read.type == "error":
+            self.error = read.message or "error"
+            self.done = True
+        elif bytes(memoryview(read.response)[:1]) == b"{":
+            self._know(read.response)
+        if read.type in ("response.completed", "response.incomplete", "response.failed"):
+            self._whole = read.response
+            self.error = "response.failed" if read.type == "response.failed" else ""
+            self.done = True
+
+    def _hear(self, delta: msgspec.Raw) -> None:
+        try:
+            self._text.append(_string.decode(delta))
+        except msgspec.DecodeError:
+            return  # kept out of the record, never out of the stream
+
+    def _know(self, raw: msgspec.Raw) -> None:
+        try:
+            response = _response.decode(raw)
+        except msgspec.DecodeError:
+            return
+        self.id, self.model = response.id or self.id, response.model or self.model
+        self.usage = response.usage or self.usage
+        self.service_tier = response.service_tier or self.service_tier
+
+
+def _without_usage(event: bytes, data: bytes) -> bytes:
+    """The event without the `"usage":null` that asking for usage adds to it."""
+    at = event.find(data)
+    fields = _fields.decode(data)
+    if at < 0 or bytes(fields.get("usage", b"")) != b"null":
+        return event
+    _, stop = spans(data, fields)["usage"]
+    start = data.rindex(b'"usage"', 0, stop)
+    before = data[:start].rstrip()
+    if before.endswith(b","):
+        start = len(before) - 1
+    else:  # the first of the fields: the comma behind it goes
+        comma = _COMMA.match(data, stop)
+        stop = comma.end() if comma else stop
+    return event[:at] + data[:start] + data[stop:] + event[at + len(data) :]
+
+
+def _renamed(event: bytes, name: bytes, within: str | None) -> bytes:
+    """The event with `name` in the place of its model's; `within` is the field that holds it, or None for the top."""
+    data = data_of(event)
+    at = event.find(data) if data else -1
+    if at < 0 or b'"model"' not in data:
+        return event
+    try:
+        fields = _fields.decode(data)
+        start = 0
+        if within is not None:
+            start = spans(data, fields)[within][0]
+            inner = bytes(fields[within])
+            fields = _fields.decode(inner)
+            span = spans(inner, fields)["model"]
+        else:
+            span = spans(data, fields)["model"]
+    except (msgspec.DecodeError, KeyError):
+        return event
+    return event[: at + start + span[0]] + name + event[at + start + span[1] :]
+
+
+class _Fragment(msgspec.Struct, gc=False):
+    index: int = 0
+    id: str | None = None
+    type: str | None = None
+    function: dict[str, Any] | None = None
+
+
+_fragments = msgspec.json.Decoder(list[_Fragment])
+
+
+def _joined_calls(pieces: list[bytes]) -> list[dict[str, Any]]:
+    """Tool calls put together from their fragments."""
+    calls: dict[int, dict[str, Any]] = {}
+    for piece in pieces:
+        try:
+            fragments = _fragments.decode(piece)
+        except msgspec.DecodeError:
+            continue  # a form we do not know is kept out of the record, never out of the stream
+        for fragment in fragments:
+            call = calls.setdefault(fragment.index, {"id": None, "type": "function", "function": {}})
+            call["id"] = fragment.id or call["id"]
+            for name, value in (fragment.function or {}).items():
+                call["function"][name] = call["function"].get(name, "") + (value or "")
+    return [calls[index] for index in sorted(calls)]
