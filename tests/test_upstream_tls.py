@@ -1,0 +1,156 @@
+"""An upstream behind TLS, with a certificate made for the test: who is trusted, and that nothing else changes."""
+
+import asyncio
+import datetime as dt
+import ipaddress
+import ssl
+import threading
+from pathlib import Path
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from fake_openai import chat_events, events
+
+NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
+
+
+def certificate(folder: Path, name: x509.GeneralName) -> tuple[Path, Path]:
+    """A certificate of an authority of its own for `name`, with its key; and the authority's certificate."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    authority, server = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)]) for who in ("ours", "server"))
+    now = dt.datetime.now(dt.UTC)
+
+    def signed(subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> bytes:
+        builder = x509.CertificateBuilder(authority, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        made = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM)
+
+    secret = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain, trusted = folder / "server.pem", folder / "authority.pem"
+    chain.write_bytes(secret + signed(server, keys[1], x509.SubjectAlternativeName([name])))
+    trusted.write_bytes(signed(authority, keys[0], x509.BasicConstraints(ca=True, path_length=None)))
+    return chain, trusted
+
+
+class TlsFront:
+    """Takes TLS and hands the bytes to a server without; counts the connections."""
+
+    def __init__(self, chain: Path, port: int) -> None:
+        self.connections = 0
+        self._target = port
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(chain)
+        self._loop = asyncio.new_event_loop()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
+        self._thread.start()
+        started.wait(5)
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(lambda *_: None)  # handshakes that are refused are what is tested
+        listening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        server = self._loop.run_until_complete(listening)
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        self._loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0.1))  # what is closing is closed
+        self._loop.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            try:
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            except OSError:
+                pass
+            finally:
+                sink.close()
+
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+
+
+@pytest.fixture
+def behind_tls(tmp_path, serve, openai_server, monkeypatch):
+    """Starts a router in front of an OpenAI behind TLS whose certificate is for `name`."""
+    fronts: list[TlsFront] = []
+
+    def start(name: x509.GeneralName = LOOPBACK, *, trusted: bool = True):
+        chain, authority = certificate(tmp_path, name)
+        fronts.append(TlsFront(chain, openai_server.port))
+        if trusted:
+            monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        return serve(openai_base_url=f"https://127.0.0.1:{fronts[0].port}/v1", openai_api_key="sk-upstream"), fronts[0]
+
+    yield start
+    for front in fronts:
+        front.close()
+
+
+def test_an_upstream_behind_tls_answers_and_its_connection_is_kept(behind_tls, openai_server):
+    router, front = behind_tls()
+    for _ in range(5):
+        answer = httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=30)
+        assert answer.json()["choices"][0]["message"]["content"] == "Paris."
+    assert openai_server.received[-1].body == NAMED
+    assert front.connections <= 2  # the list of models is read beside it
+
+
+def test_a_stream_over_tls_passes_byte_for_byte_as_it_comes(behind_tls, openai_server):
+    router, _ = behind_tls()
+    said = chat_events("gpt-4o")
+    openai_server.say(events(*said, gap=0.05))
+    body = NAMED[:-1] + b',"stream":true}'
+    with httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=30) as answer:
+        pieces = list(answer.iter_raw())
+    assert b"".join(pieces) == b"".join(said)
+    assert len(pieces) >= len(said) - 1
+
+
+def test_large_bodies_pass_over_tls(behind_tls, openai_server):
+    router, _ = behind_tls()
+    large = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"x" * 8_000_000 + b'"}]}'
+    assert httpx2.post(router.url + "/chat/completions", content=large, timeout=60).status_code == 200
+    assert httpx2.post(router.url + "/files", content=large, timeout=60).status_code == 200
+    assert [request.body == large for request in openai_server.received] == [True, True]
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/files"])
+@pytest.mark.parametrize(
+    ("name", "trusted", "told"),
+    [
+        (LOOPBACK, False, "unable to get local issuer"),
+        (x509.DNSName("other.test"), True, "IP address mismatch"),
+    ],
+    ids=["not trusted", "another's name"],
+)
+def test_a_certificate_that_does_not_hold_is_a_bad_gateway(behind_tls, openai_server, path, name, trusted, told):
+    router, _ = behind_tls(name, trusted=trusted)
+    answer = httpx2.post(router.url + path, content=NAMED, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (502, "upstream_error", "upstream_unreachable")
+    assert "certificate verify failed" in error["message"]
+    assert told in error["message"]
+    assert not openai_server.received
