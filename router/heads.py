@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.planning import Plan
 from router.policy.decision import Reason
-from router.routing import decision_headers
+from router.routing import decision_headers, header_value
 from router.upstream.attempts import Reply
 from router.upstream.calls import Headers
 from router.upstream.upstreams import HOP_BY_HOP
@@ -24,7 +24,7 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     reason = Reason.FALLBACK if reply is not None and reply.failed_models else plan.reason
     model = plan.models[0] if reply is None else reply.model
     headers = [
-        (b"x-router-model", model.encode("latin-1", "replace")),
+        (b"x-router-model", header_value(model)),
         (b"x-router-reason", reason.encode()),
         (b"x-router-trace-id", trace_id.encode()),
     ]

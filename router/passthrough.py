@@ -108,12 +108,16 @@ class _Passing:
         router, scope = self._router, self._scope
         if any(part in (b"..", b".") for part in unquote_to_bytes(self._path).split(b"/")):
             raise BadRequestError("A path cannot lead upwards.")
-        declared = dict(scope["headers"]).get(b"content-length")
+        named = dict(scope["headers"])
+        if named.get(b"upgrade", b"").lower() == b"websocket":
+            message = "Websockets are not passed on; connect to the upstream for this."
+            raise BadRequestError(message, code="websocket_not_supported")
+        declared = named.get(b"content-length")
         if declared is not None and int(declared) > 8 * router.settings.max_body_bytes:
             raise too_large(8 * router.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = router.upstreams
-        has_body = declared not in (None, b"0") or b"transfer-encoding" in dict(scope["headers"])
+        has_body = declared not in (None, b"0") or b"transfer-encoding" in named
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),

@@ -39,6 +39,18 @@ def asked(name: str, headers: Mapping[bytes, bytes], default_target: float, rout
     return Asked(name, target, None)
 
 
+def is_routing_name(name: str) -> bool:
+    """Whether a name is one of ours, and not a model's.
+
+    >>> is_routing_name("auto@0.9"), is_routing_name("auto@2"), is_routing_name("gpt-4o")
+    (True, False, False)
+    """
+    try:
+        return _target(name, 1.0, ()) is not None
+    except BadRequestError:
+        return False
+
+
 def _target(name: str, default_target: float, routed_models: Collection[str]) -> float | None:
     if name == "auto" or name in routed_models:
         return default_target
@@ -69,7 +81,7 @@ def share(text: str, param: str) -> float:
 def decision_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     """The answer headers that say what a decision rests on."""
     return [
-        (b"x-router-type", _header(decision.question_type)),
+        (b"x-router-type", header_value(decision.question_type)),
         (b"x-router-policy", decision.policy_version.encode()),
         (b"x-router-evidence", _evidence(decision.evidence)),
     ]
@@ -85,12 +97,20 @@ def _evidence(evidence: Evidence) -> bytes:
         return known[1]
     parts = [evidence.kind, f"n={evidence.n}"]
     parts += [f"{name}={q.estimate:.3f} [{q.low:.3f}, {q.high:.3f}]" for name, q in evidence.quality.items()]
-    written = _header("; ".join(parts))
+    written = header_value("; ".join(parts))
     if len(_EVIDENCE) > 1000:
         _EVIDENCE.clear()
     _EVIDENCE[id(evidence)] = (evidence, written)
     return written
 
 
-def _header(text: str) -> bytes:
-    return text.encode("ascii", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
+_CONTROLS = bytes(32 if byte < 32 or byte == 127 else byte for byte in range(256))
+
+
+def header_value(text: str) -> bytes:
+    """Text of whatever kind as the value of a header.
+
+    >>> header_value("gpt\\r\\n\\x004o é")
+    b'gpt   4o ?'
+    """
+    return text.encode("ascii", "replace").translate(_CONTROLS)

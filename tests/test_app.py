@@ -34,6 +34,12 @@ def test_the_models_of_the_upstream_are_listed_with_the_routing_names(router):
     assert names == ["auto", "auto-quality", "auto-balanced", "auto-cost", "gpt-4o", "gpt-4o-mini"]
 
 
+@pytest.mark.parametrize("name", ["auto", "auto-cost", "auto@0.9", "auto%400.9"])
+def test_the_routing_names_are_models_that_can_be_retrieved(router, openai_server, name):
+    assert httpx2.get(f"{router.url}/models/{name}").json()["id"] == name.replace("%40", "@")
+    assert not openai_server.received
+
+
 def test_other_models_are_the_upstreams_to_describe(router, openai_server):
     openai_server.say(Say(pieces=[b'{"id": "gpt-4o"}']))
     assert httpx2.get(router.url + "/models/gpt-4o").content == b'{"id": "gpt-4o"}'

@@ -256,3 +256,32 @@ def test_models_that_call_themselves_by_a_dated_name_are_billed_by_it(router, op
     record = router.records()[0]
     assert record["response_model"] == "gpt-4o-2024-08-06"
     assert record["cost_usd"] == pytest.approx((8 * 2.5 + 4 * 1.25 + 3 * 10) / 1e6)
+
+
+@pytest.mark.parametrize("name", ["gpt\0x", "gpt\r\nset-cookie: a=b", "gpt\x7f", "模型"])
+def test_a_name_that_no_header_can_hold_is_the_upstreams_to_refuse(router, openai_server, name):
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "hi"}]}).encode()
+    openai_server.say(json_answer({"error": {"message": "no such model"}}, 404))
+    answer = httpx2.post(router.url + "/chat/completions", content=body)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "no such model")
+    assert answer.headers["x-router-model"].strip() in ("gpt x", "gpt  set-cookie: a=b", "gpt", "??")
+    assert "set-cookie" not in answer.headers
+    assert openai_server.received[0].body == body
+
+
+@pytest.mark.parametrize("asked", [{"include_usage": False}, {}, None])
+def test_a_stream_without_the_usage_that_nobody_asked_for_keeps_every_choice(router, openai_server, asked):
+    def chunk(index: int, finish: str, usage: str) -> bytes:
+        choice = f'{{"index":{index},"delta":{{"content":"a"}},"finish_reason":{finish}}}'
+        return f'data: {{"id":"1","model":"gpt-4o","choices":[{choice}]{usage},"obfuscation":"q"}}\n\n'.encode()
+
+    said = [(n, finish) for finish in ("null", '"stop"') for n in range(3)]
+    counted = b'data: {"id":"1","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":6}}\n\n'
+    done = b"data: [DONE]\n\n"
+    openai_server.say(events(*[chunk(n, finish, ',"usage":null') for n, finish in said], counted, done))
+    request = {"model": "auto", "n": 3, "stream": True, "stream_options": asked}
+    answer = httpx2.post(
+        router.url + "/chat/completions", json=request | {"messages": [{"role": "user", "content": "x"}]}
+    )
+    assert answer.content == b"".join(chunk(n, finish, "") for n, finish in said) + done
+    assert router.records()[0]["usage"]["output_tokens"] == 6

@@ -259,6 +259,20 @@ def test_a_stream_that_passes_through_comes_piece_by_piece(router, openai_server
     assert times[-1] - times[0] > 0.3
 
 
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PATCH", "PUT"])
+@pytest.mark.parametrize("target", ["/files/a%2Fb%20c?x=%20&y", "/files/", "/files//x", "/models/ft:gpt-4o:org"])
+def test_methods_and_targets_pass_as_they_were_written(router, openai_server, method, target):
+    assert httpx2.request(method, router.url + target).status_code == 200
+    assert [(r.method, r.target) for r in openai_server.received] == [(method, "/v1" + target)]
+
+
+def test_a_websocket_is_refused_in_openais_form(router, openai_server):
+    headers = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    answer = httpx2.get(router.url + "/realtime?model=gpt-4o", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "websocket_not_supported")
+    assert not openai_server.received
+
+
 @pytest.mark.parametrize("path", ["/../admin", "/files/..%2f..", "/files/%2e%2e/x", "/./x"])
 def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
     import socket

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from router.errors import RouterError, UnreachableError
-from router.routing import NAMES
+from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import HOP_BY_HOP
 
@@ -37,7 +37,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/v1/models/{name}")
     async def model(name: str, request: Request) -> Response:
         """One model; the routing names are known here, the others are the upstream's."""
-        if name not in NAMES:
+        if not is_routing_name(name):
             return _PassOn(router)
         try:
             router.keys.check(request.scope["headers"])
