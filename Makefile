@@ -33,6 +33,7 @@ test: setup ## run the tests
 
 test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
 
 check: setup ## lint, types, import rules, tests and coverage: what CI runs

@@ -1,6 +1,7 @@
 """Real clients against a made-up OpenAI, directly and through the router: what fails only through the router is ours.
 
-Run: make test-clients [CLIENTS="openai langchain"]. Everything is installed into .clients/, which git ignores.
+Run: make test-clients [CLIENTS="openai langchain"]. Where nginx is installed, the same checks are made through it as
+well, as a proxy that changes nothing. Everything is installed into .clients/, which git ignores.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 HOME = PROJECT / ".clients"
+PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,18 @@ def main() -> int:
     HOME.mkdir(exist_ok=True)
     worse = 0
     with ExitStack() as stack:
-        direct, router = stack.enter_context(upstream()), None
+        direct = stack.enter_context(upstream())
         router = stack.enter_context(routed(direct))
-        sys.stdout.write("| Client | Version | Directly | Through the router |\n|---|---|---|---|\n")
+        nginx = stack.enter_context(transparent(direct)) if shutil.which("nginx", path=PATH) else None
+        sys.stdout.write("| Client | Version | Directly | nginx | Through the router |\n|---|---|---|---|---|\n")
         for name in names:
             client = CLIENTS[name]
             version = installed(name, client)
             plain, through = run(name, client, direct, "gpt-4o"), run(name, client, router, "auto")
+            passed = score(run(name, client, nginx, "gpt-4o")) if nginx else "not run"
             ours = [line for line in through if not line.startswith("ok ") and line not in plain]
             worse += len([line for line in ours if f"ok {claim(line)}" in plain])
-            sys.stdout.write(f"| {name} | {version} | {score(plain)} | {score(through)} |\n")
+            sys.stdout.write(f"| {name} | {version} | {score(plain)} | {passed} | {score(through)} |\n")
             for line in ours:
                 sys.stderr.write(f"  {name}: {line}\n")
             sys.stdout.flush()
@@ -119,17 +123,46 @@ def upstream() -> Iterator[str]:
 
 
 @contextmanager
-def routed(base_url: str) -> Iterator[str]:
+def routed(base_url: str, **settings: str) -> Iterator[str]:
     """The router in front of an upstream, started as its users start it; its base URL."""
     port = free_port()
     home = tempfile.mkdtemp(prefix="router-clients-")
-    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-upstream", "ROUTER_HOME": home}
+    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-upstream", "ROUTER_HOME": home, **settings}
     command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
     try:
         with server(command, f"http://127.0.0.1:{port}/ready", environment):
             yield f"http://127.0.0.1:{port}/v1"
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+NGINX = """daemon off; pid {home}/pid; error_log {home}/error.log; worker_processes 1; events {{}}
+http {{
+  access_log off; client_max_body_size 0;
+  client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;
+  fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass {origin}; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffering off; proxy_request_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def transparent(base_url: str) -> Iterator[str]:
+    """The nginx of this machine in front of an upstream, changing nothing; its base URL."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="nginx-clients-") as home:
+        config = Path(home) / "nginx.conf"
+        config.write_text(NGINX.format(home=home, port=port, origin=base_url.removesuffix("/v1")))
+        base = f"http://127.0.0.1:{port}/v1"
+        binary = shutil.which("nginx", path=PATH) or "nginx"
+        with server([binary, "-c", str(config), "-e", f"{home}/error.log"], base + "/models", {}):
+            yield base
 
 
 def clean() -> dict[str, str]:
