@@ -119,7 +119,7 @@ class Exchange:
 
     async def _planned(self) -> Plan:
         router = self.router
-        request = read_request(self.body.skeleton.text)
+        request = read_request(self.body.skeleton.text, self.endpoint.surface)
         continued = None
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
@@ -154,8 +154,8 @@ class Exchange:
             start, stop, text = plan.asks_usage
             edits.append(bodies.Edit(where.original(start), where.original(stop), text))
         if sent != plan.request.name:
-            start, stop = plan.request.spans["model"]
-            edits.append(bodies.Edit(where.original(start), where.original(stop), bodies.encoded(sent)))
+            start, stop, text = bodies.naming(plan.request.spans, where.text, sent)
+            edits.append(bodies.Edit(where.original(start), where.original(stop), text))
         query = self.scope["query_string"]
         return Call(
             b"POST",

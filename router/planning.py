@@ -42,6 +42,7 @@ class Surface:
     features: Callable[[bodies.Fields], Features]
     asks_for_usage: bool  # whether a stream tells its usage only to those who ask
     stream: Callable[[bool, str | None], Stream]  # given whether to strip usage, and the name to answer with
+    needs_model: bool = True  # whether the upstream knows no default of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Request:
 
     fields: bodies.Fields
     spans: dict[str, tuple[int, int]]
-    name: str
+    name: str  # "" where it names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,16 @@ class Plan:
     user: str
 
 
-def read_request(body: bytes) -> Request:
+def read_request(body: bytes, surface: Surface) -> Request:
     """Read a body.
 
     Raises:
-        BadRequestError: it is not a JSON object that names a model.
+        BadRequestError: it is not a JSON object, or names no model where one is needed.
     """
     fields = bodies.read_fields(body)
     spans = bodies.spans(body, fields)
-    name = bodies.text(fields, "model")
-    if not name:
+    name = bodies.text(fields, "model") or ""
+    if not name and (surface.needs_model or "model" in fields):
         raise BadRequestError("you must provide a model parameter", "model")
     return Request(fields, spans, name)
 

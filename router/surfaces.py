@@ -75,4 +75,4 @@ CHAT = Surface(b"/chat/completions", read_chat, True, lambda strip, echo: ChatSt
 COMPLETIONS = Surface(
     b"/completions", read_completion, True, lambda strip, echo: ChatStream(strip_usage=strip, echo=echo)
 )
-RESPONSES = Surface(b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo))
+RESPONSES = Surface(b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo), needs_model=False)

@@ -239,6 +239,21 @@ def test_a_large_upload_is_streamed_and_not_kept(router, openai_server):
     assert len(openai_server.received[0].body) == 10_000_000
 
 
+def test_a_response_may_name_no_model_since_a_stored_prompt_does(router, openai_server):
+    answer = {"id": "resp_1", "object": "response", "model": "gpt-4o", "output": []}
+    for headers, sent in (
+        ({}, b'{ "prompt": {"id": "p1"} }'),
+        ({"x-router-model": "o9"}, b'{ "prompt": {"id": "p1"}}'),
+    ):
+        openai_server.say(json_answer(answer))
+        told = httpx2.post(router.url + "/responses", content=sent, headers=headers)
+        assert told.json() == answer
+    assert openai_server.received[0].body == b'{ "prompt": {"id": "p1"} }'
+    assert openai_server.received[1].body == b'{"model":"o9", "prompt": {"id": "p1"}}'
+    refused = httpx2.post(router.url + "/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "model"
+
+
 def test_embeddings_are_billed(router, openai_server):
     answer = {"object": "list", "data": [], "model": "text-embedding-3-small", "usage": {"prompt_tokens": 5}}
     openai_server.say(json_answer(answer))

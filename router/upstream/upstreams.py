@@ -20,6 +20,7 @@ HOP_BY_HOP = frozenset(
 )
 _NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"expect", b"api-key"}
 _OURS = b"x-router-"
+MAX_BREAKERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,11 @@ class Upstreams:
         return self._own.get(model, self.default)
 
     def breaker(self, model: str) -> Breaker:
-        """The circuit of `model`. Names that clients make up share the one of the default upstream's unknown models."""
+        """The circuit of `model`. There is no end of names that clients make up: those that nothing is held of go."""
         breaker = self._breakers.get(model)
         if breaker is None:
-            if len(self._breakers) >= 1000:
-                self._breakers.clear()
+            if len(self._breakers) >= MAX_BREAKERS:
+                self._breakers = {name: held for name, held in self._breakers.items() if held.is_open}
             breaker = self._breakers[model] = Breaker()
         return breaker
 

@@ -124,6 +124,19 @@ def encoded(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
+def naming(where: Mapping[str, tuple[int, int]], body: bytes, model: str) -> Edit:
+    """The edit that makes a body ask for `model`.
+
+    >>> naming({"model": (9, 15)}, b'{"model":"auto"}', "gpt-4o"), naming({}, b"{}", "gpt-4o")
+    (Edit(start=9, stop=15, text=b'"gpt-4o"'), Edit(start=1, stop=1, text=b'"model":"gpt-4o"'))
+    """
+    span = where.get("model")
+    if span is not None:
+        return Edit(*span, encoded(model))
+    after = body.index(b"{") + 1
+    return Edit(after, after, b'"model":' + encoded(model) + (b"," if where else b""))
+
+
 def asking_for_usage(fields: Fields, where: Mapping[str, tuple[int, int]]) -> Edit | None:
     """The edit that makes a stream end with its usage; None where the client asks for that itself."""
     span = where.get("stream_options")
