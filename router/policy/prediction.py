@@ -110,19 +110,21 @@ def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     found = _words(predictor, turn_text(features, turn))
     scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
     heads = found.tfidf @ predictor.table[found.rows] + predictor.intercept
-    limited = np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT)
+    limited = np.minimum(np.maximum(scaled, -NUMBER_LIMIT), NUMBER_LIMIT)
     heads += limited @ predictor.number_weights
     types = heads[2 * models :]
     likely = np.exp(types - types.max())
     likely /= likely.sum()
-    heads[: 2 * models] += likely @ (predictor.type_slopes @ limited)
+    slopes = predictor.type_slopes.reshape(-1, len(limited)) @ limited
+    heads[: 2 * models] += likely @ slopes.reshape(len(likely), 2 * models)
     type_index = int(likely.argmax())
     measured = float(likely @ predictor.type_measured)
-    quality = np.clip(likely @ predictor.type_quality + measured * heads[:models], 0.0, 1.0)
+    quality = np.minimum(np.maximum(likely @ predictor.type_quality + measured * heads[:models], 0.0), 1.0)
     logs = likely @ predictor.type_log_length + measured * heads[models : 2 * models]
     lengths = np.exp(np.minimum(logs, math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
     far = 1.0 - found.known * found.centre_cosine(predictor, type_index)
-    return _Turn(quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), far)
+    lengths = np.minimum(np.maximum(lengths, 1.0), MAX_OUTPUT_TOKENS)
+    return _Turn(quality, lengths, type_index, float(likely[type_index]), far)
 
 
 def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
