@@ -225,8 +225,8 @@ def _limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
     return None
 
 
-# What is seen in a text beside its words: each is counted; the rest are lengths and shares. Single characters are counted
-# by `str.count`, many times faster than an expression; expressions start with what is rare, which the engine skips to.
+# What is seen in a text beside its words: each is counted; the rest are lengths and shares. Characters are counted by
+# `str.count`, many times faster than an expression; expressions start with what is rare, which the engine skips to.
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _DECIMALS = re.compile(r"\d\.\d")
 _LATEX = re.compile(r"\\[a-zA-Z]+|\$")
