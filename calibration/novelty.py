@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import normalize
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import StandardScaler, normalize
 
-from calibration.examples import Examples, TypeExamples, last_turn, word_pipeline
-from router.policy.features import Features
+from calibration.examples import NUMBER_WEIGHT, Examples, TypeExamples, input_union, last_turn
+from router.policy.features import NUMBER_NAMES
 from router.policy.prediction import Floats, Predictor, unusualness
 
 QUANTILES = 201
+NUMBERS_SHARE = 0.2  # of a hand-feature distance as of a usual question, where words add at most 1
+LEAST_VARIANCE = 0.05  # of a hand feature in a type, against 1 over all: what never varied may yet do so
 POOLED_QUESTIONS = 20.0  # weight of all types' spread in the spread of one type's unusualness, in questions
 FOLDS = 5
 
 
-def centres_of(words: Pipeline, rows: Sequence[Features], named: Sequence[str], types: Sequence[str]) -> Floats:
-    """The mean direction of the questions of each type (T, V)."""
-    vectors = sp.csr_matrix(words.transform(rows))
+@dataclass(frozen=True, slots=True)
+class Centres:
+    """What the questions of each type are like: T types, V terms, N hand features."""
+
+    words: Floats  # (T, V) mean direction, of unit length
+    numbers: Floats  # (T, N) mean of the standardised hand features
+    precision: Floats  # (T, N) of a squared distance from it
+
+
+def centres_of(matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str]) -> Centres:
+    """The centres of types in the learner's inputs (n, V + N); the variances of few questions borrow those of all."""
     member = sp.csr_matrix(np.array([[float(name == t) for name in named] for t in types]))
-    return np.asarray(normalize((member @ vectors).toarray()))
+    counts = np.maximum(np.asarray(member.sum(axis=1)), 1.0)  # (T, 1)
+    hand = matrix[:, -len(NUMBER_NAMES) :].toarray() / NUMBER_WEIGHT
+    numbers = (member @ hand) / counts
+    squares = (hand - member.T @ numbers) ** 2
+    variances = (member @ squares + POOLED_QUESTIONS * squares.mean(axis=0)) / (counts + POOLED_QUESTIONS)
+    precision = NUMBERS_SHARE / len(NUMBER_NAMES) / (variances + LEAST_VARIANCE)
+    words = normalize((member @ matrix[:, : -len(NUMBER_NAMES)]).toarray())
+    return Centres(np.asarray(words), np.asarray(numbers), np.asarray(precision))
 
 
 def novelty_quantiles(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
@@ -52,16 +70,18 @@ def _unusualness(examples: Examples, more: TypeExamples, types: Sequence[str], s
     folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=seed)
     for train, test in folds.split(values, groups=groups):
         seen = [rows[i] for i in train]
-        words = word_pipeline().fit(seen)
-        centres = _centres_only(words, centres_of(words, seen, [named[i] for i in train], types), types)
+        inputs = input_union()
+        matrix = sp.csr_matrix(inputs.fit_transform(seen))
+        centres = _centres_only(inputs, centres_of(matrix, [named[i] for i in train], types), types)
         for i in test:
             values[i] = unusualness(centres, rows[i], last_turn(rows[i]), types.index(named[i]))
     return values
 
 
-def _centres_only(words: Pipeline, centres: Floats, types: Sequence[str]) -> Predictor:
+def _centres_only(inputs: FeatureUnion, centres: Centres, types: Sequence[str]) -> Predictor:
     """A predictor of nothing but how unusual a text is."""
-    tfidf: TfidfVectorizer = words["tfidf"]
+    tfidf: TfidfVectorizer = inputs["words"]["tfidf"]
+    scaler: StandardScaler = inputs["numbers"]["scale"]
     empty = np.zeros(0)
     return Predictor(
         models=(),
@@ -70,9 +90,11 @@ def _centres_only(words: Pipeline, centres: Floats, types: Sequence[str]) -> Pre
         idf=tfidf.idf_,
         unknown_idf=float(tfidf.idf_.max()),
         table=empty.astype(np.float32),
-        centres=centres.astype(np.float32),
-        number_mean=empty,
-        number_scale=empty,
+        centres=centres.words.astype(np.float32),
+        number_centres=centres.numbers,
+        number_precision=centres.precision,
+        number_mean=scaler.mean_,
+        number_scale=scaler.scale_,
         number_weights=empty,
         intercept=empty,
         type_quality=empty,

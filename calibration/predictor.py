@@ -21,7 +21,7 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import StandardScaler
 
 from calibration.examples import MIN_TYPE_QUESTIONS, NUMBER_WEIGHT, Examples, TypeExamples, input_union
-from calibration.novelty import centres_of, novelty_quantiles
+from calibration.novelty import Centres, centres_of, novelty_quantiles
 from router.policy.features import NUMBER_NAMES, Features
 from router.policy.prediction import MAX_OUTPUT_TOKENS, Floats, Predictor
 
@@ -46,7 +46,7 @@ class Fitted:
     type_log_length: Floats  # (T, M)
     type_measured: Floats  # (T,) 1 where outcomes of the type were learnt from
     length_smearing: Floats  # (M,)
-    centres: Floats  # (T, V) unit length
+    centres: Centres
     novelty_quantiles: Floats  # (T, Q)
 
     def predict(self, rows: Sequence[Features]) -> tuple[Floats, Floats, list[str]]:
@@ -78,7 +78,9 @@ class Fitted:
             idf=tfidf.idf_,
             unknown_idf=float(tfidf.idf_.max()),
             table=weights[:, :terms_known].T.astype(np.float32),
-            centres=self.centres.astype(np.float32),
+            centres=self.centres.words.astype(np.float32),
+            number_centres=self.centres.numbers,
+            number_precision=self.centres.precision,
             number_mean=scaler.mean_,
             number_scale=scaler.scale_,
             number_weights=weights[:, terms_known:].T * NUMBER_WEIGHT,
@@ -130,7 +132,7 @@ def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples
         type_log_length=np.array([log_means[t] for t in types]),
         type_measured=np.array([float(t in measured) for t in types]),
         length_smearing=np.exp(beyond_logs - heads.predict(with_slopes)[:, len(models) :]).mean(axis=0),
-        centres=centres_of(inputs["words"], everything, named, types),
+        centres=centres_of(matrix, named, types),
         novelty_quantiles=novelty_quantiles(examples, more, types, seed),
     )
 

@@ -1,5 +1,8 @@
 """The policy that the proxy starts with: useful on the first day, and honest about what it knows."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -83,6 +86,39 @@ def test_odd_prompts_get_a_decision_in_a_moment(policy, prompt):
     assert decision.model in {"gpt-4o-mini", "gpt-4o"}
     assert all(0 <= q <= 1 for q in decision.quality.values())
     assert time.thread_time() - began < 0.2
+
+
+@pytest.mark.parametrize(
+    "prompt", ["def f(x):\n    return x + 1\nWhy is f(1) 2?", "SELECT name FROM users WHERE age > 30;"]
+)
+def test_code_and_its_length_change_the_type_but_not_the_form_of_a_decision(policy, prompt):
+    long = decided(policy, prompt * 400)
+    assert decided(policy, prompt).question_type.startswith(("code/", "facts/software"))
+    assert long.model in {"gpt-4o-mini", "gpt-4o"}
+    assert decided(policy, prompt * 4000).quality == long.quality  # beyond the cap only the length of the prompt counts
+
+
+DECIDE = """
+from tests.test_shipped_policy import CLINICAL, DATA, decided, read_policy
+policy = read_policy(DATA / "policy")
+for prompt in (CLINICAL, "\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u54ea\u91cc?", "x = [1]", "Summarise: it rained."):
+    print(repr(decided(policy, prompt)))
+"""
+
+
+def test_another_process_with_another_hash_seed_decides_the_same():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", DECIDE],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(DATA.parent)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("0", "1", "4242")
+    }
+    assert len(told) == 1
+    assert told.pop().count("Decision(") == 4
 
 
 def test_the_policy_promises_only_what_was_shown(policy):

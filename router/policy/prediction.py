@@ -51,6 +51,8 @@ class Predictor:
     unknown_idf: float  # of a term that is not in the vocabulary
     table: npt.NDArray[np.float32]  # (V, 2 M + T)
     centres: npt.NDArray[np.float32]  # (T, V) the mean direction of the questions of each type
+    number_centres: Floats  # (T, N) mean of the standardised hand features of each type
+    number_precision: Floats  # (T, N) what a squared distance from them adds to unusualness
     number_mean: Floats  # (N,)
     number_scale: Floats  # (N,)
     number_weights: Floats  # (N, 2 M + T)
@@ -108,21 +110,22 @@ def _novelty(quantiles: Floats, value: float) -> float:
 def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
     models = len(predictor.models)
     found = _words(predictor, turn_text(features, turn))
-    scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
+    limited = _limited_numbers(predictor, features, turn)
     heads = found.tfidf @ predictor.table[found.rows] + predictor.intercept
-    limited = np.clip(scaled, -NUMBER_LIMIT, NUMBER_LIMIT)
     heads += limited @ predictor.number_weights
     types = heads[2 * models :]
     likely = np.exp(types - types.max())
     likely /= likely.sum()
-    heads[: 2 * models] += likely @ (predictor.type_slopes @ limited)
+    slopes = predictor.type_slopes.reshape(-1, len(limited)) @ limited
+    heads[: 2 * models] += likely @ slopes.reshape(len(likely), 2 * models)
     type_index = int(likely.argmax())
     measured = float(likely @ predictor.type_measured)
-    quality = np.clip(likely @ predictor.type_quality + measured * heads[:models], 0.0, 1.0)
+    quality = np.minimum(np.maximum(likely @ predictor.type_quality + measured * heads[:models], 0.0), 1.0)
     logs = likely @ predictor.type_log_length + measured * heads[models : 2 * models]
     lengths = np.exp(np.minimum(logs, math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
-    far = 1.0 - found.known * found.centre_cosine(predictor, type_index)
-    return _Turn(quality, np.clip(lengths, 1.0, MAX_OUTPUT_TOKENS), type_index, float(likely[type_index]), far)
+    far = _distance(predictor, found, limited, type_index)
+    lengths = np.minimum(np.maximum(lengths, 1.0), MAX_OUTPUT_TOKENS)
+    return _Turn(quality, lengths, type_index, float(likely[type_index]), far)
 
 
 def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
@@ -146,9 +149,22 @@ def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tup
 
 
 def unusualness(predictor: Predictor, features: Features, turn: str, type_index: int) -> float:
-    """How far a turn is from the centre of a type, in [0, 1]; unknown words count as far."""
+    """How far a turn is from what the questions of a type are like, by words and by hand features, from 0 upwards."""
     found = _words(predictor, turn_text(features, turn))
-    return 1.0 - found.known * found.centre_cosine(predictor, type_index)
+    return _distance(predictor, found, _limited_numbers(predictor, features, turn), type_index)
+
+
+def _limited_numbers(predictor: Predictor, features: Features, turn: str) -> Floats:
+    scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
+    limited: Floats = np.minimum(np.maximum(scaled, -NUMBER_LIMIT), NUMBER_LIMIT)
+    return limited
+
+
+def _distance(predictor: Predictor, found: _Words, limited: Floats, type_index: int) -> float:
+    """By words one less the cosine, unknown words as far; by hand features Mahalanobis without correlations."""
+    beyond = limited - predictor.number_centres[type_index]
+    by_numbers = float(predictor.number_precision[type_index] @ (beyond * beyond))
+    return 1.0 - found.known * found.centre_cosine(predictor, type_index) + by_numbers
 
 
 @dataclass(frozen=True, slots=True)
