@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from dataclasses import fields
 from typing import Any
@@ -17,6 +17,7 @@ from router.policy.prices import PriceBook, Usage
 from router.settings import Content
 from router.upstream.attempts import Reply
 
+_chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
 MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept
 
@@ -53,7 +54,7 @@ class Trail:
         """A record of the request, ending now."""
         return Record(
             trace_id=self.trace_id,
-            span_id=secrets.token_hex(8),
+            span_id=f"{_chance.getrandbits(64):016x}",
             parent_span_id=self.parent_span_id,
             started_unix_ns=self.started_unix_ns,
             first_byte_unix_ns=self.first_byte_unix_ns,
@@ -123,4 +124,4 @@ def _trace(traceparent: bytes | None) -> tuple[str, str]:
         trace, parent = parts[1].decode("latin-1"), parts[2].decode("latin-1")
         if trace.strip("0") and parent.strip("0") and all(c in "0123456789abcdef" for c in trace + parent):
             return trace, parent
-    return secrets.token_hex(16), ""
+    return f"{_chance.getrandbits(128):032x}", ""

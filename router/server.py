@@ -62,6 +62,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "http": BoundedProtocol,
         "ws": "none",
         "access_log": False,
+        "proxy_headers": False,  # who is in front of us changes nothing
         "server_header": False,
         "date_header": False,
         "backlog": BACKLOG,

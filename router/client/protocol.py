@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -15,6 +16,41 @@ _TOO_LARGE = (431, "Request Header Fields Too Large", "The headers of the reques
 _TOO_SLOW = (408, "Request Timeout", "The headers of the request did not arrive in time.")
 
 
+class Gathering:
+    """A transport that sends the head of an answer together with what follows in the same turn of the event loop."""
+
+    __slots__ = ("_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, but for a head: that waits for its body."""
+        if self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        elif data.startswith(b"HTTP/1."):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what waits, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Hangs up on heads that are too long or too slow, after saying so."""
 
@@ -25,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came: it has so long to say what it wants."""
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._clock = self.loop.call_later(HEAD_SECONDS, self._end, *_TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -168,8 +168,6 @@ def only_one(directory: Path, stopping: threading.Event) -> Iterator[bool]:
 
 def run(directory: Path, shippers: Sequence[Shipper], stopping: threading.Event, drain_seconds: float) -> None:
     """Ship to every sink until told to stop; remove what every sink has and nobody needs any more."""
-    with contextlib.suppress(OSError):
-        os.nice(10)
     threads = [
         threading.Thread(target=shipper.run, args=(stopping, drain_seconds), name=shipper.name) for shipper in shippers
     ]
@@ -195,11 +193,21 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
         log.warning("journal: old segments could not be removed: %s", error)
 
 
+def yield_processor() -> None:
+    """Run only when nobody else wants to: a request never waits for its record to be shipped."""
+    with contextlib.suppress(OSError, AttributeError):  # there is no such class but on Linux
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        return
+    with contextlib.suppress(OSError):
+        os.nice(10)
+
+
 def main(*, once: bool = False, attached: bool = False) -> int:
     """Run the exporter as `python -m router export` does; the exit code."""
     from router.champion import keep_fetching
     from router.settings import load, with_home
 
+    yield_processor()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = with_home(load())

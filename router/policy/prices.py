@@ -49,7 +49,7 @@ class Usage:
 
 
 def _count(values: Any, *names: str) -> int:
-    if isinstance(values, Mapping):
+    if isinstance(values, dict):
         for name in names:
             value = values.get(name)
             if isinstance(value, int) and value >= 0:

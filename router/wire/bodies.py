@@ -17,8 +17,8 @@ Pieces = tuple[bytes | memoryview, ...]
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
-_KEY = re.compile(rb'[\s,{]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
-_REST = re.compile(rb"\s*([,}])")
+_KEY = re.compile(rb'\s*[,{]\s*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
+_END = re.compile(rb"\s*}")
 
 
 class Edit(NamedTuple):
@@ -56,16 +56,17 @@ def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
     """
     found: dict[str, tuple[int, int]] = {}
     at = body.index(b"{")
+    key_at = _KEY.match
     for name, raw in fields.items():
-        key = _KEY.match(body, at)
-        value = memoryview(raw)
-        start = key.end() if key else at
+        key = key_at(body, at)
+        if key is None:
+            raise _twice(name)
+        start, value = key.end(), memoryview(raw)
         at = start + len(value)
-        if body[start : min(at, start + 64)] != bytes(value[:64]) or _REST.match(body, at) is None:
+        if not body.startswith(bytes(value[:64]), start):
             raise _twice(name)
         found[name] = (start, at)
-    rest = _REST.match(body, at)
-    if fields and (rest is None or rest[1] != b"}"):
+    if fields and _END.match(body, at) is None:
         again = _KEY.match(body, at)
         raise _twice(_string.decode(again[0].strip(b" \t\r\n,{:")) if again else "")
     return found
