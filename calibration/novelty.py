@@ -82,25 +82,25 @@ def _centres_only(inputs: FeatureUnion, centres: Centres, types: Sequence[str]) 
     """A predictor of nothing but how unusual a text is."""
     tfidf: TfidfVectorizer = inputs["words"]["tfidf"]
     scaler: StandardScaler = inputs["numbers"]["scale"]
-    empty = np.zeros(0)
+    of_none = np.zeros((len(types), 0))  # there are no models
     return Predictor(
         models=(),
         types=tuple(types),
         vocabulary=tfidf.vocabulary_,
         idf=tfidf.idf_,
         unknown_idf=float(tfidf.idf_.max()),
-        table=empty.astype(np.float32),
+        table=of_none.astype(np.float32),
         centres=centres.words.astype(np.float32),
         number_centres=centres.numbers,
         number_precision=centres.precision,
         number_mean=scaler.mean_,
         number_scale=scaler.scale_,
-        number_weights=empty,
-        intercept=empty,
-        type_quality=empty,
-        type_log_length=empty,
-        type_slopes=empty,
-        type_measured=empty,
-        length_smearing=empty,
-        novelty_quantiles=empty,
+        number_weights=np.zeros((len(NUMBER_NAMES), len(types))),
+        intercept=np.zeros(len(types)),
+        type_quality=of_none,
+        type_log_length=of_none,
+        type_slopes=np.zeros((len(types), 0, len(NUMBER_NAMES))),
+        type_measured=np.zeros(len(types)),
+        length_smearing=np.zeros(0),
+        novelty_quantiles=of_none,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 
 import numpy as np
@@ -23,6 +23,7 @@ NUMBER_LIMIT = 4.0  # standard deviations beyond which a hand feature says no mo
 TURN_DECAY = 0.9  # how much of an earlier turn's gap is left with each turn after it
 CONTINUATION_WORDS = 4  # a turn of at most so many words after another is about that other one
 MAX_OUTPUT_TOKENS = 16_384
+_LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +64,47 @@ class Predictor:
     type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
     novelty_quantiles: Floats  # (T, Q) ascending, of the unusualness of familiar questions of each type
+    folded: Folded = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folded", Folded.of(self))
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Folded:
+    """The same weights in few matrices, so that a turn costs few operations."""
+
+    idf: Floats  # (V + 1,) the last is of a term that is not in the vocabulary
+    of_numbers: Floats  # (2 M + T + T * 2 M, N) what hand features add to every head, then the slopes of each type
+    of_types: Floats  # (T, 2 M + 2) quality, log length, whether measured, and one
+    smearing: list[float]  # of each model
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> Folded:
+        """Fold the weights of `predictor`."""
+        slopes = predictor.type_slopes
+        types = (predictor.type_quality, predictor.type_log_length, predictor.type_measured[:, None])
+        return cls(
+            np.append(predictor.idf, predictor.unknown_idf),
+            np.ascontiguousarray(np.vstack([predictor.number_weights.T, slopes.reshape(-1, slopes.shape[-1])])),
+            np.hstack([*types, np.ones((len(predictor.type_measured), 1))]),
+            predictor.length_smearing.tolist(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """The prediction for one turn, as arrays over models."""
+    """The prediction for one turn; a value for each model."""
 
-    quality: Floats
-    output_tokens: Floats
+    quality: list[float]
+    output_tokens: list[float]
     type_index: int
     type_probability: float
     unusualness: float
 
     @property
     def gap(self) -> float:
-        return float(self.quality[-1] - self.quality[0])
+        return self.quality[-1] - self.quality[0]
 
 
 def predict(predictor: Predictor, features: Features) -> Prediction:
@@ -91,12 +118,12 @@ def predict(predictor: Predictor, features: Features) -> Prediction:
         gap = earlier.gap * TURN_DECAY**age
         if gap > best_gap:
             best, best_gap = earlier, gap
-    quality = dict(zip(predictor.models, best.quality.tolist(), strict=True))
+    quality = dict(zip(predictor.models, best.quality, strict=True))
     if best_gap < best.gap:
         quality[predictor.models[0]] = quality[predictor.models[-1]] - best_gap
     return Prediction(
         quality=quality,
-        output_tokens=dict(zip(predictor.models, best.output_tokens.tolist(), strict=True)),
+        output_tokens=dict(zip(predictor.models, best.output_tokens, strict=True)),
         question_type=predictor.types[best.type_index],
         type_probability=best.type_probability,
         novelty=_novelty(predictor.novelty_quantiles[best.type_index], best.unusualness),
@@ -104,28 +131,33 @@ def predict(predictor: Predictor, features: Features) -> Prediction:
 
 
 def _novelty(quantiles: Floats, value: float) -> float:
-    return float(np.searchsorted(quantiles, value) / len(quantiles))
+    return int(quantiles.searchsorted(value)) / len(quantiles)
 
 
 def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
-    models = len(predictor.models)
+    models, folded = len(predictor.models), predictor.folded
     found = _words(predictor, turn_text(features, turn))
     limited = _limited_numbers(predictor, features, turn)
-    heads = found.tfidf @ predictor.table[found.rows] + predictor.intercept
-    heads += limited @ predictor.number_weights
+    by_numbers = folded.of_numbers @ limited
+    heads = found.tfidf @ predictor.table.take(found.rows, axis=0) + predictor.intercept
+    heads += by_numbers[: len(heads)]
     types = heads[2 * models :]
-    likely = np.exp(types - types.max())
-    likely /= likely.sum()
-    slopes = predictor.type_slopes.reshape(-1, len(limited)) @ limited
-    heads[: 2 * models] += likely @ slopes.reshape(len(likely), 2 * models)
-    type_index = int(likely.argmax())
-    measured = float(likely @ predictor.type_measured)
-    quality = np.minimum(np.maximum(likely @ predictor.type_quality + measured * heads[:models], 0.0), 1.0)
-    logs = likely @ predictor.type_log_length + measured * heads[models : 2 * models]
-    lengths = np.exp(np.minimum(logs, math.log(MAX_OUTPUT_TOKENS))) * predictor.length_smearing
-    far = _distance(predictor, found, limited, type_index)
-    lengths = np.minimum(np.maximum(lengths, 1.0), MAX_OUTPUT_TOKENS)
-    return _Turn(quality, lengths, type_index, float(likely[type_index]), far)
+    type_index = int(types.argmax())
+    likely = np.exp(types - types[type_index])  # a softmax but for its sum, by which what comes of it is divided
+    *known, measured, total = (likely @ folded.of_types).tolist()
+    slopes = likely @ by_numbers[len(heads) :].reshape(len(types), 2 * models)
+    beyond = (heads[: 2 * models] + slopes / total).tolist()
+    expected = [(k + measured * b) / total for k, b in zip(known, beyond, strict=True)]
+    return _Turn(
+        quality=[min(max(q, 0.0), 1.0) for q in expected[:models]],
+        output_tokens=[
+            min(max(math.exp(min(log, _LOG_MAX)) * smearing, 1.0), float(MAX_OUTPUT_TOKENS))
+            for log, smearing in zip(expected[models:], folded.smearing, strict=True)
+        ],
+        type_index=type_index,
+        type_probability=1.0 / total,
+        unusualness=_distance(predictor, found, limited, type_index),
+    )
 
 
 def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
@@ -176,17 +208,15 @@ class _Words:
     known: float  # share of the text's length that is known, in [0, 1]
 
     def centre_cosine(self, predictor: Predictor, type_index: int) -> float:
-        return float(self.tfidf @ predictor.centres[type_index, self.rows]) if len(self.rows) else 0.0
+        return float(self.tfidf @ predictor.centres[type_index].take(self.rows)) if len(self.rows) else 0.0
 
 
 def _words(predictor: Predictor, text: str) -> _Words:
     counts = Counter(terms(text))
     found = np.fromiter(map(predictor.vocabulary.get, counts, repeat(-1)), np.int64, len(counts))
     weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
+    weights *= predictor.folded.idf.take(found, mode="wrap")  # -1, the unknown, is the last
     is_known = found >= 0
-    rows = found[is_known]
-    tfidf = weights[is_known] * predictor.idf[rows]
-    mass = float(tfidf @ tfidf)
-    unknown = weights[~is_known] * predictor.unknown_idf
-    total = mass + float(unknown @ unknown)
-    return _Words(rows, tfidf / math.sqrt(mass) if mass else tfidf, math.sqrt(mass / total) if mass else 0.0)
+    tfidf = weights[is_known]
+    mass, total = float(tfidf @ tfidf), float(weights @ weights)
+    return _Words(found[is_known], tfidf / math.sqrt(mass) if mass else tfidf, math.sqrt(mass / total) if mass else 0.0)
