@@ -36,7 +36,7 @@ def without_keys(text: str) -> str:
     >>> without_keys("use sk-proj-abcdefghijklmnop1234 please")
     'use [key] please'
     """
-    return _KEYS.sub("[key]", text) if _has_key(text.encode("utf-8", "replace")) else text
+    return _KEYS.sub("[key]", text) if text and _has_key(text.encode("utf-8", "replace")) else text
 
 
 def without_personal_data(text: str) -> str:
