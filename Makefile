@@ -5,6 +5,8 @@ UI_PORT ?= 5000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_ARGS ?=
+BENCH ?= ../shared/bench
+PEERS_HOME ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test test-clients check calibrate ui bench bench-quality lock clean
@@ -48,6 +50,9 @@ calibrate: setup ## calibrate on data/questions.jsonl against the configured ups
 
 bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/quality.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality.py
+
+bench: setup ## measure the speed beside other proxies and rewrite docs/performance.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/performance.py $(BENCH) $(if $(PEERS_HOME),--home $(PEERS_HOME))
 
 ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)

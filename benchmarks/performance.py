@@ -1,0 +1,133 @@
+"""Our speed beside that of other proxies, on one core in one interleaved run; writes docs/performance.md.
+
+    python benchmarks/performance.py ../shared/bench [--peers nginx,tensorzero,...] [--home DIR] [--rounds 3]
+
+The peers that are not installed are named as such in the table. Numbers are processor time and latency of this machine
+at this hour: compare within a table, never across two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+PAGE = PROJECT / "docs" / "performance.md"
+PEERS = "nginx,tensorzero,vllm_router,sglang_router,portkey,litellm,mlflow_gateway"
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+GOALS = (
+    ("processor time a request, us", "closed_cpu_us", 160.0),
+    ("added latency at 500 requests/s, p50, us", "open500_p50_us", 500.0),
+    ("added latency at 500 requests/s, p99, us", "open500_p99_us", 1500.0),
+    ("added time to first byte, p50, us", "stream_ttfb_p50_us", 1000.0),
+    ("lag of a chunk, p99, us", "stream_chunk_p99_us", 500.0),
+)
+COLUMNS = (
+    ("requests/s", "closed_rps", False),
+    ("processor us a request", "closed_cpu_us", False),
+    ("added p50 at 500/s, us", "open500_p50_us", True),
+    ("added p99 at 500/s, us", "open500_p99_us", True),
+    ("added first byte p50, us", "stream_ttfb_p50_us", True),
+    ("added chunk lag p99, us", "stream_chunk_p99_us", True),
+    ("streams/s", "closed_streams_s", False),
+)
+
+
+def measured(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str, Any]:
+    """One interleaved run of ours and the peers."""
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work) / "result.json"
+        served = f"{sys.executable} -m router serve --host 127.0.0.1 --port {{port}}"
+        command = [sys.executable, str(bench / "bench.py"), "--cmd", f"router={served}"]
+        for name, value in (
+            ("OPENAI_BASE_URL", "{upstream}/v1"),
+            ("OPENAI_API_KEY", "sk-test"),
+            ("ROUTER_API_KEYS", "sk-test"),
+            ("ROUTER_HOME", "{work}/home"),
+            ("PYTHONPATH", str(PROJECT)),
+        ):
+            command += ["--env", f"router:{name}={value}"]
+        command += ["--base", "router=/v1/chat/completions", "--model", "router=auto", "--only", peers]
+        command += ["--rounds", str(rounds), "--time-limit", "900", "--out", str(out)]
+        subprocess.run(command + (["--home", home] if home else []), check=True)
+        return dict(json.loads(out.read_text()))
+
+
+def _value(target: dict[str, Any], direct: dict[str, Any], metric: str, *, added: bool) -> float | None:
+    found = target["metrics"].get(metric)
+    if found is None or found["median"] is None:
+        return None
+    return float(found["median"] - (direct["metrics"][metric]["median"] if added else 0))
+
+
+def _row(name: str, target: dict[str, Any], direct: dict[str, Any]) -> str:
+    if target["error"]:
+        return f"| {name} | {str(target['error']).splitlines()[0][:60]} |" + " |" * (len(COLUMNS) - 1)
+    cells = []
+    for _, metric, added in COLUMNS:
+        value = _value(target, direct, metric, added=added)
+        found = target["metrics"].get(metric)
+        if value is None:
+            cells.append("over capacity")
+            continue
+        shift = value - found["median"]
+        cells.append(f"{value:,.0f} ({found['min'] + shift:,.0f} to {found['max'] + shift:,.0f})")
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def written(result: dict[str, Any]) -> str:
+    """The tables of a run, in Markdown."""
+    meta, targets = result["meta"], result["targets"]
+    direct, ours = targets["direct"], targets["router"]
+    lines = [
+        f"Measured {meta['date'][:16]} on {meta['cores']} cores ({meta['cpu']}), {meta['rounds']} interleaved rounds,"
+        " one core for the proxy; median (least to most of the rounds). Added latency is what comes on top of asking"
+        " the upstream directly, in the same run. The router's figures hold its exporter, which runs only when nobody"
+        " else wants to.",
+        "",
+        "| proxy | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
+        "|---|" + "---|" * len(COLUMNS),
+        *(_row(name, target, direct) for name, target in targets.items() if name != "direct"),
+        "",
+        "| goal | limit | measured | met |",
+        "|---|---|---|---|",
+    ]
+    for title, metric, limit in GOALS:
+        value = _value(ours, direct, metric, added=metric != "closed_cpu_us")
+        told = "over capacity" if value is None else f"{value:,.0f}"
+        lines.append(f"| {title} | {limit:,.0f} | {told} | {'yes' if value is not None and value <= limit else 'no'} |")
+    own = _value(ours, direct, "closed_cpu_us", added=False)
+    for name, target in targets.items():
+        cpu = None if target["error"] else _value(target, direct, "closed_cpu_us", added=False)
+        if name not in ("direct", "router") and cpu and own:
+            lines.append(f"| processor time of {name}, in ours | - | {cpu / own:.2f} times | - |")
+    info = ours["info"]
+    lines += ["", f"Ready after {info['startup_s']} s; {info['rss_idle_mb']} MB resident at rest, worker and exporter."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and put what was measured between the marks of the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench", type=Path, help="the folder of bench.py")
+    parser.add_argument("--peers", default=PEERS, help="which of its peers, comma-separated")
+    parser.add_argument("--home", help="where the peers are installed")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    if not (arguments.bench / "bench.py").exists():
+        print(f"{arguments.bench}: there is no bench.py, so nothing is measured and {PAGE.name} stays as it is")
+        return
+    text = written(measured(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
+    page = PAGE.read_text()
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
