@@ -19,7 +19,7 @@ from router.journal.writer import Journal
 from router.metrics import Meter
 from router.planning import Plan, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
-from router.records import Trail, add_content, add_plan, add_reply, add_usage
+from router.records import Trail, add_content, add_plan, add_reply, add_unsettled, add_usage
 from router.serving import Serving
 from router.settings import Settings
 from router.upstream.attempts import Attempts, Reply
@@ -75,6 +75,7 @@ class Exchange:
         self.body = Body.of(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
+        self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
         self.recorded = self.started = False
 
     async def run(self) -> None:
@@ -129,7 +130,7 @@ class Exchange:
     # to the upstream
 
     async def _asked(self, plan: Plan) -> Reply:
-        asking = self.router.attempts.ask(plan.models, self._call)
+        asking = self.router.attempts.ask(plan.models, self._call, self.unsettled)
         seconds = self.router.settings.keep_alive_seconds
         if not seconds or not plan.streamed:
             return await asking
@@ -291,6 +292,10 @@ class Exchange:
             add_plan(record, self.plan)
         if self.reply is not None:
             add_reply(record, self.reply)
+        elif self.plan is not None and outcome == "abandoned" and self.trail.asked_unix_ns:
+            record.model = self.plan.models[0]  # it was asked, and may bill what it began
+        if self.unsettled:
+            add_unsettled(record, self.unsettled)
         if usage is not None:
             add_usage(record, router.prices, model, usage, tier)
         if self.plan is not None:

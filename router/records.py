@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -92,6 +93,11 @@ def add_reply(record: Record, reply: Reply) -> None:
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     if reply.failed_models:
         record.reason = Reason.FALLBACK
+
+
+def add_unsettled(record: Record, models: Iterable[str]) -> None:
+    """Add the attempts that were cut off or given up: what they cost is not known, and is not nothing."""
+    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in models]
 
 
 def add_content(record: Record, content: Content, request: bytes, response: Any) -> None:

@@ -111,6 +111,19 @@ def test_an_unknown_price_is_unknown_and_not_nothing(ledger):
     assert total["unknown_cost_requests"] == 1
 
 
+def test_what_was_abandoned_or_cut_off_is_of_unknown_cost_and_not_of_none(ledger):
+    lost = {"model": "gpt-4o", "usage": None, "cost_usd": None}
+    ledger.write(
+        [
+            made_record(1, wasted=[lost, lost]),
+            made_record(2, outcome="abandoned", status=499, usage=None, cost_usd=None),
+        ]
+    )
+    total = asked(ledger)["total"]
+    assert (total["unknown_cost_attempts"], total["unknown_cost_requests"]) == (2, 1)
+    assert total["cost_usd"] == made_record(1).cost_usd and total["wasted_usd"] == 0
+
+
 def test_always_strong_is_priced_at_the_lengths_of_its_own_answers():
     strong = always_strong_usd(LENGTHS, PRICES, "gpt-4o-mini", "arithmetic", Usage(1000, 500))
     assert strong.estimate == pytest.approx(1000 * 2.5e-6 + 400 * 10e-6)

@@ -114,6 +114,14 @@ def test_a_model_that_fails_is_stood_in_for_by_the_other(fast, openai_server):
     assert (record["model"], record["reason"], record["attempts"]) == (last, "fallback", 4)
 
 
+def test_an_attempt_that_is_cut_off_may_have_been_billed_and_is_not_counted_as_nothing(fast, openai_server):
+    openai_server.say(Say(pieces=[b'{"id":"x"', b"}"], end="early"), server_error(500))
+    assert ask(fast).status_code == 200
+    record = fast.records()[0]
+    assert record["attempts"] == 3 and record["cost_usd"] > 0
+    assert record["wasted"] == [{"model": "gpt-4o", "usage": None, "cost_usd": None}]
+
+
 def test_a_named_model_is_never_stood_in_for(fast, openai_server):
     openai_server.say(*[server_error(500)] * 3)
     assert ask(fast).status_code == 500

@@ -60,7 +60,8 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     service_tier: str = ""  # as the upstream billed it; "" is the default one
     usage: dict[str, int] | None = None  # the fields of router.policy.prices.Usage; None where the upstream told none
     cost_usd: float | None = None  # None where usage or price is unknown
-    wasted: list[dict[str, Any]] = []  # usage of earlier attempts that were billed: {"model", "usage", "cost_usd"}
+    # attempts that came to nothing and may have been billed: {"model", "usage", "cost_usd"}, null where nobody told
+    wasted: list[dict[str, Any]] = []
     # who asked
     key_id: str = ""  # a digest of the client's key, never the key
     user: str = ""

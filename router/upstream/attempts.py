@@ -46,8 +46,8 @@ class Attempts:
         self._max_attempts = settings.max_attempts
         self._max_answer_bytes = settings.max_body_bytes
 
-    async def ask(self, models: Sequence[str], call_for: Callable[[str], Call]) -> Reply:
-        """Ask the first of `models` that answers.
+    async def ask(self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str]) -> Reply:
+        """Ask the first of `models` that answers; attempts whose bill nobody told are added to `unsettled`, by model.
 
         Raises:
             RouterError: none answered, and the last one not even with an error of its own.
@@ -63,7 +63,7 @@ class Attempts:
                 failed.append(model)
                 continue
             tries = self._max_attempts if allowed else 1
-            outcome, made = await self._persist(model, call_for(model), tries, deadline, others)
+            outcome, made = await self._persist(model, call_for(model), tries, deadline, others, unsettled)
             attempts += made
             if isinstance(outcome, RouterError):
                 if not others:
@@ -75,7 +75,7 @@ class Attempts:
         raise AssertionError("the last model either answers or raises")
 
     async def _persist(
-        self, model: str, call: Call, tries: int, deadline: float, others: bool
+        self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str]
     ) -> tuple[Reply | RouterError, int]:
         """Ask one model up to `tries` times; what came last, and how often it was asked."""
         breaker = self._upstreams.breaker(model)
@@ -84,6 +84,8 @@ class Attempts:
                 outcome: Reply | RouterError = await self._once(model, call)
             except (ConnectError, CutError, StallError) as error:
                 outcome = _translated(error)
+                if not isinstance(error, ConnectError):  # the model may have answered, and bill what never came
+                    unsettled.append(model)
             except BaseException:
                 breaker.released()
                 raise

@@ -55,6 +55,10 @@ def _print(answer: Mapping[str, Any]) -> None:
     )
     for name, what in (("wasted_usd", "retries and fallbacks"), ("vain_usd", "answers that came to nothing")):
         console.print(f"of the cost, for {what}: ${total[name]:.4f}")
+    if total["unknown_cost_attempts"]:
+        console.print(
+            f"{total['unknown_cost_attempts']} attempts came to nothing and may have been billed: cost unknown"
+        )
     if total["unrecorded_requests"]:
         console.print(f"{total['unrecorded_requests']} requests were not recorded, for want of room on the disk")
     for prices in answer["prices"]:

@@ -114,7 +114,9 @@ def _when(column: sa.ColumnElement[int], question: Question) -> list[sa.ColumnEl
 def _sums() -> list[sa.ColumnElement[Any]]:
     table = requests.c
     billed = sa.case((table.cost_usd.is_not(None), 1), else_=0)
-    unknown = sa.case((sa.and_(table.cost_usd.is_(None), table.model != "", table.status < 400), 1), else_=0)
+    # an answer that was abandoned was begun, and billed as far as it came
+    begun = sa.or_(table.status < 400, table.outcome == "abandoned")
+    unknown = sa.case((sa.and_(table.cost_usd.is_(None), table.model != "", begun), 1), else_=0)
     compared = sa.and_(table.cost_usd.is_not(None), table.always_strong_usd_estimate.is_not(None))
     # what came to nothing counts with its cost, and saves none: always-strong is 0 there
     vain = sa.and_(table.cost_usd.is_not(None), table.policy_version != "", table.outcome != "answered")
