@@ -142,7 +142,9 @@ for number in range(10**9):
     told += process.stdout.read().splitlines()
     process.wait()
     process.stdout.close()
-    assert len(lines(tmp_path)) >= len([number for number in told if number.strip()])
+    *whole, _torn = listed(tmp_path)[0].read_bytes().split(b"\n")  # killed inside a write, it leaves a part of a line
+    assert [json.loads(line)["trace_id"] for line in whole] == [made_record(n).trace_id for n in range(len(whole))]
+    assert len(whole) >= len([number for number in told if number.strip()])
     assert is_complete(listed(tmp_path)[0])
 
 

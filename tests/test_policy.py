@@ -103,7 +103,13 @@ def test_what_the_cheap_model_cannot_hold_or_read_goes_to_the_strong_one(policy)
             ]
         ),
     )
-    for model, features, reason in ((small, long, Reason.CONTEXT_WINDOW), (blind, seen, Reason.MODALITY)):
+    clumsy = replace(policy.rules.models[0], tools=False)
+    offered = read_question([{"role": "user", "content": SUM}], [{"type": "function", "function": {"name": "f"}}])
+    for model, features, reason in (
+        (small, long, Reason.CONTEXT_WINDOW),
+        (blind, seen, Reason.MODALITY),
+        (clumsy, offered, Reason.TOOLS),
+    ):
         rules = replace(policy.rules, models=(model, policy.rules.models[1]))
         assert decide(rules, features, predict(policy.predictor, features), 0.9).reason == reason
 

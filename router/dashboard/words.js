@@ -8,6 +8,7 @@ export const REASONS = {
   not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
   context_window: ["Context window", "Only this model can hold the whole request."],
   modality: ["Modality", "Only this model can read what is attached."],
+  tools: ["Tools", "Only this model can call the tools that are offered."],
   forced: ["Forced", "The client named the model."],
   continued: ["Continued", "It goes on with what an answer of this model began."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],

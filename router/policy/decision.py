@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NOT_CERTIFIED = "not_certified"  # no threshold was shown to keep this target
     CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
     MODALITY = "modality"  # only the chosen model can read what is attached
+    TOOLS = "tools"  # only the chosen model can call the tools that are offered
     FORCED = "forced"  # the client named the model
     CONTINUED = "continued"  # it goes on with what another answer of that model began
     PASSED_THROUGH = "passed_through"  # not a name that is routed
@@ -63,6 +64,7 @@ class Model:
     context_tokens: int = 128_000
     images: bool = True
     audio: bool = False
+    tools: bool = True
     image_tokens: tuple[int, int] = (85, 170)  # as billed: per image, and per tile of 512 x 512
 
 
@@ -188,6 +190,8 @@ def why_unable(model: Model, features: Features) -> Reason | None:
     """What keeps `model` from answering a request, or None."""
     if (features.images and not model.images) or (features.audio_parts and not model.audio):
         return Reason.MODALITY
+    if features.tool_characters and not model.tools:
+        return Reason.TOOLS
     needed = input_tokens(model, features) + (features.max_output_tokens or 0)
     return Reason.CONTEXT_WINDOW if needed > model.context_tokens else None
 
