@@ -42,6 +42,20 @@ def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
     journal.close()
 
 
+def test_what_a_killed_writer_left_of_a_record_is_no_lag(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append(made_record(1))
+    shipper = Shipper(tmp_path, "sink", sink := Sink())
+    sink.works = True
+    shipper._tried()
+    (segment,) = tmp_path.glob("*.jsonl")
+    with segment.open("ab") as file:
+        file.write(b'{"kind":"request","trace')
+    assert lags(tmp_path)["sink"].behind_bytes == 24  # its writer lives: the rest of the line may come
+    journal.close()
+    assert lags(tmp_path)["sink"].behind_bytes == 0
+
+
 def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
     import json
     import urllib.request

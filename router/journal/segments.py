@@ -90,13 +90,20 @@ class Cursor:
         self._save()
 
     def behind_bytes(self) -> int:
-        """Bytes that are written and not yet done with."""
-        return sum(size - self.offset(segment) for segment, size in _sizes(self.directory))
+        """Bytes that are written and not yet done with; what a killed writer left of a record is no work."""
+        return sum(self._rest(segment, size) for segment, size in _sizes(self.directory))
 
     def oldest(self) -> Record | Feedback | Gap | None:
         """The first entry that is not yet done with."""
         found = self.batch(1)
         return found[1][0] if found and found[1] else None
+
+    def _rest(self, segment: Path, size: int) -> int:
+        offset = self.offset(segment)
+        with contextlib.suppress(FileNotFoundError):
+            if 0 < size - offset < CHUNK_BYTES and is_complete(segment) and not read(segment, offset, 1)[0]:
+                return 0
+        return size - offset
 
     def _loaded(self) -> dict[str, int]:
         try:
