@@ -1,6 +1,7 @@
 """A soak with faults: do journal, ledger, MLflow and the upstream's own count agree to the last token?
 
     python benchmarks/soak.py --minutes 30
+    python benchmarks/soak.py --minutes 6 --rate 500 --away 0.35  # MLflow away for two minutes, twice, under load
 
 A fake OpenAI counts what it bills. In front of it runs the real proxy (`python -m router serve`), which exports to a
 real `mlflow server`. Clients ask for whole answers and streams, and some leave in the middle. The upstream fails now
@@ -266,20 +267,20 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-async def faults(servers: Servers, seconds: float, told: list[str]) -> None:
-    """MLflow down at 15 and 55 % of the time, for a tenth of it; the proxy killed at 35 and 75 %."""
+async def faults(servers: Servers, seconds: float, away: float, told: list[str]) -> None:
+    """MLflow down at 15 and 55 % of the time, for `away` of it; the proxy killed at 35 and 75 %."""
     start = time.monotonic()
     plan = [
         (0.15, servers.kill_mlflow),
-        (0.25, servers.start_mlflow),
+        (0.15 + away, servers.start_mlflow),
         (0.35, servers.kill_proxy),
         (0.36, servers.start_proxy),
         (0.55, servers.kill_mlflow),
-        (0.65, servers.start_mlflow),
+        (0.55 + away, servers.start_mlflow),
         (0.75, servers.kill_proxy),
         (0.76, servers.start_proxy),
     ]
-    for share, act in plan:
+    for share, act in sorted(plan, key=lambda step: step[0]):
         await asyncio.sleep(max(start + share * seconds - time.monotonic(), 0))
         await asyncio.to_thread(act)
         told.append(f"{time.monotonic() - start:.0f}s {act.__name__}")
@@ -389,7 +390,7 @@ def same(one: tuple[int, int, float | None], other: tuple[int, int, float | None
     return one[2] is None or other[2] is None or abs(one[2] - other[2]) < 1e-9
 
 
-async def soak(minutes: float, rate: float, home: Path, seed: int) -> dict[str, Any]:
+async def soak(minutes: float, rate: float, away: float, home: Path, seed: int) -> dict[str, Any]:
     """Run it; the comparison."""
     chance = random.Random(seed)
     upstream = Upstream(chance)
@@ -403,9 +404,9 @@ async def soak(minutes: float, rate: float, home: Path, seed: int) -> dict[str, 
     samples: list[dict[str, float]] = []
     watching = asyncio.create_task(watch(servers, samples, max(minutes * 60 / 30, 2)))
     try:
-        await asyncio.gather(clients.run(rate, minutes * 60), faults(servers, minutes * 60, told))
+        await asyncio.gather(clients.run(rate, minutes * 60), faults(servers, minutes * 60, away, told))
         await asyncio.sleep(3)
-        lag = await until_exported(servers, max(300, minutes * 30))
+        lag = await until_exported(servers, max(300, minutes * rate * 1.5))
         watching.cancel()
     finally:
         servers.stop()
@@ -413,6 +414,7 @@ async def soak(minutes: float, rate: float, home: Path, seed: int) -> dict[str, 
     return {
         "minutes": minutes,
         "rate": rate,
+        "away": away,
         "faults": told,
         "export_lag_at_the_end_seconds": round(lag, 1),
         **compare(home, servers.store, upstream, clients),
@@ -425,12 +427,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
+    parser.add_argument("--away", type=float, default=0.1, help="share of the time that MLflow is away, twice; < 0.4")
     parser.add_argument("--home", type=Path, help="folder to leave everything in; else a temporary one")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     home = given.home or Path(tempfile.mkdtemp(prefix="soak-"))
     home.mkdir(parents=True, exist_ok=True)
-    result = asyncio.run(soak(given.minutes, given.rate, home.absolute(), given.seed))
+    result = asyncio.run(soak(given.minutes, given.rate, given.away, home.absolute(), given.seed))
     print(json.dumps(result, indent=1))
     (home / "soak.json").write_text(json.dumps(result, indent=1))
     wrong = ("whole_answers_without_a_record", "ledger_differs", "mlflow_differs", "usage_unlike_the_upstreams")
