@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import MutableMapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -13,11 +14,11 @@ from router.client.body import Body, Receive, Send, read
 from router.client.keys import Keys
 from router.client.watch import Watch
 from router.continuation import Continuations
-from router.errors import BadKeyError, ClientLeftError, RouterError, UndecodableError
+from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
 from router.heads import answer_head, decision_head
 from router.journal.writer import Journal
 from router.metrics import Meter
-from router.planning import Plan, Stream, Surface, make_plan, read_request
+from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
 from router.records import Trail, add_content, add_plan, add_reply, add_unsettled, add_usage
 from router.serving import Serving
@@ -120,12 +121,23 @@ class Exchange:
 
     async def _planned(self) -> Plan:
         router = self.router
-        request = read_request(self.body.skeleton.text, self.endpoint.surface)
+        request = self._request()
         continued = None
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
         surface, routed = self.endpoint.surface, router.settings.routed_models
         return make_plan(surface, router.serving, routed, request, self.named, continued)
+
+    def _request(self) -> Request:
+        skeleton, surface = self.body.skeleton, self.endpoint.surface
+        try:
+            return read_request(skeleton.text, surface)
+        except BadRequestError:
+            text = bodies.mended(skeleton.text)
+            if text == skeleton.text:
+                raise
+        self.body = replace(self.body, skeleton=replace(skeleton, text=text))
+        return read_request(text, surface)
 
     # to the upstream
 

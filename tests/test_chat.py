@@ -42,6 +42,17 @@ def test_a_named_model_passes_without_a_byte_changed(router, openai_server):
     assert openai_server.received[0].body == body
 
 
+@pytest.mark.parametrize("model", ["auto", "gpt-4o"])
+def test_half_an_emoji_is_passed_as_it_came_and_recorded(router, openai_server, model):
+    body = b'{"messages":[{"role":"user","content":"a text cut in an emoji: \\ud83d"}],"model":"%b"}' % model.encode()
+    answer = post(router, body)
+    assert answer.status_code == 200
+    sent = openai_server.received[0].body
+    assert sent in (body, body.replace(b'"auto"', b'"%b"' % answer.headers.get("x-router-model", "").encode()))
+    (record,) = router.records()
+    assert record["request"]["messages"][0]["content"] == "a text cut in an emoji: \ufffd"
+
+
 def test_an_answer_comes_back_byte_for_byte(router, openai_server):
     said = b'{ "id":"x", "model":"gpt-4o", "n":1.10, "big":1152921504606846976, "s":"\\u00e9\xc3\xa9", "usage":null}\n'
     headers = [("content-type", "application/json"), ("x-request-id", "req_1"), ("openai-version", "2020-10-01")]

@@ -13,21 +13,21 @@ function svg(width, height, label) {
   return shape("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
 }
 
-// A round number at or above `most`, and steps to it.
-function scale(most, steps = 3) {
+// A round number at or above `most`, and steps to it, of at least `least`: there is no half of a request.
+function scale(most, steps, least) {
   if (!(most > 0)) return { top: 1, ticks: [0] };
   const rough = most / steps, size = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * size).find((n) => n >= rough * 0.999);
+  const step = Math.max(least, [1, 2, 2.5, 5, 10].map((n) => n * size).find((n) => n >= rough * 0.999));
   const top = Math.ceil(most / step - 1e-9) * step;
   return { top, ticks: Array.from({ length: Math.round(top / step) + 1 }, (_, n) => n * step) };
 }
 
 const EDGE = { left: 52, right: 8, top: 8, bottom: 22 };
 
-function frame(host, label, most, format) {
+function frame(host, label, most, format, least = 0) {
   const width = Math.max(host.clientWidth, 200), height = Math.max(host.clientHeight, 80);
   const picture = svg(width, height, label);
-  const { top, ticks } = scale(most, height < 130 ? 2 : 3);
+  const { top, ticks } = scale(most, height < 130 ? 2 : 3, least);
   const y = (value) => height - EDGE.bottom - (value / top) * (height - EDGE.top - EDGE.bottom);
   for (const tick of ticks) {
     picture.append(
@@ -48,10 +48,10 @@ function timeAxis({ picture, width, height }, steps, name) {
   return slot;
 }
 
-// Bars of several parts. `parts(step)` gives [class, value] from the bottom up.
+// Bars of several parts, which are counts. `parts(step)` gives [class, value] from the bottom up.
 export function bars(host, { steps, parts, name, format, label, tell }) {
   const most = Math.max(0, ...steps.map((step) => parts(step).reduce((sum, [, value]) => sum + value, 0)));
-  const drawn = frame(host, label, most, format);
+  const drawn = frame(host, label, most, format, 1);
   const slot = timeAxis(drawn, steps, name), { picture, height, y } = drawn;
   steps.forEach((step, at) => {
     let below = 0;
