@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -240,7 +241,11 @@ def test_texts_that_a_database_refuses_are_cleaned(ledger):
 def postgresql(tmp_path):
     """A real PostgreSQL, where the machine has one."""
     pytest.importorskip("psycopg")
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
+    binaries = os.pathsep.join(
+        [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    )  # as in Debian
+    initdb, postgres = (shutil.which(name, path=binaries) for name in ("initdb", "postgres"))
+    if initdb is None or postgres is None:
         pytest.skip("there is no PostgreSQL on this machine")
     data, user = tmp_path / "data", []
     if os.geteuid() == 0:  # it refuses to run as root
@@ -252,9 +257,9 @@ def postgresql(tmp_path):
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*user, "initdb", "-D", data, "-U", "test", "--no-sync"], check=True, **quiet)
+    subprocess.run([*user, initdb, "-D", data, "-U", "test", "--no-sync"], check=True, **quiet)
     options = ["-p", str(port), "-k", str(tmp_path), "-c", "listen_addresses=127.0.0.1", "-F"]
-    server = subprocess.Popen([*user, "postgres", "-D", data, *options], **quiet)
+    server = subprocess.Popen([*user, postgres, "-D", data, *options], **quiet)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
