@@ -1,6 +1,7 @@
 """What is counted for Prometheus: right, bounded, and the same whichever worker is asked."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -137,6 +138,15 @@ def test_a_worker_that_is_stopped_has_written_all_it_counted(router):
     router.close()
     (counts,) = everyone(router.home / "metrics")
     assert [series.requests for _, series in counts.series] == [1]
+
+
+def test_what_a_full_disk_kept_from_the_journal_is_shown_though_no_file_can_be_written(router):
+    blocked = router.home / "metrics"
+    shutil.rmtree(blocked)
+    blocked.write_text("no folder can be made here")
+    router.app.router.journal.unrecorded = 7
+    assert summed(scraped(router.origin), "router_unrecorded_requests_total") == 7
+    blocked.unlink()
 
 
 def test_openmetrics_is_spoken_where_it_is_asked_for(router):

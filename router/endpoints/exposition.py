@@ -72,9 +72,10 @@ class _Once(CollectorRegistry):
 def families(router: Router) -> Iterator[Metric]:
     """Every metric there is."""
     # one's own file first: whoever is asked next then reads at least as much, so no counter ever falls
-    with contextlib.suppress(OSError):
-        router.meter.write(router.counts())
-    counted = total(everyone(router.meter.directory), time.time())
+    own = router.counts()
+    with contextlib.suppress(OSError):  # a full disk, which the counts tell of
+        router.meter.write(own)
+    counted = total([own, *everyone(router.meter.directory, router.meter.path)], time.time())
     yield from _requests(counted)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
@@ -95,9 +96,11 @@ class Total(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Counts)
 
 
-def everyone(directory: Path) -> Iterator[Counts]:
+def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
     """What each worker wrote last, those that are gone included: a counter never falls."""
     for path in sorted(directory.glob("*.json")):
+        if path == but:
+            continue
         try:
             yield _decoder.decode(path.read_bytes())
         except FileNotFoundError:
