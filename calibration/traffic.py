@@ -44,7 +44,10 @@ def read_since(text: str) -> timedelta:
 
 
 def asked_since(client: Any, experiment_id: str, from_unix_ms: int) -> Iterator[Asked]:
-    """Answered requests since then, newest first, a page at a time; `client` is an `MlflowClient`."""
+    """Answered requests since then, newest first, a page at a time; `client` is an `MlflowClient`.
+
+    Those of the simulated upstream are left out: nobody asked them in earnest.
+    """
     token = None
     while True:
         page = client.search_traces(
@@ -157,7 +160,9 @@ def from_traces_command(
         raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
     traffic = list(asked_since(client, found.experiment_id, int(earliest * 1000)))
     if not traffic:
-        raise TrafficError(f"no routed request of the last {since} was answered and recorded")
+        raise TrafficError(
+            f"no routed request of the last {since} was answered by a model and recorded (simulations apart)"
+        )
     review = out.with_name(f"{out.name.partition('.')[0]}.review.jsonl")
     chosen = sample(traffic, size, random.Random(seed))  # noqa: S311  chance, not a secret
     written = write(client, chosen, len(traffic), out, review)

@@ -181,6 +181,16 @@ def test_a_service_tier_has_its_own_price_and_an_unlisted_one_none():
     assert PRICES.cost_usd("gpt-4o-mini", spent, "batch") is None
 
 
+def test_what_was_simulated_is_told_apart_from_what_was_billed(ledger):
+    ledger.write([made_record(1)])
+    billed = asked(ledger)["total"]
+    assert (billed["simulated_requests"], billed["simulated_usd"]) == (0, 0.0)
+    ledger.write([made_record(2, simulated=True), made_record(3, simulated=True, cost_usd=None)])
+    total = asked(ledger)["total"]
+    assert total["simulated_requests"] == 2
+    assert 0 < total["simulated_usd"] == pytest.approx(total["cost_usd"] - billed["cost_usd"])
+
+
 def test_usage_is_grouped_and_bounded_by_day(ledger):
     day = 86_400 * 10**9
     ledger.write(

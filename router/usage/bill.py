@@ -59,6 +59,9 @@ def _print(answer: Mapping[str, Any]) -> None:
         console.print(
             f"{total['unknown_cost_attempts']} attempts came to nothing and may have been billed: cost unknown"
         )
+    if total["simulated_requests"]:
+        dollars = f"${total['simulated_usd']:.4f} that nobody billed"
+        console.print(f"{total['simulated_requests']:,} of the requests were SIMULATED: {dollars}")
     if total["unrecorded_requests"]:
         console.print(f"{total['unrecorded_requests']} requests were not recorded, for want of room on the disk")
     for prices in answer["prices"]:

@@ -130,6 +130,8 @@ def _sums() -> list[sa.ColumnElement[Any]]:
         _sum(table.wasted_usd).label("wasted_usd"),
         sa.func.coalesce(sa.func.sum(table.wasted_unknown), 0).label("unknown_cost_attempts"),
         _sum(sa.case((vain, table.cost_usd), else_=0.0)).label("vain_usd"),
+        _count(table.simulated == 1).label("simulated_requests"),
+        _sum(sa.case((table.simulated == 1, table.cost_usd), else_=0.0)).label("simulated_usd"),
         _count(compared).label("compared_requests"),
         _sum(sa.case((compared, table.cost_usd), else_=0.0)).label("compared_usd"),
         *(
