@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from router.client.caller import caller
 from router.errors import BadRequestError
 from router.policy.decision import Decision, Reason, decide, why_unable
 from router.policy.document import Policy
@@ -65,6 +66,7 @@ class Plan:
     streamed: bool
     asks_usage: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
     user: str
+    session: str
 
 
 def read_request(body: bytes, surface: Surface) -> Request:
@@ -107,7 +109,7 @@ def make_plan(
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
-    return Plan(request, models, decision, reason, streamed, usage, _user(fields))
+    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers))
 
 
 def features_of(surface: Surface, fields: bodies.Fields) -> Features:
@@ -134,10 +136,3 @@ def candidates(policy: Policy, decision: Decision, features: Features) -> list[s
     at = next(n for n, model in enumerate(models) if model.name == decision.model)
     others = (*models[at + 1 :], *reversed(models[:at]))
     return [decision.model, *(model.name for model in others if why_unable(model, features) is None)]
-
-
-def _user(fields: bodies.Fields) -> str:
-    try:
-        return (bodies.text(fields, "user") or "")[:200]
-    except BadRequestError:
-        return ""  # the upstream says what is wrong with it

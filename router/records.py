@@ -74,12 +74,8 @@ class Trail:
 
 def add_plan(record: Record, plan: Plan) -> None:
     """Add what was asked and decided."""
-    record.asked_model, record.stream, record.reason, record.user = (
-        plan.request.name,
-        plan.streamed,
-        plan.reason,
-        plan.user,
-    )
+    record.asked_model, record.stream, record.reason = plan.request.name, plan.streamed, plan.reason
+    record.user, record.session = plan.user, plan.session
     decision = plan.decision
     if decision is not None:
         record.target, record.question_type = decision.target, decision.question_type

@@ -53,6 +53,23 @@ def test_half_an_emoji_is_passed_as_it_came_and_recorded(router, openai_server, 
     assert record["request"]["messages"][0]["content"] == "a text cut in an emoji: \ufffd"
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers", "who"),
+    [
+        ({"user": "ada"}, {}, ("ada", "")),
+        ({"safety_identifier": "ada", "prompt_cache_key": "thread 1"}, {}, ("ada", "thread 1")),
+        ({"metadata": {"user_id": "ada", "session_id": "s1"}, "prompt_cache_key": "p"}, {}, ("ada", "s1")),
+        ({"user": "ada"}, {"x-user-id": "bob", "x-session-id": "s2"}, ("bob", "s2")),
+        ({"user": 5, "metadata": [[[1]]], "prompt_cache_key": None}, {}, ("", "")),
+    ],
+)
+def test_who_asks_and_in_which_session_is_recorded(router, fields, headers, who):
+    body = {"model": "auto", "messages": SUM, **fields}
+    httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
+    (record,) = router.records()
+    assert (record.get("user", ""), record.get("session", "")) == who
+
+
 def test_an_answer_comes_back_byte_for_byte(router, openai_server):
     said = b'{ "id":"x", "model":"gpt-4o", "n":1.10, "big":1152921504606846976, "s":"\\u00e9\xc3\xa9", "usage":null}\n'
     headers = [("content-type", "application/json"), ("x-request-id", "req_1"), ("openai-version", "2020-10-01")]
