@@ -33,7 +33,8 @@ from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
 from calibration.predictor import fit
 from calibration.replay import apgr, bootstrap, cpt, replayed, saved_cost
-from router.policy.features import Features, numbers, terms, turn_text
+from router.policy.features import Features
+from router.policy.inputs import numbers, terms, turn_text
 from router.policy.prediction import predict
 
 PAIR = ("gpt-4o-mini", "gpt-4o")

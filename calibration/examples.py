@@ -12,7 +12,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from calibration.outcomes import Outcome
-from router.policy.features import Features, numbers, read_question, terms, turn_text
+from router.policy.features import Features, read_question
+from router.policy.inputs import numbers, terms, turn_text
 from router.policy.prediction import NUMBER_LIMIT, Floats
 
 MIN_TERM_QUESTIONS = 3  # a term that fewer questions use is not learnt

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,10 +14,11 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import StandardScaler, normalize
 
 from calibration.examples import NUMBER_WEIGHT, Examples, TypeExamples, input_union, last_turn
-from router.policy.features import NUMBER_NAMES
+from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Floats, Predictor, unusualness
 
 QUANTILES = 201
+Classifier = Callable[[sp.csr_matrix, Sequence[str]], Any]  # fits one that has `predict`
 NUMBERS_SHARE = 0.2  # of a hand-feature distance as of a usual question, where words add at most 1
 LEAST_VARIANCE = 0.05  # of a hand feature in a type, against 1 over all: what never varied may yet do so
 POOLED_QUESTIONS = 20.0  # weight of all types' spread in the spread of one type's unusualness, in questions
@@ -45,11 +47,16 @@ def centres_of(matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str]
     return Centres(np.asarray(words), np.asarray(numbers), np.asarray(precision))
 
 
-def novelty_quantiles(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
-    """For each type, quantiles of how unusual its own questions look (T, Q); few questions borrow the spread of all."""
-    named = np.array([*examples.types, *more.types])
-    values = _unusualness(examples, more, types, seed)
-    means = {t: values[named == t].mean() for t in types}
+def novelty_quantiles(
+    examples: Examples, more: TypeExamples, types: Sequence[str], seed: int, classifier: Classifier
+) -> Floats:
+    """For each type, quantiles of how unusual the questions look that are taken for it (T, Q).
+
+    A type that few questions are taken for borrows the spread of all.
+    """
+    values, taken_for = _unusualness(examples, more, types, seed, classifier)
+    named = np.array(types)[taken_for]
+    means = {t: values[named == t].mean() if t in named else values.mean() for t in types}
     spread = values - np.array([means[t] for t in named])
     rows = []
     for t in types:
@@ -60,22 +67,29 @@ def novelty_quantiles(examples: Examples, more: TypeExamples, types: Sequence[st
     return np.array(rows)
 
 
-def _unusualness(examples: Examples, more: TypeExamples, types: Sequence[str], seed: int) -> Floats:
-    """How far each question is from its type's centre, made without it and its near-duplicates. Shape (n + extra,)."""
+def _unusualness(
+    examples: Examples, more: TypeExamples, types: Sequence[str], seed: int, classifier: Classifier
+) -> tuple[Floats, np.ndarray]:
+    """How far each question is from the type it is taken for, and which that is, by what was learnt without it.
+
+    Its near-duplicates are left out with it. Both of shape (n + extra,).
+    """
     rows = [*examples.features, *more.features]
     named = [*examples.types, *more.types]
     own_groups = np.arange(len(more.types)) + (examples.groups.max() + 1 if len(examples.groups) else 0)
     groups = np.concatenate([examples.groups, own_groups])
-    values = np.zeros(len(rows))
+    values, taken_for = np.zeros(len(rows)), np.zeros(len(rows), dtype=int)
     folds = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=seed)
     for train, test in folds.split(values, groups=groups):
         seen = [rows[i] for i in train]
         inputs = input_union()
         matrix = sp.csr_matrix(inputs.fit_transform(seen))
         centres = _centres_only(inputs, centres_of(matrix, [named[i] for i in train], types), types)
-        for i in test:
-            values[i] = unusualness(centres, rows[i], last_turn(rows[i]), types.index(named[i]))
-    return values
+        guesses = classifier(matrix, [named[i] for i in train]).predict(inputs.transform([rows[i] for i in test]))
+        for i, guess in zip(test, guesses, strict=True):
+            taken_for[i] = types.index(guess)
+            values[i] = unusualness(centres, rows[i], last_turn(rows[i]), taken_for[i])
+    return values, taken_for
 
 
 def _centres_only(inputs: FeatureUnion, centres: Centres, types: Sequence[str]) -> Predictor:

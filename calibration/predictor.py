@@ -22,7 +22,8 @@ from sklearn.preprocessing import StandardScaler
 
 from calibration.examples import MIN_TYPE_QUESTIONS, NUMBER_WEIGHT, Examples, TypeExamples, input_union
 from calibration.novelty import Centres, centres_of, novelty_quantiles
-from router.policy.features import NUMBER_NAMES, Features
+from router.policy.features import Features
+from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import MAX_OUTPUT_TOKENS, Floats, Predictor
 
 UNKNOWN_LENGTH = 200.0  # tokens of an answer, where no answer's length is known
@@ -133,7 +134,7 @@ def fit(examples: Examples, models: Sequence[str], seed: int, more: TypeExamples
         type_measured=np.array([float(t in measured) for t in types]),
         length_smearing=np.exp(beyond_logs - heads.predict(with_slopes)[:, len(models) :]).mean(axis=0),
         centres=centres_of(matrix, named, types),
-        novelty_quantiles=novelty_quantiles(examples, more, types, seed),
+        novelty_quantiles=novelty_quantiles(examples, more, types, seed, _classifier),
     )
 
 

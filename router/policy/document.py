@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from router.policy.decision import Evidence, Model, Rule, Rules
-from router.policy.features import NUMBER_NAMES
+from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor
 
 DOCUMENT = "policy.json"

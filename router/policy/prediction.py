@@ -15,7 +15,8 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.features import Features, numbers, terms, turn_text
+from router.policy.features import Features
+from router.policy.inputs import numbers, terms, turn_text
 
 Floats = npt.NDArray[np.float64]
 
