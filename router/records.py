@@ -81,6 +81,7 @@ def add_plan(record: Record, plan: Plan) -> None:
         record.target, record.question_type = decision.target, decision.question_type
         record.quality, record.expected_cost_usd = dict(decision.quality), dict(decision.expected_cost_usd)
         record.gap, record.novelty, record.policy_version = decision.gap, decision.novelty, decision.policy_version
+        record.text_tokens = decision.text_tokens
 
 
 def add_reply(record: Record, reply: Reply) -> None:

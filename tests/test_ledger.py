@@ -48,6 +48,9 @@ POLICY = {
     },
 }  # fmt: skip
 LENGTHS = read_lengths(msgspec.json.encode(POLICY))
+IMAGE_MODELS = [
+    {**model, "image_tokens": tokens} for model, tokens in zip(POLICY["models"], ((2833, 5667), (85, 170)), strict=True)
+]
 
 
 DOLLARS = ("cost_usd", "always_strong_usd", "saved_usd")
@@ -125,19 +128,33 @@ def test_what_was_abandoned_or_cut_off_is_of_unknown_cost_and_not_of_none(ledger
     assert total["cost_usd"] == made_record(1).cost_usd and total["wasted_usd"] == 0
 
 
+def strong_usd(model: str, question_type: str, used: Usage, tier: str = "", **given: object):
+    record = made_record(1, model=model, question_type=question_type, service_tier=tier, **given)
+    return always_strong_usd(LENGTHS, PRICES, record, used)
+
+
+def test_an_image_is_counted_as_the_strong_model_would_bill_it():
+    lengths = read_lengths(msgspec.json.encode({**POLICY, "models": IMAGE_MODELS}))
+    billed = Usage(100 + 2833 + 4 * 5667, 500, cached_input_tokens=2000)
+    record = made_record(1, text_tokens=100)
+    strong = always_strong_usd(lengths, PRICES, record, billed)
+    read = 100 + 85 + 4 * 170
+    assert strong.estimate == pytest.approx(read * 2.5e-6 + 400 * 10e-6, rel=0.01)
+
+
 def test_always_strong_is_priced_at_the_lengths_of_its_own_answers():
-    strong = always_strong_usd(LENGTHS, PRICES, "gpt-4o-mini", "arithmetic", Usage(1000, 500))
+    strong = strong_usd("gpt-4o-mini", "arithmetic", Usage(1000, 500))
     assert strong.estimate == pytest.approx(1000 * 2.5e-6 + 400 * 10e-6)
     assert strong.low < strong.estimate < strong.high
-    itself = always_strong_usd(LENGTHS, PRICES, "gpt-4o", "arithmetic", Usage(1000, 500))
+    itself = strong_usd("gpt-4o", "arithmetic", Usage(1000, 500))
     assert itself.low == itself.high == pytest.approx(1000 * 2.5e-6 + 500 * 10e-6)
 
 
 def test_a_type_without_measured_lengths_takes_those_of_all_types_with_their_whole_range():
-    strong = always_strong_usd(LENGTHS, PRICES, "gpt-4o-mini", "published", Usage(0, 1000))
+    strong = strong_usd("gpt-4o-mini", "published", Usage(0, 1000))
     pooled = (400 * 80 + 100 * 130) / (500 * 100)
     assert strong == pytest.approx((800 * 10e-6, round(1000 * pooled) * 10e-6, 1300 * 10e-6))
-    assert always_strong_usd(LENGTHS, PRICES, "somebody-elses", "arithmetic", Usage(0, 1000)) is None
+    assert strong_usd("somebody-elses", "arithmetic", Usage(0, 1000)) is None
 
 
 def test_savings_are_net_of_retries_vain_answers_and_calibration(ledger):

@@ -115,6 +115,7 @@ class Decision:
     novelty: float
     evidence: Evidence
     policy_version: str
+    text_tokens: int | None = None  # estimated of the text, where images are billed beside it
 
 
 def decide(rules: Rules, features: Features, prediction: Prediction, target: float) -> Decision:
@@ -140,6 +141,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         novelty=prediction.novelty,
         evidence=rules.evidence.get(prediction.question_type, NO_EVIDENCE),
         policy_version=rules.version,
+        text_tokens=features.input_tokens if features.images else None,
     )
 
 

@@ -1,17 +1,19 @@
 """What a request would have cost, had the strong model answered it.
 
-The strong model would have read the same tokens and written an answer of another length: the measured ratio of both
-models' answers to that type of question times what was written. The ratio comes from the policy's evidence.
+The strong model would have read the same text and written an answer of another length: the measured ratio of both
+models' answers to that type of question times what was written. The ratio comes from the policy's evidence. An image
+is billed as other numbers of tokens by other models (33 times as many by gpt-4o-mini as by gpt-4o).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from router.journal.writer import Record
 from router.policy.decision import Evidence, Interval, Model
 from router.policy.prices import PriceBook, Usage
 
@@ -27,6 +29,7 @@ class Lengths:
     strong: str
     ratios: Mapping[str, Mapping[str, Interval]]  # model -> question type -> ratio
     pooled: Mapping[str, Interval]  # model -> over all types, from the smallest to the largest of them
+    images: Mapping[str, float] = field(default_factory=dict)  # model -> tokens of an image on the strong model for one
 
     def ratio(self, model: str, question_type: str) -> Interval | None:
         """Tokens that the strong model writes for one of `model`; None where nothing was measured."""
@@ -61,7 +64,9 @@ def read_lengths(document: bytes) -> Lengths:
         if measured:
             ratios[model.name] = {kind: _ratio(evidence, model.name, strong) for kind, evidence in measured.items()}
             pooled[model.name] = _pooled(measured, ratios[model.name], model.name, strong)
-    return Lengths(strong, ratios, pooled)
+    tile = {model.name: model.image_tokens[1] for model in rules.models}
+    images = {name: tile[strong] / tokens for name, tokens in tile.items() if tokens}
+    return Lengths(strong, ratios, pooled, images)
 
 
 def _ratio(evidence: Evidence, model: str, strong: str) -> Interval:
@@ -82,23 +87,25 @@ def _pooled(measured: Mapping[str, Evidence], ratios: Mapping[str, Interval], mo
     return Interval(min(found), written[strong] / written[model], max(found))
 
 
-def always_strong_usd(
-    lengths: Lengths, prices: PriceBook, model: str, question_type: str, usage: Usage, tier: str = ""
-) -> Interval | None:
+def always_strong_usd(lengths: Lengths, prices: PriceBook, record: Record, usage: Usage) -> Interval | None:
     """Dollars had the strong model answered; None where its price or the lengths are not known."""
-    ratio = lengths.ratio(model, question_type)
+    ratio = lengths.ratio(record.model, record.question_type)
     if ratio is None:
         return None
+    read = usage.input_tokens
+    if record.text_tokens is not None:  # the rest is of images
+        images = max(read - record.text_tokens, 0)
+        read += round(images * (lengths.images.get(record.model, 1.0) - 1.0))
     costs = []
     for times in ratio:
         written = Usage(
-            input_tokens=usage.input_tokens,
+            input_tokens=read,
             output_tokens=round(usage.output_tokens * times),
-            cached_input_tokens=usage.cached_input_tokens,
+            cached_input_tokens=round(usage.cached_input_tokens * read / usage.input_tokens) if read else 0,
             audio_input_tokens=usage.audio_input_tokens,
             audio_output_tokens=round(usage.audio_output_tokens * times),
         )
-        cost = prices.cost_usd(lengths.strong, written, tier)
+        cost = prices.cost_usd(lengths.strong, written, record.service_tier)
         if cost is None:
             return None
         costs.append(cost)

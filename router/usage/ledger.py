@@ -105,8 +105,7 @@ class Ledger:
         strong = None
         lengths = self._lengths(record.policy_version) if record.policy_version else None
         if usage is not None and lengths is not None and record.outcome == "answered":
-            tier = record.service_tier
-            strong = always_strong_usd(lengths, self._prices, record.model, record.question_type, usage, tier)
+            strong = always_strong_usd(lengths, self._prices, record, usage)
         wasted = [attempt.get("cost_usd") for attempt in record.wasted]
         return {
             "trace_id": record.trace_id,

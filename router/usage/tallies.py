@@ -136,7 +136,7 @@ class Tallies:
         if lengths is None or record.usage is None or record.outcome != "answered":
             return None
         usage = Usage(**{name: count for name, count in record.usage.items() if name in _TOKENS})
-        return always_strong_usd(lengths, self._prices, record.model, record.question_type, usage, record.service_tier)
+        return always_strong_usd(lengths, self._prices, record, usage)
 
     def _forget(self, connection: sqlite3.Connection, now_unix: int) -> None:
         for table, keep in KEEP_SECONDS.items():
