@@ -46,12 +46,13 @@ def decide(
 @app.command()
 def export(
     once: Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")] = False,
-    attached: Annotated[bool, typer.Option("--attached", help="End when standard input does; for `serve`.")] = False,
 ) -> None:
     """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
+    from router.exporter.priority import yield_processor
     from router.exporter.shipping import main as run
 
-    raise typer.Exit(run(once=once, attached=attached))
+    yield_processor()
+    raise typer.Exit(run(once=once))
 
 
 @app.command()

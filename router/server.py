@@ -37,9 +37,7 @@ def run(host: str, port: int, workers: int) -> None:
         )
     lines = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(lines)
-    policy = served_policy(settings)  # before any worker starts, so that what is wrong is said once
-    prices(settings)
-    log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
+    _check(settings)
     if settings.simulated:
         log.warning("%s", NOTICE)
     _configure_mlflow()
@@ -54,6 +52,13 @@ def run(host: str, port: int, workers: int) -> None:
             log_config=lines,
             **server_options(settings),
         )
+
+
+def _check(settings: Settings) -> None:
+    """Read what will be served before any worker starts, so that what is wrong is said once; nothing of it is kept."""
+    policy = served_policy(settings)
+    prices(settings)
+    log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
 
 
 def server_options(settings: Settings) -> dict[str, Any]:

@@ -51,9 +51,7 @@ class Exporter:
         self._watch.join(1.0)
 
     def _spawned(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "router", "export", "--attached"], stdin=subprocess.PIPE, env=self._environment
-        )
+        return subprocess.Popen([sys.executable, "-m", "router.exporter"], stdin=subprocess.PIPE, env=self._environment)
 
     def _watched(self) -> None:
         delay = 1.0

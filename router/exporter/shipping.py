@@ -193,20 +193,11 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
         log.warning("journal: old segments could not be removed: %s", error)
 
 
-def yield_processor() -> None:
-    """Let requests come first, and yet get on on a busy machine: a tenth of a core's share, and never real-time."""
-    with contextlib.suppress(OSError, AttributeError):  # there is no such class but on Linux
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        os.nice(10)
-
-
 def main(*, once: bool = False, attached: bool = False) -> int:
-    """Run the exporter as `python -m router export` does; the exit code."""
+    """Run the exporter; the exit code."""
     from router.champion import keep_fetching
     from router.settings import load, with_home
 
-    yield_processor()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = with_home(load())
