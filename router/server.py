@@ -41,6 +41,7 @@ def run(host: str, port: int, workers: int) -> None:
     if settings.simulated:
         log.warning("%s", NOTICE)
     _configure_mlflow()
+    _open_many_files()
     metrics.clear(settings.home / "metrics")
     with _exporter(settings):
         uvicorn.run(
@@ -75,6 +76,15 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_worker_healthcheck": WORKER_START_SECONDS,
         "timeout_graceful_shutdown": int(settings.timeouts.drain),
     }
+
+
+def _open_many_files() -> None:
+    """Allow as many open files as the system does: a stream takes two, and shells often start with 1,024."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _configure_mlflow() -> None:
