@@ -20,7 +20,7 @@ from router.journal.writer import Journal
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
-from router.records import Trail, add_content, add_plan, add_reply, add_unsettled, add_usage
+from router.records import NOTHING_TOLD, Told, Trail, add_content, add_plan, add_reply, add_told, add_unsettled
 from router.serving import Serving
 from router.settings import Settings
 from router.upstream.attempts import Attempts, Reply
@@ -162,13 +162,10 @@ class Exchange:
         upstreams, where = self.router.upstreams, self.body.skeleton
         endpoint = upstreams.endpoint(model)
         sent = endpoint.model or model
-        edits = []
-        if plan.asks_usage is not None:
-            start, stop, text = plan.asks_usage
-            edits.append(bodies.Edit(where.original(start), where.original(stop), text))
-        if sent != plan.request.name:
-            start, stop, text = bodies.naming(plan.request.spans, where.text, sent)
-            edits.append(bodies.Edit(where.original(start), where.original(stop), text))
+        edits = [
+            bodies.Edit(where.original(start), where.original(stop), text)
+            for start, stop, text in plan.edits(where.text, sent)
+        ]
         query = self.scope["query_string"]
         return Call(
             b"POST",
@@ -196,10 +193,8 @@ class Exchange:
             self.router.continuations.remember(seen.id, reply.model)
         error = reply.body[:2000].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
-        outcome = "failed" if failed else "answered"
-        self._record(
-            reply.status, outcome, error, model=seen.model, usage=seen.usage, tier=seen.service_tier, response=said
-        )
+        told = Told(seen.model, seen.usage, seen.service_tier or "", said)
+        self._record(reply.status, "failed" if failed else "answered", error, told)
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else bodies.renamed(reply.body, echo)
         await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
@@ -273,44 +268,25 @@ class Exchange:
             return
         if stream.id and self.endpoint.surface.path == b"/responses" and self.reply is not None:
             self.router.continuations.remember(stream.id, self.reply.model)
-        self._record(
-            200,
-            outcome,
-            error,
-            model=stream.model,
-            usage=stream.usage,
-            tier=stream.service_tier,
-            response=stream.content(),
-        )
+        self._record(200, outcome, error, Told(stream.model, stream.usage, stream.service_tier, stream.content()))
 
-    def _record(
-        self,
-        status: int,
-        outcome: str,
-        error: str,
-        *,
-        model: str = "",
-        usage: dict[str, Any] | None = None,
-        tier: str | None = None,
-        response: Any = None,
-    ) -> None:
+    def _record(self, status: int, outcome: str, error: str, told: Told = NOTHING_TOLD) -> None:
         if self.recorded:
             return
         self.recorded = True
-        router = self.router
-        record = self.trail.record(self.endpoint.name, status, outcome, error)
-        record.response_model, record.simulated = model, router.settings.simulated
+        router, trail = self.router, self.trail
+        record = trail.record(self.endpoint.name, status, outcome, error)
+        record.simulated = router.settings.simulated
         if self.plan is not None:
             add_plan(record, self.plan)
         if self.reply is not None:
             add_reply(record, self.reply)
-        elif self.plan is not None and outcome == "abandoned" and self.trail.asked_unix_ns:
+        elif self.plan is not None and outcome == "abandoned" and trail.asked_unix_ns:
             record.model = self.plan.models[0]  # it was asked, and may bill what it began
         if self.unsettled:
             add_unsettled(record, self.unsettled)
-        if usage is not None:
-            add_usage(record, router.prices, model, usage, tier)
+        add_told(record, router.prices, told)
         if self.plan is not None:
-            add_content(record, router.settings.record_content, self.body.skeleton.text, response)
+            add_content(record, router.settings.record_content, self.body.skeleton.text, told.response)
         router.journal.append(record)
         router.meter.observe(record)

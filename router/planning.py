@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,6 +67,13 @@ class Plan:
     asks_usage: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
     user: str
     session: str
+
+    def edits(self, body: bytes, model: str) -> Iterator[bodies.Edit]:
+        """What is changed in the body for `model`, as its upstream calls it."""
+        if self.asks_usage is not None:
+            yield self.asks_usage
+        if model != self.request.name:
+            yield bodies.naming(self.request.spans, body, model)
 
 
 def read_request(body: bytes, surface: Surface) -> Request:

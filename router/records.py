@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -105,6 +105,26 @@ def add_content(record: Record, content: Content, request: bytes, response: Any)
         record.request = kept(msgspec.Raw(request), content)
     if not isinstance(response, msgspec.Raw) or len(memoryview(response)) <= MAX_CONTENT_BYTES:
         record.response = kept(response, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an answer told of itself."""
+
+    model: str = ""
+    usage: dict[str, Any] | None = None
+    service_tier: str = ""
+    response: Any = None  # what was said
+
+
+NOTHING_TOLD = Told()
+
+
+def add_told(record: Record, prices: PriceBook, told: Told) -> None:
+    """Add what the answer told: who it was from, and what was billed."""
+    record.response_model = told.model
+    if told.usage is not None:
+        add_usage(record, prices, told.model, told.usage, told.service_tier)
 
 
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:
