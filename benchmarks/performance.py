@@ -111,6 +111,14 @@ def written(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def put(begin: str, end: str, text: str) -> None:
+    """Put what was measured between two marks of the page."""
+    page = PAGE.read_text()
+    before, after = page.split(begin)[0], page.split(end)[1]
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    print(text)
+
+
 def main() -> None:
     """Measure, and put what was measured between the marks of the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,10 +131,7 @@ def main() -> None:
         print(f"{arguments.bench}: there is no bench.py, so nothing is measured and {PAGE.name} stays as it is")
         return
     text = written(measured(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
-    page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-    print(text)
+    put(BEGIN, END, text)
 
 
 if __name__ == "__main__":

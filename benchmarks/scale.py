@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from hot_path import WORDS
+from performance import PAGE, put
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGE = PROJECT / "docs" / "performance.md"
 BEGIN, END = "<!-- scale -->", "<!-- /scale -->"
 
 SIZES = (1_000, 10_000, 100_000)
@@ -179,10 +179,7 @@ def main() -> None:
         folder = Path(work)
         parts = [by_size(tool, upstream, folder), many_streams(tool, folder), by_workers(tool, upstream, folder)]
     text = f"Measured {time.strftime('%Y-%m-%d %H:%M')}.\n\n" + "\n\n".join("\n".join(part) for part in parts)
-    page = PAGE.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-    print(text)
+    put(BEGIN, END, text)
 
 
 if __name__ == "__main__":
