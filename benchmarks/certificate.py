@@ -24,12 +24,11 @@ import numpy as np
 from scipy import stats
 
 from calibration.certificate import CONFIDENCE, Walk, losses, p_value, threshold_grid
-from calibration.learning import LEAST_GAP, NOVELTY_LIMIT, examples_of, measured_evidence, split
+from calibration.learning import examples_of, measured_evidence, rules_for, split
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
 from calibration.predictor import fit
 from calibration.replay import picked, replayed
-from router.policy.decision import Rules
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGETS = (0.95, 0.97, 0.99)
@@ -67,8 +66,7 @@ def pools(outcomes: Sequence[Outcome], seed: int, targets: Sequence[float]) -> l
     evidence = measured_evidence(examples.part(fitted_on), PAIR)
     grid = threshold_grid(replayed([outcomes[i] for i in fitted_on], predictor, models).gaps_per_usd)
     replay = replayed([outcomes[i] for i in held], predictor, models)
-    rules = Rules(tuple(models), evidence, (), LEAST_GAP, NOVELTY_LIMIT)
-    walk = Walk(grid, rules, replay, examples.groups[held])
+    walk = Walk(grid, rules_for(models, evidence), replay, examples.groups[held])
     made = []
     for target in targets:
         chosen = [walk.chosen(target, step) for step in range(len(grid))]

@@ -23,6 +23,8 @@ from router.policy.prediction import Floats
 
 TEST_SHARE = 0.3  # of the questions, kept from the fit for the certificate
 DEFAULT_TARGET = 0.97
+LEAST_TYPE_PROBABILITY = 0.7  # below it what was measured of a type is not evidence of a question
+NO_EVIDENCE_LIMIT = 0.1  # the same above this probability of types without evidence
 NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
 LEAST_GAP = 0.01  # a point of quality is less than two runs of one model differ by
 MIN_EVIDENCE = 50  # outcomes below which nothing is claimed of a type: the interval of a difference is then 0.2 wide
@@ -57,7 +59,7 @@ def learn(
     train, test = split(examples.groups, TEST_SHARE, seed)
     predictor = fit(examples.part(train), names, seed, background.examples).export()
     evidence = {**background.evidence, **measured_evidence(examples, names)}
-    rules = Rules(tuple(models), evidence, (), LEAST_GAP, NOVELTY_LIMIT)
+    rules = rules_for(models, evidence)
     grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
     tested = Walk(grid, rules, replayed([outcomes[i] for i in test], predictor, models), examples.groups[test])
     certified = tuple(tested.rule(target, seed) for target in targets)
@@ -70,6 +72,19 @@ def learn(
         "seed": seed,
     }
     return Policy(replace(rules, targets=certified), predictor, DEFAULT_TARGET, made)
+
+
+def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence]) -> Rules:
+    """What is decided by before any target is certified."""
+    return Rules(
+        models=tuple(models),
+        evidence=evidence,
+        targets=(),
+        least_gap=LEAST_GAP,
+        least_type_probability=LEAST_TYPE_PROBABILITY,
+        no_evidence_limit=NO_EVIDENCE_LIMIT,
+        novelty_limit=NOVELTY_LIMIT,
+    )
 
 
 def examples_of(outcomes: Sequence[Outcome], models: Sequence[str], known_types: Collection[str] = ()) -> Examples:

@@ -30,7 +30,7 @@ def name_types(questions: Sequence[Question], policy: Policy | None, seed: int) 
 def _predicted(question: Question, policy: Policy) -> Question:
     features = read_question(question.messages, question.tools)
     found = predict(policy.predictor, features)
-    known = found.type_probability >= SURE and found.novelty <= policy.rules.novelty_limit
+    known = found.type_probabilities[found.question_type] >= SURE and found.novelty <= policy.rules.novelty_limit
     return replace(question, question_type=found.question_type) if known else question
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-UNSURE_REASONS = ("no_evidence", "novel", "not_certified")
+UNSURE_REASONS = ("no_evidence", "uncertain_type", "novel", "not_certified")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The policy's pure core: features, prediction, decision, document."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,45 @@ def test_a_type_without_evidence_goes_to_the_strong_model(policy):
     rules = replace(policy.rules, evidence={})
     features = asked(SUM)
     assert decide(rules, features, predict(policy.predictor, features), 0.9).reason == Reason.NO_EVIDENCE
+
+
+def test_what_is_of_no_type_for_sure_goes_to_the_strong_model(policy):
+    features = asked(SUM)
+    prediction = predict(policy.predictor, features)
+    assert sum(prediction.type_probabilities.values()) == pytest.approx(1)
+    sure = prediction.type_probabilities[prediction.question_type]
+    for least, reason in ((sure * 0.99, Reason.CHEAP_IS_ENOUGH), (sure * 1.01, Reason.UNCERTAIN_TYPE)):
+        rules = replace(policy.rules, least_type_probability=least)
+        assert decide(rules, features, prediction, 0.9).reason == reason
+
+
+def test_what_may_well_be_of_a_type_without_evidence_goes_to_the_strong_model(policy):
+    features = asked(SUM)
+    prediction = predict(policy.predictor, features)
+    unknown = next(name for name in policy.predictor.types if name != prediction.question_type)
+    chance = prediction.type_probabilities[unknown]
+    evidence = {name: known for name, known in policy.rules.evidence.items() if name != unknown}
+    for limit, reason in ((chance * 1.01, Reason.CHEAP_IS_ENOUGH), (chance * 0.99, Reason.UNCERTAIN_TYPE)):
+        rules = replace(policy.rules, evidence=evidence, no_evidence_limit=limit)
+        assert decide(rules, features, prediction, 0.9).reason == reason
+
+
+def test_a_policy_that_was_certified_before_a_guard_existed_runs_without_it(policy):
+    files = dump(policy)
+    document = json.loads(files[DOCUMENT])
+    assert document.pop("least_type_probability") > 0 and document.pop("no_evidence_limit") < 1
+    rules = parse(files | {DOCUMENT: json.dumps(document).encode()}).rules
+    assert (rules.least_type_probability, rules.no_evidence_limit) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("no_evidence_limit", 0), ("novelty_limit", 1.1), ("least_type_probability", 2)]
+)
+def test_a_limit_that_is_no_share_is_refused(policy, name, value):
+    files = dump(policy)
+    document = json.loads(files[DOCUMENT]) | {name: value}
+    with pytest.raises(PolicyError, match=f"{name} is not .*: {value}"):
+        parse(files | {DOCUMENT: json.dumps(document).encode()})
 
 
 def test_what_the_cheap_model_cannot_hold_or_read_goes_to_the_strong_one(policy):

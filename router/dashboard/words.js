@@ -4,6 +4,7 @@ export const REASONS = {
   cheap_is_enough: ["Cheap is enough", "The cheap model is expected to be good enough here: what the strong one would add is not worth its price at this target."],
   strong_is_better: ["Strong is better", "The strong model is expected to be enough better on this request to be worth its price."],
   no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
+  uncertain_type: ["Uncertain type", "The request is of no type for sure, or maybe of one that nothing is known of, so the strong model answers."],
   novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
   not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
   context_window: ["Context window", "Only this model can hold the whole request."],
@@ -13,7 +14,6 @@ export const REASONS = {
   continued: ["Continued", "It goes on with what an answer of this model began."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],
   fallback: ["Fallback", "The model that was decided on could not answer, so the other one did."],
-  sticky: ["Sticky", "The conversation stays with the model that began it."],
 };
 
 const KINDS = { measured: "measured", published: "published", none: "nothing known" };

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from router.policy.features import Features
 from router.policy.prediction import Prediction
@@ -21,6 +21,7 @@ class Reason(StrEnum):
     CHEAP_IS_ENOUGH = "cheap_is_enough"
     STRONG_IS_BETTER = "strong_is_better"
     NO_EVIDENCE = "no_evidence"  # nothing is known of this type of question
+    UNCERTAIN_TYPE = "uncertain_type"  # of no type for sure, or maybe of one that nothing is known of
     NOVEL = "novel"  # unlike anything the calibration saw
     NOT_CERTIFIED = "not_certified"  # no threshold was shown to keep this target
     CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
@@ -44,7 +45,7 @@ class Interval(NamedTuple):
 class Evidence:
     """What is known of one type of question: how many outcomes, and what each model is worth there."""
 
-    kind: str  # measured, published, or none
+    kind: Literal["measured", "published", "none"]
     n: int
     quality: Mapping[str, Interval]
     quality_difference: Interval  # cheap minus strong, paired; below 0 the cheap model is worse
@@ -89,6 +90,8 @@ class Rules:
     evidence: Mapping[str, Evidence]  # by question type
     targets: Sequence[Rule]  # ascending
     least_gap: float = 0.0  # a difference in quality that two runs of one model have as well
+    least_type_probability: float = 0.0  # a request that is less surely of its type goes to the strong model
+    no_evidence_limit: float = 1.0  # and one that is more probably of a type without evidence
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
     version: str = ""
 
@@ -109,6 +112,7 @@ class Decision:
     reason: Reason
     target: float
     question_type: str
+    type_probabilities: Mapping[str, float]
     quality: Mapping[str, float]
     expected_cost_usd: Mapping[str, float]
     gap: float  # what the strong model is expected to add, in quality; requests are ranked for escalation by it
@@ -123,9 +127,9 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
 
     A cheaper model keeps it by itself where its quality is `target` times that of the best, but for `least_gap`.
 
-    The guards, in order: what a model cannot hold or read; a type without evidence; a request unlike the calibration; a
-    target without a certificate. Each of the last three sends the request to the strong model. A type of which only
-    published results are known is cheap only where these keep the target by themselves.
+    The guards, in order: what a model cannot hold or read; a type without evidence; an uncertain type; a request unlike
+    the calibration; a target without a certificate. Each of the last four sends the request to the strong model. A type
+    of which only published results are known is cheap only where these keep the target by themselves.
     """
     costs = {model.name: expected_cost_usd(model, features, prediction) for model in rules.models}
     model, reason = _choose(rules, features, prediction, target, costs)
@@ -135,6 +139,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         reason=reason,
         target=target,
         question_type=prediction.question_type,
+        type_probabilities=prediction.type_probabilities,
         quality=prediction.quality,
         expected_cost_usd=costs,
         gap=prediction.quality[strong] - prediction.quality[cheap],
@@ -155,6 +160,8 @@ def _choose(
         return strong, guard
     if evidence.kind == "none":
         return strong, Reason.NO_EVIDENCE
+    if _is_uncertain(rules, prediction):
+        return strong, Reason.UNCERTAIN_TYPE
     if prediction.novelty > rules.novelty_limit:
         return strong, Reason.NOVEL
     rule = rules.rule(target)
@@ -168,6 +175,27 @@ def _choose(
     if evidence.kind == "published" and not _keeps(evidence, chosen, strong, rule.target, rules.least_gap):
         chosen = strong
     return chosen, Reason.STRONG_IS_BETTER if chosen == strong else Reason.CHEAP_IS_ENOUGH
+
+
+def _is_uncertain(rules: Rules, prediction: Prediction) -> bool:
+    """Whether the evidence of the type may not be evidence of this request.
+
+    What is measured speaks of questions that are recognised. Published results speak of no questions in particular, so
+    there it is enough to be surely of some such type.
+    """
+    evidence, taken_for = rules.evidence, prediction.question_type
+    sure = {"measured": 0.0, "published": 0.0, "none": 0.0}
+    for name, probability in prediction.type_probabilities.items():
+        sure[evidence[name].kind if name in evidence else "none"] += probability
+    is_measured = evidence[taken_for].kind == "measured"
+    recognised = prediction.type_probabilities[taken_for] if is_measured else sure["published"]
+    return recognised < rules.least_type_probability or sure["none"] > rules.no_evidence_limit
+
+
+def likely_types(rules: Rules, decision: Decision, least: float = 0.02) -> list[tuple[str, float, Evidence]]:
+    """What a request may be, the likeliest first: types of at least this probability, with what is known of each."""
+    ranked = sorted(decision.type_probabilities.items(), key=lambda item: -item[1])
+    return [(name, p, rules.evidence.get(name, NO_EVIDENCE)) for name, p in ranked if p >= least]
 
 
 def _keeps(evidence: Evidence, model: str, strong: str, target: float, least_gap: float) -> bool:

@@ -59,6 +59,8 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     models: list[Model]
     default_target: float
     least_gap: float
+    least_type_probability: float = 0.0  # policies that were certified without these two guards run without them
+    no_evidence_limit: float = 1.0
     novelty_limit: float
     targets: list[Rule]
     types: list[str]
@@ -93,6 +95,8 @@ def dump(policy: Policy) -> dict[str, bytes]:
         models=list(rules.models),
         default_target=policy.default_target,
         least_gap=rules.least_gap,
+        least_type_probability=rules.least_type_probability,
+        no_evidence_limit=rules.no_evidence_limit,
         novelty_limit=rules.novelty_limit,
         targets=list(rules.targets),
         types=list(predictor.types),
@@ -133,6 +137,8 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         evidence=document.evidence,
         targets=tuple(sorted(document.targets, key=lambda rule: rule.target)),
         least_gap=document.least_gap,
+        least_type_probability=document.least_type_probability,
+        no_evidence_limit=document.no_evidence_limit,
         novelty_limit=document.novelty_limit,
         version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
     )
@@ -148,9 +154,12 @@ def _document(content: bytes) -> _Document:
         raise PolicyError(DOCUMENT, f"has format {document.format}; this version reads format {FORMAT}")
     if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
         raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
-    for name, share in (("default_target", document.default_target), ("novelty_limit", document.novelty_limit)):
+    for name in ("default_target", "no_evidence_limit", "novelty_limit"):
+        share = getattr(document, name)
         if not 0 < share <= 1:
             raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
+    if not 0 <= document.least_type_probability <= 1:
+        raise PolicyError(DOCUMENT, f"least_type_probability is not from 0 to 1: {document.least_type_probability}")
     return document
 
 

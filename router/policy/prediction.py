@@ -34,7 +34,7 @@ class Prediction:
     quality: Mapping[str, float]  # chance that the model's answer is right, in [0, 1]
     output_tokens: Mapping[str, float]  # expected length of each model's answer
     question_type: str
-    type_probability: float
+    type_probabilities: Mapping[str, float]  # of every type; they sum to 1
     novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
 
 
@@ -100,7 +100,7 @@ class _Turn:
     quality: list[float]
     output_tokens: list[float]
     type_index: int
-    type_probability: float
+    type_probabilities: Floats  # (T,)
     unusualness: float
 
     @property
@@ -126,7 +126,7 @@ def predict(predictor: Predictor, features: Features) -> Prediction:
         quality=quality,
         output_tokens=dict(zip(predictor.models, best.output_tokens, strict=True)),
         question_type=predictor.types[best.type_index],
-        type_probability=best.type_probability,
+        type_probabilities=dict(zip(predictor.types, best.type_probabilities.tolist(), strict=True)),
         novelty=_novelty(predictor.novelty_quantiles[best.type_index], best.unusualness),
     )
 
@@ -156,7 +156,7 @@ def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
             for log, smearing in zip(expected[models:], folded.smearing, strict=True)
         ],
         type_index=type_index,
-        type_probability=1.0 / total,
+        type_probabilities=likely / total,
         unusualness=_distance(predictor, found, limited, type_index),
     )
 
