@@ -12,7 +12,7 @@ from rich.table import Table
 
 from router.errors import BadRequestError
 from router.planning import decision_for, features_of
-from router.policy.decision import Decision
+from router.policy.decision import Decision, Rules, likely_types
 from router.policy.prediction import word_weights
 from router.routing import share
 from router.serving import Serving, policy_folder, read_policy
@@ -41,12 +41,22 @@ def explain(question: str, target: str, folder: Path | None) -> None:
         f"novelty {decision.novelty:.2f} · evidence: {evidence.kind}, {evidence.n} outcomes · "
         f"policy {decision.policy_version}"
     )
+    if others := _others(serving.policy.rules, decision):
+        console.print(f"may also be: {others}", highlight=False)
     of_type, of_gap = word_weights(serving.policy.predictor, features)
     console.print(f"words that weighed most for the type: {_words(of_type, 1.0)}", highlight=False)
     if of_gap:
         console.print(f"and for the gap, in points of quality: {_words(of_gap, 100.0)}", highlight=False)
     if evidence.source:
         console.print(f"published in: {evidence.source}", highlight=False)
+
+
+def _others(rules: Rules, decision: Decision) -> str:
+    return ", ".join(
+        f"[bold]{escape(name)}[/bold] {probability:.0%} ({evidence.kind})"
+        for name, probability, evidence in likely_types(rules, decision)
+        if name != decision.question_type
+    )
 
 
 def _words(weights: Mapping[str, float], scale: float) -> str:
@@ -63,7 +73,7 @@ def _body(question: str) -> bytes:
 
 
 def _table(decision: Decision) -> Table:
-    table = Table("model", "expected quality", "measured on this type (95 %)", "expected cost")
+    table = Table("model", "expected quality", "known of this type (95 %)", "expected cost")
     for model, quality in decision.quality.items():
         measured = decision.evidence.quality.get(model)
         interval = f"{measured.estimate:.3f} [{measured.low:.3f}, {measured.high:.3f}]" if measured else "—"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_a_decision_is_told_and_nothing_is_sent(router, openai_server):
     assert told["target"] == 0.99
     assert told["model"] in told["quality"]
     assert told["evidence"]["n"] > 0 and told["reason"] and told["policy_version"]
+    assert max(told["likely_types"], key=told["likely_types"].get) == told["question_type"]
+    assert 0 < sum(told["likely_types"].values()) <= 1
     assert not openai_server.received
 
 
@@ -145,6 +148,13 @@ def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
     assert told.returncode == 0, told.stderr
     assert "gpt-4o-mini" in told.stdout and "because" in told.stdout and "policy" in told.stdout
     assert command("decide", "hi", "--target", "7").stderr.count("\n") == 1
+
+
+def test_a_type_that_is_not_sure_is_explained_by_what_else_it_may_be():
+    told = command("decide", "Schedule five one-hour meetings so that nobody has two at once.", COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    others = next(line for line in told.stdout.splitlines() if line.startswith("may also be: "))
+    assert re.search(r"\w+/\w+ \d+% \((measured|published|none)\)", others), others
 
 
 def test_errors_of_the_list_pass_as_they_came(router, openai_server):

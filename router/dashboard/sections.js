@@ -237,6 +237,8 @@ function decisionRows(policy, request) {
 
 const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
 const weights = (words, scale) => Object.entries(words || {}).map(([word, weight]) => `${word}\u00a0${signed(weight * scale)}`).join(", ");
+const others = (policy, decision) => Object.entries(decision.likely_types || {}).filter(([name]) => name !== decision.question_type)
+  .map(([name, p]) => `${name}\u00a0${percent(p)} (${kindOf(policy.evidence[name]?.kind || "none")})`).join(", ");
 
 // Why a request goes where it goes: of a record, or of POST /router/decision.
 export function explained(policy, request, decision) {
@@ -259,7 +261,7 @@ export function explained(policy, request, decision) {
   }
   const evidence = decision.evidence;
   const facts = [
-    ["Type", decision.question_type], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}`],
+    ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}`],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],

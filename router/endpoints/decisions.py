@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from router.client.body import read
 from router.errors import BadRequestError, RouterError
 from router.planning import Surface, decision_for, features_of
-from router.policy.decision import Decision, Evidence
+from router.policy.decision import Decision, Evidence, likely_types
 from router.policy.document import Policy
 from router.policy.prediction import word_weights
 from router.routing import asked
@@ -64,9 +64,11 @@ def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[st
     target = wish.target if wish.target is not None else router.serving.default_target
     serving, features = router.serving, features_of(_surface(fields), fields)
     of_type, of_gap = word_weights(serving.policy.predictor, features)
+    decision = decision_for(serving, features, target)
     return {
         "asked_model": name,
-        **as_mapping(decision_for(serving, features, target)),
+        **as_mapping(decision),
+        "likely_types": {name: p for name, p, _ in likely_types(serving.policy.rules, decision)},
         "words": {"question_type": of_type, "gap": of_gap},
     }
 
@@ -111,6 +113,8 @@ def describe(policy: Policy) -> dict[str, Any]:
     return {
         "version": policy.version,
         "default_target": policy.default_target,
+        "least_type_probability": rules.least_type_probability,
+        "no_evidence_limit": rules.no_evidence_limit,
         "novelty_limit": rules.novelty_limit,
         "models": [msgspec.to_builtins(model) for model in rules.models],
         "targets": [
