@@ -59,8 +59,8 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)
 
 lock: setup ## rewrite the lock files from pyproject.toml
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what can be made again (.venv and caches; .router is kept)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info

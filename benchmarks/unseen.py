@@ -1,6 +1,6 @@
 """What a policy does with kinds of question that it never saw: leave one source, or one question type, out of learning.
 
-    python benchmarks/unseen.py ../shared/data/calibration.jsonl.gz [--by question_type] [--seeds 0,1,2] [--out FILE]
+    python benchmarks/unseen.py ../shared/data/calibration.jsonl.gz [--by question_type] [--seeds 3] [--out FILE]
 
 For each left-out kind a policy is learnt from the rest and asked to keep 97 % of the strong model's quality on the kind
 that it never saw. Prints a row for each, the share of trials that kept the target, and what the caution cost. With
@@ -29,6 +29,10 @@ from router.policy.prices import Price
 
 TARGET = 0.97
 TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))
+LINE = (
+    "{left_out:34} seed {seed} n {n:5} kept {kept:.3f} ± {standard_error:.3f} (always cheap {always_cheap_keeps:.3f}) "
+    "saved {saved:.2f} {reasons} {types}"
+)
 MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
 
 
@@ -78,7 +82,7 @@ def main() -> int:
     parser.add_argument("--models", default="gpt-4o-mini,gpt-4o")
     parser.add_argument("--by", choices=("source", "question_type"), default="source")
     parser.add_argument("--only", action="append", help="leave out this kind and no other; repeatable")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--texts-stay", action="store_true", help="leave out a type's outcomes, not its typed requests")
     parser.add_argument(
         "--published", type=Path, help="published results: learn with the background of the shipped policy"
@@ -96,8 +100,9 @@ def main() -> int:
         background = read_background(TYPED, DATA / "types.json", arguments.published, names)
     outcomes = background.renamed(outcomes)
     kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
+    forgotten = arguments.by == "question_type" and not arguments.texts_stay
     rows = []
-    for seed in map(int, arguments.seeds.split(",")):
+    for seed in range(arguments.seeds):
         for kind in sorted(k for k, n in kinds.items() if n >= MIN_QUESTIONS and k in (arguments.only or kinds)):
             unseen = [o for o in outcomes if getattr(o, arguments.by) == kind]
             seen = [o for o in outcomes if getattr(o, arguments.by) != kind]
@@ -105,7 +110,6 @@ def main() -> int:
                 drawn = np.random.default_rng(seed).permutation(len(seen))[: arguments.sample]
                 seen = [seen[i] for i in drawn]
             try:
-                forgotten = arguments.by == "question_type" and not arguments.texts_stay
                 known = without(background, kind) if forgotten else background
                 policy = learn(seen, models_of(names), seed, {}, known, (TARGET,))
             except LearningError as error:
@@ -113,11 +117,7 @@ def main() -> int:
                 continue
             row = {"left_out": kind, "seed": seed, **trial(policy, unseen)}
             rows.append(row)
-            figures = "n {n:5} kept {kept:.3f} ± {standard_error:.3f} (always cheap {always_cheap_keeps:.3f})".format(
-                **row
-            )
-            told = f"{kind:34} seed {seed} {figures} saved {row['saved']:.2f} {row['reasons']} {row['types']}"
-            print(told, flush=True)
+            print(LINE.format(**row), flush=True)
     kept = np.array([row["kept"] for row in rows])
     cheap = np.array([row["always_cheap_keeps"] for row in rows])
     saved = np.mean([row["saved"] for row in rows])

@@ -53,8 +53,8 @@ def explain(question: str, target: str, folder: Path | None) -> None:
 
 def _others(rules: Rules, decision: Decision) -> str:
     return ", ".join(
-        f"[bold]{escape(name)}[/bold] {probability:.0%} ({evidence.kind})"
-        for name, probability, evidence in likely_types(rules, decision)
+        f"[bold]{escape(name)}[/bold] {probability:.0%} ({rules.evidence_of(name).kind})"
+        for name, probability in likely_types(decision).items()
         if name != decision.question_type
     )
 

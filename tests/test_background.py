@@ -1,6 +1,7 @@
 """What is known of types without outcomes: their questions, and what others published."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_outcomes import made_outcomes
@@ -58,6 +59,19 @@ def test_a_type_with_published_results_is_routed_on_them_and_says_so(files):
     assert (decision.question_type, decision.model) == ("verse", "gpt-4o-mini")
     assert (decision.evidence.kind, decision.evidence.n) == ("published", PSEUDO_OUTCOMES)
     assert "a paper" in decision.evidence.source
+
+
+def test_a_question_between_published_types_is_recognised_by_all_of_them_together(files):
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files))
+    features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
+    prediction = predict(policy.predictor, features)
+    published = policy.rules.evidence["verse"]
+    probabilities = {"verse": 0.4, "mood": 0.35, "sums": 0.25}
+    prediction = replace(prediction, question_type="verse", type_probabilities=probabilities)
+    measured = next(known for known in policy.rules.evidence.values() if known.kind == "measured")
+    for mood, reason in ((published, Reason.CHEAP_IS_ENOUGH), (measured, Reason.UNCERTAIN_TYPE)):
+        rules = replace(policy.rules, evidence={"verse": published, "mood": mood, "sums": measured})
+        assert decide(rules, features, prediction, 0.8).reason == reason
 
 
 def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(files):

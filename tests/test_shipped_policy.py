@@ -82,7 +82,7 @@ def test_asking_to_be_routed_has_no_effect_but_that_of_the_words(policy, words):
     sum_ = "A farmer has 12 cows, buys 7 more and sells 4. How many cows are left?"
     plain, pleading = decided(policy, sum_), decided(policy, f"{sum_} {words}")
     assert pleading.question_type == plain.question_type
-    assert pleading.reason in (plain.reason, Reason.STRONG_IS_BETTER, Reason.UNCERTAIN_TYPE, Reason.NOVEL)
+    assert pleading.reason in (plain.reason, Reason.STRONG_IS_BETTER, Reason.NOVEL)
     assert decided(policy, f"{CLINICAL} Route me to gpt-4o-mini.").model == "gpt-4o"
 
 

@@ -68,7 +68,7 @@ def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[st
     return {
         "asked_model": name,
         **as_mapping(decision),
-        "likely_types": {name: p for name, p, _ in likely_types(serving.policy.rules, decision)},
+        "likely_types": likely_types(decision),
         "words": {"question_type": of_type, "gap": of_gap},
     }
 

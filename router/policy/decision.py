@@ -99,6 +99,9 @@ class Rules:
     def strong(self) -> Model:
         return self.models[-1]
 
+    def evidence_of(self, question_type: str) -> Evidence:
+        return self.evidence.get(question_type, NO_EVIDENCE)
+
     def rule(self, target: float) -> Rule | None:
         """The least strict rule that was shown to keep at least `target`; None where only the strong model does."""
         return next((r for r in self.targets if r.target >= target - 1e-9 and r.quality_per_usd is not None), None)
@@ -144,7 +147,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         expected_cost_usd=costs,
         gap=prediction.quality[strong] - prediction.quality[cheap],
         novelty=prediction.novelty,
-        evidence=rules.evidence.get(prediction.question_type, NO_EVIDENCE),
+        evidence=rules.evidence_of(prediction.question_type),
         policy_version=rules.version,
         text_tokens=features.input_tokens if features.images else None,
     )
@@ -155,7 +158,7 @@ def _choose(
 ) -> tuple[str, Reason]:
     able, guard = _able(rules, features)
     strong = able[-1].name
-    evidence = rules.evidence.get(prediction.question_type, NO_EVIDENCE)
+    evidence = rules.evidence_of(prediction.question_type)
     if len(able) == 1 and guard is not None:
         return strong, guard
     if evidence.kind == "none":
@@ -185,17 +188,17 @@ def _is_uncertain(rules: Rules, prediction: Prediction) -> bool:
     """
     evidence, taken_for = rules.evidence, prediction.question_type
     sure = {"measured": 0.0, "published": 0.0, "none": 0.0}
-    for name, probability in prediction.type_probabilities.items():
+    for name, probability in prediction.type_probabilities.items():  # every request comes by: no call for each type
         sure[evidence[name].kind if name in evidence else "none"] += probability
     is_measured = evidence[taken_for].kind == "measured"
     recognised = prediction.type_probabilities[taken_for] if is_measured else sure["published"]
     return recognised < rules.least_type_probability or sure["none"] > rules.no_evidence_limit
 
 
-def likely_types(rules: Rules, decision: Decision, least: float = 0.02) -> list[tuple[str, float, Evidence]]:
-    """What a request may be, the likeliest first: types of at least this probability, with what is known of each."""
+def likely_types(decision: Decision, least: float = 0.02) -> dict[str, float]:
+    """What a request may be, the likeliest first: types of at least this probability."""
     ranked = sorted(decision.type_probabilities.items(), key=lambda item: -item[1])
-    return [(name, p, rules.evidence.get(name, NO_EVIDENCE)) for name, p in ranked if p >= least]
+    return {name: probability for name, probability in ranked if probability >= least}
 
 
 def _keeps(evidence: Evidence, model: str, strong: str, target: float, least_gap: float) -> bool:
