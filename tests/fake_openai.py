@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from loopback import LoopbackServer
+
 
 @dataclass
 class Received:
@@ -106,31 +108,14 @@ def chat_events(model: str, words: Sequence[str] = ("Par", "is", "."), *, usage:
     return [*out, b"data: [DONE]\n\n"]
 
 
-class FakeOpenAI:
+class FakeOpenAI(LoopbackServer):
     """The server. What was queued with `say` is answered in turn; after that it behaves like a small OpenAI."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.models = json_answer({"object": "list", "data": [_model("gpt-4o"), _model("gpt-4o-mini")]})
         self._queue: deque[Say] = deque()
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
-        self._thread.start()
-        started.wait(5)
-
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self._server.sockets[0].getsockname()[1]
-        started.set()
-        self._loop.run_forever()
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
-        self._loop.close()
+        super().__init__()
 
     @property
     def url(self) -> str:
@@ -139,24 +124,16 @@ class FakeOpenAI:
     def say(self, *answers: Say) -> None:
         self._queue.extend(answers)
 
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await _read(reader)) is not None:
                 if not _lists_models(request):
                     self.received.append(request)
                 if not await self._answer(request, reader, writer):
                     return
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError):
             return
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     def _next(self, request: Received) -> Say:

@@ -4,7 +4,6 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
-import threading
 from pathlib import Path
 
 import httpx2
@@ -13,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_openai import chat_events, events
+from loopback import LoopbackServer
 
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 
@@ -38,37 +38,17 @@ def certificate(folder: Path, name: x509.GeneralName) -> tuple[Path, Path]:
     return chain, trusted
 
 
-class TlsFront:
+class TlsFront(LoopbackServer):
     """Takes TLS and hands the bytes to a server without; counts the connections."""
 
     def __init__(self, chain: Path, port: int) -> None:
         self.connections = 0
         self._target = port
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(chain)
-        self._loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
-        self._thread.start()
-        started.wait(5)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(chain)
+        super().__init__(context)
 
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.set_exception_handler(lambda *_: None)  # handshakes that are refused are what is tested
-        listening = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        server = self._loop.run_until_complete(listening)
-        self.port = server.sockets[0].getsockname()[1]
-        started.set()
-        self._loop.run_forever()
-        server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.run_until_complete(asyncio.sleep(0.1))  # what is closing is closed
-        self._loop.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
 
@@ -83,10 +63,6 @@ class TlsFront:
                 sink.close()
 
         await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
 
 
 LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
