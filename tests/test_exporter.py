@@ -61,7 +61,7 @@ def count(settings: Settings) -> int:
             return 0
 
 
-def until(condition, seconds: float = 60.0) -> bool:
+def until(condition, seconds: float = 180.0) -> bool:  # the exporter gives way to all else on the machine
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -166,7 +166,7 @@ time.sleep(600)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    assert until(lambda: not _runs(pid), 30.0)
+    assert until(lambda: not _runs(pid))
     journal.close()
 
 
@@ -181,7 +181,7 @@ def test_an_exporter_that_dies_is_started_again(settings):
     exporter = start(settings)
     first = exporter.pid
     os.kill(first, signal.SIGKILL)
-    assert until(lambda: exporter.pid != first, 15.0)
+    assert until(lambda: exporter.pid != first)
     exporter.stop()
     assert not _runs(exporter.pid)
 
