@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mlflow import MlflowClient
 from router.exporter.process import start
 from router.exporter.shipping import Shipper
 from router.exporter.tracestore import TraceStore, opened
-from router.journal.writer import Journal, Record
+from router.journal.writer import Entry, Journal, Record
 from router.serving import prices
 from router.settings import Settings, load
 
@@ -138,6 +139,24 @@ def test_an_exporter_killed_in_the_middle_leaves_every_record_exactly_once(setti
     traces = stored(settings)
     assert [trace.info.trace_id for trace in traces] == [f"tr-{number + 1:032x}" for number in range(480)]
     assert sum(trace.info.token_usage["input_tokens"] for trace in traces) == sum(1000 + 12 * n for n in range(480))
+
+
+def test_what_is_written_while_it_looks_for_the_last_time_is_exported_too(settings):
+    """The record comes after an empty look began and before the end is told, in each of the looks that may be last."""
+    stopping = threading.Event()
+    kept: list[Entry] = []
+
+    class Kept:
+        batch = 10
+        write = staticmethod(kept.extend)
+
+    def a_request_ends_and_then_the_server() -> None:
+        if not stopping.is_set():
+            written(settings, made_record(1))
+            stopping.set()
+
+    Shipper(settings.home / "journal", "kept", Kept(), a_request_ends_and_then_the_server).run(stopping, 30.0)
+    assert [entry.trace_id for entry in kept] == [made_record(1).trace_id]
 
 
 def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(settings):

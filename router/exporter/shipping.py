@@ -100,15 +100,15 @@ class Shipper:
         """Ship until `stopping`, then what is left for up to `drain_seconds`."""
         deadline = float("inf")
         while time.monotonic() < deadline:
-            if stopping.is_set() and deadline == float("inf"):
+            is_draining = stopping.is_set()  # asked before it looks: what was written until then is found
+            if is_draining and deadline == float("inf"):
                 deadline = time.monotonic() + drain_seconds
-            shipped = self._tried()
-            if shipped:
+            if self._tried():
                 continue
-            if stopping.is_set() and not self.progress.failures:
+            if is_draining and not self.progress.failures:
                 return
             pause = self._backoff() if self.progress.failures else IDLE_SECONDS
-            if stopping.is_set():
+            if is_draining:
                 time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
             else:
                 stopping.wait(pause)
