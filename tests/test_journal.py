@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -83,6 +84,28 @@ def _write_beyond_a_limit(directory: Path) -> int:
     return 0 if journal.append(made_record(20)) else 2
 
 
+def test_a_segment_that_could_not_be_left_loses_nothing_to_a_full_disk(tmp_path):
+    (tmp_path / "journal").mkdir()
+    pid = os.fork()
+    if not pid:
+        os._exit(_write_on_without_a_new_segment(tmp_path / "journal", tmp_path / "away"))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert [line["trace_id"] for line in lines(tmp_path / "away")] == [made_record(n).trace_id for n in range(20)]
+
+
+def _write_on_without_a_new_segment(directory: Path, away: Path) -> int:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    journal = Journal(directory, segment_bytes=5000)
+    directory.rename(away)  # so that no new segment can be made, while the open one takes what comes
+    if not all(journal.append(made_record(number)) for number in range(20)):
+        return 1
+    size = listed(away)[0].stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))  # half of a record has room
+    return 2 if size < 5000 or journal.append(made_record(20)) else 0
+
+
 def test_a_reader_leaves_a_line_that_is_still_being_written(tmp_path):
     segment = tmp_path / "1-1-a.jsonl"
     segment.write_bytes(b'{"a":1}\n{"b":2}\n{"c"')
@@ -123,6 +146,15 @@ def test_a_segment_is_removed_only_when_closed_and_read_by_all_and_kept_long_eno
     assert len(listed(tmp_path)) == 1
     assert json.loads(first.path.read_bytes()) == {}
     other.close()
+
+
+def test_a_cursor_is_shared_by_who_reads_and_who_tidies(tmp_path):
+    cursor = Cursor(tmp_path, "reader")
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.submit(lambda: [cursor.advance(tmp_path / "2.jsonl", end) for end in range(2000)])
+        tidying = threads.submit(lambda: [cursor.forget([tmp_path / "1.jsonl"]) for _ in range(2000)])
+        reading.result(), tidying.result()
+    assert json.loads(cursor.path.read_bytes()) == {"2.jsonl": 1999}
 
 
 def test_a_killed_writer_leaves_every_record_and_a_complete_segment(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,12 +61,13 @@ def parsed(lines: Sequence[bytes]) -> list[Entry]:
 
 
 class Cursor:
-    """How far one reader came in each segment; kept in a file that is replaced whole."""
+    """How far one reader came in each segment; kept in a file that is replaced whole. Threads may share it."""
 
     def __init__(self, directory: Path, reader: str) -> None:
         self.directory = directory
         self.path = directory / f"{reader}.cursor"
         self._offsets = self._loaded()
+        self._saving = threading.Lock()
 
     def offset(self, segment: Path) -> int:
         return self._offsets.get(segment.name, 0)
@@ -81,13 +83,15 @@ class Cursor:
 
     def advance(self, segment: Path, offset: int) -> None:
         """Remember that all before `offset` is done with."""
-        self._offsets[segment.name] = offset
-        self._save()
+        with self._saving:
+            self._offsets[segment.name] = offset
+            self._save()
 
     def forget(self, segments: Sequence[Path]) -> None:
-        for segment in segments:
-            self._offsets.pop(segment.name, None)
-        self._save()
+        with self._saving:
+            for segment in segments:
+                self._offsets.pop(segment.name, None)
+            self._save()
 
     def behind_bytes(self) -> int:
         """Bytes that are written and not yet done with; what a killed writer left of a record is no work."""

@@ -112,7 +112,8 @@ class Journal:
         self._gap = 0
         self._gap_since_unix_ns = 0
         self._warned = float("-inf")
-        self._size = 0
+        self._size = 0  # of the segment; a write that fails is cut back to it
+        self._rotate_at = segment_bytes
         self._fd = self._opened()
 
     def append(self, entry: Entry) -> bool:
@@ -154,7 +155,7 @@ class Journal:
             os.ftruncate(self._fd, self._size)  # no half line may stay where the next one begins
             raise OSError("no room left")
         self._size += written
-        if self._size >= self._segment_bytes:
+        if self._size >= self._rotate_at:
             self._rotate()
 
     def _rotate(self) -> None:
@@ -162,11 +163,10 @@ class Journal:
             fd = self._opened()
         except OSError as error:  # the old segment still takes records
             log.warning("journal: no new segment could be opened: %s", error)
-            self._size = 0
+            self._rotate_at = self._size + self._segment_bytes
             return
         os.close(self._fd)
-        self._fd = fd
-        self._size = 0
+        self._fd, self._size, self._rotate_at = fd, 0, self._segment_bytes
 
     def _opened(self) -> int:
         """A new segment, locked before it bears the name by which readers find it."""
