@@ -89,7 +89,7 @@ class Exchange:
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned()
             self.trail.asked_unix_ns = self.trail.now()
-            self.reply = reply = await self._asked(self.plan)
+            reply = await self._asked(self.plan)
             self.trail.answered_unix_ns = self.trail.now()
             if reply.answer is not None and reply.status == 200 and self.plan.streamed:
                 await self._stream(self.plan, reply)
@@ -142,11 +142,10 @@ class Exchange:
     # to the upstream
 
     async def _asked(self, plan: Plan) -> Reply:
-        asking = self.router.attempts.ask(plan.models, self._call, self.unsettled)
         seconds = self.router.settings.keep_alive_seconds
         if not seconds or not plan.streamed:
-            return await asking
-        task = asyncio.ensure_future(asking)
+            return await self._ask(plan)
+        task = asyncio.ensure_future(self._ask(plan))
         try:
             while not (await asyncio.wait([task], timeout=seconds))[0]:
                 if not self.started:
@@ -155,6 +154,11 @@ class Exchange:
         finally:
             task.cancel()
         return task.result()
+
+    async def _ask(self, plan: Plan) -> Reply:
+        """The reply is kept at once: the client may leave between its coming and its being waited for."""
+        self.reply = await self.router.attempts.ask(plan.models, self._call, self.unsettled)
+        return self.reply
 
     def _call(self, model: str) -> Call:
         plan = self.plan

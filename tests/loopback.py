@@ -20,6 +20,11 @@ class LoopbackServer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def close(self) -> None:
         """Break off every connection, and come back when nothing of them is left."""
         self._loop.call_soon_threadsafe(self._closing.set)

@@ -1,13 +1,19 @@
 """What goes wrong upstream: retries, the other model, broken streams, circuits. On real sockets that really break."""
 
+import asyncio
+import contextlib
 import json
+import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import openai
 import pytest
 from fake_openai import Say, chat_events, completion, events, json_answer
+from loopback import LoopbackServer
 
+from router.upstream import connection
 from router.upstream.attempts import retry_after
 from router.upstream.breaker import FAILURES, Breaker
 
@@ -189,6 +195,73 @@ def test_a_connection_that_was_closed_at_rest_costs_no_attempt(fast, openai_serv
     assert [record["attempts"] for record in fast.records(2)] == [1, 1]
 
 
+class Refusing(LoopbackServer):
+    """Answers a head before it has heard the body, and takes as much as the head declared afterwards, or nothing."""
+
+    def __init__(self, *, answers: bool = True) -> None:
+        self.answers = answers
+        self.heads: list[bytes] = []
+        super().__init__()
+
+    async def serve(self, reader, writer) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                if not self.answers and head.startswith(b"POST"):
+                    await asyncio.sleep(3)
+                writer.write(b"HTTP/1.1 413 No\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+                await asyncio.sleep(0.2)
+                declared = re.search(rb"content-length: (\d+)", head)
+                await reader.readexactly(int(declared[1]) if declared else 0)
+        writer.close()
+
+
+@pytest.fixture
+def refusing():
+    servers: list[Refusing] = []
+
+    def start(**how) -> Refusing:
+        servers.append(Refusing(**how))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+LARGE = NAMED.replace(b'"hi"', b'"' + b"x" * 30_000_000 + b'"')
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/elsewhere"])
+def test_a_body_that_was_refused_half_way_is_never_gone_on_with_by_the_next_request(serve, refusing, path):
+    upstream = refusing()
+    router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", openai_api_key="sk-upstream")
+    for count, body in enumerate((LARGE, NAMED), 1):
+        assert httpx2.post(router.url + path, content=body, timeout=10).status_code == 413
+        assert sum(head.startswith(b"POST") for head in upstream.heads) == count
+
+
+def test_an_upstream_that_takes_nothing_more_is_a_gateway_timeout(serve, refusing):
+    upstream = refusing(answers=False)
+    router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", max_attempts=1, **FAST)
+    answer = ask(router, LARGE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+def test_connections_that_nobody_uses_any_more_are_closed(router, openai_server, monkeypatch):
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
+    openai_server.say(*[Say(wait=0.3)] * 20)
+    with ThreadPoolExecutor(20) as clients:
+        assert {answer.status_code for answer in clients.map(lambda _: ask(router), range(20))} == {200}
+    assert openai_server.connections >= 20
+    deadline = time.monotonic() + 10
+    while openai_server.connections > 1 and time.monotonic() < deadline:
+        ask(router)  # which the newest connection is enough for
+        time.sleep(0.1)
+    assert openai_server.connections == 1
+
+
 def test_what_the_client_retries_is_recorded(fast):
     ask(fast, **{"x-stainless-retry-count": "2"})
     assert fast.records()[0]["client_retries"] == 2
@@ -256,6 +329,8 @@ def test_an_error_after_a_comment_is_an_event(serve, openai_server):
         (None, b"Thu, 01 Jan 1970 00:00:40 GMT", 0.0),
         (b"x", None, None),
         (None, b"nonsense", None),
+        (b"nan", None, None),
+        (None, b"Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_read_in_every_form(milliseconds, after, seconds):

@@ -42,6 +42,8 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
     message = await _next(receive, seconds)
     piece: bytes = message.get("body", b"")
     if not message.get("more_body"):
+        if len(piece) > limit:
+            raise too_large(limit)
         if not piece.isascii():
             _check(_utf8(), piece, 0, final=True)
         return Body.of(bytes(piece))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -57,13 +58,13 @@ class Attempts:
         attempts = 0
         for position, model in enumerate(models):
             others = position + 1 < len(models)
-            breaker = self._upstreams.breaker(model)
-            allowed = breaker.allows(time.monotonic())
+            call = call_for(model)  # before the circuit is asked, whose one probe this may be: it has to be sent then
+            allowed = self._upstreams.breaker(model).allows(time.monotonic())
             if not allowed and others:
                 failed.append(model)
                 continue
             tries = self._max_attempts if allowed else 1
-            outcome, made = await self._persist(model, call_for(model), tries, deadline, others, unsettled)
+            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled)
             attempts += made
             if isinstance(outcome, RouterError):
                 if not others:
@@ -164,11 +165,13 @@ def retry_after(milliseconds: bytes | None, after: bytes | None, now_unix: float
     """
     try:
         if milliseconds is not None:
-            return max(float(milliseconds) / 1000, 0.0)
-        if after is None:
+            told = float(milliseconds) / 1000
+        elif after is None:
             return None
-        if after.strip().replace(b".", b"", 1).isdigit():
-            return float(after)
-        return max(parsedate_to_datetime(after.decode("latin-1")).timestamp() - now_unix, 0.0)
-    except ValueError:
+        elif after.strip().replace(b".", b"", 1).isdigit():
+            told = float(after)
+        else:
+            told = parsedate_to_datetime(after.decode("latin-1")).timestamp() - now_unix
+    except (ValueError, OverflowError):
         return None
+    return None if math.isnan(told) else max(told, 0.0)

@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self.headers: Headers = []
-        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = False
+        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = self._owes = False
         self._pieces: list[bytes] = []
         self._waiting_bytes = self._head_bytes = 0
 
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             CutError: the connection ended first.
-            StallError: no head came for `seconds` after the last byte was sent.
+            StallError: for `seconds` nothing was taken of the body, or no head came after the last byte was sent.
         """
         self._reset()
         self._busy = True
@@ -136,16 +136,16 @@ class Connection(asyncio.Protocol):
         head += [name + b": " + value for name, value in call.headers]
         try:
             if isinstance(call.body, AsyncIterator):
-                await self._send_stream(head, call)
+                await self._send_stream(head, call, seconds)
             else:
-                await self._send_pieces(head, call)
+                await self._send_pieces(head, call, seconds)
             while not self._head:
                 await self._wait(seconds)
         except BaseException:
             self._transport.abort()
             raise
 
-    async def _send_pieces(self, head: list[bytes], call: Call) -> None:
+    async def _send_pieces(self, head: list[bytes], call: Call, seconds: float) -> None:
         assert not isinstance(call.body, AsyncIterator)
         length = sum(map(len, call.body))
         if length or call.method not in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
@@ -158,31 +158,36 @@ class Connection(asyncio.Protocol):
         for piece in call.body:
             view = memoryview(piece)
             for at in range(0, len(view), HIGH_WATER):
-                if self._head:
-                    break  # an upstream may refuse before it has heard everything
-                await self._write(view[at : at + HIGH_WATER])
+                if self._head:  # an upstream may refuse before it has heard everything
+                    self._owes = True
+                    return
+                await self._write(view[at : at + HIGH_WATER], seconds)
                 await asyncio.sleep(0)  # others have their turn between two copies
 
-    async def _send_stream(self, head: list[bytes], call: Call) -> None:
+    async def _send_stream(self, head: list[bytes], call: Call, seconds: float) -> None:
         assert isinstance(call.body, AsyncIterator)
         chunked = call.length is None
         head.append(b"transfer-encoding: chunked" if call.length is None else b"content-length: %d" % call.length)
         self._transport.write(b"\r\n".join(head) + b"\r\n\r\n")
         async for piece in call.body:
             if piece:
-                await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, seconds)
             if self._head:
-                self._until_close = True  # the rest of the body is owed: no other exchange can follow
+                self._owes = True
                 return
         if chunked:
             self._transport.write(b"0\r\n\r\n")
 
-    async def _write(self, piece: bytes | memoryview) -> None:
+    async def _write(self, piece: bytes | memoryview, seconds: float) -> None:
         if self._lost is not None:
             raise CutError(self._lost)
         self._transport.write(piece)
         if self._writable is not None:
-            await self._writable
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._writable
+            except TimeoutError:
+                raise StallError("the upstream took nothing for too long") from None
 
     async def read(self, seconds: float) -> bytes:
         """See `Answer`."""
@@ -199,11 +204,13 @@ class Connection(asyncio.Protocol):
         return data
 
     def close(self) -> None:
-        """See `Answer`. A connection whose answer is complete carries the next one."""
+        """See `Answer`. A connection whose question and answer are complete carries the next one."""
         self._busy = False
-        reusable = self._ended and not self._until_close and not self._bodiless and self._lost is None
-        if reusable and self._keep_alive and not self._paused:
+        whole = self._ended and not self._until_close and not self._bodiless and not self._owes
+        if whole and self._lost is None and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
+            while self._pool and not self._pool[0].usable:  # the newest are taken first, so the oldest lie at the left
+                self._pool.popleft().abort()
             self._pool.append(self)
         elif self._lost is None:
             self._transport.abort()
