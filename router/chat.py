@@ -16,7 +16,7 @@ from router.client.watch import Watch
 from router.continuation import Continuations
 from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
 from router.heads import answer_head, decision_head
-from router.journal.writer import Journal
+from router.journal.writer import Journal, Record
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
@@ -28,6 +28,7 @@ from router.upstream.calls import Call, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 from router.wire.sse import KEEP_ALIVE, error_event
+from router.wire.text import mended
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
@@ -133,7 +134,7 @@ class Exchange:
         try:
             return read_request(skeleton.text, surface)
         except BadRequestError:
-            text = bodies.mended(skeleton.text)
+            text = mended(skeleton.text)
             if text == skeleton.text:
                 raise
         self.body = replace(self.body, skeleton=replace(skeleton, text=text))
@@ -197,7 +198,7 @@ class Exchange:
             self.router.continuations.remember(seen.id, reply.model)
         error = reply.body[:2000].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
-        told = Told(seen.model, seen.usage, seen.service_tier or "", said)
+        told = Told(seen.model or "", seen.usage, seen.service_tier or "", said)
         self._record(reply.status, "failed" if failed else "answered", error, told)
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else bodies.renamed(reply.body, echo)
@@ -281,16 +282,23 @@ class Exchange:
         router, trail = self.router, self.trail
         record = trail.record(self.endpoint.name, status, outcome, error)
         record.simulated = router.settings.simulated
-        if self.plan is not None:
-            add_plan(record, self.plan)
-        if self.reply is not None:
-            add_reply(record, self.reply)
-        elif self.plan is not None and outcome == "abandoned" and trail.asked_unix_ns:
-            record.model = self.plan.models[0]  # it was asked, and may bill what it began
-        if self.unsettled:
-            add_unsettled(record, self.unsettled)
-        add_told(record, router.prices, told)
-        if self.plan is not None:
-            add_content(record, router.settings.record_content, self.body.skeleton.text, told.response)
+        try:
+            self._tell(record, told)
+        except Exception:  # a fault of ours: what is known by then is recorded, and the answer goes its way
+            log.exception("the record of request %s is not complete", trail.trace_id)
         router.journal.append(record)
         router.meter.observe(record)
+
+    def _tell(self, record: Record, told: Told) -> None:
+        plan = self.plan
+        if plan is not None:
+            add_plan(record, plan)
+        if self.reply is not None:
+            add_reply(record, self.reply)
+        elif plan is not None and record.outcome == "abandoned" and self.trail.asked_unix_ns:
+            record.model = plan.models[0]  # it was asked, and may bill what it began
+        if self.unsettled:
+            add_unsettled(record, self.unsettled)
+        add_told(record, self.router.prices, told)
+        if plan is not None:
+            add_content(record, self.router.settings.record_content, self.body.skeleton.text, told.response)

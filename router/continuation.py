@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-import msgspec
-
 from router.planning import Request
 from router.policy.prices import PriceBook
 from router.upstream.calls import Call, ConnectError, CutError, StallError
@@ -68,7 +66,4 @@ class Continuations:
                 answer.close()
         except (ConnectError, CutError, StallError):
             return None
-        try:
-            return msgspec.json.decode(b"".join(pieces), type=bodies.AnswerSeen).model or None
-        except msgspec.DecodeError:
-            return None
+        return bodies.read_answer(b"".join(pieces)).model or None

@@ -164,8 +164,8 @@ class _Passing:
         record.simulated = self._router.upstreams.default.origin is None
         if self._seen and outcome == "answered":
             seen = bodies.read_answer(bytes(self._seen))
-            record.response_model = record.model = record.asked_model = seen.model
+            record.response_model = record.model = record.asked_model = seen.model or ""
             if seen.usage is not None:
-                add_usage(record, self._router.prices, seen.model, seen.usage, seen.service_tier)
+                add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
         self._router.journal.append(record)
         self._router.meter.observe(record)

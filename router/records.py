@@ -129,6 +129,8 @@ def add_told(record: Record, prices: PriceBook, told: Told) -> None:
 
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:
     """Add what was billed: at the price of the model that says it answered, else of the one that was asked."""
+    if not Usage.is_told(usage):
+        return  # what it cost is not known, and is not nothing
     billed = Usage.from_openai(usage)
     record.usage = {name: getattr(billed, name) for name in _COUNTS}
     record.service_tier = tier or ""

@@ -14,6 +14,7 @@ import msgspec
 from router.endpoints.listing import fetch
 from router.errors import RouterError
 from router.lifetime import running
+from router.wire.text import UNREADABLE
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -78,7 +79,7 @@ async def look(router: Router, today: dt.date) -> None:
     try:
         status, _, body = await fetch(router, [], b"")
         listed = msgspec.json.decode(body)
-    except (RouterError, msgspec.DecodeError) as error:
+    except (RouterError, *UNREADABLE) as error:
         log.info("the upstream's list of models could not be read: %s", error)
         return
     if status != 200:

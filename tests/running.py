@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from router.app import create_app
+from router.journal.segments import parsed
 from router.journal.writer import Record
 from router.server import server_options
 from router.settings import load
@@ -69,9 +70,10 @@ class RunningRouter:
         deadline = time.monotonic() + seconds
         while True:
             lines = [
-                msgspec.structs.asdict(msgspec.json.decode(line, type=Record))
+                msgspec.structs.asdict(entry)
                 for file in sorted((self.home / "journal").glob("*.jsonl"))
-                for line in file.read_bytes().splitlines()
+                for entry in parsed(file.read_bytes().splitlines())
+                if isinstance(entry, Record)
             ]
             if len(lines) >= count or time.monotonic() > deadline:
                 return sorted(lines, key=lambda record: record["started_unix_ns"])

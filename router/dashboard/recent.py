@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from router.errors import RouterError
 from router.journal.segments import listed
+from router.wire.text import UNREADABLE
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -95,7 +96,7 @@ def _tail(segment: Path, limit: int) -> list[Seen]:
 def _requests(lines: list[bytes]) -> list[Seen]:
     seen = []
     for line in lines:
-        with contextlib.suppress(msgspec.DecodeError):  # the exporter logs it
+        with contextlib.suppress(*UNREADABLE):  # the exporter logs it
             one = _decoder.decode(line)
             if one.kind == "request":
                 seen.append(one)

@@ -11,6 +11,7 @@ from router.errors import RouterError, UnreachableError
 from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import HOP_BY_HOP
+from router.wire.text import UNREADABLE
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -90,7 +91,7 @@ def _with_names(body: bytes) -> bytes:
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
-    except (msgspec.DecodeError, KeyError):
+    except (*UNREADABLE, KeyError):
         return body
     fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, NAMES), *listed]))
     return msgspec.json.encode(fields)

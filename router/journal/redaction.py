@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from router.wire.text import UNREADABLE, read
+
 # What providers and clouds give out as keys: each pattern with the literals that begin it. Looking for literals costs a
 # hundredth of a search for the patterns, and nearly no text has any.
 _PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -26,6 +28,7 @@ _PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
 _KEYS = re.compile("|".join(rf"(?<![A-Za-z0-9])(?:{pattern})" for _, pattern in _PATTERNS))
 _SIGNS = tuple((sign.encode(), re.compile(pattern.encode())) for signs, pattern in _PATTERNS for sign in signs)
 _BEFORE = 6  # the most characters of a pattern that stand before its literal
+_any = msgspec.json.Decoder(Any)
 _EMAILS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 _CARDS = re.compile(r"\d(?:[ -]?\d){12,18}(?![\d.]*\d)")
 
@@ -85,8 +88,8 @@ def _decoded(content: Any) -> Any:
     if not isinstance(content, msgspec.Raw):
         return content
     try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
+        return read(_any, bytes(content))
+    except UNREADABLE:
         return None  # what cannot be read cannot be cleaned, and so is not kept
 
 

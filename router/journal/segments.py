@@ -13,12 +13,14 @@ from pathlib import Path
 import msgspec
 
 from router.journal.writer import Entry, Feedback, Gap, Record
+from router.wire.text import UNREADABLE
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 * 2**20
 
 _decoder = msgspec.json.Decoder(Record | Feedback | Gap)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _offsets = msgspec.json.Decoder(dict[str, int])
 
 
@@ -50,14 +52,25 @@ def read(segment: Path, offset: int, limit: int) -> tuple[list[bytes], int]:
 
 
 def parsed(lines: Sequence[bytes]) -> list[Entry]:
-    """The entries of `lines`; one that cannot be read is logged and left out."""
+    """The entries of `lines`, without what was said where that is beyond reading; what is no entry is left out."""
     entries: list[Entry] = []
     for line in lines:
         try:
             entries.append(_decoder.decode(line))
-        except (msgspec.DecodeError, RecursionError) as error:
-            log.error("journal: a line of %d bytes cannot be read: %s", len(line), error)
+        except UNREADABLE as error:
+            try:
+                entries.append(_decoder.decode(_without_content(line)))
+            except UNREADABLE:
+                log.error("journal: a line of %d bytes cannot be read: %s", len(line), error)
+            else:
+                log.warning("journal: what was said in a request cannot be read and is left out: %s", error)
     return entries
+
+
+def _without_content(line: bytes) -> bytes:
+    """The line of a record without what others wrote: numbers that no decoder takes, say."""
+    fields = _fields.decode(line)
+    return msgspec.json.encode({name: value for name, value in fields.items() if name not in ("request", "response")})
 
 
 class Cursor:

@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from router.wire.text import MENDED_BYTES, UNREADABLE, has_halves, readable
+
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 * 2**20
@@ -143,9 +145,21 @@ class Journal:
             line = self._encoder.encode(_without_content(entry))
         if len(line) > MAX_RECORD_BYTES and isinstance(entry, Record):
             line = self._encoder.encode(_without_content(entry))
+        if not line.isascii() or has_halves(line):
+            line = self._readable(line, entry)
         if b"\n" in line:  # from a raw body that was indented; inside strings a newline is escaped, so these are blanks
             line = line.replace(b"\n", b" ")
         return line + b"\n"
+
+    def _readable(self, line: bytes, entry: Entry) -> bytes:
+        """A line that can be read again, whatever text of others is in it."""
+        line = readable(line)
+        if len(line) > MENDED_BYTES and has_halves(line) and isinstance(entry, Record):
+            try:
+                msgspec.json.decode(line)
+            except UNREADABLE:
+                return self._encoder.encode(_without_content(entry))
+        return line
 
     def _write(self, line: bytes) -> None:
         if self._fd < 0:

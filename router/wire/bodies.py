@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router.errors import BadRequestError
+from router.wire.text import UNREADABLE, read
 
 Fields = Mapping[str, msgspec.Raw]
 Pieces = tuple[bytes | memoryview, ...]
@@ -19,10 +20,6 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'\s*[,{]\s*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
 _END = re.compile(rb"\s*}")
-MENDED_BYTES = 128 * 1024  # a body of nothing but escapes takes 20 ms then
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\[^u]"
-)
 
 
 class Edit(NamedTuple):
@@ -48,20 +45,6 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.DecodeError as error:
         raise BadRequestError(f"We could not parse the JSON body of your request: {error}.") from None
     return fields
-
-
-def mended(body: bytes) -> bytes:
-    r"""A body of the same length with `\ufffd` for each half of a surrogate pair that stands alone.
-
-    JSON allows them, and clients that cut a text in the middle of an emoji send them; decoders of text do not take
-    them. What is decided on and recorded is mended, what is sent is not. A body over MENDED_BYTES stays as it is.
-
-    >>> mended(rb'["\ud83d\ude00 \ud83d \\ud83d"]')
-    b'["\\ud83d\\ude00 \\ufffd \\\\ud83d"]'
-    """
-    if len(body) > MENDED_BYTES:
-        return body
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["alone"] else found[0], body)
 
 
 def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
@@ -180,9 +163,9 @@ def asking_for_usage(fields: Fields, where: Mapping[str, tuple[int, int]]) -> Ed
 class AnswerSeen(msgspec.Struct, gc=False):
     """What is read of an answer that is not streamed; the rest passes unread."""
 
-    model: str = ""
+    model: str | None = None
     usage: dict[str, Any] | None = None
-    id: str = ""
+    id: str | None = None
     service_tier: str | None = None
 
 
@@ -192,8 +175,8 @@ _answer = msgspec.json.Decoder(AnswerSeen)
 def read_answer(body: bytes) -> AnswerSeen:
     """Model and usage of an answer; empty where it is not what we know."""
     try:
-        return _answer.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+        return read(_answer, body)
+    except UNREADABLE:
         return AnswerSeen()
 
 
@@ -202,6 +185,6 @@ def renamed(body: bytes, model: str) -> bytes:
     try:
         fields = _fields.decode(body)
         span = spans(body, fields)["model"]
-    except (msgspec.DecodeError, RecursionError, BadRequestError, KeyError):
+    except (*UNREADABLE, BadRequestError, KeyError):
         return body
     return b"".join(edited((body,), [Edit(*span, encoded(model))]))

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from router.errors import envelope
+from router.errors import BadRequestError, envelope
 from router.wire.bodies import encoded, spans
 from router.wire.sse import Splitter, data_of, error_event
+from router.wire.text import UNREADABLE, mended, read
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _COMMA = re.compile(rb"\s*,\s*")
@@ -30,8 +31,8 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
@@ -94,11 +95,11 @@ class ChatStream:
             self.done = True
             return event
         try:
-            chunk = _chunk.decode(data)
-        except (msgspec.DecodeError, RecursionError):
-            return event  # not what we know: passed on unread
+            chunk = read(_chunk, data)
+        except UNREADABLE:
+            chunk = _Chunk()  # not what we know: passed on, and nothing is read of it
         if chunk.model:
-            self.model, self.id = chunk.model, chunk.id
+            self.model, self.id = chunk.model, chunk.id or self.id
         if bytes(chunk.error) != b"null":
             self.error = bytes(chunk.error).decode(errors="replace")
             self.done = True
@@ -134,8 +135,8 @@ class ChatStream:
 
 
 class _Response(msgspec.Struct, gc=False):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
 
@@ -144,7 +145,7 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     delta: msgspec.Raw = _NOTHING
     response: msgspec.Raw = _NOTHING
-    message: str | None = None
+    message: msgspec.Raw = _NOTHING
 
 
 _event = msgspec.json.Decoder(_Event)
@@ -201,31 +202,32 @@ class ResponsesStream:
             return
         self._events += 1
         try:
-            read = _event.decode(data)
-        except (msgspec.DecodeError, RecursionError):
+            said = read(_event, data)
+        except UNREADABLE:
             return  # not what we know: passed on unread
-        if read.type == "response.output_text.delta":
-            self._hear(read.delta)
-        elif read.type == "error":
-            self.error = read.message or "error"
+        if said.type == "response.output_text.delta":
+            self._hear(said.delta)
+        elif said.type == "error":
+            told = bytes(said.message)
+            self.error = "error" if told == b"null" else told.decode(errors="replace").strip('"')
             self.done = True
-        elif bytes(memoryview(read.response)[:1]) == b"{":
-            self._know(read.response)
-        if read.type in ("response.completed", "response.incomplete", "response.failed"):
-            self._whole = read.response
-            self.error = "response.failed" if read.type == "response.failed" else ""
+        elif bytes(memoryview(said.response)[:1]) == b"{":
+            self._know(said.response)
+        if said.type in ("response.completed", "response.incomplete", "response.failed"):
+            self._whole = said.response
+            self.error = "response.failed" if said.type == "response.failed" else ""
             self.done = True
 
     def _hear(self, delta: msgspec.Raw) -> None:
         try:
-            self._text.append(_string.decode(delta))
-        except msgspec.DecodeError:
+            self._text.append(read(_string, bytes(delta)))
+        except UNREADABLE:
             return  # kept out of the record, never out of the stream
 
     def _know(self, raw: msgspec.Raw) -> None:
         try:
-            response = _response.decode(raw)
-        except msgspec.DecodeError:
+            response = read(_response, bytes(raw))
+        except UNREADABLE:
             return
         self.id, self.model = response.id or self.id, response.model or self.model
         self.usage = response.usage or self.usage
@@ -234,11 +236,14 @@ class ResponsesStream:
 
 def _without_usage(event: bytes, data: bytes) -> bytes:
     """The event without the `"usage":null` that asking for usage adds to it."""
-    at = event.find(data)
-    fields = _fields.decode(data)
-    if at < 0 or bytes(fields.get("usage", b"")) != b"null":
-        return event
-    _, stop = spans(data, fields)["usage"]
+    at, text = event.find(data), mended(data)  # whose places are the same
+    try:
+        fields = _fields.decode(text)
+        if at < 0 or bytes(fields.get("usage", b"")) != b"null":
+            return event
+        _, stop = spans(text, fields)["usage"]
+    except (*UNREADABLE, BadRequestError):
+        return event  # a key twice, say
     start = data.rindex(b'"usage"', 0, stop)
     before = data[:start].rstrip()
     if before.endswith(b","):
@@ -256,16 +261,14 @@ def _renamed(event: bytes, name: bytes, within: str | None) -> bytes:
     if at < 0 or b'"model"' not in data:
         return event
     try:
-        fields = _fields.decode(data)
-        start = 0
+        text, start = mended(data), 0  # whose places are the same
+        fields = _fields.decode(text)
         if within is not None:
-            start = spans(data, fields)[within][0]
-            inner = bytes(fields[within])
-            fields = _fields.decode(inner)
-            span = spans(inner, fields)["model"]
-        else:
-            span = spans(data, fields)["model"]
-    except (msgspec.DecodeError, KeyError):
+            start = spans(text, fields)[within][0]
+            text = bytes(fields[within])
+            fields = _fields.decode(text)
+        span = spans(text, fields)["model"]
+    except (*UNREADABLE, BadRequestError, KeyError):
         return event
     return event[: at + start + span[0]] + name + event[at + start + span[1] :]
 
@@ -286,11 +289,12 @@ def _joined_calls(pieces: list[bytes]) -> list[dict[str, Any]]:
     for piece in pieces:
         try:
             fragments = _fragments.decode(piece)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # a form we do not know is kept out of the record, never out of the stream
         for fragment in fragments:
             call = calls.setdefault(fragment.index, {"id": None, "type": "function", "function": {}})
             call["id"] = fragment.id or call["id"]
             for name, value in (fragment.function or {}).items():
-                call["function"][name] = call["function"].get(name, "") + (value or "")
+                text = value if isinstance(value, str) else "" if value is None else encoded(value).decode()
+                call["function"][name] = call["function"].get(name, "") + text
     return [calls[index] for index in sorted(calls)]

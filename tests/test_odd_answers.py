@@ -1,0 +1,152 @@
+"""What no upstream should say, and some do: it passes as it came, and the request is counted all the same."""
+
+import json
+import logging
+
+import httpx2
+import pytest
+from fake_openai import Say, chat_events, completion, events
+from hypothesis import given
+from hypothesis import strategies as st
+from made_records import made_record
+
+from router.journal.segments import Cursor
+from router.journal.writer import Journal
+from router.wire.streams import ChatStream, ResponsesStream
+
+ASKED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
+ANSWER = json.dumps(completion("gpt-4o")).encode()
+COST = 12 * 2.5e-6 - 4 * 1.25e-6 + 3 * 10e-6
+
+
+def ask(router, body: bytes = ASKED) -> httpx2.Response:
+    return httpx2.post(router.url + "/chat/completions", content=body, timeout=30)
+
+
+def exported(router):
+    """The one request, as the exporter reads it."""
+    router.records()
+    found = Cursor(router.home / "journal", "reader").batch(10)
+    assert found is not None and len(found[1]) == 1
+    return found[1][0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cost"),
+    [
+        (ANSWER.replace(b"Paris.", b"cut \\ud83d"), COST),
+        (ANSWER.replace(b"Paris.", b"no UTF-8 \xff\xfe"), COST),
+        (ANSWER.replace(b'"created": 1', b'"created": 1e999'), COST),
+        (ANSWER.replace(b'"created": 1', b'"created": ' + b"1" * 5000), COST),
+        (ANSWER.replace(b'"prompt_tokens": 12', b'"prompt_tokens": 12.0'), COST),
+        (ANSWER.replace(b'"model": "gpt-4o"', b'"model": null'), COST),
+        (ANSWER.replace(b'"prompt_tokens": 12', b'"prompt_tokens": ' + b"9" * 400), None),
+        (ANSWER.replace(b'"prompt_tokens": 12', b'"prompt_tokens": ' + b"9" * 20), None),
+        (ANSWER.replace(b'"prompt_tokens": 12', b'"prompt_tokens": -12'), None),
+        (ANSWER.replace(b'"prompt_tokens": 12', b'"prompt_tokens": "many"'), None),
+        (ANSWER.replace(b"Paris.", b"\x00\n"), None),
+        (ANSWER[:-1] + b',"deep":' + b"[" * 5000 + b"]" * 5000 + b"}", None),
+        (b"[1]", None),
+        (b"", None),
+    ],
+)
+def test_an_answer_passes_as_it_came_and_costs_what_it_told(router, openai_server, answer, cost):
+    openai_server.say(Say(pieces=[answer]))
+    heard = ask(router)
+    assert (heard.status_code, heard.content) == (200, answer)
+    record = exported(router)
+    assert (record.status, record.outcome, record.model) == (200, "answered", "gpt-4o")
+    assert record.cost_usd == (None if cost is None else pytest.approx(cost))
+
+
+EVENTS = chat_events("gpt-4o", usage=True)
+PAR = b'{"content":"Par"}'
+
+
+def with_event(old: bytes, new: bytes, at: int = 1) -> list[bytes]:
+    assert old in EVENTS[at]
+    return [*EVENTS[:at], EVENTS[at].replace(old, new), *EVENTS[at + 1 :]]
+
+
+@pytest.mark.parametrize("asks_usage", [True, False])
+@pytest.mark.parametrize(
+    ("said", "cost"),
+    [
+        (with_event(PAR, b'{"tool_calls":[{"index":0,"function":{"name":"f","arguments":{"a":1}}}]}'), COST),
+        (with_event(PAR, b'{"tool_calls":[{"index":null,"function":{"name":5}}]}'), COST),
+        (with_event(PAR, b'{"content":5}'), COST),
+        (with_event(PAR, b'{"content":"\\ud83d"}'), COST),
+        (with_event(PAR, b'{"content":"\xff"}'), COST),
+        (with_event(b'"index":0', b'"index":"a"'), COST),
+        (with_event(b'"model":"gpt-4o"', b'"model":null'), COST),
+        (with_event(b'"prompt_tokens":12', b'"prompt_tokens":' + b"9" * 400, at=-2 % len(EVENTS)), None),
+    ],
+)
+def test_a_stream_passes_as_it_came_and_costs_what_it_told(router, openai_server, said, cost, asks_usage):
+    openai_server.say(events(*said))
+    options = b',"stream":true' + b',"stream_options":{"include_usage":true}' * asks_usage
+    heard = ask(router, ASKED[:-1] + options + b"}")
+    plain = b"".join([*said[:-2], said[-1]]).replace(b',"usage":null', b"")
+    assert heard.content == (b"".join(said) if asks_usage else plain)
+    record = exported(router)
+    assert (record.status, record.outcome, record.error) == (200, "answered", "")
+    assert record.cost_usd == (None if cost is None else pytest.approx(cost))
+
+
+def test_a_key_that_is_there_twice_breaks_no_stream(router, openai_server):
+    said = with_event(b'"usage":null', b'"usage":null,"usage":null')
+    openai_server.say(events(*said))
+    assert said[1] in ask(router, ASKED[:-1] + b',"stream":true}').content
+    assert exported(router).cost_usd == pytest.approx(COST)
+
+
+@pytest.mark.parametrize("field", [b'"seed":1e999', b'"seed":' + b"1" * 5000, b'"metadata":{"a":"\\ud83d"}'])
+def test_no_field_of_a_request_keeps_it_out_of_the_accounts(router, openai_server, field):
+    openai_server.say(Say(pieces=[ANSWER]))
+    assert ask(router, ASKED[:-1] + b"," + field + b"}").status_code == 200
+    assert exported(router).cost_usd == pytest.approx(COST)
+
+
+def test_a_line_of_an_older_journal_that_cannot_be_read_stops_nobody(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    journal = Journal(tmp_path)
+    for number in range(3):
+        journal.append(made_record(number, response={"text": "here"}))
+    journal.close()
+    segment = next(tmp_path.glob("*.jsonl"))
+    first, second, third = segment.read_bytes().splitlines()
+    segment.write_bytes(b"\n".join((first, second.replace(b"here", b"\xff"), b'{"kind":"request"\xff', third, b"")))
+    found = Cursor(tmp_path, "reader").batch(10)
+    assert [(entry.trace_id, entry.response) for entry in found[1]] == [
+        (made_record(0).trace_id, {"text": "here"}),
+        (made_record(1).trace_id, None),
+        (made_record(2).trace_id, {"text": "here"}),
+    ]
+    assert "left out" in caplog.text and "cannot be read" in caplog.text
+
+
+SIGNS = tuple(bytes([sign]) for sign in b'{}[],:"')
+NAMES = (b'"usage":', b'"model":', b'"choices":', b'"delta":{"content":7}', b'"error":1', b"data: ", b"[DONE]")
+BROKEN = (b"\\", b"\\ud83d", b"\\u0000", b"\xff", b"\x00", b"\n", b"\r\n", b"null", b"1e999", b"-1")
+pieces = st.sampled_from([*SIGNS, *NAMES, *BROKEN])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(EVENTS) - 1), st.integers(0, 300), pieces, st.integers(0, 4)), max_size=5),
+    st.integers(1, 400),
+)
+def test_reading_a_stream_never_harms_it(changes, size):
+    said = list(EVENTS)
+    for number, at, piece, skip in changes:
+        at = at % max(len(said[number]), 1)
+        said[number] = said[number][:at] + piece + said[number][at + skip :]
+    whole = b"".join(said)
+
+    def heard(stream) -> bytes:
+        passed = b"".join(stream.feed(whole[at : at + size]) for at in range(0, len(whole), size))
+        stream.content()
+        return passed + stream.rest()
+
+    assert heard(ChatStream()) == heard(ResponsesStream()) == whole
+    for editing in (ChatStream(strip_usage=True), ChatStream(strip_usage=True, echo="a"), ResponsesStream(echo="a")):
+        assert heard(editing)
