@@ -16,11 +16,11 @@ from router.client.watch import Watch
 from router.continuation import Continuations
 from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
 from router.heads import answer_head, decision_head
-from router.journal.writer import Journal, Record
+from router.journal.writer import Journal
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
-from router.records import NOTHING_TOLD, Told, Trail, add_content, add_plan, add_reply, add_told, add_unsettled
+from router.records import NOTHING_TOLD, Told, Trail, add_all, add_content
 from router.serving import Serving
 from router.settings import Settings
 from router.upstream.attempts import Attempts, Reply
@@ -283,22 +283,10 @@ class Exchange:
         record = trail.record(self.endpoint.name, status, outcome, error)
         record.simulated = router.settings.simulated
         try:
-            self._tell(record, told)
+            add_all(record, trail, self.plan, self.reply, self.unsettled, told, router.prices)
+            if self.plan is not None:
+                add_content(record, router.settings.record_content, self.body.skeleton.text, told.response)
         except Exception:  # a fault of ours: what is known by then is recorded, and the answer goes its way
             log.exception("the record of request %s is not complete", trail.trace_id)
         router.journal.append(record)
         router.meter.observe(record)
-
-    def _tell(self, record: Record, told: Told) -> None:
-        plan = self.plan
-        if plan is not None:
-            add_plan(record, plan)
-        if self.reply is not None:
-            add_reply(record, self.reply)
-        elif plan is not None and record.outcome == "abandoned" and self.trail.asked_unix_ns:
-            record.model = plan.models[0]  # it was asked, and may bill what it began
-        if self.unsettled:
-            add_unsettled(record, self.unsettled)
-        add_told(record, self.router.prices, told)
-        if plan is not None:
-            add_content(record, self.router.settings.record_content, self.body.skeleton.text, told.response)

@@ -72,7 +72,30 @@ class Trail:
         )
 
 
-def add_plan(record: Record, plan: Plan) -> None:
+def add_all(
+    record: Record,
+    trail: Trail,
+    plan: Plan | None,
+    reply: Reply | None,
+    unsettled: Iterable[str],
+    told: Told,
+    prices: PriceBook,
+) -> None:
+    """Add all that is known of a routed request but what was said; `unsettled` is as in `Attempts.ask`."""
+    if plan is not None:
+        _add_plan(record, plan)
+    if reply is not None:
+        _add_reply(record, reply)
+    elif plan is not None and record.outcome == "abandoned" and trail.asked_unix_ns:
+        record.model = plan.models[0]  # it was asked, and may bill what it began
+    # what was cut off or given up: what that cost is not known, and is not nothing
+    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unsettled]
+    record.response_model = told.model
+    if told.usage is not None:
+        add_usage(record, prices, told.model, told.usage, told.service_tier)
+
+
+def _add_plan(record: Record, plan: Plan) -> None:
     """Add what was asked and decided."""
     record.asked_model, record.stream, record.reason = plan.request.name, plan.streamed, plan.reason
     record.user, record.session = plan.user, plan.session
@@ -84,17 +107,12 @@ def add_plan(record: Record, plan: Plan) -> None:
         record.text_tokens = decision.text_tokens
 
 
-def add_reply(record: Record, reply: Reply) -> None:
+def _add_reply(record: Record, reply: Reply) -> None:
     """Add who answered."""
     record.model, record.attempts = reply.model, reply.attempts
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     if reply.failed_models:
         record.reason = Reason.FALLBACK
-
-
-def add_unsettled(record: Record, models: Iterable[str]) -> None:
-    """Add the attempts that were cut off or given up: what they cost is not known, and is not nothing."""
-    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in models]
 
 
 def add_content(record: Record, content: Content, request: bytes, response: Any) -> None:
@@ -118,13 +136,6 @@ class Told:
 
 
 NOTHING_TOLD = Told()
-
-
-def add_told(record: Record, prices: PriceBook, told: Told) -> None:
-    """Add what the answer told: who it was from, and what was billed."""
-    record.response_model = told.model
-    if told.usage is not None:
-        add_usage(record, prices, told.model, told.usage, told.service_tier)
 
 
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:

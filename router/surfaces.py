@@ -7,7 +7,8 @@ import msgspec
 from router.planning import Surface
 from router.policy.features import Features, RequestError, read_chat
 from router.wire.bodies import Fields
-from router.wire.streams import ChatStream, ResponsesStream
+from router.wire.chat_stream import ChatStream
+from router.wire.responses_stream import ResponsesStream
 
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _texts = msgspec.json.Decoder(list[str])

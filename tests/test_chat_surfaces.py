@@ -14,7 +14,7 @@ from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_a
 from router.policy.features import RequestError
 from router.retirement import look, warnings
 from router.surfaces import read_completion, read_response
-from router.wire.streams import ResponsesStream
+from router.wire.responses_stream import ResponsesStream
 
 HARD = "Prove that every bounded monotone sequence of real numbers converges."
 

@@ -12,7 +12,8 @@ from made_records import made_record
 
 from router.journal.segments import Cursor
 from router.journal.writer import Journal
-from router.wire.streams import ChatStream, ResponsesStream
+from router.wire.chat_stream import ChatStream
+from router.wire.responses_stream import ResponsesStream
 
 ASKED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 ANSWER = json.dumps(completion("gpt-4o")).encode()

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from router.errors import BadRequestError
 from router.wire import bodies
+from router.wire.chat_stream import ChatStream
 from router.wire.skeleton import Stripping
 from router.wire.sse import Splitter, data_of
-from router.wire.streams import ChatStream
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 values = st.recursive(

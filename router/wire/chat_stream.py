@@ -1,0 +1,159 @@
+"""A stream of chat completions, read while it passes: who answered, what was said, what it cost, its end. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from router.errors import envelope
+from router.wire.bodies import encoded
+from router.wire.event_edits import renamed, without_usage
+from router.wire.sse import Splitter, data_of, error_event
+from router.wire.text import UNREADABLE, read
+
+_NOTHING = msgspec.Raw(b"null")  # also for null itself; `Raw | None` reads nothing but null
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = _NOTHING
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None  # legacy completions
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    service_tier: str | None = None
+    error: msgspec.Raw = _NOTHING
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+class ChatStream:
+    """A stream of chat completions or legacy ones, read while it passes: model, usage, what was said, how it ended."""
+
+    def __init__(self, *, strip_usage: bool = False, echo: str | None = None) -> None:
+        self._strip = strip_usage
+        self._echo = None if echo is None else encoded(echo)  # the name to answer with
+        self._splitter = Splitter()
+        self._said: dict[int, dict[str, Any]] = {}
+        self.model = ""
+        self.id = ""
+        self.usage: dict[str, Any] | None = None
+        self.service_tier = ""
+        self.error = ""
+        self.done = self._finished = False  # done: the stream has said that it is over
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the upstream's stream; return those the client gets."""
+        return b"".join([self._read(event) for event in self._splitter.feed(chunk)])
+
+    def rest(self) -> bytes:
+        """What is left of the stream when it ends inside an event."""
+        return self._splitter.rest
+
+    def cut(self, message: str) -> bytes:
+        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
+        return error_event(envelope(message, "upstream_error", None, "upstream_cut"))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream came to its own end. Upstreams that send no [DONE] end with a finish reason."""
+        return self.done or self._finished
+
+    def content(self) -> Any:
+        """What was said, in the form of an answer that is not streamed."""
+        choices = []
+        for index in sorted(self._said):
+            said = self._said[index]
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(said["content"]) or None}
+            if said["refusal"]:
+                message["refusal"] = "".join(said["refusal"])
+            if said["tool_calls"]:
+                message["tool_calls"] = _joined_calls(said["tool_calls"])
+            choices.append({"index": index, "message": message, "finish_reason": said["finish_reason"]})
+        return {"id": self.id, "model": self.model, "choices": choices, "usage": self.usage}
+
+    def _read(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if not data:
+            return event
+        if data == b"[DONE]":
+            self.done = True
+            return event
+        try:
+            chunk = read(_chunk, data)
+        except UNREADABLE:
+            chunk = _Chunk()  # not what we know: passed on, and nothing is read of it
+        if chunk.model:
+            self.model, self.id = chunk.model, chunk.id or self.id
+        if bytes(chunk.error) != b"null":
+            self.error = bytes(chunk.error).decode(errors="replace")
+            self.done = True
+        for choice in chunk.choices or ():
+            self._hear(choice)
+        self.service_tier = chunk.service_tier or self.service_tier
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if self._strip and not chunk.choices:
+                return b""
+        elif self._strip and b'"usage"' in data:
+            event = without_usage(event, data)
+        return event if self._echo is None else renamed(event, self._echo, within=None)
+
+    def _hear(self, choice: _Choice) -> None:
+        said = self._said.get(choice.index)
+        if said is None:
+            said = {"content": [], "refusal": [], "tool_calls": [], "finish_reason": None}
+            self._said[choice.index] = said
+        delta = choice.delta
+        if delta is not None:
+            if delta.content:
+                said["content"].append(delta.content)
+            if delta.refusal:
+                said["refusal"].append(delta.refusal)
+            if bytes(delta.tool_calls) != b"null":
+                said["tool_calls"].append(bytes(delta.tool_calls))
+        if choice.text:
+            said["content"].append(choice.text)
+        if choice.finish_reason is not None:
+            said["finish_reason"] = choice.finish_reason
+            self._finished = True
+
+
+class _Fragment(msgspec.Struct, gc=False):
+    index: int = 0
+    id: str | None = None
+    type: str | None = None
+    function: dict[str, Any] | None = None
+
+
+_fragments = msgspec.json.Decoder(list[_Fragment])
+
+
+def _joined_calls(pieces: list[bytes]) -> list[dict[str, Any]]:
+    """Tool calls put together from their fragments."""
+    calls: dict[int, dict[str, Any]] = {}
+    for piece in pieces:
+        try:
+            fragments = _fragments.decode(piece)
+        except UNREADABLE:
+            continue  # a form we do not know is kept out of the record, never out of the stream
+        for fragment in fragments:
+            call = calls.setdefault(fragment.index, {"id": None, "type": "function", "function": {}})
+            call["id"] = fragment.id or call["id"]
+            for name, value in (fragment.function or {}).items():
+                text = value if isinstance(value, str) else "" if value is None else encoded(value).decode()
+                call["function"][name] = call["function"].get(name, "") + text
+    return [calls[index] for index in sorted(calls)]

@@ -1,0 +1,54 @@
+"""What is changed in an event of a stream; its other bytes stay as they came. No I/O."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from router.errors import BadRequestError
+from router.wire.bodies import spans
+from router.wire.sse import data_of
+from router.wire.text import UNREADABLE, mended
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_COMMA = re.compile(rb"\s*,\s*")
+
+
+def without_usage(event: bytes, data: bytes) -> bytes:
+    """The event without the `"usage":null` that asking for usage adds to it."""
+    at, text = event.find(data), mended(data)  # whose places are the same
+    try:
+        fields = _fields.decode(text)
+        if at < 0 or bytes(fields.get("usage", b"")) != b"null":
+            return event
+        _, stop = spans(text, fields)["usage"]
+    except (*UNREADABLE, BadRequestError):
+        return event  # a key twice, say
+    start = data.rindex(b'"usage"', 0, stop)
+    before = data[:start].rstrip()
+    if before.endswith(b","):
+        start = len(before) - 1
+    else:  # the first of the fields: the comma behind it goes
+        comma = _COMMA.match(data, stop)
+        stop = comma.end() if comma else stop
+    return event[:at] + data[:start] + data[stop:] + event[at + len(data) :]
+
+
+def renamed(event: bytes, name: bytes, within: str | None) -> bytes:
+    """The event with `name` in the place of its model's; `within` is the field that holds it, or None for the top."""
+    data = data_of(event)
+    at = event.find(data) if data else -1
+    if at < 0 or b'"model"' not in data:
+        return event
+    try:
+        text, start = mended(data), 0  # whose places are the same
+        fields = _fields.decode(text)
+        if within is not None:
+            start = spans(text, fields)[within][0]
+            text = bytes(fields[within])
+            fields = _fields.decode(text)
+        span = spans(text, fields)["model"]
+    except (*UNREADABLE, BadRequestError, KeyError):
+        return event
+    return event[: at + start + span[0]] + name + event[at + start + span[1] :]
