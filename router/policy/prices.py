@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeGuard
+from typing import Any
 
 STANDARD_TIERS = ("", "default", "auto", "standard")  # all billed at the price of the model itself
 
@@ -47,29 +47,39 @@ class Usage:
     @staticmethod
     def is_told(usage: Mapping[str, Any]) -> bool:
         """Whether a `usage` object of OpenAI's form tells what was billed: totals, all of them numbers of tokens."""
-        totals = [usage[name] for name in _TOTALS if usage.get(name) is not None]
-        return bool(totals) and all(map(_is_count, totals))
+        told = False
+        for name in _TOTALS:
+            value = usage.get(name)
+            if value is not None:
+                if _tokens(value) is None:
+                    return False
+                told = True
+        return told
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-
-def _count(values: Any, *names: str) -> int:
-    if isinstance(values, dict):
-        for name in names:
-            value = values.get(name)
-            if _is_count(value):
-                return int(value)
-    return 0
 
 
 _TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
 _MOST_TOKENS = 2**53  # what is larger is no count, and no table holds it
 
 
-def _is_count(value: Any) -> TypeGuard[float]:
-    """Whether it is a number of tokens; some servers write 12.0."""
-    return (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and 0 <= value < _MOST_TOKENS
+def _count(values: Any, *names: str) -> int:
+    if isinstance(values, dict):
+        for name in names:
+            value = values.get(name)
+            if value is not None and (count := _tokens(value)) is not None:
+                return count
+    return 0
+
+
+def _tokens(value: Any) -> int | None:
+    """A number of tokens; None where it is none. Some servers write 12.0."""
+    if value.__class__ is int:
+        return value if 0 <= value < _MOST_TOKENS else None
+    if isinstance(value, float) and value.is_integer():
+        return _tokens(int(value))
+    return None
 
 
 @dataclass(frozen=True, slots=True)
