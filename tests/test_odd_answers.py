@@ -101,6 +101,19 @@ def test_a_key_that_is_there_twice_breaks_no_stream(router, openai_server):
     assert exported(router).cost_usd == pytest.approx(COST)
 
 
+@pytest.mark.parametrize("broken", [b"\\ud83d", b"\xff", b'","deep":' + b"[" * 500 + b"]" * 500 + b',"x":"'])
+def test_a_response_that_ends_in_broken_text_is_whole_and_counted(router, openai_server, broken):
+    usage = {"input_tokens": 4, "output_tokens": 2}
+    whole = json.dumps({"id": "resp_1", "model": "gpt-4o", "output_text": "cut", "usage": usage}).encode()
+    said = b'event: response.completed\ndata: {"type":"response.completed","response":%b}\n\n' % whole
+    said = said.replace(b"cut", b"cut" + broken)
+    openai_server.say(events(said))
+    asked = {"model": "gpt-4o", "input": "hi", "stream": True}
+    assert httpx2.post(router.url + "/responses", json=asked, timeout=30).content == said
+    record = exported(router)
+    assert (record.outcome, record.cost_usd) == ("answered", pytest.approx(4 * 2.5e-6 + 2 * 10e-6))
+
+
 @pytest.mark.parametrize("field", [b'"seed":1e999', b'"seed":' + b"1" * 5000, b'"metadata":{"a":"\\ud83d"}'])
 def test_no_field_of_a_request_keeps_it_out_of_the_accounts(router, openai_server, field):
     openai_server.say(Say(pieces=[ANSWER]))
