@@ -21,7 +21,7 @@ class LoopbackServer:
         raise NotImplementedError
 
     @property
-    def connections(self) -> int:
+    def open_connections(self) -> int:
         """How many are open."""
         return len(self._open)
 
