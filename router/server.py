@@ -6,6 +6,8 @@ import contextlib
 import logging
 import logging.config
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +27,7 @@ KEEP_ALIVE_SECONDS = 75  # longer than clients and load balancers keep a connect
 
 
 def run(host: str, port: int, workers: int) -> None:
-    """Serve until stopped; running requests are finished first.
+    """Serve until stopped; running requests are finished first, and what is recorded is exported.
 
     Raises:
         SettingsError, PolicyError: what it would run on does not fit its form.
@@ -43,6 +45,7 @@ def run(host: str, port: int, workers: int) -> None:
     _configure_mlflow()
     _open_many_files()
     metrics.clear(settings.home / "metrics")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops at it, and then raises it once more
     with _exporter(settings):
         uvicorn.run(
             "router.app:create_app",

@@ -1,12 +1,15 @@
 """`python -m router serve`, started and stopped as its users do."""
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -66,6 +69,47 @@ def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_se
     process.send_signal(signal.SIGTERM)
     asking.join(60)
     assert heard == [b"".join(chat_events("gpt-4o"))]
-    assert process.wait(60) in (0, -signal.SIGTERM)
+    assert process.wait(60) == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(origin + "/ready")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path, store_with_tables, sign, workers):
+    store_with_tables(tmp_path / "home")
+    process, origin = serving("--workers", workers)
+
+    def ask() -> None:
+        body = {"model": "gpt-4o", "messages": []}
+        assert httpx2.post(origin + "/v1/chat/completions", json=body, timeout=60).status_code == 200
+
+    ask()
+    deadline = time.monotonic() + 180
+    while exported(tmp_path / "home") != [1, 1] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ask()
+    ask()
+    process.send_signal(sign)
+    assert process.wait(60) == 0
+    assert exported(tmp_path / "home") == [3, 3]
+    assert not exporters_of(tmp_path / "home")
+
+
+def exported(home: Path) -> list[int]:
+    """How many requests are in MLflow, and in the usage tables."""
+    counts = []
+    for file, table in (("mlflow.db", "trace_info"), ("usage.db", "router_requests")):
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(home / file)) as store:
+            counts += store.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return counts
+
+
+def exporters_of(home: Path) -> list[str]:
+    """The processes that still export for a home folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"router.exporter" in (process / "cmdline").read_bytes():
+                found += [process.name] * (f"ROUTER_HOME={home}".encode() in (process / "environ").read_bytes())
+    return found

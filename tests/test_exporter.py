@@ -13,7 +13,7 @@ from made_records import START, made_record
 from mlflow import MlflowClient
 
 from router.exporter.process import start
-from router.exporter.shipping import Shipper
+from router.exporter.shipping import Shipper, only_one
 from router.exporter.tracestore import TraceStore, opened
 from router.journal.writer import Entry, Journal, Record
 from router.serving import prices
@@ -168,6 +168,13 @@ def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(set
     exporter.stop(30.0)
     assert count(settings) == 2
     journal.close()
+
+
+def test_an_exporter_that_is_told_to_stop_while_it_starts_has_its_turn(tmp_path):
+    stopping = threading.Event()
+    stopping.set()
+    with only_one(tmp_path, stopping) as first, only_one(tmp_path, stopping) as second:
+        assert (first, second) == (True, False)
 
 
 def test_an_exporter_whose_parent_dies_ends_by_itself(settings):

@@ -154,16 +154,17 @@ class Shipper:
 
 @contextlib.contextmanager
 def only_one(directory: Path, stopping: threading.Event) -> Iterator[bool]:
-    """Hold the journal for this exporter; waits for another one to end. False where it was told to stop before."""
+    """Hold the journal for this exporter; waits for another one to end. False where it is told to stop meanwhile."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (directory / "exporter.lock").open("w") as lock:
-        while not stopping.is_set():
+        while True:  # tried at least once: who is told to stop while it starts has still to export what is there
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield True
                 return
-            stopping.wait(0.2)
-        yield False
+            if stopping.wait(0.2):
+                yield False
+                return
 
 
 def run(directory: Path, shippers: Sequence[Shipper], stopping: threading.Event, drain_seconds: float) -> None:
