@@ -108,6 +108,7 @@ def read_completion(completion: ChatCompletion) -> tuple[str, Usage, str]:
     text = choice.message.content or choice.message.refusal or ""
     if calls:
         text = json.dumps([{"name": c.name, "arguments": _arguments(c.arguments)} for c in calls], ensure_ascii=False)
+    text = text.encode(errors="replace").decode()  # half of a character is no text that a store or a judge takes
     return text, Usage.from_openai(completion.usage.model_dump()), choice.finish_reason or ""
 
 

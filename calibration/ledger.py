@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from calibration.spending import StoppedError
+
 
 class LedgerError(RuntimeError):
     """A ledger cannot be used; says which file, and what to do."""
@@ -55,10 +57,24 @@ class Ledger:
         return self._rows.get(key)
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Write a row; it is in the file when this returns."""
-        line = json.dumps({"key": key, **row}, ensure_ascii=False).encode() + b"\n"
+        """Write a row; it is in the file when this returns.
+
+        Raises:
+            StoppedError: there is no room for it; the file is as it was.
+        """
+        # half of a character, which models write now and then, is kept as it is: `json.loads` reads it back
+        line = json.dumps({"key": key, **row}, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
         with self._lock:
-            os.write(self._file, line)
+            size = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, line)
+            except OSError as error:
+                raise StoppedError(
+                    f"{self.path}: {error.strerror}; make room and run the same command again"
+                ) from error
+            if written != len(line):
+                os.ftruncate(self._file, size)  # no half line may stay where the next one begins
+                raise StoppedError(f"{self.path}: no room left; make room and run the same command again")
             self._rows[key] = row
 
     def _read(self) -> dict[str, Mapping[str, Any]]:

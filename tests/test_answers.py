@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from fake_models import FakeModels
+from openai.types.chat import ChatCompletion
 
 from calibration import batch
-from calibration.answers import Asked, Asking, Endpoint
+from calibration.answers import Asked, Asking, Endpoint, read_completion
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
 from calibration.questions import Question, parse
@@ -136,6 +138,52 @@ def test_a_line_cut_short_by_a_power_cut_is_asked_again_and_the_rest_is_kept(fak
     asked, _ = ask(fake, tmp_path)
     assert (len(asked.answers), asked.new) == (40, 1)
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_half_of_a_character_in_an_answer_is_paid_for_once(tmp_path: Path) -> None:
+    said = ChatCompletion.model_validate(
+        {
+            "id": "c",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-4o",
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "cut \ud83d"}}
+            ],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        }
+    )
+    assert read_completion(said) == ("cut ?", Usage(3, 2), "stop")
+    with Ledger(tmp_path / "judge.jsonl") as ledger:
+        ledger.add("a", {"reply": "cut \ud83d"})
+    with Ledger(tmp_path / "judge.jsonl") as again:
+        assert again.get("a") == {"reply": "cut \ud83d"}
+
+
+def test_a_full_disk_stops_with_what_to_do_and_leaves_no_half_line(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:  # a limit on file size is a full disk to one process only
+        os._exit(_write_beyond_a_limit(tmp_path / "answers.jsonl"))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with Ledger(tmp_path / "answers.jsonl") as again:
+        assert list(again) == ["first", "second"]
+
+
+def _write_beyond_a_limit(path: Path) -> int:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Ledger(path) as ledger:
+        ledger.add("first", {"text": "x" * 100})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, resource.RLIM_INFINITY))
+        try:
+            ledger.add("lost", {"text": "x" * 100})
+        except StoppedError as error:
+            if "make room and run the same command again" not in str(error) or "lost" in ledger:
+                return 1
+        else:
+            return 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        ledger.add("second", {"text": "y"})
+    return 0
 
 
 def test_a_ledger_serves_one_calibration_at_a_time(tmp_path: Path) -> None:
