@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -67,14 +68,12 @@ class Ledger:
         with self._lock:
             size = os.fstat(self._file).st_size
             try:
-                written = os.write(self._file, line)
+                if os.write(self._file, line) != len(line):
+                    os.ftruncate(self._file, size)  # no half line may stay where the next one begins
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
-                raise StoppedError(
-                    f"{self.path}: {error.strerror}; make room and run the same command again"
-                ) from error
-            if written != len(line):
-                os.ftruncate(self._file, size)  # no half line may stay where the next one begins
-                raise StoppedError(f"{self.path}: no room left; make room and run the same command again")
+                problem = f"{self.path}: {error.strerror}; make room and run the same command again"
+                raise StoppedError(problem) from error
             self._rows[key] = row
 
     def _read(self) -> dict[str, Mapping[str, Any]]:

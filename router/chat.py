@@ -201,7 +201,7 @@ class Exchange:
         told = Told(seen.model or "", seen.usage, seen.service_tier or "", said)
         self._record(reply.status, "failed" if failed else "answered", error, told)
         echo = self._echo(plan)
-        body = reply.body if echo is None or failed else bodies.renamed(reply.body, echo)
+        body = reply.body if echo is None or failed else bodies.renamed(reply.body, bodies.encoded(echo))
         await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
         await self.send({"type": "http.response.body", "body": body})
 

@@ -9,10 +9,10 @@ from router.policy.features import Features, RequestError, read_chat
 from router.wire.bodies import Fields
 from router.wire.chat_stream import ChatStream
 from router.wire.responses_stream import ResponsesStream
+from router.wire.text import NULL
 
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _texts = msgspec.json.Decoder(list[str])
-_NULL = msgspec.Raw(b"null")
 
 
 def read_completion(fields: Fields) -> Features:
@@ -62,7 +62,7 @@ def _message(role: bytes, content: bytes) -> bytes:
 
 
 def _read(fields: Fields, messages: list[bytes], param: str, limit: msgspec.Raw | None) -> Features:
-    chat = {"messages": msgspec.Raw(b"[" + b",".join(messages) + b"]"), "max_tokens": limit or _NULL}
+    chat = {"messages": msgspec.Raw(b"[" + b",".join(messages) + b"]"), "max_tokens": limit or NULL}
     if "tools" in fields:
         chat["tools"] = fields["tools"]
     try:

@@ -192,7 +192,7 @@ time.sleep(600)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    assert until(lambda: not _runs(pid))
+    assert until(lambda: not _runs(pid), 30.0)
     journal.close()
 
 
@@ -207,7 +207,7 @@ def test_an_exporter_that_dies_is_started_again(settings):
     exporter = start(settings)
     first = exporter.pid
     os.kill(first, signal.SIGKILL)
-    assert until(lambda: exporter.pid != first)
+    assert until(lambda: exporter.pid != first, 15.0)
     exporter.stop()
     assert not _runs(exporter.pid)
 

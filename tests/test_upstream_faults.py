@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import openai
@@ -90,7 +89,7 @@ def test_retry_after_is_waited_for(fast, openai_server):
     openai_server.say(server_error(429, retry_after_ms="400"))
     ask(fast)
     first, second = openai_server.received
-    assert 0.35 <= second.began - first.began < 5  # the first may have been seen a little late
+    assert 0.399 <= second.began - first.began < 1.0  # the loop counts whole milliseconds
 
 
 def test_retries_end_and_the_last_error_passes_as_it_came(fast, openai_server):
@@ -107,7 +106,7 @@ def test_a_wait_beyond_the_bound_is_left_to_the_client(serve, openai_server):
     began = time.monotonic()
     answer = ask(router)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 1
 
 
 def test_a_model_that_fails_is_stood_in_for_by_the_other(fast, openai_server):
@@ -138,7 +137,7 @@ def test_a_long_retry_after_goes_to_the_other_model_at_once(fast, openai_server)
     openai_server.say(server_error(429, retry_after="20"))
     began = time.monotonic()
     assert ask(fast, BODY).headers["x-router-reason"] == "fallback"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 2
 
 
 def test_no_upstream_at_all_is_a_bad_gateway(serve):
@@ -251,9 +250,14 @@ def test_an_upstream_that_takes_nothing_more_is_a_gateway_timeout(serve, refusin
 
 def test_connections_that_nobody_uses_any_more_are_closed(router, openai_server, monkeypatch):
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
-    openai_server.say(*[Say(wait=0.3)] * 20)
-    with ThreadPoolExecutor(20) as clients:
-        assert {answer.status_code for answer in clients.map(lambda _: ask(router), range(20))} == {200}
+    openai_server.say(*[Say(wait=2)] * 20)
+
+    async def at_once() -> set[int]:
+        async with httpx2.AsyncClient(timeout=30) as client:
+            asking = [client.post(router.url + "/chat/completions", content=NAMED) for _ in range(20)]
+            return {answer.status_code for answer in await asyncio.gather(*asking)}
+
+    assert asyncio.run(at_once()) == {200}
     assert openai_server.open_connections >= 20
     deadline = time.monotonic() + 10
     while openai_server.open_connections > 1 and time.monotonic() < deadline:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router.errors import BadRequestError
-from router.wire.text import UNREADABLE, read
+from router.wire.text import UNREADABLE, mended, read
 
 Fields = Mapping[str, msgspec.Raw]
 Pieces = tuple[bytes | memoryview, ...]
@@ -180,11 +180,20 @@ def read_answer(body: bytes) -> AnswerSeen:
         return AnswerSeen()
 
 
-def renamed(body: bytes, model: str) -> bytes:
-    """An answer with `model` in the place of its model's name."""
+def renamed(body: bytes, name: bytes, within: str | None = None) -> bytes:
+    """An answer with `name`, as JSON, in the place of its model's; `within` is the field that holds it, if not the top.
+
+    >>> renamed(b'{"model":"a"}', b'"b"'), renamed(b'{"response":{"model":"a"}}', b'"b"', "response")
+    (b'{"model":"b"}', b'{"response":{"model":"b"}}')
+    """
     try:
-        fields = _fields.decode(body)
-        span = spans(body, fields)["model"]
+        text, at = mended(body), 0  # whose places are the same
+        fields = _fields.decode(text)
+        if within is not None:
+            at = spans(text, fields)[within][0]
+            text = bytes(fields[within])
+            fields = _fields.decode(text)
+        start, stop = spans(text, fields)["model"]
     except (*UNREADABLE, BadRequestError, KeyError):
         return body
-    return b"".join(edited((body,), [Edit(*span, encoded(model))]))
+    return body[: at + start] + name + body[at + stop :]

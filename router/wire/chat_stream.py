@@ -10,15 +10,13 @@ from router.errors import envelope
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed, without_usage
 from router.wire.sse import Splitter, data_of, error_event
-from router.wire.text import UNREADABLE, read
-
-_NOTHING = msgspec.Raw(b"null")  # also for null itself; `Raw | None` reads nothing but null
+from router.wire.text import NULL, UNREADABLE, read
 
 
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw = _NOTHING
+    tool_calls: msgspec.Raw = NULL
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -34,7 +32,7 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
-    error: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = NULL
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -110,7 +108,7 @@ class ChatStream:
                 return b""
         elif self._strip and b'"usage"' in data:
             event = without_usage(event, data)
-        return event if self._echo is None else renamed(event, self._echo, within=None)
+        return event if self._echo is None else renamed(event, self._echo)
 
     def _hear(self, choice: _Choice) -> None:
         said = self._said.get(choice.index)

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from router.errors import BadRequestError
-from router.wire.bodies import spans
+from router.wire import bodies
 from router.wire.sse import data_of
 from router.wire.text import UNREADABLE, mended
 
@@ -22,7 +22,7 @@ def without_usage(event: bytes, data: bytes) -> bytes:
         fields = _fields.decode(text)
         if at < 0 or bytes(fields.get("usage", b"")) != b"null":
             return event
-        _, stop = spans(text, fields)["usage"]
+        _, stop = bodies.spans(text, fields)["usage"]
     except (*UNREADABLE, BadRequestError):
         return event  # a key twice, say
     start = data.rindex(b'"usage"', 0, stop)
@@ -35,20 +35,10 @@ def without_usage(event: bytes, data: bytes) -> bytes:
     return event[:at] + data[:start] + data[stop:] + event[at + len(data) :]
 
 
-def renamed(event: bytes, name: bytes, within: str | None) -> bytes:
-    """The event with `name` in the place of its model's; `within` is the field that holds it, or None for the top."""
+def renamed(event: bytes, name: bytes, within: str | None = None) -> bytes:
+    """The event with another name in the place of its model's; see `bodies.renamed`."""
     data = data_of(event)
     at = event.find(data) if data else -1
     if at < 0 or b'"model"' not in data:
         return event
-    try:
-        text, start = mended(data), 0  # whose places are the same
-        fields = _fields.decode(text)
-        if within is not None:
-            start = spans(text, fields)[within][0]
-            text = bytes(fields[within])
-            fields = _fields.decode(text)
-        span = spans(text, fields)["model"]
-    except (*UNREADABLE, BadRequestError, KeyError):
-        return event
-    return event[: at + start + span[0]] + name + event[at + start + span[1] :]
+    return event[:at] + bodies.renamed(data, name, within) + event[at + len(data) :]

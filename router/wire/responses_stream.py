@@ -9,9 +9,7 @@ import msgspec
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed
 from router.wire.sse import Splitter, data_of, error_event
-from router.wire.text import UNREADABLE, read
-
-_NOTHING = msgspec.Raw(b"null")  # also for null itself; `Raw | None` reads nothing but null
+from router.wire.text import NULL, UNREADABLE, read
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -23,9 +21,9 @@ class _Response(msgspec.Struct, gc=False):
 
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
-    delta: msgspec.Raw = _NOTHING
-    response: msgspec.Raw = _NOTHING
-    message: msgspec.Raw = _NOTHING
+    delta: msgspec.Raw = NULL
+    response: msgspec.Raw = NULL
+    message: msgspec.Raw = NULL
 
 
 _event = msgspec.json.Decoder(_Event)

@@ -10,6 +10,7 @@ import msgspec
 T = TypeVar("T")
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what reading it may raise
+NULL = msgspec.Raw(b"null")  # a field's default; also for null itself, since `Raw | None` reads nothing but null
 MENDED_BYTES = 128 * 1024  # a text of nothing but escapes takes 20 ms then
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\[^u]"
