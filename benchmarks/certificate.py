@@ -1,176 +1,146 @@
-"""Does the promise hold? Recorded outcomes are split again and again: certify on one part, look at the other.
+"""Does the promise hold? Recorded outcomes are drawn again and again: learn on the draw, look at all the others.
 
-    python benchmarks/certificate.py ../shared/data/calibration.jsonl.gz [--resplits 1000] [--out FILE]
+    python benchmarks/certificate.py ../shared/data [--resplits 1000] [--n 100,200,400,640,1600] [--only mixed] [--out FILE]
 
-A policy's predictor is fitted on 40 % of the outcomes, once a seed. Of the rest, `--questions` certify a threshold at
-95 % confidence and the others show what it keeps and saves; near-duplicates stay on one side. A resplit violates the
-promise where the other questions keep less than the target. Those are a sample too, so that an exact threshold would
-fail half of the time: `violated_pool` asks the same of all questions of the pool. The saving is compared with the best
-threshold of the same walk, chosen in hindsight on the questions that show.
+The questions of both files of the gpt-4o pair are one population. A policy is learnt from `n` of them, and its promises
+are looked at on all that are neither drawn nor near-duplicates of what was drawn. A resplit violates a promise where
+those questions keep less than the target. Scenarios: mixed (all kinds as they come), narrow (four kinds, one user's),
+balanced (as many of each kind, and the others weighted alike).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from calibration.certificate import CONFIDENCE, Walk, losses, p_value, threshold_grid
-from calibration.learning import examples_of, measured_evidence, rules_for, split
+from calibration.duplicates import near_duplicate_groups
+from calibration.learning import learn
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.predictor import fit
 from calibration.replay import picked, replayed
+from router.policy.decision import Promise
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
-TARGETS = (0.95, 0.97, 0.99)
-POOL_SHARE = 0.6
-METHODS = ("betting (exact)", "t-test (approximate)", "cheapest that kept the target (naive)")
+TARGETS = (0.95, 0.97)
+SIZES = (100, 200, 400, 640, 1600)
+SCENARIOS = ("mixed", "narrow", "balanced")
+NARROW = ("math/grade-school", "factual/short-answer", "medical/usmle", "tool-use/simple")
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Every step of the walk on questions that the predictor has not seen. G steps, n questions."""
+class Population:
+    """Outcomes to draw from, with what tells them apart."""
 
-    losses: np.ndarray  # (G, n)
-    scores: np.ndarray  # (G, n) of the model decided on
-    costs_usd: np.ndarray  # (G, n)
-    strong_scores: np.ndarray  # (n,)
-    strong_costs_usd: np.ndarray  # (n,)
-    groups: np.ndarray  # (n,)
-    target: float
+    outcomes: Sequence[Outcome]
+    groups: np.ndarray  # near-duplicates share a number
 
-    def kept(self, rows: np.ndarray) -> np.ndarray:
-        """The share of the strong model's quality at every step (G,)."""
-        return np.asarray(self.scores[:, rows].sum(axis=1) / self.strong_scores[rows].sum())
+    @classmethod
+    def read(cls, data: Path) -> Population:
+        outcomes = [o for name in ("calibration", "test") for o in read_outcomes([data / f"{name}.jsonl.gz"], PAIR)]
+        return cls(outcomes, near_duplicate_groups([outcome.text for outcome in outcomes]))
 
-    def saved(self, rows: np.ndarray) -> np.ndarray:
-        """The share of the strong model's dollars saved at every step (G,)."""
-        return np.asarray(1 - self.costs_usd[:, rows].sum(axis=1) / self.strong_costs_usd[rows].sum())
+    def of(self, scenario: str) -> Population:
+        """Those that a scenario draws from."""
+        if scenario != "narrow":
+            return self
+        rows = [i for i, outcome in enumerate(self.outcomes) if outcome.question_type in NARROW]
+        return Population([self.outcomes[i] for i in rows], self.groups[rows])
 
 
-def pools(outcomes: Sequence[Outcome], seed: int, targets: Sequence[float]) -> list[Pool]:
-    """Fit on a part, and replay every step of every target's walk on the rest."""
+def draw(population: Population, scenario: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to learn from, and rows to look at."""
+    order = rng.permutation(len(population.outcomes))
+    if scenario == "balanced":
+        waiting: dict[str, list[int]] = defaultdict(list)
+        for i in order:
+            waiting[population.outcomes[i].question_type or ""].append(int(i))
+        rounds = [[of_type[k] for of_type in waiting.values() if k < len(of_type)] for k in range(n)]
+        order = np.array([i for row in rounds for i in row])
+    drawn = order[:n]
+    others = order[n:]
+    return drawn, others[~np.isin(population.groups[others], population.groups[drawn])]
+
+
+def weights_of(population: Population, scenario: str, others: np.ndarray) -> np.ndarray:
+    """How much each of the others counts: alike, or alike by type."""
+    types = [population.outcomes[i].question_type for i in others]
+    counts = Counter(types)
+    return np.array([1.0 / counts[t] if scenario == "balanced" else 1.0 for t in types])
+
+
+def resplit(population: Population, scenario: str, n: int, seed: int) -> dict[float, tuple[float, float]]:
+    """By target: the quality that the others keep, and the dollars they save."""
     models = models_named(PAIR, load_prices())
-    examples = examples_of(outcomes, PAIR)
-    fitted_on, held = split(examples.groups, POOL_SHARE, seed)
-    predictor = fit(examples.part(fitted_on), PAIR, seed).export()
-    evidence = measured_evidence(examples.part(fitted_on), PAIR)
-    grid = threshold_grid(replayed([outcomes[i] for i in fitted_on], predictor, models).gaps_per_usd)
-    replay = replayed([outcomes[i] for i in held], predictor, models)
-    walk = Walk(grid, rules_for(models, evidence), replay, examples.groups[held])
-    made = []
-    for target in targets:
-        chosen = [walk.chosen(target, step) for step in range(len(grid))]
-        made.append(
-            Pool(
-                losses=np.array([losses(replay.scores, c, target) for c in chosen]),
-                scores=np.array([picked(replay.scores, c) for c in chosen]),
-                costs_usd=np.array([picked(replay.costs_usd, c) for c in chosen]),
-                strong_scores=replay.scores[:, -1],
-                strong_costs_usd=replay.costs_usd[:, -1],
-                groups=walk.groups,
-                target=target,
-            )
+    drawn, others = draw(population, scenario, n, np.random.default_rng(seed))
+    rows = [population.outcomes[i] for i in drawn]
+    policy = learn(rows, models, seed, {}, None, TARGETS, promise=Promise.CERTIFIED).policy
+    replay = replayed([population.outcomes[i] for i in others], policy.predictor, models)
+    weights = weights_of(population, scenario, others)
+    found = {}
+    for target in TARGETS:
+        chosen = replay.chosen(policy.rules, target)
+        kept, saved = (
+            float(weights @ picked(table, chosen) / (weights @ table[:, -1]))
+            for table in (replay.scores, replay.costs_usd)
         )
-    return made
+        found[target] = kept, 1 - saved
+    return found
 
 
-def t_test(values: np.ndarray, _low: float) -> float:
-    """Student's test that the mean is above 0: tighter than the exact one, and approximate."""
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return float(stats.t.sf(values.mean() / max(error, 1e-12), len(values) - 1))
-
-
-def last_passed(pool: Pool, rows: np.ndarray, test: Callable[[np.ndarray, float], float]) -> int:
-    """The last step of the walk that passes, -1 where the first fails."""
-    for step, values in enumerate(pool.losses):
-        if test(values[rows], -pool.target) > 1 - CONFIDENCE:
-            return step - 1
-    return len(pool.losses) - 1
-
-
-def cheapest_that_kept(pool: Pool, rows: np.ndarray) -> int:
-    """What one would do without a test: the cheapest step that kept the target on these questions."""
-    kept = pool.losses[:, rows].mean(axis=1) >= 0
-    return int(np.where(kept, pool.saved(rows), -np.inf).argmax()) if kept.any() else -1
-
-
-def resplit(pool: Pool, questions: int, rng: np.random.Generator) -> dict[str, tuple[float, float, float, float]]:
-    """For each method: quality kept and dollars saved on the other questions, kept on all, saved in hindsight."""
-    certify, show = split(pool.groups, 1 - questions / len(pool.groups), int(rng.integers(2**31)))
-    certify = rng.permutation(certify)
-    steps = (
-        last_passed(pool, certify, p_value),
-        last_passed(pool, certify, t_test),
-        cheapest_that_kept(pool, certify),
-    )
-    kept, saved, everywhere = pool.kept(show), pool.saved(show), pool.kept(np.arange(len(pool.groups)))
-    possible = float(saved[kept >= pool.target].max(initial=0.0))
-    return {
-        method: (kept[step], saved[step], everywhere[step], possible) if step >= 0 else (1.0, 0.0, 1.0, possible)
-        for method, step in zip(METHODS, steps, strict=True)
-    }
-
-
-def measure(
-    outcomes: Sequence[Outcome], resplits: int, questions: int, seeds: int, targets: Sequence[float] = TARGETS
-) -> list[dict[str, Any]]:
-    """A row for each target and method, over all resplits of all seeds."""
-    seen: dict[tuple[float, str], list[tuple[float, ...]]] = {}
-    for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        for pool in pools(outcomes, seed, targets):
-            for _ in range(resplits // seeds + (seed < resplits % seeds)):
-                for method, row in resplit(pool, questions, rng).items():
-                    seen.setdefault((pool.target, method), []).append(row)
-    return [_row(target, method, questions, np.array(rows)) for (target, method), rows in seen.items()]
-
-
-def _row(target: float, method: str, questions: int, rows: np.ndarray) -> dict[str, Any]:
-    kept, saved, everywhere, possible = rows.T
-    return {
-        "target": target,
-        "method": method,
-        "questions": questions,
-        "resplits": len(rows),
-        "violated": float((kept < target).mean()),
-        "violated_pool": float((everywhere < target).mean()),
-        "kept": float(kept.mean()),
-        "saved": float(saved.mean()),
-        "saved_in_hindsight": float(possible.mean()),
-        "share_of_hindsight": float(saved.mean() / max(possible.mean(), 1e-12)),
-        "not_certified": float((saved == 0).mean()),
-    }
+def measure(population: Population, scenario: str, n: int, resplits: int, first: int = 0) -> list[dict[str, Any]]:
+    """A row for each target."""
+    part = population.of(scenario)
+    found = [resplit(part, scenario, n, seed) for seed in range(first, first + resplits)]
+    rows = []
+    for target in TARGETS:
+        kept, saved = (np.array([each[target][at] for each in found]) for at in (0, 1))
+        rows.append(
+            {
+                "scenario": scenario,
+                "n": n,
+                "target": target,
+                "resplits": resplits,
+                "violated": float((kept < target).mean()),
+                "by_a_point": float((kept < target - 0.01).mean()),
+                "saved": float(np.median(saved)),
+                "kept": float(np.median(kept)),
+                "not_certified": float((saved == 0).mean()),
+            }
+        )
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--resplits", type=int, default=1000)
-    parser.add_argument("--questions", type=int, default=1000, help="questions that certify")
-    parser.add_argument("--seeds", type=int, default=2, help="fits that the resplits are shared among")
+    parser.add_argument("--n", default=",".join(map(str, SIZES)))
+    parser.add_argument("--only", default=",".join(SCENARIOS))
+    parser.add_argument("--seed", type=int, default=0, help="of the first resplit")
     parser.add_argument("--out", type=Path, help="where the rows go as JSON lines")
     arguments = parser.parse_args()
-    if not arguments.outcomes.is_file():
-        print(f"skipped: {arguments.outcomes} is not here")
+    if not (arguments.data / "test.jsonl.gz").is_file():
+        print(f"skipped: the recorded outcomes ({arguments.data}) are not here")
         return 0
-    outcomes = read_outcomes([arguments.outcomes], PAIR)
-    rows = measure(outcomes, arguments.resplits, arguments.questions, arguments.seeds)
-    for row in rows:
-        print(
-            "{target:.2f} {method:38} n {questions} violated {violated:.1%} (on the whole pool {violated_pool:.1%}) "
-            "kept {kept:.3f} saved {saved:.1%}, {share_of_hindsight:.0%} of hindsight's {saved_in_hindsight:.1%}; "
-            "no certificate in {not_certified:.1%}".format(**row)
-        )
+    population = Population.read(arguments.data)
+    rows = []
+    for scenario in arguments.only.split(","):
+        for n in map(int, arguments.n.split(",")):
+            for row in measure(population, scenario, n, arguments.resplits, arguments.seed):
+                rows.append(row)
+                print(
+                    "{scenario:9} {n:5} {target:.2f} violated {violated:.1%} (by a point {by_a_point:.1%}) "
+                    "saved {saved:.3f} kept {kept:.3f} no certificate {not_certified:.1%}".format(**row),
+                    flush=True,
+                )
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return 0

@@ -111,7 +111,7 @@ def main() -> int:
                 seen = [seen[i] for i in drawn]
             try:
                 known = without(background, kind) if forgotten else background
-                policy = learn(seen, models_of(names), seed, {}, known, (TARGET,))
+                policy = learn(seen, models_of(names), seed, {}, known, (TARGET,)).policy
             except LearningError as error:
                 print(f"{kind}: {error}", file=sys.stderr)
                 continue

@@ -54,7 +54,7 @@ def learn_command(
     about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_background(questions, types, published, names) if questions else None
-        policy = learn(rows, models_named(names, load_prices(prices)), seed, about, background)
+        policy = learn(rows, models_named(names, load_prices(prices)), seed, about, background).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
     for heading in ("target", "certified", "cost saved (95 % interval)", "more questions needed"):

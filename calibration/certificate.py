@@ -1,119 +1,201 @@
-"""How a threshold is chosen so that its promise holds: Learn then Test.
+"""How a threshold is chosen so that its promise holds: Learn then Test, on questions that also teach.
 
-A target is the share of the strong model's quality to keep. A grid of thresholds, fixed before the test questions are
-looked at, is walked from the always-strong end; the walk stops at the first threshold that cannot be shown to keep the
-target. Fixed-sequence testing makes the error of the whole walk that of one test (Angelopoulos et al. 2021, Learn then
-Test, section 3). Each test is exact at any number of questions: bets on the quality kept, whose size is fixed by the
-number of questions and the target alone (Waudby-Smith and Ramdas 2023, Estimating means of bounded random variables by
-betting, sections 4 and 5).
+A target is the share of the strong model's quality to keep. Every question is decided on by what was learnt without it
+(`crossfit.py`), at each threshold of a grid that is walked from always-strong to always-cheap. The walk stops at the
+first threshold that cannot be shown to keep the target. Fixed-sequence testing makes the error of the whole walk that
+of one test (Angelopoulos et al. 2021, Learn then Test, section 3).
+
+The test is Student's on the quality kept beyond the target. It is approximate. Errors of cross-validation are larger
+than a sample of independent questions would have, since the folds learn from each other's questions (Bates, Hastie and
+Tibshirani 2023, Cross-validation: what does it estimate, section 4), so the standard error is multiplied by SPREAD. One
+more question that loses everything keeps the test honest where few questions have lost anything yet.
+`benchmarks/certificate.py` measures how often a promise is violated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy import stats
 
-from calibration.replay import Replay, bootstrap, picked
-from router.policy.decision import Interval, Rule, Rules
-from router.policy.prediction import Floats
+from calibration.replay import Ints, Replay, bootstrap, picked
+from router.policy.decision import Interval, Promise, Rule, Rules
+from router.policy.vocabulary import Floats
 
 CONFIDENCE = 0.95
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 STEPS = 50
-_AROUND = np.array([2 / 3, 1.0, 3 / 2])  # bets of the test, as multiples of the one that suits the expected spread
+SPREAD = 1.1  # of the error of cross-fitted quality, against that of independent questions
 ROUNDS = 200
-MOST_QUESTIONS = 1e7  # a target that needs more is not worth asking for
+MOST_QUESTIONS = 1e6  # a target that needs more is not worth asking for
+USEFUL_SAVING = 0.05  # share of the strong model's dollars; a target that saves less is not worth more questions
+TYPE_MARGIN = 0.03  # by which a type may keep less than the target
+LIKELY = 0.9  # how probable it is that a type keeps less, before it is limited
+MIN_TYPE_QUESTIONS = 10  # fewer say nothing of a type by themselves
+_SHARES = 100  # resplits that tell how often an expected promise falls short
 
 
-def losses(scores: Floats, chosen: np.ndarray, target: float) -> Floats:
-    """Quality kept beyond the target, in points of score (n,): its mean is at least 0 where the promise holds.
-
-    With eps = 1 - target, an escalated question gives eps * s, another w - (1 - eps) * s; s and w are the scores of the
-    strong model and of the one chosen.
-    """
+def losses(scores: Floats, chosen: Ints, target: float) -> Floats:
+    """Quality kept beyond the target, in points of score (n,): its mean is at least 0 where the promise holds."""
     return np.asarray(picked(scores, chosen) - target * scores[:, -1])
 
 
-def p_value(values: Floats, low: float) -> float:
-    """Evidence against "the mean of `values` is at most 0", for independent values of at least `low` < 0.
+def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CONFIDENCE) -> float:
+    """The mean of `values` that is shown at this confidence, approximately; near-duplicates count as one question.
 
-    A gambler bets on the mean being above 0, with constant bets. Whatever the distribution, the chance that the wealth
-    ever reaches x is at most 1/x (Ville), so one over the largest wealth is a p-value. The way to it counts: `values`
-    come in an order that has nothing to do with them.
+    `low` is the least that a value can be.
 
-    >>> p_value(np.full(200, 0.1), -0.9) < 0.01
-    True
-    >>> p_value(np.full(200, -0.1), -0.9)
-    1.0
+    >>> groups = np.arange(200)
+    >>> lower_bound(np.full(200, 0.03), groups, -0.97) > 0, lower_bound(np.full(200, 0.0), groups, -0.97) > 0
+    (True, False)
     """
-    if not len(values):
-        return 1.0
-    logs = np.cumsum(np.log1p(np.outer(_bets(len(values), low) / -low, values)), axis=1)
-    wealth = logsumexp(logs, axis=0) - math.log(len(logs))
-    return math.exp(-min(max(float(wealth.max()), 0.0), 700.0))
+    if len(values) < 2:
+        return low
+    mean, error, clusters = _mean_and_error(np.append(values, low), np.append(groups, groups.max() + 1))
+    return mean - float(stats.t.ppf(confidence, clusters - 1)) * SPREAD * error
 
 
-def _bets(n: int, low: float) -> Floats:
-    """Bets that find the least gain that `n` questions can show, as shares of the largest that is safe.
-
-    At the edge of the promise about a share of 1 + `low` of the answers is lost, and as much won back elsewhere.
-    """
-    variance = 2 * max(1 + low, 0.005)
-    return np.minimum(_AROUND * math.sqrt(2 * math.log(1 / (1 - CONFIDENCE)) / (n * variance)), 0.9)
-
-
-def threshold_grid(gaps_per_usd: Floats) -> Floats:
-    """Prices of quality from always-strong to always-cheap (STEPS,), even in the share of questions that stay cheap.
-
-    Made from the questions that the predictor was fitted on, so that it is fixed before the test.
-    """
-    return np.quantile(gaps_per_usd, np.linspace(0, 1, STEPS + 1)[1:]) * (1 + 1e-9)
+def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:
+    """The mean, its standard error with groups as clusters, and how many clusters there are."""
+    mean = float(values.mean())
+    _, places = np.unique(groups, return_inverse=True)
+    totals = np.bincount(places, values - mean)
+    clusters = len(totals)
+    error = math.sqrt(float(totals @ totals) * clusters / max(clusters - 1, 1)) / len(values)
+    return mean, error, clusters
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Every step of the grid on the test questions."""
+    """Every threshold of a grid on questions that are predicted by what was learnt without them."""
 
-    grid: Floats  # (G,)
     rules: Rules
     replay: Replay
-    groups: np.ndarray
+    groups: Ints  # (n,) near-duplicates share a number
+    confidence: float = CONFIDENCE
+    margin: float = TYPE_MARGIN
 
-    def chosen(self, target: float, step: int) -> np.ndarray:
-        """The column of the chosen model for each question, guards and all, at a step of the walk."""
-        return self.replay.chosen_at(self.rules, target, float(self.grid[step]))
+    def grid(self, target: float) -> Floats:
+        """Prices of quality from always-strong to always-cheap, even in the share of questions that go cheap."""
+        needed = self.replay.needed(self.rules, target)
+        finite = needed[np.isfinite(needed)]
+        if not len(finite):
+            return np.zeros(0)
+        return np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
 
-    def rule(self, target: float, seed: int, confidence: float = CONFIDENCE) -> Rule:
-        """The cheapest threshold of the walk that is shown to keep `target`, with what it saves."""
-        passed, chosen = -1, self.chosen(target, 0)
-        n = len(self.replay.outcomes)
-        order = np.random.default_rng(seed).permutation(n)
-        for step in range(len(self.grid)):
-            tried = self.chosen(target, step)
-            if p_value(losses(self.replay.scores, tried, target)[order], -target) > 1 - confidence:
-                break
-            passed, chosen = step, tried
+    def rule(self, target: float, seed: int, promise: Promise = Promise.CERTIFIED) -> Rule:
+        """The cheapest threshold that keeps `target`, shown or expected, with what it saves."""
+        grid, choose = self.grid(target), self.replay.choices(self.rules, target)
+        types = np.array([prediction.question_type for prediction in self.replay.predictions])
+        alike = [choose(np.full(len(types), price)) for price in grid]
+        limits = self.type_limits(target, grid, alike)
+        limit = np.array([limits.get(name, np.inf) for name in types])
+        steps = [choose(np.minimum(price, limit)) for price in grid]
+        kept = [losses(self.replay.scores, chosen, target) for chosen in steps]
+        passed = self._certified(kept, target)
+        kind = Promise.CERTIFIED
+        if promise is Promise.EXPECTED and (wished := _expected(kept)) > passed:
+            passed, kind = wished, Promise.EXPECTED
+        n, more = len(self.groups), None
+        if passed < 0 or kind is Promise.EXPECTED:
+            more = self._questions_needed(steps, kept, target)
         if passed < 0:
-            more = questions_needed(losses(self.replay.scores, chosen, target), -target, confidence)
-            return Rule(target, None, False, n, confidence, Interval(0.0, 0.0, 0.0), more)
+            return Rule(target, None, False, n, self.confidence, Interval(0.0, 0.0, 0.0), more)
+        costs, spent = self.replay.costs_usd, picked(self.replay.costs_usd, steps[passed])
+        price = float(grid[passed])
+        return Rule(
+            target=target,
+            quality_per_usd=price,
+            certified=kind is Promise.CERTIFIED,
+            n=n,
+            confidence=self.confidence,
+            expected_saving=bootstrap(
+                lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), self.groups, ROUNDS, seed
+            ),
+            more_questions_needed=more,
+            type_limits={name: limit for name, limit in limits.items() if limit < price},
+            falls_short=_falls_short(kept, self.groups, seed) if kind is Promise.EXPECTED else None,
+            kept_by_type=self._kept_by_type(steps[passed]),
+        )
+
+    def _certified(self, kept: list[Floats], target: float) -> int:
+        """The last step of the walk that is shown to keep the target; -1 where the first is not."""
+        for step, values in enumerate(kept):
+            if lower_bound(values, self.groups, -target, self.confidence) < 0:
+                return step - 1
+        return len(kept) - 1
+
+    def type_limits(self, target: float, grid: Floats, chosen: Sequence[Ints]) -> dict[str, float]:
+        """By type, the price of quality from which on it would likely keep less than the target less the margin.
+
+        `chosen` are the decisions at each price of the grid.
+        """
+        types = np.array([prediction.question_type for prediction in self.replay.predictions])
+        found: dict[str, float] = {}
+        for name in np.unique(types):
+            mine = np.flatnonzero(types == name)
+            if len(mine) < MIN_TYPE_QUESTIONS:
+                continue
+            likely = float(stats.t.ppf(LIKELY, max(len(mine) - 1, 1)))
+            keeping = -1
+            for step, columns in enumerate(chosen):
+                values = losses(self.replay.scores[mine], columns[mine], target - self.margin)
+                mean, error, _ = _mean_and_error(values, self.groups[mine])
+                if mean + likely * error >= 0:
+                    keeping = step
+            if keeping < len(grid) - 1:
+                found[str(name)] = float(grid[keeping]) if keeping >= 0 else float(grid[0]) - 1.0
+        return found
+
+    def _kept_by_type(self, chosen: Ints) -> dict[str, Interval]:
+        """The share of the strong model's quality that each recorded type keeps, with its interval."""
+        types = np.array([outcome.question_type or "unknown" for outcome in self.replay.outcomes])
+        kept: dict[str, Interval] = {}
+        for name in np.unique(types):
+            mine = np.flatnonzero(types == name)
+            strong = float(self.replay.scores[mine, -1].sum())
+            if len(mine) < MIN_TYPE_QUESTIONS or not strong:
+                continue
+            share = float(picked(self.replay.scores[mine], chosen[mine]).sum()) / strong
+            _, error, clusters = _mean_and_error(
+                losses(self.replay.scores[mine], chosen[mine], share), self.groups[mine]
+            )
+            half = float(stats.t.ppf(0.975, max(clusters - 1, 1))) * error * len(mine) / strong
+            kept[str(name)] = Interval(max(share - half, 0.0), share, share + half)
+        return kept
+
+    def _questions_needed(self, steps: list[Ints], kept: list[Floats], target: float) -> int | None:
+        """How many more questions like these would certify a useful saving; None where more of the same would not."""
+        n, needed = len(self.groups), math.inf
         costs = self.replay.costs_usd
-        spent = picked(costs, chosen)
-        saving = bootstrap(lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), self.groups, ROUNDS, seed)
-        return Rule(target, float(self.grid[passed]), True, n, confidence, saving)
+        quantile = float(stats.norm.ppf(self.confidence)) * SPREAD
+        for chosen, values in zip(steps, kept, strict=True):
+            if 1 - picked(costs, chosen).sum() / costs[:, -1].sum() < USEFUL_SAVING:
+                continue
+            mean, error, _ = _mean_and_error(values, self.groups)
+            if mean > 0:
+                needed = min(needed, n * (quantile * error / mean) ** 2 + target / mean)
+        return max(math.ceil(needed) - n, 1) if needed < MOST_QUESTIONS else None
 
 
-def questions_needed(values: Floats, low: float, confidence: float = CONFIDENCE) -> int | None:
-    """How many more questions like these would pass the test; None where more of the same would not.
+def _expected(kept: list[Floats]) -> int:
+    """The last step of the walk before the first that is not expected to keep the target."""
+    for step, values in enumerate(kept):
+        if values.mean() < 0:
+            return step - 1
+    return len(kept) - 1
 
-    The log of the wealth grows with the questions as it did on average over these, at the bets that suit so many.
-    """
-    if not len(values):
-        return None
-    for n in np.geomspace(len(values), MOST_QUESTIONS, 400):
-        growth = np.log1p(np.outer(_bets(int(n), low) / -low, values)).mean(axis=1)
-        if logsumexp(n * growth) - math.log(len(growth)) >= -math.log(1 - confidence):
-            return max(math.ceil(float(n)) - len(values), 1)
-    return None
+
+def _falls_short(kept: list[Floats], groups: Ints, seed: int) -> float:
+    """How often the threshold that is expected to keep the target on one half of the questions fails on the other."""
+    rng = np.random.default_rng(seed)
+    names, places = np.unique(groups, return_inverse=True)
+    missed = 0
+    for _ in range(_SHARES):
+        half = (rng.permutation(len(names)) < len(names) / 2)[places]
+        step = _expected([values[half] for values in kept])
+        missed += bool(step >= 0 and kept[step][~half].mean() < 0)
+    return missed / _SHARES

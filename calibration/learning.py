@@ -1,38 +1,51 @@
-"""Outcomes become a policy: fit on one part, certify on the other, and write down what is known of each type."""
+"""Outcomes become a policy: every question teaches and tests, and what is known of each type is written down."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from calibration.background import Background
-from calibration.certificate import CONFIDENCE, TARGETS, Walk, threshold_grid
+from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
+from calibration.crossfit import cross_fit
 from calibration.duplicates import near_duplicate_groups
-from calibration.examples import Examples, read_features, types_of
+from calibration.examples import Examples, question_of, read_features, types_of
 from calibration.outcomes import Outcome
 from calibration.predictor import fit
-from calibration.replay import replayed
-from router.policy.decision import Evidence, Interval, Model, Rules
+from calibration.replay import Replay, replay_of
+from router.policy.decision import Evidence, Interval, Model, Promise, Rule, Rules
 from router.policy.document import Policy
-from router.policy.prediction import Floats
+from router.policy.prediction import predict
+from router.policy.vocabulary import Floats
 
-TEST_SHARE = 0.3  # of the questions, kept from the fit for the certificate
 DEFAULT_TARGET = 0.97
-LEAST_TYPE_PROBABILITY = 0.7  # below it what was measured of a type is not evidence of a question
-NO_EVIDENCE_LIMIT = 0.1  # the same above this probability of types without evidence
+LEAST_TARGET = 0.9  # of the strong model's quality; keeping less is not called routing
+CAUTION = 0.05  # of quality, by which predictions err that few questions taught: dear answers go cheap before doubtful
+CAUTION_QUESTIONS = 640  # up to which it is that; it falls with the root of more
+DOUBT_WEIGHT = 0.5  # of a standard deviation of the gap over the types that a question may be of
+LEAST_SAVING_SHARE = 0.5  # of the mean dollars that the strong model costs more: what a short answer saves at least
+LEAST_TYPE_PROBABILITY = 0.5  # below it what was measured of a type is not evidence of a question
+NO_EVIDENCE_LIMIT = 0.2  # the same above this probability of types without evidence
 NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
-LEAST_GAP = 0.01  # a point of quality is less than two runs of one model differ by
-MIN_EVIDENCE = 50  # outcomes below which nothing is claimed of a type: the interval of a difference is then 0.2 wide
+PUBLISHED_TOLERANCE = 0.01  # a point of quality is less than two runs of one model differ by
 MIN_QUESTIONS = 60
 
 
 class LearningError(ValueError):
     """The outcomes cannot be learnt from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A policy, and how it does on the questions that it was learnt from, each predicted without it."""
+
+    policy: Policy
+    replay: Replay
+    groups: np.ndarray  # (n,) near-duplicates share a number
 
 
 def learn(
@@ -42,78 +55,115 @@ def learn(
     about: Mapping[str, Any],
     background: Background | None = None,
     targets: Sequence[float] = TARGETS,
-) -> Policy:
+    confidence: float = CONFIDENCE,
+    promise: Promise = Promise.CERTIFIED,
+    type_margin: float = TYPE_MARGIN,
+) -> Learnt:
     """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
 
     `background` adds what is known beside the outcomes; without it, types that were not asked are not known.
 
     Raises:
-        LearningError: there are too few questions to fit and to test on.
+        LearningError: there are too few questions to learn from and to test on.
     """
     if len(outcomes) < MIN_QUESTIONS:
         raise LearningError(f"{len(outcomes)} questions are too few to learn from; at least {MIN_QUESTIONS} are needed")
     background = background or Background()
-    outcomes = background.renamed(outcomes)
     names = [model.name for model in models]
-    examples = examples_of(outcomes, names, set(background.examples.types))
-    train, test = split(examples.groups, TEST_SHARE, seed)
-    predictor = fit(examples.part(train), names, seed, background.examples).export()
-    evidence = {**background.evidence, **measured_evidence(examples, names)}
-    rules = rules_for(models, evidence)
-    grid = threshold_grid(replayed([outcomes[i] for i in train], predictor, models).gaps_per_usd)
-    tested = Walk(grid, rules, replayed([outcomes[i] for i in test], predictor, models), examples.groups[test])
-    certified = tuple(tested.rule(target, seed) for target in targets)
+    outcomes = background.renamed(outcomes)
+    examples = examples_of(outcomes, names)
+    crossed = cross_fit(examples, names, seed, background.examples)
+    predictor = crossed.complete(fit(examples, names, background.examples))
+    replay = replay_of(outcomes, examples.features, crossed.predictions, models)
+    rules = rules_for(models, {**background.evidence, **measured_evidence(examples, names)}, replay)
+    walk = Walk(rules, replay, examples.groups, confidence, type_margin)
+    fitted = replay_of(outcomes, examples.features, [predict(predictor, f) for f in examples.features], models)
+    certified = tuple(_shifted(walk.rule(target, seed, promise), rules, replay, fitted) for target in targets)
     made = {
         **about,
         "questions": len(outcomes),
-        "fitted_on": len(train),
-        "certified_on": len(test),
-        "confidence": CONFIDENCE,
+        "confidence": confidence,
+        "type_margin": type_margin,
+        "promise": promise.value,
         "seed": seed,
     }
-    return Policy(replace(rules, targets=certified), predictor, DEFAULT_TARGET, made)
+    policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
+    return Learnt(policy, replay, examples.groups)
 
 
-def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence]) -> Rules:
+def _shifted(rule: Rule, rules: Rules, crossed: Replay, fitted: Replay) -> Rule:
+    """The rule with the limits of its types on the scale of the predictor that was fitted on all questions.
+
+    A limit cuts through the questions of one type, whose prices lie close together and which each fit places elsewhere:
+    the share of them that goes cheap stays.
+    """
+    before, after = (replay.needed(rules, rule.target) for replay in (crossed, fitted))
+    types = np.array([prediction.question_type for prediction in crossed.predictions])
+    both = np.isfinite(before) & np.isfinite(after)
+    limits = dict(rule.type_limits)
+    for name, limit in rule.type_limits.items():
+        mine = both & (types == name)
+        if mine.any():
+            limits[name] = float(np.quantile(after[mine], (before[mine] <= limit).mean()))
+    return replace(rule, type_limits=limits)
+
+
+def cross_replayed(
+    outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, background: Background | None = None
+) -> tuple[Replay, np.ndarray]:
+    """Outcomes predicted by what is learnt without them, as `learn` does with the same seed; and their groups."""
+    background = background or Background()
+    outcomes, names = background.renamed(outcomes), [model.name for model in models]
+    examples = examples_of(outcomes, names)
+    crossed = cross_fit(examples, names, seed, background.examples)
+    return replay_of(outcomes, examples.features, crossed.predictions, models), examples.groups
+
+
+def default_target(rules: Sequence[Rule]) -> float:
+    """The highest target up to 97 % that saves something; `auto` keeps it."""
+    useful = [
+        rule.target
+        for rule in rules
+        if rule.expected_saving.estimate >= USEFUL_SAVING and LEAST_TARGET <= rule.target <= DEFAULT_TARGET
+    ]
+    return max(useful, default=DEFAULT_TARGET)
+
+
+def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay: Replay) -> Rules:
     """What is decided by before any target is certified."""
+    dearer = float((replay.costs_usd[:, -1] - replay.costs_usd[:, 0]).mean())
     return Rules(
         models=tuple(models),
         evidence=evidence,
         targets=(),
-        least_gap=LEAST_GAP,
+        caution=CAUTION * min(1.0, (CAUTION_QUESTIONS / len(replay.outcomes)) ** 0.5),
+        doubt_weight=DOUBT_WEIGHT,
+        least_saving_usd=max(LEAST_SAVING_SHARE * dearer, 0.0),
+        published_tolerance=PUBLISHED_TOLERANCE,
         least_type_probability=LEAST_TYPE_PROBABILITY,
         no_evidence_limit=NO_EVIDENCE_LIMIT,
         novelty_limit=NOVELTY_LIMIT,
     )
 
 
-def examples_of(outcomes: Sequence[Outcome], models: Sequence[str], known_types: Collection[str] = ()) -> Examples:
+def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:
     """The outcomes as the learner takes them."""
     results = [[outcome.results[model] for model in models] for outcome in outcomes]
+    features = read_features(outcomes)
     return Examples(
-        features=read_features(outcomes),
-        types=types_of(outcomes, known_types),
+        features=features,
+        questions=[question_of(each) for each in features],
+        types=types_of(outcomes),
         scores=np.array([[r.score for r in row] for row in results]),
         lengths=np.array([[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]),
         groups=near_duplicate_groups([outcome.text for outcome in outcomes]),
     )
 
 
-def split(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit on and rows to test on, about `share` of them; near-duplicates stay together."""
-    names, sizes = np.unique(groups, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    taken = np.cumsum(sizes[order]) <= share * len(groups)
-    is_test = np.isin(groups, names[order][taken])
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-
-
 def measured_evidence(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
-    """What was measured of each type that has MIN_EVIDENCE outcomes."""
+    """What was measured of each type, from the first outcome on: the intervals say how little few outcomes tell."""
     evidence = {}
-    for name, count in sorted(Counter(examples.types).items()):
-        if count < MIN_EVIDENCE:
-            continue
+    for name in sorted(set(examples.types)):
         rows = np.array([t == name for t in examples.types])
         scores, lengths = examples.scores[rows], examples.lengths[rows]
         written = {m: float(np.nanmean(v)) for m, v in zip(models, lengths.T, strict=True) if not np.isnan(v).all()}

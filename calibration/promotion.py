@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from calibration import registry
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import TEST_SHARE, split
+from calibration.learning import cross_replayed
 from calibration.registry import CHALLENGER, RegistryError, Version
 from calibration.replay import Replay, bootstrap, picked, replayed
 from calibration.tradeoffs import BOOTSTRAP_ROUNDS, gain_over_mix
@@ -70,10 +69,8 @@ def promote(force: str | None = None) -> Promotion:
 
 
 def _held_out(version: Version) -> tuple[Replay, np.ndarray]:
-    groups = near_duplicate_groups([outcome.text for outcome in version.outcomes])
-    _, test = split(groups, TEST_SHARE, version.seed)
-    rows = [version.outcomes[i] for i in test]
-    return replayed(rows, version.policy.predictor, version.policy.rules.models), groups[test]
+    """The questions of the challenger, each predicted by what is learnt without it."""
+    return cross_replayed(version.outcomes, version.policy.rules.models, version.seed)
 
 
 def _champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Trial | None:

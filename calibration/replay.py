@@ -12,10 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.outcomes import Outcome, Result
-from router.policy.decision import Decision, Interval, Model, Rule, Rules, decide, expected_cost_usd
+from router.policy.decision import (
+    Decision,
+    Interval,
+    Model,
+    Rule,
+    Rules,
+    decide,
+    expected_cost_usd,
+    quality_per_usd_needed,
+)
 from router.policy.features import Features, read_question
-from router.policy.prediction import Floats, Prediction, Predictor, predict
+from router.policy.prediction import Prediction, Predictor, predict
 from router.policy.prices import Usage
+from router.policy.vocabulary import Floats
 
 Ints = npt.NDArray[np.int64]
 
@@ -37,16 +47,13 @@ class Replay:
         cheap, strong = self.models[0].name, self.models[-1].name
         return np.array([p.quality[strong] - p.quality[cheap] for p in self.predictions])
 
-    @property
-    def gaps_per_usd(self) -> Floats:
-        """The same for each dollar that the strong model is expected to cost more (n,)."""
-        expected = np.array(
-            [
-                [expected_cost_usd(model, f, p) for model in (self.models[0], self.models[-1])]
-                for f, p in zip(self.features, self.predictions, strict=True)
-            ]
-        )
-        return np.asarray(self.gaps / np.maximum(expected[:, 1] - expected[:, 0], 1e-12))
+    def needed(self, rules: Rules, target: float) -> Floats:
+        """The quality per dollar from which on each question leaves the strong model (n,): the rank by dollars.
+
+        Infinite where it never does, and minus infinite where published results alone send it to a cheaper one.
+        """
+        rows = zip(self.features, self.predictions, strict=True)
+        return np.array([quality_per_usd_needed(rules, f, p, target) for f, p in rows])
 
     def decisions(self, rules: Rules, target: float) -> list[Decision]:
         """The proxy's decision on each question."""
@@ -57,16 +64,36 @@ class Replay:
         column = {model.name: i for i, model in enumerate(self.models)}
         return np.array([column[decision.model] for decision in self.decisions(rules, target)])
 
-    def chosen_at(self, rules: Rules, target: float, quality_per_usd: float) -> Ints:
-        """The same at a price of quality that no certificate stands behind yet."""
-        rule = Rule(target, quality_per_usd, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
-        return self.chosen(replace(rules, targets=(rule,)), target)
+    def choices(self, rules: Rules, target: float) -> Callable[[Floats], Ints]:
+        """The same as a function of the price of quality of each question (n,), which no certificate stands behind."""
+        if len(self.models) == 2:
+            needed = self.needed(rules, target)
+            return lambda quality_per_usd: np.where(needed <= quality_per_usd, 0, 1)
+        column = {model.name: i for i, model in enumerate(self.models)}
+
+        def chosen(quality_per_usd: Floats) -> Ints:
+            columns = []
+            for f, p, price in zip(self.features, self.predictions, quality_per_usd.tolist(), strict=True):
+                rule = Rule(target, price, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
+                columns.append(column[decide(replace(rules, targets=(rule,)), f, p, target).model])
+            return np.array(columns)
+
+        return chosen
 
 
 def replayed(outcomes: Sequence[Outcome], predictor: Predictor, models: Sequence[Model]) -> Replay:
     """Predict every question of `outcomes` as the proxy would."""
     features = [read_question(outcome.messages, outcome.tools) for outcome in outcomes]
-    predictions = [predict(predictor, f) for f in features]
+    return replay_of(outcomes, features, [predict(predictor, f) for f in features], models)
+
+
+def replay_of(
+    outcomes: Sequence[Outcome],
+    features: Sequence[Features],
+    predictions: Sequence[Prediction],
+    models: Sequence[Model],
+) -> Replay:
+    """Outcomes with predictions that are there already."""
     rows = list(zip(outcomes, features, predictions, strict=True))
     return Replay(
         outcomes=outcomes,

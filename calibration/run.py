@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from calibration import batch, judgements, naming, tracking, tradeoffs
 from calibration.answers import Answer, Asked, Asking, Endpoint, kept
 from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Judgement, Scorers
-from calibration.learning import DEFAULT_TARGET, LearningError, learn
+from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
 from calibration.ledger import Ledger
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import models_named, read_policy, write_policy
@@ -172,8 +172,8 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
     progress.stage("learning", 0, 1)
     about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}
-    policy = _learnt(plan, outcomes, about)
-    held = tradeoffs.held_out(policy, outcomes, plan.seed) if policy else None
+    learnt = _learnt(plan, outcomes, about)
+    policy, held = (learnt.policy, tradeoffs.held_out(learnt, plan.seed)) if learnt else (None, None)
     table = tradeoffs.rows(rows, plan.models)
     compared = tradeoffs.pairs(rows, plan.models, policy.default_target if policy else DEFAULT_TARGET)
     return Calibration(
@@ -280,10 +280,11 @@ def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping
     )
 
 
-def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Policy | None:
+def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
-        policy = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about)
+        learnt = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about)
     except LearningError:
         return None
-    write_policy(policy, plan.folder / "policy")
-    return read_policy(plan.folder / "policy")  # with the version that its content gives it
+    write_policy(learnt.policy, plan.folder / "policy")
+    # with the version that its content gives it
+    return replace(learnt, policy=read_policy(plan.folder / "policy"))

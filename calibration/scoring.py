@@ -14,7 +14,8 @@ from calibration.replay import Replay, apgr, bootstrap, cpt, picked, replayed, s
 from router.policy.decision import Interval, Rule, decide
 from router.policy.document import Policy
 from router.policy.features import RequestError, read_question
-from router.policy.prediction import Floats, predict
+from router.policy.prediction import predict
+from router.policy.vocabulary import Floats
 
 KEPT = (0.95, 0.97, 0.99)
 MIN_TYPE_ROWS = 30  # fewer give intervals that say nothing
@@ -59,20 +60,21 @@ def evaluate(policy: Policy, outcomes: Sequence[Outcome], rounds: int, seed: int
     return {
         "policy": policy.version,
         "models": [model.name for model in policy.rules.models],
-        "pooled": _ranking(replay, groups, everything, rounds, seed),
+        "pooled": _ranking(policy, replay, groups, everything, rounds, seed),
         "targets": _targets(policy, replay, groups, rounds, seed),
         "by_type": {
-            str(name): _ranking(replay, groups, np.flatnonzero(types == name), rounds, seed)
+            str(name): _ranking(policy, replay, groups, np.flatnonzero(types == name), rounds, seed)
             for name, count in zip(names, counts, strict=True)
             if count >= MIN_TYPE_ROWS
         },
     }
 
 
-def _ranking(replay: Replay, groups: np.ndarray, rows: np.ndarray, rounds: int, seed: int) -> dict[str, Any]:
-    gaps, per_usd, scores, costs = (
-        t[rows] for t in (replay.gaps, replay.gaps_per_usd, replay.scores, replay.costs_usd)
-    )
+def _ranking(
+    policy: Policy, replay: Replay, groups: np.ndarray, rows: np.ndarray, rounds: int, seed: int
+) -> dict[str, Any]:
+    per_usd = replay.needed(policy.rules, policy.default_target)
+    gaps, per_usd, scores, costs = (t[rows] for t in (replay.gaps, per_usd, replay.scores, replay.costs_usd))
 
     def interval(statistic: Any) -> Interval:
         return bootstrap(statistic, groups[rows], rounds, seed)

@@ -10,15 +10,14 @@ import numpy as np
 from scipy import stats
 
 from calibration.answers import Answer
-from calibration.duplicates import near_duplicate_groups
 from calibration.judgements import COMPLETENESS, CORRECTNESS, Judgement
-from calibration.learning import TEST_SHARE, mean_interval, split
+from calibration.learning import Learnt, mean_interval
 from calibration.outcomes import Outcome
 from calibration.questions import Question
-from calibration.replay import Replay, baselines, bootstrap, picked, replayed
+from calibration.replay import Replay, baselines, bootstrap, picked
 from router.policy.decision import Interval
 from router.policy.document import Policy
-from router.policy.prediction import Floats
+from router.policy.vocabulary import Floats
 
 ALL = "all"
 BOOTSTRAP_ROUNDS = 300
@@ -163,12 +162,9 @@ class HeldOut:
     gain_over_mix: Mapping[float, Interval]  # by target: quality above a random mix of the same cost
 
 
-def held_out(policy: Policy, outcomes: Sequence[Outcome], seed: int) -> HeldOut:
-    """Replay a policy on the questions that `learn` kept from its fit with the same seed."""
-    groups = near_duplicate_groups([outcome.text for outcome in outcomes])
-    train, test = split(groups, TEST_SHARE, seed)
-    replay = replayed([outcomes[i] for i in test], policy.predictor, policy.rules.models)
-    return measured(policy, replay, groups[test], seed, [outcomes[i] for i in train])
+def held_out(learnt: Learnt, seed: int) -> HeldOut:
+    """What a policy gives on the questions it was learnt from, each predicted by what was learnt without it."""
+    return measured(learnt.policy, learnt.replay, learnt.groups, seed, learnt.replay.outcomes)
 
 
 def measured(policy: Policy, replay: Replay, groups: np.ndarray, seed: int, train: Sequence[Outcome] = ()) -> HeldOut:
@@ -189,8 +185,10 @@ def measured(policy: Policy, replay: Replay, groups: np.ndarray, seed: int, trai
     routed = {rule.target: replay.chosen(policy.rules, rule.target) for rule in policy.rules.targets}
     points = {name: point(name, column) for name, column in chosen.items()}
     points |= {f"{target:g}": point(f"{target:g}", column) for target, column in routed.items()}
-    grid = np.quantile(replay.gaps_per_usd, np.linspace(0, 1, 41))
-    curve = [replay.chosen_at(policy.rules, 1.0, float(price)) for price in grid]
+    needed, choose = replay.needed(policy.rules, 1.0), replay.choices(policy.rules, 1.0)
+    finite = needed[np.isfinite(needed)]
+    grid = np.quantile(finite, np.linspace(0, 1, 41)) if len(finite) else np.zeros(1)
+    curve = [choose(np.full(len(needed), price)) for price in grid]
     return HeldOut(
         n=len(replay.outcomes),
         points=points,

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from router.policy.asking import Asked
 from router.policy.features import Features
 from router.policy.prediction import Prediction
 from router.policy.prices import Price, Usage
@@ -33,6 +35,13 @@ class Reason(StrEnum):
     FALLBACK = "fallback"  # the model decided on could not answer
 
 
+class Promise(StrEnum):
+    """What stands behind a target."""
+
+    CERTIFIED = "certified"  # it was shown at the rule's confidence
+    EXPECTED = "expected"  # it is the best estimate, and may fall short
+
+
 class Interval(NamedTuple):
     """A 95 % interval around an estimate."""
 
@@ -53,6 +62,8 @@ class Evidence:
     source: str = ""
 
 
+CACHE_SHARE = 0.3  # of a question's own saving, by which a cache may move it: a model is not kept at any price
+NOTHING_ASKED = Asked("")
 NO_EVIDENCE = Evidence("none", 0, {}, Interval(-1.0, 0.0, 1.0), {})
 
 
@@ -80,6 +91,13 @@ class Rule:
     confidence: float
     expected_saving: Interval  # share of the strong model's dollars
     more_questions_needed: int | None = None
+    type_limits: Mapping[str, float] = field(default_factory=dict)  # quality per dollar of types that would keep less
+    kept_by_type: Mapping[str, Interval] = field(default_factory=dict)  # share of the strong model's quality
+    falls_short: float | None = None  # share of resplits in which an expected promise was not kept
+
+    @property
+    def promise(self) -> Promise:
+        return Promise.CERTIFIED if self.certified else Promise.EXPECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,12 @@ class Rules:
     models: tuple[Model, ...]  # cheap to strong
     evidence: Mapping[str, Evidence]  # by question type
     targets: Sequence[Rule]  # ascending
-    least_gap: float = 0.0  # a difference in quality that two runs of one model have as well
+    caution: float = 0.0  # quality that is added to the strong model's, since predictions err
+    doubt_weight: float = 0.0  # by which the doubt about the type is added to it
+    least_saving_usd: float = (
+        0.0  # what a cheaper answer is taken to save at least, so that short ones are not priceless
+    )
+    published_tolerance: float = 0.0  # points of quality that published results may fall short of a target by
     least_type_probability: float = 0.0  # a request that is less surely of its type goes to the strong model
     no_evidence_limit: float = 1.0  # and one that is more probably of a type without evidence
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
@@ -123,19 +146,26 @@ class Decision:
     evidence: Evidence
     policy_version: str
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
+    asked: Asked = NOTHING_ASKED  # what was taken for the question, and what for its material
+    cached_model: str | None = None  # the model that is expected to have the earlier turns in its cache
 
 
 def decide(rules: Rules, features: Features, prediction: Prediction, target: float) -> Decision:
-    """Choose the model with the best `quality - quality_per_usd * dollars`, or a cheaper one that keeps the target.
+    """Choose the model with the best `quality + quality_per_usd * dollars saved`.
 
-    A cheaper model keeps it by itself where its quality is `target` times that of the best, but for `least_gap`.
+    The strong model's quality counts `caution` more. Dollars are expected ones: what a model that answered the turn
+    before has in its cache costs what the cache costs. Which model that was follows from the same request, since each
+    turn is decided on as it was then.
 
     The guards, in order: what a model cannot hold or read; a type without evidence; an uncertain type; a request unlike
     the calibration; a target without a certificate. Each of the last four sends the request to the strong model. A type
     of which only published results are known is cheap only where these keep the target by themselves.
     """
-    costs = {model.name: expected_cost_usd(model, features, prediction) for model in rules.models}
-    model, reason = _choose(rules, features, prediction, target, costs)
+    cached: str | None = None
+    for turn in prediction.earlier:
+        cached = _choose(rules, features, turn, target, cached)[0]
+    costs = {m.name: expected_cost_usd(m, features, prediction, m.name == cached) for m in rules.models}
+    model, reason = _choose(rules, features, prediction, target, cached)
     cheap, strong = rules.models[0].name, rules.strong.name
     return Decision(
         model=model,
@@ -150,48 +180,114 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         evidence=rules.evidence_of(prediction.question_type),
         policy_version=rules.version,
         text_tokens=features.input_tokens if features.images else None,
+        asked=prediction.turn.asked,
+        cached_model=cached if prediction.turn.is_cached else None,
     )
 
 
 def _choose(
-    rules: Rules, features: Features, prediction: Prediction, target: float, costs: Mapping[str, float]
+    rules: Rules, features: Features, prediction: Prediction, target: float, cached: str | None
 ) -> tuple[str, Reason]:
     able, guard = _able(rules, features)
     strong = able[-1].name
-    evidence = rules.evidence_of(prediction.question_type)
     if len(able) == 1 and guard is not None:
         return strong, guard
-    if evidence.kind == "none":
-        return strong, Reason.NO_EVIDENCE
-    if _is_uncertain(rules, prediction):
-        return strong, Reason.UNCERTAIN_TYPE
-    if prediction.novelty > rules.novelty_limit:
-        return strong, Reason.NOVEL
+    guard = _why_unknown(rules, features, prediction)
+    if guard is not None:
+        return strong, guard
     rule = rules.rule(target)
     if rule is None or rule.quality_per_usd is None:
         return strong, Reason.NOT_CERTIFIED
-    per_usd = rule.quality_per_usd
-    worth = {m.name: prediction.quality[m.name] - per_usd * costs[m.name] for m in able}
-    best = max(reversed(able), key=lambda m: worth[m.name]).name
-    least = rule.target * prediction.quality[best] - rules.least_gap
-    chosen = next(m.name for m in able if m.name == best or prediction.quality[m.name] >= least)
-    if evidence.kind == "published" and not _keeps(evidence, chosen, strong, rule.target, rules.least_gap):
-        chosen = strong
+    evidence = rules.evidence_of(prediction.question_type)
+    if evidence.kind == "published":
+        chosen = next(m.name for m in able if m.name == strong or _keeps(rules, evidence, m.name, strong, rule.target))
+    else:
+        per_usd = min(rule.quality_per_usd, rule.type_limits.get(prediction.question_type, rule.quality_per_usd))
+        savings = savings_usd(rules, features, prediction, cached)
+        chosen = max(reversed(able), key=lambda m: _worth(rules, prediction, savings, m.name, strong, per_usd)).name
     return chosen, Reason.STRONG_IS_BETTER if chosen == strong else Reason.CHEAP_IS_ENOUGH
 
 
-def _is_uncertain(rules: Rules, prediction: Prediction) -> bool:
-    """Whether the evidence of the type may not be evidence of this request.
+def _worth(
+    rules: Rules, prediction: Prediction, savings: Mapping[str, float], model: str, strong: str, per_usd: float
+) -> float:
+    """What a model is worth beside the strong one, whose worth is 0."""
+    if model == strong:
+        return 0.0
+    return per_usd * savings[model] - cautious_gap(rules, prediction, model, strong)
 
-    What is measured speaks of questions that are recognised. Published results speak of no questions in particular, so
-    there it is enough to be surely of some such type.
+
+def cautious_gap(rules: Rules, prediction: Prediction, model: str, strong: str) -> float:
+    """What the strong model is taken to add in quality: what is expected, and more where that is in doubt."""
+    gap = prediction.quality[strong] - prediction.quality[model]
+    return gap + rules.caution + rules.doubt_weight * prediction.doubt[model]
+
+
+def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached: str | None) -> dict[str, float]:
+    """Dollars by which each model is cheaper than the strong one for what is asked and answered.
+
+    Instructions, material, other tools and earlier turns count where one model has them in its cache and another has
+    not, up to `CACHE_SHARE` of what is asked and answered. By themselves they make no question easier, so that a long
+    prompt is no reason for the cheap model.
+    A model that saves anything saves at least `least_saving_usd`, so that short answers are not priceless.
     """
+    asked = prediction.question_tokens
+    images = {m.name: _images_tokens(m, features) for m in rules.models}
+    own = {m.name: _dollars(m, features, prediction, asked + images[m.name], 0) for m in rules.models}
+    strong = rules.strong.name
+    saved = {name: own[strong] - cost for name, cost in own.items()}
+    if cached is not None and prediction.turn.is_cached:
+        again = {m.name: 0.0 if m.name == cached else _cache_value(m, prediction) for m in rules.models}
+        saved = {
+            name: value + min(max(again[strong] - again[name], -CACHE_SHARE * abs(value)), CACHE_SHARE * abs(value))
+            for name, value in saved.items()
+        }
+    return {name: max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()}
+
+
+def _cache_value(model: Model, prediction: Prediction) -> float:
+    """Dollars that a model is cheaper by if it has the earlier turns in its cache."""
+    tokens = prediction.turn.cached_tokens
+    return model.price.cost_usd(Usage(input_tokens=tokens)) - model.price.cost_usd(
+        Usage(input_tokens=tokens, cached_input_tokens=tokens)
+    )
+
+
+def quality_per_usd_needed(rules: Rules, features: Features, prediction: Prediction, target: float) -> float:
+    """The price of quality from which on a cheaper model than the strong one is chosen, as `decide` does.
+
+    Infinite where none ever is, and minus infinite where published results alone choose it.
+    """
+    able, _ = _able(rules, features)
+    strong = able[-1].name
+    if len(able) == 1 or _why_unknown(rules, features, prediction) is not None:
+        return math.inf
+    evidence = rules.evidence_of(prediction.question_type)
+    if evidence.kind == "published":
+        keeps = any(_keeps(rules, evidence, m.name, strong, target) for m in able[:-1])
+        return -math.inf if keeps else math.inf
+    savings = savings_usd(rules, features, prediction, None)
+    cheaper = [m.name for m in able[:-1] if savings[m.name] > 0]
+    return min((cautious_gap(rules, prediction, m, strong) / savings[m] for m in cheaper), default=math.inf)
+
+
+def _why_unknown(rules: Rules, features: Features, prediction: Prediction) -> Reason | None:
+    """What makes the evidence say nothing of this request, or None."""
+    if rules.evidence_of(prediction.question_type).kind == "none" or features.has_attachments:
+        return Reason.NO_EVIDENCE
+    if _is_uncertain(rules, prediction):
+        return Reason.UNCERTAIN_TYPE
+    return Reason.NOVEL if prediction.novelty > rules.novelty_limit else None
+
+
+def _is_uncertain(rules: Rules, prediction: Prediction) -> bool:
+    """Whether the evidence of the type may not be evidence of this request, or published results of no such type."""
     evidence, taken_for = rules.evidence, prediction.question_type
     sure = {"measured": 0.0, "published": 0.0, "none": 0.0}
     for name, probability in prediction.type_probabilities.items():  # every request comes by: no call for each type
         sure[evidence[name].kind if name in evidence else "none"] += probability
     is_measured = evidence[taken_for].kind == "measured"
-    recognised = prediction.type_probabilities[taken_for] if is_measured else sure["published"]
+    recognised = sure["measured"] if is_measured else sure["published"]
     return recognised < rules.least_type_probability or sure["none"] > rules.no_evidence_limit
 
 
@@ -201,9 +297,10 @@ def likely_types(decision: Decision, least: float = 0.02) -> dict[str, float]:
     return {name: probability for name, probability in ranked if probability >= least}
 
 
-def _keeps(evidence: Evidence, model: str, strong: str, target: float, least_gap: float) -> bool:
+def _keeps(rules: Rules, evidence: Evidence, model: str, strong: str, target: float) -> bool:
     """Whether a type keeps the target on `model`; what is not certified is not traded against other types."""
-    return evidence.quality[model].estimate >= target * evidence.quality[strong].estimate - least_gap
+    least = target * evidence.quality[strong].estimate - rules.published_tolerance
+    return evidence.quality[model].estimate >= least
 
 
 def _able(rules: Rules, features: Features) -> tuple[Sequence[Model], Reason | None]:
@@ -231,7 +328,11 @@ def why_unable(model: Model, features: Features) -> Reason | None:
 
 def input_tokens(model: Model, features: Features) -> int:
     """Expected input tokens of the request on `model`; images as that model bills them."""
-    return features.input_tokens + sum(_image_tokens(model, detail) for detail in features.images)
+    return features.input_tokens + _images_tokens(model, features)
+
+
+def _images_tokens(model: Model, features: Features) -> int:
+    return sum(_image_tokens(model, detail) for detail in features.images)
 
 
 _TILES_WHEN_UNKNOWN = 4  # an image of 1024 x 1024, which is what `auto` and `high` make of most photographs
@@ -242,10 +343,16 @@ def _image_tokens(model: Model, detail: str) -> int:
     return base if detail == "low" else base + tile * _TILES_WHEN_UNKNOWN
 
 
-def expected_cost_usd(model: Model, features: Features, prediction: Prediction) -> float:
-    """Expected dollars for the request on `model`, with the answer's length as predicted."""
+def expected_cost_usd(model: Model, features: Features, prediction: Prediction, cached: bool = False) -> float:
+    """Expected dollars for a turn on `model`, with the answer's length as predicted; `cached`: it answered before."""
+    turn = prediction.turn
+    tokens = turn.tokens + _images_tokens(model, features)
+    return _dollars(model, features, prediction, tokens, turn.cached_tokens if cached else 0)
+
+
+def _dollars(model: Model, features: Features, prediction: Prediction, tokens: int, cached: int) -> float:
     written = prediction.output_tokens[model.name]
     if features.max_output_tokens is not None:
         written = min(written, features.max_output_tokens)
-    tokens = input_tokens(model, features)
-    return model.price.cost_usd(Usage(input_tokens=tokens, output_tokens=max(round(written), 1)))
+    usage = Usage(input_tokens=tokens, output_tokens=max(round(written), 1), cached_input_tokens=cached)
+    return model.price.cost_usd(usage)

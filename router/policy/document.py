@@ -19,10 +19,11 @@ import numpy as np
 from router.policy.decision import Evidence, Model, Rule, Rules
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor
+from router.policy.vocabulary import Vocabulary
 
 DOCUMENT = "policy.json"
 WEIGHTS = "weights.npz"
-FORMAT = 1
+FORMAT = 2
 REGISTERED_MODEL = "router"  # in MLflow's registry
 CHAMPION = "champion"  # the alias of the version that serves
 
@@ -58,9 +59,12 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     about: dict[str, Any]
     models: list[Model]
     default_target: float
-    least_gap: float
-    least_type_probability: float = 0.0  # policies that were certified without these two guards run without them
-    no_evidence_limit: float = 1.0
+    caution: float
+    doubt_weight: float
+    least_saving_usd: float
+    published_tolerance: float
+    least_type_probability: float
+    no_evidence_limit: float
     novelty_limit: float
     targets: list[Rule]
     types: list[str]
@@ -68,11 +72,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 _ARRAYS = (
-    "idf",
     "table",
-    "centres",
-    "number_centres",
-    "number_precision",
     "number_mean",
     "number_scale",
     "number_weights",
@@ -82,8 +82,10 @@ _ARRAYS = (
     "type_log_length",
     "type_measured",
     "length_smearing",
-    "novelty_quantiles",
+    "type_familiarity",
+    "familiarity_quantiles",
 )
+_MAY_BE_INFINITE = ("number_scale",)  # of a feature that never varied
 
 
 def dump(policy: Policy) -> dict[str, bytes]:
@@ -94,7 +96,10 @@ def dump(policy: Policy) -> dict[str, bytes]:
         about=dict(policy.about),
         models=list(rules.models),
         default_target=policy.default_target,
-        least_gap=rules.least_gap,
+        caution=rules.caution,
+        doubt_weight=rules.doubt_weight,
+        least_saving_usd=rules.least_saving_usd,
+        published_tolerance=rules.published_tolerance,
         least_type_probability=rules.least_type_probability,
         no_evidence_limit=rules.no_evidence_limit,
         novelty_limit=rules.novelty_limit,
@@ -102,8 +107,10 @@ def dump(policy: Policy) -> dict[str, bytes]:
         types=list(predictor.types),
         evidence=dict(rules.evidence),
     )
-    vocabulary = sorted(predictor.vocabulary, key=predictor.vocabulary.__getitem__)
+    rows = predictor.vocabulary.rows
+    vocabulary = sorted(rows, key=rows.__getitem__)
     arrays = {name: getattr(predictor, name) for name in _ARRAYS}
+    arrays |= {"idf": predictor.vocabulary.idf, "type_sharpness": np.array([predictor.type_sharpness])}
     arrays["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), dtype=np.uint8)
     return {DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", WEIGHTS: _npz(arrays)}
 
@@ -136,7 +143,10 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         models=tuple(document.models),
         evidence=document.evidence,
         targets=tuple(sorted(document.targets, key=lambda rule: rule.target)),
-        least_gap=document.least_gap,
+        caution=document.caution,
+        doubt_weight=document.doubt_weight,
+        least_saving_usd=document.least_saving_usd,
+        published_tolerance=document.published_tolerance,
         least_type_probability=document.least_type_probability,
         no_evidence_limit=document.no_evidence_limit,
         novelty_limit=document.novelty_limit,
@@ -158,6 +168,9 @@ def _document(content: bytes) -> _Document:
         share = getattr(document, name)
         if not 0 < share <= 1:
             raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
+    for name in ("caution", "doubt_weight", "least_saving_usd", "published_tolerance"):
+        if not 0 <= getattr(document, name) < float("inf"):
+            raise PolicyError(DOCUMENT, f"{name} is not a number from 0 upwards: {getattr(document, name)}")
     if not 0 <= document.least_type_probability <= 1:
         raise PolicyError(DOCUMENT, f"least_type_probability is not from 0 to 1: {document.least_type_probability}")
     return document
@@ -166,7 +179,7 @@ def _document(content: bytes) -> _Document:
 def _predictor(content: bytes, document: _Document) -> Predictor:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*_ARRAYS, "vocabulary")}
+            arrays = {name: archive[name] for name in (*_ARRAYS, "idf", "type_sharpness", "vocabulary")}
     except KeyError as error:
         raise PolicyError(WEIGHTS, f"lacks an array: {error.args[0]}") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -175,32 +188,31 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     models, types, terms = len(document.models), len(document.types), len(vocabulary)
     heads = 2 * models + types
     shapes = {
-        "idf": (terms,),
+        "idf": (terms + 1,),
         "table": (terms, heads),
-        "centres": (types, terms),
-        "number_centres": (types, len(NUMBER_NAMES)),
-        "number_precision": (types, len(NUMBER_NAMES)),
         "number_mean": (len(NUMBER_NAMES),),
         "number_scale": (len(NUMBER_NAMES),),
         "number_weights": (len(NUMBER_NAMES), heads),
         "intercept": (heads,),
+        "type_sharpness": (1,),
         "type_slopes": (types, 2 * models, len(NUMBER_NAMES)),
         "type_quality": (types, models),
         "type_log_length": (types, models),
         "type_measured": (types,),
         "length_smearing": (models,),
-        "novelty_quantiles": (types, arrays["novelty_quantiles"].shape[-1]),
+        "type_familiarity": (types,),
+        "familiarity_quantiles": (len(arrays["familiarity_quantiles"]),),
     }
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise PolicyError(WEIGHTS, f"{name} has the shape {arrays[name].shape}, not {shape}")
     for name, array in arrays.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
+        if array.dtype.kind != "f" or not (np.isfinite(array).all() or name in _MAY_BE_INFINITE):
             raise PolicyError(WEIGHTS, f"{name} holds something that is not a finite number")
     return Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),
-        unknown_idf=float(arrays["idf"].max()),
-        vocabulary={term: row for row, term in enumerate(vocabulary)},
+        vocabulary=Vocabulary({term: row for row, term in enumerate(vocabulary)}, arrays.pop("idf")),
+        type_sharpness=float(arrays.pop("type_sharpness")[0]),
         **arrays,
     )

@@ -14,9 +14,12 @@ from typing import Any
 
 import msgspec
 
-MAX_TURNS = 8  # user turns that are read, the newest
-MAX_TURN_CHARACTERS = 4_000  # of each turn: three quarters from its head, the rest from its tail
-MAX_SYSTEM_CHARACTERS = 1_000
+MAX_TURNS = 16  # user turns that are read, the newest
+MAX_TURN_CHARACTERS = 6_000  # of each turn: half from its head, half from its tail
+MAX_SYSTEM_CHARACTERS = 2_000
+MAX_TOOLS = 128  # OpenAI's own limit
+MAX_TOOL_CHARACTERS = 400  # of what a tool says of itself
+MAX_MESSAGES = 2_000  # that are read; of those between the first and the newest only the length counts
 CHARACTERS_PER_TOKEN = 4.0  # o200k_base on English prose; only budgets and expected dollars rest on it
 TOKENS_PER_MESSAGE = 4
 
@@ -34,16 +37,22 @@ class Features:
     """What a decision is made of. Texts are capped; counts are of the whole request."""
 
     turns: tuple[str, ...]  # what the user said, newest last, at most MAX_TURNS
-    system: str = ""
-    tool_names: tuple[str, ...] = ()
+    characters_before: tuple[int, ...] = (0,)  # of all text that comes before each turn, the tools included
+    turn_numbers: int = 1  # user turns in all
+    system: str = ""  # system and developer messages
+    tools: tuple[str, ...] = ()  # the name, description and parameters of each tool that is offered
     tool_characters: int = 0
     images: tuple[str, ...] = ()  # the `detail` of each image: low, high or auto
     audio_parts: int = 0
     file_parts: int = 0
-    structured_output: bool = False  # a response_format other than text
     messages: int = 1
     characters: int = 0  # of all text in the request, tools included
     max_output_tokens: int | None = None
+
+    @property
+    def has_attachments(self) -> bool:
+        """Whether it holds what is not text."""
+        return bool(self.images or self.audio_parts or self.file_parts)
 
     @property
     def input_tokens(self) -> int:
@@ -55,6 +64,9 @@ class Features:
 class _Message(msgspec.Struct, gc=False):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
+    tool_calls: msgspec.Raw = msgspec.Raw(b"")
+    arguments: msgspec.Raw = msgspec.Raw(b"")  # of a function call among the items of a response's input
+    output: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _ImageUrl(msgspec.Struct, gc=False):
@@ -67,17 +79,20 @@ class _Part(msgspec.Struct, gc=False):
     image_url: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Properties(msgspec.Struct, gc=False):
+    properties: dict[str, msgspec.Raw] = {}
+
+
 class _Function(msgspec.Struct, gc=False):
     name: str = ""
+    description: str = ""
+    parameters: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Tool(msgspec.Struct, gc=False):
+class _Tool(_Function, gc=False):
+    """A tool of chat completions has a `function`; one of responses is that function."""
+
     function: _Function = msgspec.field(default_factory=_Function)
-    name: str = ""
-
-
-class _Format(msgspec.Struct, gc=False):
-    type: str = "text"
 
 
 _messages = msgspec.json.Decoder(list[_Message])
@@ -85,7 +100,7 @@ _parts = msgspec.json.Decoder(list[_Part])
 _string = msgspec.json.Decoder(str)
 _image_url = msgspec.json.Decoder(_ImageUrl)
 _tools = msgspec.json.Decoder(list[_Tool])
-_format = msgspec.json.Decoder(_Format)
+_properties = msgspec.json.Decoder(_Properties)
 _encoder = msgspec.json.Encoder()
 
 
@@ -107,10 +122,15 @@ def read_chat(fields: Mapping[str, msgspec.Raw]) -> Features:
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
             "messages",
         )
-    reading = _Reading()
+    tools = fields.get("tools")
+    reading = _Reading(0 if tools is None else len(memoryview(tools)))
+    unread = range(MAX_MESSAGES // 2, len(messages) - MAX_MESSAGES // 2)
     for position, message in enumerate(messages):
         try:
-            reading.message(message.role, message.content)
+            if position in unread:
+                reading.characters += len(memoryview(message.content))
+            else:
+                reading.message(message)
         except (msgspec.DecodeError, RecursionError) as error:
             param = f"messages[{position}].content"
             raise RequestError(f"Invalid type for '{param}': {_reason(error)}.", param) from error
@@ -128,21 +148,26 @@ def read_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping
 class _Reading:
     """Collects what the messages of one request say."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool_characters: int) -> None:
         self.turns: list[str] = []
+        self.before: list[int] = []
         self.system: list[str] = []
         self.images: list[str] = []
         self.audio_parts = 0
         self.file_parts = 0
         self.characters = 0
+        self.tool_characters = tool_characters
 
-    def message(self, role: str, content: msgspec.Raw) -> None:
-        text = self._text(content)
-        self.characters += len(text)
-        if role == "user":
+    def message(self, message: _Message) -> None:
+        text = self._text(message.content)
+        if message.role == "user":
             self.turns.append(_capped(text, MAX_TURN_CHARACTERS))
-        elif role in ("system", "developer"):
-            self.system.append(text[:MAX_SYSTEM_CHARACTERS])
+            self.before.append(self.characters + self.tool_characters)
+        elif message.role in ("system", "developer"):
+            self.system.append(_capped(text, MAX_SYSTEM_CHARACTERS))
+        self.characters += len(text) + sum(
+            len(memoryview(raw)) for raw in (message.tool_calls, message.arguments, message.output)
+        )
 
     def _text(self, content: msgspec.Raw) -> str:
         kind = bytes(memoryview(content)[:1])
@@ -163,16 +188,16 @@ class _Reading:
         return "\n".join(texts)
 
     def features(self, fields: Mapping[str, msgspec.Raw], messages: int) -> Features:
-        tools = fields.get("tools")
         return Features(
             turns=tuple(self.turns[-MAX_TURNS:]),
-            system="\n".join(self.system)[:MAX_SYSTEM_CHARACTERS],
-            tool_names=_tool_names(tools),
-            tool_characters=0 if tools is None else len(memoryview(tools)),
+            characters_before=tuple(self.before[-MAX_TURNS:]),
+            turn_numbers=len(self.turns),
+            system=_capped("\n".join(self.system), MAX_SYSTEM_CHARACTERS),
+            tools=_tools_offered(fields.get("tools")),
+            tool_characters=self.tool_characters,
             images=tuple(self.images),
             audio_parts=self.audio_parts,
             file_parts=self.file_parts,
-            structured_output=_is_structured(fields.get("response_format")),
             messages=messages,
             characters=self.characters,
             max_output_tokens=_limit(fields),
@@ -184,10 +209,7 @@ def _reason(error: Exception) -> str:
 
 
 def _capped(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    head = limit * 3 // 4
-    return text[:head] + "\n" + text[head - limit + 1 :]
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n{text[-limit // 2 :]}"
 
 
 def _detail(raw: msgspec.Raw) -> str:
@@ -197,22 +219,22 @@ def _detail(raw: msgspec.Raw) -> str:
         return "auto"
 
 
-def _tool_names(raw: msgspec.Raw | None) -> tuple[str, ...]:
+def _tools_offered(raw: msgspec.Raw | None) -> tuple[str, ...]:
     if raw is None:
         return ()
     try:
-        return tuple(tool.function.name or tool.name for tool in _tools.decode(raw))
+        return tuple(map(_tool_text, _tools.decode(raw)[:MAX_TOOLS]))
     except (msgspec.DecodeError, RecursionError):
         return ()  # the upstream judges what a tool may be
 
 
-def _is_structured(raw: msgspec.Raw | None) -> bool:
-    if raw is None:
-        return False
+def _tool_text(tool: _Tool) -> str:
+    function = tool.function if tool.function.name else tool
     try:
-        return _format.decode(raw).type != "text"
+        parameters = " ".join(_properties.decode(function.parameters).properties)
     except (msgspec.DecodeError, RecursionError):
-        return False
+        parameters = ""
+    return f"{function.name[:64]} {function.description[:MAX_TOOL_CHARACTERS]} {parameters[:MAX_TOOL_CHARACTERS]}"
 
 
 def _limit(fields: Mapping[str, msgspec.Raw]) -> int | None:

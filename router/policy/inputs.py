@@ -1,26 +1,27 @@
-"""What a prediction is computed from: the words of a turn, and what is counted in it beside them."""
+"""What a prediction is computed from: the words of a question, and what is counted in it beside them."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
-from router.policy.features import Features
+from router.policy.asking import Asked
 
 # What is seen in a text beside its words: each is counted; the rest are lengths and shares. Characters are counted by
 # `str.count`, many times faster than an expression; expressions start with what is rare, which the engine skips to.
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _DECIMALS = re.compile(r"\d\.\d")
 _LATEX = re.compile(r"\\[a-zA-Z]+|\$")
-_OPTIONS = re.compile(r"(?m)^\s*\(?[A-J][).:]\s|\([A-J]\)")
-_OPTION_HINT = re.compile(r"[A-J][).:]")  # what every option has
-_CAPITALISED = re.compile(r"[A-Z](?<=\b[A-Z])(?<![.!?]\s[A-Z])(?<!^[A-Z])[a-z]+")  # not at a sentence's start
+_OPTIONS = re.compile(r"(?m)^\(?[A-Ja-j][).:] |\([A-Ja-j]\)")
+_OPTION_HINT = re.compile(r"[A-Ja-j][).:]")  # what every option has
 _OPERATORS = ("+", "*", "/", "=", "<", ">", "^", "%")
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _CODE = ("{", "}", "(", ")", ";", "[", "]", "_", "::", "->", "=>")
 _QUOTES = ('"', "'", "`")
-_CURLY_QUOTES = ("“", "”")
 _COUNTED = (
     "numbers",
     "decimals",
@@ -29,7 +30,6 @@ _COUNTED = (
     "code",
     "options",
     "questions",
-    "capitalised",
     "quoted",
     "lines",
 )
@@ -40,15 +40,13 @@ NUMBER_NAMES: tuple[str, ...] = (
     "foreign_share",
     *(f"log_{name}" for name in _COUNTED),
     "tools",
-    "log_tool_characters",
-    "images",
-    "structured_output",
-    "has_system",
-    "log_system_characters",
+    "tool_share",
 )
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*|[^\w\s]")
 _ASCII_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+(?:[.,][0-9]+)*|[^a-z0-9_\s]")  # the same, and faster
+
+_COURTESY = frozenset(("please", "kindly", "thanks", "thank", "hi", "hello", "hey"))  # they say nothing of a question
 
 
 def words(text: str) -> list[str]:
@@ -58,7 +56,7 @@ def words(text: str) -> list[str]:
     ['is', '00.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
     """
     found = (_ASCII_WORD if text.isascii() else _WORD).findall(text.lower())
-    return [_shape(word) if word[0].isdigit() else word for word in found]
+    return [_shape(word) if word[0].isdigit() else word for word in found if word not in _COURTESY]
 
 
 def _shape(number: str) -> str:
@@ -76,22 +74,19 @@ def terms(text: str) -> list[str]:
     return single + [f"{a} {b}" for a, b in itertools.pairwise(single)]
 
 
-def numbers(features: Features, turn: str) -> list[float]:
-    """The hand features of one user turn in its request, in the order of `NUMBER_NAMES`."""
-    count = len(turn.split())
-    foreign = 0 if turn.isascii() else sum(map(len, _FOREIGN.findall(turn)))
+def numbers(asked: Asked, tools: Tools) -> list[float]:
+    """The hand features of what is asked, in the order of `NUMBER_NAMES`."""
+    text = asked.question
+    count = len(text.split())
+    foreign = 0 if text.isascii() else sum(map(len, _FOREIGN.findall(text)))
     return [
-        math.log1p(len(turn)),
+        math.log1p(len(text)),
         math.log1p(count),
-        len(turn) / (count + 1.0),
-        foreign / (len(turn) + 1.0),
-        *map(math.log1p, _counts(turn)),
-        float(len(features.tool_names)),
-        math.log1p(features.tool_characters),
-        float(len(features.images)),
-        float(features.structured_output),
-        float(bool(features.system)),
-        math.log1p(len(features.system)),
+        len(text) / (count + 1.0),
+        foreign / (len(text) + 1.0),
+        *map(math.log1p, _counts(text)),
+        math.log1p(tools.matching),
+        tools.share,
     ]
 
 
@@ -106,12 +101,111 @@ def _counts(turn: str) -> tuple[int, ...]:
         sum(map(occurrences, _CODE)),
         len(_OPTIONS.findall(turn)) if _OPTION_HINT.search(turn) else 0,
         occurrences("?"),
-        len(_CAPITALISED.findall(turn)),
-        sum(map(occurrences, _QUOTES)) + (0 if turn.isascii() else sum(map(occurrences, _CURLY_QUOTES))),
+        sum(map(occurrences, _QUOTES)),
         occurrences("\n"),
     )
 
 
-def turn_text(features: Features, turn: str) -> str:
-    """What the words of a turn are taken from: what the user said, and the names of the tools that are offered."""
-    return f"{turn}\n{' '.join(features.tool_names)}" if features.tool_names else turn
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools that fit what is asked."""
+
+    matching: int = 0
+    share: float = 0.0  # of the question's content words, as far as the best tool has them
+
+
+NO_TOOLS = Tools()
+_CONTENT = re.compile(r"[^\W\d_]{3,}")
+_STEM = 5  # letters by which a word is known
+_LEAST_TOOL_SHARE = 0.2  # of the content words; a tool with two of them fits in any case
+_COMMON = frozenset(
+    word[:_STEM]
+    for word in [
+        "the",
+        "and",
+        "for",
+        "you",
+        "can",
+        "with",
+        "what",
+        "which",
+        "how",
+        "that",
+        "this",
+        "are",
+        "from",
+        "have",
+        "has",
+        "was",
+        "were",
+        "will",
+        "would",
+        "could",
+        "should",
+        "give",
+        "get",
+        "find",
+        "tell",
+        "show",
+        "use",
+        "using",
+        "need",
+        "want",
+        "please",
+        "about",
+        "into",
+        "your",
+        "their",
+        "when",
+        "where",
+        "who",
+        "does",
+        "did",
+        "all",
+        "any",
+        "more",
+        "than",
+        "then",
+        "them",
+        "they",
+        "current",
+        "information",
+        "value",
+        "name",
+        "number",
+        "list",
+        "based",
+        "following",
+        "calculate",
+    ]
+)
+
+
+def match_tools(question: str, tools: Sequence[str]) -> Tools:
+    """Which of the tools have words in common with what is asked; the others are no sign of what it is.
+
+    >>> weather = "get_weather The weather of a city. city"
+    >>> match_tools("What is the weather in the city of Oslo?", [weather]).matching
+    1
+    >>> match_tools("Who wrote Faust?", [weather]).matching
+    0
+    """
+    if not tools:
+        return NO_TOOLS
+    asked = _stems(question)
+    if not asked:
+        return NO_TOOLS
+    common = [len(asked & tool_stems(tool)) for tool in tools]
+    least = min(2.0, max(1.0, _LEAST_TOOL_SHARE * len(asked)))
+    matching = sum(1 for count in common if count >= least)
+    return Tools(matching, max(common) / len(asked)) if matching else NO_TOOLS
+
+
+@lru_cache(maxsize=4096)
+def tool_stems(tool: str) -> frozenset[str]:
+    """The stems of a tool's words; clients send the same tools again and again."""
+    return _stems(re.sub(r"(?<=[a-z])(?=[A-Z])|[_.]", " ", tool))
+
+
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(word[:_STEM] for word in _CONTENT.findall(text.lower())) - _COMMON

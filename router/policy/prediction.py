@@ -1,28 +1,25 @@
-"""Features and learnt weights become a prediction: what each model would be worth here, and what it would write.
+"""What is asked and learnt weights become a prediction: what each model would be worth here, and what it would write.
 
-The weights are those of the scikit-learn pipeline of `calibration/learning.py`, folded into one table: a row for every
-known term, a column for every head. A prediction sums the rows of the terms that occur and adds the hand features.
+The weights are a table: a row for every known term, a column for every head. A prediction sums the rows of the terms
+that occur and adds the hand features.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.features import Features
-from router.policy.inputs import numbers, terms, turn_text
-
-Floats = npt.NDArray[np.float64]
+from router.policy.asking import Asked
+from router.policy.conversation import Turn, turns_of
+from router.policy.features import CHARACTERS_PER_TOKEN, Features
+from router.policy.inputs import Tools, match_tools, numbers
+from router.policy.vocabulary import Floats, Vocabulary, Words
 
 NUMBER_LIMIT = 4.0  # standard deviations beyond which a hand feature says no more
-TURN_DECAY = 0.9  # how much of an earlier turn's gap is left with each turn after it
-CONTINUATION_WORDS = 4  # a turn of at most so many words after another is about that other one
 MAX_OUTPUT_TOKENS = 16_384
 _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
@@ -31,11 +28,16 @@ _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 class Prediction:
     """What is expected of each model on one request, before any policy is applied."""
 
+    turn: Turn  # what is asked
+    question_tokens: int  # of what is asked and of the tools that fit it, without what else is sent along
     quality: Mapping[str, float]  # chance that the model's answer is right, in [0, 1]
     output_tokens: Mapping[str, float]  # expected length of each model's answer
     question_type: str
     type_probabilities: Mapping[str, float]  # of every type; they sum to 1
+    doubt: Mapping[str, float]  # standard deviation of each model's gap to the strong one over the types it may be of
+    familiarity: float  # how surely the question is of its type, as far as its words are known; 0 is usual
     novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
+    earlier: tuple[Prediction, ...] = ()  # of the turns whose model this one may share a cache with, the oldest first
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -48,176 +50,110 @@ class Predictor:
 
     models: tuple[str, ...]
     types: tuple[str, ...]
-    vocabulary: Mapping[str, int]
-    idf: Floats  # (V,)
-    unknown_idf: float  # of a term that is not in the vocabulary
+    vocabulary: Vocabulary
     table: npt.NDArray[np.float32]  # (V, 2 M + T)
-    centres: npt.NDArray[np.float32]  # (T, V) the mean direction of the questions of each type
-    number_centres: Floats  # (T, N) mean of the standardised hand features of each type
-    number_precision: Floats  # (T, N) what a squared distance from them adds to unusualness
     number_mean: Floats  # (N,)
-    number_scale: Floats  # (N,)
+    number_scale: Floats  # (N,) infinite where a feature never varied: it has no weight
     number_weights: Floats  # (N, 2 M + T)
     intercept: Floats  # (2 M + T,)
     type_slopes: Floats  # (T, 2 M, N) what a hand feature adds to quality and log length, within a type
+    type_sharpness: float  # by which a type's score becomes the log of its probability
     type_quality: Floats  # (T, M), shrunken means, or published ones
     type_log_length: Floats  # (T, M) of each model's answers
     type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
-    novelty_quantiles: Floats  # (T, Q) ascending, of the unusualness of familiar questions of each type
-    folded: Folded = field(init=False)
+    type_familiarity: Floats  # (T,) what is usual of the questions that are taken for a type
+    familiarity_quantiles: Floats  # (Q,) ascending, of familiar questions, above what is usual of their type
+    of_types: Floats = field(init=False)  # (T, 3 M + 2) quality, log length, square of the gap, whether measured, one
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folded", Folded.of(self))
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Folded:
-    """The same weights in few matrices, so that a turn costs few operations."""
-
-    idf: Floats  # (V + 1,) the last is of a term that is not in the vocabulary
-    of_numbers: Floats  # (2 M + T + T * 2 M, N) what hand features add to every head, then the slopes of each type
-    of_types: Floats  # (T, 2 M + 2) quality, log length, whether measured, and one
-    smearing: list[float]  # of each model
-
-    @classmethod
-    def of(cls, predictor: Predictor) -> Folded:
-        """Fold the weights of `predictor`."""
-        slopes = predictor.type_slopes
-        types = (predictor.type_quality, predictor.type_log_length, predictor.type_measured[:, None])
-        return cls(
-            np.append(predictor.idf, predictor.unknown_idf),
-            np.ascontiguousarray(np.vstack([predictor.number_weights.T, slopes.reshape(-1, slopes.shape[-1])])),
-            np.hstack([*types, np.ones((len(predictor.type_measured), 1))]),
-            predictor.length_smearing.tolist(),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """The prediction for one turn; a value for each model."""
-
-    quality: list[float]
-    output_tokens: list[float]
-    type_index: int
-    type_probabilities: Floats  # (T,)
-    unusualness: float
-
-    @property
-    def gap(self) -> float:
-        return self.quality[-1] - self.quality[0]
+        squares = (self.type_quality[:, -1:] - self.type_quality) ** 2
+        known = (self.type_quality, self.type_log_length, squares, self.type_measured[:, None])
+        object.__setattr__(self, "of_types", np.hstack([*known, np.ones((len(self.types), 1))]))
 
 
 def predict(predictor: Predictor, features: Features) -> Prediction:
-    """Predict from a request; of a conversation the turn with the largest gap counts, less with each turn since."""
-    asked = [turn for turn in features.turns if turn.strip()]
-    turns = [turn for position, turn in enumerate(asked) if position == 0 or len(turn.split()) > CONTINUATION_WORDS]
-    best = _predict_turn(predictor, features, turns[-1] if turns else "")
-    best_gap = best.gap
-    for age, turn in enumerate(reversed(turns[:-1]), 1):
-        earlier = _predict_turn(predictor, features, turn)
-        gap = earlier.gap * TURN_DECAY**age
-        if gap > best_gap:
-            best, best_gap = earlier, gap
-    quality = dict(zip(predictor.models, best.quality, strict=True))
-    if best_gap < best.gap:
-        quality[predictor.models[0]] = quality[predictor.models[-1]] - best_gap
-    return Prediction(
-        quality=quality,
-        output_tokens=dict(zip(predictor.models, best.output_tokens, strict=True)),
-        question_type=predictor.types[best.type_index],
-        type_probabilities=dict(zip(predictor.types, best.type_probabilities.tolist(), strict=True)),
-        novelty=_novelty(predictor.novelty_quantiles[best.type_index], best.unusualness),
-    )
+    """Predict from a request."""
+    *before, last = turns_of(features)
+    earlier = tuple(_predict_turn(predictor, features, turn) for turn in before)
+    return _predict_turn(predictor, features, last, earlier)
 
 
-def _novelty(quantiles: Floats, value: float) -> float:
-    return int(quantiles.searchsorted(value)) / len(quantiles)
-
-
-def _predict_turn(predictor: Predictor, features: Features, turn: str) -> _Turn:
-    models, folded = len(predictor.models), predictor.folded
-    found = _words(predictor, turn_text(features, turn))
-    limited = _limited_numbers(predictor, features, turn)
-    by_numbers = folded.of_numbers @ limited
-    heads = found.tfidf @ predictor.table.take(found.rows, axis=0) + predictor.intercept
-    heads += by_numbers[: len(heads)]
+def _predict_turn(
+    predictor: Predictor, features: Features, turn: Turn, earlier: tuple[Prediction, ...] = ()
+) -> Prediction:
+    models = len(predictor.models)
+    words, tools, heads, by_numbers = _heads(predictor, turn.asked, features)
     types = heads[2 * models :]
-    type_index = int(types.argmax())
-    likely = np.exp(types - types[type_index])  # a softmax but for its sum, by which what comes of it is divided
-    *known, measured, total = (likely @ folded.of_types).tolist()
-    slopes = likely @ by_numbers[len(heads) :].reshape(len(types), 2 * models)
-    beyond = (heads[: 2 * models] + slopes / total).tolist()
-    expected = [(k + measured * b) / total for k, b in zip(known, beyond, strict=True)]
-    return _Turn(
-        quality=[min(max(q, 0.0), 1.0) for q in expected[:models]],
-        output_tokens=[
-            min(max(math.exp(min(log, _LOG_MAX)) * smearing, 1.0), float(MAX_OUTPUT_TOKENS))
-            for log, smearing in zip(expected[models:], folded.smearing, strict=True)
-        ],
-        type_index=type_index,
-        type_probabilities=likely / total,
-        unusualness=_distance(predictor, found, limited, type_index),
+    best = int(types.argmax())
+    likely = np.exp(predictor.type_sharpness * (types - types[best]))
+    *known, total = (likely @ predictor.of_types).tolist()
+    of_types = [value / total for value in known]
+    beyond = (heads[: 2 * models] + likely @ by_numbers / total).tolist()
+    measured = of_types[-1]
+    expected = [k + measured * b for k, b in zip(of_types, beyond, strict=False)]
+    gaps = [of_types[models - 1] - quality for quality in of_types[:models]]
+    squares = of_types[2 * models : 3 * models]
+    familiarity = float(types[best]) * words.known - float(predictor.type_familiarity[best])
+    quantiles = predictor.familiarity_quantiles
+    return Prediction(
+        turn=turn,
+        question_tokens=math.ceil(
+            (len(turn.asked.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
+        ),
+        quality=dict(zip(predictor.models, [min(max(q, 0.0), 1.0) for q in expected[:models]], strict=True)),
+        output_tokens={
+            name: min(max(math.exp(min(log, _LOG_MAX)) * smearing, 1.0), float(MAX_OUTPUT_TOKENS))
+            for name, log, smearing in zip(
+                predictor.models, expected[models:], predictor.length_smearing.tolist(), strict=True
+            )
+        },
+        question_type=predictor.types[best],
+        type_probabilities=dict(zip(predictor.types, (likely / total).tolist(), strict=True)),
+        doubt={
+            name: math.sqrt(max(square - gap * gap, 0.0))
+            for name, square, gap in zip(predictor.models, squares, gaps, strict=True)
+        },
+        familiarity=familiarity,
+        novelty=1.0 - int(quantiles.searchsorted(familiarity)) / len(quantiles),
+        earlier=earlier,
     )
+
+
+def _heads(predictor: Predictor, asked: Asked, features: Features) -> tuple[Words, Tools, Floats, Floats]:
+    """The words and the tools of a question, its heads (2 M + T,), and what its hand features add by type (T, 2 M)."""
+    words, tools = predictor.vocabulary.words(asked), match_tools(asked.question, features.tools)
+    counted = standardised(np.array(numbers(asked, tools)), predictor.number_mean, predictor.number_scale)
+    heads = words.weights @ predictor.table.take(words.rows, axis=0) + predictor.intercept
+    heads += counted @ predictor.number_weights
+    return words, tools, heads, predictor.type_slopes @ counted
+
+
+def _tool_characters(features: Features, tools: Tools) -> float:
+    return features.tool_characters * tools.matching / len(features.tools) if tools.matching else 0.0
+
+
+def standardised(counted: Floats, mean: Floats, scale: Floats) -> Floats:
+    """Hand features (..., N) in standard deviations from their mean, limited."""
+    return np.asarray(np.minimum(np.maximum((counted - mean) / scale, -NUMBER_LIMIT), NUMBER_LIMIT))
 
 
 def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
-    """The terms of the last turn that weighed most: for its type, and for the gap between strong and cheap model.
+    """The terms of the question that weighed most: for its type, and for the gap between strong and cheap model.
 
     The first are what a term adds to the score of the type above its mean over all types (no unit); the second are
     points of quality, and are none where the type has no outcomes.
     """
-    turn = features.turns[-1] if features.turns else ""
-    found = _words(predictor, turn_text(features, turn))
-    type_index = _predict_turn(predictor, features, turn).type_index
-    models, names = len(predictor.models), sorted(predictor.vocabulary, key=predictor.vocabulary.__getitem__)
-    rows = predictor.table[found.rows].astype(np.float64) * found.tfidf[:, None]
-    of_type = rows[:, 2 * models + type_index] - rows[:, 2 * models :].mean(axis=1)
-    of_gap = (rows[:, models - 1] - rows[:, 0]) * predictor.type_measured[type_index]
+    asked = turns_of(features)[-1].asked
+    words, _, heads, _ = _heads(predictor, asked, features)
+    models = len(predictor.models)
+    best = int(heads[2 * models :].argmax())
+    names = sorted(predictor.vocabulary.rows, key=predictor.vocabulary.rows.__getitem__)
+    rows = predictor.table[words.rows].astype(np.float64) * words.weights[:, None]
+    of_type = rows[:, 2 * models + best] - rows[:, 2 * models :].mean(axis=1)
+    of_gap = (rows[:, models - 1] - rows[:, 0]) * predictor.type_measured[best]
 
     def largest(values: Floats) -> dict[str, float]:
-        return {names[found.rows[i]]: float(values[i]) for i in np.argsort(-np.abs(values))[:most] if values[i]}
+        return {names[words.rows[i]]: float(values[i]) for i in np.argsort(-np.abs(values))[:most] if values[i]}
 
     return largest(of_type), largest(of_gap)
-
-
-def unusualness(predictor: Predictor, features: Features, turn: str, type_index: int) -> float:
-    """How far a turn is from what the questions of a type are like, by words and by hand features, from 0 upwards."""
-    found = _words(predictor, turn_text(features, turn))
-    return _distance(predictor, found, _limited_numbers(predictor, features, turn), type_index)
-
-
-def _limited_numbers(predictor: Predictor, features: Features, turn: str) -> Floats:
-    scaled = (np.array(numbers(features, turn)) - predictor.number_mean) / predictor.number_scale
-    limited: Floats = np.minimum(np.maximum(scaled, -NUMBER_LIMIT), NUMBER_LIMIT)
-    return limited
-
-
-def _distance(predictor: Predictor, found: _Words, limited: Floats, type_index: int) -> float:
-    """By words one less the cosine, unknown words as far; by hand features Mahalanobis without correlations."""
-    beyond = limited - predictor.number_centres[type_index]
-    by_numbers = float(predictor.number_precision[type_index] @ (beyond * beyond))
-    return 1.0 - found.known * found.centre_cosine(predictor, type_index) + by_numbers
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """The terms of a text: those that are known, as rows of the table, with their weights."""
-
-    rows: npt.NDArray[np.int64]
-    tfidf: Floats  # of unit length
-    known: float  # share of the text's length that is known, in [0, 1]
-
-    def centre_cosine(self, predictor: Predictor, type_index: int) -> float:
-        return float(self.tfidf @ predictor.centres[type_index].take(self.rows)) if len(self.rows) else 0.0
-
-
-def _words(predictor: Predictor, text: str) -> _Words:
-    counts = Counter(terms(text))
-    found = np.fromiter(map(predictor.vocabulary.get, counts, repeat(-1)), np.int64, len(counts))
-    weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
-    weights *= predictor.folded.idf.take(found, mode="wrap")  # -1, the unknown, is the last
-    is_known = found >= 0
-    tfidf = weights[is_known]
-    mass, total = float(tfidf @ tfidf), float(weights @ weights)
-    return _Words(found[is_known], tfidf / math.sqrt(mass) if mass else tfidf, math.sqrt(mass / total) if mass else 0.0)
