@@ -54,7 +54,7 @@ def decided(policy, text, target=0.8):
 
 
 def test_a_type_with_published_results_is_routed_on_them_and_says_so(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files))
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
     decision = decided(policy, "write a silly verse about frogs and rain")
     assert (decision.question_type, decision.model) == ("verse", "gpt-4o-mini")
     assert (decision.evidence.kind, decision.evidence.n) == ("published", PSEUDO_OUTCOMES)
@@ -62,7 +62,7 @@ def test_a_type_with_published_results_is_routed_on_them_and_says_so(files):
 
 
 def test_a_question_between_published_types_is_recognised_by_all_of_them_together(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files))
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
     features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
     prediction = predict(policy.predictor, features)
     published = policy.rules.evidence["verse"]
@@ -75,7 +75,7 @@ def test_a_question_between_published_types_is_recognised_by_all_of_them_togethe
 
 
 def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files))
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
     decision = decided(policy, "is this note happy or angry: go away")
     assert (decision.question_type, decision.reason) == ("mood", Reason.NO_EVIDENCE)
 
@@ -99,9 +99,9 @@ def test_a_benchmark_that_is_not_published_is_an_error_with_the_file(files):
 
 
 def test_the_words_that_weighed_most_are_those_of_the_question(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {})
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}).policy
     question = "Question 5: landlord tenant breach clause liability court appeal?"
     of_type, of_gap = word_weights(policy.predictor, read_question([{"role": "user", "content": question}]))
-    assert set(of_type) | set(of_gap) <= set(policy.predictor.vocabulary)
+    assert set(of_type) | set(of_gap) <= set(policy.predictor.vocabulary.rows)
     assert max(of_type.values()) > 0
     assert any(word in question for word in of_gap)

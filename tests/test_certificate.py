@@ -2,28 +2,41 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.certificate import losses, p_value, questions_needed, threshold_grid
+from calibration.background import Background
+from calibration.certificate import TARGETS, Walk, losses, lower_bound
+from calibration.crossfit import cross_fit
 from calibration.duplicates import near_duplicate_groups
-from calibration.learning import LearningError, learn, mean_interval, split
+from calibration.examples import TypeExamples
+from calibration.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
 from calibration.policies import load_prices, models_named
-from calibration.replay import apgr, bootstrap, cpt, pgr_curve, saved_cost
+from calibration.replay import apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
+from router.policy.decision import Promise
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
 
-def test_the_test_rejects_a_true_null_in_at_most_five_percent_of_trials():
+def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials():
     rng = np.random.default_rng(0)
-    rejected = 0
-    for _ in range(2000):
-        values = np.where(rng.random(300) < 0.1, -0.9, 0.1)  # mean exactly 0, in [-0.97, 1]
-        rejected += p_value(values, -0.97) <= 0.05
-    assert rejected <= 0.05 * 2000
+    for n in (100, 300, 1000):
+        passed = 0
+        for _ in range(1000):
+            values = np.where(rng.random(n) < 0.1, -0.9, 0.1)  # mean exactly 0, in [-0.97, 1]
+            passed += lower_bound(values, np.arange(n), -0.97) >= 0
+        assert passed <= 0.05 * 1000
 
 
-def test_the_test_finds_a_promise_that_is_kept_with_room():
+def test_the_bound_finds_a_promise_that_is_kept_with_room():
     rng = np.random.default_rng(0)
     values = np.where(rng.random(1000) < 0.05, -0.97, 0.12)
-    assert p_value(values, -0.97) < 0.01
+    assert lower_bound(values, np.arange(1000), -0.97) > 0.01
+
+
+def test_near_duplicates_count_as_one_question():
+    values = np.tile([0.1, 0.1, -0.1], 100)
+    alone, together = (lower_bound(values, groups, -0.97) for groups in (np.arange(300), np.arange(300) // 3 // 10))
+    assert together != pytest.approx(alone)
+    copies = lower_bound(np.repeat(values, 10), np.repeat(np.arange(300), 10), -0.97)
+    assert copies == pytest.approx(alone, abs=0.01)  # ten times the same is no more evidence
 
 
 def test_escalating_everything_keeps_every_target_below_one():
@@ -31,21 +44,99 @@ def test_escalating_everything_keeps_every_target_below_one():
     assert losses(scores, np.ones(600, dtype=int), 0.97).mean() == pytest.approx(0.03 * 2 / 3)
 
 
-def test_more_questions_of_the_same_kind_are_enough_where_the_count_says_so():
-    rng = np.random.default_rng(1)
-    few = rng.permutation(np.repeat([-0.97, 0.1], [7, 93]))
-    more = questions_needed(few, -0.97)
-    assert p_value(few, -0.97) > 0.05
-    assert more is not None
-    assert p_value(np.resize(few, len(few) + more), -0.97) <= 0.06
-    assert questions_needed(-few, -0.97) is None or few.mean() < 0
+@pytest.fixture(scope="module")
+def learnt():
+    return learn(made_outcomes(600), models_named(PAIR, load_prices()), seed=0, about={})
 
 
-def test_the_grid_goes_from_always_strong_to_always_cheap():
-    grid = threshold_grid(np.linspace(-1, 1, 1001))
+def walk_of(learnt, **more):
+    return Walk(learnt.policy.rules, learnt.replay, learnt.groups, **more)
+
+
+def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
+    grid = walk_of(learnt).grid(0.9)
+    choose = learnt.replay.choices(learnt.policy.rules, 0.9)
+    shares = [float((choose(np.full(len(learnt.groups), price)) == 0).mean()) for price in grid]
     assert (np.diff(grid) > 0).all()
-    assert grid[0] < -0.9
-    assert grid[-1] >= 1
+    assert shares == sorted(shares)
+    assert shares[0] < 0.1
+    needed = learnt.replay.needed(learnt.policy.rules, 0.9)
+    assert shares[-1] == pytest.approx(np.isfinite(needed).mean())
+
+
+def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
+    rule = learnt.policy.rules.rule(0.9)
+    chosen = learnt.replay.chosen(learnt.policy.rules, 0.9)
+    needed = learnt.replay.needed(learnt.policy.rules, rule.target)
+    types = [prediction.question_type for prediction in learnt.replay.predictions]
+    price = np.array([min(rule.quality_per_usd, rule.type_limits.get(name, np.inf)) for name in types])
+    assert ((needed < price) == (chosen == 0)).all()
+
+
+def test_more_questions_are_asked_for_where_a_target_is_not_shown():
+    few = learn(made_outcomes(120), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    missing = [rule for rule in few.rules.targets if not rule.certified]
+    assert missing
+    assert any(rule.more_questions_needed for rule in missing)
+
+
+def test_no_question_is_predicted_by_what_was_learnt_from_it():
+    outcomes = made_outcomes(200)
+    examples = examples_of(outcomes, PAIR)
+    examples.scores[7] = [0.0, 1.0]
+    before = cross_fit(examples, PAIR, 0, TypeExamples()).predictions[7]
+    examples.scores[7] = [1.0, 0.0]
+    after = cross_fit(examples, PAIR, 0, TypeExamples()).predictions[7]
+    assert before.quality == pytest.approx(after.quality)
+
+
+def test_a_type_that_would_likely_keep_too_little_is_limited():
+    truth = {"sums/easy": (0.99, 0.99), "law/clauses": (0.4, 0.95), "facts/capitals": (0.99, 0.99)}
+    outcomes = made_outcomes(900, truth=truth)
+    policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,)).policy
+    loose = learn(
+        outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,), type_margin=0.79
+    ).policy
+    assert policy.rules.targets[0].kept_by_type["law/clauses"].high > 0.8 - 0.03
+    assert loose.rules.targets[0].kept_by_type["law/clauses"].estimate < 0.7
+
+
+def test_an_expected_promise_says_so_and_how_often_it_falls_short():
+    outcomes = made_outcomes(150)
+    models = models_named(PAIR, load_prices())
+    shown = learn(outcomes, models, 0, {}).policy.rules
+    expected = learn(outcomes, models, 0, {}, promise=Promise.EXPECTED).policy.rules
+    for proof, estimate in zip(shown.targets, expected.targets, strict=True):
+        assert estimate.expected_saving.estimate >= proof.expected_saving.estimate - 1e-9
+        assert (estimate.promise is Promise.EXPECTED) == (estimate.falls_short is not None)
+    assert any(rule.falls_short for rule in expected.targets if rule.falls_short is not None)
+
+
+def test_the_default_target_is_the_highest_useful_one_up_to_97_percent():
+    for n in (80, 200, 800):
+        policy = learn(made_outcomes(n), models_named(PAIR, load_prices()), seed=0, about={}).policy
+        useful = [r.target for r in policy.rules.targets if r.expected_saving.estimate >= 0.05 and r.target <= 0.97]
+        assert policy.default_target == max((t for t in useful if t >= 0.9), default=0.97)
+
+
+def test_a_few_hundred_questions_are_worth_their_money():
+    outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
+    policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
+    from calibration.replay import replayed
+
+    replay = replayed(new, policy.predictor, policy.rules.models)
+    for target in (0.9, 0.95):
+        chosen = replay.chosen(policy.rules, target)
+        assert picked(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
+        assert picked(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
+
+
+def test_a_cross_fitted_replay_is_the_same_with_the_same_seed():
+    outcomes, models = made_outcomes(200), models_named(PAIR, load_prices())
+    learnt = learn(outcomes, models, 3, {}, Background(), TARGETS)
+    again, groups = cross_replayed(outcomes, models, 3)
+    assert [p.quality for p in again.predictions] == [p.quality for p in learnt.replay.predictions]
+    assert (groups == learnt.groups).all()
 
 
 def test_a_random_ranking_recovers_half_the_gap_and_a_perfect_one_more():
@@ -64,15 +155,12 @@ def test_the_saving_in_hindsight_is_that_of_the_cheapest_threshold_that_keeps_th
     assert saved_cost(np.array([0.9, 0.8, 0.1, 0.0]), scores, costs, 1.0) == pytest.approx(0.0)
 
 
-def test_near_duplicates_stay_on_one_side_of_a_split():
+def test_near_duplicates_are_found():
     texts = [f"What does clause {word} of the tenancy say about the deposit?" for word in ("nine", "nine", "two")]
     texts += [f"Completely different matter {i} about {w}" for i, w in enumerate(("rivers", "sums", "stars", "code"))]
     groups = near_duplicate_groups(texts)
     assert groups[0] == groups[1]
     assert len(set(groups.tolist())) >= 5
-    train, test = split(np.repeat(np.arange(50), 4), 0.3, seed=0)
-    assert not set((train // 4).tolist()) & set((test // 4).tolist())
-    assert 0.2 <= len(test) / 200 <= 0.3
 
 
 def test_an_interval_of_answers_that_are_all_alike_is_not_a_point():
@@ -90,13 +178,13 @@ def test_the_bootstrap_interval_covers_the_mean():
 
 def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_route():
     truth = dict.fromkeys(("sums/easy", "law/clauses", "code/tracing", "facts/capitals"), (0.3, 0.95))
-    policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={})
+    policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={}).policy
     strict = policy.rules.rule(0.97)
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
 def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was():
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), seed=0, about={})
+    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), seed=0, about={}).policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown
     strictest = policy.rules.rule(min(shown))

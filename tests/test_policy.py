@@ -3,14 +3,12 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
 
-from calibration.learning import examples_of, learn
+from calibration.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
-from calibration.predictor import fit
-from router.policy.decision import Reason, decide
+from router.policy.decision import Reason, decide, savings_usd
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse
 from router.policy.features import MAX_TURN_CHARACTERS, RequestError, read_question
 from router.policy.prediction import predict
@@ -20,7 +18,7 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def policy():
-    return learn(made_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={})
+    return learn(made_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
 def asked(text, **more):
@@ -33,31 +31,6 @@ SUM = "Question 8: apples pears coins add buys sells total left basket market pr
 
 def decided(policy, features, target=0.9):
     return decide(policy.rules, features, predict(policy.predictor, features), target)
-
-
-def test_the_exported_predictor_agrees_with_the_scikit_learn_pipeline_on_made_questions():
-    outcomes = made_outcomes(600, seed=3)
-    examples = examples_of(outcomes, PAIR)
-    fitted = fit(examples, PAIR, seed=0)
-    assert_agree(fitted, examples.features)
-
-
-def test_the_exported_predictor_agrees_with_the_scikit_learn_pipeline_on_a_thousand_real_requests(shared_data):
-    from calibration.outcomes import read_outcomes
-
-    outcomes = read_outcomes([shared_data / "calibration.jsonl.gz"], PAIR)[::2]
-    real = read_outcomes([shared_data / "test.jsonl.gz"], PAIR)[:1000]
-    fitted = fit(examples_of(outcomes, PAIR), PAIR, seed=0)
-    assert_agree(fitted, [read_question(o.messages, o.tools) for o in real])
-
-
-def assert_agree(fitted, features):
-    quality, lengths, types = fitted.predict(features)
-    predictor = fitted.export()
-    plain = [predict(predictor, f) for f in features]
-    np.testing.assert_allclose([[p.quality[m] for m in PAIR] for p in plain], quality, rtol=0, atol=1e-6)
-    np.testing.assert_allclose([[p.output_tokens[m] for m in PAIR] for p in plain], lengths, rtol=1e-5)
-    assert [p.question_type for p in plain] == types
 
 
 def test_what_is_learnt_is_near_the_truth(policy):
@@ -81,7 +54,8 @@ def test_a_target_that_nothing_was_shown_to_keep_goes_to_the_strong_model(policy
 
 
 def test_a_question_unlike_all_others_goes_to_the_strong_model_as_novel(policy):
-    assert decided(policy, asked("Write me a haiku about frogs, please, in Finnish")).reason == Reason.NOVEL
+    decision = decided(policy, asked("Write me a haiku about frogs, please, in Finnish"))
+    assert (decision.model, decision.reason) == ("gpt-4o", Reason.NOVEL)
 
 
 def test_a_type_without_evidence_goes_to_the_strong_model(policy):
@@ -90,14 +64,13 @@ def test_a_type_without_evidence_goes_to_the_strong_model(policy):
     assert decide(rules, features, predict(policy.predictor, features), 0.9).reason == Reason.NO_EVIDENCE
 
 
-def test_what_is_of_no_type_for_sure_goes_to_the_strong_model(policy):
+def test_the_doubt_about_the_type_counts_as_quality_of_the_strong_model(policy):
     features = asked(SUM)
     prediction = predict(policy.predictor, features)
     assert sum(prediction.type_probabilities.values()) == pytest.approx(1)
-    sure = prediction.type_probabilities[prediction.question_type]
-    for least, reason in ((sure * 0.99, Reason.CHEAP_IS_ENOUGH), (sure * 1.01, Reason.UNCERTAIN_TYPE)):
-        rules = replace(policy.rules, least_type_probability=least)
-        assert decide(rules, features, prediction, 0.9).reason == reason
+    assert decide(policy.rules, features, prediction, 0.9).model == "gpt-4o-mini"
+    torn = replace(prediction, doubt={"gpt-4o-mini": 0.5, "gpt-4o": 0.0})
+    assert decide(policy.rules, features, torn, 0.9).model == "gpt-4o"
 
 
 def test_what_may_well_be_of_a_type_without_evidence_goes_to_the_strong_model(policy):
@@ -111,16 +84,16 @@ def test_what_may_well_be_of_a_type_without_evidence_goes_to_the_strong_model(po
         assert decide(rules, features, prediction, 0.9).reason == reason
 
 
-def test_a_policy_that_was_certified_before_a_guard_existed_runs_without_it(policy):
+def test_a_policy_of_an_older_format_is_refused_with_what_is_read(policy):
     files = dump(policy)
-    document = json.loads(files[DOCUMENT])
-    assert document.pop("least_type_probability") > 0 and document.pop("no_evidence_limit") < 1
-    rules = parse(files | {DOCUMENT: json.dumps(document).encode()}).rules
-    assert (rules.least_type_probability, rules.no_evidence_limit) == (0, 1)
+    document = json.loads(files[DOCUMENT]) | {"format": 1}
+    with pytest.raises(PolicyError, match="has format 1; this version reads format 2"):
+        parse(files | {DOCUMENT: json.dumps(document).encode()})
 
 
 @pytest.mark.parametrize(
-    "name, value", [("no_evidence_limit", 0), ("novelty_limit", 1.1), ("least_type_probability", 2)]
+    "name, value",
+    [("no_evidence_limit", 0), ("novelty_limit", 1.1), ("least_type_probability", 2), ("caution", -1)],
 )
 def test_a_limit_that_is_no_share_is_refused(policy, name, value):
     files = dump(policy)
@@ -161,11 +134,48 @@ def test_an_image_costs_more_on_the_cheap_model_as_it_is_billed(policy):
     assert costs["gpt-4o-mini"] > costs["gpt-4o"]
 
 
-def test_a_short_word_after_a_hard_question_stays_with_the_strong_model(policy):
+def test_a_short_word_after_a_question_goes_on_with_that_question(policy):
+    for before, model in ((LAW, "gpt-4o"), (SUM, "gpt-4o-mini")):
+        for word in ("ok, continue", "thanks", "Why is that?"):
+            said = [{"role": "user", "content": before}, {"role": "assistant", "content": "It depends."}]
+            decision = decided(policy, read_question([*said, {"role": "user", "content": word}]))
+            assert (decision.model, decision.asked.question) == (model, before)
+
+
+def test_another_subject_earlier_in_a_conversation_changes_nothing(policy):
     hard = [{"role": "user", "content": LAW}, {"role": "assistant", "content": "It depends."}]
-    for word in ("ok, continue", "thanks", SUM):
-        conversation = read_question([*hard, {"role": "user", "content": word}])
-        assert decided(policy, conversation).model == "gpt-4o"
+    assert decided(policy, read_question([*hard, {"role": "user", "content": SUM}])).model == "gpt-4o-mini"
+
+
+def long_conversation(policy, first):
+    """A decision between the models, just beyond the edge, in a conversation that `first` began long ago."""
+    said = [{"role": "user", "content": first}, {"role": "assistant", "content": "word " * 8000}]
+    return read_question([*said, {"role": "user", "content": SUM}])
+
+
+def test_a_model_that_has_the_conversation_in_its_cache_is_kept_at_the_edge_and_is_expected_to_cost_less(policy):
+    after_hard, after_easy = (long_conversation(policy, first) for first in (LAW, SUM))
+    hard, easy = decided(policy, after_hard), decided(policy, after_easy)
+    assert (hard.cached_model, easy.cached_model) == ("gpt-4o", "gpt-4o-mini")
+    assert hard.expected_cost_usd["gpt-4o"] < easy.expected_cost_usd["gpt-4o"]
+    assert hard.expected_cost_usd["gpt-4o-mini"] > easy.expected_cost_usd["gpt-4o-mini"]
+    needed = []
+    for features in (after_hard, after_easy):
+        prediction = predict(policy.predictor, features)
+        cached = decide(policy.rules, features, prediction, 0.9).cached_model
+        needed.append(1 / savings_usd(policy.rules, features, prediction, cached)["gpt-4o-mini"])
+    assert needed[0] > needed[1]  # leaving the strong model must buy more than staying with the cheap one
+
+
+def test_a_long_prompt_by_itself_changes_no_decision(policy):
+    for text in (SUM, LAW):
+        system = {"role": "system", "content": "Be brief. " * 2000}
+        alone, with_system = (
+            decided(policy, read_question([*before, {"role": "user", "content": text}])) for before in ([], [system])
+        )
+        assert with_system.model == alone.model
+        assert with_system.quality == alone.quality
+        assert with_system.expected_cost_usd["gpt-4o"] > alone.expected_cost_usd["gpt-4o"]
 
 
 def test_a_decision_is_the_same_every_time(policy):
@@ -205,5 +215,5 @@ def test_a_policy_that_does_not_parse_names_the_file(policy, file, content):
 
 def test_the_same_outcomes_and_seed_give_the_same_policy_to_the_byte():
     models = models_named(PAIR, load_prices())
-    first, second = (learn(made_outcomes(200), models, seed=1, about={}) for _ in range(2))
+    first, second = (learn(made_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
     assert dump(first) == dump(second)

@@ -147,7 +147,7 @@ def test_the_policy_promises_only_what_was_shown(policy):
 def test_the_policy_holds_no_text_of_a_question(policy):
     document = (DATA / "policy" / DOCUMENT).read_text()
     assert "What is" not in document
-    assert max(len(term.split()) for term in policy.predictor.vocabulary) == 2
+    assert max(len(term.split()) for term in policy.predictor.vocabulary.rows) == 2
 
 
 def test_a_promoted_policy_that_cannot_be_read_leaves_the_shipped_one_serving(policy, tmp_path, caplog):
