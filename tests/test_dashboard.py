@@ -12,6 +12,7 @@ from fake_openai import json_answer
 from made_records import made_record
 from test_app import WHOLE
 from test_overview import LENGTHS, PRICES, million
+from test_real_requests import REQUESTS, send
 
 from router.exporter.shipping import Shipper, drain
 from router.journal.writer import Journal
@@ -104,6 +105,20 @@ def test_the_page_tells_what_a_request_was_read_as_in_numbers_alone(router, brow
     assert record["model"] in reason and any(word in reason for word in ("is expected", "answers"))
     for text in ("weather", "Lindau", "harbour"):
         assert text not in browser.run("document.body.innerText")
+    assert browser.errors == []
+
+
+def test_the_page_tells_of_each_real_client_why_its_request_went_where_it_went(router, browser, openai_server):
+    for body, _ in REQUESTS.values():
+        send(router, openai_server, body)
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === {len(REQUESTS)}")
+    browser.run("for (const button of document.querySelectorAll('#recent .open')) button.click()")
+    for number, record in enumerate(reversed(router.records(len(REQUESTS))), 1):
+        row = f"#recent tbody tr.why:nth-of-type({2 * number})"
+        verdict, read_as = browser.text(f"{row} .verdict"), browser.text(f"{row} .read-as")
+        assert record["model"] in verdict and len(verdict.split()) > 10
+        assert read_as.startswith(f"Read as {record['question_type']}: a question of ")
     assert browser.errors == []
 
 
