@@ -1,6 +1,6 @@
 """Requests as real clients send them, through `auto`: each is decided on by its last question, and told why.
 
-The bodies are what the clients of tests/clients sent, with questions of their own. `make test-clients` runs those.
+The bodies are what the clients of tests/clients sent, but for the model's name. `make test-clients` runs those.
 """
 
 import json
@@ -48,13 +48,51 @@ OPENAI_AGENTS = {
     "include": [],
     "input": [
         {"content": WEATHER_QUESTION, "role": "user"},
-        {**CALL, "call_id": "call_1", "type": "function_call", "id": "fc_1", "status": "completed"},
+        {
+            "arguments": '{"city": "Paris"}',
+            "call_id": "call_1",
+            "name": "weather",
+            "type": "function_call",
+            "id": "fc_1",
+            "status": "completed",
+        },
         {"call_id": "call_1", "output": "rain in Paris", "type": "function_call_output"},
     ],
     "instructions": "You help travellers.",
-    "tools": [{**tool, "strict": True, "type": "function"} for tool in TOOLS],
+    "tools": [
+        {
+            "name": "weather",
+            "parameters": {
+                "properties": {"city": {"title": "City", "type": "string"}},
+                "required": ["city"],
+                "title": "weather_args",
+                "type": "object",
+                "additionalProperties": False,
+            },
+            "strict": True,
+            "type": "function",
+            "description": "The weather in a city.",
+        },
+        {
+            "name": "convert_currency",
+            "parameters": {
+                "properties": {
+                    "amount": {"title": "Amount", "type": "number"},
+                    "source": {"title": "Source", "type": "string"},
+                    "target": {"title": "Target", "type": "string"},
+                },
+                "required": ["amount", "source", "target"],
+                "title": "convert_currency_args",
+                "type": "object",
+                "additionalProperties": False,
+            },
+            "strict": True,
+            "type": "function",
+            "description": "Convert an amount of money from one currency to another.",
+        },
+    ],
 }
-PASSAGES = "\n\n".join(["Paris lies on the Seine. " * 30, "France has 18 regions. " * 30])
+PASSAGES = "\n\n".join(" ".join([fact] * 30) for fact in ("Paris lies on the Seine.", "France has 18 regions."))
 LLAMA_INDEX = {
     "messages": [
         {
