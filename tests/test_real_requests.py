@@ -1,6 +1,7 @@
 """Requests as real clients send them, through `auto`: each is decided on by its last question, and told why.
 
-The bodies are what the clients of tests/clients sent, but for the model's name. `make test-clients` runs those.
+The bodies of the first four are what the clients of tests/clients sent, but for the model's name; the chat with history
+is written by hand. `make test-clients` runs the clients.
 """
 
 import json
