@@ -31,16 +31,21 @@ def serve(
 
 @app.command()
 def decide(
-    question: Annotated[str, typer.Argument(help="What a user would ask; or @FILE with a chat body in JSON.")],
-    target: Annotated[str, typer.Option(help="Share of the strong model's quality to keep.")] = "",
+    question: Annotated[str, typer.Argument(help="What a user would ask.")] = "",
+    request: Annotated[
+        str, typer.Option(help="File with a chat, responses or completions body in JSON; - for standard input.")
+    ] = "",
+    target: Annotated[
+        str, typer.Option(help="Share of the strong model's quality to keep; else as the request says.")
+    ] = "",
     policy: Annotated[Path | None, typer.Option(help="Folder of the policy; else the one that would be served.")] = (
         None
     ),
 ) -> None:
-    """Say which model would answer a question, and why. Nothing is sent anywhere."""
-    from router.explanation import explain
+    """Say what a question or a whole request is read as, which model would answer, and why. Nothing is sent."""
+    from router.terminal import show
 
-    explain(question, target, policy)
+    show(question, request, target, policy)
 
 
 @app.command()

@@ -67,6 +67,7 @@ class Plan:
     asks_usage: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
     user: str
     session: str
+    features: Features | None = None  # what was decided on
 
     def edits(self, body: bytes, model: str) -> Iterator[bodies.Edit]:
         """What is changed in the body for `model`, as its upstream calls it."""
@@ -106,6 +107,7 @@ def make_plan(
     fields = request.fields
     wish = asked(request.name, headers, serving.default_target, routed_models)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
+    features = None
     if wish.target is not None and continued is not None:
         models, reason = [continued], Reason.CONTINUED
     elif wish.target is not None:
@@ -116,7 +118,7 @@ def make_plan(
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
-    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers))
+    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features)
 
 
 def features_of(surface: Surface, fields: bodies.Fields) -> Features:

@@ -15,6 +15,7 @@ from router.journal.writer import Record
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook, Usage
+from router.reading import counts_of
 from router.settings import Content
 from router.upstream.attempts import Reply
 
@@ -100,11 +101,11 @@ def _add_plan(record: Record, plan: Plan) -> None:
     record.asked_model, record.stream, record.reason = plan.request.name, plan.streamed, plan.reason
     record.user, record.session = plan.user, plan.session
     decision = plan.decision
-    if decision is not None:
+    if decision is not None and plan.features is not None:
         record.target, record.question_type = decision.target, decision.question_type
         record.quality, record.expected_cost_usd = dict(decision.quality), dict(decision.expected_cost_usd)
         record.gap, record.novelty, record.policy_version = decision.gap, decision.novelty, decision.policy_version
-        record.text_tokens = decision.text_tokens
+        record.text_tokens, record.read_as = decision.text_tokens, counts_of(plan.features, decision)
 
 
 def _add_reply(record: Record, reply: Reply) -> None:

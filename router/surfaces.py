@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from router.errors import BadRequestError
 from router.planning import Surface
 from router.policy.features import Features, RequestError, read_chat
 from router.wire.bodies import Fields
@@ -77,3 +78,15 @@ COMPLETIONS = Surface(
     b"/completions", read_completion, True, lambda strip, echo: ChatStream(strip_usage=strip, echo=echo)
 )
 RESPONSES = Surface(b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo), needs_model=False)
+
+
+def surface_of(fields: Fields) -> Surface:
+    """The surface that a body is of, told by its fields.
+
+    Raises:
+        BadRequestError: it is of none.
+    """
+    for field, surface in (("messages", CHAT), ("input", RESPONSES), ("prompt", COMPLETIONS)):
+        if field in fields:
+            return surface
+    raise BadRequestError("Missing required parameter: 'messages'.", "messages")

@@ -17,10 +17,34 @@ from router.serving import SHIPPED
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
 
 
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+MAIL = {"name": "send_mail", "description": "Send a mail.", "parameters": {"type": "object", "properties": {}}}
+STORY = "The harbour town of Lindau lies on an island. Its lion looks over the lake. " * 12
+WHOLE = {  # of a chat with history, a system prompt, material, an example and two tools
+    "model": "auto@0.95",
+    "messages": [
+        {"role": "system", "content": "You are a travel assistant."},
+        {"role": "user", "content": "Who wrote Faust?"},
+        {"role": "assistant", "content": "Goethe."},
+        {
+            "role": "user",
+            "content": f"Context:\n{STORY}\n\nQuestion: Is it cold there?\nAnswer: No.\n\n"
+            "Question: What is the weather in the city of Lindau?\nAnswer:",
+        },
+    ],
+    "tools": [{"type": "function", "function": tool} for tool in (WEATHER, MAIL)],
+}
+
+
+def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
     return subprocess.run(
         [sys.executable, "-m", "router", *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,6 +80,27 @@ def test_a_decision_is_told_and_nothing_is_sent(router, openai_server):
     assert max(told["likely_types"], key=told["likely_types"].get) == told["question_type"]
     assert 0 < sum(told["likely_types"].values()) <= 1
     assert not openai_server.received
+
+
+def test_a_decision_tells_what_was_taken_for_the_question(router):
+    told = httpx2.post(router.origin + "/router/decision", json=WHOLE).json()["asked"]
+    assert told.pop("material_characters") >= len(STORY) - 12
+    assert told == {
+        "question": "What is the weather in the city of Lindau?",
+        "examples": 1,
+        "tools_offered": 2,
+        "tools_matching": 1,
+        "turn": 2,
+        "cached_model": None,
+    }
+
+
+def test_a_decision_tells_whose_cache_counts_in_a_long_conversation(router):
+    long = [{"role": "user", "content": "Summarise this story: " + STORY * 8}, {"role": "assistant", "content": "So."}]
+    body = {"messages": [*long, {"role": "user", "content": "What is the capital of France?"}]}
+    first = httpx2.post(router.origin + "/router/decision", json={"messages": long[:1]}).json()
+    told = httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]
+    assert (told["question"], told["cached_model"]) == ("What is the capital of France?", first["model"])
 
 
 def test_a_decision_on_a_bad_body_is_an_error_in_openais_form(router):
@@ -148,6 +193,60 @@ def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
     assert told.returncode == 0, told.stderr
     assert "gpt-4o-mini" in told.stdout and "because" in told.stdout and "policy" in told.stdout
     assert command("decide", "hi", "--target", "7").stderr.count("\n") == 1
+
+
+def parts(told: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The lines on what a request was read as."""
+    assert told.returncode == 0, told.stderr
+    found = (line.strip().partition("  ") for line in told.stdout.splitlines()[:6])
+    return {name: value.strip() for name, _, value in found}
+
+
+def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps(WHOLE))
+    told = command("decide", "--request", str(file), COLUMNS="200")
+    shown = parts(told)
+    assert re.fullmatch(r"8\d\d|9\d\d", shown.pop("material").removesuffix(" characters"))
+    assert shown == {
+        "question": "What is the weather in the city of Lindau?",
+        "examples": "1",
+        "tools": "1 of 2 fit: get_weather",
+        "turn": "2",
+        "cache": "counts for no model",
+    }
+    assert " because " in told.stdout and "expected quality" in told.stdout
+    assert "target 0.95 " in told.stdout  # as its model says
+    assert "target 0.9 " in command("decide", "--request", str(file), "--target", "0.9", COLUMNS="200").stdout
+    assert command("decide", f"@{file}", COLUMNS="200").stdout == told.stdout
+    assert command("decide", "--request", "-", stdin=json.dumps(WHOLE), COLUMNS="200").stdout == told.stdout
+
+
+@pytest.mark.parametrize("body", [{"input": "Who [bold]wrote Faust?"}, {"prompt": "Who [bold]wrote Faust?"}])
+def test_a_request_of_any_surface_is_explained_in_the_terminal(body):
+    told = command("decide", "--request", "-", stdin=json.dumps(body), COLUMNS="200")
+    assert parts(told)["question"] == "Who [bold]wrote Faust?"
+
+
+def test_a_long_question_is_shortened_in_the_terminal():
+    shown = parts(command("decide", "Name every\nriver of " + "Asia and " * 100, COLUMNS="300"))["question"]
+    assert len(shown) == 200 and shown.startswith("Name every river of Asia") and shown.endswith("…")
+
+
+def test_a_request_that_cannot_be_read_is_one_line(tmp_path: Path):
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "broken.json").write_bytes(b'{"messages": "\xff"}')
+    missing = str(tmp_path / "missing.json")
+    for arguments in (
+        ["--request", missing],
+        [f"@{missing}"],
+        ["--request", str(tmp_path / "list.json")],
+        ["--request", str(tmp_path / "broken.json")],
+        ["hi", "--request", missing],
+        [],
+    ):
+        told = command("decide", *arguments)
+        assert (told.returncode, told.stderr.count("\n"), told.stdout) == (2, 1, ""), arguments
 
 
 def test_a_type_that_is_not_sure_is_explained_by_what_else_it_may_be():

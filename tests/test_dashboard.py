@@ -10,9 +10,12 @@ import pytest
 from browser import Browser, found
 from fake_openai import json_answer
 from made_records import made_record
+from test_app import WHOLE
 from test_overview import LENGTHS, PRICES, million
+from test_real_requests import REQUESTS, send
 
 from router.exporter.shipping import Shipper, drain
+from router.journal.writer import Journal
 from router.usage.tallies import Tallies
 
 pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
@@ -86,6 +89,51 @@ def test_a_request_of_the_official_client_arrives_and_explains_itself(router, br
     assert browser.errors == []
 
 
+def test_the_page_tells_what_a_request_was_read_as_in_numbers_alone(router, browser):
+    httpx2.post(router.url + "/chat/completions", json=WHOLE)
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === 1")
+    browser.run("document.querySelector('#recent .open').click()")
+    told = browser.wait("document.querySelector('#recent .why .read-as')?.innerText")
+    record = router.records()[0]
+    material, question = record["read_as"]["material_characters"], len("What is the weather in the city of Lindau?")
+    assert told == (
+        f"Read as {record['question_type']}: a question of {question} characters with {material} characters of "
+        "material and 1 worked example, asked in turn 2 of its conversation. 1 of 2 tools on offer fits it."
+    )
+    reason = browser.text("#recent .why .verdict")
+    assert record["model"] in reason and any(word in reason for word in ("is expected", "answers"))
+    for text in ("weather", "Lindau", "harbour"):
+        assert text not in browser.run("document.body.innerText")
+    assert browser.errors == []
+
+
+def test_the_page_tells_of_each_real_client_why_its_request_went_where_it_went(router, browser, openai_server):
+    for body, _ in REQUESTS.values():
+        send(router, openai_server, body)
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === {len(REQUESTS)}")
+    browser.run("for (const button of document.querySelectorAll('#recent .open')) button.click()")
+    for number, record in enumerate(reversed(router.records(len(REQUESTS))), 1):
+        row = f"#recent tbody tr.why:nth-of-type({2 * number})"
+        verdict, read_as = browser.text(f"{row} .verdict"), browser.text(f"{row} .read-as")
+        assert record["model"] in verdict and len(verdict.split()) > 10
+        assert read_as.startswith(f"Read as {record['question_type']}: a question of ")
+    assert browser.errors == []
+
+
+def test_a_record_from_before_this_was_told_is_shown_without_it(router, browser):
+    journal = Journal(router.home / "journal")
+    journal.append(made_record(1, gap=0.05, novelty=0.2))
+    journal.close()
+    browser.open(router.origin + "/")
+    browser.wait(f"{ROWS} === 1")
+    browser.run("document.querySelector('#recent .open').click()")
+    told = browser.wait("document.querySelector('#recent .why .explained')?.innerText")
+    assert "arithmetic" in told and "Read as" not in told and "undefined" not in told
+    assert browser.errors == []
+
+
 def test_nothing_of_a_question_is_run_as_part_of_the_page(router, browser, openai_server):
     openai_server.say(json_answer({"error": {"message": "<img src=x onerror=alert(1)>"}}, 400))
     attack = {"model": "<img src=x onerror=alert(1)>", "messages": SUM}
@@ -106,6 +154,8 @@ def test_a_prompt_can_be_tried_and_nothing_is_sent(router, browser, openai_serve
     told = browser.wait("document.querySelector('#tried .explained')?.innerText")
     assert "gpt-4o" in told and "Novelty" in told and "Evidence" in told
     assert "Words for the type" in told and "capital" in told
+    assert "a question of 30 characters." in browser.text("#tried .read-as")
+    assert "What is the capital of France?" in browser.text("#tried .facts")
     assert browser.run("document.querySelector('#tried').getAttribute('role')") == "status"
     assert not openai_server.received and browser.errors == []
 

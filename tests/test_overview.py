@@ -10,7 +10,8 @@ import pytest
 from made_records import START, made_record
 
 from router.dashboard.overview import WINDOWS, summed
-from router.dashboard.recent import last
+from router.dashboard.recent import last, told
+from router.journal.segments import parsed
 from router.journal.writer import Gap, Journal
 from router.policy.decision import Interval
 from router.policy.prices import Price, PriceBook
@@ -171,12 +172,25 @@ def test_what_was_said_and_who_said_it_are_not_told(router):
     body = {"model": "auto", "user": "ada-lovelace", "messages": SUM}
     headers = {"authorization": "Bearer sk-secret-of-the-client"}
     httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
-    told = httpx2.get(router.origin + "/router/recent")
-    (request,) = told.json()["requests"]
+    answer = httpx2.get(router.origin + "/router/recent")
+    (request,) = answer.json()["requests"]
     assert request["reason"] and request["quality"] and request["milliseconds"]["added"] > 0
     for secret in ("apples", "Paris", "ada-lovelace", "sk-secret", "sk-upstream"):
-        assert secret not in told.text
+        assert secret not in answer.text
     assert "key_id" not in request
+    assert all(isinstance(value, int) for value in request["read_as"].values())
+
+
+def test_a_record_from_before_it_told_what_it_was_read_as_still_counts(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.append(made_record(1))
+    journal.append(made_record(2, read_as={"question_characters": 30, "turn": 1}))
+    (segment,) = tmp_path.glob("*.jsonl")
+    old, new = segment.read_bytes().splitlines()
+    assert b"read_as" not in old
+    assert [record.read_as for record in parsed([old, new])] == [{}, {"question_characters": 30, "turn": 1}]
+    assert [told(seen)["read_as"] for seen in last(tmp_path, 50)] == [{"question_characters": 30, "turn": 1}, {}]
+    journal.close()
 
 
 def test_the_numbers_are_behind_the_same_keys_and_the_page_holds_none(serve, openai_server):

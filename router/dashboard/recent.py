@@ -48,6 +48,7 @@ class Seen(msgspec.Struct):
     gap: float | None = None
     novelty: float | None = None
     policy_version: str = ""
+    read_as: dict[str, int] = {}
     usage: dict[str, int] | None = None
     cost_usd: float | None = None
     kind: str = "request"
@@ -120,5 +121,5 @@ def told(seen: Seen) -> dict[str, Any]:
 _SAME = (
     *("trace_id", "span_id", "endpoint", "asked_model", "status", "model", "stream", "outcome", "attempts", "reason"),
     *("target", "question_type", "quality", "expected_cost_usd", "gap", "novelty", "policy_version", "usage"),
-    "cost_usd",
+    *("cost_usd", "read_as"),
 )

@@ -2,7 +2,7 @@
 // that focus, selection and open details survive an update.
 
 import { bars, curve, intervals, lines, shares, shareWithTick } from "./charts.js";
-import { ago, clock, count, dollars, element, exactly, kindOf, milliseconds, named, percent, plural, reasonOf, usd } from "./words.js";
+import { ago, clock, count, dollars, element, exactly, kindOf, milliseconds, named, percent, plural, readAs, reasonOf, usd } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LENGTHS = { hour: "hour", day: "24 hours", week: "7 days", month: "30 days" };
@@ -235,6 +235,7 @@ function decisionRows(policy, request) {
   return [row, details];
 }
 
+const shortened = (text) => { const shown = text.replace(/\s+/g, " ").trim(); return shown.length > 200 ? `${shown.slice(0, 199)}…` : shown; };
 const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
 const weights = (words, scale) => Object.entries(words || {}).map(([word, weight]) => `${word}\u00a0${signed(weight * scale)}`).join(", ");
 const others = (policy, decision) => Object.entries(decision.likely_types || {}).filter(([name]) => name !== decision.question_type)
@@ -245,6 +246,9 @@ export function explained(policy, request, decision) {
   const [reason, why] = reasonOf(decision.reason);
   const out = element("div", { class: "explained" },
     element("p", { class: "verdict" }, chip(policy, decision.model), " ", element("strong", {}, reason), " ", why));
+  const { asked } = decision;  // of POST /router/decision, which has the question's text as well
+  const read = asked ? readAs(asked, decision.question_type, asked.question.length) : readAs(request.read_as, decision.question_type, request.read_as?.question_characters);
+  if (read) out.append(element("p", { class: "read-as" }, read));
   const names = policy.models.map((model) => model.name).filter((name) => name in decision.quality);
   if (names.length) {
     const known = (decision.evidence || {}).quality || {};
@@ -261,6 +265,7 @@ export function explained(policy, request, decision) {
   }
   const evidence = decision.evidence;
   const facts = [
+    ["Question", asked ? shortened(asked.question) : ""], ["Cache", asked?.cached_model ? `counted for ${asked.cached_model}, which answered the turns before` : ""],
     ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}`],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],

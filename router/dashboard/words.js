@@ -20,6 +20,19 @@ const KINDS = { measured: "measured", published: "published", none: "nothing kno
 export const kindOf = (kind) => KINDS[kind] || kind;
 export const reasonOf = (reason) => REASONS[reason] || [reason ? reason.replaceAll("_", " ") : "—", ""];
 
+// What a request was read as: a sentence of numbers, empty where a record is older than they are.
+export function readAs(read, type, characters) {
+  if (!read || read.turn === undefined) return "";
+  const around = [
+    read.material_characters ? `${plural(read.material_characters, "character")} of material` : "",
+    read.examples ? plural(read.examples, "worked example") : "",
+  ].filter(Boolean).join(" and ");
+  const question = `a question of ${plural(characters, "character")}${around ? ` with ${around}` : ""}`;
+  const turn = read.turn > 1 ? `, asked in turn ${count(read.turn)} of its conversation` : "";
+  const tools = read.tools_offered ? ` ${count(read.tools_matching)} of ${plural(read.tools_offered, "tool")} on offer ${read.tools_matching === 1 ? "fits" : "fit"} it.` : "";
+  return `Read as ${type || "no known type"}: ${question}${turn}.${tools}`;
+}
+
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 

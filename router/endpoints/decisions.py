@@ -9,14 +9,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
-from router.errors import BadRequestError, RouterError
-from router.planning import Surface, decision_for, features_of
+from router.errors import RouterError
+from router.explanation import explain
 from router.policy.decision import Decision, Evidence, likely_types
 from router.policy.document import Policy
-from router.policy.prediction import word_weights
-from router.routing import asked
-from router.surfaces import CHAT, COMPLETIONS, RESPONSES
-from router.wire import bodies
+from router.reading import reading_of
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -38,7 +35,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
                 settings.timeouts.request_body,
             )
             named = dict(request.scope["headers"])
-            return _json(200, await run_in_threadpool(explain, router, body.skeleton.text, named))
+            return _json(200, await run_in_threadpool(decided, router, body.skeleton.text, named))
         except RouterError as error:
             return Response(error.body(), error.status, media_type="application/json")
 
@@ -52,32 +49,21 @@ def add_routes(app: FastAPI, router: Router) -> None:
         return _json(200, describe(router.serving.policy))
 
 
-def explain(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
+def decided(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
     """The decision for a body, as a mapping.
 
     Raises:
         BadRequestError: it cannot be read.
     """
-    fields = bodies.read_fields(body)
-    name = bodies.text(fields, "model") or "auto"
-    wish = asked(name, headers, router.serving.default_target, router.settings.routed_models)
-    target = wish.target if wish.target is not None else router.serving.default_target
-    serving, features = router.serving, features_of(_surface(fields), fields)
-    of_type, of_gap = word_weights(serving.policy.predictor, features)
-    decision = decision_for(serving, features, target)
+    explanation = explain(router.serving, router.settings.routed_models, body, headers)
+    decision = explanation.decision
     return {
-        "asked_model": name,
+        "asked_model": explanation.asked_model,
+        "asked": reading_of(explanation.features, decision),
         **as_mapping(decision),
         "likely_types": likely_types(decision),
-        "words": {"question_type": of_type, "gap": of_gap},
+        "words": {"question_type": explanation.type_words, "gap": explanation.gap_words},
     }
-
-
-def _surface(fields: bodies.Fields) -> Surface:
-    for field, surface in (("messages", CHAT), ("input", RESPONSES), ("prompt", COMPLETIONS)):
-        if field in fields:
-            return surface
-    raise BadRequestError("Missing required parameter: 'messages'.", "messages")
 
 
 def as_mapping(decision: Decision) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import traceback
+import urllib.request
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -26,3 +28,35 @@ def check(claim: str, test: Callable[[], Any | Coroutine[Any, Any, Any]]) -> Non
     except Exception as problem:
         sys.stdout.write(f"FAIL {claim}: {type(problem).__name__}: {str(problem)[:300]!r}\n")
         traceback.print_exc()
+
+
+def check_routed(claim: str, test: Callable[[], Any | Coroutine[Any, Any, Any]]) -> None:
+    """Run a test; through the router, check as well that each of its requests has a reason, and print these."""
+    before = {request["span_id"] for request in recent()}
+    check(claim, test)
+    made = [request for request in reversed(recent()) if request["span_id"] not in before]
+    for number, request in enumerate(made, 1):
+        sys.stdout.write(f"why {claim}, request {number}: {why(request)}\n")
+    check(f"{claim} is told why", lambda: all_reasoned(made))
+
+
+def recent() -> list[dict[str, Any]]:
+    """The last requests that the router answered, the newest first; none where there is no router."""
+    if MODEL != "auto":
+        return []
+    with urllib.request.urlopen(BASE_URL.removesuffix("/v1") + "/router/recent", timeout=30) as answer:
+        requests: list[dict[str, Any]] = json.load(answer)["requests"]
+    return requests
+
+
+def all_reasoned(made: list[dict[str, Any]]) -> None:
+    """Assert that requests came, and that each of them was decided on, where there is a router."""
+    assert MODEL != "auto" or made, "no request came"
+    for request in made:
+        assert request["reason"] and request["question_type"] and request["read_as"], request
+
+
+def why(request: dict[str, Any]) -> str:
+    """Why a request went where it went, in a line."""
+    read_as = ", ".join(f"{name} {value}" for name, value in request["read_as"].items())
+    return f"{request['model']} because {request['reason']}, as {request['question_type']} ({read_as})"

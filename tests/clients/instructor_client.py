@@ -1,7 +1,7 @@
 """instructor: answers as pydantic models, by tools, by JSON and by schema, streamed in parts."""
 
 import instructor
-from checking import MODEL, QUESTION, check
+from checking import MODEL, QUESTION, check, check_routed
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -22,6 +22,14 @@ def by(mode):
     return extract
 
 
+def extraction() -> None:
+    text = "Paris, the capital of France, had 2,102,650 residents in January 2023."
+    asked = [{"role": "user", "content": f"Extract the city and its population from this text: {text}"}]
+    client = instructor.from_openai(OpenAI(), mode=instructor.Mode.TOOLS)
+    answer = client.chat.completions.create(model=MODEL, messages=asked, response_model=Capital)
+    assert answer.model_dump() == {"city": "Paris", "population": 3}
+
+
 def partial() -> None:
     client = instructor.from_openai(OpenAI())
     parts = list(client.chat.completions.create_partial(model=MODEL, messages=messages, response_model=Capital))
@@ -38,3 +46,4 @@ check("tools", by(instructor.Mode.TOOLS))
 check("json schema", by(instructor.Mode.JSON_SCHEMA))
 check("partial stream", partial)
 check("asynchronous", asynchronous)
+check_routed("extraction", extraction)

@@ -1,6 +1,7 @@
-"""LlamaIndex: complete, chat, streams, tools and typed output."""
+"""LlamaIndex: complete, chat, streams, tools, typed output, and a query over retrieved passages."""
 
-from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from checking import BASE_URL, MODEL, QUESTION, SAID, check, check_routed
+from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAI
@@ -58,5 +59,12 @@ def typed() -> None:
     assert model.as_structured_llm(Capital).chat(messages).raw == Capital(city="Paris", population=3)
 
 
+def retrieval() -> None:
+    passages = [Document(text="Paris lies on the Seine. " * 30), Document(text="France has 18 regions. " * 30)]
+    index = VectorStoreIndex.from_documents(passages, embed_model=MockEmbedding(embed_dim=8))
+    assert str(index.as_query_engine(llm=model).query(QUESTION)) == SAID
+
+
 for test in (complete, chat, stream, asynchronous, tools, typed):
     check(test.__name__, test)
+check_routed("retrieval", retrieval)

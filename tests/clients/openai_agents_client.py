@@ -1,7 +1,7 @@
 """openai-agents: runs, streams, tools and typed output, over responses and over chat completions."""
 
 from agents import Agent, Runner, function_tool, set_default_openai_api, set_tracing_disabled
-from checking import MODEL, QUESTION, SAID, check
+from checking import MODEL, QUESTION, SAID, check, check_routed
 from pydantic import BaseModel
 
 set_tracing_disabled(True)
@@ -16,6 +16,12 @@ class Capital(BaseModel):
 def weather(city: str) -> str:
     """The weather in a city."""
     return f"rain in {city}"
+
+
+@function_tool
+def convert_currency(amount: float, source: str, target: str) -> str:
+    """Convert an amount of money from one currency to another."""
+    return f"{amount} {source} in {target}"
 
 
 async def run() -> None:
@@ -34,6 +40,13 @@ async def tools() -> None:
     assert any("rain in Paris" in str(item.raw_item) for item in result.new_items)
 
 
+async def two_tools() -> None:
+    agent = Agent(name="a", instructions="You help travellers.", model=MODEL, tools=[weather, convert_currency])
+    result = await Runner.run(agent, "What is the weather in the city of Paris?")
+    assert result.final_output == SAID
+    assert any("rain in Paris" in str(item.raw_item) for item in result.new_items)
+
+
 async def typed() -> None:
     agent = Agent(name="a", model=MODEL, output_type=Capital)
     assert (await Runner.run(agent, QUESTION)).final_output == Capital(city="Paris", population=3)
@@ -43,3 +56,4 @@ for api in ("responses", "chat_completions"):
     set_default_openai_api(api)
     for test in (run, stream, tools, typed):
         check(f"{api}: {test.__name__}", test)
+    check_routed(f"{api}: two tools", two_tools)

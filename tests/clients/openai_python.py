@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import openai
-from checking import MODEL, QUESTION, SAID, check
+from checking import MODEL, QUESTION, SAID, check, check_routed
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -135,9 +135,20 @@ def response() -> None:
     assert answer.output[0].arguments == '{"city": "Paris"}'
 
 
+def history() -> None:
+    before = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Prove that there are infinitely many primes."},
+        {"role": "assistant", "content": "Take any finite list of primes, multiply them and add one."},
+    ]
+    answer = client.chat.completions.create(model=MODEL, messages=[*before, *messages])
+    assert answer.choices[0].message.content == SAID
+
+
 CHECKS = [chat, raw, streamed, streamed_usage, asynchronous, several, tool_calls, streamed_tool_calls, parsed, images]
 CHECKS += [legacy, vectors, files, speech, listing, errors]
 if hasattr(client, "responses"):
     CHECKS.append(response)
 for test in CHECKS:
     check(test.__name__, test)
+check_routed("history", history)

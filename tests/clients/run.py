@@ -43,6 +43,7 @@ CLIENTS = {
     "openai-node": Client(("openai",), "openai_node.mjs", "openai", "node"),
     "vercel-ai": Client(("ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "zod"), "vercel_ai.mjs", "ai", "node"),
     "langchain": Client((*LANGCHAIN, "pytest-benchmark", "syrupy"), "langchain_standard.py", "langchain-openai"),
+    "langchain-agent": Client(("langchain", "langchain-openai"), "langchain_agent.py", "langchain"),
     "llama-index": Client(("llama-index-llms-openai",), "llama_index_client.py", "llama-index-llms-openai"),
     "pydantic-ai": Client(("pydantic-ai-slim[openai]",), "pydantic_ai_client.py", "pydantic-ai-slim"),
     "instructor": Client(("instructor",), "instructor_client.py"),
@@ -71,7 +72,7 @@ def main() -> int:
             ours = [line for line in through if not line.startswith("ok ") and line not in plain]
             worse += len([line for line in ours if f"ok {claim(line)}" in plain])
             sys.stdout.write(f"| {name} | {version} | {score(plain)} | {passed} | {score(through)} |\n")
-            for line in ours:
+            for line in ours + reasons(name):
                 sys.stderr.write(f"  {name}: {line}\n")
             sys.stdout.flush()
     return 1 if worse else 0
@@ -80,6 +81,12 @@ def main() -> int:
 def claim(line: str) -> str:
     """What a line of a script is about."""
     return line.partition(" ")[2].partition(": ")[0]
+
+
+def reasons(name: str) -> list[str]:
+    """Why the router sent the requests of a client where it sent them, as its script tells."""
+    log = (HOME / f"{name}-auto.log").read_text()
+    return [line for line in log.splitlines() if line.startswith("why ")]
 
 
 def score(lines: list[str]) -> str:
