@@ -75,7 +75,12 @@ def learn(
     crossed = cross_fit(examples, names, seed, background.examples)
     predictor = crossed.complete(fit(examples, names, background.examples))
     replay = replay_of(outcomes, examples.features, crossed.predictions, models)
-    rules = rules_for(models, {**background.evidence, **measured_evidence(examples, names)}, replay)
+    measured = {
+        name: known
+        for name, known in measured_evidence(examples, names).items()
+        if name not in background.evidence or known.n >= background.evidence[name].n
+    }
+    rules = rules_for(models, {**background.evidence, **measured}, replay)
     walk = Walk(rules, replay, examples.groups, confidence, type_margin)
     fitted = replay_of(outcomes, examples.features, [predict(predictor, f) for f in examples.features], models)
     certified = tuple(_shifted(walk.rule(target, seed, promise), rules, replay, fitted) for target in targets)

@@ -209,7 +209,8 @@ def _by_labels(sections: list[tuple[Part, str]], text: str) -> Asked:
     if questions:
         last = questions[-1]
         examples = sum(1 for at in answers if at < last)
-        return Asked(_essence(sections[last][1]), "\n".join(material), examples)
+        around = [body for part, body in sections if part is Part.FREE and len(body) >= MIN_MATERIAL]
+        return Asked(_essence(sections[last][1]), "\n".join([*material, *around]), examples)
     free = [body for part, body in sections if part is Part.FREE and body]
     question = _essence("\n".join(free), "")
     if question:
