@@ -1,6 +1,6 @@
 """Does the promise hold? Recorded outcomes are drawn again and again: learn on the draw, look at all the others.
 
-    python benchmarks/certificate.py ../shared/data [--resplits 1000] [--n 100,200,400,640,1600] [--only mixed] [--out FILE]
+    python benchmarks/certificate.py ../shared/data [--resplits 1000] [--n 100,200,400] [--only mixed] [--out FILE]
 
 The questions of both files of the gpt-4o pair are one population. A policy is learnt from `n` of them, and its promises
 are looked at on all that are neither drawn nor near-duplicates of what was drawn. A resplit violates a promise where

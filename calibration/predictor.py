@@ -1,8 +1,9 @@
 """Outcomes become a predictor: what each model is worth on a question, what it writes, and which type it is.
 
 The score of a model is the mean of the question type and what a linear head adds to it, in which the hand features
-weigh differently for each type. The answer's length has such a head of its own, and each type has one. All are ridge regressions on word TF-IDF and hand features. The means of types
-are pooled: a type of few outcomes is like its family, and a family of few like all.
+weigh differently for each type. The answer's length has such a head of its own, and each type has one. All are ridge
+regressions on word TF-IDF and hand features. The means of types are pooled: a type of few outcomes is like its family,
+and a family of few like all.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _type_heads(matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str
 def _means(
     values: Floats, named: Sequence[str], types: Sequence[str], published: Mapping[str, Sequence[float]]
 ) -> Floats:
-    """The mean of each type (T, M), shrunken towards published results, or its family's mean, and that towards all's."""
+    """The mean of each type (T, M), shrunken towards published results or its family's mean, and that towards all's."""
     overall = values.mean(axis=0)
     of_type, of_family = ([name.split("/")[0] if family else name for name in named] for family in (False, True))
     rows: list[Floats] = []

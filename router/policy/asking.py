@@ -20,9 +20,17 @@ MIN_ASKED_WORDS = 4
 _MOST_PEELED = 6  # sentences of courtesy and instructions at either end
 
 
-_REQUESTS = frozenset(
-    ["add", "analyse", "analyze", "answer", "arrange", "calculate", "check", "choose", "classify", "compare", "complete", "compute", "convert", "correct", "count", "create", "decide", "define", "describe", "detect", "determine", "draft", "edit", "estimate", "evaluate", "explain", "express", "extract", "fill", "find", "fix", "generate", "get", "give", "help", "identify", "improve", "label", "list", "make", "match", "name", "order", "outline", "paraphrase", "please", "predict", "prove", "provide", "rank", "rate", "reformat", "rephrase", "replace", "return", "rewrite", "schedule", "select", "send", "set", "show", "simplify", "solve", "sort", "suggest", "summarise", "summarize", "tag", "tell", "translate", "turn", "update", "use", "verify", "what", "when", "where", "which", "who", "why", "how", "write", "i'd", "i'm", "i", "need", "can", "could", "would"]
-)  # first words of what is to be done
+_REQUESTS = frozenset(  # first words of what is to be done
+    re.findall(
+        r"\S+",
+        "add analyse analyze answer arrange calculate check choose classify compare complete compute convert "
+        "correct count create decide define describe detect determine draft edit estimate evaluate explain express "
+        "extract fill find fix generate get give help identify improve label list make match name order outline "
+        "paraphrase please predict prove provide rank rate reformat rephrase replace return rewrite schedule "
+        "select send set show simplify solve sort suggest summarise summarize tag tell translate turn update use "
+        "verify what when where which who why how write i'd i'm i need can could would",
+    )
+)
 
 
 class Part(StrEnum):
@@ -48,21 +56,23 @@ _LABELS: dict[str, Part] = {
     name: part
     for part, names in {
         Part.QUESTION: "question, questions, query, user question, user query, current question, new question, "
-        "final question, actual question, my question, the question, q, task, problem, exercise, request, user request, "
-        "user, human, customer, user input, user message, message, input, prompt, student question, customer question, "
-        "question to answer, instruction",
-        Part.ANSWER: "answer, answers, a, response, assistant, output, solution, ai, bot, final answer, your answer, "
-        "the answer, correct answer, expected answer, expected output, result, reply, helpful answer, agent, thought",
-        Part.MATERIAL: "context, contexts, passage, passages, document, documents, doc, docs, article, text, background, "
-        "background information, context information, source, sources, reference text, reference, references, excerpt, "
-        "excerpts, content, transcript, email, mail, data, search results, search result, results, retrieved documents, "
-        "retrieved context, retrieved passages, snippet, snippets, chunk, chunks, knowledge, knowledge base, facts, "
-        "page content, paragraph, story, report, observation, observations, tool output, history, chat history, "
-        "conversation history, conversation, previous conversation, information, relevant information, additional "
-        "context, additional information, supporting text, source text, file, files, web page, article text, memory",
-        Part.INSTRUCTION: "instructions, rules, guidelines, note, notes, system, system prompt, role, persona, format, "
-        "output format, response format, answer format, constraints, style, tone, requirements, goal, important, hint, "
-        "today, date, current date, language",
+        "final question, actual question, my question, the question, q, task, problem, exercise, request, user "
+        "request, user, human, customer, user input, user message, message, input, prompt, student question, "
+        "customer question, question to answer, instruction",
+        Part.ANSWER: "answer, answers, a, response, assistant, output, solution, ai, bot, final answer, your "
+        "answer, the answer, correct answer, expected answer, expected output, result, reply, helpful answer, "
+        "agent, thought",
+        Part.MATERIAL: "context, contexts, passage, passages, document, documents, doc, docs, article, text, "
+        "background, background information, context information, source, sources, reference text, reference, "
+        "references, excerpt, excerpts, content, transcript, email, mail, data, search results, search result, "
+        "results, retrieved documents, retrieved context, retrieved passages, snippet, snippets, chunk, chunks, "
+        "knowledge, knowledge base, facts, page content, paragraph, story, report, observation, observations, "
+        "tool output, history, chat history, conversation history, conversation, previous conversation, "
+        "information, relevant information, additional context, additional information, supporting text, source "
+        "text, file, files, web page, article text, memory",
+        Part.INSTRUCTION: "instructions, rules, guidelines, note, notes, system, system prompt, role, persona, "
+        "format, output format, response format, answer format, constraints, style, tone, requirements, goal, "
+        "important, hint, today, date, current date, language",
     }.items()
     for name in names.split(", ")
 }
@@ -90,8 +100,8 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"(?:(?:best|kind|warm|warmest|many)(?: regards| wishes)?|regards|sincerely|yours(?: (?:sincerely|faithfully|truly))?|"
-    r"cheers|thanks|thank you|thx)[ ,.!-]{0,3}(?:[A-Z][a-z]{1,20})?$",
+    r"(?:(?:best|kind|warm|warmest|many)(?: regards| wishes)?|regards|sincerely|"
+    r"yours(?: (?:sincerely|faithfully|truly))?|cheers|thanks|thank you|thx)[ ,.!-]{0,3}(?:[A-Z][a-z]{1,20})?$",
     re.IGNORECASE,
 )
 _MAX_THANKS = 60  # characters at the end of a text in which thanks are looked for
@@ -101,15 +111,15 @@ _THANKS = re.compile(
     re.IGNORECASE,
 )
 _INSTRUCTION = re.compile(
-    r"(?:(?:you are|you're|act as|pretend|imagine you are|as an? (?:helpful|expert|experienced|senior|ai\b|professional|"
-    r"knowledgeable)|your (?:role|job|task) is to (?:answer|help|assist)) [^\n]{0,200}|"
+    r"(?:(?:you are|you're|act as|pretend|imagine you are|as an? (?:helpful|expert|experienced|senior|"
+    r"ai\b|professional|knowledgeable)|your (?:role|job|task) is to (?:answer|help|assist)) [^\n]{0,200}|"
     r"(?:please )?(?:answer|address|solve|respond to|reply to|consider|read|look at) (?:the |this |my |these |each |"
     r"all |user'?s? |above |below |following |next |last |final |given )*(?:question|query|problem|task|request|"
     r"message|exercise)s?\b[^\n]{0,120}|"
     r"(?:please )?(?:answer|respond|reply|be|keep (?:it|your answer|the answer|your response)) (?:as )?(?:very |brief|"
     r"concise|short|precise|accurate|honest|polite|friendl|helpful|clear|careful|truthful|direct|simple|in (?:one|two|"
-    r"three|a few|at most|\d|the same language|english|plain|your own|full)|like an? |only if|based on|using (?:the|only)|"
-    r"with care|to the best)[^\n]{0,120}|"
+    r"three|a few|at most|\d|the same language|english|plain|your own|full)|like an? |only if|based on|"
+    r"using (?:the|only)|with care|to the best)[^\n]{0,120}|"
     r"(?:please )?(?:use|using|given|based on|read|refer to|consider|considering|from) (?:only )?(?:the |this |these )?"
     r"(?:following|provided|given|above|below|context|passage|document|retrieved|supplied)s?\b[^\n]{0,160}|"
     r"(?:let's |please )?(?:think|reason|work|go) (?:it |this |through )?(?:step[ -]by[ -]step|carefully|through|hard|"
