@@ -11,13 +11,13 @@ from router.policy.inputs import match_tools
 
 def counts_of(features: Features, decision: Decision) -> dict[str, int]:
     """What a request was read as, in numbers: records and the page may hold these, and no text."""
-    asked, offered = decision.asked, features.tools
+    asked = decision.asked
     return {
         "question_characters": len(asked.question),
         "material_characters": len(asked.material),
         "examples": asked.examples,
-        "tools_offered": len(offered),
-        "tools_matching": match_tools(asked.question, offered).matching if offered else 0,
+        "tools_offered": len(features.tools),
+        "tools_matching": decision.tools_matching,
         "turn": features.turn_numbers,
     }
 

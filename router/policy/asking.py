@@ -81,6 +81,7 @@ _LABEL = re.compile(r"([#*<\[(={ -]{0,6})([A-Za-z][A-Za-z _-]{0,30})(?: ?#?\d{1,
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z_-]{0,30})(?: [^<>]{0,80})?>|\[(/?)([A-Z][A-Z_]{0,30})\]")
 _OPTION = re.compile(r"[(\[]?[A-Za-j1-9][).:\]] ?\S|[-*•] ")
 _SENTENCE_END = re.compile(r"(?<=[.!?:。！？])[ \n]+|\n+")
+_WRAPS = ("**", '"', "'", "`", "*", "_")
 _QUOTE_MARKS = ('"""', "'''")
 
 _GREETING = re.compile(
@@ -161,14 +162,15 @@ def split(text: str) -> Asked:
 def _sections(text: str) -> list[tuple[Part, str]]:
     """The text cut at its labels, tags and quotes, each section with its part."""
     lines = _tags_apart(text).split("\n")
-    open_quotes = {mark: sum(line.startswith(mark) for line in lines) for mark in _QUOTE_MARKS}
+    quoting = [mark for mark in _QUOTE_MARKS if mark in text]
+    quoting = [mark for mark in quoting if sum(line.startswith(mark) for line in lines) > 1]
     sections: list[tuple[Part, list[str]]] = [(Part.FREE, [])]
     outside: Part | None = None  # the part that a quote stands in, while inside of one
     for at, line in enumerate(lines):
         if line.startswith("```"):
             continue  # code is what is asked about; its fence is not
         mark = line[:3]
-        if mark in _QUOTE_MARKS and (outside is not None or open_quotes[mark] > 1):
+        if mark in quoting:
             sections.append((Part.MATERIAL if outside is None else Part.FREE, [line[3:].removesuffix(mark)]))
             outside = sections[-2][0] if outside is None else None
             continue
@@ -261,17 +263,15 @@ def _is_question(text: str, longest: int) -> bool:
 
 def _essence(text: str, otherwise: str | None = None) -> str:
     """The text without greeting, thanks, signature and general instructions; `otherwise`, or all, if none is left."""
-    text = text.strip()
     greeting = _GREETING.match(text)
     body = _without_signature(text[greeting.end() :] if greeting else text)
     starts = [0, *(found.end() for found in _SENTENCE_END.finditer(body))]
     first, last = 0, len(starts)
     ends = [*starts[1:], len(body)]
-    for _ in range(_MOST_PEELED):
-        if first < last and _is_around(body[starts[first] : ends[first]]):
-            first += 1
-        if first < last and _is_around(body[starts[last - 1] : ends[last - 1]]):
-            last -= 1
+    while first < min(last, _MOST_PEELED) and _is_around(body[starts[first] : ends[first]]):
+        first += 1
+    while last > max(first, len(starts) - _MOST_PEELED) and _is_around(body[starts[last - 1] : ends[last - 1]]):
+        last -= 1
     left = body[starts[first] : ends[last - 1]].strip() if first < last else ""
     return unwrapped(left) or (text if otherwise is None else otherwise)
 
@@ -300,7 +300,9 @@ def unwrapped(text: str) -> str:
     >>> unwrapped('**"Who wrote Faust?"**')
     'Who wrote Faust?'
     """
-    for mark in ("**", '"', "'", "`", "*", "_"):
+    if text[:1] not in _WRAPS:
+        return text
+    for mark in _WRAPS:
         inner = text[len(mark) : -len(mark)]
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark) and mark not in inner:
             text = inner.strip()

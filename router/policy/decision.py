@@ -109,9 +109,7 @@ class Rules:
     targets: Sequence[Rule]  # ascending
     caution: float = 0.0  # quality that is added to the strong model's, since predictions err
     doubt_weight: float = 0.0  # by which the doubt about the type is added to it
-    least_saving_usd: float = (
-        0.0  # what a cheaper answer is taken to save at least, so that short ones are not priceless
-    )
+    least_saving_usd: float = 0.0  # what a cheaper answer saves at least, so that short ones are not priceless
     published_tolerance: float = 0.0  # points of quality that published results may fall short of a target by
     least_type_probability: float = 0.0  # a request that is less surely of its type goes to the strong model
     no_evidence_limit: float = 1.0  # and one that is more probably of a type without evidence
@@ -147,6 +145,7 @@ class Decision:
     policy_version: str
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
     asked: Asked = NOTHING_ASKED  # what was taken for the question, and what for its material
+    tools_matching: int = 0  # of the tools that are offered, those that fit the question
     cached_model: str | None = None  # the model that is expected to have the earlier turns in its cache
 
 
@@ -181,6 +180,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         policy_version=rules.version,
         text_tokens=features.input_tokens if features.images else None,
         asked=prediction.turn.asked,
+        tools_matching=prediction.tools_matching,
         cached_model=cached if prediction.turn.is_cached else None,
     )
 
@@ -332,7 +332,7 @@ def input_tokens(model: Model, features: Features) -> int:
 
 
 def _images_tokens(model: Model, features: Features) -> int:
-    return sum(_image_tokens(model, detail) for detail in features.images)
+    return sum(_image_tokens(model, detail) for detail in features.images) if features.images else 0
 
 
 _TILES_WHEN_UNKNOWN = 4  # an image of 1024 x 1024, which is what `auto` and `high` make of most photographs

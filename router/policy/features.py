@@ -61,12 +61,15 @@ class Features:
         return math.ceil(text) + TOKENS_PER_MESSAGE * self.messages
 
 
+_NOTHING = msgspec.Raw(b"")
+
+
 class _Message(msgspec.Struct, gc=False):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
-    tool_calls: msgspec.Raw = msgspec.Raw(b"")
-    arguments: msgspec.Raw = msgspec.Raw(b"")  # of a function call among the items of a response's input
-    output: msgspec.Raw = msgspec.Raw(b"")
+    tool_calls: msgspec.Raw = _NOTHING
+    arguments: msgspec.Raw = _NOTHING  # of a function call among the items of a response's input
+    output: msgspec.Raw = _NOTHING
 
 
 class _ImageUrl(msgspec.Struct, gc=False):
@@ -165,9 +168,10 @@ class _Reading:
             self.before.append(self.characters + self.tool_characters)
         elif message.role in ("system", "developer"):
             self.system.append(_capped(text, MAX_SYSTEM_CHARACTERS))
-        self.characters += len(text) + sum(
-            len(memoryview(raw)) for raw in (message.tool_calls, message.arguments, message.output)
-        )
+        self.characters += len(text)
+        for raw in (message.tool_calls, message.arguments, message.output):
+            if raw is not _NOTHING:
+                self.characters += len(memoryview(raw))
 
     def _text(self, content: msgspec.Raw) -> str:
         kind = bytes(memoryview(content)[:1])

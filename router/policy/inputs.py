@@ -46,6 +46,8 @@ NUMBER_NAMES: tuple[str, ...] = (
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*|[^\w\s]")
 _ASCII_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+(?:[.,][0-9]+)*|[^a-z0-9_\s]")  # the same, and faster
 
+_DIGITS = str.maketrans("123456789", "000000000")
+_SHAPE = 8  # characters of a number that are looked at
 _COURTESY = frozenset(("please", "kindly", "thanks", "thank", "hi", "hello", "hey"))  # they say nothing of a question
 
 
@@ -55,13 +57,12 @@ def words(text: str) -> list[str]:
     >>> words("Is 13.11 bigger than 9? Don't guess.")
     ['is', '00.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
     """
-    found = (_ASCII_WORD if text.isascii() else _WORD).findall(text.lower())
-    return [_shape(word) if word[0].isdigit() else word for word in found if word not in _COURTESY]
-
-
-def _shape(number: str) -> str:
-    shown = number[:8]
-    return "0" * len(shown) if shown.isdigit() else "".join("0" if c.isdigit() else c for c in shown)
+    lower = text.lower()
+    if text.isascii():
+        found = _ASCII_WORD.findall(lower.translate(_DIGITS))
+    else:
+        found = _WORD.findall("".join("0" if c.isdigit() else c for c in lower))
+    return [word[:_SHAPE] if word[0] == "0" else word for word in found if word not in _COURTESY]
 
 
 def terms(text: str) -> list[str]:

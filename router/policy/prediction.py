@@ -37,6 +37,7 @@ class Prediction:
     doubt: Mapping[str, float]  # standard deviation of each model's gap to the strong one over the types it may be of
     familiarity: float  # how surely the question is of its type, as far as its words are known; 0 is usual
     novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
+    tools_matching: int = 0  # of the tools that are offered
     earlier: tuple[Prediction, ...] = ()  # of the turns whose model this one may share a cache with, the oldest first
 
 
@@ -116,6 +117,7 @@ def _predict_turn(
         },
         familiarity=familiarity,
         novelty=1.0 - int(quantiles.searchsorted(familiarity)) / len(quantiles),
+        tools_matching=tools.matching,
         earlier=earlier,
     )
 
