@@ -66,6 +66,7 @@ def fit(examples: Examples, models: Sequence[str], more: TypeExamples = NO_MORE)
         type_sharpness=TYPE_SHARPNESS,
         type_quality=quality,
         type_log_length=log_quality,
+        type_variance=type_variance(examples, types, more),
         type_measured=np.array([float(name in measured) for name in types]),
         length_smearing=np.exp(residuals).mean(axis=0),
         type_familiarity=np.zeros(len(types)),
@@ -85,6 +86,20 @@ def type_quality(examples: Examples, types: Sequence[str], more: TypeExamples) -
     quality = _means(examples.scores, examples.types, types, more.quality)
     quality[[name not in set(examples.types) and name not in more.quality for name in types], :-1] -= UNKNOWN_GAP
     return quality
+
+
+def type_variance(examples: Examples, types: Sequence[str], more: TypeExamples) -> Floats:
+    """How surely the mean gap of each model to the strong one is known of each type (T, M), as a variance.
+
+    The variance of a question's gap within its type is pooled over all types, and shared by what the mean rests on.
+    """
+    gaps = examples.scores[:, -1:] - examples.scores
+    belongs = _belongs(examples.types, types)
+    counts = belongs.sum(axis=0)
+    means = belongs.T @ gaps / np.maximum(counts, 1.0)[:, None]
+    within = np.square(gaps - belongs @ means).sum(axis=0) / max(len(gaps) - np.count_nonzero(counts), 1)
+    prior = np.array([PUBLISHED_QUESTIONS if name in more.quality else PRIOR_QUESTIONS for name in types])
+    return np.asarray(within / (counts + prior)[:, None])
 
 
 def without(mean: Floats, scores: Floats, n: int, published: bool) -> Floats:

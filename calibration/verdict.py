@@ -51,6 +51,10 @@ def verdict(policy: Policy | None, held: HeldOut | None, rows: Sequence[Row], pa
     if share < WORTH_SAVING:
         reasons.append(f"Routing would save ${saving:.2f} per 1,000 requests ({share:.0%} of what {strong} costs).")
         return Verdict(False, "Do not route", reasons, saving)
+    gain = held.gain_over_mix[rule.target]
+    if gain.estimate < 0 < point.strong_share:
+        reasons.append(f"A coin toss of the same cost would keep {-gain.estimate * 100:.1f} points of quality more.")
+        return Verdict(False, "Do not route", reasons)
     return _route(policy, held, rule, pairs, reasons, saving, share)
 
 

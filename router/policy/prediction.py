@@ -34,7 +34,7 @@ class Prediction:
     output_tokens: Mapping[str, float]  # expected length of each model's answer
     question_type: str
     type_probabilities: Mapping[str, float]  # of every type; they sum to 1
-    doubt: Mapping[str, float]  # standard deviation of each model's gap to the strong one over the types it may be of
+    doubt: Mapping[str, float]  # standard deviation of the mean gap to the strong model, over what types it may be of
     familiarity: float  # how surely the question is of its type, as far as its words are known; 0 is usual
     novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
     tools_matching: int = 0  # of the tools that are offered
@@ -61,6 +61,7 @@ class Predictor:
     type_sharpness: float  # by which a type's score becomes the log of its probability
     type_quality: Floats  # (T, M), shrunken means, or published ones
     type_log_length: Floats  # (T, M) of each model's answers
+    type_variance: Floats  # (T, M) of what is known of each model's mean gap to the strong one: few outcomes tell little
     type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
     type_familiarity: Floats  # (T,) what is usual of the questions that are taken for a type
@@ -68,7 +69,7 @@ class Predictor:
     of_types: Floats = field(init=False)  # (T, 3 M + 2) quality, log length, square of the gap, whether measured, one
 
     def __post_init__(self) -> None:
-        squares = (self.type_quality[:, -1:] - self.type_quality) ** 2
+        squares = (self.type_quality[:, -1:] - self.type_quality) ** 2 + self.type_variance
         known = (self.type_quality, self.type_log_length, squares, self.type_measured[:, None])
         object.__setattr__(self, "of_types", np.hstack([*known, np.ones((len(self.types), 1))]))
 
