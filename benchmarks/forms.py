@@ -49,7 +49,7 @@ def measure(policy: Policy, outcomes: list[Outcome], forms: Mapping[str, Form], 
     bare = replay.chosen(policy.rules, TARGET)
     column = {model.name: at for at, model in enumerate(replay.models)}
     saved_bare = 1 - picked(replay.costs_usd, bare).sum() / replay.costs_usd[:, -1].sum()
-    rows = []
+    rows: list[Row] = []
     for name, form in forms.items():
         chosen = np.array([column[_model(policy, form(_request(outcome)))] for outcome in drawn])
         kept, spent = (picked(t, chosen).sum() / t[:, -1].sum() for t in (replay.scores, replay.costs_usd))
