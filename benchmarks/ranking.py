@@ -206,7 +206,8 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     calibration, test = (read_outcomes([data / f"{name}.jsonl.gz"], PAIR) for name in ("calibration", "test"))
     pair = gpt4o_pair(calibration, test, seeds)
     types = np.array([outcome.question_type or "unknown" for outcome in test])
-    names = [t for t, count in zip(*np.unique(types, return_counts=True), strict=True) if count >= MIN_TYPE_ROWS]
+    names = [t for t in np.unique(types) if (types == t).sum() >= MIN_TYPE_ROWS]
+    names = [t for t in names if np.ptp(pair.scores[types == t], axis=1).any()]  # else there is nothing to rank
     left_out = contaminated(data)
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
