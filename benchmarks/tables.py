@@ -109,7 +109,6 @@ def certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "by more than a point",
         "saved, median",
         "kept, median",
-        "saved nothing",
     ]
     return rows_of(
         header,
@@ -121,9 +120,8 @@ def certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['resplits']:,}",
                 f"{row['violated']:.1%}",
                 f"{row['by_a_point']:.1%}",
-                f"{row['saved']:.1%}",
+                f"{round(row['saved'], 3) + 0.0:.1%}",  # 0.0 makes no negative zero of a loss too small to show
                 f"{row['kept']:.3f}",
-                f"{row['not_certified']:.0%}",
             ]
             for row in rows
         ],
