@@ -62,7 +62,8 @@ def draw(population: Population, scenario: str, n: int, rng: np.random.Generator
         waiting: dict[str, list[int]] = defaultdict(list)
         for i in order:
             waiting[population.outcomes[i].question_type or ""].append(int(i))
-        rounds = [[of_type[k] for of_type in waiting.values() if k < len(of_type)] for k in range(n)]
+        most = max(map(len, waiting.values()))
+        rounds = [[of_type[k] for of_type in waiting.values() if k < len(of_type)] for k in range(most)]
         order = np.array([i for row in rounds for i in row])
     drawn = order[:n]
     others = order[n:]

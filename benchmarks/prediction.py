@@ -39,7 +39,7 @@ def prompts(policy: Policy, path: Path | None) -> list[list[dict[str, Any]]]:
     if path is not None and path.is_file():
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             return [json.loads(line)["messages"] for line in lines]
-    rng, known = random.Random(0), sorted(policy.predictor.vocabulary)
+    rng, known = random.Random(0), sorted(policy.predictor.vocabulary.rows)
     return [[{"role": "user", "content": " ".join(rng.choices(known, k=rng.randint(10, 300)))}] for _ in range(500)]
 
 

@@ -3,8 +3,10 @@
     python benchmarks/ranking.py ../shared/data [--seeds 3] [--rounds 200] [--out FILE]
 
 The yardstick is what an afternoon with scikit-learn gives: a ridge on word TF-IDF and hand features, averaged with the
-means of the predicted question type. Both learn from the same rows. APGR and CPT are RouteLLM's (Ong et al. 2024);
-intervals are a bootstrap over near-duplicate groups of the mean over seeds; differences are paired.
+means of the predicted question type. Both learn from the same rows, without any published results. APGR and CPT are
+RouteLLM's (Ong et al. 2024). They rank by the gap in quality that is expected of the strong model. Dollars saved rank
+by quality per dollar, as the router decides, with the threshold chosen in hindsight; the yardstick has the router's
+dollars and guards. Intervals are a bootstrap over near-duplicate groups of the mean over seeds; differences are paired.
 """
 
 from __future__ import annotations
@@ -27,19 +29,21 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from calibration.duplicates import near_duplicate_groups
-from calibration.examples import Examples
-from calibration.learning import TEST_SHARE, examples_of, split
+from calibration.examples import Examples, Question, question_of
+from calibration.learning import examples_of, learn
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
 from calibration.predictor import fit
-from calibration.replay import apgr, bootstrap, cpt, replayed, saved_cost
+from calibration.replay import Replay, apgr, bootstrap, cpt, replayed, saved_cost
+from router.policy.decision import Rules, savings_usd
 from router.policy.features import Features
-from router.policy.inputs import numbers, terms, turn_text
+from router.policy.inputs import terms
 from router.policy.prediction import predict
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 ROUTELLM = ("mixtral-8x7b", "gpt-4-1106-preview")
 MMLU_ROWS = 1531  # labelled questions that RouteLLM's routers of the same table had
+TARGET = 0.97  # by whose guards the router ranks questions by quality per dollar
 MIN_TYPE_ROWS = 60
 METHODS = ("router", "yardstick")
 KEPT = (0.95, 0.97, 0.99)
@@ -50,7 +54,7 @@ class Ranked:
     """What the methods said of n questions over some seeds; NaN where a question was learnt from."""
 
     gaps: dict[str, np.ndarray]  # method -> (seeds, n)
-    per_usd: dict[str, np.ndarray] | None
+    per_usd: dict[str, np.ndarray] | None  # infinite where a guard sends the question to the strong model
     scores: np.ndarray  # (n, 2)
     costs_usd: np.ndarray | None
     groups: np.ndarray
@@ -69,20 +73,17 @@ class Ranked:
 def yardstick(train: Examples, asked: Sequence[Features]) -> np.ndarray:
     """The gap that the plain yardstick expects of each question asked (n,)."""
 
-    def text(features: Features) -> str:
-        return turn_text(features, features.turns[-1])
+    def text(questions: Sequence[Question]) -> list[str]:
+        return [question.asked.question for question in questions]
 
-    def hand(rows: Sequence[Features]) -> np.ndarray:
-        return np.array([numbers(f, f.turns[-1]) for f in rows])
+    tfidf = TfidfVectorizer(analyzer=terms, min_df=3, sublinear_tf=True).fit(text(train.questions))
+    scale = StandardScaler().fit([question.counted for question in train.questions])
 
-    tfidf = TfidfVectorizer(analyzer=terms, min_df=3, sublinear_tf=True).fit([text(f) for f in train.features])
-    scale = StandardScaler().fit(hand(train.features))
+    def inputs(questions: Sequence[Question]) -> sp.csr_matrix:
+        scaled = np.clip(scale.transform([question.counted for question in questions]), -4, 4) * 0.2
+        return sp.csr_matrix(sp.hstack([tfidf.transform(text(questions)), scaled]))
 
-    def inputs(rows: Sequence[Features]) -> sp.csr_matrix:
-        scaled = np.clip(scale.transform(hand(rows)), -4, 4) * 0.2
-        return sp.csr_matrix(sp.hstack([tfidf.transform([text(f) for f in rows]), scaled]))
-
-    known, new = inputs(train.features), inputs(asked)
+    known, new = inputs(train.questions), inputs([question_of(features) for features in asked])
     types = np.array(train.types)
     several = len(set(train.types)) > 1
     classifier = (LogisticRegression(C=10, max_iter=300) if several else DummyClassifier()).fit(known, types)
@@ -94,29 +95,46 @@ def yardstick(train: Examples, asked: Sequence[Features]) -> np.ndarray:
     return np.asarray(quality[:, 1] - quality[:, 0])
 
 
-def router(train: Examples, asked: Sequence[Features], models: Sequence[str], seed: int) -> np.ndarray:
+def router(train: Examples, asked: Sequence[Features], models: Sequence[str]) -> np.ndarray:
     """The gap that the router's predictor expects of each question asked (n,)."""
-    predictor = fit(train, models, seed).export()
+    predictor = fit(train, models)
     predictions = [predict(predictor, features) for features in asked]
     return np.array([p.quality[models[1]] - p.quality[models[0]] for p in predictions])
 
 
 def gpt4o_pair(calibration: Sequence[Outcome], test: Sequence[Outcome], seeds: int) -> Ranked:
-    """Learn from what a policy of each seed is fitted on, rank the test questions."""
+    """Learn from all calibration questions, rank the test questions; the seed draws the folds of the guards."""
     models = models_named(PAIR, load_prices())
-    examples = examples_of(calibration, PAIR)
     gaps: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     per_usd: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
+    plain: np.ndarray | None = None
     for seed in range(seeds):
-        train = examples.part(split(examples.groups, TEST_SHARE, seed)[0])
-        replay = replayed(test, fit(train, PAIR, seed).export(), models)
-        plain = yardstick(train, replay.features)
-        dollars = replay.gaps / replay.gaps_per_usd  # the yardstick has the router's own expectation of dollars
-        for method, gap in zip(METHODS, (replay.gaps, plain), strict=True):
+        policy = learn(calibration, models, seed, {}, targets=(TARGET,)).policy
+        replay = replayed(test, policy.predictor, models)
+        plain = yardstick(examples_of(calibration, PAIR), replay.features) if plain is None else plain
+        needed = replay.needed(policy.rules, TARGET)
+        plainly = np.where(np.isinf(needed), needed, plain / dollars_saved(policy.rules, replay))
+        for method, gap, rank in (("router", replay.gaps, needed), ("yardstick", plain, plainly)):
             gaps[method].append(gap)
-            per_usd[method].append(gap / dollars)
+            per_usd[method].append(rank)
     groups = near_duplicate_groups([outcome.text for outcome in test])
     return Ranked(_stacked(gaps), _stacked(per_usd), replay.scores, replay.costs_usd, groups)
+
+
+def dollars_saved(rules: Rules, replay: Replay) -> np.ndarray:
+    """What the router expects the cheap model to save on each question (n,)."""
+    cheap = replay.models[0].name
+    rows = zip(replay.features, replay.predictions, strict=True)
+    return np.maximum([savings_usd(rules, f, p, None)[cheap] for f, p in rows], 1e-12)
+
+
+def drawn(groups: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """At least `n` rows to learn from, in whole groups of near-duplicates, and all others."""
+    names, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    enough = int(np.searchsorted(np.cumsum(sizes[order]), n)) + 1
+    is_drawn = np.isin(groups, names[order[:enough]])
+    return np.flatnonzero(is_drawn), np.flatnonzero(~is_drawn)
 
 
 def _stacked(ranks: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
@@ -130,10 +148,10 @@ def routellm(outcomes: Sequence[Outcome], seeds: int) -> dict[str, Ranked]:
     gaps = {s: {m: np.full((seeds, len(p.types)), np.nan) for m in METHODS} for s, p in parts.items()}
     mmlu, gsm, bench = parts["mmlu"], parts["gsm8k"], parts["mt_bench"]
     for seed in range(seeds):
-        chosen, other = split(mmlu.groups, 1 - MMLU_ROWS / len(mmlu.types), seed)
+        chosen, other = drawn(mmlu.groups, MMLU_ROWS, seed)
         train = examples_of([rows["mmlu"][i] for i in chosen[:MMLU_ROWS]], ROUTELLM)
         asked = mmlu.part(other)
-        for method, rank in _both(seed).items():
+        for method, rank in BOTH.items():
             said = rank(train, [*asked.features, *bench.features])
             gaps["mmlu"][method][seed, other] = said[: len(other)]
             gaps["mt_bench"][method][seed] = said[len(other) :]
@@ -142,24 +160,27 @@ def routellm(outcomes: Sequence[Outcome], seeds: int) -> dict[str, Ranked]:
     return {s: Ranked(gaps[s], None, p.scores, None, p.groups) for s, p in parts.items()}
 
 
-def _both(seed: int) -> dict[str, Callable[[Examples, Sequence[Features]], np.ndarray]]:
-    return {"router": lambda train, asked: router(train, asked, ROUTELLM, seed), "yardstick": yardstick}
+BOTH: dict[str, Callable[[Examples, Sequence[Features]], np.ndarray]] = {
+    "router": lambda train, asked: router(train, asked, ROUTELLM),
+    "yardstick": yardstick,
+}
 
 
-def table(ranked: Ranked, rounds: int, dollars: bool = True) -> dict[str, Any]:
-    """Every measure of every method with its interval, and of the router the difference to the yardstick."""
+def table(ranked: Ranked, rounds: int, only: str = "") -> dict[str, Any]:
+    """Every measure of every method with its interval, or one, and of the router the difference to the yardstick."""
     measures: dict[str, Callable[[str, np.ndarray], float]] = {
         "apgr": lambda method, rows: _mean(apgr, ranked.gaps[method], rows, ranked.scores),
         "cpt50": lambda method, rows: _mean(lambda g, s: cpt(g, s, 0.5), ranked.gaps[method], rows, ranked.scores),
         "cpt80": lambda method, rows: _mean(lambda g, s: cpt(g, s, 0.8), ranked.gaps[method], rows, ranked.scores),
     }
     costs, per_usd = ranked.costs_usd, ranked.per_usd
-    if costs is not None and per_usd is not None and dollars:
+    if costs is not None and per_usd is not None:
         for kept in KEPT:
             measures[f"saved{kept * 100:.0f}"] = lambda method, rows, kept=kept: _mean(
                 lambda g, s, c: saved_cost(g, s, c, kept), per_usd[method], rows, ranked.scores, costs
             )
-    return {"n": len(ranked.scores), **{name: _compared(f, ranked.groups, rounds) for name, f in measures.items()}}
+    asked = {name: f for name, f in measures.items() if only in ("", name)}
+    return {"n": len(ranked.scores), **{name: _compared(f, ranked.groups, rounds) for name, f in asked.items()}}
 
 
 def _compared(
@@ -185,12 +206,13 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     calibration, test = (read_outcomes([data / f"{name}.jsonl.gz"], PAIR) for name in ("calibration", "test"))
     pair = gpt4o_pair(calibration, test, seeds)
     types = np.array([outcome.question_type or "unknown" for outcome in test])
-    names = [t for t, count in zip(*np.unique(types, return_counts=True), strict=True) if count >= MIN_TYPE_ROWS]
+    names = [t for t in np.unique(types) if (types == t).sum() >= MIN_TYPE_ROWS]
+    names = [t for t in names if np.ptp(pair.scores[types == t], axis=1).any()]  # else there is nothing to rank
     left_out = contaminated(data)
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
         "pair": table(pair, rounds),
-        "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, dollars=False) for t in names},
+        "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
         "routellm": {source: table(ranked, rounds) for source, ranked in routellm(clean, seeds).items()},
         "curves": {method: curve(pair, method) for method in METHODS},
     }
@@ -204,7 +226,7 @@ def contaminated(data: Path) -> set[str]:
 
 
 def curve(ranked: Ranked, method: str, points: int = 101) -> list[tuple[float, float]]:
-    """(share of dollars saved, share of quality kept) as more goes to the cheap model, for the first seed."""
+    """(share of dollars saved, share of quality kept) as more goes to the strong model, for the first seed."""
     assert ranked.per_usd is not None and ranked.costs_usd is not None
     order = np.argsort(-ranked.per_usd[method][0], kind="stable")
     steps = np.linspace(0, len(order), points).astype(int)
