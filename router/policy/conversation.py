@@ -10,12 +10,22 @@ from router.policy.features import CHARACTERS_PER_TOKEN, Features
 
 CACHED_FROM_TOKENS = 1_024  # a shorter prompt is not cached by the provider (OpenAI's guide to prompt caching)
 CACHED_IN_STEPS_OF = 128
-_FEW_WORDS = 4  # a turn of at most so many words after another is about that other one
+_FEW_WORDS = 4  # a turn of at most so many goes on with another where they ask nothing by themselves
 _SHORT = 8  # and one of so many, where it points back
 _POINTS_BACK = frozenset(
     ("it", "its", "that", "this", "these", "those", "they", "them", "again", "instead", "above", "previous", "continue")
 )
-_WORD = re.compile(r"[^\W\d_]+")
+_GOES_ON = frozenset(("and", "but", "or", "so", "then", "also", "now", "in", "as", "with", "without", "for"))
+_ASKS_NOTHING = _GOES_ON | frozenset(
+    re.findall(
+        r"\S+",
+        "a about an are can could detail details do done elaborate else example examples explain further give go going "
+        "good great how keep less longer me more next no of ok okay on one please really right same shorter show "
+        "simpler sure tell thank thanks the to try what why wrong yes you",
+    )
+)
+_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which a character is about a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +73,17 @@ def _turn(features: Features, at: int) -> Turn:
 def is_follow_up(turn: str) -> bool:
     """Whether a turn asks nothing by itself, so that it goes on with the question before it.
 
-    >>> is_follow_up("ok, continue"), is_follow_up("Why is that?"), is_follow_up("What is the capital of France?")
-    (True, True, False)
+    >>> is_follow_up("ok, continue"), is_follow_up("Why is that?"), is_follow_up("And in French?")
+    (True, True, True)
+    >>> is_follow_up("What is entropy?"), is_follow_up("Is 195 even?"), is_follow_up("为什么天空是蓝色的？")
+    (False, False, False)
     """
     if len(turn) > 200:
         return False
     words = _WORD.findall(turn.lower())
-    return len(words) <= _FEW_WORDS or (len(words) <= _SHORT and not _POINTS_BACK.isdisjoint(words))
+    count = max(len(words), len(_UNSPACED.findall(turn)))
+    if count <= 1:
+        return True
+    if count <= _SHORT and not _POINTS_BACK.isdisjoint(words):
+        return True
+    return count <= _FEW_WORDS and (words[0] in _GOES_ON or _ASKS_NOTHING.issuperset(words))

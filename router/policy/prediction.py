@@ -61,7 +61,9 @@ class Predictor:
     type_sharpness: float  # by which a type's score becomes the log of its probability
     type_quality: Floats  # (T, M), shrunken means, or published ones
     type_log_length: Floats  # (T, M) of each model's answers
-    type_variance: Floats  # (T, M) of what is known of each model's mean gap to the strong one: few outcomes tell little
+    type_variance: (
+        Floats  # (T, M) of what is known of each model's mean gap to the strong one: few outcomes tell little
+    )
     type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
     length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
     type_familiarity: Floats  # (T,) what is usual of the questions that are taken for a type
