@@ -27,9 +27,11 @@ LEAST_TARGET = 0.9  # of the strong model's quality; keeping less is not called 
 CAUTION = 0.05  # of quality, by which predictions err that few questions taught: dear answers go cheap before doubtful
 CAUTION_QUESTIONS = 640  # up to which it is that; it falls with the root of more
 DOUBT_WEIGHT = 0.5  # of a standard deviation of the gap over the types that a question may be of
+RISK_WEIGHT = 5.0  # over the root of n: of n questions, those on which the models differ widen what can be certified
 LEAST_SAVING_SHARE = 0.5  # of the mean dollars that the strong model costs more: what a short answer saves at least
 LEAST_TYPE_PROBABILITY = 0.5  # below it what was measured of a type is not evidence of a question
 NO_EVIDENCE_LIMIT = 0.2  # the same above this probability of types without evidence
+FAMILIAR_UNTIL = 0.7  # novelty from which on dollars count less
 NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
 PUBLISHED_TOLERANCE = 0.01  # a point of quality is less than two runs of one model differ by
 MIN_QUESTIONS = 60
@@ -143,10 +145,12 @@ def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay:
         targets=(),
         caution=CAUTION * min(1.0, (CAUTION_QUESTIONS / len(replay.outcomes)) ** 0.5),
         doubt_weight=DOUBT_WEIGHT,
+        risk_weight=RISK_WEIGHT / len(replay.outcomes) ** 0.5,
         least_saving_usd=max(LEAST_SAVING_SHARE * dearer, 0.0),
         published_tolerance=PUBLISHED_TOLERANCE,
         least_type_probability=LEAST_TYPE_PROBABILITY,
         no_evidence_limit=NO_EVIDENCE_LIMIT,
+        familiar_until=FAMILIAR_UNTIL,
         novelty_limit=NOVELTY_LIMIT,
     )
 

@@ -162,7 +162,8 @@ def bootstrap(statistic: Callable[[Ints], float], groups: Ints, rounds: int, see
     for _ in range(rounds):
         drawn = rng.integers(len(members), size=len(members))
         values.append(statistic(np.concatenate([members[i] for i in drawn])))
-    low, high = np.nanquantile(values, [0.025, 0.975])
+    known = np.array(values)[~np.isnan(values)]  # where the models never differ, no ranking has a value
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     return Interval(float(low), float(statistic(np.arange(len(groups)))), float(high))
 
 

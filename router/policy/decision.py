@@ -109,10 +109,12 @@ class Rules:
     targets: Sequence[Rule]  # ascending
     caution: float = 0.0  # quality that is added to the strong model's, since predictions err
     doubt_weight: float = 0.0  # by which the doubt about the type is added to it
+    risk_weight: float = 0.0  # by which the chance that only one of the two models is right is added to it
     least_saving_usd: float = 0.0  # what a cheaper answer saves at least, so that short ones are not priceless
     published_tolerance: float = 0.0  # points of quality that published results may fall short of a target by
     least_type_probability: float = 0.0  # a request that is less surely of its type goes to the strong model
     no_evidence_limit: float = 1.0  # and one that is more probably of a type without evidence
+    familiar_until: float = 1.0  # novelty from which on dollars count less
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
     version: str = ""
 
@@ -219,8 +221,9 @@ def _worth(
 
 def cautious_gap(rules: Rules, prediction: Prediction, model: str, strong: str) -> float:
     """What the strong model is taken to add in quality: what is expected, and more where that is in doubt."""
-    gap = prediction.quality[strong] - prediction.quality[model]
-    return gap + rules.caution + rules.doubt_weight * prediction.doubt[model]
+    own, best = prediction.quality[model], prediction.quality[strong]
+    risk = own * (1 - best) + best * (1 - own)  # as if the two were independent
+    return best - own + rules.caution + rules.doubt_weight * prediction.doubt[model] + rules.risk_weight * risk
 
 
 def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached: str | None) -> dict[str, float]:
@@ -229,7 +232,8 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     Instructions, material, other tools and earlier turns count where one model has them in its cache and another has
     not, up to `CACHE_SHARE` of what is asked and answered. By themselves they make no question easier, so that a long
     prompt is no reason for the cheap model.
-    A model that saves anything saves at least `least_saving_usd`, so that short answers are not priceless.
+    A model that saves anything saves at least `least_saving_usd`, so that short answers are not priceless. The less
+    familiar a question is, the less is known of what its dollars cost in quality, and the less they count.
     """
     asked = prediction.question_tokens
     images = {m.name: _images_tokens(m, features) for m in rules.models}
@@ -242,7 +246,10 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
             name: value + min(max(again[strong] - again[name], -CACHE_SHARE * abs(value)), CACHE_SHARE * abs(value))
             for name, value in saved.items()
         }
-    return {name: max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()}
+    familiar = min(1.0, (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)) if rules.familiar_until < 1 else 1.0
+    return {
+        name: familiar * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()
+    }
 
 
 def _cache_value(model: Model, prediction: Prediction) -> float:

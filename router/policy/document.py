@@ -61,10 +61,12 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     default_target: float
     caution: float
     doubt_weight: float
+    risk_weight: float
     least_saving_usd: float
     published_tolerance: float
     least_type_probability: float
     no_evidence_limit: float
+    familiar_until: float
     novelty_limit: float
     targets: list[Rule]
     types: list[str]
@@ -99,10 +101,12 @@ def dump(policy: Policy) -> dict[str, bytes]:
         default_target=policy.default_target,
         caution=rules.caution,
         doubt_weight=rules.doubt_weight,
+        risk_weight=rules.risk_weight,
         least_saving_usd=rules.least_saving_usd,
         published_tolerance=rules.published_tolerance,
         least_type_probability=rules.least_type_probability,
         no_evidence_limit=rules.no_evidence_limit,
+        familiar_until=rules.familiar_until,
         novelty_limit=rules.novelty_limit,
         targets=list(rules.targets),
         types=list(predictor.types),
@@ -146,10 +150,12 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         targets=tuple(sorted(document.targets, key=lambda rule: rule.target)),
         caution=document.caution,
         doubt_weight=document.doubt_weight,
+        risk_weight=document.risk_weight,
         least_saving_usd=document.least_saving_usd,
         published_tolerance=document.published_tolerance,
         least_type_probability=document.least_type_probability,
         no_evidence_limit=document.no_evidence_limit,
+        familiar_until=document.familiar_until,
         novelty_limit=document.novelty_limit,
         version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
     )
@@ -165,11 +171,11 @@ def _document(content: bytes) -> _Document:
         raise PolicyError(DOCUMENT, f"has format {document.format}; this version reads format {FORMAT}")
     if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
         raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
-    for name in ("default_target", "no_evidence_limit", "novelty_limit"):
+    for name in ("default_target", "no_evidence_limit", "familiar_until", "novelty_limit"):
         share = getattr(document, name)
         if not 0 < share <= 1:
             raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
-    for name in ("caution", "doubt_weight", "least_saving_usd", "published_tolerance"):
+    for name in ("caution", "doubt_weight", "risk_weight", "least_saving_usd", "published_tolerance"):
         if not 0 <= getattr(document, name) < float("inf"):
             raise PolicyError(DOCUMENT, f"{name} is not a number from 0 upwards: {getattr(document, name)}")
     if not 0 <= document.least_type_probability <= 1:
