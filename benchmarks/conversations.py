@@ -3,17 +3,17 @@
     python benchmarks/conversations.py ../shared/data/test.jsonl.gz [--policy data/policy] [--conversations 300]
         [--seed 0] [--target 0.97] [--out FILE]
 
-Conversations are put together from recorded questions, and each turn has the recorded score and tokens of its question.
-What is simulated: that these questions follow each other, the text of earlier answers (filler of the recorded length),
-the short follow-ups (the outcome of the question before stands in for theirs), and what tools return. A turn's score
-is taken to be the same whatever came before. Questions with tools are in agent loops alone, since other tools in every
-turn would be another prompt.
+Conversations are put together from recorded questions. Each turn has the recorded score and output tokens of its
+question, and is taken to have that score whatever came before it. Simulated are the order of the questions, the text
+of earlier answers (filler of the recorded length), the short follow-ups (the outcome of the question before stands in
+for theirs) and what tools return. Questions with tools are in agent loops only: a conversation offers one set of tools.
 
-Each request is decided on as the proxy would: the whole history is read, predicted and decided on. Beside it stands
-the same with the last user message alone. Dollars are from recorded tokens at the prices of `data/prices.json`: what
-came before a request costs the cached price if the model answered the request before, and if it is 1,024 tokens or
-more, in steps of 128 (OpenAI's guide to prompt caching; that an answer is in the cache as well is taken for granted).
-Intervals are 95 %, a bootstrap over conversations, which share questions.
+Each request is decided on as the proxy does, from the whole history ("history"), and for comparison from the last user
+message only ("alone"). Input tokens are estimated from the messages, as the proxy does; recorded ones also count the
+prompt of the question's source, except with tools. Prices are those of `data/prices.json`. If the model also answered
+the request before, and what came before is at least 1,024 tokens, it is billed at the cached price in steps of 128
+tokens (OpenAI's guide to prompt caching; answers are assumed to be cached as prompts are). Intervals are 95 %, a
+bootstrap over conversations, which share questions.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Walk:
         return sum(a != b for a, b in zip(self.models, self.models[1:], strict=False))
 
 
-def asks(outcome: Outcome, strong: str) -> Step:
-    """A question as it was recorded."""
-    tokens = outcome.results[strong].input_tokens
-    assert tokens is not None
+def asks(outcome: Outcome) -> Step:
+    """A recorded question, with its input tokens as the module says."""
+    recorded = [result.input_tokens for result in outcome.results.values() if outcome.tools and result.input_tokens]
+    tokens = max(recorded, default=0) or read_question(outcome.messages, outcome.tools).input_tokens
     return Step(outcome.messages[-1], outcome, tokens)
 
 
@@ -107,43 +107,43 @@ def adds(role: str, text: str, outcome: Outcome, **more: str) -> Step:
     return Step({"role": role, "content": text, **more}, outcome, tokens)
 
 
-def mixed_subjects(outcomes: Sequence[Outcome], turns: int, strong: str, rng: np.random.Generator) -> Conversation:
+def mixed_subjects(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
     """Questions drawn at random."""
     rows = rng.choice(len(outcomes), size=turns, replace=False)
-    return Conversation([asks(outcomes[i], strong) for i in rows])
+    return Conversation([asks(outcomes[i]) for i in rows])
 
 
-def one_subject(outcomes: Sequence[Outcome], turns: int, strong: str, rng: np.random.Generator) -> Conversation:
+def one_subject(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
     """Questions of one type. Types too small for the longest conversation are left out of all."""
     by_type: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_type[outcome.question_type or ""].append(outcome)
     enough = [outcome for outcome in outcomes if len(by_type[outcome.question_type or ""]) >= max(turns, *TURNS)]
     first = enough[int(rng.integers(len(enough)))]
-    return mixed_subjects(by_type[first.question_type or ""], turns, strong, rng)
+    return mixed_subjects(by_type[first.question_type or ""], turns, rng)
 
 
-def follow_ups(outcomes: Sequence[Outcome], turns: int, strong: str, rng: np.random.Generator) -> Conversation:
+def follow_ups(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
     """Questions drawn at random, each with one or two short turns after it."""
     steps: list[Step] = []
     while len(steps) < turns:
         outcome = outcomes[int(rng.integers(len(outcomes)))]
         said = rng.choice(FOLLOW_UPS, size=rng.integers(1, 3), replace=False)
-        steps += [asks(outcome, strong), *(adds("user", str(text), outcome) for text in said)]
+        steps += [asks(outcome), *(adds("user", str(text), outcome) for text in said)]
     return Conversation(steps[:turns])
 
 
-def agent_loop(outcomes: Sequence[Outcome], rounds: int, strong: str, rng: np.random.Generator) -> Conversation:
+def agent_loop(outcomes: Sequence[Outcome], rounds: int, rng: np.random.Generator) -> Conversation:
     """A task with tools, and the results of as many calls as there are rounds."""
     task = outcomes[int(rng.integers(len(outcomes)))]
-    steps = [asks(task, strong)]
+    steps = [asks(task)]
     for number in range(1, rounds + 1):
         lines = [f'{{"row": {i}, "value": {rng.integers(10**6)}}}' for i in range(rng.integers(8, 20))]
         steps.append(adds("tool", "\n".join(lines), task, tool_call_id=f"call_{number}"))
     return Conversation(steps, task.tools)
 
 
-Build = Callable[[Sequence[Outcome], int, str, np.random.Generator], Conversation]
+Build = Callable[[Sequence[Outcome], int, np.random.Generator], Conversation]
 KINDS: Mapping[str, tuple[Build, Sequence[int]]] = {
     "mixed subjects": (mixed_subjects, TURNS),
     "one subject": (one_subject, TURNS),
@@ -174,7 +174,8 @@ def walk(conversation: Conversation, prices: Mapping[str, Price], choose: Choose
         messages.append(step.message)
         model = choose(messages, conversation.tools)
         result, price = step.outcome.results[model], prices[model]
-        written, sent = result.output_tokens or 0, before + step.input_tokens
+        assert result.output_tokens is not None
+        written, sent = result.output_tokens, before + step.input_tokens
         cached = cached_tokens(before) if models and models[-1] == model else 0
         score += result.score
         usd += price.cost_usd(Usage(sent, written, cached))
@@ -229,7 +230,9 @@ def rows_of(kind: str, walks: Mapping[str, Sequence[Walk]], strong: Sequence[Wal
     strong_usd, strong_score = np.array([w.usd for w in strong]), np.array([w.score for w in strong])
 
     def ratio(values: np.ndarray, base: np.ndarray) -> Interval:
-        share = lambda rows: float(values[rows].sum() / base[rows].sum())  # noqa: E731
+        def share(rows: np.ndarray) -> float:
+            return float(values[rows].sum() / base[rows].sum())
+
         return bootstrap(share, np.arange(len(base)), RESAMPLES, seed)
 
     rows = []
@@ -300,8 +303,9 @@ def measure(
     book = load_prices()
     prices = {name: price for name in names if (price := book.price(name)) is not None}
     rng = np.random.default_rng([seed, list(KINDS).index(kind), length])
-    rows = [outcome for outcome in outcomes if bool(outcome.tools) == (kind == "agent loop")]
-    built = [build(rows, length, names[-1], rng) for _ in range(conversations)]
+    counted = [o for o in outcomes if all(result.output_tokens is not None for result in o.results.values())]
+    rows = [outcome for outcome in counted if bool(outcome.tools) == (kind == "agent loop")]
+    built = [build(rows, length, rng) for _ in range(conversations)]
     choose = by_policy(policy, target)
     walks = {
         way: [walk(conversation, prices, chooses) for conversation in built]
