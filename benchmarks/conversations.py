@@ -1,0 +1,345 @@
+"""What routing does to conversations and agent loops: how often the model changes, what it costs, and what is kept.
+
+    python benchmarks/conversations.py ../shared/data/test.jsonl.gz [--policy data/policy] [--conversations 300]
+        [--seed 0] [--target 0.97] [--out FILE]
+
+Conversations are put together from recorded questions. Each turn has the recorded score and output tokens of its
+question, and is taken to have that score whatever came before it. Simulated are the order of the questions, the text
+of earlier answers (filler of the recorded length), the short follow-ups (the outcome of the question before stands in
+for theirs) and what tools return. Questions with tools are in agent loops only: a conversation offers one set of tools.
+
+Each request is decided on as the proxy does, from the whole history ("history"), and for comparison from the last user
+message only ("alone"). Input tokens are estimated from the messages, as the proxy does; recorded ones also count the
+prompt of the question's source, except with tools. Prices are those of `data/prices.json`. If the model also answered
+the request before, and what came before is at least 1,024 tokens, it is billed at the cached price in steps of 128
+tokens (OpenAI's guide to prompt caching; answers are assumed to be cached as prompts are). Intervals are 95 %, a
+bootstrap over conversations, which share questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.outcomes import Outcome, read_outcomes
+from calibration.policies import DATA, load_prices, read_policy
+from calibration.replay import bootstrap
+from router.policy.conversation import CACHED_FROM_TOKENS, CACHED_IN_STEPS_OF
+from router.policy.decision import Interval, decide
+from router.policy.document import Policy
+from router.policy.features import CHARACTERS_PER_TOKEN, TOKENS_PER_MESSAGE, read_question
+from router.policy.prediction import predict
+from router.policy.prices import Price, Usage
+
+TURNS = (2, 3, 5, 10, 20)
+ROUNDS = (2, 3, 5, 10)  # of tool calls and their results, after the first request of a loop
+RESAMPLES = 1000
+FOLLOW_UPS = (
+    "Why?",
+    "Shorter, please.",
+    "And in French?",
+    "Are you sure?",
+    "Go on.",
+    "ok thanks",
+    "Can you explain that step by step?",
+    "What does that mean?",
+    "Give me an example.",
+    "Please check it again.",
+    "Could you put the result into a table with two columns?",
+    "I don't understand the second part, can you say it more simply?",
+)
+FILLER = "what was answered before "
+
+Message = Mapping[str, Any]
+Choose = Callable[[Sequence[Message], Sequence[Message] | None], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request: the message that is new in it, and the question whose outcome it has."""
+
+    message: Message
+    outcome: Outcome
+    input_tokens: int  # of what is new; with a loop's first message also of its tools
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Requests, each of which sends everything before it again."""
+
+    steps: Sequence[Step]
+    tools: Sequence[Message] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What became of a conversation."""
+
+    models: tuple[str, ...]  # that answered, one for each request
+    score: float  # sum over its requests
+    usd: float
+    usd_without_cache: float
+
+    @property
+    def switches(self) -> int:
+        return sum(a != b for a, b in zip(self.models, self.models[1:], strict=False))
+
+
+def asks(outcome: Outcome) -> Step:
+    """A recorded question, with its input tokens as the module says."""
+    recorded = [result.input_tokens for result in outcome.results.values() if outcome.tools and result.input_tokens]
+    tokens = max(recorded, default=0) or read_question(outcome.messages, outcome.tools).input_tokens
+    return Step(outcome.messages[-1], outcome, tokens)
+
+
+def adds(role: str, text: str, outcome: Outcome, **more: str) -> Step:
+    """A message that was made up; its tokens are estimated as the proxy does."""
+    tokens = math.ceil(len(text) / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE
+    return Step({"role": role, "content": text, **more}, outcome, tokens)
+
+
+def mixed_subjects(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
+    """Questions drawn at random."""
+    rows = rng.choice(len(outcomes), size=turns, replace=False)
+    return Conversation([asks(outcomes[i]) for i in rows])
+
+
+def one_subject(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
+    """Questions of one type. Types too small for the longest conversation are left out of all."""
+    by_type: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_type[outcome.question_type or ""].append(outcome)
+    enough = [outcome for outcome in outcomes if len(by_type[outcome.question_type or ""]) >= max(turns, *TURNS)]
+    first = enough[int(rng.integers(len(enough)))]
+    return mixed_subjects(by_type[first.question_type or ""], turns, rng)
+
+
+def follow_ups(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
+    """Questions drawn at random, each with one or two short turns after it."""
+    steps: list[Step] = []
+    while len(steps) < turns:
+        outcome = outcomes[int(rng.integers(len(outcomes)))]
+        said = rng.choice(FOLLOW_UPS, size=rng.integers(1, 3), replace=False)
+        steps += [asks(outcome), *(adds("user", str(text), outcome) for text in said)]
+    return Conversation(steps[:turns])
+
+
+def agent_loop(outcomes: Sequence[Outcome], rounds: int, rng: np.random.Generator) -> Conversation:
+    """A task with tools, and the results of as many calls as there are rounds."""
+    task = outcomes[int(rng.integers(len(outcomes)))]
+    steps = [asks(task)]
+    for number in range(1, rounds + 1):
+        lines = [f'{{"row": {i}, "value": {rng.integers(10**6)}}}' for i in range(rng.integers(8, 20))]
+        steps.append(adds("tool", "\n".join(lines), task, tool_call_id=f"call_{number}"))
+    return Conversation(steps, task.tools)
+
+
+Build = Callable[[Sequence[Outcome], int, np.random.Generator], Conversation]
+KINDS: Mapping[str, tuple[Build, Sequence[int]]] = {
+    "mixed subjects": (mixed_subjects, TURNS),
+    "one subject": (one_subject, TURNS),
+    "with follow-ups": (follow_ups, TURNS),
+    "agent loop": (agent_loop, ROUNDS),
+}
+
+
+def answer(step: Step, tokens: int, upcoming: Step) -> Message:
+    """What the model said, made up: a tool call where a tool's result comes next, and text otherwise."""
+    characters = int(tokens * CHARACTERS_PER_TOKEN)
+    text = (FILLER * (characters // len(FILLER) + 1))[:characters]
+    if upcoming.message["role"] != "tool":
+        return {"role": "assistant", "content": text}
+    tool = (step.outcome.tools or [{}])[0]
+    call = {"name": tool.get("function", {}).get("name", ""), "arguments": text}
+    calls = [{"id": upcoming.message["tool_call_id"], "type": "function", "function": call}]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def walk(conversation: Conversation, prices: Mapping[str, Price], choose: Choose) -> Walk:
+    """Send each request to the model that `choose` names."""
+    messages: list[Message] = []
+    models: list[str] = []
+    before = 0  # tokens that came before what is new
+    score = usd = usd_without_cache = 0.0
+    for at, step in enumerate(conversation.steps):
+        messages.append(step.message)
+        model = choose(messages, conversation.tools)
+        result, price = step.outcome.results[model], prices[model]
+        assert result.output_tokens is not None
+        written, sent = result.output_tokens, before + step.input_tokens
+        cached = cached_tokens(before) if models and models[-1] == model else 0
+        score += result.score
+        usd += price.cost_usd(Usage(sent, written, cached))
+        usd_without_cache += price.cost_usd(Usage(sent, written))
+        models.append(model)
+        before = sent + written
+        if at + 1 < len(conversation.steps):
+            messages.append(answer(step, written, conversation.steps[at + 1]))
+    return Walk(tuple(models), score, usd, usd_without_cache)
+
+
+def cached_tokens(before: int) -> int:
+    """Tokens that the provider reads from its cache if the same model read these before."""
+    return before - before % CACHED_IN_STEPS_OF if before >= CACHED_FROM_TOKENS else 0
+
+
+def by_policy(policy: Policy, target: float) -> Choose:
+    """The model that the proxy sends a request to."""
+
+    def choose(messages: Sequence[Message], tools: Sequence[Message] | None) -> str:
+        features = read_question(messages, tools)
+        return decide(policy.rules, features, predict(policy.predictor, features), target).model
+
+    return choose
+
+
+def by_itself(choose: Choose) -> Choose:
+    """The same for the last user message as if nothing had come before."""
+    return lambda messages, tools: choose([m for m in messages if m["role"] == "user"][-1:], tools)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Conversations of one kind and length, decided on in one way."""
+
+    kind: str
+    requests: int  # in each conversation
+    decided_on: str
+    conversations: int
+    switches: float  # a conversation
+    without_a_switch: float  # share of conversations
+    cheap: float  # share of requests
+    usd: Interval  # of always-strong's, with caching counted in both
+    usd_beside_alone: Interval | None  # what the history changes in that share
+    usd_of_uncached: float  # of what the same decisions cost without a cache
+    kept: Interval  # share of the strong model's quality
+
+
+def rows_of(kind: str, walks: Mapping[str, Sequence[Walk]], strong: Sequence[Walk], cheap: str, seed: int) -> list[Row]:
+    """A row for each way to decide, from its walks through the same conversations."""
+    alone = np.array([w.usd for w in walks[ALONE]])
+    strong_usd, strong_score = np.array([w.usd for w in strong]), np.array([w.score for w in strong])
+
+    def ratio(values: np.ndarray, base: np.ndarray) -> Interval:
+        def share(rows: np.ndarray) -> float:
+            return float(values[rows].sum() / base[rows].sum())
+
+        return bootstrap(share, np.arange(len(base)), RESAMPLES, seed)
+
+    rows = []
+    for decided_on, each in walks.items():
+        switches, usd = np.array([w.switches for w in each]), np.array([w.usd for w in each])
+        rows.append(
+            Row(
+                kind=kind,
+                requests=len(each[0].models),
+                decided_on=decided_on,
+                conversations=len(each),
+                switches=float(switches.mean()),
+                without_a_switch=float((switches == 0).mean()),
+                cheap=float(np.mean([model == cheap for w in each for model in w.models])),
+                usd=ratio(usd, strong_usd),
+                usd_beside_alone=None if decided_on == ALONE else ratio(usd - alone, strong_usd),
+                usd_of_uncached=float(usd.sum() / sum(w.usd_without_cache for w in each)),
+                kept=ratio(np.array([w.score for w in each]), strong_score),
+            )
+        )
+    return rows
+
+
+WHOLE, ALONE = "history", "alone"
+HEADER = (
+    "conversations",
+    "requests",
+    "n",
+    "decided on",
+    "switches",
+    "no switch",
+    "cheap",
+    "dollars",
+    "against alone",
+    "of uncached",
+    "quality kept",
+)
+
+
+def line_of(row: Row) -> str:
+    """A row as a line of a Markdown table."""
+    beside = row.usd_beside_alone
+    return table_line(
+        row.kind,
+        str(row.requests),
+        str(row.conversations),
+        row.decided_on,
+        f"{row.switches:.2f}",
+        f"{row.without_a_switch:.0%}",
+        f"{row.cheap:.0%}",
+        "{1:.3f} ({0:.3f} to {2:.3f})".format(*row.usd),
+        "-" if beside is None else "{1:+.3f} ({0:+.3f} to {2:+.3f})".format(*beside),
+        f"{row.usd_of_uncached:.2f}",
+        "{1:.3f} ({0:.3f} to {2:.3f})".format(*row.kept),
+    )
+
+
+def table_line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def measure(
+    outcomes: Sequence[Outcome], policy: Policy, kind: str, length: int, conversations: int, seed: int, target: float
+) -> list[Row]:
+    """Build conversations of one kind and length, and walk through each in every way."""
+    build, _ = KINDS[kind]
+    names = [model.name for model in policy.rules.models]
+    book = load_prices()
+    prices = {name: price for name in names if (price := book.price(name)) is not None}
+    rng = np.random.default_rng([seed, list(KINDS).index(kind), length])
+    counted = [o for o in outcomes if all(result.output_tokens is not None for result in o.results.values())]
+    rows = [outcome for outcome in counted if bool(outcome.tools) == (kind == "agent loop")]
+    built = [build(rows, length, rng) for _ in range(conversations)]
+    choose = by_policy(policy, target)
+    walks = {
+        way: [walk(conversation, prices, chooses) for conversation in built]
+        for way, chooses in {WHOLE: choose, ALONE: by_itself(choose)}.items()
+    }
+    strong = [walk(conversation, prices, lambda *_: names[-1]) for conversation in built]
+    return rows_of(kind, walks, strong, names[0], seed)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("--policy", type=Path, default=DATA / "policy")
+    parser.add_argument("--conversations", type=int, default=300, help="of each kind and length")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", type=float, default=0.97)
+    parser.add_argument("--out", type=Path, help="where the rows go as JSON lines")
+    arguments = parser.parse_args()
+    if not arguments.outcomes.is_file():
+        print(f"skipped: {arguments.outcomes} is not here")
+        return 0
+    policy = read_policy(arguments.policy)
+    outcomes = read_outcomes([arguments.outcomes], [model.name for model in policy.rules.models])
+    rows: list[Row] = []
+    print(table_line(*HEADER), table_line(*["---"] * len(HEADER)), sep="\n")
+    for kind, (_, lengths) in KINDS.items():
+        for length in lengths:
+            found = measure(outcomes, policy, kind, length, arguments.conversations, arguments.seed, arguments.target)
+            rows += found
+            print(*map(line_of, found), sep="\n", flush=True)
+    if arguments.out:
+        arguments.out.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
