@@ -95,9 +95,11 @@ class Walk:
         limit = np.array([limits.get(name, np.inf) for name in types])
         steps = [choose(np.minimum(price, limit)) for price in grid]
         kept = [losses(self.replay.scores, chosen, target) for chosen in steps]
-        passed = self._certified(kept, target)
+        # what a limited type does not lose is no licence for others to lose more: the walk must hold without limits too
+        without = [losses(self.replay.scores, chosen, target) for chosen in alike]
+        passed = min(self._certified(kept, target), self._certified(without, target))
         kind = Promise.CERTIFIED
-        if promise is Promise.EXPECTED and (wished := _expected(kept)) > passed:
+        if promise is Promise.EXPECTED and (wished := min(_expected(kept), _expected(without))) > passed:
             passed, kind = wished, Promise.EXPECTED
         n, more = len(self.groups), None
         if passed < 0 or kind is Promise.EXPECTED:
