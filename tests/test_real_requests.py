@@ -242,3 +242,13 @@ def test_everyday_technical_questions_go_to_the_cheap_model(router, question):
     with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
         told = client.chat.completions.with_raw_response.create(model="auto", messages=messages)
     assert told.headers["x-router-model"] == "gpt-4o-mini", dict(told.headers)
+
+
+def test_a_tool_s_result_that_is_sent_as_a_turn_is_material_and_no_new_question(router):
+    task = "A 54-year-old man has crushing chest pain and ST elevation in II, III and aVF. Which artery is occluded?"
+    loop = [{"role": "user", "content": task}]
+    for result in ("17 rows", '[{"id": 1, "name": "Oslo"}, {"id": 2}]', "Traceback: KeyError 'x'"):
+        told = httpx2.post(router.origin + "/router/decision", json={"model": "auto", "messages": loop}).json()
+        assert (told["model"], told["asked"]["question"]) == ("gpt-4o", task)
+        said = {"role": "assistant", "content": "Thought: I look it up."}
+        loop += [said, {"role": "user", "content": f"Observation: {result}"}]

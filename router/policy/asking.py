@@ -159,6 +159,15 @@ def split(text: str) -> Asked:
     return Asked(inner.question, "\n".join(filter(None, (found.material, inner.material))), found.examples)
 
 
+def is_material(text: str) -> bool:
+    """Whether a text is material and nothing else, such as the result of a tool that is sent as a turn.
+
+    >>> is_material("Observation: 17 rows were found."), is_material("Question: how deep?")
+    (True, False)
+    """
+    return {part for part, _ in _sections(normalised(text))} == {Part.MATERIAL}
+
+
 def _sections(text: str) -> list[tuple[Part, str]]:
     """The text cut at its labels, tags and quotes, each section with its part."""
     lines = _tags_apart(text).split("\n")

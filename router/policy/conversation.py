@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from router.policy.asking import Asked, split
+from router.policy.asking import Asked, is_material, split
 from router.policy.features import CHARACTERS_PER_TOKEN, Features
 
 CACHED_FROM_TOKENS = 1_024  # a shorter prompt is not cached by the provider (OpenAI's guide to prompt caching)
@@ -65,7 +65,7 @@ def _turn(features: Features, at: int) -> Turn:
     before = int(features.characters_before[at] / CHARACTERS_PER_TOKEN)
     is_last = at == len(features.turns) - 1
     tokens = features.input_tokens if is_last else before + int(len(features.turns[at]) / CHARACTERS_PER_TOKEN)
-    while at > 0 and is_follow_up(features.turns[at]):
+    while at > 0 and (is_follow_up(features.turns[at]) or is_material(features.turns[at])):
         at -= 1
     return Turn(split(features.turns[at]), before, tokens)
 
