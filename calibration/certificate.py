@@ -27,7 +27,7 @@ from router.policy.vocabulary import Floats
 
 CONFIDENCE = 0.95
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
-STEPS = 50
+STEPS = 100
 SPREAD = 1.1  # of the error of cross-fitted quality, against that of independent questions
 ROUNDS = 200
 MOST_QUESTIONS = 1e6  # a target that needs more is not worth asking for

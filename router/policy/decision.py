@@ -288,14 +288,15 @@ def _why_unknown(rules: Rules, features: Features, prediction: Prediction) -> Re
 
 
 def _is_uncertain(rules: Rules, prediction: Prediction) -> bool:
-    """Whether the evidence of the type may not be evidence of this request, or published results of no such type."""
-    evidence, taken_for = rules.evidence, prediction.question_type
-    sure = {"measured": 0.0, "published": 0.0, "none": 0.0}
-    for name, probability in prediction.type_probabilities.items():  # every request comes by: no call for each type
-        sure[evidence[name].kind if name in evidence else "none"] += probability
-    is_measured = evidence[taken_for].kind == "measured"
-    recognised = sure["measured"] if is_measured else sure["published"]
-    return recognised < rules.least_type_probability or sure["none"] > rules.no_evidence_limit
+    """Whether the evidence of the type may not be evidence of this request."""
+    evidence, probabilities = rules.evidence, prediction.type_probabilities
+    if probabilities[prediction.question_type] < rules.least_type_probability:
+        return True
+    unknown = 0.0
+    for name, probability in probabilities.items():  # every request comes by: no call for each type
+        if name not in evidence or evidence[name].kind == "none":
+            unknown += probability
+    return unknown > rules.no_evidence_limit
 
 
 def likely_types(decision: Decision, least: float = 0.02) -> dict[str, float]:
