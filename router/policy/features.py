@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 MAX_TURNS = 16  # user turns that are read, the newest
-MAX_TURN_CHARACTERS = 6_000  # of each turn: half from its head, half from its tail
+MAX_TURN_CHARACTERS = 4_000  # of each turn: half from its head, half from its tail
 MAX_SYSTEM_CHARACTERS = 2_000
 MAX_TOOLS = 128  # OpenAI's own limit
 MAX_TOOL_CHARACTERS = 400  # of what a tool says of itself
