@@ -15,7 +15,7 @@ more question that loses everything keeps the test honest where few questions ha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +70,15 @@ def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Every threshold of a grid on questions that are predicted by what was learnt without them."""
+    """Every threshold of a grid on questions that are predicted by what was learnt without them.
+
+    Where users ask what was asked in the calibration, the predictor that serves knows more: it is surer of their types,
+    so that more goes cheap at the same price. The promise has to hold for them too.
+    """
 
     rules: Rules
     replay: Replay
+    known: Replay  # the same questions, predicted by what was learnt from all of them
     groups: Ints  # (n,) near-duplicates share a number
     confidence: float = CONFIDENCE
     margin: float = TYPE_MARGIN
@@ -97,9 +102,11 @@ class Walk:
         kept = [losses(self.replay.scores, chosen, target) for chosen in steps]
         # what a limited type does not lose is no licence for others to lose more: the walk must hold without limits too
         without = [losses(self.replay.scores, chosen, target) for chosen in alike]
-        passed = min(self._certified(kept, target), self._certified(without, target))
+        served = self._as_served(limits, target)
+        seen = self._seen(grid, served, target)
+        passed = min(self._certified(values, target) for values in (kept, without, seen))
         kind = Promise.CERTIFIED
-        if promise is Promise.EXPECTED and (wished := min(_expected(kept), _expected(without))) > passed:
+        if promise is Promise.EXPECTED and (wished := min(map(_expected, (kept, without, seen)))) > passed:
             passed, kind = wished, Promise.EXPECTED
         n, more = len(self.groups), None
         if passed < 0 or kind is Promise.EXPECTED:
@@ -118,7 +125,7 @@ class Walk:
                 lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), self.groups, ROUNDS, seed
             ),
             more_questions_needed=more,
-            type_limits={name: limit for name, limit in limits.items() if limit < price},
+            type_limits={name: served[name] for name, limit in limits.items() if limit < price},
             falls_short=_falls_short(kept, self.groups, seed) if kind is Promise.EXPECTED else None,
             kept_by_type=self._kept_by_type(steps[passed]),
         )
@@ -151,6 +158,28 @@ class Walk:
             if keeping < len(grid) - 1:
                 found[str(name)] = float(grid[keeping]) if keeping >= 0 else float(grid[0]) - 1.0
         return found
+
+    def _as_served(self, limits: Mapping[str, float], target: float) -> dict[str, float]:
+        """The limits of types on the scale of the predictor that serves.
+
+        A limit cuts through the questions of one type, whose prices lie close together and which each fit places
+        elsewhere: the share of them that goes cheap stays.
+        """
+        before, after = (replay.needed(self.rules, target) for replay in (self.replay, self.known))
+        types = np.array([prediction.question_type for prediction in self.replay.predictions])
+        both = np.isfinite(before) & np.isfinite(after)
+        served = dict(limits)
+        for name, limit in limits.items():
+            mine = both & (types == name)
+            if mine.any():
+                served[name] = float(np.quantile(after[mine], (before[mine] <= limit).mean()))
+        return served
+
+    def _seen(self, grid: Floats, served: Mapping[str, float], target: float) -> list[Floats]:
+        """What each price keeps beyond the target where users ask what was asked in the calibration."""
+        choose = self.known.choices(self.rules, target)
+        limit = np.array([served.get(prediction.question_type, np.inf) for prediction in self.known.predictions])
+        return [losses(self.known.scores, choose(np.minimum(price, limit)), target) for price in grid]
 
     def _kept_by_type(self, chosen: Ints) -> dict[str, Interval]:
         """The share of the strong model's quality that each recorded type keeps, with its interval."""

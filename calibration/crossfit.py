@@ -57,6 +57,12 @@ def cross_fit(examples: Examples, models: Sequence[str], seed: int, more: TypeEx
     return CrossFit(told, usual, quantiles)
 
 
+def seen_again(examples: Examples, predictor: Predictor, more: TypeExamples) -> list[Prediction]:
+    """Predictions of the questions that were learnt from, each without its own share in the mean of its type."""
+    leave = _LeaveOut(examples, predictor, more)
+    return [predict(leave.predictor(i), features) for i, features in enumerate(examples.features)]
+
+
 def _familiarity(predictions: Sequence[Prediction]) -> tuple[dict[str, float], Floats, Floats]:
     """What is usual by type, the quantiles of what is above it (Q,), and the novelty of each question (n,)."""
     values = np.array([prediction.familiarity for prediction in predictions])

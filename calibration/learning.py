@@ -11,7 +11,7 @@ from scipy import stats
 
 from calibration.background import Background
 from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
-from calibration.crossfit import cross_fit
+from calibration.crossfit import cross_fit, seen_again
 from calibration.duplicates import near_duplicate_groups
 from calibration.examples import Examples, question_of, read_features, types_of
 from calibration.outcomes import Outcome
@@ -19,7 +19,6 @@ from calibration.predictor import fit
 from calibration.replay import Replay, replay_of
 from router.policy.decision import Evidence, Interval, Model, Promise, Rule, Rules
 from router.policy.document import Policy
-from router.policy.prediction import predict
 from router.policy.vocabulary import Floats
 
 DEFAULT_TARGET = 0.97
@@ -83,9 +82,9 @@ def learn(
         if name not in background.evidence or known.n >= background.evidence[name].n
     }
     rules = rules_for(models, {**background.evidence, **measured}, replay)
-    walk = Walk(rules, replay, examples.groups, confidence, type_margin)
-    fitted = replay_of(outcomes, examples.features, [predict(predictor, f) for f in examples.features], models)
-    certified = tuple(_shifted(walk.rule(target, seed, promise), rules, replay, fitted) for target in targets)
+    known = replay_of(outcomes, examples.features, seen_again(examples, predictor, background.examples), models)
+    walk = Walk(rules, replay, known, examples.groups, confidence, type_margin)
+    certified = tuple(walk.rule(target, seed, promise) for target in targets)
     made = {
         **about,
         "questions": len(outcomes),
@@ -96,23 +95,6 @@ def learn(
     }
     policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
     return Learnt(policy, replay, examples.groups)
-
-
-def _shifted(rule: Rule, rules: Rules, crossed: Replay, fitted: Replay) -> Rule:
-    """The rule with the limits of its types on the scale of the predictor that was fitted on all questions.
-
-    A limit cuts through the questions of one type, whose prices lie close together and which each fit places elsewhere:
-    the share of them that goes cheap stays.
-    """
-    before, after = (replay.needed(rules, rule.target) for replay in (crossed, fitted))
-    types = np.array([prediction.question_type for prediction in crossed.predictions])
-    both = np.isfinite(before) & np.isfinite(after)
-    limits = dict(rule.type_limits)
-    for name, limit in rule.type_limits.items():
-        mine = both & (types == name)
-        if mine.any():
-            limits[name] = float(np.quantile(after[mine], (before[mine] <= limit).mean()))
-    return replace(rule, type_limits=limits)
 
 
 def cross_replayed(

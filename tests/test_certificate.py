@@ -50,7 +50,7 @@ def learnt():
 
 
 def walk_of(learnt, **more):
-    return Walk(learnt.policy.rules, learnt.replay, learnt.groups, **more)
+    return Walk(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **more)
 
 
 def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
