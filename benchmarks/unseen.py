@@ -21,14 +21,13 @@ import numpy as np
 from calibration.background import Background, read_background
 from calibration.learning import LearningError, learn
 from calibration.outcomes import Outcome, read_outcomes
-from calibration.policies import DATA, load_prices, models_named
+from calibration.policies import DATA, TYPED, load_prices, models_named
 from calibration.replay import picked, replayed
 from router.policy.decision import Model
 from router.policy.document import Policy
 from router.policy.prices import Price
 
 TARGET = 0.97
-TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))
 LINE = (
     "{left_out:34} seed {seed} n {n:5} kept {kept:.3f} ± {standard_error:.3f} (always cheap {always_cheap_keeps:.3f}) "
     "saved {saved:.2f} {reasons} {types}"

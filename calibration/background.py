@@ -19,7 +19,9 @@ import numpy as np
 
 from calibration.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
+from calibration.policies import SHIPPED, TYPED, read_policy
 from router.policy.decision import Evidence, Interval
+from router.policy.document import Policy, PolicyError
 from router.policy.features import Features, RequestError, read_question
 
 PSEUDO_OUTCOMES = 30
@@ -67,6 +69,45 @@ def read_background(
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
     examples = TypeExamples([row[0] for row in named], [row[1] for row in named], quality)
     return Background(examples, evidence, table.get("rename", ()))
+
+
+def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
+    """What a calibration started from, as its policy tells; None where it started from nothing.
+
+    Raises:
+        PolicyError: the policy that it started from is not the one that is shipped with this version.
+    """
+    version = about.get("prior")
+    if version is None:
+        return None
+    shipped = read_policy(SHIPPED)
+    if shipped.version != version:
+        raise PolicyError(str(SHIPPED), f"is version {shipped.version}; the calibration started from {version}")
+    return background_of(shipped, TYPED, models)
+
+
+def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[str]) -> Background:
+    """What a policy knows that was learnt from other outcomes: what types look like, and what models are worth on them.
+
+    What it knows of a type counts as at most PSEUDO_OUTCOMES outcomes, and is not certified for another calibration.
+    Of other models than its own it knows nothing.
+
+    Raises:
+        InputError: a file of typed questions does not fit; names it.
+    """
+    evidence: dict[str, Evidence] = {}
+    if list(models) == list(policy.predictor.models):
+        evidence = {
+            name: _of_policy(known, policy.version) for name, known in policy.rules.evidence.items() if known.n > 0
+        }
+    named = [row for path in questions for row in _typed(path)]
+    quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
+    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), evidence)
+
+
+def _of_policy(known: Evidence, version: str) -> Evidence:
+    source = known.source or f"{known.n} outcomes of policy {version}"
+    return replace(known, kind="published", n=min(known.n, PSEUDO_OUTCOMES), source=source)
 
 
 def _typed(path: Path) -> Iterator[tuple[Features, str]]:

@@ -17,7 +17,7 @@ from calibration import promotion, registry, report, run, tracking
 from calibration.answers import Endpoint
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
-from calibration.policies import load_prices, models_named, read_policy
+from calibration.policies import SHIPPED, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
@@ -79,6 +79,9 @@ def run_command(
         Path | None,
         typer.Option(help="A policy that tells the type of questions without one; else they are clustered."),
     ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior/--no-prior", help="Start from what the shipped policy knows of each type.")
+    ] = True,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
@@ -111,7 +114,11 @@ def run_command(
         concurrency=concurrency,
         batch=batch,
         known_types=read_policy(types_from) if types_from else None,
-        about={"questions_from": questions.rsplit("/", 1)[-1], "prices_as_of": table.as_of},
+        about={
+            "questions_from": questions.rsplit("/", 1)[-1],
+            "prices_as_of": table.as_of,
+            **({"prior": read_policy(SHIPPED).version} if prior else {}),
+        },
     )
     meter = Meter(table, budget_usd)
     with run.Ledgers(folder) as ledgers:

@@ -33,6 +33,7 @@ NO_EVIDENCE_LIMIT = 0.2  # the same above this probability of types without evid
 FAMILIAR_UNTIL = 0.7  # novelty from which on dollars count less
 NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
 PUBLISHED_TOLERANCE = 0.01  # a point of quality is less than two runs of one model differ by
+MEASURED_SHARE = 0.015  # of the questions: with fewer outcomes a type was not asked for, and published results stand
 MIN_QUESTIONS = 60
 
 
@@ -79,7 +80,8 @@ def learn(
     measured = {
         name: known
         for name, known in measured_evidence(examples, names).items()
-        if name not in background.evidence or known.n >= background.evidence[name].n
+        if name not in background.evidence
+        or known.n >= min(MEASURED_SHARE * len(outcomes), background.evidence[name].n)
     }
     rules = rules_for(models, {**background.evidence, **measured}, replay)
     known = replay_of(outcomes, examples.features, seen_again(examples, predictor, background.examples), models)

@@ -13,6 +13,8 @@ from router.policy.document import Policy, PolicyError, dump, parse
 from router.policy.prices import Price, PriceBook, PriceError
 
 DATA = Path(__file__).parent.parent / "data"
+SHIPPED = DATA / "policy"
+TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
 # What differs from the defaults of `Model`. Image tokens, of an image and of a tile, after OpenAI's guide to vision.
 # Small models of gpt-4.1 count patches of 32 pixels, times 1.62 and 2.46: here 256 of them, and 192 for each tile.

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from calibration import registry
+from calibration.background import prior
 from calibration.learning import cross_replayed
 from calibration.registry import CHALLENGER, RegistryError, Version
 from calibration.replay import Replay, bootstrap, picked, replayed
@@ -70,7 +71,9 @@ def promote(force: str | None = None) -> Promotion:
 
 def _held_out(version: Version) -> tuple[Replay, np.ndarray]:
     """The questions of the challenger, each predicted by what is learnt without it."""
-    return cross_replayed(version.outcomes, version.policy.rules.models, version.seed)
+    models = version.policy.rules.models
+    background = prior(version.policy.about, [model.name for model in models])
+    return cross_replayed(version.outcomes, models, version.seed, background)
 
 
 def _champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Trial | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from calibration import batch, judgements, naming, tracking, tradeoffs
 from calibration.answers import Answer, Asked, Asking, Endpoint, kept
+from calibration.background import prior
 from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Judgement, Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
@@ -282,7 +283,7 @@ def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping
 
 def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
-        learnt = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about)
+        learnt = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about, prior(about, plan.models))
     except LearningError:
         return None
     write_policy(learnt.policy, plan.folder / "policy")

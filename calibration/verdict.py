@@ -50,7 +50,7 @@ def verdict(policy: Policy | None, held: HeldOut | None, rows: Sequence[Row], pa
     share = saving / 1000 / always.cost_usd.estimate if always.cost_usd.estimate else 0.0
     if share < WORTH_SAVING:
         reasons.append(f"Routing would save ${saving:.2f} per 1,000 requests ({share:.0%} of what {strong} costs).")
-        return Verdict(False, "Do not route", reasons, saving)
+        return Verdict(False, "Do not route", reasons)
     gain = held.gain_over_mix[rule.target]
     if gain.estimate < 0 < point.strong_share:
         reasons.append(f"A coin toss of the same cost would keep {-gain.estimate * 100:.1f} points of quality more.")

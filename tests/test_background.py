@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.background import PSEUDO_OUTCOMES, read_background
+from calibration.background import PSEUDO_OUTCOMES, prior, read_background
 from calibration.learning import learn
 from calibration.outcomes import InputError
-from calibration.policies import load_prices, models_named
+from calibration.policies import SHIPPED, load_prices, models_named, read_policy
 from router.policy.decision import Reason, decide
+from router.policy.document import PolicyError
 from router.policy.features import read_question
 from router.policy.prediction import predict, word_weights
 
@@ -61,17 +62,20 @@ def test_a_type_with_published_results_is_routed_on_them_and_says_so(files):
     assert "a paper" in decision.evidence.source
 
 
-def test_a_question_between_published_types_is_recognised_by_all_of_them_together(files):
+def test_a_question_is_recognised_where_its_own_type_is_likely_enough(files):
     policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
     features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
     prediction = predict(policy.predictor, features)
     published = policy.rules.evidence["verse"]
-    probabilities = {"verse": 0.4, "mood": 0.35, "sums": 0.25}
-    prediction = replace(prediction, question_type="verse", type_probabilities=probabilities)
-    measured = next(known for known in policy.rules.evidence.values() if known.kind == "measured")
-    for mood, reason in ((published, Reason.CHEAP_IS_ENOUGH), (measured, Reason.UNCERTAIN_TYPE)):
-        rules = replace(policy.rules, evidence={"verse": published, "mood": mood, "sums": measured})
-        assert decide(rules, features, prediction, 0.8).reason == reason
+    prediction = replace(prediction, question_type="verse", novelty=0.0)
+    rules = replace(policy.rules, evidence={"verse": published, "mood": published})
+    for verse, mood, unknown, reason in (
+        (0.4, 0.45, 0.15, Reason.CHEAP_IS_ENOUGH),
+        (0.25, 0.6, 0.15, Reason.UNCERTAIN_TYPE),
+        (0.6, 0.1, 0.3, Reason.UNCERTAIN_TYPE),
+    ):
+        of = {"verse": verse, "mood": mood, "sums": unknown}
+        assert decide(rules, features, replace(prediction, type_probabilities=of), 0.8).reason == reason
 
 
 def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(files):
@@ -105,3 +109,19 @@ def test_the_words_that_weighed_most_are_those_of_the_question(files):
     assert set(of_type) | set(of_gap) <= set(policy.predictor.vocabulary.rows)
     assert max(of_type.values()) > 0
     assert any(word in question for word in of_gap)
+
+
+def test_a_calibration_keeps_what_the_shipped_policy_knows_of_types_it_did_not_ask(tmp_path):
+    shipped = read_policy(SHIPPED)
+    known = prior({"prior": shipped.version}, PAIR)
+    assert known is not None and known.evidence["math/grade-school"].kind == "published"
+    assert known.evidence["math/grade-school"].n == 30 and shipped.version in known.evidence["math/grade-school"].source
+    policy = learn(made_outcomes(300), models_named(PAIR, load_prices()), 0, {}, known).policy
+    assert policy.rules.evidence["facts/software"] == known.evidence["facts/software"]
+    assert {e.kind for name, e in policy.rules.evidence.items() if name not in known.evidence} == {"measured"}
+    decision = decided(policy, "What is dependency injection and why do people use it?")
+    assert (decision.question_type, decision.evidence.kind) == ("facts/software", "published")
+    assert prior({"prior": shipped.version}, ("small", "large")).evidence == {}
+    assert prior({}, PAIR) is None
+    with pytest.raises(PolicyError, match="the calibration started from 0123"):
+        prior({"prior": "0123"}, PAIR)
