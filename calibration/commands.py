@@ -181,10 +181,16 @@ def promote_command(
 
 
 def rollback_command() -> None:
-    """Give the alias back to the champion before this one."""
+    """Give the alias back to the champion before this one, or to the shipped policy where there is none.
+
+    A running proxy takes it up within seconds.
+    """
     tracking.prepare(tracking_uri())
     left, reached = promotion.rollback()
-    console.print(f"the champion is version {reached} again, no longer {left}")
+    if reached is None:
+        console.print(f"{promotion.SHIPPED} serves again, no longer version {left}")
+    else:
+        console.print(f"the champion is version {reached} again, no longer {left}")
 
 
 def _places(given: list[str]) -> dict[str, tuple[str, str]]:

@@ -22,6 +22,7 @@ from router.policy.document import REGISTERED_MODEL as MODEL
 
 HISTORY = "champions"  # tag of the registered model: those that served before, the newest last
 LONGEST_HISTORY = 50
+SHIPPED = "the shipped policy"  # what serves where no version is champion
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +129,31 @@ def against_champion(mine: Trial, theirs: Trial) -> list[str]:
     ]
 
 
-def rollback() -> tuple[str, str]:
-    """Give the alias back to the champion before this one; returns the versions left and reached.
+def rollback() -> tuple[str, str | None]:
+    """Give the alias back to the champion before this one; the first champion gives way to the shipped policy.
+
+    Returns:
+        The version left and the version reached, which is None for the shipped policy.
 
     Raises:
-        RegistryError: there is none to go back to.
+        RegistryError: there is no champion.
     """
     import mlflow
 
     client = mlflow.MlflowClient()
     serving = registry.number_of(CHAMPION)
+    if serving is None:
+        raise RegistryError("there is no earlier champion to go back to: the shipped policy serves")
     before = _history()
-    if serving is None or not before:
-        raise RegistryError("there is no earlier champion to go back to")
-    client.set_registered_model_alias(MODEL, CHAMPION, before[-1])
-    client.set_registered_model_tag(MODEL, HISTORY, json.dumps(before[:-1]))
+    reached = before[-1] if before else None
+    if reached is None:
+        client.delete_registered_model_alias(MODEL, CHAMPION)
+    else:
+        client.set_registered_model_alias(MODEL, CHAMPION, reached)
+        client.set_registered_model_tag(MODEL, HISTORY, json.dumps(before[:-1]))
     client.set_model_version_tag(MODEL, serving, "rolled_back_at", _now())
-    return serving, before[-1]
+    client.set_model_version_tag(MODEL, serving, "rolled_back_to", reached or SHIPPED)
+    return serving, reached
 
 
 def _set_champion(number: str, serving: str | None, reason: str, force: str | None) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from calibration import batch, judgements, naming, tracking, tradeoffs
+from calibration import assessments, batch, judgements, naming, tracking, tradeoffs
 from calibration.answers import Answer, Asked, Asking, Endpoint, kept
 from calibration.background import prior
 from calibration.judge_relay import JudgeRelay
@@ -166,6 +166,9 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     progress.stage("judging", len(there), len(pairs))
     with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, _interruptible(relay.stop):
         judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.step)
+    progress.stage("assessing", 0, 1)
+    assessments.log(pairs, judged, plan.scorers)
+    progress.step()
     rows = _complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")

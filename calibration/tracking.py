@@ -21,10 +21,10 @@ from calibration.spending import StoppedError
 from router.policy.prices import PriceBook, Usage
 
 EXPERIMENT = "cost-quality-tradeoff"
-SQLITE_WORKERS = "4"  # more of them wait for each other's locks and lose spans
+WORKERS = 4  # threads that write; more of them wait for each other's locks in SQLite and lose spans
 TRACES_PER_WRITE = 200
 _SETTINGS = {
-    "MLFLOW_GENAI_EVAL_MAX_WORKERS": SQLITE_WORKERS,
+    "MLFLOW_GENAI_EVAL_MAX_WORKERS": str(WORKERS),
     "MLFLOW_GENAI_EVAL_MAX_SCORER_WORKERS": "2",
     "MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT": "0",  # the relay waits, and knows what for
     "MLFLOW_GENAI_EVAL_SCORER_RATE_LIMIT": "0",
@@ -135,6 +135,11 @@ def trace_id(answer: Answer) -> str:
     return "tr-" + hashlib.sha256(answer.key.encode()).hexdigest()[:32]
 
 
+def root_span_id(trace: str) -> str:
+    """The id of the one span of an answer's trace."""
+    return trace[3:19]
+
+
 def log_answers(
     runs: Runs, model: str, answers: Sequence[Answer], questions: Mapping[str, Question], prices: PriceBook
 ) -> None:
@@ -161,11 +166,20 @@ def log_answers(
 
 
 def _there(client: Any, answers: Sequence[Answer]) -> set[str]:
+    return {info.trace_id for info in _infos(client, answers)}
+
+
+def _infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
     ids = [trace_id(answer) for answer in answers]
-    found: set[str] = set()
     for start in range(0, len(ids), 100):
-        found |= {info.trace_id for info in client.store.batch_get_trace_infos(ids[start : start + 100])}
-    return found
+        yield from client.store.batch_get_trace_infos(ids[start : start + 100])
+
+
+def assessments_of(answers: Sequence[Answer]) -> dict[str, list[Any]]:
+    """What MLflow holds of assessments, by trace id."""
+    from mlflow.tracing.client import TracingClient
+
+    return {info.trace_id: list(info.assessments) for info in _infos(TracingClient(), answers)}
 
 
 def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
@@ -193,7 +207,7 @@ def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
     return Span.from_dict(
         {
             "trace_id": _base64(trace[3:]),
-            "span_id": _base64(trace[3:19]),
+            "span_id": _base64(root_span_id(trace)),
             "parent_span_id": None,
             "name": answer.model,
             "start_time_unix_nano": answer.started_unix_ns,

@@ -2,7 +2,8 @@
 
 The workers never see MLflow: they watch where `policy` in the home folder points to. The exporter, a process of its
 own, asks the registry, reads what it gets, and only then moves the link. So a champion that is broken is never pointed
-to, and a registry that is away leaves everything as it is.
+to, and a registry that is away leaves everything as it is. Where the registry says that no version is champion any
+more, the link is removed, and the shipped policy serves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from router.lifetime import running
 from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
@@ -78,7 +79,8 @@ def keep_fetching(settings: Settings, stopping: threading.Event) -> None:
 def fetch(settings: Settings, seen: str = "") -> str:
     """Point the home folder at the champion, unless it is the version `seen`; returns the version it is now.
 
-    A champion that is broken is logged, left out, and not tried again until there is another.
+    Where no version is champion any more, the home folder points to none, and "" is returned. A champion that is
+    broken is logged, left out, and not tried again until there is another.
     """
     if not _may_hold_a_champion(settings.tracking_uri):
         return seen
@@ -90,7 +92,7 @@ def fetch(settings: Settings, seen: str = "") -> str:
         champion = client.get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return seen  # nothing was promoted
+            return _without_champion(client, settings.home, seen)
         raise
     if champion.version == seen:
         return seen
@@ -106,6 +108,22 @@ def fetch(settings: Settings, seen: str = "") -> str:
             files = {name: (Path(place) / name).read_bytes() for name in (DOCUMENT, WEIGHTS)}
             point_to(settings.home, policy.version, files)
     return str(champion.version)
+
+
+def _without_champion(client: Any, home: Path, seen: str) -> str:
+    """Let go of a champion that was rolled back; a registry without the model says nothing about that."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(REGISTERED_MODEL).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return seen  # nothing was ever promoted, or this is another registry
+        raise
+    if CHAMPION in aliases:
+        return seen  # promoted since the first question; the next look finds it
+    point_to_none(home)
+    return ""
 
 
 def _may_hold_a_champion(uri: str) -> bool:
@@ -141,3 +159,11 @@ def point_to(home: Path, version: str, files: dict[str, bytes]) -> None:
     partial_link.symlink_to(Path("policies") / version)
     partial_link.replace(link)
     log.info("the champion is policy %s", version)
+
+
+def point_to_none(home: Path) -> None:
+    """Remove the link to a promoted policy, so that the shipped one serves; what somebody else put there stays."""
+    link = home / "policy"
+    if link.is_symlink() and link.resolve().parent == (home / "policies").resolve():
+        link.unlink()
+        log.info("no policy is champion any more, so the shipped policy serves")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 from fake_models import FakeModels
+from mlflow.entities import AssessmentSource
 from mlflow.genai.scorers import scorer
 
-from calibration import tracking
-from calibration.answers import Asking, Endpoint
+from calibration import assessments, tracking
+from calibration.answers import Answer, Asking, Endpoint
+from calibration.checks import parse as parse_check
 from calibration.judge_relay import JudgeRelay
-from calibration.judgements import Judged, ScorerError, Scorers, judge
+from calibration.judgements import Judged, ScorerError, Scorers, as_score, judge
 from calibration.ledger import Ledger
 from calibration.policies import load_prices
 from calibration.questions import parse
@@ -89,8 +92,41 @@ def run(
         Ledger(folder / "judgements.jsonl") as ledger,
         JudgeRelay(endpoint, meter, calls, patience_seconds) as relay,
     ):
-        found = judge(pairs, Scorers.load(scorers, f"openai:/{JUDGE}"), ledger, relay, runs)
+        loaded = Scorers.load(scorers, f"openai:/{JUDGE}")
+        found = judge(pairs, loaded, ledger, relay, runs)
+    assessments.log(pairs, found, loaded)
     return found, meter, runs
+
+
+Told = tuple[str, str, str, float | None, str]  # name, source and its kind, score, rationale
+
+
+def told(runs: tracking.Runs) -> dict[tuple[str, str], list[Told]]:
+    """The feedback on the traces of the runs, by question and model."""
+    traces = [t for run in runs.models.values() for t in mlflow.search_traces(run_id=run, return_type="list")]
+    return {
+        (trace.info.tags["question_id"], trace.info.tags["model"]): sorted(
+            (a.name, a.source.source_type, a.source.source_id, as_score(a.feedback.value), a.rationale or "")
+            for a in trace.info.assessments
+            if a.feedback is not None
+        )
+        for trace in traces
+    }
+
+
+def deserved(judged: Judged) -> dict[tuple[str, str], list[Told]]:
+    """The feedback that the traces should have."""
+    found: dict[tuple[str, str], list[Told]] = {}
+    for (question, model), judgement in judged.judgements.items():
+        if question.startswith("m"):
+            why = f"check number against the reference {int(question[1:]) + 1}"
+            found[question, model] = [("correctness", "CODE", "number", judgement.scores["correctness"], why)]
+        else:
+            found[question, model] = [
+                (name, "LLM_JUDGE", f"openai:/{JUDGE}", score, judgement.rationales[name])
+                for name, score in sorted(judgement.scores.items())
+            ]
+    return found
 
 
 def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counted(
@@ -123,6 +159,70 @@ def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: st
     assert (len(fake.asked("judge")), meter.spent_usd()) == (calls, 0.0)
 
 
+def test_each_verdict_is_on_its_trace_once_whether_judged_or_checked(
+    fake: FakeModels, tmp_path: Path, store: str
+) -> None:
+    judged, _, runs = run(fake, tmp_path, store)
+    assert len(judged.judgements) == 12 and told(runs) == deserved(judged)
+
+
+def test_a_question_that_is_judged_in_two_runs_has_each_verdict_once(
+    fake: FakeModels, tmp_path: Path, store: str
+) -> None:
+    fake.faults.garbage_verdicts = 0.5  # so that there are further rounds, too
+    first, _, runs = run(fake, tmp_path / "one", store)
+    assert told(runs) == deserved(first)
+    second, meter, runs = run(fake, tmp_path / "two", store)  # with no verdict of the first kept
+    assert meter.calls["judge", JUDGE] > 0 and told(runs) == deserved(second)
+    tracking.close_runs(runs)
+    again, meter, others = run(fake, tmp_path / "two", store)  # with all verdicts kept
+    assert others.parent != runs.parent and not meter.usage
+    assert again.judgements == second.judgements and told(others) == told(runs) == deserved(second)
+
+
+def test_kept_verdicts_reach_a_store_that_is_new(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    run(fake, tmp_path, store)
+    kept, meter, runs = run(fake, tmp_path, f"sqlite:///{tmp_path}/new.db")
+    assert not meter.usage and told(runs) == deserved(kept)
+
+
+def test_what_a_person_says_of_an_answer_stays(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    judged, _, runs = run(fake, tmp_path, store)
+    for trace in mlflow.search_traces(run_id=runs.models["gpt-4o"], return_type="list"):
+        by = AssessmentSource("HUMAN", "me")
+        its = next(a for a in trace.info.assessments if a.name == "correctness")
+        mlflow.override_feedback(
+            trace_id=trace.info.trace_id, assessment_id=its.assessment_id, value="no", source=by, rationale="It is not."
+        )
+    run(fake, tmp_path / "again", store)
+    wanted = deserved(judged)
+    for at in wanted:
+        if at[1] == "gpt-4o":
+            wanted[at] = sorted([*wanted[at], ("correctness", "HUMAN", "me", 0.0, "It is not.")])
+    assert told(runs) == wanted
+    for trace in mlflow.search_traces(run_id=runs.models["gpt-4o"], return_type="list"):
+        assert [a.source.source_type != "HUMAN" for a in trace.info.assessments if a.valid is False] == [True]
+
+
+def test_a_verdict_that_is_no_longer_true_is_replaced(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    judged, _, runs = run(fake, tmp_path, store)
+    question = next(question for question in QUESTIONS if question.id == "m1")
+    trace = next(
+        t
+        for t in mlflow.search_traces(run_id=runs.models["gpt-4o"], return_type="list")
+        if t.info.tags["question_id"] == "m1"
+    )
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        rows = {key: ledger.get(key) or {} for key in ledger}
+    answers = [Answer.from_row(key, row, "m1") for key, row in rows.items()]
+    answer = next(each for each in answers if tracking.trace_id(each) == trace.info.trace_id)
+    other = replace(question, check=parse_check("contains", "seven"))
+    assessments.log([(other, answer)], Judged({}, {}), Scorers.load(["correctness"], f"openai:/{JUDGE}"))
+    why = 'check contains against the reference "seven"'
+    assert told(runs)["m1", "gpt-4o"] == [("correctness", "CODE", "contains", 0.0, why)]
+    assert judged.judgements["m1", "gpt-4o"].score == 1.0
+
+
 def test_a_verdict_that_is_none_is_asked_for_again(fake: FakeModels, tmp_path: Path, store: str) -> None:
     fake.faults.garbage_verdicts = 0.5
     judged, _, _ = run(fake, tmp_path, store)
@@ -133,9 +233,10 @@ def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
     fake: FakeModels, tmp_path: Path, store: str
 ) -> None:
     fake.faults.always_garbage = True
-    judged, meter, _ = run(fake, tmp_path, store)
+    judged, meter, runs = run(fake, tmp_path, store)
     assert len(judged.judgements) == 4 and len(judged.failures) == 8
     assert "no verdict after 3 rounds" in judged.failures["f0", "gpt-4o"]
+    assert all(len(found) == (1 if question.startswith("m") else 2) for (question, _), found in told(runs).items())
     assert meter.calls["judge", JUDGE] == len(fake.asked("judge"))  # garbage is paid for too
 
 
@@ -163,7 +264,10 @@ def test_the_judge_keeps_within_the_budget(fake: FakeModels, tmp_path: Path, sto
 
 
 def test_scorers_of_the_users_own_are_used_by_import_path(fake: FakeModels, tmp_path: Path, store: str) -> None:
-    judged, _, _ = run(fake, tmp_path, store, ["correctness", f"{__name__}:brief"])
+    for _ in range(2):
+        judged, _, runs = run(fake, tmp_path, store, ["correctness", f"{__name__}:brief"])
+        its = [(name, kind, source, score) for name, kind, source, score, _ in told(runs)["m0", "gpt-4o-mini"]]
+        assert its == [("brief", "CODE", "brief", 1.0), ("correctness", "CODE", "number", 0.0)]
     assert judged.judgements["f0", "gpt-4o"].scores == {"correctness": 1.0, "brief": 1.0}
     assert judged.judgements["m0", "gpt-4o-mini"].scores == {"correctness": 0.0, "brief": 1.0}
 

@@ -16,8 +16,10 @@ from fake_models import FakeModels
 from fake_openai import FakeOpenAI
 from mlflow.genai.datasets import create_dataset
 from running import RunningRouter
+from typer.testing import CliRunner
 
 from calibration import promotion, registry, run, tracking
+from calibration.__main__ import app
 from calibration.answers import Endpoint
 from calibration.judgements import DEFAULT_SCORERS, Scorers
 from calibration.naming import name_types
@@ -30,6 +32,7 @@ from calibration.verdict import best_rule
 from router.champion import fetch, keep_fetching, point_to
 from router.policy.decision import Reason
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
+from router.serving import SHIPPED, read_policy, served_policy
 from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
@@ -179,8 +182,37 @@ def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not
     assert forced.promoted and registry.number_of(CHAMPION) == "2"
     assert client.get_model_version(REGISTERED_MODEL, "2").tags["forced_because"] == "prices fell"
     assert promotion.rollback() == ("2", "1") and registry.number_of(CHAMPION) == "1"
-    with pytest.raises(registry.RegistryError, match="no earlier champion"):
+
+
+def test_a_rollback_of_the_first_champion_leads_to_the_shipped_policy_and_a_promotion_back(
+    pays: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "1")
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
+    done = CliRunner().invoke(app, ["rollback"])
+    assert done.exit_code == 0 and done.output == "the shipped policy serves again, no longer version 1\n"
+    assert registry.number_of(CHAMPION) is None
+    tags = client.get_model_version(REGISTERED_MODEL, "1").tags
+    assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
+    with pytest.raises(registry.RegistryError, match="no earlier champion to go back to: the shipped policy serves"):
         promotion.rollback()
+    assert promotion.promote().promoted and registry.number_of(CHAMPION) == "1"
+    assert promotion.rollback() == ("1", None) and registry.number_of(CHAMPION) is None
+
+
+def test_a_rollback_in_a_registry_without_the_model_is_an_error_of_ours(
+    pays: Calibration, tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
+    before = _uri(pays)
+    mlflow.set_tracking_uri(store_with_tables(tmp_path))
+    try:
+        with pytest.raises(registry.RegistryError, match="no earlier champion"):
+            promotion.rollback()
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture
@@ -192,7 +224,7 @@ def load_on(
     tmp_path: Path,
 ) -> Iterator[tuple[RunningRouter, list[str], threading.Event]]:
     """A router under load; the policies named in its answers, in order."""
-    mlflow.MlflowClient().delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+    mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
     point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
@@ -254,6 +286,8 @@ def test_promotion_refusal_and_rollback_happen_under_load_without_a_failed_reque
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     promotion.rollback()
     assert wait_for(policies, pays.policy.version) < 10
+    assert promotion.rollback() == ("1", None)
+    assert wait_for(policies, read_policy(SHIPPED).version) < 10
     stop.set()
     time.sleep(0.5)
     records = router.records(len(policies))
@@ -272,6 +306,37 @@ def test_a_champion_is_fetched_once_and_a_registry_without_one_changes_nothing(
     assert fetch(settings, "1") == "1"
     empty = load(home=tmp_path / "empty", mlflow_tracking_uri=f"sqlite:///{tmp_path}/none.db")
     assert fetch(empty) == "" and not (tmp_path / "none.db").exists()
+
+
+def test_after_a_rollback_to_the_shipped_policy_a_start_serves_it_and_takes_a_champion_up_again(
+    tmp_path: Path, pays: Calibration
+) -> None:
+    client, settings = mlflow.MlflowClient(), load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    assert fetch(settings) == "1"
+    promoted = served_policy(settings).version
+    assert pays.policy is not None and promoted == pays.policy.version
+    client.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+    assert fetch(settings) == ""  # as the exporter asks when it has just started
+    assert served_policy(settings).version == read_policy(SHIPPED).version != promoted
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
+    assert fetch(settings, "") == "1" and served_policy(settings).version == promoted
+
+
+def test_what_the_registry_does_not_say_takes_no_policy_away(
+    tmp_path: Path, pays: Calibration, store_with_tables: Callable[[Path], str]
+) -> None:
+    assert pays.policy is not None
+    point_to(tmp_path, pays.policy.version, dump(pays.policy))
+    elsewhere = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "elsewhere"))
+    assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere).version == pays.policy.version
+    own = tmp_path / "own"
+    (tmp_path / "policy").unlink()
+    (tmp_path / "policies" / pays.policy.version).rename(own)
+    (tmp_path / "policy").symlink_to(own)
+    mlflow.MlflowClient().delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+    fetch(load(home=tmp_path, mlflow_tracking_uri=_uri(pays)))
+    assert (tmp_path / "policy").resolve() == own.resolve()
 
 
 def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_path: Path, store: str) -> None:
