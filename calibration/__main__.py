@@ -14,12 +14,15 @@ from rich.table import Table
 
 from calibration import commands, traffic
 from calibration.background import read_background
+from calibration.certificate import CONFIDENCE, TYPE_MARGIN
+from calibration.commands import Confidence, PromiseOption, TypeMargin
 from calibration.learning import LearningError, learn
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
 from calibration.scoring import score_rows
 from calibration.spending import StoppedError
+from router.policy.decision import Promise, Rule
 from router.policy.document import PolicyError
 from router.policy.prices import PriceError
 
@@ -32,10 +35,17 @@ console = Console()
 TYPES = DATA / "types.json"
 Outcomes = Annotated[list[Path], typer.Option("--outcomes", help="Outcomes, JSON lines, gzipped or not; repeatable.")]
 PolicyFolder = Annotated[Path, typer.Option("--policy", help="The folder of a policy.")]
+LEARN_EXAMPLES = """
+Examples:
+
+  python -m calibration learn --outcomes answers.jsonl.gz --out my-policy
+
+  python -m calibration learn --outcomes answers.jsonl.gz --out my-policy --promise expected --type-margin 0.05
+"""
 Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]
 
 
-@app.command("learn", epilog="Example: python -m calibration learn --outcomes answers.jsonl.gz --out my-policy")
+@app.command("learn", epilog=LEARN_EXAMPLES)
 def learn_command(
     outcomes: Outcomes,
     out: Annotated[Path, typer.Option(help="The folder to write the policy to.")],
@@ -46,6 +56,9 @@ def learn_command(
     questions: Annotated[list[Path], typer.Option(help="Typed questions, which teach to tell types apart.")] = [],  # noqa: B006
     types: Annotated[Path, typer.Option(help="How types are named, and what was published of them.")] = TYPES,
     published: Annotated[Path | None, typer.Option(help="Published results, for types without outcomes.")] = None,
+    confidence: Confidence = CONFIDENCE,
+    promise: PromiseOption = Promise.CERTIFIED,
+    type_margin: TypeMargin = TYPE_MARGIN,
     seed: Seed = 0,
 ) -> None:
     """Write a policy learnt from outcomes. No network."""
@@ -54,20 +67,32 @@ def learn_command(
     about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_background(questions, types, published, names) if questions else None
-        policy = learn(rows, models_named(names, load_prices(prices)), seed, about, background).policy
+        its = models_named(names, load_prices(prices))
+        policy = learn(
+            rows, its, seed, about, background, confidence=confidence, promise=promise, type_margin=type_margin
+        ).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
-    for heading in ("target", "certified", "cost saved (95 % interval)", "more questions needed"):
+    for heading in ("target", "promise", "cost saved (95 % interval)", "more questions needed"):
         table.add_column(heading)
     for rule in policy.rules.targets:
-        saving = rule.expected_saving
+        saving, routes = rule.expected_saving, rule.quality_per_usd is not None
         table.add_row(
             f"{rule.target:.1%}",
-            "yes" if rule.certified else "no: always strong",
-            f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%})" if rule.certified else "-",
+            _promised(rule) if routes else "none: always strong",
+            f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%})" if routes else "-",
             f"{rule.more_questions_needed:,}" if rule.more_questions_needed else "-",
         )
     console.print(table)
+    console.print(
+        f"auto keeps {policy.default_target:.1%}; ask for auto@0.95 or set ROUTER_DEFAULT_TARGET for another."
+    )
+
+
+def _promised(rule: Rule) -> str:
+    if rule.falls_short is None:
+        return rule.promise.value
+    return f"{rule.promise.value}; fell short in {rule.falls_short:.0%} of resplits"
 
 
 @app.command(

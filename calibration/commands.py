@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from calibration import promotion, registry, report, run, tracking
 from calibration.answers import Endpoint
+from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.policies import SHIPPED, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
+from router.policy.decision import Promise
 from router.policy.document import REGISTERED_MODEL
 
 STOPPED = 3  # the exit code of a calibration that can go on
@@ -53,6 +55,16 @@ Examples:
 """
 
 
+Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="How sure a promise is before it is certified.")]
+PromiseOption = Annotated[
+    Promise,
+    typer.Option("--promise", help="Promise what is certified alone, or also what is only expected to hold."),
+]
+TypeMargin = Annotated[
+    float, typer.Option(min=0, max=1, help="By how much a single type may keep less than the target.")
+]
+
+
 def run_command(
     questions: Annotated[
         str, typer.Option(help="A file (.jsonl, .csv, .parquet, ...) or mlflow:NAME for a dataset of MLflow.")
@@ -82,6 +94,9 @@ def run_command(
     prior: Annotated[
         bool, typer.Option("--prior/--no-prior", help="Start from what the shipped policy knows of each type.")
     ] = True,
+    confidence: Confidence = CONFIDENCE,
+    promise: PromiseOption = Promise.CERTIFIED,
+    type_margin: TypeMargin = TYPE_MARGIN,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
@@ -114,6 +129,9 @@ def run_command(
         concurrency=concurrency,
         batch=batch,
         known_types=read_policy(types_from) if types_from else None,
+        confidence=confidence,
+        promise=promise,
+        type_margin=type_margin,
         about={
             "questions_from": questions.rsplit("/", 1)[-1],
             "prices_as_of": table.as_of,

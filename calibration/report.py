@@ -227,8 +227,8 @@ def _targets(found: Calibration) -> str:
         lines.append(
             (
                 f"{rule.target:.0%}" if rule.target * 100 % 1 == 0 else f"{rule.target:.1%}",
-                "yes" if rule.certified else f"no; {more}",
-                interval(rule.expected_saving) if rule.certified else "–",
+                f"no; {more}" if rule.quality_per_usd is None else "yes" if rule.certified else f"expected; {more}",
+                interval(rule.expected_saving) if rule.quality_per_usd is not None else "–",
                 f"{point.strong_share:.0%}",
                 interval(point.quality),
                 interval(gain, signed=True),

@@ -14,6 +14,7 @@ from typing import Any
 from calibration import assessments, batch, judgements, naming, tracking, tradeoffs
 from calibration.answers import Answer, Asked, Asking, Endpoint, kept
 from calibration.background import prior
+from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Judgement, Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
@@ -32,6 +33,7 @@ from calibration.spending import (
 )
 from calibration.tradeoffs import HeldOut, Pair, Row
 from calibration.verdict import Verdict, verdict
+from router.policy.decision import Promise
 from router.policy.document import Policy
 from router.policy.prices import PriceBook, Usage
 
@@ -51,6 +53,9 @@ class Plan:
     concurrency: int = 16
     batch: bool = False
     known_types: Policy | None = None
+    confidence: float = CONFIDENCE
+    promise: Promise = Promise.CERTIFIED
+    type_margin: float = TYPE_MARGIN
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -286,7 +291,16 @@ def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping
 
 def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
-        learnt = learn(outcomes, models_named(plan.models, plan.prices), plan.seed, about, prior(about, plan.models))
+        learnt = learn(
+            outcomes,
+            models_named(plan.models, plan.prices),
+            plan.seed,
+            about,
+            prior(about, plan.models),
+            confidence=plan.confidence,
+            promise=plan.promise,
+            type_margin=plan.type_margin,
+        )
     except LearningError:
         return None
     write_policy(learnt.policy, plan.folder / "policy")

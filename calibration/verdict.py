@@ -24,12 +24,16 @@ class Verdict:
 
 
 def best_rule(policy: Policy) -> Rule | None:
-    """The rule to judge a policy by: its default target's, else the strictest that was certified; None without one."""
+    """The rule to judge a policy by: its default target's, else the strictest that it routes by; None without one."""
     rule = policy.rules.rule(policy.default_target)
-    if rule is not None and rule.certified:
+    if rule is not None:
         return rule
-    certified = [r for r in policy.rules.targets if r.certified and LEAST_TARGET <= r.target < policy.default_target]
-    return max(certified, key=lambda r: r.target, default=None)
+    routed = [
+        r
+        for r in policy.rules.targets
+        if r.quality_per_usd is not None and LEAST_TARGET <= r.target < policy.default_target
+    ]
+    return max(routed, key=lambda r: r.target, default=None)
 
 
 def verdict(policy: Policy | None, held: HeldOut | None, rows: Sequence[Row], pairs: Sequence[Pair]) -> Verdict:
@@ -73,11 +77,17 @@ def _route(
     if point.strong_share == 0.0 and cheap:
         reasons.append(f"{cheap[0].model} alone keeps {rule.target:.0%} of {strong}'s quality on these questions.")
         return Verdict(True, f"Route: {cheap[0].model} is enough for all of it", [*reasons, saves], saving)
-    reasons += [
-        f"It was shown at {rule.confidence:.0%} confidence to keep {rule.target:.0%} of {strong}'s quality, "
-        f"on {rule.n} questions it was not fitted on.",
-        f"{saves} {point.strong_share:.0%} of requests go to {strong}.",
-    ]
+    if rule.falls_short is None:
+        shown = (
+            f"It was shown at {rule.confidence:.0%} confidence to keep {rule.target:.0%} of {strong}'s quality, "
+            f"on {rule.n} questions, each predicted by what was learnt without it."
+        )
+    else:
+        shown = (
+            f"It is expected to keep {rule.target:.0%} of {strong}'s quality, and not certified: in resplits of the "
+            f"{rule.n} questions it fell short in {rule.falls_short:.0%}."
+        )
+    reasons += [shown, f"{saves} {point.strong_share:.0%} of requests go to {strong}."]
     points = f"{gain.estimate * 100:+.1f} points of quality ({gain.low * 100:+.1f} to {gain.high * 100:+.1f})"
     if gain.low > 0:
         reasons.append(f"Against a coin toss of the same cost it is worth {points}.")
@@ -93,7 +103,14 @@ def _uncertified(policy: Policy, strong: str) -> str:
     rule = next((r for r in policy.rules.targets if r.target >= policy.default_target), None)
     text = f"No threshold was shown to keep {policy.default_target:.0%} of {strong}'s quality."
     more = rule.more_questions_needed if rule is not None else None
-    return text + (f" About {more:,} more questions like these would show one." if more else "")
+    if not more:
+        return text
+    per_type = max(round(more / max(len(policy.rules.evidence), 1)), 1)
+    return (
+        f"{text} About {more:,} more questions like these would show one: yours, or computed ones by "
+        f"`python data/generate.py --seed 1 --per-type {per_type} --out more.jsonl`, then "
+        "`python -m calibration run --questions more.jsonl`."
+    )
 
 
 def of_types(pairs: Sequence[Pair]) -> Mapping[tuple[str, str], str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from router.errors import BadRequestError
-from router.policy.decision import Decision, Evidence
+from router.policy.decision import Decision, Evidence, Promise
 
 TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
 NAMES = ("auto", *TARGETS)
@@ -84,9 +84,11 @@ def decision_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
         (b"x-router-type", header_value(decision.question_type)),
         (b"x-router-policy", decision.policy_version.encode()),
         (b"x-router-evidence", _evidence(decision.evidence)),
+        (b"x-router-promise", _PROMISES[decision.promise]),
     ]
 
 
+_PROMISES = {Promise.CERTIFIED: b"certified", Promise.EXPECTED: b"expected", None: b"none"}
 _EVIDENCE: dict[int, tuple[Evidence, bytes]] = {}
 
 

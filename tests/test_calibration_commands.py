@@ -8,6 +8,11 @@ import pytest
 from made_outcomes import made_outcomes
 
 from calibration.outcomes import read_outcomes, write_outcomes
+from calibration.policies import read_policy
+from router.policy.decision import decide
+from router.policy.features import read_question
+from router.policy.prediction import predict
+from router.routing import decision_headers
 
 
 def calibration(*arguments):
@@ -27,6 +32,30 @@ def test_learn_writes_a_policy_without_any_question_text(folder):
     document = json.loads((folder / "policy" / "policy.json").read_text())
     assert {rule["target"] for rule in document["targets"]} >= {0.95, 0.97, 0.99}
     assert "landlord" not in json.dumps(document)
+
+
+def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
+    few = folder / "few.jsonl.gz"
+    write_outcomes(made_outcomes(150), few)
+    options = ("--promise", "expected", "--type-margin", "0.1", "--confidence", "0.99", "--seed", "3")
+    done = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
+    assert done.returncode == 0 and "expected; fell short in" in done.stdout and "auto keeps" in done.stdout
+    policy = read_policy(folder / "expected")
+    assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
+    features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
+    prediction = predict(policy.predictor, features)
+    told = {}
+    for rule in policy.rules.targets:
+        decision = decide(policy.rules, features, prediction, rule.target)
+        told[rule.target] = dict(decision_headers(decision))[b"x-router-promise"]
+        assert decision.promise is None or told[rule.target].decode() == decision.promise.value
+    assert b"expected" in told.values()
+
+
+@pytest.mark.parametrize("option", [("--confidence", "1.5"), ("--promise", "sure"), ("--type-margin", "-1")])
+def test_a_promise_that_cannot_be_made_is_refused_with_the_option_s_name(folder, option):
+    done = calibration("learn", "--outcomes", folder / "outcomes.jsonl.gz", "--out", folder / "no", *option)
+    assert done.returncode == 2 and option[0] in done.stderr and not (folder / "no").exists()
 
 
 def test_outcomes_come_back_as_they_were_written(folder):

@@ -80,7 +80,7 @@ def test_a_response_is_routed_by_its_input(client, router, openai_server):
     raw = client.responses.with_raw_response.create(model="auto", input="What is the capital of France?")
     assert raw.parse().output_text == "Paris."
     assert raw.headers["x-router-model"] == openai_server.received[0].json["model"]
-    assert raw.headers["x-router-evidence"]
+    assert raw.headers["x-router-evidence"] and raw.headers["x-router-promise"] == "certified"
     record = router.records()[0]
     assert (record["endpoint"], record["usage"]["input_tokens"], record["usage"]["reasoning_tokens"]) == (
         "responses",

@@ -114,13 +114,13 @@ export function curve(host, { targets, current, live, label, percent, exactly })
     picture.append(shape("line", { x1: x(live), x2: x(live), y1: edge.top, y2: height - edge.bottom, class: "live" }),
       shape("text", { x: x(live) + (live > 0.7 ? -5 : 5), y: height - edge.bottom - 8, class: live > 0.7 ? "axis end strong-text" : "axis strong-text" }, `live ${percent(live)}`));
   }
-  const certified = targets.filter((t) => t.certified);
+  const routed = targets.filter((t) => t.quality_per_usd !== null);
   const at = (t) => [x(1 - t.expected_saving.estimate), y(t.target)];
-  picture.append(shape("polyline", { points: [...certified.map((t) => at(t).join(",")), `${x(1)},${y(1)}`].join(" "), class: "line curve" }));
+  picture.append(shape("polyline", { points: [...routed.map((t) => at(t).join(",")), `${x(1)},${y(1)}`].join(" "), class: "line curve" }));
   for (const target of targets) {
     const [cx, cy] = at(target), now = Math.abs(target.target - current) < 1e-9;
     const { low: least, high: most } = target.expected_saving;
-    const told = `keeps ${exactly(target.target)}: ${target.certified ? `costs ${percent(1 - target.expected_saving.estimate)} (${percent(1 - most)} to ${percent(1 - least)})` : "not certified, the strong model answers"}`;
+    const told = `keeps ${exactly(target.target)}: ${target.quality_per_usd === null ? "not certified, the strong model answers" : `costs ${percent(1 - target.expected_saving.estimate)} (${percent(1 - most)} to ${percent(1 - least)})${target.certified ? "" : ", expected and not certified"}`}`;
     const point = shape("g", { class: `point${target.certified ? "" : " hollow"}${now ? " now" : ""}` }, shape("title", {}, told));
     if (most > least) point.append(shape("line", { x1: x(1 - most), x2: x(1 - least), y1: cy, y2: cy, class: "whisker" }));
     point.append(shape("circle", { cx, cy, r: now ? 7 : 4 }));

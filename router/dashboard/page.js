@@ -39,7 +39,7 @@ function locked(isLocked) {
 async function policy(version) {
   if (page.policy && (!version || page.policy.version === version)) return;
   page.policy = await ask("/router/policy");
-  const choices = page.policy.targets.map(({ target, certified }) => element("option", { value: String(target) }, `${percent(target, target * 100 % 1 ? 1 : 0)}${certified ? "" : ", not certified"}`));
+  const choices = page.policy.targets.map(({ target, certified, quality_per_usd: price }) => element("option", { value: String(target) }, `${percent(target, target * 100 % 1 ? 1 : 0)}${certified ? "" : price === null ? ", not certified" : ", expected"}`));
   const chosen = $("target").value;
   $("target").replaceChildren(element("option", { value: "" }, `as auto does (${percent(page.policy.default_target, 0)})`), ...choices);
   if (chosen) $("target").value = chosen;

@@ -116,9 +116,9 @@ export function drawCurve(policy, overview) {
   const always = total.always_strong_usd.estimate;
   const live = total.compared && always > 0 ? Math.min(Math.max((always - total.saved_usd.estimate) / always, 0), 1) : null;
   let note = `No certified threshold keeps ${exactly(overview.default_target)}: every request goes to ${strong}.`;
-  if (rule && rule.certified) {
+  if (rule && rule.quality_per_usd !== null) {
     const { low, estimate, high } = rule.expected_saving;
-    note = `Certified at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${exactly(rule.target)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
+    note = `${rule.certified ? "Certified" : "Expected, not certified"} at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${exactly(rule.target)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
   }
   $("curve-note").textContent = note;
   curve($("curve"), { targets: policy.targets, current: rule ? rule.target : overview.default_target, live, percent, exactly,

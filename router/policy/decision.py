@@ -127,7 +127,10 @@ class Rules:
 
     def rule(self, target: float) -> Rule | None:
         """The least strict rule that was shown to keep at least `target`; None where only the strong model does."""
-        return next((r for r in self.targets if r.target >= target - 1e-9 and r.quality_per_usd is not None), None)
+        for rule in self.targets:  # every request comes by: a loop makes no call for each target
+            if rule.target >= target - 1e-9 and rule.quality_per_usd is not None:
+                return rule
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class Decision:
     novelty: float
     evidence: Evidence
     policy_version: str
+    promise: Promise | None = None  # what stands behind the target; None where only the strong model keeps it
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
     asked: Asked = NOTHING_ASKED  # what was taken for the question, and what for its material
     tools_matching: int = 0  # of the tools that are offered, those that fit the question
@@ -167,7 +171,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         cached = _choose(rules, features, turn, target, cached)[0]
     costs = {m.name: expected_cost_usd(m, features, prediction, m.name == cached) for m in rules.models}
     model, reason = _choose(rules, features, prediction, target, cached)
-    cheap, strong = rules.models[0].name, rules.strong.name
+    cheap, strong, rule = rules.models[0].name, rules.strong.name, rules.rule(target)
     return Decision(
         model=model,
         reason=reason,
@@ -180,6 +184,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         novelty=prediction.novelty,
         evidence=rules.evidence_of(prediction.question_type),
         policy_version=rules.version,
+        promise=None if rule is None else rule.promise,
         text_tokens=features.input_tokens if features.images else None,
         asked=prediction.turn.asked,
         tools_matching=prediction.tools_matching,
