@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +71,13 @@ def kept(home: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
+    """How many traces have how many verdicts of a name and a kind of source."""
+    with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as store:
+        grouped = "assessment_type = 'feedback' GROUP BY trace_id, name, source_type"
+        return Counter(store.execute(f"SELECT name, source_type, count(*) FROM assessments WHERE {grouped}").fetchall())
+
+
 def wait_for_answers(home: Path, count: int) -> None:
     deadline = time.monotonic() + 60
     while len(kept(home)) < count:
@@ -99,6 +109,10 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
         assert "Do not route yet" in out and "Before the first call" in out
+        code, out = finish(start(fake, home, "run", "--questions", str(six)))
+        assert code == 0, out
+    both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
+    assert verdicts_on_traces(home) == both  # after two runs
     folder = home / "calibration"
     rows = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
     assert [row["model"] for row in rows if row["question_type"] == "all"] == list(MODELS)
@@ -149,6 +163,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
         code, out = finish(start(fake, home, *arguments))  # a rerun costs nothing, so there is nothing to confirm
         assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in out
         assert len(fake.calls) == before + 80 - there
+    assert verdicts_on_traces(home) == {("correctness", "CODE", 1): 80}
 
 
 def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
