@@ -8,7 +8,7 @@ import time
 import pytest
 
 from calibration.policies import DATA, read_policy
-from router.policy.decision import Reason, decide
+from router.policy.decision import Promise, Reason, decide
 from router.policy.document import DOCUMENT
 from router.policy.features import read_question
 from router.policy.prediction import predict
@@ -53,6 +53,8 @@ def test_a_clinical_case_or_a_subtle_comparison_goes_to_the_strong_model(policy,
 def test_what_is_only_published_is_never_called_measured_or_certified(policy):
     decision = decided(policy, "Write a poem about autumn")
     assert (decision.evidence.kind, decision.evidence.n) == ("published", 30)
+    assert decision.promise is Promise.EXPECTED
+    assert decided(policy, CLINICAL).promise is Promise.CERTIFIED
     assert decision.evidence.source
 
 

@@ -171,7 +171,8 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         cached = _choose(rules, features, turn, target, cached)[0]
     costs = {m.name: expected_cost_usd(m, features, prediction, m.name == cached) for m in rules.models}
     model, reason = _choose(rules, features, prediction, target, cached)
-    cheap, strong, rule = rules.models[0].name, rules.strong.name, rules.rule(target)
+    cheap, strong = rules.models[0].name, rules.strong.name
+    rule, evidence = rules.rule(target), rules.evidence_of(prediction.question_type)
     return Decision(
         model=model,
         reason=reason,
@@ -182,9 +183,9 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         expected_cost_usd=costs,
         gap=prediction.quality[strong] - prediction.quality[cheap],
         novelty=prediction.novelty,
-        evidence=rules.evidence_of(prediction.question_type),
+        evidence=evidence,
         policy_version=rules.version,
-        promise=None if rule is None else rule.promise,
+        promise=None if rule is None else Promise.EXPECTED if evidence.kind == "published" else rule.promise,
         text_tokens=features.input_tokens if features.images else None,
         asked=prediction.turn.asked,
         tools_matching=prediction.tools_matching,
