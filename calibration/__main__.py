@@ -23,7 +23,7 @@ from calibration.scoring import evaluate as evaluated
 from calibration.scoring import score_rows
 from calibration.spending import StoppedError
 from router.policy.decision import Promise, Rule
-from router.policy.document import PolicyError
+from router.policy.document import Policy, PolicyError
 from router.policy.prices import PriceError
 
 app = typer.Typer(
@@ -84,9 +84,19 @@ def learn_command(
             f"{rule.more_questions_needed:,}" if rule.more_questions_needed else "-",
         )
     console.print(table)
-    console.print(
-        f"auto keeps {policy.default_target:.1%}; ask for auto@0.95 or set ROUTER_DEFAULT_TARGET for another."
-    )
+    console.print(_auto(policy), highlight=False, soft_wrap=True)
+
+
+def _auto(policy: Policy) -> str:
+    """What `auto` keeps, and how to ask for another target: the strictest other one that the policy routes by."""
+    default = policy.default_target
+    if policy.rules.rule(default) is None:
+        return f"auto keeps {default * 100:g} % by the strong model alone: no threshold is shown to keep so much"
+    others = [r.target for r in policy.rules.targets if r.quality_per_usd is not None and r.target != default]
+    above = [target for target in others if target > default]
+    another = min(above) if above else max(others, default=None)
+    asking = f" or ask for auto@{another:g}" if another is not None else ""
+    return f"auto keeps {default * 100:g} % (set ROUTER_DEFAULT_TARGET{asking} for another)"
 
 
 def _promised(rule: Rule) -> str:

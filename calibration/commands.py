@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,17 +51,34 @@ Examples:
 
   python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
 
+  python -m calibration run --questions mine.csv --promise expected --confidence 0.9 --type-margin 0.05
+
   python -m calibration run --models small,large --endpoint small=http://localhost:11434/v1 --prices mine.json
 """
 
 
-Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="How sure a promise is before it is certified.")]
+def _between(low: float, high: float) -> Callable[[typer.CallbackParam, float], float]:
+    """A check that an option is a number from `low` to `high`; NaN is none."""
+
+    def check(param: typer.CallbackParam, value: float) -> float:
+        if not low <= value <= high:
+            raise UsageError(f"{param.opts[0]} {value:g}: expected a number from {low:g} to {high:g}")
+        return value
+
+    return check
+
+
+Confidence = Annotated[
+    float,
+    typer.Option(callback=_between(0.5, 0.999), help="How sure a promise is before it is certified, .5 to .999."),
+]
 PromiseOption = Annotated[
     Promise,
     typer.Option("--promise", help="Promise what is certified alone, or also what is only expected to hold."),
 ]
 TypeMargin = Annotated[
-    float, typer.Option(min=0, max=1, help="By how much a single type may keep less than the target.")
+    float,
+    typer.Option(callback=_between(0.0, 1.0), help="By how much a single type may keep less than the target, 0 to 1."),
 ]
 
 

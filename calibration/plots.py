@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from calibration.tradeoffs import ALL, HeldOut, Pair, Point, Row
-from router.policy.decision import Interval
+from router.policy.decision import Interval, Promise
 from router.policy.document import Policy
 
 # Stand-ins that no other part of the picture has; the page's own colours take their place.
@@ -94,14 +94,14 @@ def cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str
 
 
 def _mark_targets(axes: Any, points: Any, policy: Policy) -> None:
-    label: str | None = "routing, certified targets"
+    labels = {Promise.CERTIFIED: "routing, certified targets", Promise.EXPECTED: "routing, expected targets"}
     named: list[tuple[float, float]] = []
     dearest = max(_mills(point) for point in points.values())
     for rule in policy.rules.targets:
-        if rule.certified:
+        if rule.quality_per_usd is not None:
             point = points[f"{rule.target:g}"]
-            _mark(axes, point, "s", _ROUTED, label, size=42)
-            label = None
+            marker = "s" if rule.certified else "D"
+            _mark(axes, point, marker, _ROUTED, labels.pop(rule.promise, None), size=42)
             at = (_mills(point), point.quality.estimate * 100)
             if all(abs(at[0] - x) > 0.08 * dearest or abs(at[1] - y) > 2.0 for x, y in named):
                 axes.annotate(f"{rule.target:g}", at, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10)

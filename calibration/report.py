@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration import plots
+from calibration.certificate import CONFIDENCE
 from calibration.run import Calibration
 from calibration.spending import Expected
 from calibration.tradeoffs import ALL, Pair, Row
 from calibration.verdict import of_types
-from router.policy.decision import Interval
+from router.policy.decision import Interval, Promise, Rule
 
 TEMPLATE = Path(__file__).with_name("report.html")
 COLUMNS = ("model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct")
@@ -149,6 +150,7 @@ def as_csv(found: Calibration) -> str:
 
 def as_html(found: Calibration) -> str:
     """The report as one page: its style and pictures are in it, and it asks no server for anything."""
+    rules = found.policy.rules.targets if found.policy else ()
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         headline=escape(found.verdict.headline),
         mark="go" if found.verdict.route else "stop",
@@ -167,6 +169,7 @@ def as_html(found: Calibration) -> str:
         by_type=_cards(found),
         differences=plots.differences(found.pairs),
         targets=_targets(found),
+        confidence=f"{(rules[0].confidence if rules else CONFIDENCE) * 100:g} %",
         problems="".join(f"<p class='problem'>{escape(text.plain)}</p>" for text in _problems(found)),
         about=escape(_about(found)),
         spent=escape(spent(found)),
@@ -223,11 +226,10 @@ def _targets(found: Calibration) -> str:
     lines = []
     for rule in found.policy.rules.targets:
         point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
-        more = f"ask {rule.more_questions_needed:,} more" if rule.more_questions_needed else "more would not help"
         lines.append(
             (
                 f"{rule.target:.0%}" if rule.target * 100 % 1 == 0 else f"{rule.target:.1%}",
-                f"no; {more}" if rule.quality_per_usd is None else "yes" if rule.certified else f"expected; {more}",
+                _promised(rule),
                 interval(rule.expected_saving) if rule.quality_per_usd is not None else "–",
                 f"{point.strong_share:.0%}",
                 interval(point.quality),
@@ -236,13 +238,24 @@ def _targets(found: Calibration) -> str:
         )
     headings = (
         "target",
-        "certified",
+        "promise",
         "saves, %",
         "to the strong model",
         "held-out % right",
         "above a coin toss, points",
     )
     return _html_table(headings, lines)
+
+
+def _promised(rule: Rule) -> str:
+    """What stands behind a target, and what would certify it."""
+    if rule.certified:
+        return Promise.CERTIFIED.value
+    more = f"ask {rule.more_questions_needed:,} more" if rule.more_questions_needed else "more would not help"
+    if rule.quality_per_usd is None:
+        return f"no; {more}"
+    short = f", fell short in {rule.falls_short:.0%} of resplits" if rule.falls_short is not None else ""
+    return f"expected{short}; {more}"
 
 
 def _plot_note(found: Calibration) -> str:

@@ -46,11 +46,11 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
 
 
 def _print_decision(console: Console, decision: Decision) -> None:
-    evidence = decision.evidence
+    evidence, promise = decision.evidence, decision.promise.value if decision.promise else "no promise"
     console.print(f"[bold]{decision.model}[/bold] because [bold]{decision.reason.value}[/bold]")
     console.print(_table(decision))
     console.print(
-        f"target {decision.target:g} · type {decision.question_type} · gap {decision.gap:+.3f} · "
+        f"target {decision.target:g} ({promise}) · type {decision.question_type} · gap {decision.gap:+.3f} · "
         f"novelty {decision.novelty:.2f} · evidence: {evidence.kind}, {evidence.n} outcomes · "
         f"policy {decision.policy_version}"
     )

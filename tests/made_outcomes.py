@@ -6,7 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from calibration.learning import learn
 from calibration.outcomes import Outcome, Result
+from calibration.policies import load_prices, models_named
+from router.policy.decision import Promise
+from router.policy.document import Policy
 
 WORDS = {
     "sums/easy": "apples pears coins add buys sells gives total left basket market price each",
@@ -42,3 +46,9 @@ def made_outcomes(
         message = {"role": "user", "content": f"Question {rng.integers(10**6)}: {said}?"}
         outcomes.append(Outcome(f"made-{seed}-{i}", [message], results, name))
     return outcomes
+
+
+def expected_policy() -> Policy:
+    """A policy whose strictest target that routes is only expected to be kept."""
+    models = models_named(("gpt-4o-mini", "gpt-4o"), load_prices())
+    return learn(made_outcomes(150), models, 3, {}, promise=Promise.EXPECTED).policy

@@ -11,7 +11,9 @@ import httpx2
 import openai
 import pytest
 from fake_openai import Say, json_answer
+from made_outcomes import expected_policy
 
+from calibration.policies import write_policy
 from router.serving import SHIPPED
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
@@ -193,6 +195,27 @@ def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
     assert told.returncode == 0, told.stderr
     assert "gpt-4o-mini" in told.stdout and "because" in told.stdout and "policy" in told.stdout
     assert command("decide", "hi", "--target", "7").stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a policy with an expected promise, and its target."""
+    policy = expected_policy()
+    folder = tmp_path_factory.mktemp("expected")
+    write_policy(policy, folder)
+    rules = [rule for rule in policy.rules.targets if rule.falls_short is not None]
+    return folder, max(rule.target for rule in rules)
+
+
+def test_a_target_that_is_only_expected_is_never_called_certified(serve, openai_server, expected):
+    folder, target = expected
+    told = command("decide", "What is 2 + 2?", "--policy", str(folder), "--target", f"{target:g}", COLUMNS="160")
+    assert f"target {target:g} (expected)" in told.stdout and "certified" not in told.stdout, told.stderr
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", policy=str(folder))
+    for name, promise in ((f"auto@{target:g}", "expected"), ("auto@1", "none")):
+        body = {"model": name, "messages": SUM}
+        assert httpx2.post(router.origin + "/router/decision", json=body).json()["promise"] == promise
+        assert httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-promise"] == promise
 
 
 def parts(told: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -39,8 +39,12 @@ def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
     write_outcomes(made_outcomes(150), few)
     options = ("--promise", "expected", "--type-margin", "0.1", "--confidence", "0.99", "--seed", "3")
     done = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
-    assert done.returncode == 0 and "expected" in done.stdout and "auto keeps" in done.stdout
+    assert done.returncode == 0 and "expected" in done.stdout and "of resplits" in done.stdout
     policy = read_policy(folder / "expected")
+    auto = done.stdout.strip().splitlines()[-1]
+    another = float(auto.partition("auto@")[2].split()[0])
+    assert auto.startswith(f"auto keeps {policy.default_target * 100:g} % (set ROUTER_DEFAULT_TARGET or ask for auto@")
+    assert another != policy.default_target and policy.rules.rule(another).target == another
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
     prediction = predict(policy.predictor, features)
@@ -50,6 +54,13 @@ def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
         told[rule.target] = dict(decision_headers(decision))[b"x-router-promise"]
         assert decision.promise is None or told[rule.target].decode() == decision.promise.value
     assert b"expected" in told.values()
+
+
+@pytest.mark.parametrize("command", [("learn", "--outcomes", "o", "--out", "p"), ("run",)])
+@pytest.mark.parametrize("option", [("--confidence", "0.4"), ("--confidence", "nan"), ("--type-margin", "1.5")])
+def test_a_number_that_is_out_of_range_is_one_line(tmp_path, command, option):
+    done = calibration(*command, *option)
+    assert done.returncode == 2 and option[0] in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", [("--confidence", "1.5"), ("--promise", "sure"), ("--type-margin", "-1")])

@@ -9,11 +9,13 @@ import openai
 import pytest
 from browser import Browser, found
 from fake_openai import json_answer
+from made_outcomes import expected_policy
 from made_records import made_record
 from test_app import WHOLE
 from test_overview import LENGTHS, PRICES, million
 from test_real_requests import REQUESTS, send
 
+from calibration.policies import write_policy
 from router.exporter.shipping import Shipper, drain
 from router.journal.writer import Journal
 from router.usage.tallies import Tallies
@@ -158,6 +160,26 @@ def test_a_prompt_can_be_tried_and_nothing_is_sent(router, browser, openai_serve
     assert "What is the capital of France?" in browser.text("#tried .facts")
     assert browser.run("document.querySelector('#tried').getAttribute('role')") == "status"
     assert not openai_server.received and browser.errors == []
+
+
+def test_the_page_calls_expected_what_is_not_certified(serve, openai_server, browser, tmp_path):
+    policy = expected_policy()
+    write_policy(policy, tmp_path / "expected")
+    target = max(rule.target for rule in policy.rules.targets if rule.falls_short is not None)
+    router = serve(
+        openai_base_url=openai_server.url,
+        openai_api_key="sk-upstream",
+        policy=str(tmp_path / "expected"),
+        default_target=target,
+    )
+    browser.open(router.origin + "/")
+    browser.wait(LIVE)
+    assert "Expected, not certified" in browser.text("#curve-note")
+    assert "%, expected" in browser.text("#target")
+    browser.run("document.querySelector('#question').value = 'What is the capital of France?'")
+    browser.run("document.querySelector('#try button').click()")
+    told = browser.wait("document.querySelector('#tried .explained')?.innerText")
+    assert "%, expected" in told and browser.errors == []
 
 
 def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser):

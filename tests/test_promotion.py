@@ -18,7 +18,7 @@ from mlflow.genai.datasets import create_dataset
 from running import RunningRouter
 from typer.testing import CliRunner
 
-from calibration import promotion, registry, run, tracking
+from calibration import promotion, registry, report, run, tracking
 from calibration.__main__ import app
 from calibration.answers import Endpoint
 from calibration.judgements import DEFAULT_SCORERS, Scorers
@@ -135,6 +135,21 @@ def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
 def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibration) -> None:
     assert does_not_pay.verdict.headline == "Do not route"
     assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
+
+
+def test_the_report_calls_expected_what_is_not_certified(pays: Calibration) -> None:
+    assert pays.policy is not None
+    rules = [
+        replace(rule, certified=False, falls_short=0.2, more_questions_needed=90)
+        if rule.quality_per_usd is not None
+        else rule
+        for rule in pays.policy.rules.targets
+    ]
+    policy = replace(pays.policy, rules=replace(pays.policy.rules, targets=rules))
+    page = report.as_html(replace(pays, policy=policy))
+    assert "expected, fell short in 20% of resplits; ask 90 more" in page and "routing, expected targets" in page
+    assert "<td data-name='promise'>certified</td>" not in page and "routing, certified targets" not in page
+    assert "<td data-name='promise'>certified</td>" in report.as_html(pays)
 
 
 def test_the_type_of_questions_without_one_is_predicted_where_a_policy_knows_it(pays: Calibration) -> None:

@@ -241,6 +241,9 @@ const weights = (words, scale) => Object.entries(words || {}).map(([word, weight
 const others = (policy, decision) => Object.entries(decision.likely_types || {}).filter(([name]) => name !== decision.question_type)
   .map(([name, p]) => `${name}\u00a0${percent(p)} (${kindOf(policy.evidence[name]?.kind || "none")})`).join(", ");
 
+// What stands behind a target; a record does not tell it.
+const promised = (promise) => promise === "none" ? ", which nothing but the strong model is shown to keep" : promise ? `, ${promise}` : "";
+
 // Why a request goes where it goes: of a record, or of POST /router/decision.
 export function explained(policy, request, decision) {
   const [reason, why] = reasonOf(decision.reason);
@@ -266,7 +269,7 @@ export function explained(policy, request, decision) {
   const evidence = decision.evidence;
   const facts = [
     ["Question", asked ? shortened(asked.question) : ""], ["Cache", asked?.cached_model ? `counted for ${asked.cached_model}, which answered the turns before` : ""],
-    ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}`],
+    ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}${promised(decision.promise)}`],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],

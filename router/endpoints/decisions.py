@@ -72,6 +72,7 @@ def as_mapping(decision: Decision) -> dict[str, Any]:
         "model": decision.model,
         "reason": decision.reason.value,
         "target": decision.target,
+        "promise": decision.promise.value if decision.promise else "none",
         "question_type": decision.question_type,
         "quality": dict(decision.quality),
         "expected_cost_usd": dict(decision.expected_cost_usd),
