@@ -185,6 +185,7 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     policy, held = (learnt.policy, tradeoffs.held_out(learnt, plan.seed)) if learnt else (None, None)
     table = tradeoffs.rows(rows, plan.models)
     compared = tradeoffs.pairs(rows, plan.models, policy.default_target if policy else DEFAULT_TARGET)
+    judged_for = judge_kept(plan, ledgers.calls)
     return Calibration(
         questions=questions,
         models=plan.models,
@@ -192,12 +193,12 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
         pairs=compared,
         policy=policy,
         held=held,
-        verdict=verdict(policy, held, table, compared),
+        verdict=verdict(policy, held, table, compared, _question_usd(plan, table, judged_for)),
         outcomes=outcomes,
         unanswered=asked.failures,
         unjudged=judged.failures,
         meter=meter,
-        judge_kept=judge_kept(plan, ledgers.calls),
+        judge_kept=judged_for,
         runs=runs,
         traced=traced,
         about=about,
@@ -270,6 +271,18 @@ def judge_kept(plan: Plan, calls: Ledger) -> tuple[int, float]:
     """How many of the judge's replies are kept, and what they cost."""
     usages = [Usage.from_openai((calls.get(key) or {}).get("usage") or {}) for key in calls]
     return len(usages), sum(plan.prices.cost_usd(plan.judge_model, usage) or 0.0 for usage in usages)
+
+
+def _question_usd(plan: Plan, rows: Sequence[Row], judge_kept: tuple[int, float]) -> float:
+    """What one more question costs by what these cost: an answer of every model, and the judge's verdicts on each.
+
+    Answers of the same words are judged once, and more questions may have none: each verdict is counted.
+    """
+    answers = [row for row in rows if row.question_type == tradeoffs.ALL]
+    verdicts = sum(plan.scorers.verdicts(question) for question in plan.questions) / len(plan.questions)
+    replies, judge_usd = judge_kept
+    judging = len(plan.models) * verdicts * judge_usd / replies if replies else 0.0
+    return sum(row.cost_usd for row in answers) / answers[0].n + judging
 
 
 def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from calibration.certificate import USEFUL_SAVING
+from calibration.learning import DEFAULT_TARGET, LEAST_TARGET, MIN_QUESTIONS
 from calibration.tradeoffs import ALL, HeldOut, Pair, Row
 from router.policy.decision import Rule
 from router.policy.document import Policy
 
-LEAST_TARGET = 0.9  # of the strong model's quality; keeping less is not called routing
 WORTH_SAVING = 0.02  # share of the strong model's dollars below which routing is not worth its trouble
+COMPUTED_TYPES = 23  # that data/generate.py writes questions of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,30 @@ def best_rule(policy: Policy) -> Rule | None:
     return max(routed, key=lambda r: r.target, default=None)
 
 
-def verdict(policy: Policy | None, held: HeldOut | None, rows: Sequence[Row], pairs: Sequence[Pair]) -> Verdict:
-    """Decide from what was certified and from its replay on held-out questions."""
+def verdict(
+    policy: Policy | None,
+    held: HeldOut | None,
+    rows: Sequence[Row],
+    pairs: Sequence[Pair],
+    question_usd: float | None = None,
+) -> Verdict:
+    """Decide from what was certified and from its replay on held-out questions.
+
+    Whatever is decided, the reasons end with what is certified and with what a stricter promise would take.
+    `question_usd` is what asking and judging one question costs, where that is known.
+    """
     if policy is None or held is None:
         n = rows[0].n
-        return Verdict(
-            False,
-            "Do not route yet",
-            [f"{n} questions are too few to learn from and to test on; until there are more, only the table holds."],
-        )
+        few = f"{n} questions are too few to learn from and to test on; until there are more, only the table holds."
+        reasons = [few]
+        if n < MIN_QUESTIONS:
+            reasons.append(f"At least {MIN_QUESTIONS} are needed: {_more(MIN_QUESTIONS - n, n, question_usd)}")
+        return Verdict(False, "Do not route yet", reasons)
+    found = _judged(policy, held, pairs)
+    return replace(found, reasons=[*found.reasons, _certified(policy), *_stricter(policy, question_usd)])
+
+
+def _judged(policy: Policy, held: HeldOut, pairs: Sequence[Pair]) -> Verdict:
     strong, rule = policy.rules.strong.name, best_rule(policy)
     reasons = [] if rule is not None and rule.target >= policy.default_target else [_uncertified(policy, strong)]
     if rule is None:
@@ -100,17 +118,58 @@ def _route(
 
 
 def _uncertified(policy: Policy, strong: str) -> str:
-    rule = next((r for r in policy.rules.targets if r.target >= policy.default_target), None)
-    text = f"No threshold was shown to keep {policy.default_target:.0%} of {strong}'s quality."
-    more = rule.more_questions_needed if rule is not None else None
-    if not more:
-        return text
-    per_type = max(round(more / max(len(policy.rules.evidence), 1)), 1)
+    return f"No threshold was shown to keep {percent(policy.default_target)} of {strong}'s quality."
+
+
+def _certified(policy: Policy) -> str:
+    """The highest target that is certified and saves something, and what it saves."""
+    strong, n = policy.rules.strong.name, _questions(policy)
+    useful = [r for r in policy.rules.targets if r.certified and r.expected_saving.estimate >= WORTH_SAVING]
+    if not useful:
+        return f"No target is certified on these {n:,} questions at which routing saves something."
+    rule = max(useful, key=lambda r: r.target)
+    low, saves, high = rule.expected_saving
     return (
-        f"{text} About {more:,} more questions like these would show one: yours, or computed ones by "
-        f"`python data/generate.py --seed 1 --per-type {per_type} --out more.jsonl`, then "
+        f"{percent(rule.target)} is the highest target that is certified on these {n:,} questions and saves something: "
+        f"{saves:.0%} ({low:.0%} to {high:.0%}) of {strong}'s dollars."
+    )
+
+
+def _stricter(policy: Policy, question_usd: float | None) -> list[str]:
+    """What the default target of 97 % would take, where it is not certified at a useful saving."""
+    rule = next((r for r in policy.rules.targets if r.target >= DEFAULT_TARGET - 1e-9), None)
+    if rule is None or (rule.certified and rule.expected_saving.estimate >= USEFUL_SAVING):
+        return []
+    target = percent(rule.target)
+    if rule.more_questions_needed is not None:
+        return [f"To certify {target} takes {_more(rule.more_questions_needed, _questions(policy), question_usd)}"]
+    if rule.certified:
+        return [f"{target} is certified as well, and saves {rule.expected_saving.estimate:.0%}."]
+    return [f"More questions like these are not expected to certify {target} at a useful saving."]
+
+
+def _questions(policy: Policy) -> int:
+    return max(rule.n for rule in policy.rules.targets)
+
+
+def _more(more: int, n: int, question_usd: float | None) -> str:
+    """How many more questions that is, their dollars, and the commands that ask them; `n` are asked already."""
+    dollars = "" if question_usd is None else f", about ${more * question_usd:.2f} at ${question_usd:.4f} each"
+    return (
+        f"about {more:,} more questions like these{dollars}. Yours are best; computed ones are written by "
+        f"`python data/generate.py --seed {n} --per-type {math.ceil(more / COMPUTED_TYPES)} --out more.jsonl`. Add the "
+        "questions of this run to more.jsonl, whose answers are kept and cost nothing again, and run "
         "`python -m calibration run --questions more.jsonl`."
     )
+
+
+def percent(share: float) -> str:
+    """A target as people read it.
+
+    >>> percent(0.97), percent(0.985)
+    ('97 %', '98.5 %')
+    """
+    return f"{share * 100:.4g} %"
 
 
 def of_types(pairs: Sequence[Pair]) -> Mapping[tuple[str, str], str]:

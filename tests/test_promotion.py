@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,9 +30,9 @@ from calibration.questions import Question, parse, read
 from calibration.run import Calibration
 from calibration.sources import QuestionError
 from calibration.spending import Meter
-from calibration.verdict import best_rule
+from calibration.verdict import COMPUTED_TYPES, best_rule, verdict
 from router.champion import fetch, keep_fetching, point_to
-from router.policy.decision import Reason
+from router.policy.decision import Interval, Reason
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
 from router.serving import SHIPPED, read_policy, served_policy
 from router.settings import load
@@ -135,6 +137,48 @@ def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
 def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibration) -> None:
     assert does_not_pay.verdict.headline == "Do not route"
     assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
+
+
+def test_the_verdict_says_what_is_certified_and_what_more_would_take(
+    pays: Calibration, does_not_pay: Calibration
+) -> None:
+    assert pays.policy is not None and pays.held is not None
+    told = " ".join(pays.verdict.reasons)
+    best = max(r.target for r in pays.policy.rules.targets if r.certified and r.expected_saving.estimate >= 0.02)
+    assert f"{best * 100:g} % is the highest target that is certified on these 400 questions" in told
+    spent = pays.meter.spent_usd() / 400
+    rules = [
+        replace(rule, certified=False, quality_per_usd=None, more_questions_needed=460)
+        if rule.target >= 0.97
+        else replace(rule, certified=True, expected_saving=Interval(0.37, 0.43, 0.5))
+        for rule in pays.policy.rules.targets
+    ]
+    policy = replace(pays.policy, default_target=0.96, rules=replace(pays.policy.rules, targets=rules))
+    found = verdict(policy, pays.held, pays.rows, pays.pairs, spent)
+    told = " ".join(found.reasons)
+    assert "96 % is the highest target" in told and "saves something: 43% (37% to 50%) of gpt-4o's dollars." in told
+    assert f"To certify 97 % takes about 460 more questions like these, about ${460 * spent:.2f}" in told
+    assert "--seed 400 --per-type 20 --out more.jsonl" in told and "calibration run --questions more.jsonl" in told
+    assert "$" not in " ".join(verdict(policy, pays.held, pays.rows, pays.pairs).reasons).split("To certify")[1]
+    nothing = [
+        replace(rule, certified=False, quality_per_usd=None, more_questions_needed=None)
+        for rule in policy.rules.targets
+    ]
+    policy = replace(policy, default_target=0.97, rules=replace(policy.rules, targets=nothing))
+    told = " ".join(verdict(policy, pays.held, pays.rows, pays.pairs, spent).reasons)
+    assert "No target is certified on these 400 questions" in told
+    assert "More questions like these are not expected to certify 97 %" in told
+    assert "certif" in " ".join(does_not_pay.verdict.reasons)
+
+
+def test_as_many_types_are_computed_as_the_verdict_counts() -> None:
+    listed = subprocess.run(
+        [sys.executable, Path(__file__).parent.parent / "data" / "generate.py", "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(listed.stdout.split()) == COMPUTED_TYPES
 
 
 def test_the_report_calls_expected_what_is_not_certified(pays: Calibration) -> None:

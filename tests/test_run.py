@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -109,6 +110,12 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
         assert "Do not route yet" in out and "Before the first call" in out
+        said = " ".join(out.replace("│", " ").split())
+        each = float(re.search(r"This run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
+        _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", said).groups()  # type: ignore[union-attr]
+        each += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
+        assert f"At least 60 are needed: about 54 more questions like these, about ${54 * each:.2f}" in said
+        assert f"at ${each:.4f} each" in said and "--per-type 3 --out more.jsonl" in said
         code, out = finish(start(fake, home, "run", "--questions", str(six)))
         assert code == 0, out
     both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
