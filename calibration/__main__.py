@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,9 +15,10 @@ from rich.table import Table
 
 from calibration import commands, traffic
 from calibration.background import read_background
-from calibration.certificate import CONFIDENCE, TYPE_MARGIN
+from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.commands import Confidence, PromiseOption, TypeMargin
 from calibration.learning import LearningError, learn
+from calibration.mix import read_mix, types_of
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
@@ -125,20 +127,34 @@ def score_command(
     console.print(f"scored {count:,} requests with policy {loaded.version} into {out}")
 
 
-@app.command(
-    "evaluate", epilog="Example: python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz"
-)
+EVALUATE_EXAMPLES = """
+Examples:
+
+  python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz
+
+  python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz --mix mine.json
+"""
+
+
+@app.command("evaluate", epilog=EVALUATE_EXAMPLES)
 def evaluate_command(
     policy: PolicyFolder,
     outcomes: Outcomes,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    rounds: Annotated[int, typer.Option(help="Rounds of the bootstrap behind each interval.")] = 500,
+    mix: Annotated[
+        Path | None,
+        typer.Option(help='The shares of types in your traffic: JSON {"type": share}, or CSV with type,share.'),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the bootstrap behind each interval.")] = 500,
     seed: Seed = 0,
 ) -> None:
     """Measure a policy on outcomes: APGR, CPT, saved cost, and what its promises gave, with 95 % intervals."""
     loaded = read_policy(policy)
     rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
-    figures = evaluated(loaded, rows, rounds, seed)
+    shares = None if mix is None else read_mix(mix, set(types_of(rows)))
+    figures = evaluated(loaded, rows, rounds, seed, shares)
+    if shares is not None:
+        _warn_of(figures["mix"])
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
         return
@@ -150,6 +166,34 @@ def evaluate_command(
         values = (part["apgr"], part["cpt50"], part["saved_cost"]["0.97"])
         table.add_row(name, f"{part['n']:,}", *(f"{v.estimate:.3f} ({v.low:.3f} to {v.high:.3f})" for v in values))
     console.print(table)
+    if shares is not None:
+        console.print(_mix_table(figures["mix"]))
+
+
+def _warn_of(mix: Mapping[str, Any]) -> None:
+    """Tell on stderr what a mix asks for that outcomes do not tell."""
+    warnings, missing = Console(stderr=True), mix["missing"]
+    if missing["types"]:
+        text = (
+            f"warning: {missing['share']:.1%} of the mix is of types without outcomes, and counts as sent to the "
+            f"strong model: {', '.join(missing['types'])}"
+        )
+        warnings.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if mix["few"]:
+        text = f"warning: fewer than {MIN_TYPE_QUESTIONS} outcomes, which say little: {', '.join(mix['few'])}"
+        warnings.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _mix_table(mix: Mapping[str, Any]) -> Table:
+    """What each promise gives for a mix."""
+    table = Table(title=f"for the mix, by {mix['n']:,} questions of its types", title_justify="left")
+    for heading in ("target", "promise", "quality kept (95 % interval)", "cost saved (95 % interval)", "still holds"):
+        table.add_column(heading)
+    for target, its in mix["targets"].items():
+        values = (its["quality_kept"], its["saved_cost"])
+        shown = [f"{v.estimate:.1%} ({v.low:.1%} to {v.high:.1%})" for v in values]
+        table.add_row(f"{float(target):.1%}", its["promise"], *shown, its["holds"])
+    return table
 
 
 app.command("run", epilog=commands.EXAMPLES)(commands.run_command)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calibration.duplicates import near_duplicate_groups
+from calibration.mix import mixed, types_of
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.replay import Replay, apgr, bootstrap, cpt, picked, replayed, saved_cost
 from router.policy.decision import Interval, Rule, decide
@@ -50,11 +51,16 @@ def score_rows(policy: Policy, path: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def evaluate(policy: Policy, outcomes: Sequence[Outcome], rounds: int, seed: int) -> dict[str, Any]:
-    """How well the policy ranks, what it keeps and what it saves, pooled and per recorded type, with 95 % intervals."""
+def evaluate(
+    policy: Policy, outcomes: Sequence[Outcome], rounds: int, seed: int, mix: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """How well the policy ranks, what it keeps and what it saves, pooled and per recorded type, with 95 % intervals.
+
+    With the shares of a mix (`mix.py`), also what its promises give for that.
+    """
     replay = replayed(outcomes, policy.predictor, policy.rules.models)
     groups = near_duplicate_groups([outcome.text for outcome in outcomes])
-    types = np.array([outcome.question_type or "unknown" for outcome in outcomes])
+    types = np.array(types_of(outcomes))
     names, counts = np.unique(types, return_counts=True)
     everything = np.arange(len(outcomes))
     return {
@@ -67,6 +73,7 @@ def evaluate(policy: Policy, outcomes: Sequence[Outcome], rounds: int, seed: int
             for name, count in zip(names, counts, strict=True)
             if count >= MIN_TYPE_ROWS
         },
+        **({} if mix is None else {"mix": mixed(policy, replay, groups, mix, rounds, seed)}),
     }
 
 

@@ -1,0 +1,189 @@
+"""What a promise gives where types come in other shares than in the outcomes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_outcomes import TRUTH, made_outcomes
+from test_calibration_commands import calibration
+
+from calibration.duplicates import near_duplicate_groups
+from calibration.learning import learn
+from calibration.mix import mixed, read_mix
+from calibration.outcomes import InputError, write_outcomes
+from calibration.policies import load_prices, models_named, write_policy
+from calibration.replay import picked, replayed
+
+PAIR = ("gpt-4o-mini", "gpt-4o")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return learn(made_outcomes(800), models_named(PAIR, load_prices()), seed=0, about={}).policy
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return made_outcomes(400, seed=9)
+
+
+@pytest.fixture(scope="module")
+def replay(policy, fresh):
+    return replayed(fresh, policy.predictor, policy.rules.models)
+
+
+def given(policy, replay, mix, rounds=60):
+    groups = near_duplicate_groups([outcome.text for outcome in replay.outcomes])
+    return mixed(policy, replay, groups, mix, rounds, seed=0)
+
+
+def plain(policy, replay, rows, target):
+    """What is kept and saved on these rows, each counted once."""
+    chosen = replay.chosen(policy.rules, target)
+    kept, spent = (picked(t, chosen)[rows].sum() / t[rows, -1].sum() for t in (replay.scores, replay.costs_usd))
+    return kept, 1 - spent
+
+
+def test_the_mix_of_the_outcomes_themselves_changes_nothing(policy, replay):
+    told = given(policy, replay, dict.fromkeys(TRUTH, 0.25))["targets"]
+    for rule in policy.rules.targets:
+        its = told[f"{rule.target:g}"]
+        assert (its["quality_kept"][1], its["saved_cost"][1]) == pytest.approx(
+            plain(policy, replay, slice(None), rule.target)
+        )
+        assert its["quality_kept"].low <= its["quality_kept"].estimate <= its["quality_kept"].high
+
+
+def test_a_mix_of_one_type_is_that_type(policy, replay, fresh):
+    for name in TRUTH:
+        rows = np.flatnonzero([outcome.question_type == name for outcome in fresh])
+        told = given(policy, replay, {name: 1.0})
+        assert told["n"] == 100
+        its = told["targets"]["0.95"]
+        assert (its["quality_kept"][1], its["saved_cost"][1]) == pytest.approx(plain(policy, replay, rows, 0.95))
+
+
+def test_each_type_counts_by_its_share_and_not_by_its_outcomes(policy, fresh):
+    rows = [o for i, o in enumerate(fresh) if o.question_type == "law/clauses" or i % 5 == 0]
+    mix = {"law/clauses": 0.3, "sums/easy": 0.7}
+    replay = replayed(rows, policy.predictor, policy.rules.models)
+    its = given(policy, replay, mix)["targets"]["0.9"]
+    chosen = replay.chosen(policy.rules, 0.9)
+    of = {name: np.flatnonzero([o.question_type == name for o in rows]) for name in mix}
+    for table, value in ((replay.scores, its["quality_kept"][1]), (replay.costs_usd, 1 - its["saved_cost"][1])):
+        chosen_mean = sum(share * picked(table, chosen)[of[name]].mean() for name, share in mix.items())
+        strong_mean = sum(share * table[of[name], -1].mean() for name, share in mix.items())
+        assert value == pytest.approx(chosen_mean / strong_mean)
+
+
+def test_what_has_no_outcomes_counts_as_sent_to_the_strong_model(policy, replay):
+    alone = given(policy, replay, {"sums/easy": 1.0})["targets"]["0.9"]
+    told = given(policy, replay, {"sums/easy": 0.5, "poems": 0.3, "jokes": 0.2})
+    assert told["missing"] == {"types": ["jokes", "poems"], "share": pytest.approx(0.5)}
+    its = told["targets"]["0.9"]
+    assert its["saved_cost"][1] == pytest.approx(alone["saved_cost"][1] / 2)
+    assert its["quality_kept"][1] == pytest.approx(0.5 + alone["quality_kept"][1] / 2)
+
+
+def test_a_target_holds_for_a_mix_or_not(policy, fresh):
+    """All wrong where the cheap model answered: what was promised for other questions does not hold here."""
+    right, wrong = (
+        replayed(
+            [replace(o, results={m: replace(r, score=float(m == "gpt-4o") or cheap) for m, r in o.results.items()})
+             for o in fresh],
+            policy.predictor,
+            policy.rules.models,
+        )
+        for cheap in (1.0, 0.0)
+    )  # fmt: skip
+    mix = {"sums/easy": 1.0}
+    assert given(policy, right, mix)["targets"]["0.95"]["holds"] == "shown"
+    assert given(policy, wrong, mix)["targets"]["0.95"]["holds"] == "no"
+
+
+def test_the_interval_covers_the_truth_of_the_mix(policy):
+    """Of forty samples of a mix that the outcomes do not have, at most a few may miss what many questions show."""
+    mix = {"sums/easy": 0.6, "code/tracing": 0.1, "facts/capitals": 0.3}
+    many = replayed(made_outcomes(8000, seed=50), policy.predictor, policy.rules.models)
+    truth = mixed(policy, many, np.arange(8000), mix, 2, 0)["targets"]["0.95"]["quality_kept"].estimate
+    covered = 0
+    for seed in range(40):
+        few = replayed(made_outcomes(200, seed=100 + seed), policy.predictor, policy.rules.models)
+        kept = mixed(policy, few, np.arange(200), mix, 100, 0)["targets"]["0.95"]["quality_kept"]
+        covered += kept.low <= truth <= kept.high
+    assert covered >= 34
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.json", '{"sums/easy": 3, "law/clauses": 1}'),
+        ("m.csv", "type,share\nsums/easy, 0.75\n\nlaw/clauses,0.25\n"),
+        ("m.csv", "\ufeffsums/easy,75\nlaw/clauses,25"),
+    ],
+)
+def test_a_mix_is_read_from_json_and_csv_and_sums_to_one(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_mix(tmp_path / name, TRUTH) == {"sums/easy": 0.75, "law/clauses": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("{}", "is empty"),
+        ("type,share\n", "is empty"),
+        ('{"sums/easy": 0}', "is empty"),
+        ('{"sums/easy": -0.1, "law/clauses": 1}', "the share of 'sums/easy' is negative: -0.1"),
+        ('{"sums/easy": "much"}', "the share of 'sums/easy' is not a number: 'much'"),
+        ('{"sums/easy": "0.5"}', "is not a number"),
+        ('{"sums/easy": true}', "is not a number"),
+        ('{"sums/easy": NaN}', "is not a number"),
+        ('{"sums/easy": 1e999}', "is not a number"),
+        ('{"sums/easy": {"a": 1}}', "is not a number"),
+        ('{"sums/easy": 1, "sums/easy": 2}', "has a share already"),
+        ('{"sums/easy": 1e308, "law/clauses": 1e308}', "too large"),
+        ("[1]", "is not an object"),
+        ("{", "is not JSON"),
+        ("type,share\nsums/easy,much", "m:2: the share of 'sums/easy' is not a number: 'much'"),
+        ("sums/easy,-1", "m:1: the share of 'sums/easy' is negative"),
+        ("sums/easy", "m:1: expected type,share"),
+        ("sums/easy,1\nsums/easy,1", "m:2: the type 'sums/easy' has a share already"),
+        ("poems,1", "none of its types has outcomes; these have: code/tracing, facts/capitals"),
+        ('{"sums/easy": 0, "poems": 1}', "none of its types has outcomes"),
+    ],
+)
+def test_a_mix_that_does_not_fit_says_where_and_why(tmp_path, text, said):
+    (tmp_path / "m").write_text(text)
+    with pytest.raises(InputError) as error:
+        read_mix(tmp_path / "m", TRUTH)
+    assert said in str(error.value)
+
+
+def test_a_mix_that_cannot_be_read_is_an_error_of_the_input(tmp_path):
+    (tmp_path / "m").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "m", tmp_path / "none", tmp_path):
+        with pytest.raises(InputError):
+            read_mix(path, TRUTH)
+
+
+def test_evaluate_tells_of_a_mix_and_warns_of_what_it_does_not_know(policy, fresh, tmp_path):
+    write_policy(policy, tmp_path / "policy")
+    write_outcomes([*fresh[:200], *made_outcomes(3, seed=4, truth={"sums/easy": (1, 1)})], tmp_path / "o.jsonl")
+    (tmp_path / "m.json").write_text('{"sums/easy": 0.8, "law/clauses": 0.1, "poems": 0.1}')
+    options = ("evaluate", "--policy", tmp_path / "policy", "--outcomes", tmp_path / "o.jsonl", "--rounds", "20")
+    done = calibration(*options, "--mix", tmp_path / "m.json", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == (
+        "warning: 10.0% of the mix is of types without outcomes, and counts as sent to the strong model: poems"
+    )
+    mix = json.loads(done.stdout)["mix"]
+    assert mix["missing"] == {"types": ["poems"], "share": 0.1} and mix["n"] == 103
+    assert set(mix["targets"]["0.95"]) == {"promise", "quality_kept", "saved_cost", "holds"}
+    shown = calibration(*options, "--mix", tmp_path / "m.json")
+    assert "for the mix, by 103 questions" in shown.stdout and "still holds" in shown.stdout
+    assert "mix" not in json.loads(calibration(*options, "--json").stdout)
+    (tmp_path / "m.json").write_text('{"sums/easy": -1}')
+    refused = calibration(*options, "--mix", tmp_path / "m.json")
+    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1 and "negative" in refused.stderr
