@@ -165,6 +165,8 @@ class Walk:
         A limit cuts through the questions of one type, whose prices lie close together and which each fit places
         elsewhere: the share of them that goes cheap stays.
         """
+        if not limits:
+            return {}
         before, after = (replay.needed(self.rules, target) for replay in (self.replay, self.known))
         types = np.array([prediction.question_type for prediction in self.replay.predictions])
         both = np.isfinite(before) & np.isfinite(after)

@@ -6,7 +6,7 @@ Decisions come from `router.policy.decision.decide`, the line that the proxy run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,10 @@ from router.policy.decision import (
     Decision,
     Interval,
     Model,
-    Rule,
     Rules,
     decide,
     expected_cost_usd,
+    lines_of_worth,
     quality_per_usd_needed,
 )
 from router.policy.features import Features, read_question
@@ -69,16 +69,11 @@ class Replay:
         if len(self.models) == 2:
             needed = self.needed(rules, target)
             return lambda quality_per_usd: np.where(needed <= quality_per_usd, 0, 1)
-        column = {model.name: i for i, model in enumerate(self.models)}
-
-        def chosen(quality_per_usd: Floats) -> Ints:
-            columns = []
-            for f, p, price in zip(self.features, self.predictions, quality_per_usd.tolist(), strict=True):
-                rule = Rule(target, price, False, 0, 0.0, Interval(0.0, 0.0, 0.0))
-                columns.append(column[decide(replace(rules, targets=(rule,)), f, p, target).model])
-            return np.array(columns)
-
-        return chosen
+        rows = zip(self.features, self.predictions, strict=True)
+        lines = np.array([lines_of_worth(rules, f, p, target) for f, p in rows])  # (n, 2, M)
+        slopes, offsets = lines[:, 0, ::-1], lines[:, 1, ::-1]  # of equal worth the stronger model is taken
+        last = len(self.models) - 1
+        return lambda quality_per_usd: last - np.argmax(quality_per_usd[:, None] * slopes - offsets, axis=1)
 
 
 def replayed(outcomes: Sequence[Outcome], predictor: Predictor, models: Sequence[Model]) -> Replay:

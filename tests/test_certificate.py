@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_outcomes import made_outcomes
@@ -9,8 +11,9 @@ from calibration.duplicates import near_duplicate_groups
 from calibration.examples import TypeExamples
 from calibration.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
 from calibration.policies import load_prices, models_named
-from calibration.replay import apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
-from router.policy.decision import Promise
+from calibration.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
+from router.policy.decision import Interval, Model, Promise, Rule
+from router.policy.prices import Price
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -62,6 +65,29 @@ def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
     assert shares[0] < 0.1
     needed = learnt.replay.needed(learnt.policy.rules, 0.9)
     assert shares[-1] == pytest.approx(np.isfinite(needed).mean())
+
+
+def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
+    rules, rng = learnt.policy.rules, np.random.default_rng(0)
+    between = Model("between", Price(1.0, 4.0))
+    predictions = []
+    for prediction in learnt.replay.predictions[:150]:
+        cheap, strong = (prediction.quality[name] for name in PAIR)
+        tokens = prediction.output_tokens | {"between": 150.0}
+        quality = prediction.quality | {"between": float(rng.uniform(min(cheap, strong), max(cheap, strong)))}
+        doubt = prediction.doubt | {"between": 0.01}
+        predictions.append(replace(prediction, quality=quality, output_tokens=tokens, doubt=doubt))
+    models = (rules.models[0], between, rules.models[1])
+    rows = {name: getattr(learnt.replay, name)[:150] for name in ("outcomes", "features", "costs_usd", "scores")}
+    three = Replay(predictions=predictions, models=models, **rows)
+    seen = set()
+    for price in (0.0, 30.0, 100.0, 300.0, 1000.0):
+        rule = Rule(0.9, price, False, 150, 0.95, Interval(0.0, 0.0, 0.0))
+        decided = three.chosen(replace(rules, models=models, targets=(rule,)), 0.9)
+        chosen = three.choices(replace(rules, models=models), 0.9)(np.full(150, price))
+        assert (decided == chosen).all()
+        seen |= set(chosen.tolist())
+    assert seen == {0, 1, 2}
 
 
 def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):

@@ -284,6 +284,32 @@ def quality_per_usd_needed(rules: Rules, features: Features, prediction: Predict
     return min((cautious_gap(rules, prediction, m, strong) / savings[m] for m in cheaper), default=math.inf)
 
 
+def lines_of_worth(
+    rules: Rules, features: Features, prediction: Prediction, target: float
+) -> tuple[list[float], list[float]]:
+    """Slope and offset of each model: at any price of quality `decide` takes the largest `slope * price - offset`.
+
+    The strong model's are 0 and 0, those of a model that is never chosen 0 and infinite.
+    """
+    able, _ = _able(rules, features)
+    column = {model.name: i for i, model in enumerate(rules.models)}
+    strong = able[-1].name
+    slopes, offsets = [0.0] * len(column), [math.inf] * len(column)
+    offsets[column[strong]] = 0.0
+    if len(able) == 1 or _why_unknown(rules, features, prediction) is not None:
+        return slopes, offsets
+    evidence = rules.evidence_of(prediction.question_type)
+    savings = savings_usd(rules, features, prediction, None)
+    for model in able[:-1]:
+        if evidence.kind != "published":
+            slopes[column[model.name]] = savings[model.name]
+            offsets[column[model.name]] = cautious_gap(rules, prediction, model.name, strong)
+        elif _keeps(rules, evidence, model.name, strong, target):
+            offsets[column[model.name]] = -math.inf
+            break
+    return slopes, offsets
+
+
 def _why_unknown(rules: Rules, features: Features, prediction: Prediction) -> Reason | None:
     """What makes the evidence say nothing of this request, or None."""
     if rules.evidence_of(prediction.question_type).kind == "none" or features.has_attachments:
