@@ -25,12 +25,17 @@ help: ## show this list
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv/.compiled: .venv/.done
+	@# the tests start many interpreters, and each would compile anew what it imports where Python writes no bytecode
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null 2>&1 || true
+	@touch $@
+
 setup: .venv/.done ## create .venv with everything that is needed
 
 serve: setup ## serve the proxy on PORT (default 8000)
 	$(BIN)/python -m router serve --port $(PORT)
 
-test: setup ## run the tests
+test: .venv/.compiled ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
