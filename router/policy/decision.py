@@ -239,7 +239,8 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     not, up to `CACHE_SHARE` of what is asked and answered. By themselves they make no question easier, so that a long
     prompt is no reason for the cheap model.
     A model that saves anything saves at least `least_saving_usd`, so that short answers are not priceless. The less
-    familiar a question is, the less is known of what its dollars cost in quality, and the less they count.
+    familiar a question is, and the less surely it is of its type, the less is known of what its dollars cost in
+    quality: they count by the square of how probable the type is, and less from a novelty of `familiar_until` on.
     """
     asked = prediction.question_tokens
     images = {m.name: _images_tokens(m, features) for m in rules.models}
@@ -252,9 +253,11 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
             name: value + min(max(again[strong] - again[name], -CACHE_SHARE * abs(value)), CACHE_SHARE * abs(value))
             for name, value in saved.items()
         }
-    familiar = min(1.0, (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)) if rules.familiar_until < 1 else 1.0
+    known = prediction.type_probabilities[prediction.question_type] ** 2
+    if prediction.novelty > rules.familiar_until:
+        known *= (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)
     return {
-        name: familiar * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()
+        name: known * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()
     }
 
 
