@@ -129,7 +129,7 @@ async def test_what_lies_unread_on_a_connection_at_rest_ends_it(wrong):
     assert await link.read(1) == b"mine"
     link.close()
     assert link.usable
-    time.sleep(0.05)  # the loop stands still, and what comes meanwhile is not read
+    time.sleep(0.05)  # noqa: ASYNC251  the loop stands still, and what comes meanwhile is not read
     assert not link.usable
     link.abort()
 

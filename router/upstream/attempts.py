@@ -15,9 +15,14 @@ from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 
+Hold = Callable[[int], None]
+WHOLE_BYTES = 2**20  # a larger answer is passed on in pieces, unless its model is to be renamed
 RETRIED = frozenset({408, 409, 429})  # and all from 500 on
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 8.0
+RETRY_SHARE = 0.2  # of the requests
+RETRIES_A_SECOND = 1.0
+MOST_RETRIES = 30.0  # that may be saved up
 LONGEST_WAIT_BEFORE_FALLBACK = 2.0  # a Retry-After beyond it sends the request to the next model at once
 
 
@@ -38,22 +43,47 @@ class Reply:
         return next((value for key, value in self.headers if key == name), None)
 
 
+class RetryBudget:
+    """Retries are a share of the requests, and a few beside: an outage is not multiplied by those who wait for it."""
+
+    def __init__(self) -> None:
+        self._balance = MOST_RETRIES
+        self._at = 0.0
+
+    def earn(self) -> None:
+        """A request was made."""
+        self._balance = min(self._balance + RETRY_SHARE, MOST_RETRIES)
+
+    def spend(self, now: float) -> bool:
+        """Whether a retry may be made, which is paid with it."""
+        passed, self._at = now - self._at, now
+        self._balance = min(self._balance + passed * RETRIES_A_SECOND, MOST_RETRIES)
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
+
+
 class Attempts:
     """Asks models in turn, for one worker."""
 
     def __init__(self, upstreams: Upstreams, settings: Settings) -> None:
         self._upstreams = upstreams
         self._timeouts = settings.timeouts
+        self._retries = RetryBudget()
         self._max_attempts = settings.max_attempts
-        self._max_answer_bytes = settings.max_body_bytes
+        self._max_answer_bytes = settings.max_body_bytes if settings.echo_asked_model else WHOLE_BYTES
 
-    async def ask(self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str]) -> Reply:
+    async def ask(
+        self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str], hold: Hold
+    ) -> Reply:
         """Ask the first of `models` that answers; attempts whose bill nobody told are added to `unsettled`, by model.
 
         Raises:
             RouterError: none answered, and the last one not even with an error of its own.
         """
         deadline = time.monotonic() + self._timeouts.retries
+        self._retries.earn()
         failed: list[str] = []
         attempts = 0
         for position, model in enumerate(models):
@@ -64,7 +94,7 @@ class Attempts:
                 failed.append(model)
                 continue
             tries = self._max_attempts if allowed else 1
-            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled)
+            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled, hold)
             attempts += made
             if isinstance(outcome, RouterError):
                 if not others:
@@ -72,17 +102,18 @@ class Attempts:
             elif not _is_retried(outcome) or not others:
                 outcome.attempts, outcome.failed_models = attempts, failed
                 return outcome
+            _hang_up(outcome)
             failed.append(model)
         raise AssertionError("the last model either answers or raises")
 
     async def _persist(
-        self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str]
+        self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str], hold: Hold
     ) -> tuple[Reply | RouterError, int]:
         """Ask one model up to `tries` times; what came last, and how often it was asked."""
         breaker = self._upstreams.breaker(model)
         for made in range(1, tries + 1):
             try:
-                outcome: Reply | RouterError = await self._once(model, call)
+                outcome: Reply | RouterError = await self._once(model, call, hold)
             except (ConnectError, CutError, StallError) as error:
                 outcome = _translated(error)
                 if not isinstance(error, ConnectError):  # the model may have answered, and bill what never came
@@ -96,15 +127,18 @@ class Attempts:
                 breaker.failed(time.monotonic())
             if isinstance(outcome, Reply) and (not _is_retried(outcome) or _is_forbidden(outcome)):
                 break
+            if made == tries or not self._retries.spend(time.monotonic()):
+                break
             delay = _delay(outcome, made)
-            if made == tries or time.monotonic() + delay > deadline:
+            if time.monotonic() + delay > deadline:
                 break
             if others and delay > LONGEST_WAIT_BEFORE_FALLBACK:
                 break
+            _hang_up(outcome)
             await asyncio.sleep(delay)
         return outcome, made
 
-    async def _once(self, model: str, call: Call) -> Reply:
+    async def _once(self, model: str, call: Call, hold: Hold) -> Reply:
         upstreams, timeouts = self._upstreams, self._timeouts
         answer = await upstreams.send(upstreams.endpoint(model), call)
         try:
@@ -115,6 +149,7 @@ class Attempts:
                 return Reply(model, answer.status, answer.headers, body, answer)
             pieces, size = [], 0
             while piece := await answer.read(timeouts.first_byte):
+                hold(2 * len(piece))
                 pieces.append(piece)
                 size += len(piece)
                 if size > self._max_answer_bytes:
@@ -125,6 +160,12 @@ class Attempts:
             raise
         answer.close()
         return Reply(model, answer.status, answer.headers, body, None)
+
+
+def _hang_up(outcome: Reply | RouterError) -> None:
+    """Be done with an answer that nobody will read."""
+    if isinstance(outcome, Reply) and outcome.answer is not None:
+        outcome.answer.close()
 
 
 def _is_stream(answer: Answer) -> bool:
