@@ -16,7 +16,9 @@ from router.errors import OverloadedError
 
 LONGEST_WAIT_SECONDS = 1.0  # for one's turn
 ROUND_SECONDS = 0.01  # of decisions, before all else has its turn
-MOST_A_ROUND = 16
+MOST_A_ROUND = 128
+REQUEST_BYTES = 32 * 1024  # that each holds, whatever it is: a stream is measured with 24 kB
+SMALL_BYTES = 16 * 1024  # of a body or an answer, which this includes
 TRIM_BYTES = 64 * 2**20  # given back since the system got its share of it
 
 _MESSAGES = {
@@ -38,17 +40,20 @@ class Admission:
         self._batch = self._turns = MOST_A_ROUND  # that a round may have; that are left of this one
         self._running = False
         self._began = 0.0
-        self._given_bytes = 0
+        self.given_bytes = 0
 
     def enter(self) -> Admitted:
         """Let a request in, which has to `leave`.
 
         Raises:
-            OverloadedError: there are too many.
+            OverloadedError: there are too many, or they hold too much.
         """
         if self.requests >= self._most_requests:
             raise self.refused("requests")
+        if self.held_bytes + REQUEST_BYTES > self._budget_bytes:
+            raise self.refused("memory")
         self.requests += 1
+        self.held_bytes += REQUEST_BYTES
         return Admitted(self)
 
     def refused(self, why: str) -> OverloadedError:
@@ -62,13 +67,14 @@ class Admission:
         Raises:
             OverloadedError: it waited too long.
         """
-        loop = asyncio.get_running_loop()
         if not self._running:
             self._running, self._began = True, time.perf_counter()
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._next, loop)
         if self._turns > 0 and not self._queue:
             self._turns -= 1
             return
+        loop = asyncio.get_running_loop()
         waiting = loop.create_future()
         self._queue.append((loop.time(), waiting))
         if not await waiting:
@@ -76,8 +82,11 @@ class Admission:
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.perf_counter()
-        slow = now - self._began > ROUND_SECONDS
-        self._batch = max(self._batch // 2, 1) if slow else min(self._batch * 2, MOST_A_ROUND)
+        took, used = now - self._began, self._batch - self._turns
+        if took > ROUND_SECONDS:
+            self._batch = max(int(used * ROUND_SECONDS / took), 1)
+        elif used == self._batch:
+            self._batch = min(self._batch * 2, MOST_A_ROUND)
         self._turns, self._began = self._batch, now
         oldest = loop.time() - LONGEST_WAIT_SECONDS
         while self._queue and self._turns > 0:
@@ -90,19 +99,21 @@ class Admission:
         if self._running:
             loop.call_soon(self._next, loop)
 
-    def give_back(self, held: int) -> None:
-        """Take note that a request is over. Of large ones the system gets its memory back, which else stays ours."""
-        self.requests -= 1
-        self.held_bytes -= held
-        self._given_bytes += held
-        if self._given_bytes > TRIM_BYTES and self.held_bytes < TRIM_BYTES // 4:
-            self._given_bytes = 0
-            with contextlib.suppress(AttributeError, OSError, RuntimeError):
-                asyncio.get_running_loop().call_later(0.1, ctypes.CDLL(None).malloc_trim, 0)
+    def trim(self) -> None:
+        """Give the system its memory back after large requests; else it stays with this process."""
+        self.given_bytes = 0
+        with contextlib.suppress(AttributeError, OSError, RuntimeError):
+            asyncio.get_running_loop().call_later(0.1, ctypes.CDLL(None).malloc_trim, 0)
 
-    def has_room(self, size: int) -> bool:
-        """Whether `size` bytes more fit the budget."""
-        return self.held_bytes + size <= self._budget_bytes
+    def hold(self, size: int) -> None:
+        """Count `size` bytes more.
+
+        Raises:
+            OverloadedError: they do not fit the budget.
+        """
+        if self.held_bytes + size > self._budget_bytes:
+            raise self.refused("memory")
+        self.held_bytes += size
 
 
 class Admitted:
@@ -112,7 +123,8 @@ class Admitted:
 
     def __init__(self, admission: Admission) -> None:
         self._admission: Admission | None = admission
-        self._held = self._passing = 0
+        self._held = REQUEST_BYTES
+        self._passing = 0
 
     def hold(self, size: int) -> None:
         """Hold so many bytes more, until the request leaves.
@@ -120,13 +132,9 @@ class Admitted:
         Raises:
             OverloadedError: the worker holds too many.
         """
-        admission = self._admission
-        if admission is None:
-            return
-        if not admission.has_room(size):
-            raise admission.refused("memory")
-        admission.held_bytes += size
-        self._held += size
+        if self._admission is not None:
+            self._admission.hold(size)
+            self._held += size
 
     def passing(self, size: int) -> None:
         """Say how many bytes of a stream are being passed on, in the place of what was said before.
@@ -142,4 +150,8 @@ class Admitted:
         """Give back all that was held; once is enough."""
         admission, self._admission = self._admission, None
         if admission is not None:
-            admission.give_back(self._held)
+            admission.requests -= 1
+            admission.held_bytes -= self._held
+            admission.given_bytes += self._held - REQUEST_BYTES
+            if admission.given_bytes > TRIM_BYTES and admission.held_bytes < TRIM_BYTES:
+                admission.trim()

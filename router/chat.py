@@ -38,11 +38,6 @@ SMALL_BYTES = 64 * 1024  # a piece of a stream that is not worth counting
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
-def _stays() -> bool:
-    """A client of whose connection nothing is known."""
-    return False
-
-
 class Collaborators(Protocol):
     """What a routed endpoint works with; `router.app.Router` has it all."""
 
@@ -88,7 +83,7 @@ class Exchange:
         self.reply: Reply | None = None
         self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
         self.admitted: Admitted | None = None
-        self.left: Callable[[], bool] = scope.get("router.left", _stays)
+        self.left: Callable[[], bool] | None = scope.get("router.left")
         self.recorded = self.started = False
 
     async def run(self) -> None:
@@ -100,7 +95,6 @@ class Exchange:
             await self._read(self.admitted.hold)
             watch.start()
             await self.router.admission.turn()
-            self._check_there()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned()
             self.trail.asked_unix_ns = self.trail.now()
@@ -126,11 +120,6 @@ class Exchange:
                 self.reply.answer.close()
             if self.admitted is not None:
                 self.admitted.leave()
-
-    def _check_there(self) -> None:
-        """Nothing is asked for a client that has left."""
-        if self.left():
-            raise ClientLeftError
 
     # in
 
@@ -186,7 +175,8 @@ class Exchange:
     def _call(self, model: str) -> Call:
         plan = self.plan
         assert plan is not None
-        self._check_there()
+        if self.left is not None and self.left():  # nothing is asked for nobody
+            raise ClientLeftError
         upstreams, where = self.router.upstreams, self.body.skeleton
         endpoint = upstreams.endpoint(model)
         sent = endpoint.model or model

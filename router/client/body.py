@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.admission import SMALL_BYTES
 from router.errors import BadRequestError, ClientLeftError, SlowBodyError, TooLargeError
 from router.wire.skeleton import Skeleton, Stripping
 
@@ -49,9 +50,11 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
         raise too_large(limit)
     message = await _next(receive, seconds)
     piece: bytes = message.get("body", b"")
-    hold(COPIES * len(piece))
+    size = len(piece)
+    if size > SMALL_BYTES:
+        hold(COPIES * size)
     if not message.get("more_body"):
-        if len(piece) > limit:
+        if size > limit:
             raise too_large(limit)
         if not piece.isascii():
             _check(_utf8(), piece, 0, final=True)

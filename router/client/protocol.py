@@ -105,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if size > MAX_HEAD_BYTES:
                 self._end(*_TOO_LARGE)
                 return
-        self.scope["router.left"] = self.transport.is_closing
+        self.scope["router.left"] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
+from router.admission import SMALL_BYTES
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
@@ -40,24 +41,25 @@ class Reply:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
 
 class RetryBudget:
     """Retries are a share of the requests, and a few beside: an outage is not multiplied by those who wait for it."""
 
     def __init__(self) -> None:
+        self.requests = 0  # since the last retry
         self._balance = MOST_RETRIES
         self._at = 0.0
-
-    def earn(self) -> None:
-        """A request was made."""
-        self._balance = min(self._balance + RETRY_SHARE, MOST_RETRIES)
 
     def spend(self, now: float) -> bool:
         """Whether a retry may be made, which is paid with it."""
         passed, self._at = now - self._at, now
-        self._balance = min(self._balance + passed * RETRIES_A_SECOND, MOST_RETRIES)
+        earned, self.requests = self.requests * RETRY_SHARE + passed * RETRIES_A_SECOND, 0
+        self._balance = min(self._balance + earned, MOST_RETRIES)
         if self._balance < 1.0:
             return False
         self._balance -= 1.0
@@ -83,7 +85,7 @@ class Attempts:
             RouterError: none answered, and the last one not even with an error of its own.
         """
         deadline = time.monotonic() + self._timeouts.retries
-        self._retries.earn()
+        self._retries.requests += 1
         failed: list[str] = []
         attempts = 0
         for position, model in enumerate(models):
@@ -149,9 +151,10 @@ class Attempts:
                 return Reply(model, answer.status, answer.headers, body, answer)
             pieces, size = [], 0
             while piece := await answer.read(timeouts.first_byte):
-                hold(2 * len(piece))
                 pieces.append(piece)
                 size += len(piece)
+                if size > SMALL_BYTES:
+                    hold(2 * len(piece))
                 if size > self._max_answer_bytes:
                     return Reply(model, answer.status, answer.headers, b"".join(pieces), answer)
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -169,9 +172,10 @@ def _hang_up(outcome: Reply | RouterError) -> None:
 
 
 def _is_stream(answer: Answer) -> bool:
-    return any(
-        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in answer.headers
-    )
+    for name, value in answer.headers:
+        if name == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False
 
 
 def _is_retried(reply: Reply) -> bool:
