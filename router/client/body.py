@@ -16,7 +16,7 @@ from router.wire.skeleton import Skeleton, Stripping
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Hold = Callable[[int], None]
-COPIES = 2  # of a body in memory: as it came, and as it is read
+COPIES = 3  # of a body in memory: as it came, as it is read, and as it is sent
 PATIENCE = 5  # a whole body may take so many times what may lie between two pieces
 LARGE_BYTES = 128 * 1024  # a smaller body is decoded as it is
 _utf8 = codecs.getincrementaldecoder("utf-8")
