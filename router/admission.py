@@ -16,6 +16,8 @@ from router.errors import OverloadedError
 
 LONGEST_WAIT_SECONDS = 1.0  # for one's turn
 ROUND_SECONDS = 0.01  # of decisions, before all else has its turn
+SHORT_SECONDS = 0.002  # a round that took less is followed by the next at once
+ROUNDS_BETWEEN = 8  # of the event loop
 MOST_A_ROUND = 128
 REQUEST_BYTES = 32 * 1024  # that each holds, whatever it is: a stream is measured with 24 kB
 SMALL_BYTES = 16 * 1024  # of a body or an answer, which this includes
@@ -81,13 +83,27 @@ class Admission:
             raise self.refused("waiting")
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.perf_counter()
-        took, used = now - self._began, self._batch - self._turns
+        """After a round: judge how long it took, and let all else have its turn before the next one."""
+        took, used = time.perf_counter() - self._began, self._batch - self._turns
         if took > ROUND_SECONDS:
             self._batch = max(int(used * ROUND_SECONDS / took), 1)
         elif used == self._batch:
             self._batch = min(self._batch * 2, MOST_A_ROUND)
-        self._turns, self._began = self._batch, now
+        if took > SHORT_SECONDS:
+            self._turns = 0
+            loop.call_soon(self._rest, loop, ROUNDS_BETWEEN)
+        else:
+            self._grant(loop)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop, rounds: int) -> None:
+        """Leave some rounds to others: the loop accepts one connection in each, and one not accepted is not seen."""
+        if rounds > 0:
+            loop.call_soon(self._rest, loop, rounds - 1)
+        else:
+            self._grant(loop)
+
+    def _grant(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turns, self._began = self._batch, time.perf_counter()
         oldest = loop.time() - LONGEST_WAIT_SECONDS
         while self._queue and self._turns > 0:
             since, waiting = self._queue.popleft()
