@@ -151,7 +151,7 @@ async def unread(port: int, raw: bytes, seconds: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(raw)
         end = time.monotonic() + seconds
-        while time.monotonic() < end and await reader.read(100):
+        while time.monotonic() < end and await reader.read(100):  # noqa: ASYNC110  a slow reader
             await asyncio.sleep(0.1)
         writer.transport.abort()
 
