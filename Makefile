@@ -59,6 +59,7 @@ bench-quality: setup ## measure the routing on the recorded outcomes and rewrite
 bench: setup ## measure the speed beside other proxies and rewrite docs/performance.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/performance.py $(BENCH) $(if $(PEERS_HOME),--home $(PEERS_HOME))
 	$(BIN)/python benchmarks/scale.py $(BENCH)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overload.py
 
 ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from router import passthrough
+from router.admission import Admission
 from router.champion import following
 from router.chat import RoutedEndpoint, Scope
 from router.client.body import Receive, Send
@@ -39,6 +40,7 @@ class Router:
         self.keys = Keys(settings.api_keys)
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
+        self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models())
         self.warnings: list[str] = []  # what the owner should know
@@ -54,7 +56,7 @@ class Router:
 
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
-        return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded)
+        return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed)
 
     def close(self) -> None:
         """Close the connections and the journal."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
 
-from router.client.body import Body, Receive, Send, read
+from router.admission import Admission, Admitted
+from router.client.body import Body, Hold, Receive, Send, read
 from router.client.keys import Keys
 from router.client.watch import Watch
 from router.continuation import Continuations
@@ -27,11 +28,13 @@ from router.upstream.attempts import Attempts, Reply
 from router.upstream.calls import Call, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
+from router.wire.ends import Ends
 from router.wire.sse import KEEP_ALIVE, error_event
 from router.wire.text import mended
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
+SMALL_BYTES = 64 * 1024  # a piece of a stream that is not worth counting
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -42,6 +45,7 @@ class Collaborators(Protocol):
     serving: Serving
     upstreams: Upstreams
     attempts: Attempts
+    admission: Admission
     continuations: Continuations
     journal: Journal
     keys: Keys
@@ -78,6 +82,8 @@ class Exchange:
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
+        self.admitted: Admitted | None = None
+        self.left: Callable[[], bool] | None = scope.get("router.left")
         self.recorded = self.started = False
 
     async def run(self) -> None:
@@ -85,8 +91,10 @@ class Exchange:
         watch = Watch(self.receive)
         try:
             self.trail.key_id = self.router.keys.check(self.headers)
-            await self._read()
+            self.admitted = self.router.admission.enter()
+            await self._read(self.admitted.hold)
             watch.start()
+            await self.router.admission.turn()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned()
             self.trail.asked_unix_ns = self.trail.now()
@@ -110,15 +118,17 @@ class Exchange:
             watch.stop()
             if self.reply is not None and self.reply.answer is not None:
                 self.reply.answer.close()
+            if self.admitted is not None:
+                self.admitted.leave()
 
     # in
 
-    async def _read(self) -> None:
+    async def _read(self, hold: Hold) -> None:
         settings = self.router.settings
         if self.named.get(b"content-encoding", b"identity") != b"identity":
             raise UndecodableError("A compressed request body cannot be routed; send it as it is.")
         declared = self.named.get(b"content-length")
-        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body)
+        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold)
 
     async def _planned(self) -> Plan:
         router = self.router
@@ -158,12 +168,15 @@ class Exchange:
 
     async def _ask(self, plan: Plan) -> Reply:
         """The reply is kept at once: the client may leave between its coming and its being waited for."""
-        self.reply = await self.router.attempts.ask(plan.models, self._call, self.unsettled)
+        assert self.admitted is not None
+        self.reply = await self.router.attempts.ask(plan.models, self._call, self.unsettled, self.admitted.hold)
         return self.reply
 
     def _call(self, model: str) -> Call:
         plan = self.plan
         assert plan is not None
+        if self.left is not None and self.left():  # nothing is asked for nobody
+            raise ClientLeftError
         upstreams, where = self.router.upstreams, self.body.skeleton
         endpoint = upstreams.endpoint(model)
         sent = endpoint.model or model
@@ -206,15 +219,17 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def _stream(self, plan: Plan, reply: Reply) -> None:
-        assert reply.answer is not None
+        assert reply.answer is not None and self.admitted is not None
         stream = self.endpoint.surface.stream(plan.asks_usage is not None, self._echo(plan))
         if not self.started:
             await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=None))
         idle = self.router.settings.timeouts.idle
         chunk, problem = reply.body, ""
+        reply.body = b""
         try:
             while chunk:
                 passed = stream.feed(chunk)
+                self.admitted.passing(stream.waiting_bytes + (3 * len(chunk) if len(chunk) > SMALL_BYTES else 0))
                 if stream.done:  # the client may leave as soon as it reads this
                     self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
@@ -243,15 +258,21 @@ class Exchange:
             return
         assert reply.answer is not None
         await self._start(reply.status, answer_head(self.plan, reply, self.trail.trace_id, length=None))
-        chunk = reply.body
+        chunk, ends = reply.body, Ends()
+        reply.body = b""
         try:
             while chunk:
+                ends.feed(chunk)
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await reply.answer.read(self.router.settings.timeouts.idle)
         except (CutError, StallError) as error:
             self._record(reply.status, "cut", str(error))
             return
-        self._record(reply.status, "answered" if reply.status < 400 else "failed", "")
+        seen = ends.told()
+        if seen.id and self.endpoint.surface.path == b"/responses":
+            self.router.continuations.remember(seen.id, reply.model)
+        told = Told(seen.model or "", seen.usage, seen.service_tier or "")
+        self._record(reply.status, "answered" if reply.status < 400 else "failed", "", told)
         await self.send({"type": "http.response.body", "body": b""})
 
     async def _refuse(self, error: RouterError) -> None:
@@ -262,7 +283,12 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
             return
         trace = (b"x-router-trace-id", self.trail.trace_id.encode())
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), trace]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            trace,
+            *error.headers,
+        ]
         await self._start(error.status, headers)
         await self.send({"type": "http.response.body", "body": body})
 

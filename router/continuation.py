@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from router.planning import Request
 from router.policy.prices import PriceBook
-from router.upstream.calls import Call, ConnectError, CutError, StallError
+from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 
@@ -58,12 +58,7 @@ class Continuations:
         )
         try:
             answer = await upstreams.send(upstreams.default, call)
-            try:
-                pieces = []
-                while piece := await answer.read(_SECONDS):
-                    pieces.append(piece)
-            finally:
-                answer.close()
+            body = await read_whole(answer, _SECONDS)
         except (ConnectError, CutError, StallError):
             return None
-        return bodies.read_answer(b"".join(pieces)).model or None
+        return bodies.read_answer(body).model or None

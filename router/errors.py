@@ -11,6 +11,7 @@ class RouterError(Exception):
     status = 500
     type = "server_error"
     code: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # beside those of every answer
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -77,6 +78,15 @@ class UnreachableError(RouterError):
     status = 502
     type = "upstream_error"
     code = "upstream_unreachable"
+
+
+class OverloadedError(RouterError):
+    """There is more to do than this worker can; the request was not begun, and may be sent again."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "router_overloaded"
+    headers = ((b"retry-after", b"1"), (b"x-should-retry", b"true"))
 
 
 class UpstreamTimeoutError(RouterError):

@@ -94,6 +94,7 @@ class Counts(msgspec.Struct):
     added: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ADDED_BUCKETS) + 1)))
     open_circuits: list[str] = []
     unrecorded: int = 0
+    shed: dict[str, int] = {}  # requests that were refused, by why
     written_unix: float = 0.0
 
 
@@ -163,11 +164,13 @@ class Meter:
             flow = (OTHER, OTHER, OTHER)
         return self._timings.setdefault(flow, Timing())
 
-    def counts(self, open_circuits: Iterable[str] = (), unrecorded: int = 0) -> Counts:
+    def counts(
+        self, open_circuits: Iterable[str] = (), unrecorded: int = 0, shed: dict[str, int] | None = None
+    ) -> Counts:
         """What was counted so far."""
         series, timings = list(self._series.items()), list(self._timings.items())
         known = [model if model in self._models else OTHER for model in open_circuits]
-        return Counts(series, timings, self._added, known, unrecorded, time.time())
+        return Counts(series, timings, self._added, known, unrecorded, shed or {}, time.time())
 
     def write(self, counts: Counts) -> None:
         """Replace this worker's file."""

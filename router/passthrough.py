@@ -48,7 +48,10 @@ class PassThrough:
         trail = Trail(dict(scope["headers"]))
         watch = Watch(receive)
         passing = _Passing(self._router, trail, scope, receive, send)
+        admitted = None
         try:
+            self._router.keys.check(scope["headers"])
+            admitted = self._router.admission.enter()
             await passing.run(watch)
         except RouterError as error:
             await passing.refuse(error)
@@ -59,6 +62,8 @@ class PassThrough:
             watch.stop()
             if passing.answer is not None:
                 passing.answer.close()
+            if admitted is not None:
+                admitted.leave()
 
 
 class _Passing:
@@ -139,7 +144,11 @@ class _Passing:
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", error.message)
         body = error.body()
-        headers: Headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers: Headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *error.headers,
+        ]
         await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 

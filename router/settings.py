@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     record_content: Content = "whole"  # what of questions and answers the journal keeps
     echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
     max_body_bytes: int = Field(64 * 2**20, gt=0)
+    max_requests: int = Field(10_000, ge=1)  # in flight in one worker; a stream that waits costs little
+    memory_budget_mb: int = Field(512, ge=16)  # MiB that the requests in flight of one worker may hold together
     max_attempts: int = Field(3, ge=1)  # calls to one model, before the next is tried
     keep_alive_seconds: float = Field(0.0, ge=0)  # SSE comments while a stream waits for its first byte; 0: none
     timeouts: Timeouts = Timeouts()  # ROUTER_TIMEOUTS as JSON, or the table [timeouts]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.admission import SMALL_BYTES
 from router.errors import BadRequestError, ClientLeftError, SlowBodyError, TooLargeError
 from router.wire.skeleton import Skeleton, Stripping
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Hold = Callable[[int], None]
+COPIES = 3  # of a body in memory: as it came, as it is read, and as it is sent
+PATIENCE = 5  # a whole body may take so many times what may lie between two pieces
 LARGE_BYTES = 128 * 1024  # a smaller body is decoded as it is
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -30,8 +35,12 @@ class Body:
         return cls((content,), Skeleton(content))
 
 
-async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float) -> Body:
-    """The whole body, which is text in UTF-8.
+def _no_limit(_: int) -> None:
+    """Hold anything."""
+
+
+async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float, hold: Hold = _no_limit) -> Body:
+    """The whole body, which is text in UTF-8; `hold` is told of each piece, and may refuse it.
 
     Raises:
         BadRequestError: it is no text.
@@ -41,19 +50,23 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
         raise too_large(limit)
     message = await _next(receive, seconds)
     piece: bytes = message.get("body", b"")
+    size = len(piece)
+    if size > SMALL_BYTES:
+        hold(COPIES * size)
     if not message.get("more_body"):
-        if len(piece) > limit:
+        if size > limit:
             raise too_large(limit)
         if not piece.isascii():
             _check(_utf8(), piece, 0, final=True)
         return Body.of(bytes(piece))
-    return await _read_pieces(receive, bytes(piece), limit, seconds)
+    return await _read_pieces(receive, bytes(piece), limit, seconds, hold)
 
 
-async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float) -> Body:
+async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float, hold: Hold) -> Body:
     decoder, stripping = _utf8(), Stripping()
     pieces: list[bytes] = []
     size, more = 0, True
+    deadline = time.monotonic() + PATIENCE * seconds
     while True:
         _check(decoder, piece, size)
         stripping.feed(piece)
@@ -63,7 +76,8 @@ async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: floa
             raise too_large(limit)
         if not more:
             break
-        message = await _next(receive, seconds)
+        message = await _next(receive, min(seconds, max(deadline - time.monotonic(), 0.0)))
+        hold(COPIES * len(message.get("body", b"")))
         piece, more = bytes(message.get("body", b"")), message.get("more_body", False)
     _check(decoder, b"", size, final=True)
     if size < LARGE_BYTES:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from router.errors import envelope
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
+MAX_IGNORED_BYTES = 2**20  # of bodies that nobody reads, on one connection
 
 _TOO_LARGE = (431, "Request Header Fields Too Large", "The headers of the request are larger than 64 kB.")
 _TOO_SLOW = (408, "Request Timeout", "The headers of the request did not arrive in time.")
@@ -31,7 +33,9 @@ class Gathering:
 
     def write(self, data: bytes) -> None:
         """Send, but for a head: that waits for its body."""
-        if self._head:
+        if self._transport.is_closing():
+            self._head = b""  # there is nobody to read it
+        elif self._head:
             self._transport.write(self._head + data)
             self._head = b""
         elif data.startswith(b"HTTP/1."):
@@ -46,9 +50,9 @@ class Gathering:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._head:
+        if self._head and not self._transport.is_closing():
             self._transport.write(self._head)
-            self._head = b""
+        self._head = b""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -57,16 +61,22 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of a head that is not complete
     _reading_head = True
     _ended = False
+    _ignored_bytes = 0  # of a body whose request is answered
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came: it has so long to say what it wants."""
+        self._cycles: deque[RequestResponseCycle] = deque()  # that are not answered, as pipelining clients make them
         super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]
         self._clock = self.loop.call_later(HEAD_SECONDS, self._end, *_TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left."""
         self._stop_clock()
+        for cycle in self._cycles:  # the one that is being answered may have others behind it
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._cycles.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -95,12 +105,22 @@ class BoundedProtocol(HttpToolsProtocol):
             if size > MAX_HEAD_BYTES:
                 self._end(*_TOO_LARGE)
                 return
+        self.scope["router.left"] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        while self._cycles and self._cycles[0].response_complete:
+            self._cycles.popleft()
+        if self.cycle is not None:
+            self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body, unless its head was refused."""
-        if not self._ended:
-            super().on_body(body)
+        if self._ended:
+            return
+        if self.cycle is not None and self.cycle.response_complete:  # refused before it was read
+            self._ignored_bytes += len(body)
+            if self._ignored_bytes > MAX_IGNORED_BYTES:
+                self.transport.close()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is complete, unless its head was refused."""

@@ -90,6 +90,7 @@ class Total(msgspec.Struct):
     added: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ADDED_BUCKETS) + 1)))
     open_circuits: dict[str, int] = {}  # in how many workers
     unrecorded: int = 0
+    shed: dict[str, int] = {}
     workers: int = 0
 
 
@@ -119,6 +120,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             together.timings.setdefault(flow, Timing()).add(timing)
         together.added.add(counts.added)
         together.unrecorded += counts.unrecorded
+        for why, number in counts.shed.items():
+            together.shed[why] = together.shed.get(why, 0) + number
         if now_unix - counts.written_unix < LIVE_SECONDS:
             together.workers += 1
             for model in counts.open_circuits:
@@ -209,7 +212,10 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
         circuits.add_metric([model], counted.open_circuits.get(model, 0))
     version = GaugeMetricFamily("router_policy_info", "The policy that is served.", labels=["version"])
     version.add_metric([policy.version], 1)
-    yield from (added, circuits, version)
+    shed = CounterMetricFamily("router_shed_requests", "Requests refused for want of room or time.", labels=["why"])
+    for why, number in counted.shed.items():
+        shed.add_metric([why], number)
+    yield from (added, circuits, version, shed)
     yield CounterMetricFamily("router_unrecorded_requests", "Requests the journal had no room for.", counted.unrecorded)
     yield GaugeMetricFamily("router_workers", "Processes that answer.", counted.workers)
     yield GaugeMetricFamily("router_default_target", "Share of quality that `auto` keeps.", default_target)

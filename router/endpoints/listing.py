@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 from router.errors import RouterError, UnreachableError
 from router.routing import NAMES, is_routing_name
-from router.upstream.calls import Call, ConnectError, CutError, StallError
+from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
 from router.upstream.upstreams import HOP_BY_HOP
 from router.wire.text import UNREADABLE
 
@@ -71,15 +71,10 @@ async def fetch(
     try:
         call = Call(b"GET", b"/models" + (b"?" + query if query else b""), headers)
         answer = await upstreams.send(upstreams.default, call)
-        try:
-            pieces = []
-            while piece := await answer.read(router.settings.timeouts.idle):
-                pieces.append(piece)
-        finally:
-            answer.close()
+        body = await read_whole(answer, router.settings.timeouts.idle)
     except (ConnectError, CutError, StallError) as error:
         raise UnreachableError(f"The list of models could not be read: {error}.") from error
-    return answer.status, answer.headers, b"".join(pieces)
+    return answer.status, answer.headers, body
 
 
 def _entry(name: str) -> dict[str, Any]:

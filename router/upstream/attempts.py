@@ -10,14 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
+from router.admission import SMALL_BYTES
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 
+Hold = Callable[[int], None]
+WHOLE_BYTES = 2**20  # a larger answer is passed on in pieces, unless its model is to be renamed
 RETRIED = frozenset({408, 409, 429})  # and all from 500 on
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 8.0
+RETRY_SHARE = 0.2  # of the requests
+RETRIES_A_SECOND = 1.0
+MOST_RETRIES = 30.0  # that may be saved up
 LONGEST_WAIT_BEFORE_FALLBACK = 2.0  # a Retry-After beyond it sends the request to the next model at once
 
 
@@ -35,7 +41,29 @@ class Reply:
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class RetryBudget:
+    """Retries are a share of the requests, and a few beside: an outage is not multiplied by those who wait for it."""
+
+    def __init__(self) -> None:
+        self.requests = 0  # since the last retry
+        self._balance = MOST_RETRIES
+        self._at = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Whether a retry may be made, which is paid with it."""
+        passed, self._at = now - self._at, now
+        earned, self.requests = self.requests * RETRY_SHARE + passed * RETRIES_A_SECOND, 0
+        self._balance = min(self._balance + earned, MOST_RETRIES)
+        if self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
 
 
 class Attempts:
@@ -44,16 +72,20 @@ class Attempts:
     def __init__(self, upstreams: Upstreams, settings: Settings) -> None:
         self._upstreams = upstreams
         self._timeouts = settings.timeouts
+        self._retries = RetryBudget()
         self._max_attempts = settings.max_attempts
-        self._max_answer_bytes = settings.max_body_bytes
+        self._max_answer_bytes = settings.max_body_bytes if settings.echo_asked_model else WHOLE_BYTES
 
-    async def ask(self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str]) -> Reply:
+    async def ask(
+        self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str], hold: Hold
+    ) -> Reply:
         """Ask the first of `models` that answers; attempts whose bill nobody told are added to `unsettled`, by model.
 
         Raises:
             RouterError: none answered, and the last one not even with an error of its own.
         """
         deadline = time.monotonic() + self._timeouts.retries
+        self._retries.requests += 1
         failed: list[str] = []
         attempts = 0
         for position, model in enumerate(models):
@@ -64,7 +96,7 @@ class Attempts:
                 failed.append(model)
                 continue
             tries = self._max_attempts if allowed else 1
-            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled)
+            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled, hold)
             attempts += made
             if isinstance(outcome, RouterError):
                 if not others:
@@ -72,17 +104,18 @@ class Attempts:
             elif not _is_retried(outcome) or not others:
                 outcome.attempts, outcome.failed_models = attempts, failed
                 return outcome
+            _hang_up(outcome)
             failed.append(model)
         raise AssertionError("the last model either answers or raises")
 
     async def _persist(
-        self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str]
+        self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str], hold: Hold
     ) -> tuple[Reply | RouterError, int]:
         """Ask one model up to `tries` times; what came last, and how often it was asked."""
         breaker = self._upstreams.breaker(model)
         for made in range(1, tries + 1):
             try:
-                outcome: Reply | RouterError = await self._once(model, call)
+                outcome: Reply | RouterError = await self._once(model, call, hold)
             except (ConnectError, CutError, StallError) as error:
                 outcome = _translated(error)
                 if not isinstance(error, ConnectError):  # the model may have answered, and bill what never came
@@ -96,15 +129,18 @@ class Attempts:
                 breaker.failed(time.monotonic())
             if isinstance(outcome, Reply) and (not _is_retried(outcome) or _is_forbidden(outcome)):
                 break
+            if made == tries or not self._retries.spend(time.monotonic()):
+                break
             delay = _delay(outcome, made)
-            if made == tries or time.monotonic() + delay > deadline:
+            if time.monotonic() + delay > deadline:
                 break
             if others and delay > LONGEST_WAIT_BEFORE_FALLBACK:
                 break
+            _hang_up(outcome)
             await asyncio.sleep(delay)
         return outcome, made
 
-    async def _once(self, model: str, call: Call) -> Reply:
+    async def _once(self, model: str, call: Call, hold: Hold) -> Reply:
         upstreams, timeouts = self._upstreams, self._timeouts
         answer = await upstreams.send(upstreams.endpoint(model), call)
         try:
@@ -117,6 +153,8 @@ class Attempts:
             while piece := await answer.read(timeouts.first_byte):
                 pieces.append(piece)
                 size += len(piece)
+                if size > SMALL_BYTES:
+                    hold(2 * len(piece))
                 if size > self._max_answer_bytes:
                     return Reply(model, answer.status, answer.headers, b"".join(pieces), answer)
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -127,10 +165,17 @@ class Attempts:
         return Reply(model, answer.status, answer.headers, body, None)
 
 
+def _hang_up(outcome: Reply | RouterError) -> None:
+    """Be done with an answer that nobody will read."""
+    if isinstance(outcome, Reply) and outcome.answer is not None:
+        outcome.answer.close()
+
+
 def _is_stream(answer: Answer) -> bool:
-    return any(
-        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in answer.headers
-    )
+    for name, value in answer.headers:
+        if name == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False
 
 
 def _is_retried(reply: Reply) -> bool:

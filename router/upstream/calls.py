@@ -78,3 +78,25 @@ class Answer(Protocol):
 
     def close(self) -> None:
         """Be done with it; an upstream that is still speaking is cut off."""
+
+
+MOST_BYTES = 4 * 2**20
+
+
+async def read_whole(answer: Answer, seconds: float) -> bytes:
+    """The body of an answer that is short: a list, or what is looked up.
+
+    Raises:
+        CutError: the connection ended before the body did, or there is no end of it.
+        StallError: nothing came for `seconds`.
+    """
+    pieces, size = [], 0
+    try:
+        while piece := await answer.read(seconds):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MOST_BYTES:
+                raise CutError(f"it is longer than {MOST_BYTES} bytes")
+    finally:
+        answer.close()
+    return b"".join(pieces)

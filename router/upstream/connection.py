@@ -8,6 +8,7 @@ follow redirects, decode bodies, keep cookies or speak HTTP/2.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -17,7 +18,7 @@ from router.upstream.calls import Call, CutError, Headers, Origin, StallError
 
 HIGH_WATER = 256 * 1024  # bytes of an answer waiting to be read before the socket is paused
 IDLE_SECONDS = 60.0  # after which an unused connection is not trusted any more
-MAX_HEAD = 256 * 1024  # bytes of an answer's headers
+MAX_HEAD = 256 * 1024  # bytes of headers, of trailers or of a chunk's extension: all that comes without content
 
 
 class Connection(asyncio.Protocol):
@@ -32,14 +33,16 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._lost: str | None = None
         self._paused = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None  # of the present exchange
         self._busy = False
         self.idle_since = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self.headers: Headers = []
+        self.heard = False  # whether anything of the present answer has come
         self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = self._owes = False
+        self._surplus = False  # something followed the answer: it is nobody's, and the connection carries no other
         self._pieces: list[bytes] = []
         self._waiting_bytes = self._head_bytes = 0
 
@@ -50,23 +53,30 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        if not self._busy:
+        parser = self._parser
+        if not self._busy or parser is None:
             self._lose("the upstream spoke without being asked")
             return
+        self.heard = True
+        if self._ended:
+            self._surplus = True
+            return
+        self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._lose(f"the answer is not HTTP: {error}")
-        if not self._head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self._lose("the answer's headers are too long")
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._surplus = True
+            if not self._ended:
+                self._lose(f"the answer is not HTTP: {error}")
+        if self._head_bytes > MAX_HEAD and not self._ended:
+            self._lose("the answer's headers are too long")
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._head and self._until_close and exc is None:
             self._ended = True
         self._lose(str(exc) if exc else "the connection was closed")
+        self._parser = None  # which holds this connection: nothing waits for the collector of cycles
         if not self._busy and self in self._pool:
             self._pool.remove(self)
         if self._writable is not None and not self._writable.done():
@@ -83,10 +93,17 @@ class Connection(asyncio.Protocol):
 
     # what the parser says
 
+    def on_message_begin(self) -> None:
+        if self._head:  # a second answer in one exchange
+            self._surplus = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self._head:  # else a trailer, or what follows the answer
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._surplus or self._parser is None:
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200:
             return
@@ -95,9 +112,12 @@ class Connection(asyncio.Protocol):
         self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodiless:
-            self._ended = True
+            self._ended = self._surplus = True  # whether a body follows cannot be told
 
     def on_body(self, data: bytes) -> None:
+        if self._surplus:
+            return
+        self._head_bytes = 0
         self._pieces.append(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and not self._paused:
@@ -113,24 +133,25 @@ class Connection(asyncio.Protocol):
     # what the upstream's client does
 
     @property
-    def heard(self) -> bool:
-        """Whether anything of the present answer has come."""
-        return self._head_bytes > 0
-
-    @property
     def usable(self) -> bool:
-        """Whether another exchange may begin on it."""
-        return self._lost is None and self._loop.time() - self.idle_since < IDLE_SECONDS
+        """Whether another exchange may begin on it: nothing came since the last, not even what is yet to be read."""
+        return self._lost is None and self._loop.time() - self.idle_since < IDLE_SECONDS and not self._readable()
+
+    def _readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     async def exchange(self, origin: Origin, call: Call, seconds: float) -> None:
         """Send `call` and wait for the head of its answer.
 
         Raises:
             CutError: the connection ended first.
-            StallError: for `seconds` nothing was taken of the body, or no head came after the last byte was sent.
+            StallError: for `seconds` nothing was taken of the body, or no whole head came after the last byte was sent.
         """
         self._reset()
         self._busy = True
+        self._parser = httptools.HttpResponseParser(self)
         self._bodiless = call.method == b"HEAD"
         head = [b"%b %b%b HTTP/1.1\r\nhost: %b" % (call.method, origin.path, call.path, origin.authority)]
         head += [name + b": " + value for name, value in call.headers]
@@ -139,10 +160,12 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(head, call, seconds)
             else:
                 await self._send_pieces(head, call, seconds)
+            deadline = self._loop.time() + seconds  # for the whole head, however it drips
             while not self._head:
-                await self._wait(seconds)
+                await self._wait(deadline - self._loop.time())
         except BaseException:
-            self._transport.abort()
+            self._surplus = True  # whatever may still come
+            self.close()
             raise
 
     async def _send_pieces(self, head: list[bytes], call: Call, seconds: float) -> None:
@@ -191,10 +214,13 @@ class Connection(asyncio.Protocol):
 
     async def read(self, seconds: float) -> bytes:
         """See `Answer`."""
+        deadline = 0.0
         while not self._pieces:
             if self._ended:
                 return b""
-            await self._wait(seconds)
+            now = self._loop.time()
+            deadline = deadline or now + seconds
+            await self._wait(deadline - now)
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces = []
         self._waiting_bytes = 0
@@ -206,7 +232,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """See `Answer`. A connection whose question and answer are complete carries the next one."""
         self._busy = False
-        whole = self._ended and not self._until_close and not self._bodiless and not self._owes
+        self._parser = None
+        self._pieces = []
+        whole = self._ended and not self._surplus and not self._until_close and not self._owes
         if whole and self._lost is None and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
             while self._pool and not self._pool[0].usable:  # the newest are taken first, so the oldest lie at the left

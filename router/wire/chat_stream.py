@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -26,16 +27,26 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
+class _Large(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
-    choices: list[_Choice] | None = None
     usage: dict[str, Any] | None = None
     service_tier: str | None = None
     error: msgspec.Raw = NULL
 
 
+class _Chunk(_Large, gc=False):
+    choices: list[_Choice] | None = None
+
+
+MAX_READ_BYTES = 2**20  # of an event; of a larger one only the usage is read
+MAX_KEPT_BYTES = 2**20  # of what was said; more is passed on and not kept
+MAX_ERROR_BYTES = 2000
+PIECE_BYTES = 64  # that a piece takes beside its text
+MAX_CHOICES = 128  # as OpenAI has it
+
 _chunk = msgspec.json.Decoder(_Chunk)
+_large = msgspec.json.Decoder(_Large)
 
 
 class ChatStream:
@@ -51,6 +62,7 @@ class ChatStream:
         self.usage: dict[str, Any] | None = None
         self.service_tier = ""
         self.error = ""
+        self._room = MAX_KEPT_BYTES
         self.done = self._finished = False  # done: the stream has said that it is over
 
     def feed(self, chunk: bytes) -> bytes:
@@ -60,6 +72,11 @@ class ChatStream:
     def rest(self) -> bytes:
         """What is left of the stream when it ends inside an event."""
         return self._splitter.rest
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much is held of an event whose end has not come."""
+        return self._splitter.waiting_bytes
 
     def cut(self, message: str) -> bytes:
         """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
@@ -71,11 +88,13 @@ class ChatStream:
         return self.done or self._finished
 
     def content(self) -> Any:
-        """What was said, in the form of an answer that is not streamed."""
+        """What was said, in the form of an answer that is not streamed; None where it is too much to be kept."""
+        if self._room < 0:
+            return None
         choices = []
         for index in sorted(self._said):
             said = self._said[index]
-            message: dict[str, Any] = {"role": "assistant", "content": "".join(said["content"]) or None}
+            message: dict[str, Any] = {"role": "assistant", "content": said["content"].getvalue() or None}
             if said["refusal"]:
                 message["refusal"] = "".join(said["refusal"])
             if said["tool_calls"]:
@@ -91,13 +110,13 @@ class ChatStream:
             self.done = True
             return event
         try:
-            chunk = read(_chunk, data)
+            chunk = read(_chunk, data) if len(data) <= MAX_READ_BYTES else self._large(data)
         except UNREADABLE:
             chunk = _Chunk()  # not what we know: passed on, and nothing is read of it
         if chunk.model:
             self.model, self.id = chunk.model, chunk.id or self.id
         if bytes(chunk.error) != b"null":
-            self.error = bytes(chunk.error).decode(errors="replace")
+            self.error = bytes(chunk.error)[:MAX_ERROR_BYTES].decode(errors="replace")
             self.done = True
         for choice in chunk.choices or ():
             self._hear(choice)
@@ -110,24 +129,45 @@ class ChatStream:
             event = without_usage(event, data)
         return event if self._echo is None else renamed(event, self._echo)
 
+    def _large(self, data: bytes) -> _Chunk:
+        self._room = -1  # what it says is not kept
+        seen = read(_large, data)
+        return _Chunk(seen.id, seen.model, seen.usage, seen.service_tier, seen.error, [_Choice()])
+
     def _hear(self, choice: _Choice) -> None:
+        if choice.finish_reason is not None:
+            self._finished = True
         said = self._said.get(choice.index)
         if said is None:
-            said = {"content": [], "refusal": [], "tool_calls": [], "finish_reason": None}
+            if len(self._said) >= MAX_CHOICES:
+                self._room = -1
+            if self._room < 0:
+                return
+            said = {"content": StringIO(), "refusal": [], "tool_calls": [], "finish_reason": None}
             self._said[choice.index] = said
+        self._keep(said, choice)
+
+    def _keep(self, said: dict[str, Any], choice: _Choice) -> None:
+        if self._room < 0:
+            return
         delta = choice.delta
         if delta is not None:
             if delta.content:
-                said["content"].append(delta.content)
+                said["content"].write(delta.content)
+                self._room -= len(delta.content)
             if delta.refusal:
                 said["refusal"].append(delta.refusal)
+                self._room -= len(delta.refusal) + PIECE_BYTES
             if bytes(delta.tool_calls) != b"null":
                 said["tool_calls"].append(bytes(delta.tool_calls))
+                self._room -= len(said["tool_calls"][-1]) + PIECE_BYTES
         if choice.text:
-            said["content"].append(choice.text)
+            said["content"].write(choice.text)
+            self._room -= len(choice.text)
         if choice.finish_reason is not None:
             said["finish_reason"] = choice.finish_reason
-            self._finished = True
+        if self._room < 0:
+            self._said.clear()
 
 
 class _Fragment(msgspec.Struct, gc=False):

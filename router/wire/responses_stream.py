@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ class _Event(msgspec.Struct, gc=False):
     message: msgspec.Raw = NULL
 
 
+MAX_KEPT_BYTES = 2**20  # of what was said; more is passed on and not kept
+
 _event = msgspec.json.Decoder(_Event)
 _response = msgspec.json.Decoder(_Response)
 _string = msgspec.json.Decoder(str)
@@ -37,7 +40,8 @@ class ResponsesStream:
     def __init__(self, *, echo: str | None = None) -> None:
         self._splitter = Splitter()
         self._echo = None if echo is None else encoded(echo)
-        self._text: list[str] = []
+        self._text = StringIO()
+        self._room = MAX_KEPT_BYTES
         self._whole: msgspec.Raw | None = None
         self._events = 0
         self.model = ""
@@ -60,6 +64,11 @@ class ResponsesStream:
         """What is left of the stream when it ends inside an event."""
         return self._splitter.rest
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much is held of an event whose end has not come."""
+        return self._splitter.waiting_bytes
+
     def cut(self, message: str) -> bytes:
         """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
         error = {"type": "error", "code": "upstream_cut", "message": message, "param": None}
@@ -72,7 +81,7 @@ class ResponsesStream:
 
     def content(self) -> Any:
         """What was said: the whole response, or as much of its text as came."""
-        return self._whole if self._whole is not None else {"id": self.id, "output_text": "".join(self._text)}
+        return self._whole if self._whole is not None else {"id": self.id, "output_text": self._text.getvalue()}
 
     def _read(self, event: bytes) -> None:
         data = data_of(event)
@@ -92,15 +101,18 @@ class ResponsesStream:
         elif bytes(memoryview(said.response)[:1]) == b"{":
             self._know(said.response)
         if said.type in ("response.completed", "response.incomplete", "response.failed"):
-            self._whole = said.response
+            self._whole = said.response if len(data) <= MAX_KEPT_BYTES else None
             self.error = "response.failed" if said.type == "response.failed" else ""
             self.done = True
 
     def _hear(self, delta: msgspec.Raw) -> None:
         try:
-            self._text.append(read(_string, bytes(delta)))
+            text = read(_string, bytes(delta))
         except UNREADABLE:
             return  # kept out of the record, never out of the stream
+        self._room -= len(text)
+        if self._room > 0:
+            self._text.write(text)
 
     def _know(self, raw: msgspec.Raw) -> None:
         try:

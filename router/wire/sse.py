@@ -18,6 +18,11 @@ class Splitter:
         self._size = 0
 
     @property
+    def waiting_bytes(self) -> int:
+        """How much is held of an event whose end has not come."""
+        return self._size
+
+    @property
     def rest(self) -> bytes:
         """The beginning of an event whose end has not come."""
         return b"".join(self._pieces)
