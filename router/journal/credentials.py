@@ -28,7 +28,7 @@ class Shape:
 
     @cached_property
     def _text(self) -> str:
-        signs = map(_in_any_case if self.any_case else re.escape, self.signs)
+        signs = [_in_any_case(sign) if self.any_case else re.escape(sign) for sign in self.signs]
         return rf"(?:{'|'.join(signs)}){self.rest}"
 
     @cached_property
@@ -58,7 +58,7 @@ SHAPES = (
     Shape(("npm_", "pypi-"), _TAIL),
     Shape(("SG.",), r"[A-Za-z0-9_-]{16,64}+\.[A-Za-z0-9_-]{16,}+"),
     # Slack
-    Shape(("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-"), _TAIL),
+    Shape(("xox", "xapp-"), r"[a-z]?-?" + _TAIL),
     # Google
     Shape(("AIza",), r"[A-Za-z0-9_-]{30,}+"),
     Shape(("ya29.", "GOCSPX-"), _TAIL),

@@ -18,6 +18,8 @@ from router.wire.text import UNREADABLE, read
 _SIGNS = tuple((sign, sign.encode(), shape) for shape in SHAPES if not shape.any_case for sign in shape.signs)
 _FOLDED = tuple((sign, sign.encode(), shape) for shape in SHAPES if shape.any_case for sign in shape.signs)
 _ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-fA-F])|/)")  # by which JSON may write what is plain ASCII
+MAX_ERROR_CHARACTERS = 2000
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _any = msgspec.json.Decoder(Any)
 _EMAILS = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]++@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}+)++")
 _CARDS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)")
@@ -60,6 +62,26 @@ def kept(content: Any, mode: str) -> Any:
     if _may_hold_key(bytes(content) if isinstance(content, msgspec.Raw) else msgspec.json.encode(content)):
         return _mapped(_decoded(content), without_keys)
     return content
+
+
+def kept_error(error: str, mode: str) -> str:
+    """What is kept of an error, which may quote what was said: where nothing of that is kept, its type and code alone.
+
+    >>> kept_error('{"error":{"message":"no: ada","type":"bad_request","code":"filtered"}}', "none")
+    '{"type":"bad_request","code":"filtered"}'
+    """
+    if mode == "whole":
+        return without_keys(error)[:MAX_ERROR_CHARACTERS]
+    if mode == "redacted":
+        return without_personal_data(error)[:MAX_ERROR_CHARACTERS]
+    if _CODE.fullmatch(error):
+        return error
+    said = _decoded(msgspec.Raw(error.encode("utf-8", "replace")))
+    said = said.get("error", said) if isinstance(said, dict) else None
+    if not isinstance(said, dict):
+        return ""
+    codes = {name: str(said[name]) for name in ("type", "code") if isinstance(said.get(name), (str, int))}
+    return msgspec.json.encode({name: code for name, code in codes.items() if _CODE.fullmatch(code)}).decode()
 
 
 def _may_hold_key(text: bytes) -> bool:
