@@ -58,7 +58,8 @@ SHAPES = (
     Shape(("npm_", "pypi-"), _TAIL),
     Shape(("SG.",), r"[A-Za-z0-9_-]{16,64}+\.[A-Za-z0-9_-]{16,}+"),
     # Slack
-    Shape(("xox", "xapp-"), r"[a-z]?-?" + _TAIL),
+    Shape(("xox",), r"[a-z]-" + _TAIL),
+    Shape(("xapp-",), _TAIL),
     # Google
     Shape(("AIza",), r"[A-Za-z0-9_-]{30,}+"),
     Shape(("ya29.", "GOCSPX-"), _TAIL),
