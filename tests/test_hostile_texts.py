@@ -57,7 +57,13 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.wire.sse._LINE": ("\r\n", "\r"),
     "router.wire.text._ESCAPE": ("\\ud83d", "\\ud", "\\\\"),
 }
-LENGTH = 20_000
+AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
+    *("calibration.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
+    *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
+    *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
+    *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
+}
+LENGTH = 6_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further
 MOST_GROWTH = 2.6  # for twice the text; a square would be 4
 
@@ -84,13 +90,13 @@ def expressions():
     return found
 
 
-def seconds(pattern, unit, length):
+def seconds(pattern, unit, length, everywhere):
     text = (unit * (length // len(unit) + 1))[:length]
     text = text.encode() if isinstance(pattern.pattern, bytes) else text
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
-        for _ in pattern.finditer(text):
+        for _ in pattern.finditer(text) if everywhere else ():
             pass
         pattern.match(text)
         best = min(best, time.perf_counter() - began)
@@ -99,10 +105,10 @@ def seconds(pattern, unit, length):
     return best
 
 
-def is_linear(pattern, unit):
+def is_linear(pattern, unit, everywhere=True):
     for _ in range(3):  # others run on this machine too
-        once = seconds(pattern, unit, LENGTH)
-        if once < UNNOTICED * LENGTH or seconds(pattern, unit, 2 * LENGTH) < MOST_GROWTH * once:
+        once = seconds(pattern, unit, LENGTH, everywhere)
+        if once < UNNOTICED * LENGTH or seconds(pattern, unit, 2 * LENGTH, everywhere) < MOST_GROWTH * once:
             return True
     return False
 
@@ -117,7 +123,7 @@ def test_no_expression_takes_a_time_that_grows_faster_than_the_text():
         for name, patterns in expressions().items()
         for pattern in patterns
         for unit in (*ANY, *HOSTILE.get(name, ()))
-        if not is_linear(pattern, unit)
+        if not is_linear(pattern, unit, name not in AT_ITS_BEGINNING)
     ]
     assert slow == []
 
