@@ -5,6 +5,8 @@ import pytest
 
 from router.journal.credentials import SHAPES
 from router.journal.redaction import kept, kept_error, without_keys
+from router.records import Trail, tidy
+from router.wire.event_edits import without_usage
 
 TAIL = "abcdefghijklmnopqrstuvwxyz0123456789"
 EXAMPLES = {
@@ -22,7 +24,9 @@ EXAMPLES = {
     "-----BEGIN ": "PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----",
 }
 KEYS = [sign + EXAMPLES.get(sign, TAIL) for shape in SHAPES for sign in shape.signs]
-KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in KEYS if key.startswith(("bearer", "basic"))]
+KEYS += [
+    key.upper() if key.startswith("bearer") else key.title() for key in KEYS if key.startswith(("bearer", "basic"))
+]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -44,3 +48,17 @@ def test_an_error_that_quotes_the_prompt_keeps_its_type_and_code_alone(mode):
 
 def test_a_redacted_error_holds_no_address():
     assert kept_error("no: ada@example.org", "redacted") == "no: [e-mail]"
+
+
+def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
+    record = Trail({}).record("files/sk-" + TAIL, 200, "answered", "")
+    record.asked_model, record.user, record.session = f"sk-{TAIL}", f"npm_{TAIL}", "s" * 10_000
+    tidy(record, "whole")
+    assert (record.endpoint, record.asked_model, record.user) == ("files/[key]", "[key]", "[key]")
+    assert len(record.session) == 256
+
+
+def test_a_usage_whose_name_is_escaped_is_taken_out_of_an_event():
+    data = rb'{"id":"x","us\u0061ge":null}'
+    event = b"data: " + data + b"\n\n"
+    assert without_usage(event, data) == b'data: {"id":"x"}\n\n'
