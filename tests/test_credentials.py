@@ -24,7 +24,8 @@ EXAMPLES = {
     "-----BEGIN ": "PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----",
 }
 KEYS = [sign + EXAMPLES.get(sign, TAIL) for shape in SHAPES for sign in shape.signs]
-KEYS += [
+_IN_ANY_CASE = [key for key in KEYS if key.startswith(("bearer", "basic"))]
+KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in _IN_ANY_CASE]
     key.upper() if key.startswith("bearer") else key.title() for key in KEYS if key.startswith(("bearer", "basic"))
 ]
 
