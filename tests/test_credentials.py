@@ -26,8 +26,6 @@ EXAMPLES = {
 KEYS = [sign + EXAMPLES.get(sign, TAIL) for shape in SHAPES for sign in shape.signs]
 _IN_ANY_CASE = [key for key in KEYS if key.startswith(("bearer", "basic"))]
 KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in _IN_ANY_CASE]
-    key.upper() if key.startswith("bearer") else key.title() for key in KEYS if key.startswith(("bearer", "basic"))
-]
 
 
 @pytest.mark.parametrize("key", KEYS)
