@@ -165,7 +165,7 @@ class JudgeRelay:
         self._resume_at = max(self._resume_at, time.monotonic() + (retry_after(error) or backoff))
 
 
-_FENCE = re.compile(r"^\s*```(?:json)?\s*|\s*```\s*$")
+_FENCE = re.compile(r"^\s*+```(?:json)?\s*+|(?<!\s)\s*+```\s*+$")
 
 
 def is_verdict(reply: Mapping[str, Any]) -> bool:

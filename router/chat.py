@@ -21,7 +21,7 @@ from router.journal.writer import Journal
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
-from router.records import NOTHING_TOLD, Told, Trail, add_all, add_content
+from router.records import MAX_ERROR_BYTES, NOTHING_TOLD, Told, Trail, add_all, add_content, own_error, tidy
 from router.serving import Serving
 from router.settings import Settings
 from router.upstream.attempts import Attempts, Reply
@@ -35,6 +35,7 @@ from router.wire.text import mended
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
 SMALL_BYTES = 64 * 1024  # a piece of a stream that is not worth counting
+READ_AT_ONCE = 256 * 1024  # bytes; a longer body is read in a thread
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
@@ -109,7 +110,7 @@ class Exchange:
         except RouterError as error:
             await self._refuse(error)
         except (asyncio.CancelledError, ClientLeftError):
-            self._record(499, "abandoned", "the client left")
+            await self._record(499, "abandoned", "the client left")
             watch.forgive()
         except Exception:  # a fault of ours: told as such, and written down where it can be found
             log.exception("request %s failed", self.trail.trace_id)
@@ -132,12 +133,14 @@ class Exchange:
 
     async def _planned(self) -> Plan:
         router = self.router
-        request = self._request()
+        large = len(self.body.skeleton.text) > READ_AT_ONCE
+        request = await asyncio.to_thread(self._request) if large else self._request()
         continued = None
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
         surface, routed = self.endpoint.surface, router.settings.routed_models
-        return make_plan(surface, router.serving, routed, request, self.named, continued)
+        given = surface, router.serving, routed, request, self.named, continued
+        return await asyncio.to_thread(make_plan, *given) if large else make_plan(*given)
 
     def _request(self) -> Request:
         skeleton, surface = self.body.skeleton, self.endpoint.surface
@@ -209,10 +212,10 @@ class Exchange:
         failed = reply.status >= 400
         if seen.id and self.endpoint.surface.path == b"/responses":
             self.router.continuations.remember(seen.id, reply.model)
-        error = reply.body[:2000].decode(errors="replace") if failed else ""
+        error = reply.body[:MAX_ERROR_BYTES].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
         told = Told(seen.model or "", seen.usage, seen.service_tier or "", said)
-        self._record(reply.status, "failed" if failed else "answered", error, told)
+        await self._record(reply.status, "failed" if failed else "answered", error, told)
         echo = self._echo(plan)
         body = reply.body if echo is None or failed else bodies.renamed(reply.body, bodies.encoded(echo))
         await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
@@ -231,7 +234,7 @@ class Exchange:
                 passed = stream.feed(chunk)
                 self.admitted.passing(stream.waiting_bytes + (3 * len(chunk) if len(chunk) > SMALL_BYTES else 0))
                 if stream.done:  # the client may leave as soon as it reads this
-                    self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
+                    await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
                     await self.send({"type": "http.response.body", "body": passed, "more_body": True})
                 chunk = await reply.answer.read(idle)
@@ -240,44 +243,45 @@ class Exchange:
         except (CutError, StallError) as error:
             problem = "" if stream.ended else str(error)
         if problem:
-            self._record_stream(stream, "cut", problem)
+            await self._record_stream(stream, "cut", problem)
             last = stream.cut(f"The answer was cut off: {problem}.")
             await self.send({"type": "http.response.body", "body": last, "more_body": True})
             return  # without the end of the body: the server breaks the connection, so that nobody takes it for whole
-        self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
+        await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
         await self.send({"type": "http.response.body", "body": stream.rest()})
 
     async def _pass_on(self, reply: Reply) -> None:
         """An answer that is no stream as was asked for, or too large to be read."""
         assert self.plan is not None
-        if self.started:  # a comment went out as the beginning of a stream: what follows can only be an event
-            failed = reply.status >= 400
-            self._record(reply.status, "failed" if failed else "answered", reply.body[:2000].decode(errors="replace"))
-            event = b"data: " + reply.body.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n"
-            await self.send({"type": "http.response.body", "body": event})
-            return
-        assert reply.answer is not None
-        await self._start(reply.status, answer_head(self.plan, reply, self.trail.trace_id, length=None))
-        chunk, ends = reply.body, Ends()
+        begun = self.started  # a comment went out as the beginning of a stream: what follows can only be an event
+        if not begun:
+            await self._start(reply.status, answer_head(self.plan, reply, self.trail.trace_id, length=None))
+        chunk, ends, failed = reply.body, Ends(), reply.status >= 400
+        error = chunk[:MAX_ERROR_BYTES].decode(errors="replace") if failed else ""
         reply.body = b""
         try:
+            await self._piece(b"data: " if begun else b"")
             while chunk:
                 ends.feed(chunk)
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
-                chunk = await reply.answer.read(self.router.settings.timeouts.idle)
-        except (CutError, StallError) as error:
-            self._record(reply.status, "cut", str(error))
+                await self._piece(chunk.replace(b"\n", b" ").replace(b"\r", b" ") if begun else chunk)
+                chunk = await reply.answer.read(self.router.settings.timeouts.idle) if reply.answer else b""
+        except (CutError, StallError) as cut:
+            await self._record(reply.status, "cut", str(cut))
             return
         seen = ends.told()
         if seen.id and self.endpoint.surface.path == b"/responses":
             self.router.continuations.remember(seen.id, reply.model)
         told = Told(seen.model or "", seen.usage, seen.service_tier or "")
-        self._record(reply.status, "answered" if reply.status < 400 else "failed", "", told)
-        await self.send({"type": "http.response.body", "body": b""})
+        await self._record(reply.status, "failed" if failed else "answered", error, told)
+        await self.send({"type": "http.response.body", "body": b"\n\n" if begun else b""})
+
+    async def _piece(self, body: bytes) -> None:
+        if body:
+            await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _refuse(self, error: RouterError) -> None:
         if not isinstance(error, BadKeyError):  # strangers write nothing to our disk
-            self._record(error.status, "failed", error.message)
+            await self._record(error.status, "failed", own_error(error, self.router.settings.record_content))
         body = error.body()
         if self.started:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
@@ -294,25 +298,27 @@ class Exchange:
 
     # the record
 
-    def _record_stream(self, stream: Stream, outcome: str, error: str) -> None:
+    async def _record_stream(self, stream: Stream, outcome: str, error: str) -> None:
         if self.recorded:
             return
         if stream.id and self.endpoint.surface.path == b"/responses" and self.reply is not None:
             self.router.continuations.remember(stream.id, self.reply.model)
-        self._record(200, outcome, error, Told(stream.model, stream.usage, stream.service_tier, stream.content()))
+        await self._record(200, outcome, error, Told(stream.model, stream.usage, stream.service_tier, stream.content()))
 
-    def _record(self, status: int, outcome: str, error: str, told: Told = NOTHING_TOLD) -> None:
+    async def _record(self, status: int, outcome: str, error: str, told: Told = NOTHING_TOLD) -> None:
         if self.recorded:
             return
         self.recorded = True
-        router, trail = self.router, self.trail
+        router, trail, content = self.router, self.trail, self.router.settings.record_content
         record = trail.record(self.endpoint.name, status, outcome, error)
         record.simulated = router.settings.simulated
         try:
             add_all(record, trail, self.plan, self.reply, self.unsettled, told, router.prices)
+            tidy(record, content)
             if self.plan is not None:
-                add_content(record, router.settings.record_content, self.body.skeleton.text, told.response)
+                await add_content(record, content, self.body.skeleton.text, told.response)
         except Exception:  # a fault of ours: what is known by then is recorded, and the answer goes its way
             log.exception("the record of request %s is not complete", trail.trace_id)
-        router.journal.append(record)
-        router.meter.observe(record)
+        finally:  # also where the client leaves meanwhile
+            router.journal.append(record)
+            router.meter.observe(record)

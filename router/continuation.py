@@ -26,6 +26,8 @@ class Continuations:
 
     def remember(self, response_id: str, model: str) -> None:
         """Note who made a response."""
+        if len(response_id) > _ID_LENGTH:
+            return
         self._models[response_id] = model
         if len(self._models) > REMEMBERED:
             self._models.popitem(last=False)

@@ -20,7 +20,7 @@ from router.errors import (
     UpstreamTimeoutError,
 )
 from router.policy.decision import Reason
-from router.records import Trail, add_usage
+from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.upstream.upstreams import HOP_BY_HOP
 from router.wire import bodies
@@ -142,7 +142,7 @@ class _Passing:
     async def refuse(self, error: RouterError) -> None:
         """Tell the client what is wrong."""
         if not isinstance(error, BadKeyError):
-            self.record(error.status, "failed", error.message)
+            self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
         body = error.body()
         headers: Headers = [
             (b"content-type", b"application/json"),
@@ -160,7 +160,7 @@ class _Passing:
 
     def _record_answer(self, answer: Answer) -> None:
         failed = answer.status >= 400
-        error = bytes(self._seen[:2000]).decode(errors="replace") if failed and self._seen else ""
+        error = bytes(self._seen[:MAX_ERROR_BYTES]).decode(errors="replace") if failed and self._seen else ""
         self.record(answer.status, "failed" if failed else "answered", error)
 
     def record(self, status: int, outcome: str, error: str) -> None:
@@ -176,5 +176,6 @@ class _Passing:
             record.response_model = record.model = record.asked_model = seen.model or ""
             if seen.usage is not None:
                 add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
+        tidy(record, self._router.settings.record_content)
         self._router.journal.append(record)
         self._router.meter.observe(record)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from router.client.caller import caller
-from router.errors import BadRequestError
+from router.errors import BadRequestError, ModelNotFoundError
 from router.policy.decision import Decision, Reason, decide, why_unable
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
@@ -15,6 +15,8 @@ from router.policy.prediction import predict
 from router.routing import asked
 from router.serving import Serving
 from router.wire import bodies
+
+MAX_NAME = 256  # characters of a model's name
 
 
 class Stream(Protocol):
@@ -107,6 +109,8 @@ def make_plan(
         BadRequestError: it asks for what is not there, or lacks what the decision is made of.
     """
     fields = request.fields
+    if len(request.name) > MAX_NAME or len(headers.get(b"x-router-model", b"")) > MAX_NAME:
+        raise ModelNotFoundError(f"No model has a name of more than {MAX_NAME} characters.", "model")
     wish = asked(request.name, headers, serving.default_target, routed_models)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
     features = None

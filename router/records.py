@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from router.journal.redaction import kept, without_keys
+from router.errors import RouterError
+from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning import Plan
 from router.policy.decision import Reason
@@ -21,6 +24,11 @@ from router.upstream.attempts import Reply
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
+_NAMES = ("asked_model", "model", "response_model", "request_id", "service_tier", "user", "session", "endpoint")
+_names = attrgetter(*_NAMES)
+MAX_NAME_CHARACTERS = 256
+MAX_ERROR_BYTES = 64 * 1024  # of an upstream's error, that are looked at
+SCANNED_AT_ONCE = 32 * 1024  # bytes; what is longer is looked through in a thread
 MAX_CONTENT_BYTES = 2**20  # of a question or an answer; a longer one is counted and not kept
 
 
@@ -66,7 +74,7 @@ class Trail:
             asked_model="",
             status=status,
             outcome=outcome,
-            error=without_keys(error),
+            error=error,
             client_retries=_number(self.headers.get(b"x-stainless-retry-count")),
             key_id=self.key_id,
             session=self.headers.get(b"x-session-id", b"")[:200].decode("latin-1"),
@@ -116,14 +124,39 @@ def _add_reply(record: Record, reply: Reply) -> None:
         record.reason = Reason.FALLBACK
 
 
-def add_content(record: Record, content: Content, request: bytes, response: Any) -> None:
+def own_error(error: RouterError, content: Content) -> str:
+    """One of our errors as it is recorded: its message may quote what was said."""
+    return error.message if content in ("whole", "redacted") else error.body().decode()
+
+
+async def add_content(record: Record, content: Content, request: bytes, response: Any) -> None:
     """Add what was said. The request is its skeleton: attachments are not kept."""
     if content == "none":
         return
-    if len(request) <= MAX_CONTENT_BYTES:
-        record.request = kept(msgspec.Raw(request), content)
-    if not isinstance(response, msgspec.Raw) or len(memoryview(response)) <= MAX_CONTENT_BYTES:
-        record.response = kept(response, content)
+    if response is not None and not isinstance(response, msgspec.Raw):
+        response = msgspec.Raw(msgspec.json.encode(response))
+    record.request = await _said(content, msgspec.Raw(request))
+    record.response = await _said(content, response)
+
+
+async def _said(content: Content, said: msgspec.Raw | None) -> Any:
+    size = 0 if said is None else len(memoryview(said))
+    if size <= SCANNED_AT_ONCE:
+        return kept(said, content)
+    return await asyncio.to_thread(kept, said, content) if size <= MAX_CONTENT_BYTES else None
+
+
+def tidy(record: Record, content: Content) -> None:
+    """Cut what others named, and take out of it what is not to be kept: keys always, personal data but for `whole`."""
+    if record.error and record.outcome == "failed":
+        record.error = kept_error(record.error, content)
+    clean = without_keys if content == "whole" else without_personal_data
+    names = "\n".join(_names(record))
+    if len(names) > MAX_NAME_CHARACTERS or clean(names) != names:
+        for name in _NAMES:
+            setattr(record, name, clean(getattr(record, name))[:MAX_NAME_CHARACTERS])
+    for attempt in record.wasted:
+        attempt["model"] = clean(attempt["model"])[:MAX_NAME_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ class Keys:
 
     def __init__(self, keys: Iterable[SecretStr]) -> None:
         self._keys = tuple(key.get_secret_value().encode() for key in keys)
-        self._ids: dict[bytes, str] = {}
+        self._ids: dict[bytes, str] = {}  # by the digest of a key: no key is kept that is not ours
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The digest by which a caller's key is known in records; "" for none.
@@ -34,11 +34,12 @@ class Keys:
         return self._id(presented) if presented else ""
 
     def _id(self, key: bytes) -> str:
-        known = self._ids.get(key)
+        digest = hashlib.sha256(key)
+        known = self._ids.get(digest.digest())
         if known is None:
             if len(self._ids) >= _KNOWN_DIGESTS:
                 self._ids.clear()
-            known = self._ids[key] = hashlib.sha256(key).hexdigest()[:16]
+            known = self._ids[digest.digest()] = digest.hexdigest()[:16]
         return known
 
 

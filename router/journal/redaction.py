@@ -11,26 +11,18 @@ from typing import Any
 
 import msgspec
 
+from router.journal.credentials import SHAPES
 from router.wire.text import UNREADABLE, read
 
-# What providers and clouds give out as keys: each pattern with the literals that begin it. Looking for literals costs a
-# hundredth of a search for the patterns, and nearly no text has any.
-_PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("sk-", "k_live_", "k_test_"), r"(?:sk-|[srp]k_(?:live|test)_)[A-Za-z0-9_-]{16,}"),
-    (("ghp_", "gho_", "ghs_", "ithub_pat_"), r"(?:gh[pousr]_|github_pat_)[A-Za-z0-9_-]{16,}"),
-    (("glpat-", "hf_"), r"(?:glpat-|hf_)[A-Za-z0-9_-]{16,}"),
-    (("xox",), r"xox[abprs]-[A-Za-z0-9_-]{16,}"),
-    (("AKIA", "AIza"), r"(?:AKIA[A-Z0-9]{16}\b|AIza[A-Za-z0-9_-]{30,})"),
-    (("eyJ",), r"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    (("earer ",), r"(?i:bearer) +[A-Za-z0-9._~+/-]{16,}=*"),
-    (("-----BEGIN ",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-)
-_KEYS = re.compile("|".join(rf"(?<![A-Za-z0-9])(?:{pattern})" for _, pattern in _PATTERNS))
-_SIGNS = tuple((sign.encode(), re.compile(pattern.encode())) for signs, pattern in _PATTERNS for sign in signs)
-_BEFORE = 6  # the most characters of a pattern that stand before its literal
+# each literal that begins a key, in the text as it is or in lower case; nearly no text has any
+_SIGNS = tuple((sign, sign.encode(), shape) for shape in SHAPES if not shape.any_case for sign in shape.signs)
+_FOLDED = tuple((sign, sign.encode(), shape) for shape in SHAPES if shape.any_case for sign in shape.signs)
+_ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-fA-F])|/)")  # by which JSON may write what is plain ASCII
+MAX_ERROR_CHARACTERS = 2000
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _any = msgspec.json.Decoder(Any)
-_EMAILS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
-_CARDS = re.compile(r"\d(?:[ -]?\d){12,18}(?![\d.]*\d)")
+_EMAILS = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]++@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}+)++")
+_CARDS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)")
 
 
 def without_keys(text: str) -> str:
@@ -39,7 +31,12 @@ def without_keys(text: str) -> str:
     >>> without_keys("use sk-proj-abcdefghijklmnop1234 please")
     'use [key] please'
     """
-    return _KEYS.sub("[key]", text) if text and _has_key(text.encode("utf-8", "replace")) else text
+    folded = text.lower()
+    shapes = [shape for sign, _, shape in _SIGNS if sign in text]
+    shapes += [shape for sign, _, shape in _FOLDED if sign in folded]
+    for shape in dict.fromkeys(shapes) if shapes else ():
+        text = shape.expression.sub(shape.put, text)
+    return text
 
 
 def without_personal_data(text: str) -> str:
@@ -62,23 +59,42 @@ def kept(content: Any, mode: str) -> Any:
         return {"characters": _characters(_decoded(content))}
     if mode == "redacted":
         return _mapped(_decoded(content), without_personal_data)
-    if _has_key(bytes(content) if isinstance(content, msgspec.Raw) else msgspec.json.encode(content)):
+    if _may_hold_key(bytes(content) if isinstance(content, msgspec.Raw) else msgspec.json.encode(content)):
         return _mapped(_decoded(content), without_keys)
     return content
 
 
-def _has_key(text: bytes) -> bool:
-    """Whether there may be one: from the first sign of it on, its pattern is looked for."""
-    for sign, pattern in _SIGNS:
-        at = text.find(sign)
-        if at >= 0 and pattern.search(text, max(at - _BEFORE, 0)):
-            return True
-    return False
+def kept_error(error: str, mode: str) -> str:
+    """What is kept of an error, which may quote what was said: where nothing of that is kept, its type and code alone.
+
+    >>> kept_error('{"error":{"message":"no: ada","type":"bad_request","code":"filtered"}}', "none")
+    '{"type":"bad_request","code":"filtered"}'
+    """
+    if mode == "whole":
+        return without_keys(error)[:MAX_ERROR_CHARACTERS]
+    if mode == "redacted":
+        return without_personal_data(error)[:MAX_ERROR_CHARACTERS]
+    if _CODE.fullmatch(error):
+        return error
+    said = _decoded(msgspec.Raw(error.encode("utf-8", "replace")))
+    said = said.get("error", said) if isinstance(said, dict) else None
+    if not isinstance(said, dict):
+        return ""
+    codes = {name: str(said[name]) for name in ("type", "code") if isinstance(said.get(name), (str, int))}
+    return msgspec.json.encode({name: code for name, code in codes.items() if _CODE.fullmatch(code)}).decode()
+
+
+def _may_hold_key(text: bytes) -> bool:
+    """Whether there may be one in JSON that is not decoded."""
+    if b"\\u00" in text or b"\\/" in text:
+        text = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"/", text)
+    folded = text.lower()
+    shapes = [shape for _, sign, shape in _SIGNS if sign in text]
+    shapes += [shape for _, sign, shape in _FOLDED if sign in folded]
+    return bool(shapes) and any(shape.hint.search(text) for shape in dict.fromkeys(shapes))
 
 
 def _card(match: re.Match[str]) -> str:
-    if match.string[match.start() - 1 : match.start()] == ".":
-        return match.group()  # the decimals of a number
     digits = [int(digit) for digit in match.group() if digit.isdigit()]
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return "[card]" if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 else match.group()

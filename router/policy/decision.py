@@ -256,9 +256,7 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     known = prediction.type_probabilities[prediction.question_type] ** 2
     if prediction.novelty > rules.familiar_until:
         known *= (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)
-    return {
-        name: known * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()
-    }
+    return {name: known * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()}
 
 
 def _cache_value(model: Model, prediction: Prediction) -> float:

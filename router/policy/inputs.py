@@ -117,6 +117,7 @@ class Tools:
 
 NO_TOOLS = Tools()
 _CONTENT = re.compile(r"[^\W\d_]{3,}")
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_.]")  # where a name is written together
 _STEM = 5  # letters by which a word is known
 _LEAST_TOOL_SHARE = 0.2  # of the content words; a tool with two of them fits in any case
 _COMMON = frozenset(
@@ -205,7 +206,7 @@ def match_tools(question: str, tools: Sequence[str]) -> Tools:
 @lru_cache(maxsize=4096)
 def tool_stems(tool: str) -> frozenset[str]:
     """The stems of a tool's words; clients send the same tools again and again."""
-    return _stems(re.sub(r"(?<=[a-z])(?=[A-Z])|[_.]", " ", tool))
+    return _stems(_PARTS.sub(" ", tool))
 
 
 def _stems(text: str) -> frozenset[str]:

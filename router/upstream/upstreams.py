@@ -62,7 +62,9 @@ class Upstreams:
         if breaker is None:
             if len(self._breakers) >= MAX_BREAKERS:
                 self._breakers = {name: held for name, held in self._breakers.items() if held.is_open}
-            breaker = self._breakers[model] = Breaker()
+            breaker = Breaker()
+            if len(self._breakers) < MAX_BREAKERS:
+                self._breakers[model] = breaker
         return breaker
 
     def open_circuits(self) -> list[str]:

@@ -16,9 +16,10 @@ from router.wire.text import UNREADABLE, mended, read
 Fields = Mapping[str, msgspec.Raw]
 Pieces = tuple[bytes | memoryview, ...]
 
+MAX_FIELDS = 1000  # at the top of a request's body
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
-_KEY = re.compile(rb'\s*[,{]\s*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
+_KEY = re.compile(rb'\s*[,{]\s*"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*:\s*', re.DOTALL)
 _END = re.compile(rb"\s*}")
 
 
@@ -44,6 +45,8 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
         raise BadRequestError("The JSON body of the request is nested too deeply.") from None
     except msgspec.DecodeError as error:
         raise BadRequestError(f"We could not parse the JSON body of your request: {error}.") from None
+    if len(fields) > MAX_FIELDS:
+        raise BadRequestError(f"The JSON body of the request has more than {MAX_FIELDS} fields.")
     return fields
 
 

@@ -22,10 +22,11 @@ def without_usage(event: bytes, data: bytes) -> bytes:
         fields = _fields.decode(text)
         if at < 0 or bytes(fields.get("usage", b"")) != b"null":
             return event
-        _, stop = bodies.spans(text, fields)["usage"]
+        value, stop = bodies.spans(text, fields)["usage"]
     except (*UNREADABLE, BadRequestError):
         return event  # a key twice, say
-    start = data.rindex(b'"usage"', 0, stop)
+    start = data.rfind(b'"', 0, value)
+    start = data.rfind(b'"', 0, start)  # a quote that is escaped is written so that it cannot stand in this name
     before = data[:start].rstrip()
     if before.endswith(b","):
         start = len(before) - 1

@@ -1,0 +1,86 @@
+"""What providers and clouds give out as keys, and how it is found. One list: what is looked for follows from it.
+
+Each expression takes a time that grows with the text and no faster: a repetition is possessive or bounded, and what may
+fail behind a long run is tried at the first place of the run alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+KEY = "[key]"
+_APART = r"(?<![A-Za-z0-9])"  # what stands before a key
+_TAIL = r"[A-Za-z0-9_-]{16,}+"
+_PRIVATE = r"[A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of key: literals that begin it, and what follows them."""
+
+    signs: tuple[str, ...]
+    rest: str
+    any_case: bool = False  # of the signs, which are written here in lower case
+    put: str = KEY  # what stands in its place
+    before: str = _APART
+
+    @cached_property
+    def _text(self) -> str:
+        signs = [_in_any_case(sign) if self.any_case else re.escape(sign) for sign in self.signs]
+        return rf"(?:{'|'.join(signs)}){self.rest}"
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Finds it in a text."""
+        return re.compile(self.before + self._text)
+
+    @cached_property
+    def hint(self) -> re.Pattern[bytes]:
+        r"""Finds it in JSON that is not decoded, where `\\n` may stand before it."""
+        return re.compile((self._text if self.before == _APART else self.before + self._text).encode())
+
+
+def _in_any_case(sign: str) -> str:
+    return "".join(f"[{c}{c.upper()}]" if c.isalpha() else re.escape(c) for c in sign)
+
+
+SHAPES = (
+    # OpenAI and Anthropic; Stripe
+    Shape(("sk-",), _TAIL),
+    Shape(("sk_live_", "sk_test_", "rk_live_", "rk_test_", "pk_live_", "pk_test_", "whsec_"), _TAIL),
+    # GitHub, GitLab
+    Shape(("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"), _TAIL),
+    # Hugging Face, xAI, Groq, Replicate, Databricks, DigitalOcean
+    Shape(("hf_", "xai-", "gsk_", "r8_", "dop_v1_"), _TAIL),
+    Shape(("dapi",), r"[a-f0-9]{32}(?:-\d)?"),
+    Shape(("npm_", "pypi-"), _TAIL),
+    Shape(("SG.",), r"[A-Za-z0-9_-]{16,64}+\.[A-Za-z0-9_-]{16,}+"),
+    # Slack
+    Shape(("xox",), r"[a-z]-" + _TAIL),
+    Shape(("xapp-",), _TAIL),
+    # Google
+    Shape(("AIza",), r"[A-Za-z0-9_-]{30,}+"),
+    Shape(("ya29.", "GOCSPX-"), _TAIL),
+    # AWS, Azure
+    Shape(("AKIA", "ASIA"), r"[A-Z0-9]{16}\b"),
+    Shape(
+        ("aws_secret", "secretaccesskey", "secret_access_key"),
+        r"[a-z_]{0,16}+[\\\"' \t:=>]{1,12}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+        any_case=True,
+        before="",
+    ),
+    Shape(("accountkey=", "sharedaccesskey="), r"[A-Za-z0-9+/]{16,}+={0,2}", any_case=True),
+    # Tokens of OAuth: one begins at the first `eyJ` of a run, so that a run of many is looked at once
+    Shape(
+        ("eyJ",),
+        r"[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+",
+        before=r"(?<![A-Za-z0-9_-])(?:(?!eyJ)[A-Za-z0-9_-])*+",
+    ),
+    Shape(("bearer ",), r" *+[A-Za-z0-9._~+/-]{16,}+=*+", any_case=True),
+    Shape(("basic ",), r" *+(?![A-Za-z]?[a-z]*+(?![A-Za-z0-9+/=]))[A-Za-z0-9+/]{16,}+={0,2}", any_case=True),
+    # a password in an address, PEM and PGP
+    Shape(("://",), r"[^\s/:@\"'<>\\]{0,100}+:[^\s/@\"'<>\\]{1,200}+@", put="://[key]@", before=""),
+    Shape(("-----BEGIN ",), rf"{_PRIVATE}[^-]*+(?:-(?!----END )[^-]*+)*+(?:-----END {_PRIVATE})?", before=""),
+)

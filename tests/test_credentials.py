@@ -1,0 +1,63 @@
+"""What is a key in one place is a key in all: in text, in JSON with escapes, and in names."""
+
+import msgspec
+import pytest
+
+from router.journal.credentials import SHAPES
+from router.journal.redaction import kept, kept_error, without_keys
+from router.records import Trail, tidy
+from router.wire.event_edits import without_usage
+
+TAIL = "abcdefghijklmnopqrstuvwxyz0123456789"
+EXAMPLES = {
+    "dapi": "0123456789abcdef0123456789abcdef",
+    "SG.": f"{TAIL[:22]}.{TAIL}",
+    "xox": f"b-{TAIL}",
+    "AKIA": "IOSFODNN7EXAMPLE",
+    "ASIA": "IOSFODNN7EXAMPLE",
+    "aws_secret": "_access_key = " + "aB3/" * 10,
+    "secretaccesskey": ": " + "aB3/" * 10,
+    "secret_access_key": "=" + "aB3/" * 10,
+    "eyJ": "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "basic ": "YWxhZGRpbjpvcGVuc2VzYW1l",
+    "://": "ada:hunter2@",
+    "-----BEGIN ": "PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----",
+}
+KEYS = [sign + EXAMPLES.get(sign, TAIL) for shape in SHAPES for sign in shape.signs]
+_IN_ANY_CASE = [key for key in KEYS if key.startswith(("bearer", "basic"))]
+KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in _IN_ANY_CASE]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_kind_of_key_is_taken_out_of_text_and_json(key):
+    assert key not in without_keys(f"it is {key} ok")
+    for mode in ("whole", "redacted"):
+        plain = msgspec.json.encode({"content": f"\n{key} ok"})
+        assert key not in msgspec.json.decode(msgspec.json.encode(kept(msgspec.Raw(plain), mode)))["content"]
+        escaped = b'{"content":" ' + "".join(f"\\u{ord(c):04x}" for c in key).encode() + b' ok"}'
+        assert key not in msgspec.json.decode(msgspec.json.encode(kept(msgspec.Raw(escaped), mode)))["content"]
+
+
+@pytest.mark.parametrize("mode", ["none", "lengths"])
+def test_an_error_that_quotes_the_prompt_keeps_its_type_and_code_alone(mode):
+    error = '{"error":{"message":"no: ada@example.org","type":"invalid_request_error","code":"content_filter"}}'
+    assert kept_error(error, mode) == '{"type":"invalid_request_error","code":"content_filter"}'
+    assert kept_error("the prompt itself, cut", mode) == ""
+
+
+def test_a_redacted_error_holds_no_address():
+    assert kept_error("no: ada@example.org", "redacted") == "no: [e-mail]"
+
+
+def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
+    record = Trail({}).record("files/sk-" + TAIL, 200, "answered", "")
+    record.asked_model, record.user, record.session = f"sk-{TAIL}", f"npm_{TAIL}", "s" * 10_000
+    tidy(record, "whole")
+    assert (record.endpoint, record.asked_model, record.user) == ("files/[key]", "[key]", "[key]")
+    assert len(record.session) == 256
+
+
+def test_a_usage_whose_name_is_escaped_is_taken_out_of_an_event():
+    data = rb'{"id":"x","us\u0061ge":null}'
+    event = b"data: " + data + b"\n\n"
+    assert without_usage(event, data) == b'data: {"id":"x"}\n\n'

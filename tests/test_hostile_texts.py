@@ -1,0 +1,160 @@
+"""No text holds the event loop: what an expression takes grows with the text, and not with its square."""
+
+import importlib
+import pkgutil
+import re
+import time
+
+import pytest
+
+import calibration
+import router
+from router.journal.credentials import SHAPES
+from router.wire import bodies
+
+ANY = ("a", "1", " ", "\n", "1.", "a ", "-", "A1-", "\\", '"', "é")
+HOSTILE = {  # by expression, what its repetitions could be made to go over again and again
+    "calibration.comparisons._BOLD": ("**", "**a"),
+    "calibration.comparisons._FENCE": ("```a", "```a\n", "`"),
+    "calibration.comparisons._LEADING_LETTER": ("*_", "( "),
+    "calibration.comparisons._LETTER": ("A", "A "),
+    "calibration.comparisons._MARKER": ("answer ", "answer   is", "\\boxed "),
+    "calibration.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
+    "calibration.duplicates._WORD": ("1,",),
+    "calibration.judge_relay._FENCE": (" ", "``` ", "```json", "\n```"),
+    "router.exporter.shipping._LOGIN": ("//", "//a", "a@"),
+    "router.journal.redaction._CARDS": ("1-", "1 1", "11111111111111.", "1.1"),
+    "router.journal.redaction._CODE": ("a.",),
+    "router.journal.redaction._EMAILS": ("a@", "a@b.", "@", "a.", "%+"),
+    "router.journal.redaction._ESCAPE": ("\\u002", "\\/", "\\u00"),
+    "router.policy.asking._CLOSING": ("best regards ", "thanks,"),
+    "router.policy.asking._COURTESY": ("thank ", "please help"),
+    "router.policy.asking._GREETING": ("hi ", "hi there,", "hello Ada "),
+    "router.policy.asking._INSTRUCTION": ("answer the ", "you are ", "the question is"),
+    "router.policy.asking._LABEL": ("#", "A ", "a_", "=}"),
+    "router.policy.asking._OPTION": ("(a) ", "(", "* "),
+    "router.policy.asking._SENTENCE_END": (". ", "! \n"),
+    "router.policy.asking._TAG": ("<a ", "<", "</a", "[A", "[/"),
+    "router.policy.asking._THANKS": ("thanks ", "thanks so much", "ty "),
+    "router.policy.conversation._UNSPACED": ("日",),
+    "router.policy.conversation._WORD": ("a_",),
+    "router.policy.inputs._ASCII_WORD": ("a'", "0,", "0,0"),
+    "router.policy.inputs._CONTENT": ("aa1",),
+    "router.policy.inputs._DECIMALS": ("1.",),
+    "router.policy.inputs._FOREIGN": ("é",),
+    "router.policy.inputs._LATEX": ("\\a", "$"),
+    "router.policy.inputs._NUMBERS": ("1,", "1.1"),
+    "router.policy.inputs._OPTIONS": ("\n", "(", "\n(A", "(A", " \n"),
+    "router.policy.inputs._OPTION_HINT": ("A", "(A"),
+    "router.policy.inputs._PARTS": ("aA", "_"),
+    "router.policy.inputs._WORD": ("a'", "é'", "0,"),
+    "router.routing._AT": ("auto@", "@"),
+    "router.wire.bodies._END": (" ", "}"),
+    "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
+    "router.wire.event_edits._COMMA": (" ", " ,", ","),
+    "router.wire.skeleton._OPENING": ('"data', '"data" ', '"data:', '"data"        :'),
+    "router.wire.sse._BOUNDARY": ("\r\n", "\r", "\n\r"),
+    "router.wire.sse._LINE": ("\r\n", "\r"),
+    "router.wire.text._ESCAPE": ("\\ud83d", "\\ud", "\\\\"),
+}
+AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
+    *("calibration.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
+    *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
+    *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
+    *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
+}
+LENGTH = 6_000
+UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further
+MOST_GROWTH = 2.6  # for twice the text; a square would be 4
+
+
+def patterns_in(value, seen):
+    if isinstance(value, re.Pattern):
+        yield value
+    elif isinstance(value, (tuple, list, set, frozenset, dict)) and id(value) not in seen:
+        seen.add(id(value))
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from patterns_in(inner, seen)
+
+
+def expressions():
+    """Every compiled expression of the project, by the name that it has in the module that makes it."""
+    found = {}
+    for package in (router, calibration):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if info.name.endswith("__main__"):
+                continue
+            for name, value in vars(importlib.import_module(info.name)).items():
+                for pattern in patterns_in(value, set()):
+                    found.setdefault(f"{info.name}.{name}", []).append(pattern)
+    return found
+
+
+def seconds(pattern, unit, length, everywhere):
+    text = (unit * (length // len(unit) + 1))[:length]
+    text = text.encode() if isinstance(pattern.pattern, bytes) else text
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in pattern.finditer(text) if everywhere else ():
+            pass
+        pattern.match(text)
+        best = min(best, time.perf_counter() - began)
+        if best < UNNOTICED * length:
+            break
+    return best
+
+
+def is_linear(pattern, unit, everywhere=True):
+    for _ in range(3):  # others run on this machine too
+        once = seconds(pattern, unit, LENGTH, everywhere)
+        if once < UNNOTICED * LENGTH or seconds(pattern, unit, 2 * LENGTH, everywhere) < MOST_GROWTH * once:
+            return True
+    return False
+
+
+def test_every_expression_of_the_project_has_its_hostile_texts():
+    assert set(expressions()) - set(HOSTILE) == set()
+
+
+def test_no_expression_takes_a_time_that_grows_faster_than_the_text():
+    slow = [
+        (name, unit)
+        for name, patterns in expressions().items()
+        for pattern in patterns
+        for unit in (*ANY, *HOSTILE.get(name, ()))
+        if not is_linear(pattern, unit, name not in AT_ITS_BEGINNING)
+    ]
+    assert slow == []
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.signs[0])
+def test_no_kind_of_key_is_looked_for_longer_than_the_text_is(shape):
+    for sign in shape.signs:
+        units = (sign, f"{sign}-", f"{sign}a", f"{sign}a ", f"{sign}   ", f"{sign}A1.", f"{sign}=", f"{sign}a:b")
+        for unit in units:
+            assert is_linear(shape.expression, unit), unit
+            assert is_linear(shape.hint, unit), unit
+        for begun in (f"{sign}aaaaaaaaaaaaaaaaaaaaaaaa", f"{sign}RSA PRIVATE KEY-----"):
+            for unit in ANY:
+                text = begun + unit * LENGTH
+                began = time.perf_counter()
+                shape.expression.search(text)
+                assert time.perf_counter() - began < 0.5
+
+
+def test_the_measure_finds_an_expression_that_grows_with_the_square():
+    assert not is_linear(re.compile(r"eyJ[A-Za-z0-9_-]{10,}\."), "eyJ-")
+    assert is_linear(re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{10,}+\."), "eyJ-")
+
+
+def test_a_key_of_megabytes_is_found_without_a_note_for_each_of_its_bytes():
+    import tracemalloc
+
+    body = b'{"' + b"a" * 2**21 + b'":1,"' + b"\\n" * 2**20 + b'":2}'
+    fields = bodies.read_fields(body)
+    tracemalloc.start()
+    bodies.spans(body, fields)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
