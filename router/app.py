@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -13,6 +14,7 @@ from router.admission import Admission
 from router.champion import following
 from router.chat import RoutedEndpoint, Scope
 from router.client.body import Receive, Send
+from router.client.door import Door, preflight, shared
 from router.client.keys import Keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
@@ -65,21 +67,53 @@ class Router:
 
 
 class Application:
-    """The ASGI application: what is asked most is answered before FastAPI sees it."""
+    """The ASGI application: who may not ask is refused, and what is asked most is answered before FastAPI sees it."""
 
     def __init__(self, router: Router, other: FastAPI) -> None:
         self.router = router
         self.other = other
         self._hot = router.routed
+        settings = router.settings
+        self._door = Door(settings.hosts, settings.cors_origins, keyed=bool(settings.api_keys))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the endpoint it is for."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._hot.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        await self.other(scope, receive, send)
+        if scope["type"] != "http":
+            await self.other(scope, receive, send)
+            return
+        method, headers = scope["method"], scope["headers"]
+        refusal = self._door.refusal(method, headers)
+        if refusal is not None:
+            await _answer(send, refusal.status, refusal.headers, refusal.body())
+            return
+        origin = self._door.allowed(headers)
+        if origin is not None:
+            send = _shared(send, origin)
+        if method == "OPTIONS":
+            await _answer(send, 204, preflight(origin, headers), b"")
+            return
+        endpoint = self._hot.get(scope["path"]) if method == "POST" else None
+        await (endpoint or self.other)(scope, receive, send)
+
+
+async def _answer(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    whole = [*headers, (b"content-length", b"%d" % len(body))] if body else list(headers)
+    if body:
+        whole.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": whole})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _shared(send: Send, origin: bytes) -> Send:
+    """Send answers that a page of `origin` may read."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            told = [(n, v) for n, v in message["headers"] if n != b"access-control-allow-origin"]
+            message = {**message, "headers": [*told, *shared(origin)]}
+        await send(message)
+
+    return sending
 
 
 def create_app(settings: Settings | None = None) -> Application:

@@ -32,6 +32,26 @@ class BadRequestError(RouterError):
     type = "invalid_request_error"
 
 
+class ForeignPageError(RouterError):
+    """A web page asks that is none of ours, or under a name that is none of ours."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "foreign_page"
+
+
+class MethodError(RouterError):
+    """No method that is answered here."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.headers = ((b"allow", allow.encode()),)
+
+
 class BadKeyError(RouterError):
     """No key, or one that is not ours."""
 

@@ -7,12 +7,12 @@ from router.policy.decision import Reason
 from router.routing import decision_headers, header_value
 from router.upstream.attempts import Reply
 from router.upstream.calls import Headers
-from router.upstream.upstreams import HOP_BY_HOP
+from router.upstream.upstreams import passed_back
 
 
 def answer_head(plan: Plan, reply: Reply, trace_id: str, *, length: int | None) -> Headers:
     """The headers of an upstream's answer as the client gets them; `length` where the body is whole."""
-    headers = [(n, v) for n, v in reply.headers if n not in HOP_BY_HOP and n != b"content-length"]
+    headers = [(n, v) for n, v in passed_back(reply.headers) if n != b"content-length"]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
     headers += decision_head(plan, reply, trace_id)

@@ -22,7 +22,7 @@ from router.errors import (
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
-from router.upstream.upstreams import HOP_BY_HOP
+from router.upstream.upstreams import passed_back
 from router.wire import bodies
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _Passing:
         self.answer = answer = await self._ask(watch)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
-        headers = [(n, v) for n, v in answer.headers if n not in HOP_BY_HOP]
+        headers = passed_back(answer.headers)
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
         if dict(headers).get(b"content-type", b"").startswith(b"application/json"):
             self._seen = bytearray()

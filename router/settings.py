@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,12 +28,25 @@ class SettingsError(ValueError):
 
 
 def _split(value: Any) -> Any:
-    """Comma-separated names from the environment; lists from `router.toml` stay as they are."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """Comma-separated names from the environment, or a list of `router.toml`; what is blank is none."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        return parts
+    stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+    return [part for part in stripped if part != ""]
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+LEAST_KEY_CHARACTERS = 16
+
+
+def _long_enough(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if any(len(key.get_secret_value()) < LEAST_KEY_CHARACTERS for key in keys):
+        raise ValueError(f"a key has at least {LEAST_KEY_CHARACTERS} characters, as of `openssl rand -hex 16`")
+    return keys
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_long_enough)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -80,6 +94,8 @@ class Settings(BaseSettings):
     mlflow_experiment_name: str = Field("router", validation_alias="mlflow_experiment_name")
 
     api_keys: Secrets = ()  # clients must present one of them; without any only loopback is served
+    hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
+    cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
     forward_client_keys: bool = False  # send the client's own key upstream
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
@@ -155,10 +171,13 @@ def load(**given: Any) -> Settings:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server at `host`.
 
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0"), is_loopback("127.evil.example")
+    (True, True, False, False)
     """
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def with_home(settings: Settings) -> Settings:

@@ -129,7 +129,7 @@ def test_retries_are_a_share_of_the_requests_and_a_few_beside():
 
 
 def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_its_turn(router, openai_server):
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     router.app.router.admission._turns = 0  # as when others have had all turns of this round
     router.loop().call_soon_threadsafe(time.sleep, 0.1)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
@@ -140,7 +140,7 @@ def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_its_turn(ro
 
 def test_pipelined_requests_are_cancelled_with_their_client(router, openai_server, caplog):
     openai_server.say(Say(wait=5), Say(wait=5))
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall((head + ASKED) * 2)
         wait_until(lambda: openai_server.received)

@@ -117,15 +117,21 @@ def test_the_policy_is_shown_without_its_weights(router):
 
 
 def test_health_and_readiness_need_no_key(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     for path in ("/health", "/ready"):
         assert httpx2.get(router.origin + path).json()["policy"]
 
 
 def test_only_known_keys_are_served(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1", "rk-2"])
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1", "rk-of-the-tests-2"])
     body = json.dumps({"model": "auto", "messages": SUM}).encode()
-    for key, status in [("rk-1", 200), ("rk-2", 200), ("rk-3", 401), ("", 401), ("rk-", 401)]:
+    for key, status in [
+        ("rk-of-the-tests-1", 200),
+        ("rk-of-the-tests-2", 200),
+        ("rk-of-the-tests-3", 401),
+        ("", 401),
+        ("rk-of-the-tests-", 401),
+    ]:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         answer = httpx2.post(router.url + "/chat/completions", content=body, headers=headers)
         assert answer.status_code == status, key

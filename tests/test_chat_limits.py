@@ -48,7 +48,7 @@ def with_image(text: str, megabytes: float, model: str = "auto") -> bytes:
 
 def test_a_declared_body_over_the_limit_is_refused_at_once(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_body_bytes=1000)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 200000000\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 200000000\r\n\r\n"
     heard = raw(router, head)
     assert heard.startswith(b"HTTP/1.1 413") and b"request_too_large" in heard
 
@@ -65,7 +65,7 @@ def test_a_body_that_grows_over_the_limit_is_refused(serve, openai_server):
 
 
 def test_headers_of_a_megabyte_are_refused(router):
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 2**20
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-long: " + b"a" * 2**20
     for heard in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
         assert heard.startswith(b"HTTP/1.1 431 ") and b'"error"' in heard
     ended = head[:70_000] + b"\r\ncontent-length: 2\r\n\r\n{}"
@@ -74,7 +74,7 @@ def test_headers_of_a_megabyte_are_refused(router):
 
 def test_a_large_body_with_its_head_is_not_taken_for_a_large_head(router, openai_server):
     content = json.dumps({"model": "gpt-4o", "messages": [], "x": "a" * 200_000}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     assert raw(router, head % len(content) + content).startswith(b"HTTP/1.1 200")
     assert openai_server.received[0].body == content
 
@@ -88,7 +88,7 @@ def test_a_client_that_does_not_end_its_head_is_hung_up_on(serve, openai_server,
 
 def test_a_client_that_does_not_end_its_body_is_told_so(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, timeouts={"request_body": 0.2})
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 50\r\n\r\n{"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 50\r\n\r\n{"
     heard = raw(router, head)
     assert heard.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in heard
 

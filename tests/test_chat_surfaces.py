@@ -275,7 +275,7 @@ def test_a_stream_that_passes_through_comes_piece_by_piece(router, openai_server
     assert times[-1] - times[0] > 0.3
 
 
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PATCH", "PUT"])
+@pytest.mark.parametrize("method", ["HEAD", "DELETE", "PATCH", "PUT"])
 @pytest.mark.parametrize("target", ["/files/a%2Fb%20c?x=%20&y", "/files/", "/files//x", "/models/ft:gpt-4o:org"])
 def test_methods_and_targets_pass_as_they_were_written(router, openai_server, method, target):
     assert httpx2.request(method, router.url + target).status_code == 200
@@ -294,7 +294,7 @@ def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
     import socket
 
     with socket.create_connection(("127.0.0.1", router.port)) as connection:
-        connection.sendall(b"GET /v1%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path.encode())
+        connection.sendall(b"GET /v1%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % path.encode())
         heard = connection.recv(4096)
     assert heard.startswith(b"HTTP/1.1 400")
     assert not openai_server.received

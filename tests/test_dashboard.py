@@ -183,11 +183,11 @@ def test_the_page_calls_expected_what_is_not_certified(serve, openai_server, bro
 
 
 def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     browser.open(router.origin + "/")
     browser.wait("!document.querySelector('#key-form').hidden && document.querySelector('main').hidden")
     assert browser.run("document.activeElement.id") == "key"
-    for key in ("rk-wrong", "rk-1"):
+    for key in ("rk-wrong", "rk-of-the-tests-1"):
         browser.run(f"document.querySelector('#key').value = '{key}'")
         browser.press("Enter", 13)
         if key == "rk-wrong":

@@ -99,24 +99,24 @@ def test_no_key_is_ever_written_down(serve, openai_server):
 
 
 def test_usage_is_told_as_json_and_csv_and_only_to_those_with_a_key(serve, openai_server, store_with_tables, tmp_path):
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", api_keys="secret")
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", api_keys="rk-of-the-tests-1")
     assert call(router, "/router/usage")[0] == 401
     assert call(router, "/router/feedback", {"trace_id": TRACE, "score": 1})[0] == 401
-    empty = json.loads(call(router, "/router/usage", key="secret")[1])
+    empty = json.loads(call(router, "/router/usage", key="rk-of-the-tests-1")[1])
     assert empty["total"]["requests"] == 0
     for user in ("ada", "bob", "ada"):
         request = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}], "user": user}
-        assert call(router, "/v1/chat/completions", request, key="secret")[0] == 200
+        assert call(router, "/v1/chat/completions", request, key="rk-of-the-tests-1")[0] == 200
     drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))))
-    answer = json.loads(call(router, "/router/usage?group_by=user", key="secret")[1])
+    answer = json.loads(call(router, "/router/usage?group_by=user", key="rk-of-the-tests-1")[1])
     assert [(row["user"], row["requests"], row["input_tokens"]) for row in answer["rows"]] == [
         ("ada", 2, 24),
         ("bob", 1, 12),
     ]
     assert answer["total"]["cost_usd"] > 0
-    status, text = call(router, "/router/usage?group_by=user&format=csv", key="secret")
+    status, text = call(router, "/router/usage?group_by=user&format=csv", key="rk-of-the-tests-1")
     assert status == 200
     assert text.decode().splitlines()[0].startswith("user,requests,answered")
-    status, text = call(router, "/router/usage?group_by=shoe", key="secret")
+    status, text = call(router, "/router/usage?group_by=shoe", key="rk-of-the-tests-1")
     assert status == 400
     assert "shoe" in json.loads(text)["error"]["message"]

@@ -51,6 +51,8 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.routing._AT": ("auto@", "@"),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
+    "router.wire.ends._TEXT": ('"id":"', '"id"   :', '"model":"a'),
+    "router.wire.ends._USAGE": ('"usage"', '"usage" :', '"usage":{'),
     "router.wire.event_edits._COMMA": (" ", " ,", ","),
     "router.wire.skeleton._OPENING": ('"data', '"data" ', '"data:', '"data"        :'),
     "router.wire.sse._BOUNDARY": ("\r\n", "\r", "\n\r"),

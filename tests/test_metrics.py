@@ -157,9 +157,9 @@ def test_openmetrics_is_spoken_where_it_is_asked_for(router):
 
 
 def test_metrics_are_behind_the_same_keys(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     assert httpx2.get(router.origin + "/metrics").status_code == 401
-    assert summed(scraped(router.origin, authorization="Bearer rk-1"), "router_workers") == 1
+    assert summed(scraped(router.origin, authorization="Bearer rk-of-the-tests-1"), "router_workers") == 1
 
 
 def test_counting_a_request_takes_microseconds(tmp_path: Path):

@@ -194,10 +194,12 @@ def test_a_record_from_before_it_told_what_it_was_read_as_still_counts(tmp_path:
 
 
 def test_the_numbers_are_behind_the_same_keys_and_the_page_holds_none(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-1"])
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     for path in ("/router/overview", "/router/recent"):
         assert httpx2.get(router.origin + path).status_code == 401
-        assert httpx2.get(router.origin + path, headers={"authorization": "Bearer rk-1"}).status_code == 200
+        assert (
+            httpx2.get(router.origin + path, headers={"authorization": "Bearer rk-of-the-tests-1"}).status_code == 200
+        )
     page = httpx2.get(router.origin + "/")
     assert page.status_code == 200 and "gpt-4o" not in page.text and "policy e" not in page.text
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from router.errors import RouterError, UnreachableError
 from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
-from router.upstream.upstreams import HOP_BY_HOP
+from router.upstream.upstreams import passed_back
 from router.wire.text import UNREADABLE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         except RouterError as error:
             return Response(error.body(), error.status, media_type="application/json")
         response = Response(_with_names(body) if status == 200 else body, status)
-        response.raw_headers = [(n, v) for n, v in headers if n not in HOP_BY_HOP and n != b"content-length"]
+        response.raw_headers = [(n, v) for n, v in passed_back(headers) if n != b"content-length"]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response
 

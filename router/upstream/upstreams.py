@@ -18,9 +18,15 @@ HOP_BY_HOP = frozenset(
         *(b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
     )
 )
-_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"expect", b"api-key"}
 _OURS = b"x-router-"
+_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"expect", b"api-key"}
+_NOT_THEIRS = (b"access-control-", _OURS)  # which pages may read an answer is said here, and so is what was decided
 MAX_BREAKERS = 1000
+
+
+def passed_back(headers: Headers) -> Headers:
+    """The headers of an upstream's answer that the client gets."""
+    return [(n, v) for n, v in headers if n not in HOP_BY_HOP and not n.startswith(_NOT_THEIRS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import re
 from router.wire.bodies import AnswerSeen
 
 END_BYTES = 64 * 1024
+MOST_TRIED = 8  # places where the usage may stand
 # within a text a quote is written \", so that none of these can be part of what was said
 _TEXT = re.compile(rb'"(id|model|service_tier)"\s{0,8}:\s{0,8}"([^"\\]{1,200})"')
 _USAGE = re.compile(rb'"usage"\s{0,8}:\s{0,8}(?=\{)')
@@ -39,9 +40,10 @@ class Ends:
             for found in _TEXT.finditer(end):
                 texts.setdefault(found[1].decode(), found[2].decode(errors="replace"))
         usage = None
-        for found in _USAGE.finditer(self._last):  # the last, which is the answer's own
+        for found in reversed([*_USAGE.finditer(self._last)][-MOST_TRIED:]):  # the last is the answer's own
             try:
                 usage, _ = json.JSONDecoder().raw_decode(self._last[found.end() :].decode(errors="replace"))
+                break
             except (ValueError, RecursionError):
                 continue
         return AnswerSeen(usage=usage, **texts)

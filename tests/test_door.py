@@ -1,0 +1,110 @@
+"""Web pages of other sites get nothing; programs and the dashboard go on as ever."""
+
+import json
+
+import httpx2
+import pytest
+from test_app import SUM
+
+from router.settings import SettingsError, is_loopback, load
+
+BODY = json.dumps({"model": "auto", "messages": SUM}).encode()
+EVIL = {"origin": "http://evil.example"}
+APP = "https://app.example"
+
+
+def asked(router, path="/v1/chat/completions", method="POST", **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.request(method, router.origin + path, content=BODY if method == "POST" else None, headers=named)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        EVIL,
+        {"origin": "null"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"},
+        {"host": "evil.example"},
+        {"host": "127.evil.example:8000"},
+        {"host": "localhost.evil.example"},
+        {"host": "evil.example", "origin": "http://evil.example", "sec_fetch_site": "same-origin"},
+    ],
+    ids=str,
+)
+def test_a_page_of_another_site_posts_nothing_on_the_owner_s_account(router, openai_server, headers):
+    for kind in ("text/plain", "application/json"):
+        answer = asked(router, content_type=kind, **headers)
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "foreign_page"
+        assert not any(name.startswith("access-control-") for name in answer.headers)
+    assert openai_server.received == []
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/models", "/router/recent", "/router/usage", "/metrics", "/"])
+def test_a_page_of_another_site_reads_nothing(router, openai_server, path):
+    for headers in (EVIL, {"host": "evil.example"}, {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}):
+        assert asked(router, path, "GET", **headers).status_code == 403
+    assert openai_server.received == []
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "127.8.8.8:1", "[::1]:8000", "LOCALHOST", "box.lan"])
+def test_this_machine_is_asked_by_its_own_names(serve, openai_server, host):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", hosts=["box.lan"])
+    assert asked(router, host=host).status_code == 200
+    assert asked(router, host=host, origin=f"http://{host}", sec_fetch_site="same-origin").status_code == 200
+
+
+def test_a_link_to_the_dashboard_may_be_followed(router):
+    following = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert asked(router, "/", "GET", **following).status_code == 200
+
+
+def test_with_keys_any_name_is_served_and_foreign_pages_still_are_not(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
+    key = {"authorization": "Bearer rk-of-the-tests-1"}
+    assert asked(router, host="router.example", **key).status_code == 200
+    assert asked(router, **key, **EVIL).status_code == 403
+
+
+def test_a_site_that_is_named_may_ask_and_read_and_no_other(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", cors_origins=[APP])
+    wanted = {"access_control_request_method": "POST", "access_control_request_headers": "authorization,content-type"}
+    before = asked(router, method="OPTIONS", origin=APP, **wanted)
+    assert before.status_code == 204 and before.headers["access-control-allow-origin"] == APP
+    assert before.headers["access-control-allow-headers"] == "authorization,content-type"
+    assert "POST" in before.headers["access-control-allow-methods"]
+    for path, method in (("/v1/chat/completions", "POST"), ("/v1/files", "GET"), ("/router/policy", "GET")):
+        answer = asked(router, path, method, origin=APP, sec_fetch_site="cross-site")
+        assert answer.headers["access-control-allow-origin"] == APP and answer.headers["vary"] == "Origin"
+    assert asked(router, method="OPTIONS", **EVIL, **wanted).status_code == 403
+    assert "access-control-allow-origin" not in asked(router).headers
+
+
+def test_a_preflight_is_answered_here_and_never_by_the_upstream(router, openai_server):
+    assert asked(router, "/v1/files", "OPTIONS").status_code == 204
+    assert openai_server.received == []
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PURGE", "PROPFIND"])
+def test_a_method_that_could_show_the_upstream_s_key_is_not_passed_on(router, openai_server, method):
+    answer = asked(router, "/v1/files", method)
+    assert answer.status_code == 405 and "POST" in answer.headers["allow"]
+    assert openai_server.received == []
+
+
+def test_only_addresses_of_this_machine_are_loopback():
+    assert [host for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9") if not is_loopback(host)] == []
+    assert [host for host in ("127.evil.example", "0.0.0.0", "", "10.0.0.1") if is_loopback(host)] == []
+
+
+@pytest.mark.parametrize("keys", [[""], ["  "], "", " , "])
+def test_a_blank_key_is_none(keys):
+    assert load(api_keys=keys).api_keys == ()
+
+
+@pytest.mark.parametrize("keys", [["short"], "rk-of-the-tests-1,short"])
+def test_a_key_that_can_be_guessed_is_refused_and_not_shown(keys):
+    with pytest.raises(SettingsError, match="ROUTER_API_KEYS.*16 characters") as refused:
+        load(api_keys=keys)
+    assert "short" not in str(refused.value)
