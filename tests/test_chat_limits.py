@@ -48,7 +48,8 @@ def with_image(text: str, megabytes: float, model: str = "auto") -> bytes:
 
 def test_a_declared_body_over_the_limit_is_refused_at_once(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_body_bytes=1000)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 200000000\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    head += b"connection: close\r\ncontent-length: 200000000\r\n\r\n"
     heard = raw(router, head)
     assert heard.startswith(b"HTTP/1.1 413") and b"request_too_large" in heard
 

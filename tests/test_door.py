@@ -105,6 +105,6 @@ def test_a_blank_key_is_none(keys):
 
 @pytest.mark.parametrize("keys", [["short"], "rk-of-the-tests-1,short"])
 def test_a_key_that_can_be_guessed_is_refused_and_not_shown(keys):
-    with pytest.raises(SettingsError, match="ROUTER_API_KEYS.*16 characters") as refused:
+    with pytest.raises(SettingsError, match=r"ROUTER_API_KEYS.*16 characters") as refused:
         load(api_keys=keys)
     assert "short" not in str(refused.value)
