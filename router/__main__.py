@@ -51,13 +51,16 @@ def decide(
 @app.command()
 def export(
     once: Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")] = False,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Ship once more what a store refused and was put aside, then end.")
+    ] = False,
 ) -> None:
     """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
     from router.exporter.priority import yield_processor
     from router.exporter.shipping import main as run
 
     yield_processor()
-    raise typer.Exit(run(once=once))
+    raise typer.Exit(run(once=once or refused, refused=refused))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from router.errors import RouterError
-from router.journal.segments import Cursor
+from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
     LIVE_SECONDS,
@@ -236,12 +236,10 @@ def _exporter(journal: Path) -> Iterator[Metric]:
     behind = GaugeMetricFamily("router_exporter_behind_bytes", "Journal not yet exported.", labels=["reader"])
     seconds = GaugeMetricFamily("router_exporter_behind_seconds", "Age of what is exported next.", labels=["reader"])
     failures = GaugeMetricFamily("router_exporter_failures", "Attempts in a row that failed.", labels=["reader"])
-    for path in sorted(journal.glob("*.progress")):
-        cursor = Cursor(journal, path.stem)
-        behind.add_metric([path.stem], cursor.behind_bytes())
-        oldest = cursor.oldest()
-        ended = getattr(oldest, "ended_unix_ns", None)
-        seconds.add_metric([path.stem], 0.0 if ended is None else max(time.time() - ended / 1e9, 0.0))
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            failures.add_metric([path.stem], msgspec.json.decode(path.read_bytes()).get("failures", 0))
-    yield from (behind, seconds, failures)
+    refused = GaugeMetricFamily("router_exporter_refused_entries", "Entries put aside for good.", labels=["reader"])
+    for reader, lag in lags(journal).items():
+        behind.add_metric([reader], lag.behind_bytes)
+        seconds.add_metric([reader], lag.behind_seconds)
+        failures.add_metric([reader], lag.failures)
+        refused.add_metric([reader], lag.refused)
+    yield from (behind, seconds, failures, refused)

@@ -43,6 +43,8 @@ def read_feedback(body: bytes) -> Feedback:
         given = _given.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise FeedbackError(f"feedback: {error}") from error
+    if len(given.trace_id.removeprefix("tr-")) != 32:  # a pattern's `$` also fits before the end of a line
+        raise FeedbackError("feedback: trace_id has 32 hexadecimal digits")
     if (given.score is None) == (given.thumbs is None):
         raise FeedbackError("feedback: exactly one of score (0 to 1) and thumbs (up or down) is needed")
     thumbs = given.thumbs or ""

@@ -1,7 +1,7 @@
 """What the exporter does: takes the journal to every sink, each at its own pace, and retries for ever.
 
 A sink takes a batch of entries and either keeps all of them or raises. Writing again must change nothing, since a batch
-is marked as done only after it was kept.
+is marked as done only after it was kept. An outage is waited for; an entry that can never be kept is put aside.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import msgspec
 
 from router.exporter.process import DRAIN_SECONDS
 from router.journal.redaction import without_keys
+from router.journal.refused import Refused, RefusedError, park, parked, replace_parked
 from router.journal.segments import Cursor, remove_finished
 from router.journal.writer import Entry
 
@@ -91,10 +92,32 @@ class Shipper:
         if found is None:
             return False
         segment, entries, end = found
-        self._sink.write(entries)
+        self._ship(entries)
         self.cursor.advance(segment, end)
         self.progress.exported += len(entries)
         return True
+
+    def _ship(self, entries: Sequence[Entry]) -> None:
+        """Write all that the sink takes; what it refuses is found by halves and put aside."""
+        try:
+            self._sink.write(entries)
+        except RefusedError as refusal:
+            if len(entries) > 1:
+                half = len(entries) // 2
+                self._ship(entries[:half])
+                self._ship(entries[half:])
+            else:
+                park(self.cursor.directory, self.name, entries[0], without_passwords(str(refusal))[:300])
+
+    def try_again(self, refused: Sequence[Refused]) -> list[Refused]:
+        """Ship what was put aside; those that are refused once more are given back."""
+        left = []
+        for each in refused:
+            try:
+                self._sink.write([each.entry])
+            except RefusedError as refusal:
+                left.append(Refused(each.sink, without_passwords(str(refusal))[:300], each.unix, each.entry))
+        return left
 
     def run(self, stopping: threading.Event, drain_seconds: float) -> None:
         """Ship until `stopping`, then what is left for up to `drain_seconds`."""
@@ -187,6 +210,18 @@ def drain(shippers: Sequence[Shipper]) -> None:
             pass
 
 
+def again(directory: Path, shippers: Sequence[Shipper]) -> int:
+    """Ship once more what was put aside; how many are left."""
+    refused = list(parked(directory))
+    left: list[Refused] = []
+    for shipper in shippers:
+        left += shipper.try_again([each for each in refused if each.sink == shipper.name])
+    if refused:
+        replace_parked(directory, left)
+    log.info("%d of %d entries that were put aside were shipped", len(refused) - len(left), len(refused))
+    return len(left)
+
+
 def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
     try:
         remove_finished(directory, [shipper.cursor for shipper in shippers], KEEP_SECONDS)
@@ -194,7 +229,7 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
         log.warning("journal: old segments could not be removed: %s", error)
 
 
-def main(*, once: bool = False, attached: bool = False) -> int:
+def main(*, once: bool = False, attached: bool = False, refused: bool = False) -> int:
     """Run the exporter; the exit code."""
     from router.champion import keep_fetching
     from router.settings import load, with_home
@@ -213,6 +248,8 @@ def main(*, once: bool = False, attached: bool = False) -> int:
         shippers = shippers_for(settings)
         if once:
             drain(shippers)
+            if refused:
+                return int(again(directory, shippers) > 0)
         else:
             threading.Thread(target=keep_fetching, args=(settings, stopping), name="champion", daemon=True).start()
             run(directory, shippers, stopping, DRAIN_SECONDS)

@@ -19,6 +19,7 @@ from typing import Any
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from router.exporter import traces
+from router.journal.refused import RefusedError
 from router.journal.writer import Entry, Feedback, Record
 from router.policy.prices import PriceBook
 from router.settings import Settings
@@ -32,10 +33,6 @@ QUICK_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 60
 ORPHAN_SECONDS = 3600
 FEEDBACK_ID = "router.feedback_id"
-
-
-class RefusedError(Exception):
-    """The store answered, and will not take what it was sent."""
 
 
 def offline() -> None:
@@ -65,7 +62,11 @@ class TraceStore:
         self._experiment_id = ""
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write the traces of `entries`; whatever is raised, nothing is lost by writing them again."""
+        """Write the traces of `entries`; whatever is raised, nothing is lost by writing them again.
+
+        Raises:
+            RefusedError: one of them can be no trace, and not even a bare one.
+        """
         records = [entry for entry in entries if isinstance(entry, Record)]
         if not records:
             return
@@ -89,7 +90,7 @@ class TraceStore:
 
     def _write(self, records: Sequence[Record]) -> None:
         try:
-            self._send([span for record in records for span in traces.spans(record, self._prices)])
+            self._send([span for record in records for span in _spans(record, self._prices)])
         except RefusedError as refusal:
             if len(records) > 1:
                 half = len(records) // 2
@@ -97,14 +98,18 @@ class TraceStore:
                 self._write(records[half:])
                 return
             log.error("MLflow refuses trace %s, so it is kept bare: %s", records[0].trace_id, refusal)
-            self._send(traces.bare(records[0]))
+            with _converting():
+                spans = traces.bare(records[0])
+            self._send(spans)
 
     def _send(self, spans: Sequence[Span]) -> None:
         from mlflow.entities.span import Span as MlflowSpan
         from mlflow.exceptions import MlflowException
 
         try:
-            self._store.log_spans(self._experiment_id, [MlflowSpan.from_otel_proto(span) for span in spans])
+            with _converting():
+                converted = [MlflowSpan.from_otel_proto(span) for span in spans]
+            self._store.log_spans(self._experiment_id, converted)
         except MlflowException as error:
             status = error.get_http_status_code()
             if 400 <= status < 500 and status not in (401, 403, 404, 408, 429):
@@ -116,6 +121,20 @@ class TraceStore:
             return
         self._store = opened(self.uri, self._home)
         self._experiment_id = experiment_id(self._store, self._experiment_name)
+
+
+def _spans(record: Record, prices: PriceBook) -> list[Span]:
+    with _converting():
+        return traces.spans(record, prices)
+
+
+@contextlib.contextmanager
+def _converting() -> Iterator[None]:
+    """What cannot become a span, such as one broken digit of an id, is an entry that is refused."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise RefusedError(f"{type(error).__name__}: {error}") from error
 
 
 class Assessments:

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import msgspec
 
+from router.journal.refused import counted
 from router.journal.segments import Cursor
 from router.journal.writer import Gap, Record
+from router.wire.text import UNREADABLE
+
+
+class _Progress(msgspec.Struct):
+    failures: int = 0
+
+
+_progress = msgspec.json.Decoder(_Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +29,18 @@ class Lag:
     behind_bytes: int
     behind_seconds: float  # age of the oldest entry that it has still to take
     failures: int  # attempts in a row that failed
+    refused: int = 0  # entries that it put aside, since its sink does not take them
 
 
 def lags(journal: Path) -> dict[str, Lag]:
     """The lag of each reader, by name."""
-    found = {}
+    found, refused = {}, counted(journal)
     for path in sorted(journal.glob("*.progress")):
         cursor = Cursor(journal, path.stem)
         failures = 0
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            failures = msgspec.json.decode(path.read_bytes()).get("failures", 0)
-        found[path.stem] = Lag(cursor.behind_bytes(), _age_seconds(cursor), failures)
+        with contextlib.suppress(OSError, *UNREADABLE):
+            failures = _progress.decode(path.read_bytes()).failures
+        found[path.stem] = Lag(cursor.behind_bytes(), _age_seconds(cursor), failures, refused.get(path.stem, 0))
     return found
 
 

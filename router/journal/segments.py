@@ -25,8 +25,10 @@ _offsets = msgspec.json.Decoder(dict[str, int])
 
 
 def listed(directory: Path) -> list[Path]:
-    """The segments of a journal, oldest first."""
-    return sorted(directory.glob("*.jsonl"), key=lambda path: (int(path.name.partition("-")[0]), path.name))
+    """The segments of a journal, oldest first; a file of another name is none."""
+    numbered = ((path.name.partition("-")[0], path) for path in directory.glob("*-*.jsonl"))
+    found = [(int(number), path.name, path) for number, path in numbered if number.isascii() and number.isdigit()]
+    return [path for _, _, path in sorted(found)]
 
 
 def is_complete(segment: Path) -> bool:
@@ -124,10 +126,11 @@ class Cursor:
 
     def _loaded(self) -> dict[str, int]:
         try:
-            return _offsets.decode(self.path.read_bytes())
+            offsets = _offsets.decode(self.path.read_bytes())
+            return {name: max(offset, 0) for name, offset in offsets.items()}
         except FileNotFoundError:
             return {}
-        except msgspec.DecodeError as error:  # exporting again is harmless: every store keeps one row an id
+        except (OSError, *UNREADABLE) as error:  # exporting again is harmless: every store keeps one row an id
             log.error("journal: %s cannot be read, so all that is kept is exported again: %s", self.path, error)
             return {}
 

@@ -17,6 +17,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from router.journal.refused import RefusedError
 from router.journal.writer import Entry, Feedback, Gap, Record
 from router.policy.prices import PriceBook, Usage
 from router.usage.counterfactual import Lengths, always_strong_usd
@@ -86,19 +87,30 @@ class Ledger:
         self._made = False
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Keep `entries`; a row that is there already stays as it is."""
+        """Keep `entries`; a row that is there already stays as it is.
+
+        Raises:
+            RefusedError: one of them fits no table, and none was kept.
+        """
         if not self._made:
             metadata.create_all(self.engine)
             self._made = True
-        tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
-            (requests, [self._row(entry) for entry in entries if isinstance(entry, Record)]),
-            (feedback, [_feedback_row(entry) for entry in entries if isinstance(entry, Feedback)]),
-            (gaps, [_gap_row(entry) for entry in entries if isinstance(entry, Gap)]),
-        )
-        with self.engine.begin() as connection:
-            for table, rows in tables:
-                if rows:
-                    connection.execute(_insert(self.engine, table), rows)
+        try:
+            tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
+                (requests, [self._row(entry) for entry in entries if isinstance(entry, Record)]),
+                (feedback, [_feedback_row(entry) for entry in entries if isinstance(entry, Feedback)]),
+                (gaps, [_gap_row(entry) for entry in entries if isinstance(entry, Gap)]),
+            )
+            with self.engine.begin() as connection:
+                for table, rows in tables:
+                    if rows:
+                        connection.execute(_insert(self.engine, table), rows)
+        except sa.exc.DBAPIError as error:
+            if isinstance(error, (sa.exc.DataError, sa.exc.IntegrityError)):
+                raise RefusedError(f"{type(error).__name__}: {error.orig}") from error
+            raise
+        except (ArithmeticError, TypeError, ValueError) as error:  # a number or a time beyond any table
+            raise RefusedError(f"{type(error).__name__}: {error}") from error
 
     def _row(self, record: Record) -> dict[str, Any]:
         usage = usage_of(record.usage)

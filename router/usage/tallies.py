@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+from router.journal.refused import RefusedError
 from router.journal.writer import Entry, Record
 from router.policy.decision import Interval
 from router.policy.prices import PriceBook, Usage
@@ -65,6 +66,7 @@ class Tallies:
 
         Raises:
             sqlite3.Error: nothing was added.
+            RefusedError: the same, since one of them cannot be added.
         """
         records = [entry for entry in entries if isinstance(entry, Record)]
         if not records:
@@ -74,8 +76,11 @@ class Tallies:
             connection.execute("BEGIN IMMEDIATE")
             seen = {row[0] for row in connection.execute("SELECT span_id FROM last_batch")}
             new = [record for record in records if record.span_id not in seen]
-            for table, seconds in _TABLES.items():
-                self._add(connection, table, seconds, new)
+            try:
+                for table, seconds in _TABLES.items():
+                    self._add(connection, table, seconds, new)
+            except (ArithmeticError, TypeError, ValueError) as error:
+                raise RefusedError(f"{type(error).__name__}: {error}") from error
             connection.execute("DELETE FROM last_batch")
             connection.executemany("INSERT OR IGNORE INTO last_batch VALUES (?)", [(r.span_id,) for r in records])
             self._forget(connection, max(record.ended_unix_ns for record in records) // 10**9)

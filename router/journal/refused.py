@@ -1,0 +1,85 @@
+"""Entries that a sink will never take: put aside, so that what comes after them is not held up by one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from router.journal.writer import Entry, Feedback, Gap, Record
+from router.wire.text import UNREADABLE
+
+log = logging.getLogger(__name__)
+
+FILE = "refused.jsonl"
+MAX_BYTES = 64 * 2**20  # beyond it an entry is told in the log alone
+
+
+class RefusedError(Exception):
+    """A sink cannot take an entry, however often it is tried; an outage is no such thing."""
+
+
+class Refused(msgspec.Struct):
+    """An entry that a sink refused, and why."""
+
+    sink: str
+    error: str
+    unix: float
+    entry: Record | Feedback | Gap
+
+
+_decoder = msgspec.json.Decoder(Refused)
+
+
+def park(directory: Path, sink: str, entry: Entry, error: str) -> None:
+    """Put an entry aside.
+
+    Raises:
+        OSError: it cannot be written, and so is still in the journal alone.
+    """
+    line = msgspec.json.encode(Refused(sink, error, time.time(), entry)) + b"\n"
+    path = directory / FILE
+    log.error("%s refuses an entry, which is put aside in %s: %s", sink, path, error)
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size + len(line) > MAX_BYTES:
+            log.error("%s is full; the entry is lost to %s: %r", path, sink, entry)
+            return
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def parked(directory: Path) -> Iterator[Refused]:
+    """The entries that were put aside, the oldest first."""
+    try:
+        lines = (directory / FILE).read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            yield _decoder.decode(line)
+        except UNREADABLE as error:
+            log.error("%s: a line of %d bytes cannot be read: %s", directory / FILE, len(line), error)
+
+
+def replace_parked(directory: Path, left: list[Refused]) -> None:
+    """Keep only `left`."""
+    new = directory / (FILE + ".new")
+    new.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in left))
+    new.chmod(0o600)
+    new.replace(directory / FILE)
+
+
+def counted(directory: Path) -> dict[str, int]:
+    """How many entries were put aside, by sink."""
+    if not (directory / FILE).exists():
+        return {}
+    return dict(Counter(each.sink for each in parked(directory)))
