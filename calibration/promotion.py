@@ -30,7 +30,7 @@ class Trial:
     """A policy on questions that the challenger was not fitted on, at its own default target."""
 
     target: float
-    certified: bool
+    routes: bool  # some target is kept by more than the strong model alone
     quality_kept: float  # share of the strong model's
     saving: float  # share of the strong model's dollars
     gain_over_mix: Interval
@@ -104,8 +104,8 @@ def trial(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> Tria
 def against_mix(mine: Trial) -> list[str]:
     """What speaks against the challenger by itself."""
     reasons = []
-    if not mine.certified:
-        reasons.append(f"nothing was certified to keep {mine.target:.0%}: it would send all to the strong model")
+    if not mine.routes:
+        reasons.append(f"nothing was shown to keep {mine.target:.0%}: it would send all to the strong model")
     elif mine.gain_over_mix.low <= 0 and mine.saving < 1 - 1e-9:
         gain = mine.gain_over_mix
         reasons.append(

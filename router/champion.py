@@ -59,6 +59,9 @@ async def _take_up(router: Router, folder: Path) -> None:
     except PolicyError as error:
         log.error("policy %s stays, since the new one is broken: %s", before, error)
         return
+    except Exception:  # whatever it is, the next one is looked for
+        log.exception("policy %s stays, since the new one cannot be read", before)
+        return
     if policy.version != before:
         router.serving.policy = policy  # one assignment: a request has the one or the other
         log.info("policy %s takes the place of %s", policy.version, before)

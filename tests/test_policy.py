@@ -1,8 +1,11 @@
 """The policy's pure core: features, prediction, decision, document."""
 
 import json
+import random
+import zlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
 
@@ -217,3 +220,45 @@ def test_the_same_outcomes_and_seed_give_the_same_policy_to_the_byte():
     models = models_named(PAIR, load_prices())
     first, second = (learn(made_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
     assert dump(first) == dump(second)
+
+
+def test_a_damaged_policy_is_told_as_such_or_still_decides(policy):
+    files, rng, told = dump(policy), random.Random(0), 0
+    for name in (DOCUMENT, WEIGHTS) * 40:
+        damaged = bytearray(files[name])
+        for _ in range(rng.choice((1, 3))):
+            at = rng.randrange(min(len(damaged), 2000)) * rng.choice((1, -1))
+            damaged[at] = rng.randrange(256)
+        try:
+            read = parse(files | {name: bytes(damaged[: rng.choice((len(damaged), len(damaged) // 2))])})
+        except PolicyError as error:
+            told += error.file in (DOCUMENT, WEIGHTS)
+        else:
+            features = asked(SUM)
+            assert decide(read.rules, features, predict(read.predictor, features), 0.97).model in PAIR
+    assert told > 40
+
+
+@pytest.mark.parametrize("error", [zlib.error, RuntimeError, NotImplementedError, MemoryError])
+def test_an_archive_that_cannot_be_read_for_any_reason_is_a_policy_error(policy, monkeypatch, error):
+    def load(*_, **__):
+        raise error("no")
+
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(PolicyError, match=r"weights\.npz: does not parse"):
+        parse(dump(policy))
+
+
+def test_weights_without_any_quantile_are_refused(policy):
+    empty = replace(policy.predictor, familiarity_quantiles=np.zeros(0))
+    with pytest.raises(PolicyError, match="familiarity_quantiles"):
+        parse(dump(replace(policy, predictor=empty)))
+
+
+def test_evidence_that_lacks_a_model_is_refused(policy):
+    files = dump(policy)
+    document = json.loads(files[DOCUMENT])
+    name = next(iter(document["evidence"]))
+    del document["evidence"][name]["quality"]["gpt-4o"]
+    with pytest.raises(PolicyError, match=f"evidence of {name} lacks a model"):
+        parse(files | {DOCUMENT: json.dumps(document).encode()})

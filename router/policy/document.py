@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from router.policy.decision import Evidence, Model, Rule, Rules
+from router.policy.decision import Evidence, Model, Rule, Rules, decide
+from router.policy.features import read_question
 from router.policy.inputs import NUMBER_NAMES
-from router.policy.prediction import Predictor
+from router.policy.prediction import Predictor, predict
 from router.policy.vocabulary import Vocabulary
 
 DOCUMENT = "policy.json"
@@ -26,6 +27,7 @@ WEIGHTS = "weights.npz"
 FORMAT = 2
 REGISTERED_MODEL = "router"  # in MLflow's registry
 CHAMPION = "champion"  # the alias of the version that serves
+_TRIED = ("What is 17 plus 25?", "")  # a policy that is read decides on these before it serves
 
 
 class PolicyError(ValueError):
@@ -159,7 +161,21 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         novelty_limit=document.novelty_limit,
         version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
     )
-    return Policy(rules, predictor, document.default_target, document.about)
+    policy = Policy(rules, predictor, document.default_target, document.about)
+    _try(policy)
+    return policy
+
+
+def _try(policy: Policy) -> None:
+    """Decide on a few questions, as the proxy will: what fits the form may still not work."""
+    for text in _TRIED:
+        try:
+            features = read_question([{"role": "user", "content": text}])
+            prediction = predict(policy.predictor, features)
+            for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
+                decide(policy.rules, features, prediction, target)
+        except Exception as error:
+            raise PolicyError(DOCUMENT, f"does not decide: {type(error).__name__}: {error}") from error
 
 
 def _document(content: bytes) -> _Document:
@@ -178,6 +194,10 @@ def _document(content: bytes) -> _Document:
     for name in ("caution", "doubt_weight", "risk_weight", "least_saving_usd", "published_tolerance"):
         if not 0 <= getattr(document, name) < float("inf"):
             raise PolicyError(DOCUMENT, f"{name} is not a number from 0 upwards: {getattr(document, name)}")
+    named = {model.name for model in document.models}
+    for name, known in document.evidence.items():
+        if known.kind != "none" and not named <= set(known.quality):
+            raise PolicyError(DOCUMENT, f"the evidence of {name} lacks a model")
     if not 0 <= document.least_type_probability <= 1:
         raise PolicyError(DOCUMENT, f"least_type_probability is not from 0 to 1: {document.least_type_probability}")
     return document
@@ -189,8 +209,8 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
             arrays = {name: archive[name] for name in (*_ARRAYS, "idf", "type_sharpness", "vocabulary")}
     except KeyError as error:
         raise PolicyError(WEIGHTS, f"lacks an array: {error.args[0]}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise PolicyError(WEIGHTS, f"does not parse: {error}") from error
+    except Exception as error:  # an archive can be damaged in more ways than its readers have names for
+        raise PolicyError(WEIGHTS, f"does not parse: {type(error).__name__}: {error}") from error
     vocabulary = arrays.pop("vocabulary").tobytes().decode("utf-8", "replace").split("\n")
     models, types, terms = len(document.models), len(document.types), len(vocabulary)
     heads = 2 * models + types
@@ -209,7 +229,7 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
         "type_measured": (types,),
         "length_smearing": (models,),
         "type_familiarity": (types,),
-        "familiarity_quantiles": (len(arrays["familiarity_quantiles"]),),
+        "familiarity_quantiles": (max(arrays["familiarity_quantiles"].size, 1),),
     }
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
