@@ -80,11 +80,14 @@ def usage(
 def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Listen on other addresses than loopback: the pages ask for no key.")
+    ] = False,
 ) -> None:
     """Show MLflow's pages over what was recorded."""
     from router.pages import show
 
-    raise typer.Exit(show(host, port))
+    raise typer.Exit(show(host, port, everybody=everybody))
 
 
 def main() -> NoReturn:

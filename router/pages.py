@@ -5,11 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from router.settings import load, with_home
+from router.settings import SettingsError, is_loopback, load, with_home
 
 
-def show(host: str, port: int) -> int:
-    """Serve MLflow's pages over the store of the settings until interrupted; the exit code."""
+def show(host: str, port: int, *, everybody: bool = False) -> int:
+    """Serve MLflow's pages over the store of the settings until interrupted; the exit code.
+
+    Raises:
+        SettingsError: others than this machine could reach them, and it is not said that they may.
+    """
+    if not everybody and not is_loopback(host):
+        raise SettingsError(
+            f"whoever reaches {host} could read all that is recorded, without a key: serve 127.0.0.1, or add --everybody"
+        )
     from router.exporter.tracestore import is_sqlite, offline, opened
 
     settings = with_home(load())

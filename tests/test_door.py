@@ -1,6 +1,8 @@
 """Web pages of other sites get nothing; programs and the dashboard go on as ever."""
 
 import json
+import subprocess
+import sys
 
 import httpx2
 import pytest
@@ -96,6 +98,13 @@ def test_a_method_that_could_show_the_upstream_s_key_is_not_passed_on(router, op
 def test_only_addresses_of_this_machine_are_loopback():
     assert [host for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9") if not is_loopback(host)] == []
     assert [host for host in ("127.evil.example", "0.0.0.0", "", "10.0.0.1") if is_loopback(host)] == []
+
+
+def test_recorded_content_is_not_shown_to_a_network_by_mistake():
+    done = subprocess.run(
+        [sys.executable, "-m", "router", "ui", "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and "--everybody" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("keys", [[""], ["  "], "", " , "])
