@@ -16,7 +16,7 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
     """
     if not everybody and not is_loopback(host):
         raise SettingsError(
-            f"whoever reaches {host} could read all that is recorded, without a key: serve 127.0.0.1, or add --everybody"
+            f"whoever reaches {host} could read all that is recorded without a key: serve 127.0.0.1, or add --everybody"
         )
     from router.exporter.tracestore import is_sqlite, offline, opened
 
