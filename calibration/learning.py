@@ -134,9 +134,15 @@ def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay:
         published_tolerance=PUBLISHED_TOLERANCE,
         least_type_probability=LEAST_TYPE_PROBABILITY,
         no_evidence_limit=NO_EVIDENCE_LIMIT,
+        usual_type_probability=usual_type_probability(replay),
         familiar_until=FAMILIAR_UNTIL,
         novelty_limit=NOVELTY_LIMIT,
     )
+
+
+def usual_type_probability(replay: Replay) -> float:
+    """The upper quartile over questions of the probability of the type that each is taken for."""
+    return float(np.quantile([p.type_probabilities[p.question_type] for p in replay.predictions], 0.75))
 
 
 def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:

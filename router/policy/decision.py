@@ -114,6 +114,7 @@ class Rules:
     published_tolerance: float = 0.0  # points of quality that published results may fall short of a target by
     least_type_probability: float = 0.0  # a request that is less surely of its type goes to the strong model
     no_evidence_limit: float = 1.0  # and one that is more probably of a type without evidence
+    usual_type_probability: float = 1.0  # of the questions of the calibration; dollars count less below it
     familiar_until: float = 1.0  # novelty from which on dollars count less
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
     version: str = ""
@@ -240,7 +241,8 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     prompt is no reason for the cheap model.
     A model that saves anything saves at least `least_saving_usd`, so that short answers are not priceless. The less
     familiar a question is, and the less surely it is of its type, the less is known of what its dollars cost in
-    quality: they count by the square of how probable the type is, and less from a novelty of `familiar_until` on.
+    quality: they count by the square of the probability of its type where that is less than is usual, and less from a
+    novelty of `familiar_until` on.
     """
     asked = prediction.question_tokens
     images = {m.name: _images_tokens(m, features) for m in rules.models}
@@ -253,7 +255,10 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
             name: value + min(max(again[strong] - again[name], -CACHE_SHARE * abs(value)), CACHE_SHARE * abs(value))
             for name, value in saved.items()
         }
-    known = prediction.type_probabilities[prediction.question_type] ** 2
+    probability = prediction.type_probabilities[prediction.question_type]
+    known = 1.0
+    if probability < rules.usual_type_probability:
+        known = (probability / rules.usual_type_probability) ** 2
     if prediction.novelty > rules.familiar_until:
         known *= (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)
     return {name: known * max(value, rules.least_saving_usd) if value > 0 else value for name, value in saved.items()}

@@ -68,6 +68,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     published_tolerance: float
     least_type_probability: float
     no_evidence_limit: float
+    usual_type_probability: float
     familiar_until: float
     novelty_limit: float
     targets: list[Rule]
@@ -108,6 +109,7 @@ def dump(policy: Policy) -> dict[str, bytes]:
         published_tolerance=rules.published_tolerance,
         least_type_probability=rules.least_type_probability,
         no_evidence_limit=rules.no_evidence_limit,
+        usual_type_probability=rules.usual_type_probability,
         familiar_until=rules.familiar_until,
         novelty_limit=rules.novelty_limit,
         targets=list(rules.targets),
@@ -157,6 +159,7 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         published_tolerance=document.published_tolerance,
         least_type_probability=document.least_type_probability,
         no_evidence_limit=document.no_evidence_limit,
+        usual_type_probability=document.usual_type_probability,
         familiar_until=document.familiar_until,
         novelty_limit=document.novelty_limit,
         version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
@@ -187,7 +190,7 @@ def _document(content: bytes) -> _Document:
         raise PolicyError(DOCUMENT, f"has format {document.format}; this version reads format {FORMAT}")
     if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
         raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
-    for name in ("default_target", "no_evidence_limit", "familiar_until", "novelty_limit"):
+    for name in ("default_target", "no_evidence_limit", "usual_type_probability", "familiar_until", "novelty_limit"):
         share = getattr(document, name)
         if not 0 < share <= 1:
             raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
