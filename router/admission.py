@@ -11,9 +11,11 @@ import contextlib
 import ctypes
 import time
 from collections import deque
+from collections.abc import Callable
 
 from router.errors import OverloadedError
 
+Hold = Callable[[int], None]  # takes so many bytes more, or refuses them
 LONGEST_WAIT_SECONDS = 1.0  # for one's turn
 ROUND_SECONDS = 0.01  # of decisions, before all else has its turn
 SHORT_SECONDS = 0.002  # a round that took less is followed by the next at once

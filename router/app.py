@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from router.serving import Serving, prices, served_policy
 from router.settings import Settings, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
+from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
@@ -84,7 +85,8 @@ class Application:
         method, headers = scope["method"], scope["headers"]
         refusal = self._door.refusal(method, headers)
         if refusal is not None:
-            await _answer(send, refusal.status, refusal.headers, refusal.body())
+            body = refusal.body()
+            await _answer(send, refusal.status, refusal.head(body), body)
             return
         origin = self._door.allowed(headers)
         if origin is not None:
@@ -96,11 +98,8 @@ class Application:
         await (endpoint or self.other)(scope, receive, send)
 
 
-async def _answer(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-    whole = [*headers, (b"content-length", b"%d" % len(body))] if body else list(headers)
-    if body:
-        whole.append((b"content-type", b"application/json"))
-    await send({"type": "http.response.start", "status": status, "headers": whole})
+async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -109,8 +108,7 @@ def _shared(send: Send, origin: bytes) -> Send:
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            told = [(n, v) for n, v in message["headers"] if n != b"access-control-allow-origin"]
-            message = {**message, "headers": [*told, *shared(origin)]}
+            message = {**message, "headers": [*message["headers"], *shared(origin)]}
         await send(message)
 
     return sending

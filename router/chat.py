@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from router.admission import Admission, Admitted
-from router.client.body import Body, Hold, Receive, Send, read
+from router.admission import Admission, Admitted, Hold
+from router.client.body import Body, Receive, Send, read
 from router.client.keys import Keys
 from router.client.watch import Watch
 from router.continuation import Continuations
@@ -34,7 +34,7 @@ from router.wire.text import mended
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
-SMALL_BYTES = 64 * 1024  # a piece of a stream that is not worth counting
+UNCOUNTED_BYTES = 64 * 1024  # of a piece of a stream, which is not worth counting
 READ_AT_ONCE = 256 * 1024  # bytes; a longer body is read in a thread
 _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -232,7 +232,7 @@ class Exchange:
         try:
             while chunk:
                 passed = stream.feed(chunk)
-                self.admitted.passing(stream.waiting_bytes + (3 * len(chunk) if len(chunk) > SMALL_BYTES else 0))
+                self.admitted.passing(stream.waiting_bytes + (3 * len(chunk) if len(chunk) > UNCOUNTED_BYTES else 0))
                 if stream.done:  # the client may leave as soon as it reads this
                     await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
@@ -287,13 +287,7 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
             return
         trace = (b"x-router-trace-id", self.trail.trace_id.encode())
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            trace,
-            *error.headers,
-        ]
-        await self._start(error.status, headers)
+        await self._start(error.status, [*error.head(body), trace])
         await self.send({"type": "http.response.body", "body": body})
 
     # the record

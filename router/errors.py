@@ -24,6 +24,11 @@ class RouterError(Exception):
         """The error as OpenAI writes it."""
         return envelope(self.message, self.type, self.param, self.code)
 
+    def head(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer whose whole body is `body`."""
+        length = (b"content-length", b"%d" % len(body))
+        return [(b"content-type", b"application/json"), length, *self.headers]
+
 
 class BadRequestError(RouterError):
     """The request cannot be read, or asks for what is not there."""

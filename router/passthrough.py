@@ -21,7 +21,7 @@ from router.errors import (
 )
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
-from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
+from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import passed_back
 from router.wire import bodies
 
@@ -50,7 +50,7 @@ class PassThrough:
         passing = _Passing(self._router, trail, scope, receive, send)
         admitted = None
         try:
-            self._router.keys.check(scope["headers"])
+            trail.key_id = self._router.keys.check(scope["headers"])
             admitted = self._router.admission.enter()
             await passing.run(watch)
         except RouterError as error:
@@ -82,7 +82,6 @@ class _Passing:
 
     async def run(self, watch: Watch) -> None:
         """Send the request, and pass the answer back as it comes."""
-        self._trail.key_id = self._router.keys.check(self._scope["headers"])
         self.answer = answer = await self._ask(watch)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
@@ -144,12 +143,7 @@ class _Passing:
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
         body = error.body()
-        headers: Headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *error.headers,
-        ]
-        await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
         await self._send({"type": "http.response.body", "body": body})
 
     def _see(self, piece: bytes) -> None:

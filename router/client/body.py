@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.admission import SMALL_BYTES
+from router.admission import SMALL_BYTES, Hold
 from router.errors import BadRequestError, ClientLeftError, SlowBodyError, TooLargeError
 from router.wire.skeleton import Skeleton, Stripping
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Hold = Callable[[int], None]
 COPIES = 3  # of a body in memory: as it came, as it is read, and as it is sent
 PATIENCE = 5  # a whole body may take so many times what may lie between two pieces
 LARGE_BYTES = 128 * 1024  # a smaller body is decoded as it is

@@ -277,17 +277,10 @@ def quality_per_usd_needed(rules: Rules, features: Features, prediction: Predict
 
     Infinite where none ever is, and minus infinite where published results alone choose it.
     """
-    able, _ = _able(rules, features)
-    strong = able[-1].name
-    if len(able) == 1 or _why_unknown(rules, features, prediction) is not None:
-        return math.inf
-    evidence = rules.evidence_of(prediction.question_type)
-    if evidence.kind == "published":
-        keeps = any(_keeps(rules, evidence, m.name, strong, target) for m in able[:-1])
-        return -math.inf if keeps else math.inf
-    savings = savings_usd(rules, features, prediction, None)
-    cheaper = [m.name for m in able[:-1] if savings[m.name] > 0]
-    return min((cautious_gap(rules, prediction, m, strong) / savings[m] for m in cheaper), default=math.inf)
+    slopes, offsets = lines_of_worth(rules, features, prediction, target)
+    if -math.inf in offsets:
+        return -math.inf
+    return min((offset / slope for slope, offset in zip(slopes, offsets, strict=True) if slope > 0), default=math.inf)
 
 
 def lines_of_worth(

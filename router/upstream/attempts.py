@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from router.admission import SMALL_BYTES
+from router.admission import SMALL_BYTES, Hold
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 
-Hold = Callable[[int], None]
 WHOLE_BYTES = 2**20  # a larger answer is passed on in pieces, unless its model is to be renamed
 RETRIED = frozenset({408, 409, 429})  # and all from 500 on
 FIRST_DELAY_SECONDS = 0.25

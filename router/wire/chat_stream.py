@@ -10,7 +10,7 @@ import msgspec
 from router.errors import envelope
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed, without_usage
-from router.wire.sse import Splitter, data_of, error_event
+from router.wire.sse import MAX_KEPT_BYTES, Splitter, data_of, error_event
 from router.wire.text import NULL, UNREADABLE, read
 
 
@@ -40,7 +40,6 @@ class _Chunk(_Large, gc=False):
 
 
 MAX_READ_BYTES = 2**20  # of an event; of a larger one only the usage is read
-MAX_KEPT_BYTES = 2**20  # of what was said; more is passed on and not kept
 MAX_ERROR_BYTES = 2000
 PIECE_BYTES = 64  # that a piece takes beside its text
 MAX_CHOICES = 128  # as OpenAI has it

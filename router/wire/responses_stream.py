@@ -9,7 +9,7 @@ import msgspec
 
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed
-from router.wire.sse import Splitter, data_of, error_event
+from router.wire.sse import MAX_KEPT_BYTES, Splitter, data_of, error_event
 from router.wire.text import NULL, UNREADABLE, read
 
 
@@ -26,8 +26,6 @@ class _Event(msgspec.Struct, gc=False):
     response: msgspec.Raw = NULL
     message: msgspec.Raw = NULL
 
-
-MAX_KEPT_BYTES = 2**20  # of what was said; more is passed on and not kept
 
 _event = msgspec.json.Decoder(_Event)
 _response = msgspec.json.Decoder(_Response)

@@ -9,6 +9,9 @@ MAX_EVENT_BYTES = 16 * 2**20
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
+MAX_KEPT_BYTES = 2**20  # of what a stream said; more is passed on and not kept
+
+
 class Splitter:
     """Cuts a stream into whole events, each with the blank line that ends it."""
 
