@@ -180,11 +180,15 @@ def only_one(directory: Path, stopping: threading.Event) -> Iterator[bool]:
     """Hold the journal for this exporter; waits for another one to end. False where it is told to stop meanwhile."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (directory / "exporter.lock").open("w") as lock:
+        told = False
         while True:  # tried at least once: who is told to stop while it starts has still to export what is there
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield True
                 return
+            if not told:
+                log.warning("another exporter is running, that of `serve` perhaps; this one begins when it ends")
+                told = True
             if stopping.wait(0.2):
                 yield False
                 return
