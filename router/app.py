@@ -19,6 +19,7 @@ from router.client.keys import Keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, listing, status
+from router.journal.refused import counted
 from router.journal.writer import Journal
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
@@ -38,7 +39,7 @@ class Router:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.serving = Serving(served_policy(settings), settings)
+        self.serving = Serving(*served_policy(settings), settings)
         self.prices = prices(settings)
         self.keys = Keys(settings.api_keys)
         self.upstreams = Upstreams(settings)
@@ -60,6 +61,16 @@ class Router:
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
         return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed)
+
+    def told(self) -> list[str]:
+        """What the owner should know: of the models, of the policy, and of what stores refused."""
+        told = [*self.warnings]
+        if self.serving.problem:
+            told.append(f"{self.serving.problem}; policy {self.serving.policy.version} serves")
+        refused = sum(counted(self.journal.directory).values())
+        if refused:
+            told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")
+        return told
 
     def close(self) -> None:
         """Close the connections and the journal."""

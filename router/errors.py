@@ -114,6 +114,14 @@ class OverloadedError(RouterError):
     headers = ((b"retry-after", b"1"), (b"x-should-retry", b"true"))
 
 
+class StoreError(RouterError):
+    """What was recorded cannot be read now; requests are answered all the same."""
+
+    status = 503
+    type = "server_error"
+    code = "store_unreadable"
+
+
 class UpstreamTimeoutError(RouterError):
     """No answer in time."""
 

@@ -60,7 +60,7 @@ def run(host: str, port: int, workers: int) -> None:
 
 def _check(settings: Settings) -> None:
     """Read what will be served before any worker starts, so that what is wrong is said once; nothing of it is kept."""
-    policy = served_policy(settings)
+    policy, _ = served_policy(settings)
     prices(settings)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
 

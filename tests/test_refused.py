@@ -193,8 +193,44 @@ def test_damage_in_the_journal_s_folder_makes_no_error_of_readiness_or_metrics(r
     for name, content in damage.items():
         (directory / name).write_bytes(content)
     os.mkdir(directory / "odd.progress")  # noqa: PTH102
+    os.mkdir(directory / "7-folder.jsonl")  # noqa: PTH102
     began = time.monotonic()
     for path in ("/ready", "/metrics"):
         assert httpx2.get(router.origin + path).status_code == 200, path
     assert set(httpx2.get(router.origin + "/ready").json()["exporter"]) >= {"mlflow", "usage", "tallies"}
     assert time.monotonic() - began < 10
+
+
+def test_refused_entries_are_on_the_page_and_in_readiness(router):
+    park(router.app.router.journal.directory, "mlflow", made_record(1), "it does not fit")
+    ready = httpx2.get(router.origin + "/ready").json()
+    assert ready["refused"] == {"mlflow": 1}
+    for told in (
+        ready,
+        httpx2.get(router.origin + "/health").json(),
+        httpx2.get(router.origin + "/router/overview").json(),
+    ):
+        assert any("1 entries that were refused" in warning for warning in told["warnings"])
+
+
+def test_damaged_sums_are_a_503_with_a_word(router):
+    (router.home / "tallies.db").write_bytes(b"no database at all" * 1000)
+    answer = httpx2.get(router.origin + "/router/overview")
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "store_unreadable"
+    assert httpx2.get(router.origin + "/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("damaged", [lambda end: end + 10**6, lambda end: end - 3, lambda end: -5, lambda end: 2**70])
+def test_an_offset_that_no_line_ends_at_loses_no_entry(settings, damaged):  # noqa: F811
+    records = [made_record(number) for number in range(9)]
+    written(settings, *records[:4])
+    directory = settings.home / "journal"
+    sink = Picky(set())
+    shipped(Shipper(directory, "mlflow", sink))
+    cursor = directory / "mlflow.cursor"
+    offsets = json.loads(cursor.read_bytes())
+    cursor.write_text(json.dumps({name: damaged(end) for name, end in offsets.items()}))
+    written(settings, *records[4:])
+    sink = Picky(set())
+    shipped(Shipper(directory, "mlflow", sink))
+    assert {record.trace_id for record in records[4:]} <= set(sink.kept)

@@ -13,7 +13,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.errors import BadRequestError, RouterError
+from router.errors import BadRequestError, RouterError, StoreError
 from router.policy.decision import Rules
 from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
 
@@ -57,14 +57,17 @@ def add_routes(app: FastAPI, router: Router) -> None:
             router.keys.check(request.scope["headers"])
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
+            rules = router.serving.policy.rules
+            path = router.settings.home / "tallies.db"
+            seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time())
+        except sqlite3.Error as error:
+            damaged = StoreError(f"{path.name} cannot be read, so there are no sums: {error}")
+            return Response(damaged.body(), damaged.status, media_type="application/json")
         except RouterError as error:
             return Response(error.body(), error.status, media_type="application/json")
-        rules = router.serving.policy.rules
-        path = router.settings.home / "tallies.db"
-        seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time())
         now = {
             "simulated": router.settings.simulated,
-            "warnings": router.warnings,
+            "warnings": router.told(),
             "content": router.settings.record_content,
             "default_target": router.serving.default_target,
             "policy_version": router.serving.policy.version,
