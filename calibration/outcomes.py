@@ -104,6 +104,11 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
             raise InputError(path, line, f"{name!r} is missing or not {kind.__name__.lower()}")
     if not all(isinstance(message, Mapping) for message in row["messages"]):
         raise InputError(path, line, "'messages' holds something that is not an object")
+    for name, kind in (("question_type", str), ("source", str), ("tools", list), ("expected_facts", list)):
+        if row.get(name) is not None and not isinstance(row[name], kind):
+            raise InputError(path, line, f"{name!r} is not {kind.__name__.lower()}")
+    if not all(isinstance(tool, Mapping) for tool in row.get("tools") or ()):
+        raise InputError(path, line, "'tools' holds something that is not an object")
     missing = [model for model in models if model not in row["outcomes"]]
     if missing:
         raise InputError(path, line, f"no outcome of {missing[0]!r}; this row has {', '.join(row['outcomes'])}")
@@ -123,6 +128,10 @@ def _result(value: Any, model: str, path: Path, line: int) -> Result:
     score = value.get("score") if isinstance(value, Mapping) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(path, line, f"the score of {model!r} is not a number from 0 to 1: {score!r}")
+    for name in ("input_tokens", "output_tokens"):
+        count = value.get(name)
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**31):
+            raise InputError(path, line, f"{name} of {model!r} is not a count: {count!r}")
     return Result(float(score), value.get("answer"), value.get("input_tokens"), value.get("output_tokens"))
 
 

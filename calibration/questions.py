@@ -79,6 +79,8 @@ def read(source: str, system: str = DEFAULT_SYSTEM_PROMPT) -> list[Question]:
             question = parse(row, system)
         except ValueError as error:
             raise QuestionError(where, str(error)) from error
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+            raise QuestionError(where, f"does not fit ({type(error).__name__}: {error})") from error
         for seen, key, what in ((ids, question.id, "id"), (texts, _digest(question), "question")):
             if key in seen:
                 raise QuestionError(where, f"the same {what} as {seen[key]}")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Coroutine
+from multiprocessing.connection import wait
 from typing import Any
 
 
@@ -18,3 +23,16 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def end_with_parent() -> None:
+    """Stop this worker as by SIGTERM once the process that started it is gone, even by `kill -9`."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def waiting() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=waiting, name="parent", daemon=True).start()

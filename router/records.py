@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import Iterable
@@ -48,6 +49,15 @@ class Trail:
         self.read_unix_ns = self.asked_unix_ns = self.answered_unix_ns = 0
         self.trace_id, self.parent_span_id = _trace(headers.get(b"traceparent"))
         self.key_id = ""
+
+    def belongs_to(self, key_id: str, *, alone: bool) -> None:
+        """Know whose request it is. Where there are several keys, none can add to another's trace.
+
+        A trace that a client began then has another id here, which is the same for all requests of that key.
+        """
+        self.key_id = key_id
+        if self.parent_span_id and not alone:
+            self.trace_id = hashlib.sha256(f"{self.trace_id} {key_id}".encode()).hexdigest()[:32]
 
     def now(self) -> int:
         """Nanoseconds since 1970."""

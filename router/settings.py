@@ -157,7 +157,7 @@ def load(**given: Any) -> Settings:
         SettingsError: a value does not fit; names the setting and not its value.
     """
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
@@ -166,6 +166,11 @@ def load(**given: Any) -> Settings:
         raise SettingsError(f"setting {where}: {first['msg']}") from None
     except (ValueError, OSError) as error:  # router.toml is not TOML, or a list in the environment is not JSON
         raise SettingsError(f"{CONFIG}: {error}") from None
+    if settings.forward_client_keys and settings.api_keys:
+        raise SettingsError(
+            "ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: set it or ROUTER_API_KEYS"
+        )
+    return settings
 
 
 def is_loopback(host: str) -> bool:

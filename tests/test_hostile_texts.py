@@ -22,7 +22,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.duplicates._WORD": ("1,",),
     "calibration.judge_relay._FENCE": (" ", "``` ", "```json", "\n```"),
-    "router.exporter.shipper._LOGIN": ("//", "//a", "a@"),
+    "router.journal.redaction._LOGIN": ("//", "//a", "a@"),
     "router.journal.redaction._CARDS": ("1-", "1 1", "11111111111111.", "1.1"),
     "router.journal.redaction._CODE": ("a.",),
     "router.journal.redaction._EMAILS": ("a@", "a@b.", "@", "a.", "%+"),

@@ -13,7 +13,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.errors import BadRequestError, RouterError, StoreError
+from router.errors import BadRequestError, StoreError
 from router.policy.decision import Rules
 from router.policy.mix import holds, kept_of_mix
 from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
@@ -63,10 +63,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             path = router.settings.home / "tallies.db"
             seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time(), target)
         except sqlite3.Error as error:
-            damaged = StoreError(f"{path.name} cannot be read, so there are no sums: {error}")
-            return Response(damaged.body(), damaged.status, media_type="application/json")
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+            raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": router.settings.simulated,
             "warnings": router.told(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from router.journal.redaction import without_keys
+from router.journal.redaction import without_passwords
 from router.journal.refused import RefusedError, park
 from router.journal.segments import Cursor
 from router.journal.writer import Entry
@@ -29,16 +28,6 @@ IDLE_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
 AFTERWARDS_SECONDS = 1.0
 SAVE_EVERY_SECONDS = 5.0
-_LOGIN = re.compile(r"//[^/\s@]+@")
-
-
-def without_passwords(text: str) -> str:
-    """A message without keys, and without who logs in where an address says so.
-
-    >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
-    'no answer from https://[login]@mlflow.example.org/v1'
-    """
-    return without_keys(_LOGIN.sub("//[login]@", text))
 
 
 class Sink(Protocol):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from router.exporter.process import DRAIN_SECONDS
-from router.exporter.shipper import Shipper, without_passwords
+from router.exporter.shipper import Shipper
+from router.journal.redaction import without_passwords
 from router.journal.refused import FILE, Refused, RefusedError, park, parked, replace_parked
 from router.journal.segments import remove_finished
 from router.journal.writer import Entry

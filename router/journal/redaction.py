@@ -23,6 +23,7 @@ MAX_ERROR_CHARACTERS = 2000
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _any = msgspec.json.Decoder(Any)
 _EMAILS = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]++@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}+)++")
+_LOGIN = re.compile(r"//[^/\s@]+@")
 _CARDS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)")
 
 
@@ -38,6 +39,15 @@ def without_keys(text: str) -> str:
     for shape in dict.fromkeys(shapes) if shapes else ():
         text = replaced(shape.expression, shape.put, text, KEY_REACH)
     return text
+
+
+def without_passwords(text: str) -> str:
+    """A message without keys, and without who logs in where an address says so.
+
+    >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
+    'no answer from https://[login]@mlflow.example.org/v1'
+    """
+    return without_keys(_LOGIN.sub("//[login]@", text))
 
 
 def without_personal_data(text: str) -> str:

@@ -39,8 +39,10 @@ class Origin:
             ValueError: it is not an http or https URL.
         """
         parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an upstream's URL holds no user or password; set OPENAI_API_KEY or a model's api_key")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http or https URL: {url!r}")
+            raise ValueError(f"not an http or https URL: {_without_login(url)!r}")
         tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
 
@@ -49,6 +51,11 @@ class Origin:
         """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}").encode()
+
+
+def _without_login(url: str) -> str:
+    head, _, tail = url.rpartition("@")
+    return f"[login]@{tail}" if head else url
 
 
 @dataclass(frozen=True, slots=True)
