@@ -22,6 +22,7 @@ from router.policy.prices import PriceBook, Usage
 from router.reading import counts_of
 from router.settings import Content
 from router.upstream.attempts import Reply
+from router.wire.nesting import nests_deeper
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
@@ -41,6 +42,8 @@ class Trail:
         *("read_unix_ns", "started_unix_ns", "trace_id"),
     )
 
+    now = staticmethod(time.time_ns)  # nanoseconds since 1970
+
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers
         self.started_unix_ns = time.time_ns()
@@ -58,10 +61,6 @@ class Trail:
         self.key_id = key_id
         if self.parent_span_id and not alone:
             self.trace_id = hashlib.sha256(f"{self.trace_id} {key_id}".encode()).hexdigest()[:32]
-
-    def now(self) -> int:
-        """Nanoseconds since 1970."""
-        return time.time_ns()
 
     def added_ns(self) -> int | None:
         """What the router itself took until the first byte: deciding before the upstream, and reading after it."""
@@ -146,14 +145,19 @@ async def add_content(record: Record, content: Content, request: bytes, response
     if response is not None and not isinstance(response, msgspec.Raw):
         response = msgspec.Raw(msgspec.json.encode(response))
     record.request = await _said(content, msgspec.Raw(request))
-    record.response = await _said(content, response)
+    if response is not None and not nests_deeper(bytes(response)):  # which not every reader of the journal could take
+        record.response = await _said(content, response)
 
 
 async def _said(content: Content, said: msgspec.Raw | None) -> Any:
-    size = 0 if said is None else len(memoryview(said))
+    if said is None:
+        return None
+    size = len(memoryview(said))
+    if size > MAX_CONTENT_BYTES:
+        return None
     if size <= SCANNED_AT_ONCE:
         return kept(said, content)
-    return await asyncio.to_thread(kept, said, content) if size <= MAX_CONTENT_BYTES else None
+    return await asyncio.to_thread(kept, said, content)
 
 
 def tidy(record: Record, content: Content) -> None:

@@ -54,6 +54,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.wire.ends._TEXT": ('"id":"', '"id"   :', '"model":"a'),
     "router.wire.ends._USAGE": ('"usage"', '"usage" :', '"usage":{'),
     "router.wire.event_edits._COMMA": (" ", " ,", ","),
+    "router.wire.nesting._STRING": ('"', '"a', '"\\\\', '\\\\"'),
     "router.wire.skeleton._OPENING": ('"data', '"data" ', '"data:', '"data"        :'),
     "router.wire.sse._BOUNDARY": ("\r\n", "\r", "\n\r"),
     "router.wire.sse._LINE": ("\r\n", "\r"),

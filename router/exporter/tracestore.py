@@ -139,7 +139,7 @@ def _converting() -> Iterator[None]:
     """What cannot become a span, such as one broken digit of an id, is an entry that is refused."""
     try:
         yield
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from error
 
 

@@ -81,7 +81,7 @@ class Tallies:
             try:
                 for table, seconds in _TABLES.items():
                     self._add(connection, table, seconds, new)
-            except (ArithmeticError, TypeError, ValueError) as error:
+            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
                 raise RefusedError(f"{type(error).__name__}: {error}") from error
             connection.executemany("INSERT INTO latest (span_id) VALUES (?)", [(r.span_id,) for r in new])
             connection.execute("DELETE FROM latest WHERE at <= (SELECT max(at) FROM latest) - ?", (LATEST,))
