@@ -155,7 +155,7 @@ export function drawTypes(policy, overview, { sort, all }) {
   $("mix").textContent = mixInWords(overview.mix, live);
   const worth = promiseInWords(policy, overview);
   $("mix-promise").textContent = worth.text;
-  $("mix-promise").className = worth.holds === "no" ? "broken" : "";
+  $("mix-promise").className = worth.holds === "no" ? "muted broken" : "muted";
 }
 
 function typeCells(policy, row, most) {
