@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration import promotion, registry, report, run, tracking
+from calibration import promotion, registry, report, rounds, run, tracking
 from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
@@ -22,6 +22,7 @@ from calibration.policies import SHIPPED, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
+from calibration.usage import traffic
 from router.policy.decision import Promise
 from router.policy.document import REGISTERED_MODEL
 
@@ -51,17 +52,19 @@ Examples:
 
   python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
 
+  python -m calibration run --questions mine.csv --until 0.97 --budget-usd 5
+
   python -m calibration run --questions mine.csv --promise expected --confidence 0.9 --type-margin 0.05
 
   python -m calibration run --models small,large --endpoint small=http://localhost:11434/v1 --prices mine.json
 """
 
 
-def _between(low: float, high: float) -> Callable[[typer.CallbackParam, float], float]:
-    """A check that an option is a number from `low` to `high`; NaN is none."""
+def _between(low: float, high: float) -> Callable[[typer.CallbackParam, float | None], float | None]:
+    """A check that an option is a number from `low` to `high`, where it is given; NaN is none."""
 
-    def check(param: typer.CallbackParam, value: float) -> float:
-        if not low <= value <= high:
+    def check(param: typer.CallbackParam, value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
             raise UsageError(f"{param.opts[0]} {value:g}: expected a number from {low:g} to {high:g}")
         return value
 
@@ -116,6 +119,13 @@ def run_command(
     type_margin: TypeMargin = TYPE_MARGIN,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
+    until: Annotated[
+        float | None,
+        typer.Option(
+            callback=_between(0.8, 0.995),
+            help="Ask in rounds, and stop when this share of quality is certified, .8 to .995, or the budget is spent.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
     seed: Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")] = 0,
 ) -> None:
@@ -161,13 +171,20 @@ def run_command(
         console.print(report.cost_table(expected))
         if not yes and any(each.calls for each in expected):
             typer.confirm("Go on?", abort=True)
+        rounds_told = ""
         with _progress(meter) as progress:
             try:
-                found = run.run(plan, ledgers, meter, progress)
+                if until is None:
+                    found = run.run(plan, ledgers, meter, progress)
+                else:
+                    done = rounds.run_until(plan, until, traffic(home()), ledgers, meter, progress)
+                    found, rounds_told = done.calibration, rounds.told(done, until)
             finally:
                 book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
     written = report.write(found, folder)
     console.print(report.printed(found))
+    if rounds_told:
+        console.print(rounds_told, highlight=False, soft_wrap=True)
     registry.log(found)
     version = registry.register(found, plan.seed)
     tracking.close_runs(found.runs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from calibration import assessments, batch, judgements, naming, tracking, tradeo
 from calibration.answers import Answer, Asked, Asking, Endpoint, kept
 from calibration.background import prior
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
+from calibration.interruption import interruptible
 from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Judgement, Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
@@ -149,19 +149,30 @@ def run(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> Calib
     Raises:
         StoppedError: by budget, outage, refusal or interruption; what there is is kept.
     """
+    with opened(plan) as runs:
+        return stages(plan, ledgers, meter, progress, runs)
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[tracking.Runs]:
+    """MLflow's runs of a calibration; they stay open for its report, and end as killed where it fails."""
     experiment = tracking.prepare(plan.tracking_uri)
     name = f"calibration {datetime.now(UTC):%Y-%m-%d %H:%M}"
     params = {"models": ",".join(plan.models), "judge": plan.scorers.judge, "questions": len(plan.questions)}
     runs = tracking.open_runs(experiment, name, plan.models, params, plan.folder / "run.json")
     try:
-        found = _stages(plan, ledgers, meter, progress, runs)
+        yield runs
     except BaseException:
         tracking.close_runs(runs, "KILLED")
         raise
-    return found
 
 
-def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
+def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
+    """One round: ask what is not answered, judge what is not judged, compare, and learn from all of it.
+
+    Raises:
+        StoppedError: as `run` does.
+    """
     asked = _asked(plan, ledgers, meter, progress)
     questions = naming.name_types(plan.questions, plan.known_types, plan.seed)
     by_id = {question.id: question for question in questions}
@@ -169,7 +180,7 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     pairs = [(by_id[question], answer) for (question, _), answer in asked.answers.items()]
     there = judgements.kept(pairs, plan.scorers, ledgers.judgements).judgements
     progress.stage("judging", len(there), len(pairs))
-    with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, _interruptible(relay.stop):
+    with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, interruptible(relay.stop):
         judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.step)
     progress.stage("assessing", 0, 1)
     assessments.log(pairs, judged, plan.scorers)
@@ -219,24 +230,8 @@ def _asked(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> As
 
 async def _ask(asking: Asking, questions: Sequence[Question]) -> Asked:
     loop = asyncio.get_running_loop()
-    with _interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
+    with interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
         return await asking.ask(questions)
-
-
-@contextmanager
-def _interruptible(stop: Callable[[StoppedError], Any]) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM finish what is under way and stop; on a second Ctrl-C stop at once."""
-
-    def handle(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop(StoppedError("interrupted; what there is is kept, and the same command goes on from here"))
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _traced(
