@@ -102,6 +102,8 @@ def run_command(
     names = [name.strip() for name in models.split(",") if name.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--models {models!r}: name two models or more, each once")
+    if until is not None and promise is Promise.EXPECTED:
+        raise UsageError("--until asks for a certified target: leave --promise expected out")
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
