@@ -16,9 +16,9 @@ from rich.table import Table
 from calibration import commands, traffic
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
-from calibration.commands import Confidence, PromiseOption, TypeMargin
 from calibration.learning import LearningError, learn
 from calibration.mix import types_of
+from calibration.options import Confidence, PromiseOption, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated

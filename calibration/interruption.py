@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during work that was paid for."""
+"""Ctrl-C and SIGTERM: what is under way is finished, and what was paid for is kept."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,7 +14,6 @@ from calibration.outcomes import InputError
 from calibration.traffic import TrafficError, read_since
 
 LEDGER = "ledger:"
-TRAFFIC_DAYS = 30
 _COUNTED = sa.text(
     "SELECT question_type, count(*) FROM router_requests "
     "WHERE started_unix_ns >= :since AND simulated = 0 AND question_type <> '' GROUP BY question_type"
@@ -53,11 +52,3 @@ def requests_since(since: datetime, home: Path) -> Mapping[str, int]:
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         raise InputError(Path(LEDGER), None, f"the usage tables cannot be read: {type(error).__name__}") from error
     return {str(name): int(count) for name, count in rows}
-
-
-def traffic(home: Path) -> Mapping[str, int]:
-    """How many routed requests of each type came in the last TRAFFIC_DAYS; none where the tables cannot be read."""
-    try:
-        return requests_since(datetime.now(UTC) - timedelta(days=TRAFFIC_DAYS), home)
-    except InputError:
-        return {}
