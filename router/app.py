@@ -153,7 +153,7 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        end_with_parent()
+        end_with_parent(router.settings.timeouts.drain)
         async with router.meter.writing(router.counts), watching(router), following(router):
             yield
         router.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -186,7 +188,16 @@ def is_loopback(host: str) -> bool:
 
 
 def with_home(settings: Settings) -> Settings:
-    """Make the home folder, so that all that follow may write to it; its files are for its owner only."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings.home.chmod(0o700)
+    """Make the home folder, so that all that follow may write to it; its files are for its owner only.
+
+    Raises:
+        SettingsError: it cannot be made, read or written to.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.home.chmod(0o700)
+        if not os.access(settings.home, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "no right to read and write there", str(settings.home))
+    except OSError as error:
+        raise SettingsError(f"setting ROUTER_HOME: {error.filename}: {error.strerror}") from error
     return settings

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from router.journal.redaction import without_passwords
 from router.journal.refused import FILE, Refused, RefusedError, park, parked, replace_parked
 from router.journal.segments import remove_finished
 from router.journal.writer import Entry
+from router.lifetime import END_SECONDS
 
 if TYPE_CHECKING:
     from router.exporter.assessments import Assessments
@@ -196,5 +198,7 @@ def _stop_with_parent(stopping: threading.Event) -> None:
         while os.read(0, 4096):
             pass
         stopping.set()
+        time.sleep(DRAIN_SECONDS + END_SECONDS)  # a store that does not answer keeps it no longer
+        os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
