@@ -61,7 +61,7 @@ def _rounds(
             if found is None:
                 raise
             why = str(reason)
-            return _ended(found, looks, look - 1, Stop.BUDGET, f"{why[:1].upper()}{why[1:]}.")
+            return _ended(found, looks, look - 1, Stop.BUDGET, why[:1].upper() + why[1:])
         stop = rounds.after(looks, look, found.learnt)
         if stop is not None:
             rule = rounds.rule_of(found.policy, looks.target) if found.policy else None
