@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -175,6 +176,8 @@ def _try(policy: Policy) -> None:
         try:
             features = read_question([{"role": "user", "content": text}])
             prediction = predict(policy.predictor, features)
+            if not all(map(math.isfinite, (*prediction.quality.values(), *prediction.output_tokens.values()))):
+                raise ValueError("it predicts something that is not a number")
             for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
                 decide(policy.rules, features, prediction, target)
         except Exception as error:
@@ -240,6 +243,8 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not (np.isfinite(array).all() or name in _MAY_BE_INFINITE):
             raise PolicyError(WEIGHTS, f"{name} holds something that is not a finite number")
+    if not (arrays["number_scale"] > 0).all():
+        raise PolicyError(WEIGHTS, "number_scale holds something that is not above 0")
     return Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),

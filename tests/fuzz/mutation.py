@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from hypothesis import strategies as st
@@ -14,6 +15,26 @@ SPLICES = (
     *(b"ffffffff\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early\r\n\r\n", b"connection: close\r\n"),
     *(b"expect: 100-continue\r\n", b"x" * 9000 + b": y\r\n"),
 )  # fmt: skip
+VALUES = (
+    *(
+        b"null",
+        b"true",
+        b"false",
+        b"0",
+        b"-1",
+        b"1e308",
+        b"1e999",
+        b"9" * 25,
+        b"0.5",
+        b"600",
+        b"999",
+        b"099",
+        b"{}",
+        b"[]",
+    ),
+    *(b'""', b'"x"', b'"\\ud800"', b"[null]", b"[[]]", b'{"a":{}}', b"[1,2]", b'[{"role":{}}]', b'"number"', b'["x"]'),
+)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|\{\}|\[\]')
 Edit = Callable[[bytes], bytes]
 
 
@@ -39,7 +60,21 @@ def _edits(examples: Sequence[bytes]) -> st.SearchStrategy[Edit]:
         st.builds(_double, place, length),
         st.builds(_flip, place, st.integers(0, 7)),
         st.builds(_cut, place),
+        *[st.builds(_token, place, st.sampled_from(VALUES))] * 4,
     )
+
+
+def _token(place: float, value: bytes) -> Edit:
+    """Put another value in the place of a string, number or word: what is JSON stays JSON."""
+
+    def edit(data: bytes) -> bytes:
+        found = list(_TOKEN.finditer(data))
+        if not found:
+            return data
+        one = found[int(place * (len(found) - 1))]
+        return data[: one.start()] + value + data[one.end() :]
+
+    return edit
 
 
 def _insert(place: float, piece: bytes) -> Edit:

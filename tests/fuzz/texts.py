@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from fake_openai import chat_events
 
 from calibration.outcomes import InputError, read_outcomes
 from calibration.questions import QuestionError, read
 from router.errors import BadRequestError
-from router.planning import read_request
+from router.planning import Surface, read_request
 from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse
-from router.policy.features import read_question
+from router.policy.features import RequestError, read_question
 from router.policy.prediction import predict
-from router.surfaces import CHAT
+from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.wire import bodies
 from router.wire.chat_stream import ChatStream
 from router.wire.responses_stream import ResponsesStream
@@ -53,20 +55,28 @@ BODIES = (
     b'{"model":"auto","messages":[{"role":"user","content":"2+2?"}],"stream":true}',
     b'{ "messages" : [{"role":"system","content":[{"type":"text","text":"a"}]},{"role":"user","content":"b"}],'
     b' "stream_options" : {"include_usage" : false, "x":1}, "stream": true, "model" : "gpt-4o" , "tools":[] }',
+    b'{"input":"2+2?"}',
+    b'{"prompt":["a","b"],"model":"gpt-4o","max_tokens":5}',
+    b'{"input":[{"role":"user","content":[{"type":"input_text","text":"a"}]}],"instructions":"b","model":"auto"}',
     '{"model":"gpt-4o","messages":[{"role":"user","content":"é😀\\u0041"}],"n":1e5,"seed":-0.0}'.encode(),
 )
 
 
 def check_bodies(data: bytes) -> None:
     """A body that is taken says the same after its edits but for these; another one is refused in our words."""
+    for surface in (CHAT, COMPLETIONS, RESPONSES):
+        _check_body(data, surface)
+
+
+def _check_body(data: bytes, surface: Surface) -> None:
     try:
         text = data.decode()
-        request = read_request(data, CHAT)
-        features = CHAT.features(request.fields) if "messages" in request.fields else None
-    except (BadRequestError, ValueError):
+        request = read_request(data, surface)
+        features = surface.features(request.fields)
+    except (BadRequestError, RequestError, UnicodeDecodeError):
         return
     edits = [bodies.naming(request.spans, data, "another")]
-    usage = bodies.asking_for_usage(request.fields, request.spans)
+    usage = bodies.asking_for_usage(request.fields, request.spans) if "model" in request.fields else None
     before = json.loads(text)
     after = json.loads(b"".join(bodies.edited((data,), [*edits, *([usage] if usage else [])])))
     assert after.pop("model") == "another"
@@ -76,7 +86,7 @@ def check_bodies(data: bytes) -> None:
         options = before.pop("stream_options", None)
         assert options is None or isinstance(options, dict)
     assert repr(after) == repr(before)
-    assert features is None or features.input_tokens >= 0
+    assert features.input_tokens >= 0
 
 
 def _policy() -> dict[str, bytes]:
@@ -97,19 +107,41 @@ class Policies:
 
     @property
     def examples(self) -> tuple[bytes, ...]:
-        return self.files[DOCUMENT], self.files[WEIGHTS]
+        of_arrays = tuple(bytes([number, kind]) + b"\0" * 8 for number in range(20) for kind in range(4))
+        return self.files[DOCUMENT], self.files[DOCUMENT], self.files[WEIGHTS], *of_arrays
 
     def check(self, data: bytes) -> None:
         """A policy is refused in our words, or it decides."""
-        name = DOCUMENT if data.lstrip()[:1] in (b"{", b"[") else WEIGHTS
+        if data[:1] < b"\x20" and len(data) > 2:
+            files = {WEIGHTS: self._with_another_array(data[0], data[1], data[2:])}
+        else:
+            files = {DOCUMENT if data.lstrip()[:1] in (b"{", b"[") else WEIGHTS: data}
         try:
-            policy = parse({**self.files, name: data})
+            policy = parse({**self.files, **files})
         except PolicyError:
             return
         for text in ("What is 2 plus 2?", "", "é" * 500):
             features = read_question([{"role": "user", "content": text}])
             for target in (policy.default_target, 0.5, 0.999):
                 decide(policy.rules, features, predict(policy.predictor, features), target)
+
+    def _with_another_array(self, number: int, kind: int, data: bytes) -> bytes:
+        """The weights with one array changed: its shape, its type, or its bytes."""
+        with np.load(io.BytesIO(self.files[WEIGHTS])) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        name = sorted(arrays)[number % len(arrays)]
+        array = arrays[name]
+        if kind % 4 == 0:
+            arrays[name] = array[:0]
+        elif kind % 4 == 1:
+            arrays[name] = array.astype(np.int64)
+        else:
+            raw = bytearray(array.tobytes())
+            raw[: len(data)] = data[: len(raw)]
+            arrays[name] = np.frombuffer(bytes(raw), array.dtype).reshape(array.shape)
+        out = io.BytesIO()
+        np.savez(out, **arrays)
+        return out.getvalue()
 
 
 QUESTIONS = (

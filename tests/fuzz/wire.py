@@ -81,7 +81,7 @@ class Running:
 
     def __init__(self, url: str) -> None:
         self._home = tempfile.TemporaryDirectory()
-        timeouts = {"connect": 1, "first_byte": 1, "idle": 1, "request_body": 1, "retries": 1, "drain": 1}
+        timeouts = {"connect": 1, "first_byte": 0.3, "idle": 0.3, "request_body": 0.3, "retries": 1, "drain": 1}
         self.router = RunningRouter(Path(self._home.name), openai_base_url=url, max_attempts=1, timeouts=timeouts)
         self.tracebacks = Tracebacks()
         logging.getLogger().addHandler(self.tracebacks)
@@ -110,6 +110,7 @@ class Clients:
 
     def check(self, data: bytes) -> None:
         """Whatever a client says, it is told something or hung up on, and the next client is answered."""
+        self._upstream.received.clear()
         self._running.ask(data, QUIET_SECONDS)
         heard = self._running.ask(closing(b"/v1/chat/completions", GOOD))
         assert heard.startswith(b"HTTP/1.1 200"), heard[:500]
