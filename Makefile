@@ -7,9 +7,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_ARGS ?=
 BENCH ?= ../shared/bench
 PEERS_HOME ?=
+FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-clients check calibrate ui bench bench-quality lock clean
+.PHONY: help setup serve test test-clients fuzz check calibrate ui bench bench-quality lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
+
+fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
 check: setup ## lint, types, import rules, tests and coverage: what CI runs
 	$(BIN)/ruff check .

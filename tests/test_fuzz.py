@@ -1,0 +1,33 @@
+"""What reads the bytes of others takes a few made-up inputs and all that ever broke it; `make fuzz` tries more."""
+
+import pytest
+from fuzz.run import fuzz, kept
+from fuzz.targets import Target, openings
+from hypothesis import strategies as st
+
+INPUTS = {"clients": 20, "upstreams": 10}  # of the others 50
+
+
+@pytest.mark.parametrize("name", openings())
+def test_no_input_breaks_a_target(name):
+    with openings()[name]() as target:
+        for path in kept(name):
+            target.check(path.read_bytes())
+        trial = fuzz(target, most=INPUTS.get(name, 50))
+    assert trial.failing is None, trial.error
+    assert trial.tried >= INPUTS.get(name, 50)
+
+
+def test_a_fault_is_found_and_its_smallest_input_is_told():
+    def check(data: bytes) -> None:
+        assert b"\xff" not in data
+
+    trial = fuzz(Target(check, st.binary()), most=5000)
+    assert trial.failing == b"\xff" and "AssertionError" in trial.error
+
+
+def test_the_same_seed_makes_the_same_inputs():
+    heard: list[list[bytes]] = [[], []]
+    for inputs in heard:
+        fuzz(Target(inputs.append, st.binary()), most=30, first_seed=7)
+    assert heard[0] == heard[1]
