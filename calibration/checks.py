@@ -69,7 +69,7 @@ def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None)
     Raises:
         CheckError: the name is unknown, or the reference does not fit it.
     """
-    if name not in _CHECKS:
+    if not isinstance(name, str) or name not in _CHECKS:
         raise CheckError(f'"check" is {name!r}, not one of {", ".join(_CHECKS)}')
     if tolerance is not None and (
         isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0

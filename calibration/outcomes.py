@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from router.policy.features import read_question
+
+# what a row of any form may raise while it is read: nothing of that is a fault of ours
+ROW_FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 class InputError(ValueError):
     """A row of a file does not fit; the message names file and line."""
@@ -66,7 +71,12 @@ def read_outcomes(paths: Iterable[Path], models: Sequence[str] = ()) -> list[Out
     for path in paths:
         for line, row in read_rows(path):
             where = f"{path}:{line}"
-            outcome = _outcome(row, path, line, models)
+            try:
+                outcome = _outcome(row, path, line, models)
+            except InputError:
+                raise
+            except ROW_FAULTS as error:
+                raise InputError(path, line, f"does not fit ({type(error).__name__}: {error})") from error
             if outcome.id in seen:
                 raise InputError(path, line, f"id {outcome.id!r} was already used at {seen[outcome.id]}")
             seen[outcome.id] = where
@@ -92,7 +102,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _json(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, line, f"is not JSON: {error}") from error
 
 
@@ -104,6 +114,12 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
             raise InputError(path, line, f"{name!r} is missing or not {kind.__name__.lower()}")
     if not all(isinstance(message, Mapping) for message in row["messages"]):
         raise InputError(path, line, "'messages' holds something that is not an object")
+    for name, kind in (("question_type", str), ("source", str), ("tools", list), ("expected_facts", list)):
+        if row.get(name) is not None and not isinstance(row[name], kind):
+            raise InputError(path, line, f"{name!r} is not {kind.__name__.lower()}")
+    if not all(isinstance(tool, Mapping) for tool in row.get("tools") or ()):
+        raise InputError(path, line, "'tools' holds something that is not an object")
+    read_question(row["messages"], row.get("tools"))
     missing = [model for model in models if model not in row["outcomes"]]
     if missing:
         raise InputError(path, line, f"no outcome of {missing[0]!r}; this row has {', '.join(row['outcomes'])}")
@@ -123,6 +139,10 @@ def _result(value: Any, model: str, path: Path, line: int) -> Result:
     score = value.get("score") if isinstance(value, Mapping) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(path, line, f"the score of {model!r} is not a number from 0 to 1: {score!r}")
+    for name in ("input_tokens", "output_tokens"):
+        count = value.get(name)
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**31):
+            raise InputError(path, line, f"{name} of {model!r} is not a count: {count!r}")
     return Result(float(score), value.get("answer"), value.get("input_tokens"), value.get("output_tokens"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     path = Path(source)
     if not path.is_file():
         raise QuestionError(source, "no such file")
+    try:
+        yield from _file_rows(path)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise QuestionError(source, f"cannot be read ({error})") from error
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     kind = suffixes[-1] if suffixes else ""
     if kind in (".jsonl", ".ndjson"):
@@ -54,7 +62,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise QuestionError(where, f"not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise QuestionError(where, "not an object")
@@ -89,13 +97,16 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
         elif name in _IN_JSON and isinstance(text, str):
             try:
                 text = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if name == "expected_facts":
                     text = [fact.strip() for fact in text.splitlines() if fact.strip()]
                 elif name != "reference":
                     raise QuestionError(where, f'"{name}" is not JSON ({error})') from error
         elif name == "tolerance" and isinstance(text, str):
-            text = float(text)
+            try:
+                text = float(text)
+            except ValueError as error:
+                raise QuestionError(where, f'"tolerance" is not a number: {text!r}') from error
         values[name] = text
     return values
 
@@ -115,8 +126,8 @@ def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]
         raise QuestionError(str(path), f"cannot read {kind or 'a file without an ending'}; known are {known}")
     try:
         frame = readers[kind](path)
-    except (ValueError, ImportError, OSError) as error:
-        raise QuestionError(str(path), f"cannot be read ({error})") from error
+    except Exception as error:  # a damaged file can fail in more ways than its readers have names for
+        raise QuestionError(str(path), f"cannot be read ({type(error).__name__}: {error})") from error
     for number, row in enumerate(frame.to_dict("records"), 1):
         where = f"{path}, row {number}"
         yield where, _cells(where, {str(name): _plain(value) for name, value in row.items()})

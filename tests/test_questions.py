@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from calibration import checks
+from calibration.outcomes import InputError, read_outcomes
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, parse, read
 from calibration.sources import QuestionError
 
@@ -177,3 +179,49 @@ def test_the_questions_of_the_project_begin_with_the_documents_six() -> None:
         "What is a race condition?",
         "Explain how TLS/SSL handshake works.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.jsonl", b"\xff\xfe{}\n"),
+        ("q.jsonl.gz", b"no gzip at all"),
+        ("q.jsonl.gz", gzip.compress(b'{"question": "?"}\n' * 999)[:-20]),
+        ("q.jsonl", b"[" * 100_000),
+        ("q.jsonl", b'{"question": "?", "reference": 1, "check": {}}'),
+        ("q.jsonl", b'{"question": "?", "reference": 1, "check": ["number"]}'),
+        ("q.jsonl", b'{"messages": [{"role": {}, "content": 1}], "reference": "1", "check": "number"}'),
+        ("q.csv", b"question,reference,check,tolerance\n?,1,number,much\n"),
+        ("q.csv", b"question\n\x00\xff\n"),
+        ("q.parquet", b"PAR1 is no parquet"),
+        ("q.xlsx", b"PK is no workbook"),
+        ("q.json", b"{"),
+    ],
+)
+def test_damage_of_any_kind_is_one_line_that_names_the_file(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(QuestionError) as caught:
+        read(str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"question_type": 3},
+        {"tools": {}},
+        {"tools": ["search"]},
+        {"expected_facts": "facts"},
+        {"outcomes": {"m": {"score": 1, "output_tokens": "many"}}},
+        {"outcomes": {"m": {"score": 1, "input_tokens": -1}}},
+        {"outcomes": {"m": {"score": float("nan")}}},
+        {"outcomes": {"m": []}},
+        {"messages": ["hello"]},
+    ],
+)
+def test_an_outcome_of_another_form_is_one_line_with_file_and_line(tmp_path, change):
+    row = {"id": "a", "messages": [{"role": "user", "content": "?"}], "outcomes": {"m": {"score": 1}}}
+    path = tmp_path / "o.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "b", **change}) + "\n")
+    with pytest.raises(InputError, match=r"o\.jsonl:2: "):
+        read_outcomes([path])

@@ -18,7 +18,7 @@ from router.client import protocol
 
 SECONDS = 5.0  # within which every exchange ends
 QUIET_SECONDS = 0.03  # after which nothing more is expected of an answer
-SHORT_SECONDS = 0.3  # all patience of the router, so that its ends are seen
+SHORT_SECONDS = 0.5  # all patience of the router, so that its ends are seen
 LOGGERS = ("", "uvicorn.error", "asyncio", "router")
 
 

@@ -10,7 +10,24 @@ from hypothesis import strategies as st
 MOST_BYTES = 64 * 1024
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _NUMBERS = (
-    *(b"0", b"-1", b"1", b"2", b"1.5", b"-0.0", b"007", b"+1", b"1e5", b"1e999", b"-1e999", b"1e-999", b"0x10"),
+    *(
+        b"0",
+        b"-1",
+        b"1",
+        b"2",
+        b"1.5",
+        b"-0.0",
+        b"007",
+        b"999",
+        b"9999",
+        b"0001",
+        b"+1",
+        b"1e5",
+        b"1e999",
+        b"-1e999",
+        b"1e-999",
+        b"0x10",
+    ),
     *(b"NaN", b"Infinity", b"1_000", b"", b" ", b"9" * 19, b"9" * 20, b"9" * 400, b"1" * 5000, b"ffffffffffffffff"),
 )
 _NESTS = ((b"[", b"]"), (b'{"a":', b"}"), (b'"', b'"'), (b"{", b"}"), (b"(", b")"))

@@ -42,6 +42,8 @@ PIECES = (
     *(b"x-router-model: evil\r\n", b"content-type: text/event-stream\r\n", b"x\xff: \xff\r\n", b": \r\n", b"\r\n "),
     *(b"data: [DONE]\n\n", b'data: {"usage":{"prompt_tokens":1}}\n\n', b"location: /\r\n", b"date: x\r\n"),
 )  # fmt: skip
+SILENT = 24  # one upstream in so many keeps its connection open and says nothing more
+OPEN_SECONDS = 0.01  # for which the others do: time enough for the next client
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STATUS_500 = re.compile(rb"HTTP/\d\.\d\s*500")
 
@@ -52,21 +54,22 @@ class _Saying(LoopbackServer):
     said = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        patience = None
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
+                async with asyncio.timeout(patience):
+                    head = await reader.readuntil(b"\r\n\r\n")
                 length = _LENGTH.search(head)
                 await reader.readexactly(int(length[1]) if length else 0)
-                if not await self._answer(head.split(b" ", 2)[1], writer):
-                    break
+                patience = await self._answer(head.split(b" ", 2)[1], writer)
         writer.close()
 
-    async def _answer(self, path: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection stays open."""
+    async def _answer(self, path: bytes, writer: asyncio.StreamWriter) -> float | None:
+        """Say it; for how many seconds the connection stays open, where that is bounded."""
         if not path.endswith((b"/chat/completions", b"/evil")):
             own = path.rpartition(b"/")[2]
             writer.write(SIZED % (len(own), own))
-            return True
+            return None
         chance = zlib.crc32(self.said)
         cut = chance % (len(self.said) + 1)  # in two pieces, which may arrive apart
         writer.write(self.said[:cut])
@@ -74,7 +77,7 @@ class _Saying(LoopbackServer):
         await asyncio.sleep(0)
         writer.write(self.said[cut:])
         await writer.drain()
-        return chance % 8 > 0
+        return None if chance % SILENT == 0 else OPEN_SECONDS
 
 
 def _check(running: Running, upstream: _Saying, data: bytes, number: int) -> None:
