@@ -10,7 +10,7 @@ PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-clients fuzz check calibrate ui bench bench-quality lock clean
+.PHONY: help setup serve test test-clients fuzz check calibrate ui bench bench-quality lock sbom clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,11 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 lock: setup ## rewrite the lock files from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+
+sbom: setup ## write build/sbom.cdx.json, the software bill of materials (CycloneDX), from requirements.lock
+	@mkdir -p build
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock \
+		--pyproject pyproject.toml --mc-type application --output-reproducible --spec-version 1.6 -o build/sbom.cdx.json
 
 clean: ## remove what can be made again (.venv and caches; .router is kept)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info

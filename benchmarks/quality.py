@@ -25,33 +25,61 @@ import forms
 import matplotlib
 import ranking
 import tables
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, read_policy
 from calibration.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
+USD_A_QUESTION = 2.57 / 640  # of data/questions.jsonl, asked and judged (data/README.md)
 PAGE, FOLDER = ROOT / "docs" / "quality.md", ROOT / "docs" / "quality"
 
 
-def plot(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
-    """The share of quality kept against the share of dollars saved."""
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
+def _axes(**labels: str) -> tuple[Figure, Axes]:
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "quality", "font.family": "sans-serif"})
-    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    figure = Figure(figsize=(6, 3.6), layout="tight")
+    axes = figure.add_subplot()
+    axes.set(**labels)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def plot_sizes(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The share of dollars that a calibration saves, against its questions and what asking them costs."""
+    figure, axes = _axes(xlabel="questions of the calibration", ylabel="share of gpt-4o's dollars saved")
+    sizes = sorted({row["n"] for row in rows})
+    for scenario, colour in zip(dict.fromkeys(row["scenario"] for row in rows), ("C0", "C1", "C2"), strict=True):
+        for target, line in ((0.95, "--"), (0.97, "-")):
+            points = [(r["n"], r["saved"]) for r in rows if r["scenario"] == scenario and r["target"] == target]
+            axes.plot(*zip(*sorted(points), strict=True), line, color=colour, label=f"{scenario}, {target:.0%}")
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.minorticks_off()
+    axes.set_ylim(0, 1)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(sizes, [f"${n * USD_A_QUESTION:.2f}" for n in sizes])
+    above.minorticks_off()
+    above.set_xlabel("dollars to ask and judge them")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+    _save(figure, path)
+
+
+def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
+    """The share of quality kept against the share of dollars saved."""
+    figure, axes = _axes(xlabel="share of dollars saved", ylabel="share of gpt-4o's quality kept")
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name)
     ends = next(iter(curves.values()))
     axes.plot([ends[0][0], ends[-1][0]], [ends[0][1], ends[-1][1]], ":", color="grey", label="random")
     axes.axhline(0.97, color="grey", linewidth=0.5)
-    axes.set(xlabel="share of dollars saved", ylabel="share of gpt-4o's quality kept")
     axes.legend(frameon=False)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    _save(figure, path)
 
 
 def filled(page: str, parts: Mapping[str, str]) -> str:
@@ -70,10 +98,12 @@ def filled(page: str, parts: Mapping[str, str]) -> str:
 
 
 def render(results: Mapping[str, Any]) -> None:
-    """Write the tables into the page, and the plot beside it."""
+    """Write the tables into the page, and the plots beside it."""
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables.parts_of(results)), encoding="utf-8")
     if "ranking" in results:
-        plot(results["ranking"]["curves"], FOLDER / "curve.svg")
+        plot_curves(results["ranking"]["curves"], FOLDER / "curve.svg")
+    if "certificate" in results:
+        plot_sizes(results["certificate"], FOLDER / "sizes.svg")
 
 
 def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from rich.table import Table
 from calibration import commands, traffic
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
-from calibration.commands import Confidence, PromiseOption, TypeMargin
 from calibration.learning import LearningError, learn
-from calibration.mix import read_mix, types_of
+from calibration.mix import types_of
+from calibration.options import Confidence, PromiseOption, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
 from calibration.scoring import score_rows
 from calibration.spending import StoppedError
+from calibration.usage import mix_of
 from router.policy.decision import Promise, Rule
 from router.policy.document import Policy, PolicyError
 from router.policy.prices import PriceError
@@ -133,6 +134,8 @@ Examples:
   python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz
 
   python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz --mix mine.json
+
+  python -m calibration evaluate --policy data/policy --outcomes held-out.jsonl.gz --mix ledger:7d
 """
 
 
@@ -142,8 +145,10 @@ def evaluate_command(
     outcomes: Outcomes,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     mix: Annotated[
-        Path | None,
-        typer.Option(help='The shares of types in your traffic: JSON {"type": share}, or CSV with type,share.'),
+        str | None,
+        typer.Option(
+            help='Shares of types: a file, JSON {"type": share} or CSV with type,share; or ledger:7d for your traffic.'
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the bootstrap behind each interval.")] = 500,
     seed: Seed = 0,
@@ -151,7 +156,7 @@ def evaluate_command(
     """Measure a policy on outcomes: APGR, CPT, saved cost, and what its promises gave, with 95 % intervals."""
     loaded = read_policy(policy)
     rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
-    shares = None if mix is None else read_mix(mix, set(types_of(rows)))
+    shares = None if mix is None else mix_of(mix, set(types_of(rows)), datetime.now(UTC), commands.home())
     figures = evaluated(loaded, rows, rounds, seed, shares)
     if shares is not None:
         _warn_of(figures["mix"])

@@ -18,6 +18,7 @@ from calibration.ledger import Ledger
 from calibration.questions import Question
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.prices import Usage
+from router.policy.text import without_login
 
 PATIENCE_SECONDS = 45.0  # without any answer before an outage is called one
 LONGEST_BACKOFF_SECONDS = 20.0
@@ -235,7 +236,7 @@ class Asking:
     def _after(self, error: openai.APIError, model: str, attempt: int) -> None:
         """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = self._endpoints[model].base_url
+        where = without_login(self._endpoints[model].base_url)
         if status == 400 and error.param == "max_tokens" and model not in self._completion_tokens:
             self._completion_tokens.add(model)
             return

@@ -19,6 +19,7 @@ from calibration.answers import Answer, Asked, Endpoint, body_of, kept, key_of, 
 from calibration.ledger import Ledger
 from calibration.questions import Question
 from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, most_usd, price_of
+from router.policy.text import without_login
 
 POLL_SECONDS = 20.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -118,7 +119,9 @@ def _one(
             asked.new += 1
             on_progress()
     except openai.APIError as error:
-        raise StoppedError(f"{endpoint.base_url} did not take the batch: {said(error)}. Leave --batch out?") from error
+        raise StoppedError(
+            f"{without_login(endpoint.base_url)} did not take the batch: {said(error)}. Leave --batch out?"
+        ) from error
     finally:
         client.close()
     for question, _ in part.values():

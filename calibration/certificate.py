@@ -7,8 +7,9 @@ of one test (Angelopoulos et al. 2021, Learn then Test, section 3).
 
 The test is Student's on the quality kept beyond the target. It is approximate. Errors of cross-validation are larger
 than a sample of independent questions would have, since the folds learn from each other's questions (Bates, Hastie and
-Tibshirani 2023, Cross-validation: what does it estimate, section 4), so the standard error is multiplied by SPREAD. One
-more question that loses everything keeps the test honest where few questions have lost anything yet.
+Tibshirani 2023, Cross-validation: what does it estimate, section 4), so the standard error is multiplied by SPREAD.
+Student's test promises too much where values are skewed (Johnson 1978, Modified t tests): few questions lose much, and
+none may have lost anything yet. So one more question is counted that loses the more, the less others gain.
 `benchmarks/certificate.py` measures how often a promise is violated.
 """
 
@@ -54,8 +55,19 @@ def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CO
     """
     if len(values) < 2:
         return low
-    mean, error, clusters = _mean_and_error(np.append(values, low), np.append(groups, groups.max() + 1))
+    more = np.append(values, low * _skewness(np.append(values, low)))
+    mean, error, clusters = _mean_and_error(more, np.append(groups, groups.max() + 1))
     return mean - float(stats.t.ppf(confidence, clusters - 1)) * SPREAD * error
+
+
+def _skewness(values: Floats) -> float:
+    """How one-sided losses are, from 0 (as large as gains) to 1 (nothing is gained).
+
+    The root keeps the error of the test at 5 % or less for every share of losses and gains and every number of
+    questions from 100 on, as a test shows.
+    """
+    cubes = values**3
+    return math.sqrt(max(-float(cubes.sum()), 0.0) / max(float(np.abs(cubes).sum()), 1e-12))
 
 
 def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:

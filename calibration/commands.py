@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration import promotion, registry, report, run, tracking
+from calibration import promotion, registry, report, rounds, run, stopping, tracking
 from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
+from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
 from calibration.policies import SHIPPED, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
@@ -28,10 +29,6 @@ from router.policy.document import REGISTERED_MODEL
 STOPPED = 3  # the exit code of a calibration that can go on
 OPENAI = "https://api.openai.com/v1"
 console = Console()
-
-
-class UsageError(ValueError):
-    """An option does not fit; says which."""
 
 
 def home() -> Path:
@@ -51,35 +48,12 @@ Examples:
 
   python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
 
+  python -m calibration run --questions mine.csv --until 0.97 --budget-usd 5
+
   python -m calibration run --questions mine.csv --promise expected --confidence 0.9 --type-margin 0.05
 
   python -m calibration run --models small,large --endpoint small=http://localhost:11434/v1 --prices mine.json
 """
-
-
-def _between(low: float, high: float) -> Callable[[typer.CallbackParam, float], float]:
-    """A check that an option is a number from `low` to `high`; NaN is none."""
-
-    def check(param: typer.CallbackParam, value: float) -> float:
-        if not low <= value <= high:
-            raise UsageError(f"{param.opts[0]} {value:g}: expected a number from {low:g} to {high:g}")
-        return value
-
-    return check
-
-
-Confidence = Annotated[
-    float,
-    typer.Option(callback=_between(0.5, 0.999), help="How sure a promise is before it is certified, .5 to .999."),
-]
-PromiseOption = Annotated[
-    Promise,
-    typer.Option("--promise", help="Promise what is certified alone, or also what is only expected to hold."),
-]
-TypeMargin = Annotated[
-    float,
-    typer.Option(callback=_between(0.0, 1.0), help="By how much a single type may keep less than the target, 0 to 1."),
-]
 
 
 def run_command(
@@ -102,6 +76,7 @@ def run_command(
     system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
     parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
     max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    until: Until = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
     types_from: Annotated[
@@ -122,11 +97,13 @@ def run_command(
     """Ask the models, judge their answers, compare them, and learn a policy: the challenger.
 
     The expected cost is shown before the first call. What was answered and judged is kept, so that an interrupted run
-    goes on where it was and a rerun costs nothing.
+    goes on where it was and a rerun costs nothing. With --until it asks in rounds, no further than the target takes.
     """
     names = [name.strip() for name in models.split(",") if name.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--models {models!r}: name two models or more, each once")
+    if until is not None and promise is Promise.EXPECTED:
+        raise UsageError("--until asks for a certified target: leave --promise expected out")
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
@@ -156,20 +133,40 @@ def run_command(
         },
     )
     meter = Meter(table, budget_usd)
+    looks = None
+    if until is not None:
+        plan, looks = stopping.planned(plan, until)
     with run.Ledgers(folder) as ledgers:
         expected = run.expected(plan, ledgers)
         console.print(report.cost_table(expected))
+        if looks is not None:
+            console.print(rounds.plan_told(looks), highlight=False)
         if not yes and any(each.calls for each in expected):
             typer.confirm("Go on?", abort=True)
-        with _progress(meter) as progress:
-            try:
-                found = run.run(plan, ledgers, meter, progress)
-            finally:
-                book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
+        ended = _calibrated(plan, looks, ledgers, meter)
+    _show(ended.found, folder, plan.seed)
+    if ended.told:
+        console.print(ended.told, highlight=False)
+    if ended.stop is rounds.Stop.BUDGET:
+        raise typer.Exit(STOPPED)
+
+
+def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:
+    with _progress(meter) as progress:
+        try:
+            if looks is not None:
+                return stopping.run_until(plan, looks, ledgers, meter, progress)
+            return stopping.Ended(run.run(plan, ledgers, meter, progress))
+        finally:
+            book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
+
+
+def _show(found: run.Calibration, folder: Path, seed: int) -> None:
+    """Write and print the report, and register the policy."""
     written = report.write(found, folder)
     console.print(report.printed(found))
     registry.log(found)
-    version = registry.register(found, plan.seed)
+    version = registry.register(found, seed)
     tracking.close_runs(found.runs)
     console.print(f"Report: {written['report.html']} and {written['comparison.csv']}")
     if version is None:

@@ -25,6 +25,7 @@ from calibration.answers import Endpoint, retry_after, said
 from calibration.ledger import Ledger
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.prices import Usage
+from router.policy.text import without_login
 
 PATIENCE_SECONDS = 40.0  # a judge that is away is noticed within a minute, retries included
 TIMEOUT_SECONDS = 25.0
@@ -144,7 +145,7 @@ class JudgeRelay:
         if status == 400 and error.param and error.param not in self._dropped:
             self._dropped.add(error.param)
             return
-        where = f"the judge at {self._endpoint.base_url}"
+        where = f"the judge at {without_login(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are kept"
         if (
             status is not None and status not in (408, 409, 429) and status < 500

@@ -87,6 +87,6 @@ class Ledger:
             try:
                 row = json.loads(line)
                 rows[row.pop("key")] = row
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, RecursionError, TypeError) as error:
                 raise LedgerError(f"{self.path}:{number}: damaged; delete the line to have it asked again") from error
         return rows

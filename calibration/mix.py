@@ -20,6 +20,7 @@ from calibration.outcomes import InputError, Outcome
 from calibration.replay import Ints, Replay, bootstrap, picked
 from router.policy.decision import Interval
 from router.policy.document import Policy
+from router.policy.mix import holds
 from router.policy.vocabulary import Floats
 
 
@@ -44,6 +45,15 @@ def read_mix(path: Path, types: Collection[str]) -> dict[str, float]:
         if name in shares:
             raise InputError(path, line, f"the type {name!r} has a share already")
         shares[name] = _share(path, line, name, given)
+    return normalised(path, shares, types)
+
+
+def normalised(path: Path, shares: Mapping[str, float], types: Collection[str]) -> dict[str, float]:
+    """Shares that sum to 1.
+
+    Raises:
+        InputError: all are 0, or no type with a share is one of `types`.
+    """
     try:
         total = math.fsum(shares.values())
     except OverflowError as error:
@@ -130,7 +140,7 @@ def mixed(
             "promise": rule.promise.value if rule.quality_per_usd is not None else "none",
             "quality_kept": kept,
             "saved_cost": Interval(1 - cost.high, 1 - cost.estimate, 1 - cost.low),
-            "holds": _holds(kept, rule.target),
+            "holds": holds(kept, rule.target),
         }
     return {
         "shares": dict(mix),
@@ -144,10 +154,3 @@ def mixed(
 def types_of(outcomes: Sequence[Outcome]) -> list[str]:
     """The recorded type of each outcome."""
     return [outcome.question_type or "unknown" for outcome in outcomes]
-
-
-def _holds(kept: Interval, target: float) -> str:
-    """Whether a target is kept: shown by the whole interval, expected by its estimate, or neither."""
-    if kept.low >= target - 1e-9:
-        return "shown"
-    return "expected" if kept.estimate >= target - 1e-9 else "no"

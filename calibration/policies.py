@@ -61,7 +61,7 @@ def load_prices(extra: Path | None = None, shipped: Path = DATA / "prices.json")
             book = book.extended(PriceBook.parse(json.loads(path.read_bytes())))
         except OSError as error:
             raise PriceError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PriceError(f"{path}: {error}") from error
     return book
 

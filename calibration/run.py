@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,17 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from calibration import assessments, batch, judgements, naming, tracking, tradeoffs
-from calibration.answers import Answer, Asked, Asking, Endpoint, kept
+from calibration import assessments, batch, judgements, naming, rounds, tracking, tradeoffs
+from calibration.answers import Asked, Asking, Endpoint, kept
 from calibration.background import prior
-from calibration.certificate import CONFIDENCE, TYPE_MARGIN
+from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN
+from calibration.interruption import interruptible
 from calibration.judge_relay import JudgeRelay
-from calibration.judgements import Judgement, Scorers
+from calibration.judgements import Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
 from calibration.ledger import Ledger
-from calibration.outcomes import Outcome, Result, write_outcomes
+from calibration.outcomes import Outcome, write_outcomes
 from calibration.policies import models_named, read_policy, write_policy
 from calibration.questions import Question
+from calibration.results import complete, outcome_of
 from calibration.spending import (
     BATCH_DISCOUNT,
     Expected,
@@ -56,6 +57,8 @@ class Plan:
     confidence: float = CONFIDENCE
     promise: Promise = Promise.CERTIFIED
     type_margin: float = TYPE_MARGIN
+    targets: Sequence[float] = TARGETS
+    tested_at: float | None = None  # confidence of one look, where several share the error of the whole
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,7 +86,7 @@ class Calibration:
     models: Sequence[str]
     rows: Sequence[Row]
     pairs: Sequence[Pair]
-    policy: Policy | None
+    learnt: Learnt | None
     held: HeldOut | None
     verdict: Verdict
     outcomes: Sequence[Outcome]
@@ -94,6 +97,11 @@ class Calibration:
     runs: tracking.Runs
     traced: Mapping[str, int]  # traces in the store, by model
     about: Mapping[str, Any]
+
+    @property
+    def policy(self) -> Policy | None:
+        """What was learnt; None of too few questions."""
+        return self.learnt.policy if self.learnt else None
 
     @property
     def n(self) -> int:
@@ -149,19 +157,26 @@ def run(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> Calib
     Raises:
         StoppedError: by budget, outage, refusal or interruption; what there is is kept.
     """
+    with opened(plan) as runs:
+        return stages(plan, ledgers, meter, progress, runs)
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[tracking.Runs]:
+    """The runs in MLflow that a calibration writes to; after an error the same command goes on with them."""
     experiment = tracking.prepare(plan.tracking_uri)
     name = f"calibration {datetime.now(UTC):%Y-%m-%d %H:%M}"
     params = {"models": ",".join(plan.models), "judge": plan.scorers.judge, "questions": len(plan.questions)}
     runs = tracking.open_runs(experiment, name, plan.models, params, plan.folder / "run.json")
     try:
-        found = _stages(plan, ledgers, meter, progress, runs)
+        yield runs
     except BaseException:
         tracking.close_runs(runs, "KILLED")
         raise
-    return found
 
 
-def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
+def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
+    """Every stage of a calibration on the questions of the plan; what is there already is not asked again."""
     asked = _asked(plan, ledgers, meter, progress)
     questions = naming.name_types(plan.questions, plan.known_types, plan.seed)
     by_id = {question.id: question for question in questions}
@@ -169,12 +184,12 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     pairs = [(by_id[question], answer) for (question, _), answer in asked.answers.items()]
     there = judgements.kept(pairs, plan.scorers, ledgers.judgements).judgements
     progress.stage("judging", len(there), len(pairs))
-    with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, _interruptible(relay.stop):
+    with JudgeRelay(plan.judge, meter, ledgers.calls) as relay, interruptible(relay.stop):
         judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.step)
     progress.stage("assessing", 0, 1)
     assessments.log(pairs, judged, plan.scorers)
     progress.step()
-    rows = _complete(questions, plan.models, asked, judged.judgements)
+    rows = complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
     outcomes = [outcome_of(question, answers, found) for question, answers, found in rows]
@@ -191,7 +206,7 @@ def _stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
         models=plan.models,
         rows=table,
         pairs=compared,
-        policy=policy,
+        learnt=learnt,
         held=held,
         verdict=verdict(policy, held, table, compared, _question_usd(plan, table, judged_for)),
         outcomes=outcomes,
@@ -219,24 +234,8 @@ def _asked(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> As
 
 async def _ask(asking: Asking, questions: Sequence[Question]) -> Asked:
     loop = asyncio.get_running_loop()
-    with _interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
+    with interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
         return await asking.ask(questions)
-
-
-@contextmanager
-def _interruptible(stop: Callable[[StoppedError], Any]) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM finish what is under way and stop; on a second Ctrl-C stop at once."""
-
-    def handle(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop(StoppedError("interrupted; what there is is kept, and the same command goes on from here"))
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _traced(
@@ -254,17 +253,6 @@ def _traced(
         traced[model] = count
         progress.step()
     return traced
-
-
-def _complete(
-    questions: Sequence[Question], models: Sequence[str], asked: Asked, found: Mapping[tuple[str, str], Judgement]
-) -> list[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]]]:
-    """The questions that every model answered and that were judged: models are compared on the same ones."""
-    return [
-        (q, {m: asked.answers[q.id, m] for m in models}, {m: found[q.id, m] for m in models})
-        for q in questions
-        if all((q.id, m) in found for m in models)
-    ]
 
 
 def judge_kept(plan: Plan, calls: Ledger) -> tuple[int, float]:
@@ -285,23 +273,6 @@ def _question_usd(plan: Plan, rows: Sequence[Row], judge_kept: tuple[int, float]
     return sum(row.cost_usd for row in answers) / answers[0].n + judging
 
 
-def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
-    """A question with every model's answer, score and tokens."""
-    results = {
-        model: Result(found[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)
-        for model, a in answers.items()
-    }
-    return Outcome(
-        id=question.id,
-        messages=question.messages,
-        results=results,
-        question_type=question.question_type,
-        tools=question.tools or None,
-        reference=None if question.check is None else str(question.check.reference),
-        expected_facts=question.expected_facts,
-    )
-
-
 def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
         learnt = learn(
@@ -310,12 +281,14 @@ def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -
             plan.seed,
             about,
             prior(about, plan.models),
-            confidence=plan.confidence,
+            targets=plan.targets,
+            confidence=plan.tested_at or plan.confidence,
             promise=plan.promise,
             type_margin=plan.type_margin,
         )
     except LearningError:
         return None
-    write_policy(learnt.policy, plan.folder / "policy")
+    policy = learnt.policy if plan.tested_at is None else rounds.promised(learnt.policy, plan.confidence)
+    write_policy(policy, plan.folder / "policy")
     # with the version that its content gives it
     return replace(learnt, policy=read_policy(plan.folder / "policy"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import threading
@@ -59,6 +60,10 @@ class Meter:
     def spent_usd(self, purpose: str | None = None) -> float:
         """Dollars of this run, for one purpose or all."""
         return sum(self._spent.values()) if purpose is None else self._spent.get(purpose, 0.0)
+
+    def left_usd(self) -> float:
+        """Dollars of the budget that are not spent; without a budget infinitely many."""
+        return math.inf if self.budget_usd is None else self.budget_usd - self.spent_usd()
 
     def reserve(self, most_usd: float) -> bool:
         """Whether a call that costs at most `most_usd` may be sent now; waits for none.

@@ -116,7 +116,7 @@ def _interrupted(client: Any, experiment_id: str, models: Sequence[str], state: 
         kept = json.loads(state.read_text())
         runs = Runs(kept["experiment_id"], kept["parent"], kept["models"])
         unfinished = client.get_run(runs.parent).info.status in ("RUNNING", "KILLED", "FAILED")
-    except (OSError, ValueError, KeyError, MlflowException):
+    except (OSError, ValueError, KeyError, RecursionError, TypeError, MlflowException):
         return None
     return runs if unfinished and runs.experiment_id == experiment_id and set(runs.models) == set(models) else None
 

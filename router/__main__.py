@@ -96,6 +96,8 @@ def main() -> NoReturn:
         app()
     except (SettingsError, PolicyError, RouterError) as error:
         sys.stderr.write(f"router: {error}\n")
+    except OSError as error:  # a folder that may not be written, say
+        sys.stderr.write(f"router: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
     sys.exit(2)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from router import passthrough
 from router.admission import Admission
@@ -19,7 +19,10 @@ from router.client.keys import Keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, listing, status
+from router.errors import ClientLeftError, RouterError
+from router.journal.refused import counted
 from router.journal.writer import Journal
+from router.lifetime import end_with_parent
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.retirement import watching
@@ -31,6 +34,7 @@ from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
+_OWN_ANSWER: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
 class Router:
@@ -38,7 +42,7 @@ class Router:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.serving = Serving(served_policy(settings), settings)
+        self.serving = Serving(*served_policy(settings), settings)
         self.prices = prices(settings)
         self.keys = Keys(settings.api_keys)
         self.upstreams = Upstreams(settings)
@@ -60,6 +64,16 @@ class Router:
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
         return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed)
+
+    def told(self) -> list[str]:
+        """What the owner should know: of the models, of the policy, and of what stores refused."""
+        told = [*self.warnings]
+        if self.serving.problem:
+            told.append(f"{self.serving.problem}; policy {self.serving.policy.version} serves")
+        refused = sum(counted(self.journal.directory).values())
+        if refused:
+            told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")
+        return told
 
     def close(self) -> None:
         """Close the connections and the journal."""
@@ -90,11 +104,13 @@ class Application:
             return
         origin = self._door.allowed(headers)
         if origin is not None:
-            send = _shared(send, origin)
+            send = _with_headers(send, shared(origin))
         if method == "OPTIONS":
             await _answer(send, 204, preflight(origin, headers), b"")
             return
         endpoint = self._hot.get(scope["path"]) if method == "POST" else None
+        if endpoint is None and not scope["path"].startswith("/v1"):
+            send = _with_headers(send, _OWN_ANSWER)
         await (endpoint or self.other)(scope, receive, send)
 
 
@@ -103,15 +119,28 @@ async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-def _shared(send: Send, origin: bytes) -> Send:
-    """Send answers that a page of `origin` may read."""
+def _with_headers(send: Send, more: Headers) -> Send:
+    """Send answers with more headers, but for those that they have."""
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], *shared(origin)]}
+            there = {name for name, _ in message["headers"]}
+            message = {**message, "headers": [*message["headers"], *(h for h in more if h[0] not in there)]}
         await send(message)
 
     return sending
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RouterError)
+    body = error.body()
+    response = Response(body, error.status)
+    response.raw_headers = error.head(body)
+    return response
+
+
+async def _nobody(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=499)  # which nobody reads
 
 
 def create_app(settings: Settings | None = None) -> Application:
@@ -124,11 +153,20 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        end_with_parent(router.settings.timeouts.drain)
         async with router.meter.writing(router.counts), watching(router), following(router):
             yield
         router.close()
 
-    other = FastAPI(title="Calibrated router", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    other = FastAPI(
+        title="Calibrated router",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead to whatever the Host header says
+        exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
+    )
     for module in (accounts, status, page, decisions, exposition, overview, recent, listing):
         module.add_routes(other, router)
     passthrough.add_routes(other, router)  # takes what is left of /v1

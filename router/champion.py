@@ -57,11 +57,14 @@ async def _take_up(router: Router, folder: Path) -> None:
     try:
         policy = await asyncio.to_thread(read_policy, folder)
     except PolicyError as error:
+        router.serving.problem = f"the promoted policy cannot be read: {error}"
         log.error("policy %s stays, since the new one is broken: %s", before, error)
         return
-    except Exception:  # whatever it is, the next one is looked for
+    except Exception as error:  # whatever it is, the next one is looked for
+        router.serving.problem = f"the promoted policy cannot be read: {type(error).__name__}"
         log.exception("policy %s stays, since the new one cannot be read", before)
         return
+    router.serving.problem = ""
     if policy.version != before:
         router.serving.policy = policy  # one assignment: a request has the one or the other
         log.info("policy %s takes the place of %s", policy.version, before)

@@ -91,7 +91,7 @@ class Exchange:
         """Answer, and record how it ended."""
         watch = Watch(self.receive)
         try:
-            self.trail.key_id = self.router.keys.check(self.headers)
+            self.trail.belongs_to(self.router.keys.check(self.headers), alone=self.router.keys.alone)
             self.admitted = self.router.admission.enter()
             await self._read(self.admitted.hold)
             watch.start()

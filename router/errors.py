@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+_NO_GUESSING = (b"x-content-type-options", b"nosniff")  # of what an answer holds
+
 
 class RouterError(Exception):
     """An error that the client sees in OpenAI's form."""
@@ -27,7 +29,7 @@ class RouterError(Exception):
     def head(self, body: bytes) -> list[tuple[bytes, bytes]]:
         """The headers of an answer whose whole body is `body`."""
         length = (b"content-length", b"%d" % len(body))
-        return [(b"content-type", b"application/json"), length, *self.headers]
+        return [(b"content-type", b"application/json"), length, _NO_GUESSING, *self.headers]
 
 
 class BadRequestError(RouterError):
@@ -112,6 +114,14 @@ class OverloadedError(RouterError):
     type = "overloaded_error"
     code = "router_overloaded"
     headers = ((b"retry-after", b"1"), (b"x-should-retry", b"true"))
+
+
+class StoreError(RouterError):
+    """What was recorded cannot be read now; requests are answered all the same."""
+
+    status = 503
+    type = "server_error"
+    code = "store_unreadable"
 
 
 class UpstreamTimeoutError(RouterError):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -183,10 +184,21 @@ class Meter:
     async def writing(self, counts: Callable[[], Counts]) -> AsyncIterator[None]:
         """Write the file once a second and at the end, while the context is open."""
         try:
-            async with running(self._write_for_ever(counts)):
-                yield
+            with self._held():
+                async with running(self._write_for_ever(counts)):
+                    yield
         finally:
             self._try(counts)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold a lock for as long as this process counts, and no longer than it lives."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a full disk; answering goes on
+                self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = stack.enter_context(self.path.with_suffix(".lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
 
     async def _write_for_ever(self, counts: Callable[[], Counts]) -> None:
         written = 0.0
@@ -216,11 +228,20 @@ def _count_tokens(series: Series, timing: Timing, usage: dict[str, int]) -> None
 
 
 def _count(histogram: Histogram, bounds: tuple[float, ...], value: float) -> None:
+    if value < 0.0:  # a clock that was put back makes no sum fall
+        value = 0.0
     histogram.counts[bisect_left(bounds, value)] += 1
     histogram.sum += value
 
 
 def clear(directory: Path) -> None:
-    """Forget what workers of before counted; for the process that starts them, so that counters begin together."""
+    """Forget what workers of before counted; for the process that starts them, so that counters begin together.
+
+    What a process that lives still counts stays: it holds the lock beside its file.
+    """
     for path in directory.glob("*.json"):
-        path.unlink(missing_ok=True)
+        lock = path.with_suffix(".lock")
+        with contextlib.suppress(OSError), lock.open("a") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from router.journal.redaction import without_passwords
 from router.settings import SettingsError, is_loopback, load, with_home
 
 
@@ -23,7 +24,9 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
     settings = with_home(load())
     offline()
     if not is_sqlite(settings.tracking_uri):
-        sys.stdout.write(f"The traces are in MLflow at {settings.tracking_uri}, which has its own pages.\n")
+        sys.stdout.write(
+            f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}, which has its own pages.\n"
+        )
         return 0
     opened(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
     sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")

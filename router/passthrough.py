@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -31,6 +32,24 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 2**20  # of a JSON answer, to find its usage
 _WITHOUT_BODY = (204, 304)  # statuses; what length they tell is of a body that is elsewhere
+WHOLE_BYTES = 256 * 1024  # of a body that is read before it is sent
+MOST_DECODED = 4  # times that a path may be encoded
+
+
+def leads_elsewhere(path: bytes) -> bool:
+    """Whether who decodes a path, once or more, could find that it leads upwards.
+
+    >>> leads_elsewhere(b"/models/org%2Fname"), leads_elsewhere(b"/x/%252e%252e%5cy"), leads_elsewhere(b"/x/..;/y")
+    (False, True, True)
+    """
+    for _ in range(MOST_DECODED):
+        if any(part.partition(b";")[0] in (b"..", b".") for part in path.replace(b"\\", b"/").split(b"/")):
+            return True
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return False
+        path = decoded
+    return True
 
 
 def add_routes(app: FastAPI, router: Router) -> None:
@@ -51,7 +70,7 @@ class PassThrough:
         passing = _Passing(self._router, trail, scope, receive, send)
         admitted = None
         try:
-            trail.key_id = self._router.keys.check(scope["headers"])
+            trail.belongs_to(self._router.keys.check(scope["headers"]), alone=self._router.keys.alone)
             admitted = self._router.admission.enter()
             await passing.run(watch)
         except RouterError as error:
@@ -113,8 +132,8 @@ class _Passing:
 
     async def _ask(self, watch: Watch) -> Answer:
         router, scope = self._router, self._scope
-        if any(part in (b"..", b".") for part in unquote_to_bytes(self._path).split(b"/")):
-            raise BadRequestError("A path cannot lead upwards.")
+        if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
+            raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
         named = dict(scope["headers"])
         if named.get(b"upgrade", b"").lower() == b"websocket":
             message = "Websockets are not passed on; connect to the upstream for this."
@@ -129,7 +148,7 @@ class _Passing:
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
             upstreams.headers(upstreams.default, scope["headers"], readable=False),
-            stream(self._receive, router.settings.timeouts.request_body) if has_body else (),
+            await self._body(int(declared) if declared is not None else None) if has_body else (),
             int(declared) if declared is not None else None,
         )
         if not has_body:
@@ -140,6 +159,13 @@ class _Passing:
             raise UpstreamTimeoutError(f"The upstream did not answer in time: {error}.") from error
         except (ConnectError, CutError) as error:
             raise UnreachableError(f"The upstream could not be reached: {error}.") from error
+
+    async def _body(self, declared: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
+        """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
+        pieces = stream(self._receive, self._router.settings.timeouts.request_body)
+        if declared is None or declared > WHOLE_BYTES:
+            return pieces
+        return [piece async for piece in pieces]
 
     async def refuse(self, error: RouterError) -> None:
         """Tell the client what is wrong."""

@@ -15,6 +15,7 @@ from router.policy.prediction import predict
 from router.routing import asked
 from router.serving import Serving
 from router.wire import bodies
+from router.wire.nesting import MOST_LEVELS, nests_deeper
 
 MAX_NAME = 256  # characters of a model's name
 
@@ -85,9 +86,11 @@ def read_request(body: bytes, surface: Surface) -> Request:
     """Read a body.
 
     Raises:
-        BadRequestError: it is not a JSON object, or names no model where one is needed.
+        BadRequestError: it is not a JSON object, nests too deeply, or names no model where one is needed.
     """
     fields = bodies.read_fields(body)
+    if nests_deeper(body):
+        raise BadRequestError(f"The body of the request nests deeper than {MOST_LEVELS} levels.")
     spans = bodies.spans(body, fields)
     name = bodies.text(fields, "model") or ""
     if not name and (surface.needs_model or "model" in fields):

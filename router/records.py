@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from router.policy.prices import PriceBook, Usage
 from router.reading import counts_of
 from router.settings import Content
 from router.upstream.attempts import Reply
+from router.wire.nesting import nests_deeper
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
@@ -40,6 +42,8 @@ class Trail:
         *("read_unix_ns", "started_unix_ns", "trace_id"),
     )
 
+    now = staticmethod(time.time_ns)  # nanoseconds since 1970
+
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers
         self.started_unix_ns = time.time_ns()
@@ -49,9 +53,14 @@ class Trail:
         self.trace_id, self.parent_span_id = _trace(headers.get(b"traceparent"))
         self.key_id = ""
 
-    def now(self) -> int:
-        """Nanoseconds since 1970."""
-        return time.time_ns()
+    def belongs_to(self, key_id: str, *, alone: bool) -> None:
+        """Know whose request it is. Where there are several keys, none can add to another's trace.
+
+        A trace that a client began then has another id here, which is the same for all requests of that key.
+        """
+        self.key_id = key_id
+        if self.parent_span_id and not alone:
+            self.trace_id = hashlib.sha256(f"{self.trace_id} {key_id}".encode()).hexdigest()[:32]
 
     def added_ns(self) -> int | None:
         """What the router itself took until the first byte: deciding before the upstream, and reading after it."""
@@ -136,14 +145,19 @@ async def add_content(record: Record, content: Content, request: bytes, response
     if response is not None and not isinstance(response, msgspec.Raw):
         response = msgspec.Raw(msgspec.json.encode(response))
     record.request = await _said(content, msgspec.Raw(request))
-    record.response = await _said(content, response)
+    if response is not None and not nests_deeper(bytes(response)):  # which not every reader of the journal could take
+        record.response = await _said(content, response)
 
 
 async def _said(content: Content, said: msgspec.Raw | None) -> Any:
-    size = 0 if said is None else len(memoryview(said))
+    if said is None:
+        return None
+    size = len(memoryview(said))
+    if size > MAX_CONTENT_BYTES:
+        return None
     if size <= SCANNED_AT_ONCE:
         return kept(said, content)
-    return await asyncio.to_thread(kept, said, content) if size <= MAX_CONTENT_BYTES else None
+    return await asyncio.to_thread(kept, said, content)
 
 
 def tidy(record: Record, content: Content) -> None:

@@ -19,6 +19,7 @@ from router.exporter import process
 from router.serving import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
 from router.upstream.simulated import NOTICE
+from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
 BACKLOG = 2048
@@ -60,8 +61,9 @@ def run(host: str, port: int, workers: int) -> None:
 
 def _check(settings: Settings) -> None:
     """Read what will be served before any worker starts, so that what is wrong is said once; nothing of it is kept."""
-    policy = served_policy(settings)
+    policy, _ = served_policy(settings)
     prices(settings)
+    Upstreams(settings)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
 
 

@@ -43,27 +43,29 @@ def read_policy(folder: Path) -> Policy:
         raise PolicyError(str(folder / error.file), error.problem) from error
 
 
-def served_policy(settings: Settings) -> Policy:
-    """The policy to start with. One that was promoted and cannot be read is logged, and the shipped one serves.
+def served_policy(settings: Settings) -> tuple[Policy, str]:
+    """The policy to start with, and why it is not the promoted one: that cannot be read, and the shipped one serves.
 
     Raises:
         PolicyError: the policy that the settings name, or the shipped one, cannot be read.
     """
     folder = policy_folder(settings)
     try:
-        return read_policy(folder)
+        return read_policy(folder), ""
     except PolicyError as error:
         if settings.policy is not None or folder == SHIPPED:
             raise
-        log.error("the promoted policy cannot be read, so the shipped one serves: %s", error)
-        return read_policy(SHIPPED)
+        problem = f"the promoted policy cannot be read: {error}"
+        log.error("%s; the shipped one serves", problem)
+        return read_policy(SHIPPED), problem
 
 
 class Serving:
     """The policy of this process; `policy` is swapped in one assignment, between two requests."""
 
-    def __init__(self, policy: Policy, settings: Settings) -> None:
+    def __init__(self, policy: Policy, problem: str, settings: Settings) -> None:
         self.policy = policy
+        self.problem = problem  # why another policy than this one is not served, or nothing
         self._default_target = settings.default_target
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -157,7 +159,7 @@ def load(**given: Any) -> Settings:
         SettingsError: a value does not fit; names the setting and not its value.
     """
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
@@ -166,6 +168,11 @@ def load(**given: Any) -> Settings:
         raise SettingsError(f"setting {where}: {first['msg']}") from None
     except (ValueError, OSError) as error:  # router.toml is not TOML, or a list in the environment is not JSON
         raise SettingsError(f"{CONFIG}: {error}") from None
+    if settings.forward_client_keys and settings.api_keys:
+        raise SettingsError(
+            "ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: set it or ROUTER_API_KEYS"
+        )
+    return settings
 
 
 def is_loopback(host: str) -> bool:
@@ -181,7 +188,16 @@ def is_loopback(host: str) -> bool:
 
 
 def with_home(settings: Settings) -> Settings:
-    """Make the home folder, so that all that follow may write to it; its files are for its owner only."""
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings.home.chmod(0o700)
+    """Make the home folder, so that all that follow may write to it; its files are for its owner only.
+
+    Raises:
+        SettingsError: it cannot be made, read or written to.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.home.chmod(0o700)
+        if not os.access(settings.home, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "no right to read and write there", str(settings.home))
+    except OSError as error:
+        raise SettingsError(f"setting ROUTER_HOME: {error.filename}: {error.strerror}") from error
     return settings

@@ -30,7 +30,7 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
         BadRequestError: the body cannot be read, or the target is not a share.
     """
     settings = load()
-    serving = Serving(read_policy(folder or policy_folder(settings)), settings)
+    serving = Serving(read_policy(folder or policy_folder(settings)), "", settings)
     wanted = share(target, "target") if target else None
     explanation = explain(serving, settings.routed_models, _body(question, request), {}, wanted)
     console = Console()

@@ -1,20 +1,25 @@
 """The router's own endpoints, its doors, and its commands."""
 
+import asyncio
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
 import openai
 import pytest
 from fake_openai import Say, json_answer
+from loopback import LoopbackServer
 from made_outcomes import expected_policy
 
 from calibration.policies import write_policy
 from router.serving import SHIPPED
+from router.settings import SettingsError, load
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
 
@@ -145,10 +150,125 @@ def test_only_known_keys_are_served(serve, openai_server):
 
 def test_a_clients_own_key_is_forwarded_where_that_is_set(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-own", forward_client_keys=True)
-    for key in ("sk-client", None):
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+    for headers in ({"authorization": "Bearer sk-client"}, {"api-key": "sk-azure"}, {}):
         httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
-    assert [r.header("authorization") for r in openai_server.received] == ["Bearer sk-client", "Bearer sk-own"]
+    sent = [r.header("authorization") for r in openai_server.received]
+    assert sent == ["Bearer sk-client", "Bearer sk-azure", "Bearer sk-own"]
+
+
+def test_the_router_s_own_keys_are_never_forwarded():
+    with pytest.raises(SettingsError, match="ROUTER_API_KEYS"):
+        load(api_keys="rk-of-the-tests-1", forward_client_keys=True)
+
+
+def test_several_credentials_are_refused(router, openai_server):
+    for second in ("authorization", "api-key"):
+        headers = [("authorization", "Bearer one"), (second, "Bearer two")]
+        answer = httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
+        assert answer.status_code == 400 and "several credentials" in answer.json()["error"]["message"]
+    assert not openai_server.received
+
+
+def test_a_trace_is_shared_by_no_two_keys(serve, openai_server):
+    keys = ("rk-of-the-tests-1", "rk-of-the-tests-2")
+    router = serve(openai_base_url=openai_server.url, api_keys=",".join(keys))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for key in (*keys, keys[0]):
+        headers = {"authorization": f"Bearer {key}", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
+        httpx2.get(router.url + "/files", headers=headers)
+    ids = [(record["key_id"], record["trace_id"]) for record in router.records(6)]
+    assert len(set(ids)) == 2 and len({trace_id for _, trace_id in ids}) == 2 and trace not in dict(ids).values()
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/metrics", "/router/usage", "/router/recent", "/router/nothing"]
+)
+def test_what_the_router_says_itself_is_kept_and_guessed_by_nobody(router, path):
+    headers = httpx2.get(router.origin + path).headers
+    assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    error = httpx2.post(router.url + "/chat/completions", content=b"{").headers
+    assert error["x-content-type-options"] == "nosniff"
+
+
+def test_a_slash_too_many_leads_nowhere(router):
+    answer = httpx2.get(router.origin + "/metrics/", headers={"host": "localhost"})
+    assert answer.status_code == 404 and "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "query", ["from=9999-12-31", "to=9999-12-31", "from=1600-01-01", "to=0001-01-01T00:00:00%2B23:00"]
+)
+def test_a_day_beyond_the_tables_is_a_bad_request(router, query):
+    assert httpx2.get(router.origin + "/router/usage?" + query).status_code == 400
+
+
+def test_a_group_that_is_named_twice_is_a_bad_request(router):
+    answer = httpx2.get(router.origin + "/router/usage?group_by=model,model")
+    assert answer.status_code == 400 and "twice" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/router/decision", "/router/feedback"])
+def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(router, path, caplog):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", router.port)) as connection:
+        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+        connection.sendall(head % path.encode())
+        time.sleep(0.2)
+    time.sleep(0.5)
+    assert "Exception in ASGI" not in caplog.text and httpx2.get(router.origin + "/health").status_code == 200
+
+
+class Saying(LoopbackServer):
+    """Answers each request with the same bytes; hangs up after `most` of a connection, once the next one is there."""
+
+    def __init__(self, answer: bytes, most: int = 1000) -> None:
+        self.answer, self.most, self.heard = answer, most, 0
+        super().__init__()
+
+    async def serve(self, reader, writer) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await self.converse(reader, writer)
+
+    async def converse(self, reader, writer) -> None:
+        for _ in range(self.most):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(int(re.search(rb"content-length: (\d+)|$", head)[1] or 0))
+            self.heard += 1
+            writer.write(self.answer)
+        await reader.read(1)
+        writer.transport.abort()
+
+
+def test_a_small_body_is_sent_again_where_a_connection_at_rest_hung_up(serve):
+    with contextlib.closing(Saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", most=1)) as upstream:
+        router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
+        for _ in range(4):
+            answer = httpx2.post(router.url + "/embeddings", json={"model": "e", "input": "x"})
+            assert answer.status_code == 200, answer.text
+        assert upstream.heard >= 4  # it is also asked for its models
+
+
+@pytest.mark.parametrize("status", [b"600", b"999", b"000", b"099"])
+def test_a_status_that_is_none_of_http_is_a_bad_gateway(serve, caplog, status):
+    said = b"HTTP/1.1 %b Odd\r\ncontent-length: 2\r\n\r\nok" % status
+    with contextlib.closing(Saying(said)) as upstream:
+        router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", max_attempts=1)
+        for answer in (
+            httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}),
+            httpx2.get(router.url + "/files"),
+        ):
+            assert answer.status_code == 502 and answer.json()["error"]["code"] == "upstream_unreachable"
+    assert "Traceback" not in caplog.text
+
+
+def test_an_upstream_url_with_a_password_is_refused_and_not_printed(serve):
+    with pytest.raises(SettingsError) as caught:
+        serve(openai_base_url="https://ada:secret@example.org/v1")
+    with pytest.raises(SettingsError) as odd:
+        serve(openai_base_url="ftp://ada:secret@example.org/v1")
+    assert "secret" not in str(caught.value) + str(odd.value)
 
 
 def test_a_model_may_have_an_upstream_key_name_and_price_of_its_own(serve, openai_server):

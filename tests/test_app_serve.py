@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -94,6 +95,53 @@ def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path
     assert process.wait(60) == 0
     assert exported(tmp_path / "home") == [3, 3]
     assert not exporters_of(tmp_path / "home")
+
+
+def test_workers_end_with_the_process_that_started_them(serving):
+    process, origin = serving("--workers", "2")
+    port = int(origin.rpartition(":")[2])
+    workers = children_of(process.pid)
+    assert len(workers) >= 3  # two that answer, and the exporter
+    process.kill()
+    process.wait(10)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(Path(f"/proc/{worker}").exists() for worker in workers):
+        time.sleep(0.1)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+
+
+def test_a_second_router_of_the_same_home_leaves_the_counts_of_the_first(serving):
+    _, origin = serving()
+    httpx2.post(origin + "/v1/chat/completions", json={"model": "gpt-4o", "messages": []})
+    deadline = time.monotonic() + 10
+    while counted(origin) != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second, _ = serving()
+    assert counted(origin) == 1
+    second.send_signal(signal.SIGTERM)
+    second.wait(60)
+    assert counted(origin) == 1
+
+
+def counted(origin: str) -> int:
+    """Requests in the metrics."""
+    text = httpx2.get(origin + "/metrics").text
+    return sum(int(float(n)) for n in re.findall(r"^router_requests_total\{.*\} (\S+)$", text, re.MULTILINE))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started, but for Python's own."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            status = (process / "stat").read_text()
+            command = (process / "cmdline").read_bytes()
+            if int(status.rpartition(")")[2].split()[1]) == pid and b"resource_tracker" not in command:
+                found.append(int(process.name))
+    return found
 
 
 def exported(home: Path) -> list[int]:

@@ -57,8 +57,10 @@ def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
 
 
 @pytest.mark.parametrize("command", [("learn", "--outcomes", "o", "--out", "p"), ("run",)])
-@pytest.mark.parametrize("option", [("--confidence", "0.4"), ("--confidence", "nan"), ("--type-margin", "1.5")])
-def test_a_number_that_is_out_of_range_is_one_line(tmp_path, command, option):
+@pytest.mark.parametrize(
+    "option", [("--confidence", "0.4"), ("--confidence", "nan"), ("--type-margin", "a lot"), ("--promise", "sure")]
+)
+def test_an_option_that_does_not_fit_is_one_line(tmp_path, command, option):
     done = calibration(*command, *option)
     assert done.returncode == 2 and option[0] in done.stderr and len(done.stderr.strip().splitlines()) == 1
 

@@ -28,6 +28,19 @@ def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials(
         assert passed <= 0.05 * 1000
 
 
+@pytest.mark.parametrize("n", [100, 200, 400])
+@pytest.mark.parametrize("gains", [0.0, 0.002, 0.01, 0.04])
+@pytest.mark.parametrize("target", [0.95, 0.97])
+def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
+    strong, trials = 0.8, 3000
+    losses = (1 - target) * strong + gains  # so that exactly the target is kept
+    shares = [losses, gains, strong - losses, 1 - strong - gains]
+    counts = np.random.default_rng(0).multinomial(n, shares, trials)
+    kept = np.array([-target, 1.0, 1 - target, 0.0])  # only strong right, only cheap, both, none
+    passed = sum(lower_bound(np.repeat(kept, count), np.arange(n), -target) >= 0 for count in counts)
+    assert passed <= trials * 0.05 + 2 * (trials * 0.05 * 0.95) ** 0.5
+
+
 def test_the_bound_finds_a_promise_that_is_kept_with_room():
     rng = np.random.default_rng(0)
     values = np.where(rng.random(1000) < 0.05, -0.97, 0.12)

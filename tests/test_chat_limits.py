@@ -10,7 +10,7 @@ import time
 
 import httpx2
 import pytest
-from fake_openai import chat_events
+from fake_openai import Say, chat_events
 
 from router.client import body, protocol
 from router.client.body import LARGE_BYTES
@@ -173,3 +173,21 @@ def test_clients_are_not_mixed_up_under_load(router, openai_server):
 
     asyncio.run(all_of_them())
     assert len({record["trace_id"] for record in router.records(200)}) == 200
+
+
+@pytest.mark.parametrize(("levels", "status"), [(190, 200), (300, 400), (5000, 400)])
+def test_a_body_nests_at_most_so_deeply(router, openai_server, levels, status):
+    deep = b'{"model":"gpt-4o","messages":[{"role":"user","content":"[[[["}],"x":%b}'
+    answer = httpx2.post(router.url + "/chat/completions", content=deep % (b"[" * levels + b"]" * levels))
+    assert answer.status_code == status
+    assert len(openai_server.received) == (status == 200)
+
+
+def test_an_answer_that_nests_deeply_reaches_the_client_and_is_not_kept(router, openai_server):
+    deep = b"[" * 300 + b"]" * 300
+    body = b'{"id":"a","model":"gpt-4o","usage":{"prompt_tokens":1,"completion_tokens":2},"x":%b}' % deep
+    openai_server.say(Say(pieces=(body,)))
+    answer = httpx2.post(router.url + "/chat/completions", json={"model": "gpt-4o", "messages": []})
+    assert answer.content == body
+    record = router.records()[0]
+    assert record["response"] is None and record["usage"]["input_tokens"] == 1

@@ -289,7 +289,20 @@ def test_a_websocket_is_refused_in_openais_form(router, openai_server):
     assert not openai_server.received
 
 
-@pytest.mark.parametrize("path", ["/../admin", "/files/..%2f..", "/files/%2e%2e/x", "/./x"])
+UPWARDS = [
+    "/../admin",
+    "/files/..%2f..",
+    "/files/%2e%2e/x",
+    "/./x",
+    "/x/..;/y",
+    "/x/..;a=b/y",
+    "/..%5cadmin",
+    "/x/..\\y",
+]
+UPWARDS += ["/x/%252e%252e/y", "/%25252e%25252e%252fy", "/x%2f..%2f..%2fadmin"]
+
+
+@pytest.mark.parametrize("path", UPWARDS)
 def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
     import socket
 
@@ -298,6 +311,22 @@ def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
         heard = connection.recv(4096)
     assert heard.startswith(b"HTTP/1.1 400")
     assert not openai_server.received
+
+
+@pytest.mark.parametrize("path", ["/%76%31/x", "/v1%2ffiles", "/v%31/files"])
+def test_only_what_begins_with_v1_as_it_is_passes(router, openai_server, path):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", router.port)) as connection:
+        connection.sendall(b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % path.encode())
+        heard = connection.recv(4096)
+    assert heard.split()[1] in (b"400", b"404")
+    assert not openai_server.received
+
+
+def test_a_name_with_an_encoded_slash_passes_as_it_is(router, openai_server):
+    assert httpx2.get(router.url + "/models/org%2Fname").status_code == 200
+    assert [r.target for r in openai_server.received] == ["/v1/models/org%2Fname"]
 
 
 async def test_an_upstream_that_passes_through_is_cancelled_when_the_client_leaves(router, openai_server):

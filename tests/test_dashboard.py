@@ -16,7 +16,8 @@ from test_overview import LENGTHS, PRICES, million
 from test_real_requests import REQUESTS, send
 
 from calibration.policies import write_policy
-from router.exporter.shipping import Shipper, drain
+from router.exporter.shipper import Shipper
+from router.exporter.shipping import drain
 from router.journal.writer import Journal
 from router.usage.tallies import Tallies
 

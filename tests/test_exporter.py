@@ -13,7 +13,8 @@ from made_records import START, made_record
 from mlflow import MlflowClient
 
 from router.exporter.process import start
-from router.exporter.shipping import Shipper, only_one
+from router.exporter.shipper import Shipper
+from router.exporter.shipping import only_one
 from router.exporter.tracestore import TraceStore, opened
 from router.journal.writer import Entry, Journal, Record
 from router.serving import prices

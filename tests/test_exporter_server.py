@@ -16,7 +16,8 @@ import pytest
 from fault_proxy import FaultProxy
 from made_records import made_record
 
-from router.exporter.shipping import Shipper, drain, shippers_for
+from router.exporter.shipper import Shipper
+from router.exporter.shipping import drain, shippers_for
 from router.journal.writer import Feedback, Journal
 from router.settings import Settings, load
 
@@ -108,7 +109,7 @@ class Running:
     """The shippers in a thread, as the exporter runs them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.shippers = shippers_for(settings)
+        self.shippers, _ = shippers_for(settings)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=shipper.run, args=(self._stopping, 0.0)) for shipper in self.shippers]
         for thread in self._threads:
@@ -139,7 +140,7 @@ def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, se
     trace = made_record(7).trace_id
     journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
     journal.close()
-    drain(shippers_for(settings))
+    drain(shippers_for(settings)[0])
     assert server.rows() == expected(numbers)
     with contextlib.closing(sqlite3.connect(server.store)) as db:
         assert db.execute("select trace_id, value, rationale from assessments").fetchall() == [

@@ -66,13 +66,13 @@ def test_feedback_given_before_mlflow_has_the_trace_becomes_one_assessment(route
     assert status == 202
     call(router, "/router/feedback", {"trace_id": "f" * 32, "score": 0.5})  # of a trace that never was
     settings = load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
-    drain(shippers_for(settings))
+    drain(shippers_for(settings)[0])
     for cursor in (router.home / "journal").glob("*.cursor"):  # as after a crash
         cursor.unlink()
     with closing(sqlite3.connect(router.home / "usage.db")) as db:
         db.execute("update router_feedback set state = 'pending'")
         db.commit()
-    drain(shippers_for(settings))
+    drain(shippers_for(settings)[0])
     from mlflow import MlflowClient
 
     info = MlflowClient(settings.tracking_uri).get_trace("tr-" + trace).info
@@ -107,7 +107,7 @@ def test_usage_is_told_as_json_and_csv_and_only_to_those_with_a_key(serve, opena
     for user in ("ada", "bob", "ada"):
         request = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}], "user": user}
         assert call(router, "/v1/chat/completions", request, key="rk-of-the-tests-1")[0] == 200
-    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))))
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store")))[0])
     answer = json.loads(call(router, "/router/usage?group_by=user", key="rk-of-the-tests-1")[1])
     assert [(row["user"], row["requests"], row["input_tokens"]) for row in answer["rows"]] == [
         ("ada", 2, 24),

@@ -2,7 +2,7 @@ import time
 
 from made_records import made_record
 
-from router.exporter.shipping import Shipper
+from router.exporter.shipper import Shipper
 from router.journal.lag import lags
 from router.journal.writer import Journal
 

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
+from made_records import made_record
 from test_calibration_commands import calibration
 
 from calibration.duplicates import near_duplicate_groups
@@ -14,6 +16,11 @@ from calibration.mix import mixed, read_mix
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.replay import picked, replayed
+from calibration.usage import mix_of
+from router.policy.decision import Evidence, Interval, Model, Rule, Rules
+from router.policy.mix import SURE, holds, kept_of_mix
+from router.policy.prices import Price, PriceBook
+from router.usage.ledger import Ledger
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -187,3 +194,44 @@ def test_evaluate_tells_of_a_mix_and_warns_of_what_it_does_not_know(policy, fres
     (tmp_path / "m.json").write_text('{"sums/easy": -1}')
     refused = calibration(*options, "--mix", tmp_path / "m.json")
     assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1 and "negative" in refused.stderr
+
+
+def test_the_mix_of_recorded_traffic_is_read_from_the_usage_tables(tmp_path):
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    nanoseconds = int(now.timestamp() * 1e9)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'usage.db'}", PriceBook({}, {}), lambda _: None)
+    asked = [("sums/easy", 1), ("sums/easy", 2), ("law/clauses", 3), ("sums/easy", 9), ("", 1)]
+    ledger.write(
+        [
+            made_record(number, started_unix_ns=nanoseconds - days * 86_400 * 10**9, question_type=name)
+            for number, (name, days) in enumerate(asked)
+        ]
+        + [made_record(99, started_unix_ns=nanoseconds - 10**9, question_type="law/clauses", simulated=True)]
+    )
+    assert mix_of("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
+    assert mix_of("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4
+
+
+@pytest.mark.parametrize(("text", "said"), [("ledger:soon", "7d"), ("ledger:7d", "cannot be read")])
+def test_a_ledger_that_tells_no_mix_says_why(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        mix_of(text, TRUTH, datetime.now(UTC), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_promise_keeps_of_a_mix_is_the_mean_of_its_types():
+    kept = {"safe": Interval(0.98, 1.0, 1.02), "risky": Interval(0.86, 0.9, 0.94)}
+    evidence = {
+        name: Evidence("measured", 50, {"cheap": SURE, "strong": SURE}, Interval(-0.1, 0.0, 0.1), {}) for name in kept
+    }
+    rule = Rule(0.97, 1.0, True, 100, 0.95, SURE, kept_by_type=kept)
+    models = tuple(Model(name, Price(1.0, 1.0, None)) for name in ("cheap", "strong"))
+    rules = Rules(models, evidence, (rule,))
+    even = kept_of_mix(rules, 0.97, {"safe": 50, "risky": 50})
+    assert even.estimate == pytest.approx(0.95) and even.low == pytest.approx(0.95 - np.hypot(0.02, 0.04) / 2)
+    assert holds(even, 0.97) == "no"
+    assert holds(kept_of_mix(rules, 0.97, {"safe": 5}), 0.97) == "shown"
+    assert holds(kept_of_mix(rules, 0.97, {"safe": 75, "risky": 25}), 0.97) == "expected"
+    # a type that nothing is known of goes to the strong model, which keeps its own quality
+    assert kept_of_mix(rules, 0.97, {"risky": 50, "unheard/of": 50}).estimate == pytest.approx(0.95)
+    assert kept_of_mix(rules, 0.97, {}) is None and kept_of_mix(rules, 0.999, {"safe": 1}) is None

@@ -76,6 +76,13 @@ def test_a_request_whose_price_is_not_known_is_counted_as_such(tallies, tmp_path
     assert (total["unpriced"], total["compared"]) == (1, 0)
 
 
+def test_the_overview_says_whether_the_promise_holds_for_the_mix(tallies, tmp_path, rules):
+    tallies.write([made_record(n, question_type=name) for n, name in enumerate(rules.rule(0.97).kept_by_type)])
+    mix = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, 0.97)["mix"]
+    assert mix["quality_kept"]["low"] < mix["quality_kept"]["estimate"] < mix["quality_kept"]["high"]
+    assert mix["quality_kept"]["holds"] in ("shown", "expected", "no")
+
+
 def test_an_empty_store_has_an_empty_overview(tmp_path, rules):
     for window in WINDOWS.values():
         seen = summed(tmp_path / "nothing.db", window, rules, time.time())

@@ -373,13 +373,13 @@ def test_after_a_rollback_to_the_shipped_policy_a_start_serves_it_and_takes_a_ch
     client, settings = mlflow.MlflowClient(), load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     assert fetch(settings) == "1"
-    promoted = served_policy(settings).version
+    promoted = served_policy(settings)[0].version
     assert pays.policy is not None and promoted == pays.policy.version
     client.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
     assert fetch(settings) == ""  # as the exporter asks when it has just started
-    assert served_policy(settings).version == read_policy(SHIPPED).version != promoted
+    assert served_policy(settings)[0].version == read_policy(SHIPPED).version != promoted
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
-    assert fetch(settings, "") == "1" and served_policy(settings).version == promoted
+    assert fetch(settings, "") == "1" and served_policy(settings)[0].version == promoted
 
 
 def test_what_the_registry_does_not_say_takes_no_policy_away(
@@ -388,7 +388,7 @@ def test_what_the_registry_does_not_say_takes_no_policy_away(
     assert pays.policy is not None
     point_to(tmp_path, pays.policy.version, dump(pays.policy))
     elsewhere = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "elsewhere"))
-    assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere).version == pays.policy.version
+    assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere)[0].version == pays.policy.version
     own = tmp_path / "own"
     (tmp_path / "policy").unlink()
     (tmp_path / "policies" / pays.policy.version).rename(own)

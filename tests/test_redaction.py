@@ -1,8 +1,13 @@
 import json
+import re
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from router.journal import pieces
+from router.journal.pieces import PIECE, occurs, replaced
 from router.journal.redaction import kept, without_keys, without_personal_data
 
 KEYS = [
@@ -69,3 +74,33 @@ def test_what_cannot_be_read_is_not_kept_where_it_would_have_to_be_cleaned():
 @pytest.mark.parametrize("word", ["task-force-for-all-of-us-here", "skating", "an AKIA", "2024-01-02 10:11:12"])
 def test_ordinary_words_stay(word):
     assert without_personal_data(word) == word == without_keys(word)
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("at", [PIECE - 60, PIECE - 20, PIECE - 1, PIECE, PIECE + 3, 3 * PIECE - 7])
+def test_a_key_is_found_wherever_a_long_text_is_cut(key, at):
+    before = ("word " * at)[: at - 1] + " "
+    text = f"{before}{key} and {key} " + "more words " * 9000
+    assert without_keys(text) == text.replace(key, "[key]")
+    assert said(kept(body(text), "whole")) == text.replace(key, "[key]")
+    mail = f"{before}ada.lovelace@example.org, 4111 1111 1111 1111" + " more words" * 9000
+    clean = mail.replace("ada.lovelace@example.org", "[e-mail]").replace("4111 1111 1111 1111", "[card]")
+    assert without_personal_data(mail) == clean
+
+
+@pytest.mark.parametrize("length", [PIECE + 10, 3 * PIECE, 10 * PIECE])
+def test_a_token_longer_than_a_piece_leaves_nothing(length):
+    token = "sk-" + "a1B2" * (length // 4)
+    text = "x " * 20_000 + token + " and " + "y " * 40_000 + token
+    assert without_keys(text) == text.replace(token, "[key]")
+
+
+@given(st.data())
+def test_small_pieces_find_the_same(data):
+    part = st.sampled_from(["ab", "cd ", "a1", "-", " ", "k-aaaa", "k-aaaaaaaaaaaaaaaa"])
+    text = "".join(data.draw(st.lists(part, max_size=60)))
+    key = re.compile(r"(?<![a-z0-9])k-[a-z0-9-]{4,}+")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "PIECE", data.draw(st.integers(1, 20)))
+        assert replaced(key, "[key]", text, 8) == key.sub("[key]", text)
+        assert occurs(re.compile(key.pattern.encode()), text.encode(), 8) == bool(key.search(text))

@@ -8,16 +8,20 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from made_records import made_record
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from test_exporter import settings, stored, written  # noqa: F401  a fixture
 
+from router.exporter.assessments import Assessments
 from router.exporter.feedback import FeedbackError, read_feedback
-from router.exporter.shipping import Shipper, again
+from router.exporter.shipper import Shipper
+from router.exporter.shipping import again, drain
 from router.exporter.tracestore import TraceStore
-from router.journal.refused import FILE, RefusedError, parked
+from router.journal.refused import FILE, RefusedError, counted, park, parked
 from router.journal.writer import Feedback
 from router.serving import prices
 from router.usage import ledger as tables
 from router.usage.ledger import Ledger
+from router.usage.tallies import Tallies, reading
 
 BAD_IDS = ("0" * 31 + "\n", "z" * 32, "12", "")
 
@@ -51,9 +55,89 @@ def test_what_is_refused_is_put_aside_and_all_others_go_on(settings):  # noqa: F
     assert {each.entry.trace_id for each in parked(directory)} == bad
     assert (directory / FILE).stat().st_mode & 0o777 == 0o600
     shipper._sink.bad = {records[4].trace_id}
-    assert again(directory, [shipper]) == 1
+    assert again(directory, {"mlflow": shipper.ship_again}) == 1
     assert set(shipper._sink.kept) == {record.trace_id for record in records} - shipper._sink.bad
     assert [each.entry.trace_id for each in parked(directory)] == [records[4].trace_id]
+
+
+def test_what_an_unknown_sink_refused_stays_where_it_is(settings):  # noqa: F811
+    directory = settings.home / "journal"
+    directory.mkdir(parents=True)
+    park(directory, "elsewhere", made_record(1), "it does not fit")
+    assert again(directory, {"mlflow": lambda entry: None}) == 1
+    assert [(each.sink, each.error) for each in parked(directory)] == [("elsewhere", "it does not fit")]
+
+
+def test_what_else_there_is_to_do_at_a_sink_holds_up_no_entry(settings):  # noqa: F811
+    records = [made_record(number) for number in range(200)]
+    written(settings, *records)
+    calls = []
+
+    def fails():
+        calls.append(1)
+        raise OSError("MLflow is away")
+
+    sink = Picky(set())
+    shipper = Shipper(settings.home / "journal", "mlflow", sink, fails)
+    began = time.monotonic()
+    shipped(shipper)
+    assert set(sink.kept) == {record.trace_id for record in records}
+    assert len(calls) == 1 and time.monotonic() - began < 5  # it waits before it is tried again
+    with pytest.raises(OSError, match="MLflow is away"):
+        drain([shipper])
+
+
+class Strict:
+    """MLflow's store, which takes no rationale of more than `most` characters, as a server's database may not."""
+
+    def __init__(self, store):
+        self.most, self.get_trace_info, self._create = 20, store.get_trace_info, store.create_assessment
+
+    def create_assessment(self, assessment):
+        if len(assessment.rationale) > self.most:
+            raise MlflowException("the rationale is too long", INVALID_PARAMETER_VALUE)
+        return self._create(assessment)
+
+
+def test_feedback_that_mlflow_refuses_is_put_aside_and_the_rest_goes_on(settings):  # noqa: F811
+    record, directory = made_record(1), settings.home / "journal"
+    comments = {"a" * 32: "good", "b" * 32: "much too long for it", "c" * 32: "also"}
+    comments["b" * 32] *= 2
+    given = [
+        Feedback(feedback_id=name, trace_id=record.trace_id, unix_ns=time.time_ns(), score=1.0, comment=comment)
+        for name, comment in comments.items()
+    ]
+    written(settings, record)
+    store = TraceStore(settings, prices(settings))
+    shipped(Shipper(directory, "mlflow", store))
+    strict, states = Strict(store.ready()), {}
+    store.ready = lambda: strict
+    assessments = Assessments(
+        store,
+        lambda: [each for each in given if each.feedback_id not in states],
+        lambda ids, state: states.update(dict.fromkeys(ids, state)),
+        lambda feedback, why: park(directory, "feedback", feedback, why),
+    )
+    assessments.post()
+    assert states == {"a" * 32: "assessed", "b" * 32: "refused", "c" * 32: "assessed"}
+    assert counted(directory) == {"feedback": 1}
+    ways = {"feedback": assessments.assess_again}
+    assert again(directory, ways) == 1
+    strict.most = 100
+    assert again(directory, ways) == 0 and states["b" * 32] == "assessed"
+    [trace] = stored(settings)
+    assert {each.rationale for each in trace.info.assessments} == set(comments.values())
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_batch_of_halves_is_added_once_though_it_is_written_again(settings, cut):  # noqa: F811
+    records = [made_record(number) for number in range(40)]
+    tallies = Tallies(settings.home / "tallies.db", prices(settings), lambda _: None)
+    for _ in range(2):  # the exporter died before it noted how far it came
+        tallies.write(records[:cut])
+        tallies.write(records[cut:])
+    with reading(settings.home / "tallies.db") as store:
+        assert store.execute("SELECT sum(requests) FROM days").fetchone()[0] == 40
 
 
 def test_an_outage_puts_nothing_aside(settings):  # noqa: F811
@@ -109,8 +193,44 @@ def test_damage_in_the_journal_s_folder_makes_no_error_of_readiness_or_metrics(r
     for name, content in damage.items():
         (directory / name).write_bytes(content)
     os.mkdir(directory / "odd.progress")  # noqa: PTH102
+    os.mkdir(directory / "7-folder.jsonl")  # noqa: PTH102
     began = time.monotonic()
     for path in ("/ready", "/metrics"):
         assert httpx2.get(router.origin + path).status_code == 200, path
     assert set(httpx2.get(router.origin + "/ready").json()["exporter"]) >= {"mlflow", "usage", "tallies"}
     assert time.monotonic() - began < 10
+
+
+def test_refused_entries_are_on_the_page_and_in_readiness(router):
+    park(router.app.router.journal.directory, "mlflow", made_record(1), "it does not fit")
+    ready = httpx2.get(router.origin + "/ready").json()
+    assert ready["refused"] == {"mlflow": 1}
+    for told in (
+        ready,
+        httpx2.get(router.origin + "/health").json(),
+        httpx2.get(router.origin + "/router/overview").json(),
+    ):
+        assert any("1 entries that were refused" in warning for warning in told["warnings"])
+
+
+def test_damaged_sums_are_a_503_with_a_word(router):
+    (router.home / "tallies.db").write_bytes(b"no database at all" * 1000)
+    answer = httpx2.get(router.origin + "/router/overview")
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "store_unreadable"
+    assert httpx2.get(router.origin + "/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("damaged", [lambda end: end + 10**6, lambda end: end - 3, lambda end: -5, lambda end: 2**70])
+def test_an_offset_that_no_line_ends_at_loses_no_entry(settings, damaged):  # noqa: F811
+    records = [made_record(number) for number in range(9)]
+    written(settings, *records[:4])
+    directory = settings.home / "journal"
+    sink = Picky(set())
+    shipped(Shipper(directory, "mlflow", sink))
+    cursor = directory / "mlflow.cursor"
+    offsets = json.loads(cursor.read_bytes())
+    cursor.write_text(json.dumps({name: damaged(end) for name, end in offsets.items()}))
+    written(settings, *records[4:])
+    sink = Picky(set())
+    shipped(Shipper(directory, "mlflow", sink))
+    assert {record.trace_id for record in records[4:]} <= set(sink.kept)

@@ -193,6 +193,10 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
         (("--endpoint", "x"), "expected MODEL=URL"),
         (("--scorer", "no.such:thing"), "no.such:thing"),
         (("--parameters", "[]"), "not an object"),
+        (("--promise", "sure"), "--promise sure: expected certified or expected"),
+        (("--until", "97"), "--until 97: expected a number from 0.5 to 0.999"),
+        (("--until", "most"), "--until most: expected a number"),
+        (("--until", "0.97", "--promise", "expected"), "--until asks for a certified target"),
     ],
 )
 def test_a_fault_of_the_input_is_one_line(

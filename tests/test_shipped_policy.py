@@ -159,6 +159,6 @@ def test_a_promoted_policy_that_cannot_be_read_leaves_the_shipped_one_serving(po
     promoted = tmp_path / "policy"
     promoted.mkdir()
     (promoted / DOCUMENT).write_text("{")
-    served = served_policy(Settings(home=tmp_path))
-    assert served.version == policy.version
+    served, problem = served_policy(Settings(home=tmp_path))
+    assert served.version == policy.version and str(promoted) in problem
     assert str(promoted) in caplog.text

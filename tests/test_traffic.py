@@ -102,7 +102,7 @@ def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_
         score = float(thumbs == "up")
         journal.append(Feedback(feedback_id=f"{number:032x}", trace_id=trace, unix_ns=now, score=score, thumbs=thumbs))
     journal.close()
-    drain(shippers_for(settings))
+    drain(shippers_for(settings)[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
     monkeypatch.setenv("ROUTER_HOME", str(home))
     out = tmp_path / "traffic.jsonl"

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from pydantic import SecretStr
 
-from router.errors import BadKeyError
+from router.errors import BadKeyError, BadRequestError
 
 _KNOWN_DIGESTS = 10_000
+_CREDENTIALS = (b"authorization", b"api-key")
 
 
 class Keys:
@@ -18,6 +19,7 @@ class Keys:
 
     def __init__(self, keys: Iterable[SecretStr]) -> None:
         self._keys = tuple(key.get_secret_value().encode() for key in keys)
+        self.alone = len(self._keys) < 2  # nobody to be told apart from
         self._ids: dict[bytes, str] = {}  # by the digest of a key: no key is kept that is not ours
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -25,6 +27,7 @@ class Keys:
 
         Raises:
             BadKeyError: keys are needed, and this is none of them.
+            BadRequestError: there are several, of which others may be read elsewhere.
         """
         presented = _presented(headers)
         # every key is compared, each in constant time: what is told is only whether one fits
@@ -44,10 +47,15 @@ class Keys:
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, key = value.partition(b" ")
-            return key.strip() if scheme.lower() == b"bearer" else b""
-        if name == b"api-key":
-            return value
-    return b""
+    found = None
+    for header in headers:
+        if header[0] in _CREDENTIALS:
+            if found is not None:
+                raise BadRequestError("There are several credentials; send one, as 'Authorization: Bearer KEY'.")
+            found = header
+    if found is None:
+        return b""
+    if found[0] == b"api-key":
+        return found[1]
+    scheme, _, key = found[1].partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""

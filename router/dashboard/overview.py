@@ -13,8 +13,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.errors import BadRequestError, RouterError
+from router.errors import BadRequestError, StoreError
 from router.policy.decision import Rules
+from router.policy.mix import holds, kept_of_mix
 from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STRONG = {"low": "strong_low_usd", "estimate": "strong_usd", "high": "strong_high_usd"}
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+DEFAULT_TARGET = 0.97
 MAX_MODELS = 12  # names that clients make up share a row beyond these
 
 
@@ -57,23 +59,23 @@ def add_routes(app: FastAPI, router: Router) -> None:
             router.keys.check(request.scope["headers"])
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
-        rules = router.serving.policy.rules
-        path = router.settings.home / "tallies.db"
-        seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time())
+            rules, target = router.serving.policy.rules, router.serving.default_target
+            path = router.settings.home / "tallies.db"
+            seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time(), target)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": router.settings.simulated,
-            "warnings": router.warnings,
+            "warnings": router.told(),
             "content": router.settings.record_content,
-            "default_target": router.serving.default_target,
+            "default_target": target,
             "policy_version": router.serving.policy.version,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 
 
-def summed(path: Path, window: Window, rules: Rules, now_unix: float) -> dict[str, Any]:
-    """The sums of a window, from the store at `path`."""
+def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: float = DEFAULT_TARGET) -> dict[str, Any]:
+    """The sums of a window, from the store at `path`; `target` is what `auto` promises."""
     since, until = window.span(now_unix)
     total, models, types, steps = Sums(), Group(), Group(), Group()
     reasons: list[sqlite3.Row] = []
@@ -96,7 +98,7 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float) -> dict[st
         "over_time": _over_time(steps, times, range(since, until, window.step)),
         "types": [_type(name, sums, rules) for name, sums in types.largest(200) if name],
         "reasons": [{"reason": row["reason"], "requests": int(row["requests"])} for row in reasons],
-        "mix": _mix({name: sums.requests for name, sums in types.sums.items() if name}, rules),
+        "mix": _mix({name: sums.requests for name, sums in types.sums.items() if name}, rules, target),
     }
 
 
@@ -211,8 +213,8 @@ def _type(name: str, sums: Sums, rules: Rules) -> dict[str, Any]:
     return {"question_type": name, **sums.told(), "evidence": known}
 
 
-def _mix(requests: Mapping[str, int], rules: Rules) -> dict[str, Any]:
-    """Whether traffic is still what was calibrated: which evidence it meets, and how far both mixes are apart."""
+def _mix(requests: Mapping[str, int], rules: Rules, target: float) -> dict[str, Any]:
+    """Whether traffic is still what was calibrated: its evidence, its distance, and what is kept."""
     kinds = {"measured": 0, "published": 0, "none": 0}
     live: dict[str, int] = {}
     for name, count in requests.items():
@@ -221,9 +223,11 @@ def _mix(requests: Mapping[str, int], rules: Rules) -> dict[str, Any]:
         if kind == "measured":
             live[name] = count
     calibrated = {name: evidence.n for name, evidence in rules.evidence.items() if evidence.kind == "measured"}
+    kept = kept_of_mix(rules, target, requests)
     return {
         "requests": kinds,
         "calibrated": calibrated,
+        "quality_kept": kept and {**kept._asdict(), "holds": holds(kept, target)},
         "distance": _distance(live, calibrated),  # 0: the same mix; 1: nothing in common; None: no traffic
     }
 

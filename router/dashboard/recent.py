@@ -11,7 +11,6 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.errors import RouterError
 from router.journal.segments import listed
 from router.wire.text import UNREADABLE
 
@@ -63,10 +62,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
         """The newest requests of all workers, the last one first."""
-        try:
-            router.keys.check(request.scope["headers"])
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
         seen = await run_in_threadpool(last, router.journal.directory, LIMIT)
         return Response(msgspec.json.encode({"requests": [told(one) for one in seen]}), media_type="application/json")
 

@@ -153,6 +153,9 @@ export function drawTypes(policy, overview, { sort, all }) {
   $("all-types").hidden = rows.length <= 10;
   $("all-types").textContent = all ? "Show the first ten" : `Show all ${rows.length} types`;
   $("mix").textContent = mixInWords(overview.mix, live);
+  const worth = promiseInWords(policy, overview);
+  $("mix-promise").textContent = worth.text;
+  $("mix-promise").className = worth.holds === "no" ? "muted broken" : "muted";
 }
 
 function typeCells(policy, row, most) {
@@ -182,6 +185,15 @@ function mixInWords(mix, live) {
   if (mix.distance === null) return covered;
   const verdict = mix.distance < 0.2 ? "much like the calibration's" : mix.distance < 0.5 ? "unlike the calibration's in part: the saving to expect is another" : "quite unlike the calibration's: recalibrate on questions of your own";
   return `${covered} Among the measured types the mix is ${verdict} (${percent(mix.distance)} would have to be of another type).`;
+}
+
+function promiseInWords(policy, { mix, default_target }) {
+  if (!mix.quality_kept) return { text: "", holds: "" };
+  const { low, estimate, high, holds } = mix.quality_kept, strong = strongest(policy);
+  const kept = `By what each type kept in the calibration, this mix keeps ${percent(estimate, 1)} (${percent(low, 1)} to ${percent(high, 1)}) of ${strong}'s quality`;
+  const verdict = { shown: `: the promise of ${exactly(default_target)} holds.`, expected: `: the promise of ${exactly(default_target)} is expected to hold, and not shown for this mix.`,
+    no: `, which is less than the promised ${exactly(default_target)}: recalibrate on questions of your own, or ask for a stricter target.` };
+  return { text: kept + verdict[holds], holds };
 }
 
 export function drawReasons({ reasons }) {

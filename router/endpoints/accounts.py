@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
-from router.errors import BadRequestError, RouterError
+from router.errors import BadRequestError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
 from router.journal.redaction import without_keys, without_personal_data
 
@@ -35,11 +35,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/router/usage")
     async def usage(request: Request) -> Response:
         """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`."""
-        try:
-            router.keys.check(request.scope["headers"])
-            return await run_in_threadpool(_usage, engine, dict(request.query_params))
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
+        return await run_in_threadpool(_usage, engine, dict(request.query_params))
 
     @app.post("/router/feedback")
     async def feedback(request: Request) -> Response:
@@ -50,10 +47,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)
         except FeedbackError as error:
-            refused = BadRequestError(str(error))
-            return Response(refused.body(), refused.status, media_type="application/json")
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+            raise BadRequestError(str(error)) from error
         redact = without_personal_data if router.settings.record_content == "redacted" else without_keys
         entry.comment = redact(entry.comment) if router.settings.record_content in ("whole", "redacted") else ""
         recorded = router.journal.append(entry)
@@ -73,10 +67,7 @@ def _usage(engine: Any, query: dict[str, str]) -> Response:
     except UsageError as error:
         raise BadRequestError(str(error)) from error
     except SQLAlchemyError as error:  # its text may hold the address of the database, and its password
-        body = {
-            "error": {"message": f"The usage tables cannot be read: {type(error).__name__}.", "type": "server_error"}
-        }
-        return Response(msgspec.json.encode(body), 503, media_type="application/json")
+        raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
     if query.get("format") == "csv":
         return Response(as_csv(answer), media_type="text/csv")
     return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
-from router.errors import RouterError
 from router.explanation import explain
 from router.policy.decision import Decision, Evidence, likely_types
 from router.policy.document import Policy
@@ -25,27 +24,21 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
         """The decision for a chat, responses or completions body, whatever model it names."""
-        try:
-            router.keys.check(request.scope["headers"])
-            settings = router.settings
-            body = await read(
-                request.receive,
-                request.headers.get("content-length", "").encode() or None,
-                settings.max_body_bytes,
-                settings.timeouts.request_body,
-            )
-            named = dict(request.scope["headers"])
-            return _json(200, await run_in_threadpool(decided, router, body.skeleton.text, named))
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
+        settings = router.settings
+        body = await read(
+            request.receive,
+            request.headers.get("content-length", "").encode() or None,
+            settings.max_body_bytes,
+            settings.timeouts.request_body,
+        )
+        named = dict(request.scope["headers"])
+        return _json(200, await run_in_threadpool(decided, router, body.skeleton.text, named))
 
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """The policy that is served: models, targets and evidence."""
-        try:
-            router.keys.check(request.scope["headers"])
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
         return _json(200, describe(router.serving.policy))
 
 

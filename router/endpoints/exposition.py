@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
-from router.errors import RouterError
 from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
@@ -48,10 +47,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The numbers of all workers; in OpenMetrics where that is asked for."""
-        try:
-            router.keys.check(request.scope["headers"])
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await run_in_threadpool(lambda: encode(_Once(families(router))))
         return Response(body, headers={"content-type": content_type})

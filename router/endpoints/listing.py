@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from router.errors import RouterError, UnreachableError
+from router.errors import UnreachableError
 from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
 from router.upstream.upstreams import passed_back
@@ -25,11 +25,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """The list of the upstream, with the routing names added."""
-        try:
-            router.keys.check(request.scope["headers"])
-            status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
+        status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
         response = Response(_with_names(body) if status == 200 else body, status)
         response.raw_headers = [(n, v) for n, v in passed_back(headers) if n != b"content-length"]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
@@ -40,10 +37,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """One model; the routing names are known here, the others are the upstream's."""
         if not is_routing_name(name):
             return _PassOn(router)
-        try:
-            router.keys.check(request.scope["headers"])
-        except RouterError as error:
-            return Response(error.body(), error.status, media_type="application/json")
+        router.keys.check(request.scope["headers"])
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from router.journal.lag import lags
+from router.journal.refused import counted
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -25,7 +26,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "policy": router.serving.policy.version,
             "simulated": router.settings.simulated,
             "unrecorded_requests": router.journal.unrecorded,
-            "warnings": router.warnings,
+            "warnings": router.told(),
         }
 
     @app.get("/ready")
@@ -37,4 +38,6 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "policy": router.serving.policy.version,
             "unrecorded_requests": router.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
+            "refused": counted(router.journal.directory),
+            "warnings": router.told(),
         }

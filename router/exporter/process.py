@@ -5,6 +5,7 @@ What it does is in `router/exporter/shipping.py`; this module is imported by the
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -72,4 +73,8 @@ def start(settings: Settings) -> Exporter:
     environment["ROUTER_HOME"] = str(settings.home.absolute())
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     environment["MLFLOW_EXPERIMENT_NAME"] = settings.mlflow_experiment_name
+    # for their prices; `router.toml` is read there as here
+    models = {name: model.model_dump(mode="json", exclude={"api_key"}) for name, model in settings.models.items()}
+    if models and "ROUTER_MODELS" in os.environ:
+        environment["ROUTER_MODELS"] = json.dumps(models)
     return Exporter(environment)

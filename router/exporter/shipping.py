@@ -1,8 +1,4 @@
-"""What the exporter does: takes the journal to every sink, each at its own pace, and retries for ever.
-
-A sink takes a batch of entries and either keeps all of them or raises. Writing again must change nothing, since a batch
-is marked as done only after it was kept. An outage is waited for; an entry that can never be kept is put aside.
-"""
+"""What the exporter does: one exporter at a time takes the journal to every sink (`shipper.py`)."""
 
 from __future__ import annotations
 
@@ -10,169 +6,34 @@ import contextlib
 import fcntl
 import logging
 import os
-import random
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from router.exporter.process import DRAIN_SECONDS
-from router.journal.redaction import without_keys
-from router.journal.refused import Refused, RefusedError, park, parked, replace_parked
-from router.journal.segments import Cursor, remove_finished
+from router.exporter.shipper import Shipper
+from router.journal.redaction import without_passwords
+from router.journal.refused import FILE, Refused, RefusedError, park, parked, replace_parked
+from router.journal.segments import remove_finished
 from router.journal.writer import Entry
+from router.lifetime import END_SECONDS
 
 if TYPE_CHECKING:
+    from router.exporter.assessments import Assessments
     from router.settings import Settings
     from router.usage.counterfactual import Lengths
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.5
-MAX_BACKOFF_SECONDS = 15.0
-AFTERWARDS_SECONDS = 1.0
 KEEP_SECONDS = 3600.0
-_LOGIN = re.compile(r"//[^/\s@]+@")
 FEEDBACK_BATCH = 100
+FEEDBACK = "feedback"  # the name of assessments beside those of the sinks
 TIDY_EVERY_SECONDS = 5.0
-
-
-def without_passwords(text: str) -> str:
-    """A message without keys, and without who logs in where an address says so.
-
-    >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
-    'no answer from https://[login]@mlflow.example.org/v1'
-    """
-    return without_keys(_LOGIN.sub("//[login]@", text))
-
-
-class Sink(Protocol):
-    """Where entries go."""
-
-    @property
-    def batch(self) -> int: ...  # how many at most at a time
-
-    def write(self, entries: Sequence[Entry]) -> None: ...
-
-
-class Progress(msgspec.Struct, omit_defaults=True):
-    """How one reader of the journal fares; in a file beside its cursor, for `/ready` and metrics."""
-
-    exported: int = 0  # entries since the exporter started
-    failures: int = 0  # attempts that failed since the last that did not
-    error: str = ""
-    failing_since_unix: float = 0.0
-    updated_unix: float = 0.0
-
-
-class Shipper:
-    """Takes the journal to one sink, in order."""
-
-    def __init__(self, directory: Path, name: str, sink: Sink, afterwards: Callable[[], object] | None = None) -> None:
-        """`afterwards` is what else there is to do at that sink, about once a second."""
-        self.name = name
-        self._afterwards = afterwards
-        self._next_afterwards = 0.0
-        self.cursor = Cursor(directory, name)
-        self.progress = Progress()
-        self._sink = sink
-        self._path = directory / f"{name}.progress"
-
-    def step(self) -> bool:
-        """Ship one batch; whether there was one. What the sink raises is raised."""
-        found = self.cursor.batch(self._sink.batch)
-        if self._afterwards is not None and (found is None or time.monotonic() >= self._next_afterwards):
-            self._afterwards()
-            self._next_afterwards = time.monotonic() + AFTERWARDS_SECONDS
-        if found is None:
-            return False
-        segment, entries, end = found
-        self._ship(entries)
-        self.cursor.advance(segment, end)
-        self.progress.exported += len(entries)
-        return True
-
-    def _ship(self, entries: Sequence[Entry]) -> None:
-        """Write all that the sink takes; what it refuses is found by halves and put aside."""
-        try:
-            self._sink.write(entries)
-        except RefusedError as refusal:
-            if len(entries) > 1:
-                half = len(entries) // 2
-                self._ship(entries[:half])
-                self._ship(entries[half:])
-            else:
-                park(self.cursor.directory, self.name, entries[0], without_passwords(str(refusal))[:300])
-
-    def try_again(self, refused: Sequence[Refused]) -> list[Refused]:
-        """Ship what was put aside; those that are refused once more are given back."""
-        left = []
-        for each in refused:
-            try:
-                self._sink.write([each.entry])
-            except RefusedError as refusal:
-                left.append(Refused(each.sink, without_passwords(str(refusal))[:300], each.unix, each.entry))
-        return left
-
-    def run(self, stopping: threading.Event, drain_seconds: float) -> None:
-        """Ship until `stopping`, then what is left for up to `drain_seconds`."""
-        deadline = float("inf")
-        while time.monotonic() < deadline:
-            is_draining = stopping.is_set()  # asked before it looks: what was written until then is found
-            if is_draining and deadline == float("inf"):
-                deadline = time.monotonic() + drain_seconds
-            if self._tried():
-                continue
-            if is_draining and not self.progress.failures:
-                return
-            pause = self._backoff() if self.progress.failures else IDLE_SECONDS
-            if is_draining:
-                time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
-            else:
-                stopping.wait(pause)
-
-    def _tried(self) -> bool:
-        try:
-            shipped = self.step()
-        except Exception as error:  # every failure of a sink is one to wait out: the journal keeps what it has
-            self._failed(error)
-            return False
-        if self.progress.failures:
-            log.warning("%s: works again after %d failed attempts", self.name, self.progress.failures)
-            self.progress.failures, self.progress.error, self.progress.failing_since_unix = 0, "", 0.0
-            self._save()
-        elif shipped or time.time() - self.progress.updated_unix > TIDY_EVERY_SECONDS:
-            self._save()
-        return shipped
-
-    def _failed(self, error: Exception) -> None:
-        self.progress.failures += 1
-        self.progress.error = without_passwords(f"{type(error).__name__}: {error}")[:300]
-        self.progress.failing_since_unix = self.progress.failing_since_unix or time.time()
-        log.log(
-            logging.WARNING if self.progress.failures < 3 else logging.ERROR,
-            "%s: attempt %d failed, nothing is lost and it is tried again: %s",
-            self.name,
-            self.progress.failures,
-            self.progress.error,
-        )
-        self._save()
-
-    def _backoff(self) -> float:
-        ceiling = min(0.5 * 2.0 ** min(self.progress.failures, 10), MAX_BACKOFF_SECONDS)
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
-
-    def _save(self) -> None:
-        self.progress.updated_unix = time.time()
-        new = self._path.with_suffix(".progress.new")
-        with contextlib.suppress(OSError):  # a full disk must not stop what frees it
-            new.write_bytes(msgspec.json.encode(self.progress))
-            new.replace(self._path)
 
 
 @contextlib.contextmanager
@@ -212,14 +73,27 @@ def drain(shippers: Sequence[Shipper]) -> None:
     for shipper in shippers:
         while shipper.step():
             pass
+    for shipper in shippers:
+        if shipper.trouble is not None:
+            raise shipper.trouble
 
 
-def again(directory: Path, shippers: Sequence[Shipper]) -> int:
-    """Ship once more what was put aside; how many are left."""
+def again(directory: Path, ways: Mapping[str, Callable[[Entry], object]]) -> int:
+    """Ship once more what was put aside; how many entries are left.
+
+    `ways` says by the name of a sink how one entry gets there. Entries of other sinks stay where they are.
+    """
     refused = list(parked(directory))
     left: list[Refused] = []
-    for shipper in shippers:
-        left += shipper.try_again([each for each in refused if each.sink == shipper.name])
+    for each in refused:
+        try:
+            if each.sink in ways:
+                ways[each.sink](each.entry)
+                continue
+            log.warning("no sink is called %s; its entry stays in %s", each.sink, directory / FILE)
+            left.append(each)
+        except RefusedError as refusal:
+            left.append(Refused(each.sink, without_passwords(str(refusal))[:300], each.unix, each.entry))
     if refused:
         replace_parked(directory, left)
     log.info("%d of %d entries that were put aside were shipped", len(refused) - len(left), len(refused))
@@ -249,20 +123,22 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
     with only_one(directory, stopping) as held:
         if not held:
             return 0
-        shippers = shippers_for(settings)
+        shippers, assessments = shippers_for(settings)
         if once:
             drain(shippers)
             if refused:
-                return int(again(directory, shippers) > 0)
+                ways = {shipper.name: shipper.ship_again for shipper in shippers}
+                return int(again(directory, ways | {FEEDBACK: assessments.assess_again}) > 0)
         else:
             threading.Thread(target=keep_fetching, args=(settings, stopping), name="champion", daemon=True).start()
             run(directory, shippers, stopping, DRAIN_SECONDS)
     return 0
 
 
-def shippers_for(settings: Settings) -> list[Shipper]:
-    """The usage tables first, since feedback goes from them to MLflow."""
-    from router.exporter.tracestore import Assessments, TraceStore
+def shippers_for(settings: Settings) -> tuple[list[Shipper], Assessments]:
+    """The usage tables first, since feedback goes from them to MLflow; and what takes it there."""
+    from router.exporter.assessments import Assessments
+    from router.exporter.tracestore import TraceStore
     from router.serving import prices
     from router.usage.ledger import CalibrationSpending, Ledger, pending_feedback, settle_feedback
     from router.usage.tallies import Tallies
@@ -277,12 +153,14 @@ def shippers_for(settings: Settings) -> list[Shipper]:
         store,
         lambda: pending_feedback(ledger.engine, FEEDBACK_BATCH),
         lambda ids, state: settle_feedback(ledger.engine, ids, state),
+        lambda feedback, why: park(directory, FEEDBACK, feedback, without_passwords(why)[:300]),
     )
-    return [
+    shippers = [
         Shipper(directory, "usage", ledger, spending.book),
         Shipper(directory, "tallies", tallies),
         Shipper(directory, "mlflow", store, assessments.post),
     ]
+    return shippers, assessments
 
 
 class Answers:
@@ -320,5 +198,7 @@ def _stop_with_parent(stopping: threading.Event) -> None:
         while os.read(0, 4096):
             pass
         stopping.set()
+        time.sleep(DRAIN_SECONDS + END_SECONDS)  # a store that does not answer keeps it no longer
+        os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from router.exporter import traces
 from router.journal.refused import RefusedError
-from router.journal.writer import Entry, Feedback, Record
+from router.journal.writer import Entry, Record
 from router.policy.prices import PriceBook
 from router.settings import Settings
 
@@ -31,8 +31,6 @@ SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and others w
 FIRST_BATCH = 50  # it doubles while the store keeps up, and is halved where it does not
 QUICK_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 60
-ORPHAN_SECONDS = 3600
-FEEDBACK_ID = "router.feedback_id"
 
 
 def offline() -> None:
@@ -104,17 +102,11 @@ class TraceStore:
 
     def _send(self, spans: Sequence[Span]) -> None:
         from mlflow.entities.span import Span as MlflowSpan
-        from mlflow.exceptions import MlflowException
 
-        try:
+        with refusals():
             with _converting():
                 converted = [MlflowSpan.from_otel_proto(span) for span in spans]
             self._store.log_spans(self._experiment_id, converted)
-        except MlflowException as error:
-            status = error.get_http_status_code()
-            if 400 <= status < 500 and status not in (401, 403, 404, 408, 429):
-                raise RefusedError(str(error)[:500]) from error
-            raise
 
     def _connected(self) -> None:
         if self._experiment_id:
@@ -129,63 +121,26 @@ def _spans(record: Record, prices: PriceBook) -> list[Span]:
 
 
 @contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """What MLflow will never take is refused; who may not, what is not there, and what is too much may change."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        if 400 <= status < 500 and status not in (401, 403, 404, 408, 429):
+            raise RefusedError(str(error)[:500]) from error
+        raise
+
+
+@contextlib.contextmanager
 def _converting() -> Iterator[None]:
     """What cannot become a span, such as one broken digit of an id, is an entry that is refused."""
     try:
         yield
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from error
-
-
-class Assessments:
-    """Takes feedback to the traces it is about, each exactly once."""
-
-    def __init__(
-        self,
-        store: TraceStore,
-        pending: Callable[[], Sequence[Feedback]],
-        settle: Callable[[Sequence[str], str], None],
-    ) -> None:
-        self._store = store
-        self._pending = pending
-        self._settle = settle
-
-    def post(self) -> None:
-        """Make assessments of what is pending. Feedback on a trace that does not come within an hour is an orphan."""
-        for feedback in self._pending():
-            if self._assessed(feedback):
-                self._settle([feedback.feedback_id], "assessed")
-            elif time.time_ns() - feedback.unix_ns > ORPHAN_SECONDS * 10**9:
-                log.error("feedback %s is about trace %s, which is not there", feedback.feedback_id, feedback.trace_id)
-                self._settle([feedback.feedback_id], "orphan")
-
-    def _assessed(self, feedback: Feedback) -> bool:
-        from mlflow.entities import AssessmentSource, AssessmentSourceType
-        from mlflow.entities import Feedback as MlflowFeedback
-        from mlflow.exceptions import MlflowException
-
-        store = self._store.ready()
-        try:
-            info = store.get_trace_info(traces.trace_id(feedback.trace_id))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        if any((there.metadata or {}).get(FEEDBACK_ID) == feedback.feedback_id for there in info.assessments):
-            return True  # written before a crash
-        store.create_assessment(
-            MlflowFeedback(
-                name="user_feedback",
-                value=feedback.thumbs == "up" if feedback.thumbs else feedback.score,
-                source=AssessmentSource(AssessmentSourceType.HUMAN, feedback.user or "client"),
-                rationale=feedback.comment or None,
-                metadata={FEEDBACK_ID: feedback.feedback_id},
-                trace_id=info.trace_id,
-                create_time_ms=feedback.unix_ns // 10**6,
-                last_update_time_ms=feedback.unix_ns // 10**6,
-            )
-        )
-        return True
 
 
 def opened(uri: str, home: Path) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from router.journal.credentials import SHAPES
+from router.journal.pieces import KEY_REACH, NAME_REACH, occurs, replaced
 from router.wire.text import UNREADABLE, read
 
 # each literal that begins a key, in the text as it is or in lower case; nearly no text has any
@@ -22,6 +23,7 @@ MAX_ERROR_CHARACTERS = 2000
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _any = msgspec.json.Decoder(Any)
 _EMAILS = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]++@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}+)++")
+_LOGIN = re.compile(r"//[^/\s@]+@")
 _CARDS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)")
 
 
@@ -35,8 +37,17 @@ def without_keys(text: str) -> str:
     shapes = [shape for sign, _, shape in _SIGNS if sign in text]
     shapes += [shape for sign, _, shape in _FOLDED if sign in folded]
     for shape in dict.fromkeys(shapes) if shapes else ():
-        text = shape.expression.sub(shape.put, text)
+        text = replaced(shape.expression, shape.put, text, KEY_REACH)
     return text
+
+
+def without_passwords(text: str) -> str:
+    """A message without keys, and without who logs in where an address says so.
+
+    >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
+    'no answer from https://[login]@mlflow.example.org/v1'
+    """
+    return without_keys(_LOGIN.sub("//[login]@", text))
 
 
 def without_personal_data(text: str) -> str:
@@ -47,8 +58,8 @@ def without_personal_data(text: str) -> str:
     """
     text = without_keys(text)
     if "@" in text:
-        text = _EMAILS.sub("[e-mail]", text)
-    return _CARDS.sub(_card, text)
+        text = replaced(_EMAILS, "[e-mail]", text, NAME_REACH)
+    return replaced(_CARDS, _card, text, NAME_REACH)
 
 
 def kept(content: Any, mode: str) -> Any:
@@ -91,7 +102,7 @@ def _may_hold_key(text: bytes) -> bool:
     folded = text.lower()
     shapes = [shape for _, sign, shape in _SIGNS if sign in text]
     shapes += [shape for _, sign, shape in _FOLDED if sign in folded]
-    return bool(shapes) and any(shape.hint.search(text) for shape in dict.fromkeys(shapes))
+    return bool(shapes) and any(occurs(shape.hint, text, KEY_REACH) for shape in dict.fromkeys(shapes))
 
 
 def _card(match: re.Match[str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -83,11 +84,21 @@ def replace_parked(directory: Path, left: list[Refused]) -> None:
     new.replace(directory / FILE)
 
 
-def counted(directory: Path) -> dict[str, int]:
-    """How many entries were put aside, by sink; nothing else is read of them."""
+def counted(directory: Path) -> Mapping[str, int]:
+    """How many entries were put aside, by sink; the file is read only where it changed."""
+    path = directory / FILE
+    try:
+        now = path.stat()
+    except OSError:
+        return {}
+    return _counted(path, now.st_mtime_ns, now.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _counted(path: Path, *_version: int) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
-    with contextlib.suppress(FileNotFoundError), (directory / FILE).open("rb") as lines:
+    with contextlib.suppress(OSError), path.open("rb") as lines:
         for line in lines:
             with contextlib.suppress(*UNREADABLE):
                 counts[_sink.decode(line).sink] += 1
-    return dict(counts)
+    return counts

@@ -27,7 +27,11 @@ _offsets = msgspec.json.Decoder(dict[str, int])
 def listed(directory: Path) -> list[Path]:
     """The segments of a journal, oldest first; a file of another name is none."""
     numbered = ((path.name.partition("-")[0], path) for path in directory.glob("*-*.jsonl"))
-    found = [(int(number), path.name, path) for number, path in numbered if number.isascii() and number.isdigit()]
+    found = [
+        (int(number), path.name, path)
+        for number, path in numbered
+        if number.isascii() and number.isdigit() and path.is_file()
+    ]
     return [path for _, _, path in sorted(found)]
 
 
@@ -127,12 +131,24 @@ class Cursor:
     def _loaded(self) -> dict[str, int]:
         try:
             offsets = _offsets.decode(self.path.read_bytes())
-            return {name: max(offset, 0) for name, offset in offsets.items()}
+            return {name: offset for name, offset in offsets.items() if self._fits(name, offset)}
         except FileNotFoundError:
             return {}
         except (OSError, *UNREADABLE) as error:  # exporting again is harmless: every store keeps one row an id
             log.error("journal: %s cannot be read, so all that is kept is exported again: %s", self.path, error)
             return {}
+
+    def _fits(self, name: str, offset: int) -> bool:
+        """Whether an offset lies behind a whole line of its segment; a damaged one is as good as none."""
+        segment = self.directory / name
+        try:
+            if offset <= 0 or segment.stat().st_size < offset:
+                return False
+            with segment.open("rb") as file:
+                file.seek(offset - 1)
+                return file.read(1) == b"\n"
+        except (OSError, OverflowError, ValueError):  # a segment that was removed needs no offset
+            return False
 
     def _save(self) -> None:
         new = self.path.with_suffix(".cursor.new")

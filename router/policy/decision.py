@@ -209,7 +209,7 @@ def _choose(
         return strong, Reason.NOT_CERTIFIED
     evidence = rules.evidence_of(prediction.question_type)
     if evidence.kind == "published":
-        chosen = next(m.name for m in able if m.name == strong or _keeps(rules, evidence, m.name, strong, rule.target))
+        chosen = next(m.name for m in able if m.name == strong or keeps(rules, evidence, m.name, strong, rule.target))
     else:
         per_usd = min(rule.quality_per_usd, rule.type_limits.get(prediction.question_type, rule.quality_per_usd))
         savings = savings_usd(rules, features, prediction, cached)
@@ -303,7 +303,7 @@ def lines_of_worth(
         if evidence.kind != "published":
             slopes[column[model.name]] = savings[model.name]
             offsets[column[model.name]] = cautious_gap(rules, prediction, model.name, strong)
-        elif _keeps(rules, evidence, model.name, strong, target):
+        elif keeps(rules, evidence, model.name, strong, target):
             offsets[column[model.name]] = -math.inf
             break
     return slopes, offsets
@@ -336,7 +336,7 @@ def likely_types(decision: Decision, least: float = 0.02) -> dict[str, float]:
     return {name: probability for name, probability in ranked if probability >= least}
 
 
-def _keeps(rules: Rules, evidence: Evidence, model: str, strong: str, target: float) -> bool:
+def keeps(rules: Rules, evidence: Evidence, model: str, strong: str, target: float) -> bool:
     """Whether a type keeps the target on `model`; what is not certified is not traded against other types."""
     least = target * evidence.quality[strong].estimate - rules.published_tolerance
     return evidence.quality[model].estimate >= least

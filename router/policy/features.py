@@ -141,11 +141,19 @@ def read_chat(fields: Mapping[str, msgspec.Raw]) -> Features:
 
 
 def read_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> Features:
-    """Read a question of a calibration by the proxy's own path: encoded as the chat body that it would be."""
-    body: dict[str, Any] = {"messages": list(messages)}
-    if tools:
-        body["tools"] = list(tools)
-    return read_chat({name: msgspec.Raw(_encoder.encode(value)) for name, value in body.items()})
+    """Read a question of a calibration by the proxy's own path: encoded as the chat body that it would be.
+
+    Raises:
+        RequestError: it can be no such body.
+    """
+    try:
+        body: dict[str, Any] = {"messages": list(messages)}
+        if tools:
+            body["tools"] = list(tools)
+        encoded = {name: msgspec.Raw(_encoder.encode(value)) for name, value in body.items()}
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise RequestError(f"'messages' or 'tools' cannot be sent: {error}.", "messages") from error
+    return read_chat(encoded)
 
 
 class _Reading:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from router.policy.text import without_login
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -38,11 +40,17 @@ class Origin:
         Raises:
             ValueError: it is not an http or https URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"not an http or https URL: {url!r}")
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:  # whose text may hold a piece of a password
+            host = port = None
+        if not host or parts.scheme not in ("http", "https"):
+            raise ValueError(f"not an http or https URL: {without_login(url)!r}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an upstream's URL holds no user or password; set OPENAI_API_KEY or a model's api_key")
         tls = parts.scheme == "https"
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
+        return cls(host, port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
 
     @property
     def authority(self) -> bytes:

@@ -105,6 +105,10 @@ class Connection(asyncio.Protocol):
         if self._surplus or self._parser is None:
             return
         self.status = self._parser.get_status_code()
+        if not 100 <= self.status < 600:
+            self._surplus = True
+            self._lose(f"the answer has the status {self.status}, which is none of HTTP's")
+            return
         if self.status < 200:
             return
         self._head = True

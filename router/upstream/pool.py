@@ -26,7 +26,10 @@ class Pool:
             ConnectError, CutError, StallError: as their names say.
         """
         idle = self._idle.setdefault(origin, deque())
-        while idle:
+        streamed = isinstance(call.body, AsyncIterator)
+        if streamed and idle:  # it cannot be sent twice, so it takes a connection that nobody hangs up on meanwhile
+            idle.popleft().abort()
+        while idle and not streamed:
             connection = idle.pop()
             if not connection.usable:
                 connection.abort()
@@ -34,7 +37,7 @@ class Pool:
             try:
                 await connection.exchange(origin, call, seconds)
             except CutError:
-                if connection.heard or isinstance(call.body, AsyncIterator):
+                if connection.heard:
                     raise
                 break  # an upstream may hang up on a connection at rest just as we speak: it has not heard us
             return connection

@@ -99,8 +99,8 @@ class Upstreams:
             if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
                 dropped = dropped | {part.strip().lower() for part in value.split(b",")}
         for name, value in given:
-            if name == b"authorization" and self._forward_keys and not endpoint.own:
-                authorization = value
+            if self._forward_keys and not endpoint.own and name in (b"authorization", b"api-key"):
+                authorization = value if name == b"authorization" else b"Bearer " + value
             if name in dropped or name.startswith(_OURS) or (readable and name == b"accept-encoding"):
                 continue
             headers.append((name, value))

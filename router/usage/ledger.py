@@ -109,7 +109,13 @@ class Ledger:
             if isinstance(error, (sa.exc.DataError, sa.exc.IntegrityError)):
                 raise RefusedError(f"{type(error).__name__}: {error.orig}") from error
             raise
-        except (ArithmeticError, TypeError, ValueError) as error:  # a number or a time beyond any table
+        except (
+            ArithmeticError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:  # a number or a time beyond any table
             raise RefusedError(f"{type(error).__name__}: {error}") from error
 
     def _row(self, record: Record) -> dict[str, Any]:

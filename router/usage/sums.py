@@ -24,6 +24,7 @@ GROUPS = {
 }
 ENDS = ("low", "estimate", "high")
 MAX_ROWS = 10_000
+YEARS = 1970, 2200  # nanoseconds of later ones are beyond the tables
 
 
 class UsageError(ValueError):
@@ -52,6 +53,8 @@ def read_question(since: str, until: str, group_by: str) -> Question:
     for name in groups:
         if name not in GROUPS:
             raise UsageError(f"group_by: {name!r} is none of {', '.join(GROUPS)}")
+    if len(set(groups)) < len(groups):
+        raise UsageError(f"group_by: {', '.join(groups)} has a name twice")
     return Question(_moment("from", since), _moment("to", until, end=True), groups)
 
 
@@ -60,9 +63,11 @@ def _moment(name: str, text: str, *, end: bool = False) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"{name}: expected a day or a time like 2026-11-23 or 2026-11-23T12:00:00") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if not YEARS[0] <= moment.year <= YEARS[1]:
+        raise UsageError(f"{name}: expected a year from {YEARS[0]} to {YEARS[1]}")
     return moment + timedelta(days=1) if end and len(text) == 10 else moment
 
 

@@ -1,7 +1,7 @@
 """What happened in each minute, hour and day, added up in SQLite: a page over a million requests reads few rows.
 
-The exporter writes it, the proxy reads it. A batch may be written again after a crash, with more entries behind it: the
-spans of the last batch are kept in the same transaction as the sums, so each request is counted exactly once.
+The exporter writes it, the proxy reads it. A batch may be written again after a crash, whole or by halves, with more
+entries behind it: the latest spans are kept in the transaction of the sums, so each request is counted exactly once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ _SCHEMA = "".join(
     """
     for table in _TABLES
 )
-_SCHEMA += "CREATE TABLE IF NOT EXISTS last_batch (span_id TEXT PRIMARY KEY) WITHOUT ROWID;"
+_SCHEMA += "CREATE TABLE IF NOT EXISTS latest (at INTEGER PRIMARY KEY, span_id TEXT);"
+BATCH = 2000
+LATEST = 2 * BATCH  # spans that are kept: more than any batch has
 
 _TOKENS = frozenset(field.name for field in fields(Usage))
 
@@ -52,7 +54,7 @@ TimeKey = tuple[int, str, int]
 class Tallies:
     """The writing end: a sink of the exporter."""
 
-    batch = 2000
+    batch = BATCH
 
     def __init__(self, path: Path, prices: PriceBook, lengths: Callable[[str], Lengths | None]) -> None:
         """The store at `path`; `lengths` gives the ratios of answer lengths of a policy version."""
@@ -74,15 +76,15 @@ class Tallies:
         connection = self._opened()
         with connection:  # one transaction
             connection.execute("BEGIN IMMEDIATE")
-            seen = {row[0] for row in connection.execute("SELECT span_id FROM last_batch")}
+            seen = {row[0] for row in connection.execute("SELECT span_id FROM latest")}
             new = [record for record in records if record.span_id not in seen]
             try:
                 for table, seconds in _TABLES.items():
                     self._add(connection, table, seconds, new)
-            except (ArithmeticError, TypeError, ValueError) as error:
+            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
                 raise RefusedError(f"{type(error).__name__}: {error}") from error
-            connection.execute("DELETE FROM last_batch")
-            connection.executemany("INSERT OR IGNORE INTO last_batch VALUES (?)", [(r.span_id,) for r in records])
+            connection.executemany("INSERT INTO latest (span_id) VALUES (?)", [(r.span_id,) for r in new])
+            connection.execute("DELETE FROM latest WHERE at <= (SELECT max(at) FROM latest) - ?", (LATEST,))
             self._forget(connection, max(record.ended_unix_ns for record in records) // 10**9)
 
     def close(self) -> None:

@@ -102,7 +102,8 @@ def changed(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.Searc
     example = _one_of(examples)
     piece = st.one_of(_one_of((*pieces, *PIECES)), example, st.binary(max_size=6))
     edit = st.tuples(st.sampled_from(_EDITS), st.integers(0, MOST_BYTES), st.integers(0, 80), piece)
-    return st.builds(_edited, example, st.lists(edit, max_size=8))
+    few, many = st.lists(edit, min_size=1, max_size=2), st.lists(edit, max_size=8)
+    return st.builds(_edited, example, st.one_of(few, few, many))
 
 
 def inputs(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:

@@ -1,0 +1,71 @@
+"""Options of the commands, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from router.policy.decision import Promise
+
+
+class UsageError(Exception):
+    """An option does not fit; says which. Not a `ValueError`: of those Typer makes a box of several lines."""
+
+
+def _between(option: str, low: float, high: float) -> Callable[[str], float]:
+    """A reader of numbers from `low` to `high`; NaN is none."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise UsageError(f"{option} {text}: expected a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def _read_promise(text: str) -> Promise:
+    if text not in list(Promise):
+        raise UsageError(f"--promise {text}: expected {' or '.join(Promise)}")
+    return Promise(text)
+
+
+Confidence = Annotated[
+    float,
+    typer.Option(
+        parser=_between("--confidence", 0.5, 0.999),
+        metavar="NUMBER",
+        help="How sure a promise is before it is certified, .5 to .999.",
+    ),
+]
+PromiseOption = Annotated[
+    Promise,
+    typer.Option(
+        "--promise",
+        parser=_read_promise,
+        metavar="|".join(Promise),
+        help="Promise what is certified alone, or also what is only expected to hold.",
+    ),
+]
+TypeMargin = Annotated[
+    float,
+    typer.Option(
+        parser=_between("--type-margin", 0.0, 1.0),
+        metavar="NUMBER",
+        help="By how much a single type may keep less than the target, 0 to 1.",
+    ),
+]
+Until = Annotated[
+    float | None,
+    typer.Option(
+        parser=_between("--until", 0.5, 0.999),
+        metavar="TARGET",
+        help="Ask in rounds, and stop when this target (.5 to .999) is certified, more would not help or the budget "
+        "does not cover the next round.",
+    ),
+]
