@@ -15,6 +15,7 @@ from running import RunningRouter
 
 from router import server
 from router.client import protocol
+from router.endpoints import accounts
 
 SECONDS = 5.0  # within which every exchange ends
 QUIET_SECONDS = 0.03  # after which nothing more is expected of an answer
@@ -42,8 +43,8 @@ class Running:
 
     def __init__(self, upstream_port: int) -> None:
         self._home = tempfile.TemporaryDirectory()
-        self._patience = protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS
-        protocol.HEAD_SECONDS = server.KEEP_ALIVE_SECONDS = SHORT_SECONDS
+        self._patience = protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS, accounts.READ_SECONDS
+        protocol.HEAD_SECONDS = server.KEEP_ALIVE_SECONDS = accounts.READ_SECONDS = SHORT_SECONDS
         timeouts = dict.fromkeys(("first_byte", "idle", "request_body", "retries"), SHORT_SECONDS)
         url = f"http://127.0.0.1:{upstream_port}/v1"
         self._router = RunningRouter(Path(self._home.name), openai_base_url=url, timeouts=timeouts, max_attempts=1)
@@ -63,7 +64,7 @@ class Running:
         logging.getLogger("uvicorn.error").setLevel(self._levels["uvicorn.error"])
         logging.getLogger("uvicorn.error").propagate = True
         self._router.close()
-        protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS = self._patience
+        protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS, accounts.READ_SECONDS = self._patience
         self._home.cleanup()
 
     def ask(self, data: bytes, *, leave: bool = False) -> bytes:
