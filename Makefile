@@ -44,8 +44,8 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
 
-fuzz: setup ## fuzz what reads bytes of others, FUZZ_SECONDS in all (default 300)
-	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
 check: setup ## lint, types, import rules, tests and coverage: what CI runs
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from router.chat import Scope
 
 _READ_BYTES = 2**20  # of a JSON answer, to find its usage
+_WITHOUT_BODY = (204, 304)  # statuses; what length they tell is of a body that is elsewhere
 WHOLE_BYTES = 256 * 1024  # of a body that is read before it is sent
 MOST_DECODED = 4  # times that a path may be encoded
 
@@ -105,6 +106,8 @@ class _Passing:
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
         headers = passed_back(answer.headers)
+        if answer.status in _WITHOUT_BODY:
+            headers = [(n, v) for n, v in headers if n != b"content-length"]
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
         if dict(headers).get(b"content-type", b"").startswith(b"application/json"):
             self._seen = bytearray()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -261,6 +262,22 @@ def test_a_status_that_is_none_of_http_is_a_bad_gateway(serve, caplog, status):
         ):
             assert answer.status_code == 502 and answer.json()["error"]["code"] == "upstream_unreachable"
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_length_of_a_body_that_is_not_there_is_not_passed_on(serve, caplog, status):
+    said = b"HTTP/1.1 %d Whatever\r\netag: a\r\ncontent-length: 5\r\n\r\n" % status
+    with contextlib.closing(Saying(said)) as upstream:
+        router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        with httpx2.Client() as client:
+            for _ in range(2):
+                answer = client.get(router.url + "/files/a/content")
+                assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", "a")
+                assert "content-length" not in answer.headers
+        record = router.records()[-1]
+    assert (record["status"], record["outcome"]) == (status, "answered")
+    assert "Exception in ASGI" not in caplog.text
 
 
 def test_an_upstream_url_with_a_password_is_refused_and_not_printed(serve):

@@ -1,7 +1,9 @@
 """The policy's pure core: features, prediction, decision, document."""
 
+import io
 import json
 import random
+import zipfile
 import zlib
 from dataclasses import replace
 
@@ -262,3 +264,41 @@ def test_evidence_that_lacks_a_model_is_refused(policy):
     del document["evidence"][name]["quality"]["gpt-4o"]
     with pytest.raises(PolicyError, match=f"evidence of {name} lacks a model"):
         parse(files | {DOCUMENT: json.dumps(document).encode()})
+
+
+def test_weights_with_a_member_that_is_no_array_are_refused(policy):
+    files = dump(policy)
+    archive = io.BytesIO(files[WEIGHTS])
+    with zipfile.ZipFile(archive) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    members["familiarity_quantiles.npy"] = b"\0" + members["familiarity_quantiles.npy"]
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as damaged:
+        for name, content in members.items():
+            damaged.writestr(name, content)
+    with pytest.raises(PolicyError, match=r"weights\.npz: familiarity_quantiles is no array"):
+        parse(files | {WEIGHTS: archive.getvalue()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("type_sharpness", 1e308), ("type_sharpness", -1.0), ("table", -1e30), ("idf", 1e200), ("length_smearing", 1e300)],
+)
+def test_weights_whose_sums_would_be_no_numbers_are_refused(policy, name, value):
+    old = policy.predictor
+    if name == "type_sharpness":
+        predictor = replace(old, type_sharpness=value)
+    elif name == "idf":
+        vocabulary = replace(old.vocabulary, idf=np.full_like(old.vocabulary.idf, value))
+        predictor = replace(old, vocabulary=vocabulary)
+    else:
+        predictor = replace(old, **{name: np.full_like(getattr(old, name), value)})
+    with pytest.raises(PolicyError, match=rf"weights\.npz: .*{name}"):
+        parse(dump(replace(policy, predictor=predictor)))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_a_scale_that_cannot_be_divided_by_is_refused(policy, scale):
+    predictor = replace(policy.predictor, number_scale=np.full_like(policy.predictor.number_scale, scale))
+    with pytest.raises(PolicyError, match=r"weights\.npz: .*number_scale"):
+        parse(dump(replace(policy, predictor=predictor)))

@@ -93,6 +93,7 @@ _ARRAYS = (
     "familiarity_quantiles",
 )
 _MAY_BE_INFINITE = ("number_scale",)  # of a feature that never varied
+_LARGEST = 1e9  # that an array may hold: sums and products of far larger numbers are no numbers
 
 
 def dump(policy: Policy) -> dict[str, bytes]:
@@ -217,6 +218,9 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
         raise PolicyError(WEIGHTS, f"lacks an array: {error.args[0]}") from error
     except Exception as error:  # an archive can be damaged in more ways than its readers have names for
         raise PolicyError(WEIGHTS, f"does not parse: {type(error).__name__}: {error}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise PolicyError(WEIGHTS, f"{name} is no array")
     vocabulary = arrays.pop("vocabulary").tobytes().decode("utf-8", "replace").split("\n")
     models, types, terms = len(document.models), len(document.types), len(vocabulary)
     heads = 2 * models + types
@@ -243,8 +247,10 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not (np.isfinite(array).all() or name in _MAY_BE_INFINITE):
             raise PolicyError(WEIGHTS, f"{name} holds something that is not a finite number")
-    if not (arrays["number_scale"] > 0).all():
-        raise PolicyError(WEIGHTS, "number_scale holds something that is not above 0")
+        if float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) > _LARGEST:
+            raise PolicyError(WEIGHTS, f"{name} holds a number beyond {_LARGEST:g}")
+    if not (arrays["number_scale"] > 0).all() or arrays["type_sharpness"][0] < 0:
+        raise PolicyError(WEIGHTS, "number_scale or type_sharpness holds a number that is too small")
     return Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),

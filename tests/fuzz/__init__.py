@@ -1,0 +1,1 @@
+"""Fuzzing of what reads the bytes of others; `run.py` says how it is started."""

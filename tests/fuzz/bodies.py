@@ -1,0 +1,144 @@
+"""Bodies of requests: one that is taken says the same but for what is edited; others are refused in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+from fuzz.inputs import inputs
+from fuzz.targets import Target
+from router.errors import RouterError
+from router.planning import Request, Surface, read_request
+from router.policy.features import RequestError
+from router.surfaces import CHAT, COMPLETIONS, RESPONSES
+from router.wire import bodies
+from router.wire.skeleton import Skeleton, Stripping
+from router.wire.text import mended
+
+ANOTHER = 'an "other" modél'
+URL = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,' + b"A" * 1500 + b'"}}'
+EXAMPLES = (
+    b'{"model":"auto","messages":[{"role":"user","content":"2+2?"}],"stream":true}',
+    b'{ "messages" : [{"role":"system","content":[{"type":"text","text":"a"}]},{"role":"user","content":"b"}],\n'
+    b' "stream_options" : {"include_usage" : false, "x":1}, "stream": true, "model" : "gpt-4o" , "tools":[] }\r\n',
+    '{"model":"gpt-4o","messages":[{"role":"user","content":"é😀\\u0041\\ud83d"}],"n":1e5,"seed":-0.0}'.encode(),
+    b'{"stream":true,"stream_options":null,"model":"a","input":"x","previous_response_id":"r","metadata":{"a":"b"}}',
+    b'{"model":"auto","messages":[{"role":"user","content":[%b,{"type":"text","text":"?"}]}],"max_tokens":5}' % URL,
+    b'{"model":"gpt-3.5-turbo-instruct","prompt":["a","b"],"stream":true,"stream_options":{}}',
+)
+PIECES = (
+    *(b'"model":"x",', b'"m\\u006fdel":"x",', b',"model":"x"', b'"model":', b'"stream":true,', b'"data:', b'"data":"'),
+    *(b'"stream_options":{"include_usage":true},', b'"stream_options":{},', b'"include_usage":null', b"A" * 1100),
+    *(URL, b'"a":"\\\\",', b'"":0,', b'"a\\"b":{"model":1},'),
+)  # fmt: skip
+
+
+def _exact(text: str) -> Any:
+    """A parsed text with its keys in their order, keys that are there twice, and numbers as they are written."""
+    return json.loads(text, object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The fields of an object."""
+
+
+class _Number(str):
+    """A number."""
+
+    __slots__ = ()
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    chance = random.Random(zlib.crc32(data))
+    cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(4)))
+    return [data[start:stop] for start, stop in pairwise((0, *cuts, len(data)))]
+
+
+def _read(skeleton: bytes, surface: Surface) -> tuple[Request, bytes]:
+    """A body as `Exchange` reads it: mended where that is needed."""
+    try:
+        return read_request(skeleton, surface), skeleton
+    except RouterError:
+        text = mended(skeleton)
+        return read_request(text, surface), text
+
+
+def _rewritten(pieces: list[bytes], skeleton: Skeleton, surface: Surface) -> tuple[bytes, bool]:
+    """The body for another model, and whether it now asks for its usage."""
+    request, text = _read(skeleton.text, surface)
+    with contextlib.suppress(RequestError):  # refused where there is to be a decision, else passed on
+        surface.features(request.fields)
+    edits = [bodies.naming(request.spans, text, ANOTHER)]
+    usage = None
+    if surface.asks_for_usage and bodies.is_true(request.fields, "stream") and "model" in request.spans:
+        usage = bodies.asking_for_usage(request.fields, request.spans)
+    edits += [] if usage is None else [usage]
+    placed = [bodies.Edit(skeleton.original(e.start), skeleton.original(e.stop), e.text) for e in edits]
+    return b"".join(bodies.edited(pieces, placed)), usage is not None
+
+
+def _expected(fields: _Pairs, asks_usage: bool) -> dict[str, Any]:
+    expected = {name: value for name, value in fields if name != "model"}
+    if asks_usage:
+        options = expected.get("stream_options")
+        others = [pair for pair in options if pair[0] != "include_usage"] if isinstance(options, _Pairs) else []
+        expected["stream_options"] = sorted([*others, ("include_usage", True)], key=repr)
+    return expected
+
+
+def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
+    pieces = _pieces(data)
+    stripping = Stripping()
+    for piece in pieces:
+        stripping.feed(piece)
+    for skeleton in (Skeleton(data), stripping.finish()):
+        try:
+            after, asks_usage = _rewritten(pieces, skeleton, surface)
+        except RouterError as error:
+            assert error.status == 400, error.status
+            continue
+        try:
+            before = _exact(text)
+        except (ValueError, RecursionError):
+            continue  # Python's reader takes less
+        found = dict(_exact(after.decode()))
+        assert found.pop("model") == ANOTHER, "the model was not replaced"
+        if asks_usage:
+            found["stream_options"] = sorted(found["stream_options"], key=repr)
+        assert found == _expected(before, asks_usage), "another field was changed"
+
+
+def _check_renaming(data: bytes) -> None:
+    """An answer whose model is renamed says the same but for it."""
+    after = bodies.renamed(data, b'"auto"')
+    if after == data:
+        return
+    try:
+        before = dict(_exact(data.decode(errors="replace")))
+    except (ValueError, RecursionError):
+        return  # Python's reader takes less
+    assert dict(_exact(after.decode(errors="replace"))) == {**before, "model": "auto"}, "another field was changed"
+
+
+def check(data: bytes) -> None:
+    """Rewrite a body for another model; rename the model of an answer."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""  # refused before it is read
+    for surface in (CHAT, RESPONSES, COMPLETIONS) if text else ():
+        _check_rewriting(data, text, surface)
+    bodies.read_answer(data)
+    _check_renaming(data)
+
+
+@contextmanager
+def opened() -> Iterator[Target]:
+    """The target."""
+    yield Target(check, inputs(EXAMPLES, PIECES))

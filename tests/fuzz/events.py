@@ -1,0 +1,74 @@
+"""Streams of server-sent events: however they are cut, the same bytes come out, and the same is read of them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import msgspec
+from fake_openai import chat_events
+
+from fuzz.inputs import inputs
+from fuzz.targets import Target
+from router.wire.chat_stream import ChatStream
+from router.wire.responses_stream import ResponsesStream
+
+Stream = ChatStream | ResponsesStream
+
+EXAMPLES = (
+    b"".join(chat_events("gpt-4o", ("Par", "is"), usage=True)),
+    b"".join(chat_events("gpt-4o", ("é\n\n",))).replace(b"\n", b"\r\n"),
+    b'data: {"model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f",'
+    b'"arguments":"{}"}}]},"finish_reason":"tool_calls"}],"usage":null}\r\rdata: [DONE]\r\r',
+    b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","model":"m","usage":null}}\n\n'
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n'
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","model":"m",'
+    b'"output":[],"usage":{"input_tokens":1,"output_tokens":2}}}\n\n',
+    b': ping\n\nid: 7\nretry: 10\ndata: {"error":{"message":"no"},\ndata: "model":"m","usage":null}\n\n',
+    b'data: {"usage":null,"model":"a","choices":[{"text":"x","index":0}]}\n\ndata: {"type":"error","message":"no"}\n\n',
+)
+PIECES = (
+    *(b"data: ", b"data:", b"event: x\n", b": c\n", b"data: [DONE]\n\n", b"\r\r", b"\n\r\n", b"\r\n\r", b"\r\n\n"),
+    *(b'"usage":null', b',"usage":null', b'"usage":null,', b'"us\\u0061ge":null,', b'"usage":{"prompt_tokens":1},'),
+    *(b'"model":"x",', b'"m\\u006fdel":"x",', b'"response":{"model":"x"},', b'"delta":{"content":7},'),
+)  # fmt: skip
+
+
+def _streams() -> Sequence[Callable[[], Stream]]:
+    return (
+        lambda: ChatStream(strip_usage=True),
+        lambda: ChatStream(strip_usage=True, echo="auto"),
+        lambda: ChatStream(),
+        lambda: ResponsesStream(echo="auto"),
+        lambda: ResponsesStream(),
+    )
+
+
+def _heard(stream: Stream, data: bytes, cuts: Sequence[int]) -> tuple[bytes, object]:
+    """What comes out of a stream that is fed in pieces, and what was read of it."""
+    passed = b"".join(stream.feed(data[start:stop]) for start, stop in pairwise((0, *cuts, len(data))))
+    read = (stream.model, stream.id, stream.usage, stream.service_tier, stream.error, stream.done, stream.ended)
+    said = stream.content()
+    return passed + stream.rest(), (read, bytes(said) if isinstance(said, msgspec.Raw) else said)
+
+
+def check(data: bytes) -> None:
+    """Feed a stream whole, in two cuts, and byte by byte."""
+    chance = random.Random(zlib.crc32(data))
+    for make in _streams():
+        whole = _heard(make(), data, ())
+        for _ in range(3):
+            cuts = sorted(chance.randrange(len(data) + 1) for _ in range(2))
+            assert _heard(make(), data, cuts) == whole, f"cut at {cuts}"
+        assert _heard(make(), data, range(1, len(data))) == whole, "byte by byte"
+    for plain in (ChatStream(), ResponsesStream()):
+        assert _heard(plain, data, ())[0] == data, "a stream that is not edited was changed"
+
+
+@contextmanager
+def opened() -> Iterator[Target]:
+    """The target."""
+    yield Target(check, inputs(EXAMPLES, PIECES))

@@ -1,0 +1,112 @@
+"""Bytes that resemble valid ones: examples that are cut, doubled, moved, nested or miscounted, and bytes of no form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from hypothesis import strategies as st
+
+MOST_BYTES = 64 * 1024
+_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_NUMBERS = (
+    *(
+        b"0",
+        b"-1",
+        b"1",
+        b"2",
+        b"1.5",
+        b"-0.0",
+        b"007",
+        b"999",
+        b"9999",
+        b"0001",
+        b"+1",
+        b"1e5",
+        b"1e999",
+        b"-1e999",
+        b"1e-999",
+        b"0x10",
+    ),
+    *(b"NaN", b"Infinity", b"1_000", b"", b" ", b"9" * 19, b"9" * 20, b"9" * 400, b"1" * 5000, b"ffffffffffffffff"),
+)
+_NESTS = ((b"[", b"]"), (b'{"a":', b"}"), (b'"', b'"'), (b"{", b"}"), (b"(", b")"))
+PIECES = (
+    *(b"\0", b"\n", b"\r", b"\r\n", b"\r\n\r\n", b"\n\n", b"\t", b" ", b'"', b'\\"', b"\\", b"\\u", b"\\u0041"),
+    *(b"\\ud83d", b"\\ud83d\\ude00", b"\xff", b"\xc3", b"\xed\xa0\xbd", b"\xef\xbb\xbf", "é\u2028".encode()),
+    *(b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"false", b"{}", b"[]", b'""', b"A" * 3000, b"(" * 200),
+)  # fmt: skip
+
+Edit = Callable[[bytes, int, int, bytes], bytes]  # the bytes, a slice of them, and a piece
+
+
+def _insert(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:start] + piece + data[start:]
+
+
+def _replace(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:start] + piece + data[stop:]
+
+
+def _delete(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:start] + data[stop:]
+
+
+def _cut(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:start]
+
+
+def _duplicate(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:stop] + data[start:]
+
+
+def _swap(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    middle = (start + stop) // 2
+    return data[:start] + data[middle:stop] + data[start:middle] + data[stop:]
+
+
+def _flip(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    return data[:start] + bytes([data[start] ^ 1 << stop % 8]) + data[start + 1 :] if start < len(data) else data
+
+
+def _number(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    found = _NUMBER.search(data, start) or _NUMBER.search(data)
+    if found is None:
+        return data
+    return data[: found.start()] + _NUMBERS[(start + stop) % len(_NUMBERS)] + data[found.end() :]
+
+
+def _nest(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
+    opening, closing = _NESTS[len(piece) % len(_NESTS)]
+    depth = (1, 2, 30, 1000)[start % 4]
+    return data[:start] + opening * depth + data[start:stop] + closing * depth + data[stop:]
+
+
+_EDITS: Sequence[Edit] = (_insert, _replace, _delete, _cut, _duplicate, _swap, _flip, _number, _nest)
+
+
+def _edited(example: bytes, edits: Sequence[tuple[Edit, int, int, bytes]]) -> bytes:
+    for edit, place, length, piece in edits:
+        start = place % (len(example) + 1)
+        example = edit(example, start, min(start + length, len(example)), piece)[:MOST_BYTES]
+    return example
+
+
+def _one_of(values: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """One of them, without hypothesis writing them all into the name of the strategy."""
+    return st.integers(0, len(values) - 1).map(values.__getitem__)
+
+
+def changed(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
+    """Examples after up to eight edits, each of which may bring in a piece."""
+    example = _one_of(examples)
+    piece = st.one_of(_one_of((*pieces, *PIECES)), example, st.binary(max_size=6))
+    edit = st.tuples(st.sampled_from(_EDITS), st.integers(0, MOST_BYTES), st.integers(0, 80), piece)
+    few, many = st.lists(edit, min_size=1, max_size=2), st.lists(edit, max_size=8)
+    return st.builds(_edited, example, st.one_of(few, few, many))
+
+
+def inputs(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
+    """Changed examples, and one time in eight bytes of no form."""
+    near = changed(examples, pieces)
+    return st.integers(0, 7).flatmap(lambda turn: near if turn else st.binary(max_size=300))
