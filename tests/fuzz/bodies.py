@@ -31,6 +31,7 @@ EXAMPLES = (
     '{"model":"gpt-4o","messages":[{"role":"user","content":"é😀\\u0041\\ud83d"}],"n":1e5,"seed":-0.0}'.encode(),
     b'{"stream":true,"stream_options":null,"model":"a","input":"x","previous_response_id":"r","metadata":{"a":"b"}}',
     b'{"model":"auto","messages":[{"role":"user","content":[%b,{"type":"text","text":"?"}]}],"max_tokens":5}' % URL,
+    b'{"model":"x","input":[{"role":"user","content":"x"}],"model_":"x","a":{"model":"x"}}',
     b'{"model":"gpt-3.5-turbo-instruct","prompt":["a","b"],"stream":true,"stream_options":{}}',
 )
 PIECES = (
@@ -120,11 +121,9 @@ def _check_renaming(data: bytes) -> None:
     after = bodies.renamed(data, b'"auto"')
     if after == data or nests_deeper(data):  # what nests deeply is not compared: Python's reader has no stack for it
         return
-    try:
-        before = dict(_exact(data.decode(errors="replace")))
-    except (ValueError, RecursionError):
-        return  # Python's reader takes less
-    assert dict(_exact(after.decode(errors="replace"))) == {**before, "model": "auto"}, "another field was changed"
+    with contextlib.suppress(ValueError, RecursionError):  # Python's reader takes less
+        before, found = dict(_exact(data.decode(errors="replace"))), dict(_exact(after.decode(errors="replace")))
+        assert found == {**before, "model": "auto"}, "another field was changed"
 
 
 def check(data: bytes) -> None:

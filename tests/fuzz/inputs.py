@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 MOST_BYTES = 64 * 1024
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_SIGN = re.compile(rb"[,:{}\[\]]|\r?\n")
 _NUMBERS = (
     *(
         b"0",
@@ -85,11 +86,20 @@ def _nest(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
 _EDITS: Sequence[Edit] = (_insert, _replace, _delete, _cut, _duplicate, _swap, _flip, _number, _nest)
 
 
-def _edited(example: bytes, edits: Sequence[tuple[Edit, int, int, bytes]]) -> bytes:
-    for edit, place, length, piece in edits:
+def _edited(example: bytes, edits: Sequence[tuple[Edit, bool, int, int, bytes]]) -> bytes:
+    for edit, between, place, length, piece in edits:
         start = place % (len(example) + 1)
-        example = edit(example, start, min(start + length, len(example)), piece)[:MOST_BYTES]
+        stop = min(start + length, len(example))
+        if between:  # from one sign that parts tokens to another: a field, a line, an item
+            start = _after_sign(example, start)
+            stop = max(_after_sign(example, stop), start)
+        example = edit(example, start, stop, piece)[:MOST_BYTES]
     return example
+
+
+def _after_sign(data: bytes, place: int) -> int:
+    found = _SIGN.search(data, place)
+    return found.end() if found else len(data)
 
 
 def _one_of(values: Sequence[bytes]) -> st.SearchStrategy[bytes]:
@@ -101,7 +111,7 @@ def changed(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.Searc
     """Examples after up to eight edits, each of which may bring in a piece."""
     example = _one_of(examples)
     piece = st.one_of(_one_of((*pieces, *PIECES)), example, st.binary(max_size=6))
-    edit = st.tuples(st.sampled_from(_EDITS), st.integers(0, MOST_BYTES), st.integers(0, 80), piece)
+    edit = st.tuples(st.sampled_from(_EDITS), st.booleans(), st.integers(0, MOST_BYTES), st.integers(0, 80), piece)
     few, many = st.lists(edit, min_size=1, max_size=2), st.lists(edit, max_size=8)
     return st.builds(_edited, example, st.one_of(few, few, many))
 

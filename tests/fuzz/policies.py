@@ -22,15 +22,21 @@ from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, dump, parse
 from router.policy.features import read_question
 from router.policy.prediction import predict
-from router.policy.vocabulary import Vocabulary
+from router.policy.vocabulary import Vocabulary, terms
 
 SHIPPED = Path(__file__).parents[2] / "data" / "policy"
 ZIP = b"PK\x03\x04"
-TERMS, TYPES = 60, 3
+TYPES = ("facts/software", "factual/short-answer", "math/grade-school", "math/arithmetic")  # of each kind of evidence
+OF_TYPES = ("type_slopes", "type_quality", "type_log_length", "type_variance", "type_measured", "type_familiarity")
+TEXTS = (
+    "What is the difference between a process and a thread in an operating system?",
+    "Who wrote the novel The Old Man and the Sea, and in which year?",
+    "Tom has 3 apples and buys 5 more. How many apples does Tom have now?",
+    "What is 2 plus 2?",
+)
 QUESTIONS: Sequence[Sequence[Mapping[str, Any]]] = (
-    [{"role": "user", "content": "What is 2 plus 2?"}],
+    *([{"role": "user", "content": text}] for text in ("", *TEXTS)),
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "é" * 500}],
-    [{"role": "user", "content": ""}],
     [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "And?"}],
 )
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "adds", "parameters": {}}}]
@@ -45,27 +51,23 @@ def small() -> dict[str, bytes]:
     """The shipped policy with few terms, types and targets, so that it is parsed in a millisecond."""
     policy = parse({name: (SHIPPED / name).read_bytes() for name in (DOCUMENT, WEIGHTS)})
     old, rules = policy.predictor, policy.rules
-    models = len(old.models)
-    heads = [*range(2 * models), *range(2 * models, 2 * models + TYPES)]
-    rows = old.vocabulary.rows
-    terms = sorted(rows, key=rows.__getitem__)[:TERMS]
+    types = [old.types.index(name) for name in TYPES]
+    heads = [*range(2 * len(old.models)), *(2 * len(old.models) + number for number in types)]
+    known = [term for term in sorted({*terms(" ".join(TEXTS))}) if term in old.vocabulary.rows]
+    rows = [old.vocabulary.rows[term] for term in known]
     predictor = replace(
         old,
-        types=old.types[:TYPES],
-        vocabulary=Vocabulary({term: row for row, term in enumerate(terms)}, old.vocabulary.idf[: TERMS + 1]),
-        table=old.table[:TERMS, heads],
+        types=TYPES,
+        vocabulary=Vocabulary({term: row for row, term in enumerate(known)}, old.vocabulary.idf[[*rows, -1]]),
+        table=old.table[np.ix_(rows, heads)],
         number_weights=old.number_weights[:, heads],
         intercept=old.intercept[heads],
-        **{
-            name: getattr(old, name)[:TYPES]
-            for name in ("type_slopes", "type_quality", "type_log_length", "type_variance", "type_measured")
-        },
-        type_familiarity=old.type_familiarity[:TYPES],
         familiarity_quantiles=old.familiarity_quantiles[:: max(old.familiarity_quantiles.size // 20, 1)],
+        **{name: getattr(old, name)[types] for name in OF_TYPES},
     )
-    evidence = {name: known for name, known in rules.evidence.items() if name in predictor.types}
-    kept = replace(rules, evidence=evidence, targets=tuple(replace(r, kept_by_type={}) for r in rules.targets[:3]))
-    return dump(Policy(kept, predictor, policy.default_target, {}))
+    evidence = {name: known for name, known in rules.evidence.items() if name in TYPES}
+    targets = tuple(replace(rule, kept_by_type={}) for rule in rules.targets[-4:])
+    return dump(Policy(replace(rules, evidence=evidence, targets=targets), predictor, policy.default_target, {}))
 
 
 def _arrays(weights: bytes) -> dict[str, bytes]:
