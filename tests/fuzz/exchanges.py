@@ -18,7 +18,7 @@ from router.client import protocol
 from router.endpoints import accounts
 
 SECONDS = 5.0  # within which every exchange ends
-QUIET_SECONDS = 0.03  # after which nothing more is expected of an answer
+QUIET_SECONDS = 0.02  # after which nothing more is expected of an answer
 SHORT_SECONDS = 0.5  # all patience of the router, so that its ends are seen
 LOGGERS = ("", "uvicorn.error", "asyncio", "router")
 

@@ -92,6 +92,8 @@ def _npy(array: Any) -> bytes:
 ODD: Sequence[Callable[[Any], Any]] = (
     lambda a: a * 0,
     lambda a: -a,
+    lambda a: a * 1e8,
+    lambda a: a * -1e8,
     lambda a: np.full_like(a, np.nan),
     lambda a: np.full_like(a, np.inf),
     lambda a: np.full_like(a, np.finfo(a.dtype).max) if a.dtype.kind == "f" else a,
