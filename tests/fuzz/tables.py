@@ -11,7 +11,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from calibration.outcomes import InputError, read_outcomes
-from calibration.questions import QuestionError, read
+from calibration.questions import read
+from calibration.sources import QuestionError
 from fuzz.inputs import changed, inputs
 from fuzz.targets import Target
 

@@ -77,7 +77,7 @@ class _Saying(LoopbackServer):
         await asyncio.sleep(0)
         writer.write(self.said[cut:])
         await writer.drain()
-        return None if chance % SILENT == 0 else OPEN_SECONDS
+        return None if chance % SILENT == 1 else OPEN_SECONDS
 
 
 def _check(running: Running, upstream: _Saying, data: bytes, number: int) -> None:
