@@ -54,7 +54,7 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The share of dollars that a calibration saves, against its questions and what asking them costs."""
     figure, axes = _axes(xlabel="questions of the calibration", ylabel="share of gpt-4o's dollars saved")
     sizes = sorted({row["n"] for row in rows})
-    for scenario, colour in zip(dict.fromkeys(row["scenario"] for row in rows), ("C0", "C1", "C2"), strict=True):
+    for scenario, colour in zip(dict.fromkeys(row["scenario"] for row in rows), ("C0", "C1", "C2"), strict=False):
         for target, line in ((0.95, "--"), (0.97, "-")):
             points = [(r["n"], r["saved"]) for r in rows if r["scenario"] == scenario and r["target"] == target]
             axes.plot(*zip(*sorted(points), strict=True), line, color=colour, label=f"{scenario}, {target:.0%}")

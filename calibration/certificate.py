@@ -29,6 +29,7 @@ from router.policy.vocabulary import Floats
 CONFIDENCE = 0.95
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 STEPS = 100
+LOSSES_ASSUMED = 4.0  # questions that lose everything, before it is told that others gain
 SPREAD = 1.1  # of the error of cross-fitted quality, against that of independent questions
 ROUNDS = 200
 MOST_QUESTIONS = 1e6  # a target that needs more is not worth asking for
@@ -55,19 +56,19 @@ def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CO
     """
     if len(values) < 2:
         return low
-    more = np.append(values, low * _skewness(np.append(values, low)))
+    more = np.append(values, low * _one_sided(values, low))
     mean, error, clusters = _mean_and_error(more, np.append(groups, groups.max() + 1))
     return mean - float(stats.t.ppf(confidence, clusters - 1)) * SPREAD * error
 
 
-def _skewness(values: Floats) -> float:
-    """How one-sided losses are, from 0 (as large as gains) to 1 (nothing is gained).
+def _one_sided(values: Floats, low: float) -> float:
+    """How much larger losses are than gains, from 0 (as large) to 1 (nothing is gained), by the cubes of their sizes.
 
-    The root keeps the error of the test at 5 % or less for every share of losses and gains and every number of
-    questions from 100 on, as a test shows.
+    LOSSES_ASSUMED count as losses before any is seen. With them the error of the test is at most 5 % in simulations of
+    targets from 90 to 98 %, 100 to 1,600 questions, and shares of losses and gains from none to many.
     """
-    cubes = values**3
-    return math.sqrt(max(-float(cubes.sum()), 0.0) / max(float(np.abs(cubes).sum()), 1e-12))
+    cubes, assumed = values**3, LOSSES_ASSUMED * -(low**3)
+    return max(assumed - float(cubes.sum()), 0.0) / (assumed + float(np.abs(cubes).sum()))
 
 
 def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:

@@ -141,8 +141,8 @@ def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay:
 
 
 def usual_type_probability(replay: Replay) -> float:
-    """The upper quartile over questions of the probability of the type that each is taken for."""
-    return float(np.quantile([p.type_probabilities[p.question_type] for p in replay.predictions], 0.75))
+    """The upper decile over questions of the probability of the type that each is taken for."""
+    return float(np.quantile([p.type_probabilities[p.question_type] for p in replay.predictions], 0.9))
 
 
 def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:

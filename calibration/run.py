@@ -86,7 +86,7 @@ class Calibration:
     models: Sequence[str]
     rows: Sequence[Row]
     pairs: Sequence[Pair]
-    learnt: Learnt | None
+    policy: Policy | None
     held: HeldOut | None
     verdict: Verdict
     outcomes: Sequence[Outcome]
@@ -97,11 +97,7 @@ class Calibration:
     runs: tracking.Runs
     traced: Mapping[str, int]  # traces in the store, by model
     about: Mapping[str, Any]
-
-    @property
-    def policy(self) -> Policy | None:
-        """What was learnt; None of too few questions."""
-        return self.learnt.policy if self.learnt else None
+    learnt: Learnt | None  # the policy with its replay; None of too few questions
 
     @property
     def n(self) -> int:
@@ -206,7 +202,7 @@ def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs:
         models=plan.models,
         rows=table,
         pairs=compared,
-        learnt=learnt,
+        policy=policy,
         held=held,
         verdict=verdict(policy, held, table, compared, _question_usd(plan, table, judged_for)),
         outcomes=outcomes,
@@ -217,6 +213,7 @@ def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs:
         runs=runs,
         traced=traced,
         about=about,
+        learnt=learnt,
     )
 
 

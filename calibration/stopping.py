@@ -60,7 +60,8 @@ def _rounds(
         except BudgetError as reason:
             if found is None:
                 raise
-            return _ended(found, looks, look - 1, Stop.BUDGET, f"Stopped: {reason}.")
+            why = str(reason)
+            return _ended(found, looks, look - 1, Stop.BUDGET, why[:1].upper() + why[1:])
         stop = rounds.after(looks, look, found.learnt)
         if stop is not None:
             rule = rounds.rule_of(found.policy, looks.target) if found.policy else None

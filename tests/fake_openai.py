@@ -211,7 +211,7 @@ async def _read(reader: asyncio.StreamReader) -> Received | None:
     if "content-length" in named:
         body = await reader.readexactly(int(named["content-length"]))
     elif named.get("transfer-encoding") == "chunked":
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\n"), 16):
             body += await reader.readexactly(size)
             await reader.readline()
         await reader.readline()

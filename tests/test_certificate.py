@@ -30,9 +30,9 @@ def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials(
 
 @pytest.mark.parametrize("n", [100, 200, 400])
 @pytest.mark.parametrize("gains", [0.0, 0.002, 0.01, 0.04])
-@pytest.mark.parametrize("target", [0.95, 0.97])
+@pytest.mark.parametrize("target", [0.95, 0.97, 0.98])
 def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
-    strong, trials = 0.8, 3000
+    strong, trials = 0.6, 3000
     losses = (1 - target) * strong + gains  # so that exactly the target is kept
     shares = [losses, gains, strong - losses, 1 - strong - gains]
     counts = np.random.default_rng(0).multinomial(n, shares, trials)

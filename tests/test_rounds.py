@@ -199,7 +199,7 @@ def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(t
         told = said(out)
         assert code == 3 and "does not cover round 2 of 3, up to 219 of 400 questions" in told, out
         assert "1 of 3 planned looks were used" in told and len(fake.calls) == 240
-        enough = re.search(r"the same command with --budget-usd ([\d.]+) goes on", told)
+        enough = re.search(r"budget of its own: --budget-usd ([\d.]+)$", told)
         assert enough is not None
         code, out = finish(start(fake, home, *arguments, "--budget-usd", enough[1]))
         assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned looks" in said(out), out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,6 +177,8 @@ def _try(policy: Policy) -> None:
         try:
             features = read_question([{"role": "user", "content": text}])
             prediction = predict(policy.predictor, features)
+            if not all(map(math.isfinite, (*prediction.quality.values(), *prediction.output_tokens.values()))):
+                raise ValueError("it predicts something that is not a number")
             for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
                 decide(policy.rules, features, prediction, target)
         except Exception as error:

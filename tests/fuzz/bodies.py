@@ -18,6 +18,7 @@ from router.planning import Request, Surface, read_request
 from router.policy.features import RequestError
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.wire import bodies
+from router.wire.nesting import nests_deeper
 from router.wire.skeleton import Skeleton, Stripping
 from router.wire.text import mended
 
@@ -118,7 +119,7 @@ def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
 def _check_renaming(data: bytes) -> None:
     """An answer whose model is renamed says the same but for it."""
     after = bodies.renamed(data, b'"auto"')
-    if after == data:
+    if after == data or nests_deeper(data):  # what nests deeply is not compared: Python's reader has no stack for it
         return
     with contextlib.suppress(ValueError, RecursionError):  # Python's reader takes less
         before, found = dict(_exact(data.decode(errors="replace"))), dict(_exact(after.decode(errors="replace")))
