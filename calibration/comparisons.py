@@ -45,8 +45,13 @@ def _numbers(text: str) -> list[Fraction]:
     return [number for number in read if number is not None]
 
 
+_LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")  # such a power of ten may take minutes and gigabytes to write out
+
+
 def as_number(text: str) -> Fraction | None:
     plain = re.sub(r"[\s,$€£%+]", "", text).replace("−", "-").replace("–", "-")
+    if _LONG_EXPONENT.search(plain):
+        return None
     try:
         return Fraction(plain)
     except (ValueError, ZeroDivisionError):

@@ -18,6 +18,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.comparisons._FENCE": ("```a", "```a\n", "`"),
     "calibration.comparisons._LEADING_LETTER": ("*_", "( "),
     "calibration.comparisons._LETTER": ("A", "A "),
+    "calibration.comparisons._LONG_EXPONENT": ("1e", "e-1", "_"),
     "calibration.comparisons._MARKER": ("answer ", "answer   is", "\\boxed "),
     "calibration.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.duplicates._WORD": ("1,",),

@@ -76,6 +76,16 @@ def test_a_check_refuses_near_misses(name: str, reference: object, answers: list
     assert [answer for answer in answers if check.passes(answer)] == []
 
 
+@pytest.mark.parametrize(
+    "text", ["1e999999999", "-2.5E+99999", "1e-999999999", "1e9_999_999", "1e99 999 999", "1e００００９９"]
+)
+def test_a_number_that_would_take_minutes_to_write_out_is_none(text) -> None:
+    with pytest.raises(checks.CheckError, match="is not a number"):
+        checks.parse("number", text)
+    assert not checks.parse("number", 7).passes(f"The answer is {text}.")
+    assert checks.parse("number", "1e300").passes("The answer is 1e300.")
+
+
 def test_a_number_may_be_off_by_its_tolerance_and_no_more() -> None:
     check = checks.parse("number", 3.14, tolerance=0.01)
     assert check.passes("about 3.15") and not check.passes("about 3.16")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import msgspec
-from fake_openai import chat_events
 
 from fuzz.inputs import inputs
 from fuzz.targets import Target
@@ -19,8 +18,10 @@ from router.wire.responses_stream import ResponsesStream
 Stream = ChatStream | ResponsesStream
 
 EXAMPLES = (
-    b"".join(chat_events("gpt-4o", ("Par", "is"), usage=True)),
-    b"".join(chat_events("gpt-4o", ("é\n\n",))).replace(b"\n", b"\r\n"),
+    b'data: {"id":"a","model":"m","choices":[{"index":0,"delta":{"content":"Pa\\n"}}],"usage":null,"x":"y"}\n\n'
+    b'data: {"id":"a","model":"m","choices":[],"usage":{"prompt_tokens":1},"x":""}\n\ndata: [DONE]\n\n',
+    b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}\r\n\r\ndata: [DONE]\r\n\r\n',
+    b'data: {"usage":null}\n\ndata: { "usage" : null , "model" : "a" }\n\n',
     b'data: {"model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f",'
     b'"arguments":"{}"}}]},"finish_reason":"tool_calls"}],"usage":null}\r\rdata: [DONE]\r\r',
     b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","model":"m","usage":null}}\n\n'

@@ -18,8 +18,8 @@ from router.client import protocol
 from router.endpoints import accounts
 
 SECONDS = 5.0  # within which every exchange ends
-QUIET_SECONDS = 0.03  # after which nothing more is expected of an answer
-SHORT_SECONDS = 0.5  # all patience of the router, so that its ends are seen
+QUIET_SECONDS = 0.02  # after which nothing more is expected of an answer
+SHORT_SECONDS = 1.0  # all patience of the router, so that its ends are seen
 LOGGERS = ("", "uvicorn.error", "asyncio", "router")
 
 
@@ -44,7 +44,7 @@ class Running:
     def __init__(self, upstream_port: int) -> None:
         self._home = tempfile.TemporaryDirectory()
         self._patience = protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS, accounts.READ_SECONDS
-        protocol.HEAD_SECONDS = server.KEEP_ALIVE_SECONDS = accounts.READ_SECONDS = SHORT_SECONDS
+        _be_patient(SHORT_SECONDS, SHORT_SECONDS, SHORT_SECONDS)
         timeouts = dict.fromkeys(("first_byte", "idle", "request_body", "retries"), SHORT_SECONDS)
         url = f"http://127.0.0.1:{upstream_port}/v1"
         self._router = RunningRouter(Path(self._home.name), openai_base_url=url, timeouts=timeouts, max_attempts=1)
@@ -64,7 +64,7 @@ class Running:
         logging.getLogger("uvicorn.error").setLevel(self._levels["uvicorn.error"])
         logging.getLogger("uvicorn.error").propagate = True
         self._router.close()
-        protocol.HEAD_SECONDS, server.KEEP_ALIVE_SECONDS, accounts.READ_SECONDS = self._patience
+        _be_patient(*self._patience)
         self._home.cleanup()
 
     def ask(self, data: bytes, *, leave: bool = False) -> bytes:
@@ -106,6 +106,13 @@ class Running:
         """The tracebacks since the last look."""
         found, self._tracebacks.found = self._tracebacks.found, []
         return found
+
+
+def _be_patient(head: float, keep_alive: float, body: float) -> None:
+    """Set what no setting sets: how many seconds the router waits for a head, the next request, a short body."""
+    protocol.HEAD_SECONDS = head
+    server.KEEP_ALIVE_SECONDS = keep_alive  # type: ignore[assignment]  # uvicorn takes parts of a second as well
+    accounts.READ_SECONDS = body
 
 
 def _received(connection: socket.socket, seconds: float) -> bytes:

@@ -19,7 +19,8 @@ _NUMBERS = (
         b"1.5",
         b"-0.0",
         b"007",
-        b"999",
+        b"099",
+        b"600",
         b"9999",
         b"0001",
         b"+1",
@@ -71,19 +72,23 @@ def _flip(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
 
 
 def _number(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
-    found = _NUMBER.search(data, start) or _NUMBER.search(data)
-    if found is None:
+    numbers = list(_NUMBER.finditer(data))
+    if not numbers:
         return data
-    return data[: found.start()] + _NUMBERS[(start + stop) % len(_NUMBERS)] + data[found.end() :]
+    found = numbers[start % len(numbers)]
+    return data[: found.start()] + _NUMBERS[stop % len(_NUMBERS)] + data[found.end() :]
 
 
 def _nest(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
     opening, closing = _NESTS[len(piece) % len(_NESTS)]
-    depth = (1, 2, 30, 1000)[start % 4]
+    depth = (1, 2, 30, 5000)[start % 4]
     return data[:start] + opening * depth + data[start:stop] + closing * depth + data[stop:]
 
 
-_EDITS: Sequence[Edit] = (_insert, _replace, _delete, _cut, _duplicate, _swap, _flip, _number, _nest)
+_EDITS: Sequence[Edit] = (
+    *(_insert, _replace, _delete, _cut, _swap, _flip, _nest),
+    *(_duplicate, _duplicate, _number, _number),  # which harm the form least
+)
 
 
 def _edited(example: bytes, edits: Sequence[tuple[Edit, bool, int, int, bytes]]) -> bytes:

@@ -21,8 +21,9 @@ from fuzz.targets import Target
 from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, dump, parse
 from router.policy.features import read_question
+from router.policy.inputs import terms
 from router.policy.prediction import predict
-from router.policy.vocabulary import Vocabulary, terms
+from router.policy.vocabulary import Vocabulary
 
 SHIPPED = Path(__file__).parents[2] / "data" / "policy"
 ZIP = b"PK\x03\x04"
@@ -92,6 +93,8 @@ def _npy(array: Any) -> bytes:
 ODD: Sequence[Callable[[Any], Any]] = (
     lambda a: a * 0,
     lambda a: -a,
+    lambda a: a * 1e7,
+    lambda a: a * -1e7,
     lambda a: np.full_like(a, np.nan),
     lambda a: np.full_like(a, np.inf),
     lambda a: np.full_like(a, np.finfo(a.dtype).max) if a.dtype.kind == "f" else a,

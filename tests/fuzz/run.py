@@ -25,6 +25,7 @@ from fuzz.targets import Target, openings
 SEEDS = Path(__file__).parent / "seeds"
 ROUND = 200  # inputs between two seeds of hypothesis
 SHRINK_SECONDS = 20.0  # for making a failing input smaller
+SLOWEST_SECONDS = 10.0  # that one input may take
 SHOWN_BYTES = 2000
 
 
@@ -55,8 +56,11 @@ class _Watched:
             raise _EnoughError
         trial = self.trial
         trial.tried += trial.failing is None  # what makes a failing input smaller is not counted
+        began = time.monotonic()
         try:
             self._check(data)
+            seconds = time.monotonic() - began
+            assert seconds < SLOWEST_SECONDS, f"it took {seconds:.1f} s"
         except Exception:
             if trial.failing is None:
                 self._deadline = time.monotonic() + SHRINK_SECONDS

@@ -42,7 +42,7 @@ PIECES = (
     *(b"x-router-model: evil\r\n", b"content-type: text/event-stream\r\n", b"x\xff: \xff\r\n", b": \r\n", b"\r\n "),
     *(b"data: [DONE]\n\n", b'data: {"usage":{"prompt_tokens":1}}\n\n', b"location: /\r\n", b"date: x\r\n"),
 )  # fmt: skip
-SILENT = 24  # one upstream in so many keeps its connection open and says nothing more
+SILENT = 128  # one upstream in so many keeps its connection open and says nothing more
 OPEN_SECONDS = 0.01  # for which the others do: time enough for the next client
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STATUS_500 = re.compile(rb"HTTP/\d\.\d\s*500")
@@ -77,7 +77,7 @@ class _Saying(LoopbackServer):
         await asyncio.sleep(0)
         writer.write(self.said[cut:])
         await writer.drain()
-        return None if chance % SILENT == 0 else OPEN_SECONDS
+        return None if chance % SILENT == 1 else OPEN_SECONDS
 
 
 def _check(running: Running, upstream: _Saying, data: bytes, number: int) -> None:
