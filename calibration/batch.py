@@ -19,7 +19,7 @@ from calibration.answers import Answer, Asked, Endpoint, body_of, kept, key_of, 
 from calibration.ledger import Ledger
 from calibration.questions import Question
 from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, most_usd, price_of
-from router.policy.text import without_login
+from router.policy.address import without_login
 
 POLL_SECONDS = 20.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"

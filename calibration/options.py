@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,8 +13,8 @@ class UsageError(Exception):
     """An option does not fit; says which. Not a `ValueError`: of those Typer makes a box of several lines."""
 
 
-def _between(option: str, low: float, high: float) -> Callable[[str], float]:
-    """A reader of numbers from `low` to `high`; NaN is none."""
+def _between(option: str, low: float, high: float, meaning: str, metavar: str = "NUMBER") -> Any:
+    """An option that is a number from `low` to `high`; NaN is none."""
 
     def read(text: str) -> float:
         try:
@@ -26,7 +25,7 @@ def _between(option: str, low: float, high: float) -> Callable[[str], float]:
             raise UsageError(f"{option} {text}: expected a number from {low:g} to {high:g}")
         return value
 
-    return read
+    return typer.Option(parser=read, metavar=metavar, help=meaning)
 
 
 def _read_promise(text: str) -> Promise:
@@ -36,12 +35,7 @@ def _read_promise(text: str) -> Promise:
 
 
 Confidence = Annotated[
-    float,
-    typer.Option(
-        parser=_between("--confidence", 0.5, 0.999),
-        metavar="NUMBER",
-        help="How sure a promise is before it is certified, .5 to .999.",
-    ),
+    float, _between("--confidence", 0.5, 0.999, "How sure a promise is before it is certified, .5 to .999.")
 ]
 PromiseOption = Annotated[
     Promise,
@@ -54,18 +48,15 @@ PromiseOption = Annotated[
 ]
 TypeMargin = Annotated[
     float,
-    typer.Option(
-        parser=_between("--type-margin", 0.0, 1.0),
-        metavar="NUMBER",
-        help="By how much a single type may keep less than the target, 0 to 1.",
-    ),
+    _between("--type-margin", 0.0, 1.0, "By how much a single type may keep less than the target, 0 to 1."),
 ]
 Until = Annotated[
     float | None,
-    typer.Option(
-        parser=_between("--until", 0.5, 0.999),
-        metavar="TARGET",
-        help="Ask in rounds, and stop when this target (.5 to .999) is certified, more would not help or the budget "
+    _between(
+        "--until",
+        *(0.5, 0.999),
+        "Ask in rounds, and stop when this target (.5 to .999) is certified, more would not help or the budget "
         "does not cover the next round.",
+        "TARGET",
     ),
 ]

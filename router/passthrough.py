@@ -138,18 +138,18 @@ class _Passing:
         if named.get(b"upgrade", b"").lower() == b"websocket":
             message = "Websockets are not passed on; connect to the upstream for this."
             raise BadRequestError(message, code="websocket_not_supported")
-        declared = named.get(b"content-length")
-        if declared is not None and int(declared) > 8 * router.settings.max_body_bytes:
+        length = int(named[b"content-length"]) if b"content-length" in named else None
+        if length is not None and length > 8 * router.settings.max_body_bytes:
             raise too_large(8 * router.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = router.upstreams
-        has_body = declared not in (None, b"0") or b"transfer-encoding" in named
+        has_body = bool(length) or b"transfer-encoding" in named
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
             upstreams.headers(upstreams.default, scope["headers"], readable=False),
-            await self._body(int(declared) if declared is not None else None) if has_body else (),
-            int(declared) if declared is not None else None,
+            await self._body(length) if has_body else (),
+            length,
         )
         if not has_body:
             watch.start()
@@ -160,10 +160,10 @@ class _Passing:
         except (ConnectError, CutError) as error:
             raise UnreachableError(f"The upstream could not be reached: {error}.") from error
 
-    async def _body(self, declared: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
+    async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
         """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
         pieces = stream(self._receive, self._router.settings.timeouts.request_body)
-        if declared is None or declared > WHOLE_BYTES:
+        if length is None or length > WHOLE_BYTES:
             return pieces
         return [piece async for piece in pieces]
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
@@ -145,19 +145,22 @@ async def add_content(record: Record, content: Content, request: bytes, response
     if response is not None and not isinstance(response, msgspec.Raw):
         response = msgspec.Raw(msgspec.json.encode(response))
     record.request = await _said(content, msgspec.Raw(request))
-    if response is not None and not nests_deeper(bytes(response)):  # which not every reader of the journal could take
-        record.response = await _said(content, response)
+    if response is not None:
+        record.response = await _said(content, response, _answer_kept)
 
 
-async def _said(content: Content, said: msgspec.Raw | None) -> Any:
-    if said is None:
-        return None
+async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = kept) -> Any:
     size = len(memoryview(said))
     if size > MAX_CONTENT_BYTES:
         return None
     if size <= SCANNED_AT_ONCE:
-        return kept(said, content)
-    return await asyncio.to_thread(kept, said, content)
+        return keep(said, content)
+    return await asyncio.to_thread(keep, said, content)
+
+
+def _answer_kept(said: msgspec.Raw, content: Content) -> Any:
+    """What is kept of an answer; nothing of one that nests more deeply than every reader of the journal could take."""
+    return None if nests_deeper(bytes(said)) else kept(said, content)
 
 
 def tidy(record: Record, content: Content) -> None:

@@ -49,7 +49,6 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.inputs._OPTION_HINT": ("A", "(A"),
     "router.policy.inputs._PARTS": ("aA", "_"),
     "router.policy.inputs._WORD": ("a'", "é'", "0,"),
-    "router.policy.text._LOGIN": ("a", "a:", "a:/", "@", "a@"),
     "router.routing._AT": ("auto@", "@"),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),

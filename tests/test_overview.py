@@ -21,6 +21,7 @@ from router.usage.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS,
 
 PRICES = PriceBook({"gpt-4o-mini": Price(0.15, 0.6, 0.075), "gpt-4o": Price(2.5, 10.0, 1.25)}, {})
 LENGTHS = Lengths("gpt-4o", {"gpt-4o-mini": {"arithmetic": Interval(0.8, 1.0, 1.2)}}, {})
+TARGET = 0.97
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
 
 
@@ -38,7 +39,7 @@ def tallies(tmp_path: Path):
 
 def test_requests_are_added_up_with_what_always_strong_would_have_cost(tallies, tmp_path, rules):
     tallies.write([made_record(n) for n in range(10)] + [made_record(11, outcome="failed", status=502, cost_usd=None)])
-    seen = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)
+    seen = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)
     total = seen["total"]
     assert (total["requests"], total["compared"]) == (11, 10)
     assert total["outcomes"] == {"answered": 10, "failed": 1}
@@ -56,7 +57,7 @@ def test_requests_are_added_up_with_what_always_strong_would_have_cost(tallies, 
 def test_what_was_paid_for_and_came_to_nothing_lessens_the_saving(tallies, tmp_path, rules):
     wasted = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
     tallies.write([made_record(0, wasted=wasted), made_record(1, outcome="cut", cost_usd=0.25)])
-    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)["total"]
+    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["total"]
     paid = made_record(0).cost_usd + 0.25 + 0.5
     assert total["saved_usd"]["estimate"] == pytest.approx(total["always_strong_usd"]["estimate"] - paid)
 
@@ -67,25 +68,25 @@ def test_a_batch_that_is_written_again_counts_once_and_what_is_new_behind_it_cou
         tallies = Tallies(path, PRICES, lambda _: LENGTHS)
         tallies.write([made_record(n) for n in range(count)] + [Gap(since_unix_ns=1, until_unix_ns=2, requests=1)])
         tallies.close()
-    assert summed(path, WINDOWS["day"], rules, START / 1e9 + 60)["total"]["requests"] == 5
+    assert summed(path, WINDOWS["day"], rules, START / 1e9 + 60, TARGET)["total"]["requests"] == 5
 
 
 def test_a_request_whose_price_is_not_known_is_counted_as_such(tallies, tmp_path, rules):
     tallies.write([made_record(0, cost_usd=None, usage=None), made_record(1, policy_version="", question_type="")])
-    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60)["total"]
+    total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["total"]
     assert (total["unpriced"], total["compared"]) == (1, 0)
 
 
 def test_the_overview_says_whether_the_promise_holds_for_the_mix(tallies, tmp_path, rules):
     tallies.write([made_record(n, question_type=name) for n, name in enumerate(rules.rule(0.97).kept_by_type)])
-    mix = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, 0.97)["mix"]
+    mix = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["mix"]
     assert mix["quality_kept"]["low"] < mix["quality_kept"]["estimate"] < mix["quality_kept"]["high"]
     assert mix["quality_kept"]["holds"] in ("shown", "expected", "no")
 
 
 def test_an_empty_store_has_an_empty_overview(tmp_path, rules):
     for window in WINDOWS.values():
-        seen = summed(tmp_path / "nothing.db", window, rules, time.time())
+        seen = summed(tmp_path / "nothing.db", window, rules, time.time(), TARGET)
         assert seen["total"]["requests"] == 0 and seen["mix"]["distance"] is None
         assert len(seen["over_time"]) * window.step == window.seconds
 
@@ -96,7 +97,7 @@ def test_minutes_are_forgotten_and_hours_are_kept(tallies, tmp_path, rules):
     tallies.write([made_record(1, started_unix_ns=later, ended_unix_ns=later + 10**9)])
     with sqlite3.connect(tmp_path / "tallies.db") as store:
         assert store.execute("SELECT count(*) FROM minutes").fetchone() == (1,)
-    assert summed(tmp_path / "tallies.db", WINDOWS["week"], rules, later / 1e9)["total"]["requests"] == 2
+    assert summed(tmp_path / "tallies.db", WINDOWS["week"], rules, later / 1e9, TARGET)["total"]["requests"] == 2
 
 
 def test_percentiles_are_within_a_bucket_of_the_truth():
@@ -147,7 +148,7 @@ def test_a_million_requests_are_summed_up_in_under_200_ms(tmp_path, rules):
         took = float("inf")
         for _ in range(5):
             began = time.process_time()  # other processes leave it alone
-            seen = summed(tmp_path / "tallies.db", window, rules, now)
+            seen = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
             took = min(took, time.process_time() - began)
         assert took < 0.2, name
     assert seen["total"]["requests"] > 900_000

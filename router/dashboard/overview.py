@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 STRONG = {"low": "strong_low_usd", "estimate": "strong_usd", "high": "strong_high_usd"}
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-DEFAULT_TARGET = 0.97
 MAX_MODELS = 12  # names that clients make up share a row beyond these
 
 
@@ -66,7 +65,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": router.settings.simulated,
-            "warnings": router.told(),
+            "warnings": await run_in_threadpool(router.told),
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,
@@ -74,7 +73,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 
 
-def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: float = DEFAULT_TARGET) -> dict[str, Any]:
+def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: float) -> dict[str, Any]:
     """The sums of a window, from the store at `path`; `target` is what `auto` promises."""
     since, until = window.span(now_unix)
     total, models, types, steps = Sums(), Group(), Group(), Group()

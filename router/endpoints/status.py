@@ -26,7 +26,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "policy": router.serving.policy.version,
             "simulated": router.settings.simulated,
             "unrecorded_requests": router.journal.unrecorded,
-            "warnings": router.told(),
+            "warnings": await run_in_threadpool(router.told),
         }
 
     @app.get("/ready")
@@ -38,6 +38,6 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "policy": router.serving.policy.version,
             "unrecorded_requests": router.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
-            "refused": counted(router.journal.directory),
-            "warnings": router.told(),
+            "refused": await run_in_threadpool(counted, router.journal.directory),
+            "warnings": await run_in_threadpool(router.told),
         }

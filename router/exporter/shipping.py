@@ -86,12 +86,12 @@ def again(directory: Path, ways: Mapping[str, Callable[[Entry], object]]) -> int
     refused = list(parked(directory))
     left: list[Refused] = []
     for each in refused:
-        try:
-            if each.sink in ways:
-                ways[each.sink](each.entry)
-                continue
+        if each.sink not in ways:
             log.warning("no sink is called %s; its entry stays in %s", each.sink, directory / FILE)
             left.append(each)
+            continue
+        try:
+            ways[each.sink](each.entry)
         except RefusedError as refusal:
             left.append(Refused(each.sink, without_passwords(str(refusal))[:300], each.unix, each.entry))
     if refused:

@@ -19,7 +19,7 @@ from typing import Any
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from router.exporter import traces
-from router.journal.refused import RefusedError
+from router.journal.refused import RefusedError, unfit_is_refused
 from router.journal.writer import Entry, Record
 from router.policy.prices import PriceBook
 from router.settings import Settings
@@ -96,7 +96,7 @@ class TraceStore:
                 self._write(records[half:])
                 return
             log.error("MLflow refuses trace %s, so it is kept bare: %s", records[0].trace_id, refusal)
-            with _converting():
+            with unfit_is_refused():
                 spans = traces.bare(records[0])
             self._send(spans)
 
@@ -104,7 +104,7 @@ class TraceStore:
         from mlflow.entities.span import Span as MlflowSpan
 
         with refusals():
-            with _converting():
+            with unfit_is_refused():
                 converted = [MlflowSpan.from_otel_proto(span) for span in spans]
             self._store.log_spans(self._experiment_id, converted)
 
@@ -116,7 +116,7 @@ class TraceStore:
 
 
 def _spans(record: Record, prices: PriceBook) -> list[Span]:
-    with _converting():
+    with unfit_is_refused():
         return traces.spans(record, prices)
 
 
@@ -132,15 +132,6 @@ def refusals() -> Iterator[None]:
         if 400 <= status < 500 and status not in (401, 403, 404, 408, 429):
             raise RefusedError(str(error)[:500]) from error
         raise
-
-
-@contextlib.contextmanager
-def _converting() -> Iterator[None]:
-    """What cannot become a span, such as one broken digit of an id, is an entry that is refused."""
-    try:
-        yield
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise RefusedError(f"{type(error).__name__}: {error}") from error
 
 
 def opened(uri: str, home: Path) -> Any:

@@ -26,6 +26,15 @@ class RefusedError(Exception):
     """A sink cannot take an entry, however often it is tried; an outage is no such thing."""
 
 
+@contextlib.contextmanager
+def unfit_is_refused() -> Iterator[None]:
+    """What cannot become a row or a span, such as a number beyond any table, is an entry that is refused."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise RefusedError(f"{type(error).__name__}: {error}") from error
+
+
 class Refused(msgspec.Struct):
     """An entry that a sink refused, and why."""
 

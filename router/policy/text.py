@@ -1,11 +1,9 @@
-"""Text as the prediction reads it: normalised, so that its form says nothing. And addresses as they may be shown."""
+"""Text as the prediction reads it: normalised, so that its form says nothing."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-_LOGIN = re.compile(r"^(\w+:/*)?.*@", re.DOTALL)
 _SAME = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛′´", "'"),
@@ -28,12 +26,3 @@ def normalised(text: str) -> str:
     lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     kept = [line for at, line in enumerate(lines) if line or (at and lines[at - 1])]
     return "\n".join(kept).strip()
-
-
-def without_login(url: str) -> str:
-    """An address as it may be shown, however wrong it is: without who logs in, and with what password.
-
-    >>> without_login("htp://ada:se/cr@t@example.org/v1"), without_login("http://example.org/v1")
-    ('htp://[login]@example.org/v1', 'http://example.org/v1')
-    """
-    return _LOGIN.sub(lambda found: f"{found[1] or ''}[login]@", url)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from router.policy.text import without_login
+from router.policy.address import without_login
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from router.journal.refused import RefusedError
+from router.journal.refused import RefusedError, unfit_is_refused
 from router.journal.writer import Entry, Feedback, Gap, Record
 from router.policy.prices import PriceBook, Usage
 from router.usage.counterfactual import Lengths, always_strong_usd
@@ -95,28 +95,19 @@ class Ledger:
         if not self._made:
             metadata.create_all(self.engine)
             self._made = True
-        try:
+        with unfit_is_refused():
             tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
                 (requests, [self._row(entry) for entry in entries if isinstance(entry, Record)]),
                 (feedback, [_feedback_row(entry) for entry in entries if isinstance(entry, Feedback)]),
                 (gaps, [_gap_row(entry) for entry in entries if isinstance(entry, Gap)]),
             )
-            with self.engine.begin() as connection:
-                for table, rows in tables:
-                    if rows:
-                        connection.execute(_insert(self.engine, table), rows)
-        except sa.exc.DBAPIError as error:
-            if isinstance(error, (sa.exc.DataError, sa.exc.IntegrityError)):
+            try:
+                with self.engine.begin() as connection:
+                    for table, rows in tables:
+                        if rows:
+                            connection.execute(_insert(self.engine, table), rows)
+            except (sa.exc.DataError, sa.exc.IntegrityError) as error:
                 raise RefusedError(f"{type(error).__name__}: {error.orig}") from error
-            raise
-        except (
-            ArithmeticError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:  # a number or a time beyond any table
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
 
     def _row(self, record: Record) -> dict[str, Any]:
         usage = usage_of(record.usage)

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from router.journal.refused import RefusedError
+from router.journal.refused import unfit_is_refused
 from router.journal.writer import Entry, Record
 from router.policy.decision import Interval
 from router.policy.prices import PriceBook, Usage
@@ -78,11 +78,9 @@ class Tallies:
             connection.execute("BEGIN IMMEDIATE")
             seen = {row[0] for row in connection.execute("SELECT span_id FROM latest")}
             new = [record for record in records if record.span_id not in seen]
-            try:
+            with unfit_is_refused():
                 for table, seconds in _TABLES.items():
                     self._add(connection, table, seconds, new)
-            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-                raise RefusedError(f"{type(error).__name__}: {error}") from error
             connection.executemany("INSERT INTO latest (span_id) VALUES (?)", [(r.span_id,) for r in new])
             connection.execute("DELETE FROM latest WHERE at <= (SELECT max(at) FROM latest) - ?", (LATEST,))
             self._forget(connection, max(record.ended_unix_ns for record in records) // 10**9)
