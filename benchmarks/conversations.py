@@ -38,7 +38,8 @@ from router.policy.decision import Interval, decide
 from router.policy.document import Policy
 from router.policy.features import CHARACTERS_PER_TOKEN, TOKENS_PER_MESSAGE, read_question
 from router.policy.prediction import predict
-from router.policy.prices import Price, Usage
+from router.policy.prices import Price
+from router.policy.usage import Usage
 
 TURNS = (2, 3, 5, 10, 20)
 ROUNDS = (2, 3, 5, 10)  # of tool calls and their results, after the first request of a loop

@@ -18,7 +18,7 @@ from calibration.ledger import Ledger
 from calibration.questions import Question
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.address import without_login
-from router.policy.prices import Usage
+from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 45.0  # without any answer before an outage is called one
 LONGEST_BACKOFF_SECONDS = 20.0

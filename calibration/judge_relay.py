@@ -25,7 +25,7 @@ from calibration.answers import Endpoint, retry_after, said
 from calibration.ledger import Ledger
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.address import without_login
-from router.policy.prices import Usage
+from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 40.0  # a judge that is away is noticed within a minute, retries included
 TIMEOUT_SECONDS = 25.0

@@ -24,7 +24,7 @@ from router.policy.decision import (
 )
 from router.policy.features import Features, read_question
 from router.policy.prediction import Prediction, Predictor, predict
-from router.policy.prices import Usage
+from router.policy.usage import Usage
 from router.policy.vocabulary import Floats
 
 Ints = npt.NDArray[np.int64]

@@ -36,7 +36,8 @@ from calibration.tradeoffs import HeldOut, Pair, Row
 from calibration.verdict import Verdict, verdict
 from router.policy.decision import Promise
 from router.policy.document import Policy
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

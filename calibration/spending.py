@@ -15,7 +15,8 @@ from typing import Any
 
 from calibration.policies import models_named
 from router.policy.features import read_question
-from router.policy.prices import Price, PriceBook, Usage
+from router.policy.prices import Price, PriceBook
+from router.policy.usage import Usage
 
 BATCH_DISCOUNT = 0.5  # of the Batch API
 EXPECTED_OUTPUT_TOKENS = 150  # of an answer in two to four sentences, where none was seen yet

@@ -18,7 +18,8 @@ from typing import Any
 from calibration.answers import Answer
 from calibration.questions import Question
 from calibration.spending import StoppedError
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 
 EXPERIMENT = "cost-quality-tradeoff"
 WORKERS = 4  # threads that write; more of them wait for each other's locks in SQLite and lose spans

@@ -62,6 +62,7 @@ class Series(msgspec.Struct, array_like=True):
     cost_usd: float = 0.0
     unpriced: int = 0  # answered requests whose cost is not known
     wasted_usd: float = 0.0  # billed by attempts that were thrown away
+    cache_write_tokens: int = 0
 
     def add(self, other: Series) -> None:
         """Add another's numbers to these."""
@@ -223,6 +224,7 @@ def _count_tokens(series: Series, timing: Timing, usage: dict[str, int]) -> None
     series.output_tokens += written
     series.cached_input_tokens += get("cached_input_tokens", 0)
     series.reasoning_tokens += get("reasoning_tokens", 0)
+    series.cache_write_tokens += get("cache_write_tokens", 0)
     _count(timing.input_tokens, TOKEN_BUCKETS, read)
     _count(timing.output_tokens, TOKEN_BUCKETS, written)
 

@@ -18,7 +18,8 @@ from router.journal.redaction import kept, kept_error, without_keys, without_per
 from router.journal.writer import Record
 from router.planning import Plan
 from router.policy.decision import Reason
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 from router.reading import counts_of
 from router.settings import Content
 from router.upstream.attempts import Reply
@@ -196,8 +197,9 @@ def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, An
     billed = Usage.from_openai(usage)
     record.usage = {name: getattr(billed, name) for name in _COUNTS}
     record.service_tier = tier or ""
-    cost = prices.cost_usd(record.model, billed, record.service_tier)
-    record.cost_usd = prices.cost_usd(model, billed, record.service_tier) if cost is None else cost
+    tier, day = record.service_tier, record.started_unix_ns  # a request is priced by its own day
+    cost = prices.cost_usd(record.model, billed, tier, day)
+    record.cost_usd = prices.cost_usd(model, billed, tier, day) if cost is None else cost
 
 
 def _number(value: bytes | None) -> int:

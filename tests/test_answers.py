@@ -21,7 +21,8 @@ from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
 from calibration.questions import Question, parse
 from calibration.spending import BudgetError, Meter, StoppedError, price_of
-from router.policy.prices import PriceError, Usage
+from router.policy.prices import PriceError
+from router.policy.usage import Usage
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
 QUESTIONS = [

@@ -23,7 +23,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_prices
 from calibration.questions import parse
 from calibration.spending import BudgetError, Meter, StoppedError
-from router.policy.prices import Usage
+from router.policy.usage import Usage
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 

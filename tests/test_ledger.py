@@ -16,7 +16,8 @@ from made_records import START, made_record
 
 from calibration.spending import book
 from router.journal.writer import Feedback, Gap
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 from router.usage.counterfactual import always_strong_usd, read_lengths
 from router.usage.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
 from router.usage.sums import UsageError, as_csv, read_question, usage
@@ -87,7 +88,12 @@ def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
     billed = {
         "prompt_tokens": 900,
         "completion_tokens": 90,
-        "prompt_tokens_details": {"cached_tokens": 100, "audio_tokens": 30, "image_tokens": 500},
+        "prompt_tokens_details": {
+            "cached_tokens": 100,
+            "cache_write_tokens": 60,
+            "audio_tokens": 30,
+            "image_tokens": 500,
+        },
         "completion_tokens_details": {"reasoning_tokens": 40, "audio_tokens": 20},
     }
     ledger.write([made_record(1, usage=msgspec.to_builtins(Usage.from_openai(billed)))])
@@ -100,6 +106,7 @@ def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
         "audio_input_tokens": 30,
         "audio_output_tokens": 20,
         "image_input_tokens": 500,
+        "cache_write_tokens": 60,
     }
 
 
@@ -317,3 +324,14 @@ def test_postgresql_by_url_keeps_the_same_rows(postgresql, ledger):
     with other.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
     other.engine.dispose()
+
+
+def test_tables_of_an_earlier_version_get_the_columns_that_they_lack(ledger, url):
+    ledger.write([made_record(1)])
+    with ledger.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE router_requests DROP COLUMN cache_write_tokens"))
+    later = Ledger(url, PRICES, lambda _: None)
+    usage = {"input_tokens": 2000, "output_tokens": 5, "cache_write_tokens": 1500}
+    later.write([made_record(2, usage=usage)])
+    total = asked(later)["total"]
+    assert (total["requests"], total["cache_write_tokens"]) == (2, 1500)

@@ -1,14 +1,17 @@
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.prices import Price, PriceBook, PriceError, Usage
+from router.policy.prices import Price, PriceBook, PriceError, day_unix_ns
+from router.policy.usage import Usage
 
 SHIPPED = Path(__file__).parent.parent / "data" / "prices.json"
 tokens = st.integers(0, 10**7)
+A_PRICE = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
 
 
 def test_the_shipped_prices_are_those_of_the_document():
@@ -44,9 +47,68 @@ def test_usage_is_read_in_the_form_of_chat_completions_and_of_responses():
     [
         ([], "models"),
         ({"models": {"m": {"usd_per_million_input_tokens": 1.0}}}, "output_tokens is missing"),
+        ({"models": {"m": {**A_PRICE, "since": "last week"}}}, "since is not a day"),
+        ({"models": {"m": {**A_PRICE, "earlier": [A_PRICE]}}}, "two prices from the same day"),
+        ({"models": {"m": {**A_PRICE, "long_context": {"above_input_tokens": "many"}}}}, "not a number of tokens"),
         ({"models": {"m": {"usd_per_million_input_tokens": -1, "usd_per_million_output_tokens": 1}}}, "not a price"),
     ],
 )
 def test_a_table_that_does_not_fit_says_which_model_and_what(table, said):
     with pytest.raises(PriceError, match=said):
         PriceBook.parse(table)
+
+
+def test_reads_and_writes_of_the_cache_and_reasoning_are_billed_at_their_own_price():
+    price = Price(2.0, 10.0, 0.2, usd_per_million_cache_write_tokens=2.5, usd_per_million_reasoning_tokens=12.0)
+    usage = Usage(1_000_000, 200_000, cached_input_tokens=500_000, cache_write_tokens=300_000, reasoning_tokens=100_000)
+    assert price.cost_usd(usage) == pytest.approx(0.2 * 2.0 + 0.5 * 0.2 + 0.3 * 2.5 + 0.1 * 10.0 + 0.1 * 12.0)
+
+
+def test_a_request_beyond_the_long_context_costs_more_as_a_whole():
+    price = PriceBook.parse(json.loads(SHIPPED.read_bytes())).price("gpt-6-sol", unix_ns=day_unix_ns(date(2026, 10, 1)))
+    at, beyond = Usage(272_000, 1000, cached_input_tokens=72_000), Usage(272_001, 1000, cached_input_tokens=72_000)
+    assert price.cost_usd(at) == pytest.approx((200_000 * 2.0 + 72_000 * 0.2 + 1000 * 10.0) / 1e6)
+    assert price.cost_usd(beyond) == pytest.approx((200_001 * 4.0 + 72_000 * 0.4 + 1000 * 15.0) / 1e6)
+
+
+def test_tiers_bill_long_contexts_as_their_model_does():
+    book = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
+    usage = Usage(300_000, 1000, cache_write_tokens=300_000)
+    day = day_unix_ns(date(2026, 10, 1))
+    standard = book.cost_usd("gpt-6-luna", usage, unix_ns=day)
+    assert standard == pytest.approx((300_000 * 0.125 * 2 + 1000 * 0.5 * 1.5) / 1e6)
+    assert book.cost_usd("gpt-6-luna", usage, "flex", day) == pytest.approx(standard / 2)
+    assert book.cost_usd("gpt-6-luna", usage, "batch", day) == pytest.approx(standard / 2)
+    assert book.cost_usd("gpt-6-luna", usage, "priority", day) == pytest.approx(standard * 2)
+
+
+def test_a_request_is_priced_by_its_own_day():
+    book = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
+    a_million = Usage(input_tokens=1_000_000)
+    last, first = day_unix_ns(date(2026, 7, 30)) - 1, day_unix_ns(date(2026, 7, 30))
+    assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=last) == pytest.approx(1.00 * 2)  # long contexts cost twice
+    assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=first) == pytest.approx(0.20 * 2)
+    assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=day_unix_ns(date(2026, 7, 8))) is None  # it was not there
+
+
+def test_a_price_to_come_holds_from_its_day_on():
+    row = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 1.0}
+    change = {"since": "2030-01-01", "usd_per_million_input_tokens": 3.0, "usd_per_million_output_tokens": 3.0}
+    now = day_unix_ns(date(2029, 6, 1))
+    book = PriceBook.parse({"models": {"m": {**change, "earlier": [row]}}}, now)
+    assert book.prices["m"].usd_per_million_input_tokens == 1.0
+    assert [
+        book.price("m", unix_ns=day_unix_ns(date(year, 1, 1))).usd_per_million_input_tokens for year in (2029, 2030)
+    ] == [1, 3]
+
+
+def test_a_reasoning_effort_has_the_price_of_its_model():
+    book = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
+    assert book.price("gpt-6-sol:low") == book.price("gpt-6-sol") is not None
+    assert book.price("gpt-6-sol:much") is None
+
+
+def test_prices_of_ones_own_take_the_place_of_every_shipped_price():
+    shipped = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
+    own = PriceBook({"gpt-5.6-luna": Price(7.0, 7.0)}, {})
+    assert shipped.extended(own).price("gpt-5.6-luna", unix_ns=0) == Price(7.0, 7.0)

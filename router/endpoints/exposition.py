@@ -138,7 +138,7 @@ def _requests(counted: Total) -> Iterator[Metric]:
         requests.add(series.requests, endpoint, model, outcome, str(status))
         if reason:
             decisions.add(series.requests, model, question_type, reason)
-        for name in ("input", "cached_input", "output", "reasoning"):
+        for name in ("input", "cached_input", "cache_write", "output", "reasoning"):
             tokens.add(getattr(series, f"{name}_tokens"), model, name)
         cost.add(series.cost_usd, model)
         wasted.add(series.wasted_usd, model)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from router.journal.writer import Record
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 
 OPERATIONS = {
     "chat/completions": "chat",
@@ -45,7 +46,7 @@ def spans(record: Record, prices: PriceBook) -> list[Span]:
     """The spans of one record, the root first. Attempts that were billed and thrown away are children of it."""
     attributes = {**_call(record), **_decision(record), **_content(record), **_tags(record)}
     if not record.wasted:
-        attributes.update(_billed(record.response_model or record.model, record.usage, record.cost_usd, prices))
+        attributes.update(_billed(record, record.response_model or record.model, record.usage, record.cost_usd, prices))
         return [_span(record, record.span_id, "", _name(record), attributes)]
     # MLflow adds up the leaves: a root with tokens of its own would hide those of its children
     root = _span(record, record.span_id, "", _name(record), attributes)
@@ -70,7 +71,7 @@ def _name(record: Record) -> str:
 
 def _attempt(record: Record, number: int, attempt: Mapping[str, Any], prices: PriceBook) -> Span:
     model = str(attempt.get("model") or "")
-    attributes = _billed(model, attempt.get("usage"), attempt.get("cost_usd"), prices)
+    attributes = _billed(record, model, attempt.get("usage"), attempt.get("cost_usd"), prices)
     attributes["gen_ai.operation.name"] = OPERATIONS.get(record.endpoint, "chat")
     # chosen by number, so that exporting a record again writes the same spans
     span_id = f"{(int(record.span_id, 16) + number + 1) % 2**64 or 1:016x}"
@@ -140,12 +141,12 @@ def _tags(record: Record) -> dict[str, Any]:
 
 
 def _billed(
-    model: str, usage: Mapping[str, int] | None, cost_usd: float | None, prices: PriceBook
+    record: Record, model: str, usage: Mapping[str, int] | None, cost_usd: float | None, prices: PriceBook
 ) -> dict[str, int | str]:
     attributes: dict[str, int | str] = {"gen_ai.response.model": model} if model else {}
     if usage is not None:
         attributes.update(_numbers(usage))
-        attributes["mlflow.llm.cost"] = _cost(cost_usd, _input_cost(model, usage, prices))
+        attributes["mlflow.llm.cost"] = _cost(cost_usd, _input_cost(record, model, usage, prices))
     return attributes
 
 
@@ -155,11 +156,11 @@ def _numbers(usage: Mapping[str, int] | None) -> dict[str, int]:
     return {**known, **{f"router.usage.{field}": count for field, count in usage.items() if field not in _USAGE_NAMES}}
 
 
-def _input_cost(model: str, usage: Mapping[str, int], prices: PriceBook) -> float | None:
+def _input_cost(record: Record, model: str, usage: Mapping[str, int], prices: PriceBook) -> float | None:
     names = {field.name for field in fields(Usage)}
     known = Usage(**{name: count for name, count in usage.items() if name in names})
-    of_input = Usage(known.input_tokens, 0, known.cached_input_tokens, 0, known.audio_input_tokens, 0)
-    return prices.cost_usd(model, of_input)
+    of_input = replace(known, output_tokens=0, reasoning_tokens=0, audio_output_tokens=0)
+    return prices.cost_usd(model, of_input, record.service_tier, record.started_unix_ns)
 
 
 def _cost(total: float | None, of_input: float | None) -> str:

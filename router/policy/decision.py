@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 from router.policy.asking import Asked
 from router.policy.features import Features
 from router.policy.prediction import Prediction
-from router.policy.prices import Price, Usage
+from router.policy.prices import Price
+from router.policy.usage import Usage
 
 
 class Reason(StrEnum):

@@ -1,14 +1,20 @@
 """Tokens become money here and nowhere else.
 
 Prices are looked up by exact name or listed alias, never by likeness: `"gpt-4o" in "gpt-4o-mini"` is true, and a price
-that is guessed is worse than one that is missing.
+that is guessed is worse than one that is missing. A price holds from a day on (in UTC): a request is priced by its own
+day, and a change of prices changes nothing that was billed before.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, date, datetime
 from typing import Any
+
+from router.policy.naming import without_effort
+from router.policy.usage import Usage
 
 STANDARD_TIERS = ("", "default", "auto", "standard")  # all billed at the price of the model itself
 
@@ -18,73 +24,17 @@ class PriceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one request as the upstream billed them. Each detail is a subset of its total."""
+class LongContext:
+    """What a long request costs: beyond so many input tokens, all of it costs more."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    reasoning_tokens: int = 0
-    audio_input_tokens: int = 0
-    audio_output_tokens: int = 0
-    image_input_tokens: int = 0
-
-    @classmethod
-    def from_openai(cls, usage: Mapping[str, Any]) -> Usage:
-        """Read the `usage` object of chat completions, completions, embeddings or responses; what is absent is 0."""
-        read = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        written = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
-        return cls(
-            input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
-            output_tokens=_count(usage, "completion_tokens", "output_tokens"),
-            cached_input_tokens=_count(read, "cached_tokens"),
-            reasoning_tokens=_count(written, "reasoning_tokens"),
-            audio_input_tokens=_count(read, "audio_tokens"),
-            audio_output_tokens=_count(written, "audio_tokens"),
-            image_input_tokens=_count(read, "image_tokens"),
-        )
-
-    @staticmethod
-    def is_told(usage: Mapping[str, Any]) -> bool:
-        """Whether a `usage` object of OpenAI's form tells what was billed: totals, all of them numbers of tokens."""
-        told = False
-        for name in _TOTALS:
-            value = usage.get(name)
-            if value is not None:
-                if _tokens(value) is None:
-                    return False
-                told = True
-        return told
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-
-_TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
-_MOST_TOKENS = 2**53  # what is larger is no count, and no table holds it
-
-
-def _count(values: Any, *names: str) -> int:
-    if isinstance(values, dict):
-        for name in names:
-            value = values.get(name)
-            if value is not None and (count := _tokens(value)) is not None:
-                return count
-    return 0
-
-
-def _tokens(value: Any) -> int | None:
-    """A number of tokens; None where it is none. Some servers write 12.0."""
-    if value.__class__ is int:
-        return value if 0 <= value < _MOST_TOKENS else None
-    if isinstance(value, float) and value.is_integer():
-        return _tokens(int(value))
-    return None
+    above_input_tokens: int
+    input_factor: float = 1.0  # for input of every kind: plain, from the cache, and written to it
+    output_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs, in US dollars per million tokens."""
+    """What a model costs, in US dollars per million tokens. A price that is not listed is that of plain tokens."""
 
     usd_per_million_input_tokens: float
     usd_per_million_output_tokens: float
@@ -92,85 +42,169 @@ class Price:
     usd_per_million_audio_input_tokens: float | None = None
     usd_per_million_audio_output_tokens: float | None = None
     usd_per_million_image_input_tokens: float | None = None
+    usd_per_million_cache_write_tokens: float | None = None
+    usd_per_million_reasoning_tokens: float | None = None
+    long_context: LongContext | None = None
 
     def cost_usd(self, usage: Usage) -> float:
-        """Dollars for `usage`; cached and audio tokens at their own price, or at the plain one where none is listed.
+        """Dollars for `usage`; details such as cached tokens at their own price, where one is listed.
 
         >>> mini = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)
         >>> f"{mini.cost_usd(Usage(input_tokens=1_000_000, output_tokens=500_000, cached_input_tokens=400_000)):.6f}"
         '0.420000'
         """
-        of_image = self.usd_per_million_image_input_tokens
-        images = 0 if of_image is None else usage.image_input_tokens
-        plain_input = usage.input_tokens - usage.cached_input_tokens - usage.audio_input_tokens - images
-        plain_output = usage.output_tokens - usage.audio_output_tokens
         of_input, of_output = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
-        return (
-            max(plain_input, 0) * of_input
-            + max(plain_output, 0) * of_output
-            + usage.cached_input_tokens * _or(self.usd_per_million_cached_input_tokens, of_input)
-            + usage.audio_input_tokens * _or(self.usd_per_million_audio_input_tokens, of_input)
-            + images * _or(of_image, of_input)
-            + usage.audio_output_tokens * _or(self.usd_per_million_audio_output_tokens, of_output)
-        ) / 1e6
+        plain, plain_written, read, written = usage.input_tokens, usage.output_tokens, 0.0, 0.0
+        if usage.cached_input_tokens and (price := self.usd_per_million_cached_input_tokens) is not None:
+            plain, read = plain - usage.cached_input_tokens, usage.cached_input_tokens * price
+        if usage.cache_write_tokens and (price := self.usd_per_million_cache_write_tokens) is not None:
+            plain, read = plain - usage.cache_write_tokens, read + usage.cache_write_tokens * price
+        if usage.audio_input_tokens and (price := self.usd_per_million_audio_input_tokens) is not None:
+            plain, read = plain - usage.audio_input_tokens, read + usage.audio_input_tokens * price
+        if usage.image_input_tokens and (price := self.usd_per_million_image_input_tokens) is not None:
+            plain, read = plain - usage.image_input_tokens, read + usage.image_input_tokens * price
+        if usage.audio_output_tokens and (price := self.usd_per_million_audio_output_tokens) is not None:
+            plain_written, written = plain_written - usage.audio_output_tokens, usage.audio_output_tokens * price
+        if usage.reasoning_tokens and (price := self.usd_per_million_reasoning_tokens) is not None:
+            plain_written, written = plain_written - usage.reasoning_tokens, written + usage.reasoning_tokens * price
+        # a detail may be told twice, as audio from the cache: what is left of the total is never less than nothing
+        read += plain * of_input if plain > 0 else 0.0
+        written += plain_written * of_output if plain_written > 0 else 0.0
+        context = self.long_context
+        if context is not None and usage.input_tokens > context.above_input_tokens:
+            read, written = read * context.input_factor, written * context.output_factor
+        return (read + written) / 1e6
 
 
-def _or(price: float | None, otherwise: float) -> float:
-    return otherwise if price is None else price
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What a model costs from a day on."""
+
+    since_unix_ns: int  # the first moment of that day in UTC; 0: from the beginning
+    price: Price
+    tiers: Mapping[str, Price]
 
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Prices by exact model name, with the aliases (dated snapshots) that are billed alike."""
+    """Prices by exact model name, with the aliases (dated snapshots) that are billed alike.
+
+    `prices` and `tiers` hold what is valid now. Of a model whose price changed, or will, `periods` holds every price;
+    it is the periods that requests are priced by.
+    """
 
     prices: Mapping[str, Price]
     aliases: Mapping[str, str]
     as_of: str = ""
     source: str = ""
     tiers: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # model -> tier -> price
+    periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)  # model -> prices, the oldest first
 
     @classmethod
-    def parse(cls, table: Any) -> PriceBook:
-        """Read the form of `data/prices.json`.
+    def parse(cls, table: Any, now_unix_ns: int | None = None) -> PriceBook:
+        """Read the form of `data/prices.json`. What is valid now is that of `now_unix_ns`, else of the clock.
 
         Raises:
             PriceError: what is wrong, with the model's name.
         """
         if not isinstance(table, Mapping) or not isinstance(table.get("models"), Mapping):
             raise PriceError('expected an object with "models": {name: price}')
+        now = time.time_ns() if now_unix_ns is None else now_unix_ns
         prices: dict[str, Price] = {}
         aliases: dict[str, str] = {}
-        tiers: dict[str, dict[str, Price]] = {}
+        tiers: dict[str, Mapping[str, Price]] = {}
+        periods: dict[str, tuple[Period, ...]] = {}
         for name, row in table["models"].items():
-            prices[name] = _price(name, row)
-            tiers[name] = _tiers(name, row)
+            found = _periods(name, row)
+            valid = _at(found, now) or found[0]
+            prices[name], tiers[name] = valid.price, valid.tiers
+            if len(found) > 1 or found[0].since_unix_ns:
+                periods[name] = found
             for alias in _aliases(name, row):
                 if alias in aliases or alias in table["models"]:
                     raise PriceError(f"model {alias!r} has two prices")
                 aliases[alias] = name
-        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers)
+        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers, periods)
 
-    def price(self, model: str, tier: str = "") -> Price | None:
-        """The price of `model` on a service tier, or None: a price is never guessed."""
-        name = self.aliases.get(model, model)
-        if tier in STANDARD_TIERS:
-            return self.prices.get(name)
-        return self.tiers.get(name, {}).get(tier)
+    def price(self, model: str, tier: str = "", unix_ns: int | None = None) -> Price | None:
+        """The price of `model` on a service tier at a moment (None: now), or None: a price is never guessed.
 
-    def cost_usd(self, model: str, usage: Usage, tier: str = "") -> float | None:
-        """Dollars for `usage` on `model`; None where the model has no price on that tier."""
-        price = self.price(model, tier)
+        Before the first day of a model's first price there is none. A reasoning effort has the price of its model.
+        """
+        name = model if model in self.prices else self.aliases.get(model) or self._of_effort(model)
+        periods = self.periods.get(name)
+        if periods is None:
+            return self.prices.get(name) if tier in STANDARD_TIERS else self.tiers.get(name, {}).get(tier)
+        valid = _at(periods, time.time_ns() if unix_ns is None else unix_ns)
+        if valid is None:
+            return None
+        return valid.price if tier in STANDARD_TIERS else valid.tiers.get(tier)
+
+    def _of_effort(self, model: str) -> str:
+        base = without_effort(model)
+        return self.aliases.get(base, base)
+
+    def cost_usd(self, model: str, usage: Usage, tier: str = "", unix_ns: int | None = None) -> float | None:
+        """Dollars for `usage` on `model` at a moment; None where the model has no price on that tier then."""
+        price = self.price(model, tier, unix_ns)
         return None if price is None else price.cost_usd(usage)
 
     def extended(self, other: PriceBook) -> PriceBook:
         """These prices with those of `other` in their place where both have one."""
+        kept = {name: periods for name, periods in self.periods.items() if name not in other.prices}
         return PriceBook(
             {**self.prices, **other.prices},
             {**self.aliases, **other.aliases},
             other.as_of or self.as_of,
             other.source or self.source,
             {**self.tiers, **other.tiers},
+            {**kept, **other.periods},
         )
+
+
+def _at(periods: tuple[Period, ...], unix_ns: int) -> Period | None:
+    valid = None
+    for period in periods:
+        if period.since_unix_ns <= unix_ns:
+            valid = period
+    return valid
+
+
+def _periods(name: str, row: Any) -> tuple[Period, ...]:
+    """A model's prices, the oldest first: the row's own, and those that held before."""
+    if not isinstance(row, Mapping):
+        raise PriceError(f"model {name!r}: expected an object of prices")
+    earlier = row.get("earlier", [])
+    if not isinstance(earlier, list):
+        raise PriceError(f"model {name!r}: earlier is not a list of prices")
+    found = []
+    for each in (row, *earlier):
+        price = _price(name, each)
+        tiers = {tier: _in_tier(price, its) for tier, its in _tiers(name, each).items()}
+        found.append(Period(_since(name, each), price, tiers))
+    if len({period.since_unix_ns for period in found}) < len(found):
+        raise PriceError(f"model {name!r} has two prices from the same day on; give each a day in since")
+    return tuple(sorted(found, key=lambda period: period.since_unix_ns))
+
+
+def _in_tier(standard: Price, price: Price) -> Price:
+    """A tier bills long contexts as the model does, unless it says otherwise."""
+    return price if price.long_context is not None else replace(price, long_context=standard.long_context)
+
+
+def _since(name: str, row: Mapping[str, Any]) -> int:
+    day = row.get("since", "")
+    if day == "":
+        return 0
+    try:
+        return day_unix_ns(date.fromisoformat(day))
+    except (TypeError, ValueError):
+        raise PriceError(f"model {name!r}: since is not a day such as 2026-09-22: {day!r}") from None
+
+
+def day_unix_ns(day: date) -> int:
+    """The first moment of a day in UTC, in nanoseconds since 1970."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 10**9
 
 
 def _price(name: str, row: Any) -> Price:
@@ -179,15 +213,31 @@ def _price(name: str, row: Any) -> Price:
     values: dict[str, float] = {}
     for each in fields(Price):
         value = row.get(each.name)
-        if value is None:
+        if value is None or each.name == "long_context":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise PriceError(f"model {name!r}: {each.name} is not a price: {value!r}")
-        values[each.name] = float(value)
+        values[each.name] = _number(name, each.name, value, "a price")
     for needed in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
         if needed not in values:
             raise PriceError(f"model {name!r}: {needed} is missing")
-    return Price(**values)
+    return Price(**values, long_context=_long_context(name, row.get("long_context")))
+
+
+def _long_context(name: str, row: Any) -> LongContext | None:
+    if row is None:
+        return None
+    if not isinstance(row, Mapping):
+        raise PriceError(f"model {name!r}: long_context is not an object")
+    above = row.get("above_input_tokens")
+    if above.__class__ is not int or above < 0:
+        raise PriceError(f"model {name!r}: above_input_tokens is not a number of tokens: {above!r}")
+    factors = [_number(name, key, row.get(key, 1.0), "a factor") for key in ("input_factor", "output_factor")]
+    return LongContext(above, *factors)
+
+
+def _number(name: str, what: str, value: Any, kind: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise PriceError(f"model {name!r}: {what} is not {kind}: {value!r}")
+    return float(value)
 
 
 def _tiers(name: str, row: Mapping[str, Any]) -> dict[str, Price]:

@@ -15,7 +15,8 @@ import msgspec
 
 from router.journal.writer import Record
 from router.policy.decision import Evidence, Interval, Model
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 
 # The spread of the residuals of a ratio of mean lengths, relative to the mean, was 0.1 to 1.8 over 26 types of question
 # (5,213 recorded pairs of answers, median 0.4). Evidence keeps means and counts, so the widest is taken for all.
@@ -102,10 +103,11 @@ def always_strong_usd(lengths: Lengths, prices: PriceBook, record: Record, usage
             input_tokens=read,
             output_tokens=round(usage.output_tokens * times),
             cached_input_tokens=round(usage.cached_input_tokens * read / usage.input_tokens) if read else 0,
+            cache_write_tokens=round(usage.cache_write_tokens * read / usage.input_tokens) if read else 0,
             audio_input_tokens=usage.audio_input_tokens,
             audio_output_tokens=round(usage.audio_output_tokens * times),
         )
-        cost = prices.cost_usd(lengths.strong, written, record.service_tier)
+        cost = prices.cost_usd(lengths.strong, written, record.service_tier, record.started_unix_ns)
         if cost is None:
             return None
         costs.append(cost)

@@ -19,7 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from router.journal.refused import RefusedError, unfit_is_refused
 from router.journal.writer import Entry, Feedback, Gap, Record
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 from router.usage.counterfactual import Lengths, always_strong_usd
 
 BATCH = 500
@@ -93,7 +94,7 @@ class Ledger:
             RefusedError: one of them fits no table, and none was kept.
         """
         if not self._made:
-            metadata.create_all(self.engine)
+            make_tables(self.engine)
             self._made = True
         with unfit_is_refused():
             tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
@@ -157,6 +158,28 @@ def engine(url: str) -> sa.Engine:
     return made
 
 
+def make_tables(engine: sa.Engine) -> None:
+    """Make the tables that are not there, and add to those of an earlier version the columns that they lack."""
+    metadata.create_all(engine)
+    inspector = sa.inspect(engine)
+    for table in metadata.tables.values():
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                _add_column(engine, table, column)
+
+
+def _add_column(engine: sa.Engine, table: sa.Table, column: sa.Column[Any]) -> None:
+    """Rows that are there hold null in it. Another process may add it at the same time."""
+    kind = column.type.compile(dialect=engine.dialect)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+    except sa.exc.DBAPIError:
+        if column.name not in {each["name"] for each in sa.inspect(engine).get_columns(table.name)}:
+            raise
+
+
 def usage_of(counts: Mapping[str, int] | None) -> Usage | None:
     """The usage in a record."""
     return None if counts is None else Usage(**{name: counts[name] for name in TOKENS if name in counts})
@@ -191,7 +214,7 @@ def settle_feedback(engine: sa.Engine, feedback_ids: Iterable[str], state: str) 
 
 def add_spending(engine: sa.Engine, run_id: str, cost_usd: float, unix_ns: int | None = None) -> None:
     """Book what a calibration cost; a run is booked once."""
-    metadata.create_all(engine)
+    make_tables(engine)
     with engine.begin() as connection:
         row = {"run_id": run_id[:64], "unix_ns": unix_ns or time.time_ns(), "cost_usd": cost_usd}
         connection.execute(_insert(engine, spending), [row])

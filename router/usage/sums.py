@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from router.usage.ledger import TOKENS, gaps, metadata, requests, spending
+from router.usage.ledger import TOKENS, gaps, make_tables, requests, spending
 
 GROUPS = {
     "model": requests.c.model,
@@ -73,7 +73,7 @@ def _moment(name: str, text: str, *, end: bool = False) -> datetime | None:
 
 def usage(engine: sa.Engine, question: Question) -> dict[str, Any]:
     """Rows by group and their total. Dollars that are not known are counted, and never taken for 0."""
-    metadata.create_all(engine)
+    make_tables(engine)
     groups = [GROUPS[name].label(name) for name in question.group_by]
     chosen = sa.select(*groups, *_sums()).where(*_when(requests.c.started_unix_ns, question))
     with engine.connect() as connection:

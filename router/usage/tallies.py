@@ -16,7 +16,8 @@ from pathlib import Path
 from router.journal.refused import unfit_is_refused
 from router.journal.writer import Entry, Record
 from router.policy.decision import Interval
-from router.policy.prices import PriceBook, Usage
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
 from router.usage.counterfactual import Lengths, always_strong_usd
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
