@@ -26,7 +26,7 @@ from calibration.scoring import score_rows
 from calibration.spending import StoppedError
 from calibration.usage import mix_of
 from router.policy.decision import Promise, Rule
-from router.policy.distribution import DATA
+from router.policy.distribution import DATA, NAME, version
 from router.policy.document import Policy, PolicyError
 from router.policy.prices import PriceError
 
@@ -47,6 +47,21 @@ Examples:
   python -m calibration learn --outcomes answers.jsonl.gz --out my-policy --promise expected --type-margin 0.05
 """
 Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of every command."""
 
 
 @app.command("learn", epilog=LEARN_EXAMPLES)

@@ -9,10 +9,26 @@ from typing import Annotated, NoReturn
 import typer
 
 from router.errors import RouterError
+from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
 from router.settings import SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of every command."""
 
 
 @app.command()
