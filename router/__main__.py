@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|ui`."""
+"""The command line: `python -m router serve|decide|export|usage|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from router.errors import RouterError
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
-from router.settings import SettingsError
+from router.settings import CONFIG, SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
 
@@ -104,6 +104,26 @@ def ui(
     from router.pages import show
 
     raise typer.Exit(show(host, port, everybody=everybody))
+
+
+INIT_EXAMPLES = """
+Examples:
+
+  python -m router init
+
+  python -m router init --path router.toml --force
+"""
+
+
+@app.command(epilog=INIT_EXAMPLES)
+def init(
+    path: Annotated[Path, typer.Option(help="The file to write; router.toml is what the router reads.")] = CONFIG,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write router.toml with every setting, its default and what it does, all commented out."""
+    from router.configuration import show
+
+    show(path, force=force)
 
 
 def main() -> NoReturn:
