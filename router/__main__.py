@@ -126,6 +126,28 @@ def init(
     show(path, force=force)
 
 
+DOCTOR_EXAMPLES = """
+Examples:
+
+  python -m router doctor
+
+  OPENAI_BASE_URL=http://localhost:11434/v1 python -m router doctor
+
+  python -m router doctor && python -m router serve
+"""
+
+
+@app.command(epilog=DOCTOR_EXAMPLES)
+def doctor() -> None:
+    """Check settings, key, upstream, policy, prices, disk, stores and clock; say what to do. Nothing is changed.
+
+    Each check is a line that begins with ok, warning, problem or skipped. The exit code is 1 if there is a problem.
+    """
+    from router.doctor.checks import show
+
+    raise typer.Exit(show())
+
+
 def main() -> NoReturn:
     """Run a command; an error of its user's is one line and exit code 2."""
     try:
