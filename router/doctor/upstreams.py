@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -14,6 +15,7 @@ from router.upstream.upstreams import Upstreams
 from router.wire.text import UNREADABLE
 
 MOST_CLOCK_SECONDS = 30.0
+_PRINTABLE = re.compile(rb"Bearer [!-~]+")
 
 
 def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
@@ -28,6 +30,10 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
         of = f" of models.{name}" if name else ""
         if endpoint.origin is None:
             yield Finding(State.WARNING, f"upstream{of}", "answers are simulated", "Set OPENAI_API_KEY for real ones")
+            continue
+        if endpoint.authorization and not _PRINTABLE.fullmatch(endpoint.authorization):
+            told = "it has a space, a line break or another character that no key has, so it was not sent"
+            yield Finding(State.PROBLEM, f"key{of}", told, "Set it again, without what surrounds it")
             continue
         address = _address(endpoint.origin)
         try:
