@@ -123,6 +123,13 @@ def test_an_installed_router_decides(commands, tmp_path):
     assert "math/grade-school" in output(commands / "router", "decide", QUESTION, cwd=tmp_path)
 
 
+def test_an_installed_router_writes_its_settings_and_examines_itself(commands, tmp_path):
+    output(commands / "router", "init", cwd=tmp_path)
+    assert "#openai_api_key" in (tmp_path / "router.toml").read_text()
+    told = output(commands / "router", "doctor", cwd=tmp_path)
+    assert "read from router.toml" in told and "Problems: 0. Warnings: 1." in told
+
+
 def test_installed_programs_say_the_version_of_the_wheel(commands, tmp_path):
     for name in HALVES:
         assert output(commands / name, "--version", cwd=tmp_path).split() == ["calibrated-router", VERSION]
