@@ -6,7 +6,14 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SHIPPED = ("prices.json", "types.json", "questions.jsonl", "requests/*.jsonl", "policy/*")  # what programs read
+SHIPPED = (
+    "prices.json",
+    "models.json",
+    "types.json",
+    "questions.jsonl",
+    "requests/*.jsonl",
+    "policy/*",
+)  # what programs read
 
 
 class BuildWithData(build_py):

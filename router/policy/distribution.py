@@ -15,6 +15,7 @@ _VERSION = re.compile(r'^version = "([^"]+)"$', re.MULTILINE)
 DATA = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT / "data"
 SHIPPED = DATA / "policy"  # the policy that serves where none was promoted
 PRICES = DATA / "prices.json"
+MODELS = DATA / "models.json"
 QUESTIONS = DATA / "questions.jsonl"
 
 
