@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
+from router.policy.catalogue import Catalogue, CatalogueError
 from router.policy.decision import Model
-from router.policy.distribution import DATA, PRICES, QUESTIONS
+from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
 from router.policy.document import Policy, PolicyError, dump, parse
 from router.policy.prices import Price, PriceBook, PriceError
 
 TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
-
-# What differs from the defaults of `Model`. Image tokens, of an image and of a tile, after OpenAI's guide to vision.
-# Small models of gpt-4.1 count patches of 32 pixels, times 1.62 and 2.46: here 256 of them, and 192 for each tile.
-_KNOWN: dict[str, dict[str, Any]] = {
-    "gpt-4o-mini": {"image_tokens": (2833, 5667)},
-    "gpt-4.1": {"context_tokens": 1_047_576},
-    "gpt-4.1-mini": {"context_tokens": 1_047_576, "image_tokens": (415, 311)},
-    "gpt-4.1-nano": {"context_tokens": 1_047_576, "image_tokens": (630, 472)},
-}
 
 
 def read_policy(folder: Path) -> Policy:
@@ -65,6 +57,19 @@ def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
     return book
 
 
+@cache
+def load_catalogue() -> Catalogue:
+    """What is known of models beside their prices.
+
+    Raises:
+        PriceError: the shipped table cannot be read; names the file.
+    """
+    try:
+        return Catalogue.parse(json.loads(MODELS.read_bytes()), load_prices().aliases)
+    except (OSError, ValueError, CatalogueError) as error:
+        raise PriceError(f"{MODELS}: {error}") from error
+
+
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:
     """The models of these names, in this order, with their prices.
 
@@ -80,4 +85,5 @@ def _model(name: str, price: Price | None) -> Model:
         raise PriceError(
             f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
         )
-    return replace(Model(name, price), **_KNOWN.get(name, {}))
+    known = load_catalogue().of(name)
+    return replace(Model(name, price, successor=known.successor), **known.traits)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 
 from router.policy.catalogue import Catalogue
 from router.policy.decision import Model, Reason
-from router.policy.naming import EFFORTS, effort_of
-from router.policy.parameters import CHAT, ENDPOINTS, UNCHANGED, Adaptation, Takes, adapted
+from router.policy.naming import effort_of
+from router.policy.parameters import UNCHANGED, Adaptation, Takes, adapted
+from router.policy.refusals import Kind, Refusal, taught
 from router.settings import Settings
-from router.wire.refusals import Kind, Refusal
 
 log = logging.getLogger("router")
 MOST_RULES = 32  # that are learnt of one model
@@ -83,7 +82,7 @@ class Adapter:
     def learn(self, model: str, refusal: Refusal, endpoint: str) -> bool:
         """Note what a model refuses; whether that is new, so that the request may be sent again."""
         known = self.takes(model)
-        takes = _taught(known, refusal, endpoint)
+        takes = taught(known, refusal, endpoint)
         told = self.learnt.get(model, [])
         if takes == known or len(told) >= MOST_RULES or len(self.learnt) > MOST_MODELS:
             return False
@@ -120,23 +119,6 @@ class Adapter:
 def _sets(told: str, effort: str) -> bool:
     """Whether a change only sets the effort that the policy's name for the model asks for."""
     return bool(effort) and told == f"reasoning effort {effort}"
-
-
-def _taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
-    everything = dict.fromkeys(ENDPOINTS, EFFORTS)
-    if refusal.kind is Kind.EFFORT:
-        return replace(known, efforts={**(known.efforts or everything), endpoint: refusal.efforts})
-    if refusal.kind is Kind.TOOLS and endpoint == CHAT:
-        return replace(
-            known,
-            efforts=known.efforts or everything,
-            default_effort=known.default_effort or "medium",
-            tools_need_no_effort=True,
-        )
-    if refusal.rule is None:
-        return known
-    rule = replace(refusal.rule, on=endpoint)
-    return known if rule in known.rules else replace(known, rules=(*known.rules, rule))
 
 
 def _words(refusal: Refusal) -> str:

@@ -10,11 +10,11 @@ from router.planning import Plan
 from router.policy.decision import Model, Reason
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
+from router.policy.refusals import STATUSES, Kind, read_refusal
 from router.upstream.attempts import Next, Reply
 from router.upstream.calls import Call, Headers
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
-from router.wire.refusals import STATUSES, Kind, read_refusal
 from router.wire.skeleton import Skeleton
 
 MOST_LESSONS = 8  # parameters that one request may teach of one model

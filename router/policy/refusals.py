@@ -6,13 +6,14 @@ their beginnings and by what stands between quotes; a text that is none of these
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
 
-from router.policy.parameters import ParameterRule
-from router.wire.text import UNREADABLE
+from router.policy.naming import EFFORTS
+from router.policy.parameters import CHAT, ENDPOINTS, ParameterRule, Takes
 
 LOOKED_AT = 64 * 1024  # bytes; an error is never longer
 STATUSES = frozenset({400, 403, 404, 410})
@@ -85,7 +86,7 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
 def _error(body: bytes) -> dict[str, Any]:
     try:
         error = msgspec.json.decode(body)["error"]
-    except (*UNREADABLE, KeyError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
         return {}
     return error if isinstance(error, dict) else {}
 
@@ -124,3 +125,21 @@ def _efforts_in(message: str) -> tuple[str, ...]:
     """
     listed = message[:500].partition("Supported values are: ")[2]
     return tuple(listed.split("'")[1::2])
+
+
+def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
+    """What is known of a model once it has refused a request on an endpoint; the same where that says nothing new."""
+    everything = dict.fromkeys(ENDPOINTS, EFFORTS)
+    if refusal.kind is Kind.EFFORT:
+        return replace(known, efforts={**(known.efforts or everything), endpoint: refusal.efforts})
+    if refusal.kind is Kind.TOOLS and endpoint == CHAT:
+        return replace(
+            known,
+            efforts=known.efforts or everything,
+            default_effort=known.default_effort or "medium",
+            tools_need_no_effort=True,
+        )
+    if refusal.rule is None:
+        return known
+    rule = replace(refusal.rule, on=endpoint)
+    return known if rule in known.rules else replace(known, rules=(*known.rules, rule))
