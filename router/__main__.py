@@ -10,6 +10,7 @@ import typer
 
 from router.errors import RouterError
 from router.policy.document import PolicyError
+from router.pricing.commands import app as prices
 from router.settings import SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
@@ -74,6 +75,9 @@ def usage(
     from router.usage.bill import show
 
     show(since, until, group_by, form)
+
+
+app.add_typer(prices, name="prices")
 
 
 @app.command()

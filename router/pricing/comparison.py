@@ -92,14 +92,23 @@ def _of_model(book: PriceBook, model: str, row: Row | None, unix_ns: int) -> lis
     period = period_at(book.history(model), unix_ns)
     if row is None:
         return [] if period is None else [Difference(model, Finding.NOT_IN_FILE)]
+    ours = {} if period is None else rates(period)
     odd = [
-        Difference(model, Finding.NOT_A_PRICE, told=f"{key} is {value}" if key else f"its row is {value}")
-        for key, value in row.odd.items()
+        Difference(
+            model,
+            Finding.NOT_A_PRICE,
+            each.rate,
+            None if each.rate is None else ours.get(each.rate),
+            told=f"{each.key or 'the row'} is {each.value}",
+        )
+        for each in row.odd
     ]
     if period is None:
-        return [*odd, Difference(model, Finding.NO_PRICE_OF_OURS)]
-    ours = rates(period)
-    found = [_of_rate(model, rate, ours, row.rates) for rate in sorted({*ours, *row.rates}, key=_order)]
+        return [Difference(model, Finding.NO_PRICE_OF_OURS), *odd]
+    if any(each.rate is None for each in row.odd):
+        return odd
+    compared = {*ours, *row.rates} - {each.rate for each in row.odd}
+    found = [_of_rate(model, rate, ours, row.rates) for rate in sorted(compared, key=_order)]
     return [*(each for each in found if each is not None), *odd]
 
 

@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.policy.naming import without_effort
-from router.pricing.rates import Kind, Rate
+from router.pricing.rates import STANDARD, Kind, Rate
 
 NO_MODEL = "sample_spec"  # the map's explanation of its own form
 PREFIX = "openai/"
@@ -38,12 +38,20 @@ class MapError(ValueError):
     """The file is no price map; says why."""
 
 
+class Odd(NamedTuple):
+    """A value that is no price."""
+
+    key: str  # "": the whole row
+    value: str  # as it may be printed
+    rate: Rate | None = None  # what the price would be for
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the map says of one model."""
 
     rates: Mapping[Rate, float] = field(default_factory=dict)  # US dollars per million tokens
-    odd: Mapping[str, str] = field(default_factory=dict)  # keys whose value is no price, and that value
+    odd: tuple[Odd, ...] = ()
     others: tuple[str, ...] = ()  # keys of prices for which our table has no place
     shutdown: str = ""  # the day as the map writes it
 
@@ -90,9 +98,9 @@ def _integer(digits: str) -> int | float:
 
 def _row(values: Any) -> Row:
     if not isinstance(values, dict):
-        return Row(odd={"": _shown(values)})
+        return Row(odd=(Odd("", _shown(values)),))
     rates: dict[Rate, float] = {}
-    odd: dict[str, str] = {}
+    odd = []
     others = []
     for key, value in values.items():
         if value is None:
@@ -102,14 +110,15 @@ def _row(values: Any) -> Row:
             if _LIKE_A_PRICE.fullmatch(key):
                 others.append(key)
             continue
+        kind, thousands, tier = name.groups()
+        rate = Rate(_KINDS[kind], _TIERS.get(tier, tier or STANDARD), int(thousands or 0) * 1000)
         usd = _usd_per_million(value)
         if usd is None:
-            odd[key] = _shown(value)
+            odd.append(Odd(key, _shown(value), rate))
         else:
-            kind, thousands, tier = name.groups()
-            rates[Rate(_KINDS[kind], _TIERS.get(tier, tier or ""), int(thousands or 0) * 1000)] = usd
+            rates[rate] = usd
     shutdown = values.get("deprecation_date")
-    return Row(rates, odd, tuple(others), shutdown if isinstance(shutdown, str) else "")
+    return Row(rates, tuple(odd), tuple(others), shutdown if isinstance(shutdown, str) else "")
 
 
 def _usd_per_million(value: Any) -> float | None:
