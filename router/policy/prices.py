@@ -164,14 +164,15 @@ class PriceBook:
         return None if price is None else price.cost_usd(usage)
 
     def extended(self, other: PriceBook) -> PriceBook:
-        """These prices with those of `other` in their place where both have one."""
+        """These prices with those of `other` in their place where both have one, on every tier and every day."""
         kept = {name: periods for name, periods in self.periods.items() if name not in other.prices}
+        tiers = {name: tiers for name, tiers in self.tiers.items() if name not in other.prices}
         return PriceBook(
             {**self.prices, **other.prices},
             {**self.aliases, **other.aliases},
             other.as_of or self.as_of,
             other.source or self.source,
-            {**self.tiers, **other.tiers},
+            {**tiers, **other.tiers},
             {**kept, **other.periods},
             {**self.sources, **dict.fromkeys(other.prices, ""), **other.sources},
         )
