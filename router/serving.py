@@ -7,14 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from router.policy.distribution import PRICES, SHIPPED
 from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, parse
 from router.policy.prices import Price, PriceBook, PriceError
 from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
-_DATA = Path(__file__).resolve().parent.parent / "data"
-SHIPPED = _DATA / "policy"
-PRICES = _DATA / "prices.json"
 
 
 def policy_folder(settings: Settings) -> Path:

@@ -263,6 +263,34 @@ def test_prices_are_the_same_whatever_their_last_bit_is():
     assert len(compare(PriceBook({"m": Price(0.15, 0.6)}, {}), PublicMap({"m": row}), 0).differences) == 1
 
 
+def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
+    book = PriceBook({"m": Price(1.0, 1.0), "n": Price(1.0, 1.0)}, {"m-2026-01-01": "m"})
+    row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06}
+    table = {"m": {**row, "deprecation_date": "2026-12-11"}, "n": {**row, "deprecation_date": "2026-12-11"}}
+    table["m-2026-01-01"] = {**row, "deprecation_date": "2027-01-14"}
+    assert not compare(book, PublicMap(table), 0).differences
+    (only,) = compare(book, PublicMap(table), 0, leaves={"m": "2027-01-14"}).differences
+    assert (only.model, only.finding) == ("m", Finding.DIFFERENT_SHUTDOWN)
+    assert "2027-01-14" in only.told and "2026-12-11" in only.told
+    assert not compare(book, PublicMap(table), 0, leaves={"m": "2026-12-11"}, models=["m"]).differences
+    for odd in ("soon\x1b", 20270114, ["x"]):
+        table["m"]["deprecation_date"] = odd
+        (only,) = compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
+        assert "\x1b" not in only.told
+    for missing in ("", None):
+        table["m"]["deprecation_date"] = missing
+        assert not compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
+
+
+def test_days_of_shutdown_are_read_from_the_table_of_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("router.pricing.commands.DATA", tmp_path)
+    table = {"gpt-5.6-luna": {**LUNA, "deprecation_date": "2026-12-11"}}
+    assert check(table, "--models", "gpt-5.6-luna")[0] == 0
+    (tmp_path / "models.json").write_text(json.dumps({"models": {"gpt-5.6-luna": {"leaves": "2028-01-01"}, "x": {}}}))
+    code, answer = check(table, "--models", "gpt-5.6-luna")
+    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
+
+
 @pytest.mark.parametrize("row", ["text", 3, [], None])
 def test_a_row_that_is_none_is_named(row):
     code, answer = check({**equal_map(), "gpt-4o": row})

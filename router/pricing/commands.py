@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from router.policy.distribution import DATA
 from router.policy.prices import day_unix_ns
 from router.pricing.comparison import compare
 from router.pricing.public_map import MapError, PublicMap
@@ -75,7 +76,7 @@ def check(
     for name in named or ():
         if not book.history(name) and public.row(name) is None:
             raise SettingsError(f"--models: {name!r} is neither in our table nor in {file}")
-    comparison = compare(book, public, moment, named)
+    comparison = compare(book, public, moment, named, _leaves())
     day = datetime.fromtimestamp(moment // 10**9, UTC).date()
     if as_data:
         sys.stdout.write(json.dumps(as_json(comparison, str(file), day), indent=2, allow_nan=False) + "\n")
@@ -91,6 +92,15 @@ def _read(file: Path) -> PublicMap:
         raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from error
     except MapError as error:
         raise SettingsError(f"{file}: {error}") from error
+
+
+def _leaves() -> dict[str, str]:
+    """Days of shutdown by model, as far as `data/models.json` knows them."""
+    try:
+        models = json.loads((DATA / "models.json").read_bytes())["models"]
+        return {model: row["leaves"] for model, row in models.items() if row.get("leaves")}
+    except FileNotFoundError:
+        return {}
 
 
 def _unix_ns(day: str) -> int:

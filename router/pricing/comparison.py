@@ -74,7 +74,7 @@ def compare(
         row = public.row(model)
         differences += _of_model(book, model, row, unix_ns)
         if row is not None:
-            differences += _of_shutdown(model, row, leaves or {})
+            differences += _of_shutdown(model, row, (leaves or {}).get(book.name_of(model)))
             if row.others:
                 not_compared[model] = row.others
     aliases = book.aliases if models is None else ()
@@ -85,6 +85,7 @@ def compare(
             for each in _of_model(book, alias, row, unix_ns)
             if each.finding in (Finding.DIFFERENT_PRICE, Finding.NOT_A_PRICE)
         ]
+        differences += _of_shutdown(alias, row, (leaves or {}).get(book.name_of(alias)))
     return Comparison((*named, *(alias for alias, _ in listed)), tuple(differences), not_compared)
 
 
@@ -133,8 +134,7 @@ def _same(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-15)
 
 
-def _of_shutdown(model: str, row: Row, leaves: Mapping[str, str]) -> list[Difference]:
-    ours = leaves.get(model)
+def _of_shutdown(model: str, row: Row, ours: str | None) -> list[Difference]:
     if ours is None or not row.shutdown or row.shutdown == ours:
         return []
     return [Difference(model, Finding.DIFFERENT_SHUTDOWN, told=f"leaves on {ours}, {row.shutdown} in the file")]

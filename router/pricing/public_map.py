@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, NamedTuple
 
 from router.policy.naming import without_effort
@@ -53,7 +54,7 @@ class Row:
     rates: Mapping[Rate, float] = field(default_factory=dict)  # US dollars per million tokens
     odd: tuple[Odd, ...] = ()
     others: tuple[str, ...] = ()  # keys of prices for which our table has no place
-    shutdown: str = ""  # the day as the map writes it
+    shutdown: str = ""  # the day, as 2027-01-14; what is no day as it may be printed
 
 
 class PublicMap:
@@ -117,8 +118,16 @@ def _row(values: Any) -> Row:
             odd.append(Odd(key, _shown(value), rate))
         else:
             rates[rate] = usd
-    shutdown = values.get("deprecation_date")
-    return Row(rates, tuple(odd), tuple(others), shutdown if isinstance(shutdown, str) else "")
+    return Row(rates, tuple(odd), tuple(others), _day(values.get("deprecation_date")))
+
+
+def _day(value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    try:
+        return str(date.fromisoformat(value))
+    except (TypeError, ValueError):
+        return _shown(value)
 
 
 def _usd_per_million(value: Any) -> float | None:
