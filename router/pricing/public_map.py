@@ -87,7 +87,7 @@ class PublicMap:
     def row(self, model: str) -> Row | None:
         """The row of a model: under its exact name, else under `openai/NAME`; None where there is none."""
         base = without_effort(model)
-        for name in (model, f"{PREFIX}{model}", base, f"{PREFIX}{base}"):
+        for name in (model, base, f"{PREFIX}{base}"):
             if name in self._rows and name != NO_MODEL:
                 return _row(self._rows[name])
         return None
