@@ -94,11 +94,10 @@ def print_comparison(comparison: Comparison, file: str, day: date) -> None:
             shown = each.model
         console.print(table)
         differing = len({each.model for each in comparison.differences})
-        console.print(
-            Text(f"{len(comparison.differences)} differences from {file}, in {differing} of {models} models compared")
-        )
+        found = len(comparison.differences)
+        console.print(Text(f"Differences from {file}: {found}, in {differing} of {models} models compared"))
     else:
-        console.print(Text(f"Nothing differs from {file}: {models} models compared, prices of {day} (UTC)"))
+        console.print(Text(f"Differences from {file}: none, in {models} models compared, at our prices of {day} (UTC)"))
     keys = sorted({key for keys in comparison.not_compared.values() for key in keys})
     if keys:
         console.print(Text(f"not compared, since our table has no such price: {', '.join(keys)}"), style="dim")
