@@ -357,7 +357,14 @@ def test_the_command_ends_with_1_where_something_differs_and_names_it(tmp_path):
     (tmp_path / "map.json").write_text(json.dumps(table))
     ended = command("check", "map.json", "--models", "gpt-5.6-luna", "--on", "2026-11-28")
     assert (ended.returncode, ended.stderr) == (1, "")
-    for word in ("gpt-5.6-luna", "output > 272,000 tokens", "flex", "0.9", "+11.11%", "Differences from map.json: 1, in 1 of 1 models"):
+    for word in (
+        "gpt-5.6-luna",
+        "output > 272,000 tokens",
+        "flex",
+        "0.9",
+        "+11.11%",
+        "Differences from map.json: 1, in 1 of 1 models",
+    ):
         assert word in ended.stdout
 
 
