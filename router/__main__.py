@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|ui|init|doctor`."""
+"""The command line: `python -m router serve|decide|export|usage|prices|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from router.errors import RouterError
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
+from router.pricing.commands import app as prices
 from router.settings import CONFIG, SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
@@ -90,6 +91,9 @@ def usage(
     from router.usage.bill import show
 
     show(since, until, group_by, form)
+
+
+app.add_typer(prices, name="prices")
 
 
 @app.command()

@@ -91,7 +91,7 @@ def prices(settings: Settings) -> PriceBook:
             own[name] = Price(read, written, model.usd_per_million_cached_input_tokens)
         elif read is not None or written is not None:
             raise SettingsError(f"setting models.{name}: a price needs both input and output")
-    return book.extended(PriceBook(own, {}))
+    return book.extended(PriceBook(own, {}, sources={name: f"setting models.{name}" for name in own}))
 
 
 def catalogue(aliases: Mapping[str, str]) -> Catalogue:
