@@ -5,8 +5,8 @@ as a process of its own:
 
     python tests/refusing_openai.py --port 9000 [--retired gpt-4o ...] [--context-tokens gpt-6-luna=2000 ...]
 
-The process writes each refusal to its output as a line of JSON, and GET /bodies and GET /refusals list what it got and
-what it refused.
+The process writes its base URL to its output, then each refusal as a line of JSON. GET /bodies and GET /refusals list
+what it got and what it refused.
 """
 
 from __future__ import annotations
@@ -182,6 +182,8 @@ def main() -> None:
     server.refusals = _Telling()
     server.retired |= set(given.retired)
     server.context_tokens |= {name: int(count) for name, count in (pair.split("=") for pair in given.context_tokens)}
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
     threading.Event().wait()
 
 
