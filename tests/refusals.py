@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "refusals.json").read_text())
-MODELS: dict[str, dict[str, Any]] = TABLE["models"]
+SNAPSHOTS: dict[str, str] = TABLE["snapshots"]
+MODELS: dict[str, dict[str, Any]] = TABLE["models"] | {each: TABLE["models"][name] for each, name in SNAPSHOTS.items()}
 ROWS: dict[str, dict[str, Any]] = {row["name"]: row for row in TABLE["refusals"]}
 CHAT, RESPONSES = "chat/completions", "responses"
 TEXTS = ("content", "text", "arguments", "output")  # the fields whose characters are counted
@@ -40,7 +41,7 @@ def refusal(
     """The first row of the table that refuses the request. `limits` replaces the most input tokens of a model."""
     model = body.get("model", "")
     for row in ROWS.values():
-        if row["endpoint"] in (endpoint, "both") and (row["models"] == ["*"] or model in row["models"]):
+        if row["endpoint"] in (endpoint, "both") and {model, SNAPSHOTS.get(model), "*"} & set(row["models"]):
             match = _match(row["when"], endpoint, body, retired, limits or {})
             if match is not None:
                 return _refused(row, model, match)

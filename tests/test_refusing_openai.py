@@ -574,6 +574,22 @@ def test_effort_none_cures_all_that_depends_on_the_effort(refusing_openai):
         assert post(refusing_openai, CHAT, request(CHAT, model, sampled)).status_code == 200
 
 
+def test_only_function_tools_depend_on_the_effort(refusing_openai):
+    for model in ("gpt-6-luna", "gpt-5.4"):
+        sent = {**CUSTOM, **effort("low")}
+        assert post(refusing_openai, CHAT, request(CHAT, model, sent)).status_code == 200
+        sent["tools"] = CUSTOM["tools"] + TOOL["tools"]
+        assert post(refusing_openai, CHAT, request(CHAT, model, sent)).status_code == 400
+
+
+def test_a_snapshot_is_refused_as_its_model_is_and_under_its_own_name(refusing_openai):
+    body = request(RESPONSES, "gpt-5.1-2025-11-13", reasoning("minimal"))
+    message = post(refusing_openai, RESPONSES, body).json()["error"]["message"]
+    assert message == RESPONSE_EFFORT.format("minimal", "gpt-5.1-2025-11-13", "'none', " + LOW)
+    assert post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2024-08-06", form("json_schema"))).status_code == 200
+    assert post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2099-01-01", {})).status_code == 404
+
+
 def test_a_test_retires_models(refusing_openai):
     refusing_openai.retired.add("gpt-4o")
     for endpoint in (CHAT, RESPONSES):
