@@ -10,6 +10,7 @@ FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 router
 WORKDIR /app
 COPY --from=build /app/.venv /app/.venv
+COPY pyproject.toml ./
 COPY data ./data
 COPY router ./router
 COPY calibration ./calibration

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from router.policy.decision import Model
+from router.policy.distribution import DATA, PRICES, QUESTIONS
 from router.policy.document import Policy, PolicyError, dump, parse
 from router.policy.prices import Price, PriceBook, PriceError
 
-DATA = Path(__file__).parent.parent / "data"
-SHIPPED = DATA / "policy"
-TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
+TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
 # What differs from the defaults of `Model`. Image tokens, of an image and of a tile, after OpenAI's guide to vision.
 # Small models of gpt-4.1 count patches of 32 pixels, times 1.62 and 2.46: here 256 of them, and 192 for each tile.
@@ -49,7 +48,7 @@ def write_policy(policy: Policy, folder: Path) -> None:
         partial.replace(folder / name)
 
 
-def load_prices(extra: Path | None = None, shipped: Path = DATA / "prices.json") -> PriceBook:
+def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
     """The shipped prices, with those of `extra` added or in their place.
 
     Raises:

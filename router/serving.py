@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from router.policy.catalogue import Catalogue, CatalogueError
+from router.policy.distribution import MODELS, PRICES, SHIPPED
 from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, parse
 from router.policy.prices import Price, PriceBook, PriceError
 from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
-_DATA = Path(__file__).resolve().parent.parent / "data"
-SHIPPED = _DATA / "policy"
-PRICES = _DATA / "prices.json"
 
 
 def policy_folder(settings: Settings) -> Path:
@@ -92,3 +92,15 @@ def prices(settings: Settings) -> PriceBook:
         elif read is not None or written is not None:
             raise SettingsError(f"setting models.{name}: a price needs both input and output")
     return book.extended(PriceBook(own, {}))
+
+
+def catalogue(aliases: Mapping[str, str]) -> Catalogue:
+    """What is known of models beside their prices; `aliases` are those of the price book.
+
+    Raises:
+        SettingsError: the table does not fit its form.
+    """
+    try:
+        return Catalogue.parse(msgspec.json.decode(MODELS.read_bytes()), aliases)
+    except (OSError, msgspec.DecodeError, CatalogueError) as error:
+        raise SettingsError(f"{MODELS}: {error}") from error
