@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from router.policy.catalogue import Catalogue, CatalogueError
 from router.policy.decision import Model
 from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
 from router.policy.document import Policy, PolicyError, dump, parse
-from router.policy.prices import Price, PriceBook, PriceError
+from router.policy.models import model_named
+from router.policy.prices import PriceBook, PriceError
 
 TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
@@ -76,14 +76,13 @@ def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:
     Raises:
         PriceError: a model has no price; shows the line to add.
     """
-    return tuple(_model(name, prices.price(name)) for name in names)
-
-
-def _model(name: str, price: Price | None) -> Model:
-    if price is None:
-        line = {name: {"usd_per_million_input_tokens": 0.0, "usd_per_million_output_tokens": 0.0}}
-        raise PriceError(
-            f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
-        )
-    known = load_catalogue().of(name)
-    return replace(Model(name, price, successor=known.successor), **known.traits)
+    models = []
+    for name in names:
+        model = model_named(name, prices, load_catalogue())
+        if model is None:
+            line = {name: {"usd_per_million_input_tokens": 0.0, "usd_per_million_output_tokens": 0.0}}
+            raise PriceError(
+                f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
+            )
+        models.append(model)
+    return tuple(models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -39,8 +40,14 @@ def serve(
     ),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    pair: Annotated[
+        str,
+        typer.Option(help="Cheap and strong model, as gpt-6-luna,gpt-6-sol, before they are calibrated (ROUTER_PAIR)."),
+    ] = "",
 ) -> None:
     """Answer OpenAI clients, each request by the cheapest model that is good enough."""
+    if pair:
+        os.environ["ROUTER_PAIR"] = pair  # for every process that is started
     from router.server import run
 
     run(host, port, workers)

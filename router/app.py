@@ -72,6 +72,13 @@ class Router:
         told = [*self.warnings]
         if self.serving.problem:
             told.append(f"{self.serving.problem}; policy {self.serving.policy.version} serves")
+        if made_from := self.serving.policy.about.get("transferred_from"):
+            models = ",".join(model.name for model in self.serving.policy.rules.models)
+            told.append(
+                f"nothing was measured of {models}: policy {self.serving.policy.version} is transferred from that of "
+                f"{' and '.join(made_from['models'])}; "
+                f"calibrate with `python -m calibration run --models {models}`"
+            )
         refused = sum(counted(self.journal.directory).values())
         if refused:
             told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")

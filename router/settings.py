@@ -49,6 +49,12 @@ def _long_enough(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return keys
 
 
+def _a_pair(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) not in (0, 2) or len(set(names)) < len(names):
+        raise ValueError("expected two models, the cheap one first, such as gpt-6-luna,gpt-6-sol")
+    return names
+
+
 def _known_fallbacks(names: tuple[str, ...]) -> tuple[str, ...]:
     if not set(names) <= set(FALLBACKS):
         raise ValueError(f"expected any of {', '.join(FALLBACKS)}")
@@ -110,6 +116,7 @@ class Settings(BaseSettings):
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
     usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
+    pair: Annotated[Names, AfterValidator(_a_pair)] = ()  # cheap and strong model, before they are calibrated
     default_target: float | None = Field(None, gt=0, le=1)  # None: the policy's
     routed_models: Names = ()  # names beside `auto` that are routed, for clients that cannot be changed
     record_content: Content = "whole"  # what of questions and answers the journal keeps

@@ -57,7 +57,7 @@ class Interval(NamedTuple):
 class Evidence:
     """What is known of one type of question: how many outcomes, and what each model is worth there."""
 
-    kind: Literal["measured", "published", "none"]
+    kind: Literal["measured", "published", "transferred", "none"]
     n: int
     quality: Mapping[str, Interval]
     quality_difference: Interval  # cheap minus strong, paired; below 0 the cheap model is worse
