@@ -162,6 +162,25 @@ def test_metrics_are_behind_the_same_keys(serve, openai_server):
     assert summed(scraped(router.origin, authorization="Bearer rk-of-the-tests-1"), "router_workers") == 1
 
 
+def test_what_the_owner_should_know_is_a_number(router, serve):
+    samples = scraped(router.origin)
+    assert summed(samples, "router_policy_certified") == 1
+    assert (summed(samples, "router_warnings", about="models"), summed(samples, "router_warnings", about="policy")) == (
+        0,
+        0,
+    )
+    router.app.router.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
+    router.app.router.serving.problem = "the promoted policy cannot be read"
+    samples = scraped(router.origin)
+    assert (summed(samples, "router_warnings", about="models"), summed(samples, "router_warnings", about="policy")) == (
+        1,
+        1,
+    )
+    assert (
+        summed(scraped(serve(default_target=1.0).origin), "router_policy_certified") == 0
+    )  # only the strong model does
+
+
 def test_counting_a_request_takes_microseconds(tmp_path: Path):
     meter = Meter(tmp_path, ["gpt-4o-mini"])
     record = made_record(1, added_ns=150_000, stream=True)
