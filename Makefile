@@ -69,7 +69,7 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)
 
 lock: setup ## rewrite the lock files from pyproject.toml
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
 
 sbom: setup ## write build/sbom.cdx.json, the software bill of materials (CycloneDX), from requirements.lock
