@@ -12,6 +12,7 @@ WORKDIR /app
 RUN python -m venv --without-pip /app/.venv
 COPY requirements.lock ./
 RUN pip --python /app/.venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+COPY pyproject.toml ./
 COPY data ./data
 COPY router ./router
 COPY calibration ./calibration

@@ -20,12 +20,13 @@ from calibration.learning import LearningError, learn
 from calibration.mix import types_of
 from calibration.options import Confidence, PromiseOption, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
-from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
+from calibration.policies import load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
 from calibration.scoring import score_rows
 from calibration.spending import StoppedError
 from calibration.usage import mix_of
 from router.policy.decision import Promise, Rule
+from router.policy.distribution import DATA, NAME, version
 from router.policy.document import Policy, PolicyError
 from router.policy.prices import PriceError
 
@@ -48,6 +49,21 @@ Examples:
 Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of every command."""
+
+
 @app.command("learn", epilog=LEARN_EXAMPLES)
 def learn_command(
     outcomes: Outcomes,
@@ -55,7 +71,7 @@ def learn_command(
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
     strong: Annotated[str, typer.Option(help="The strong model, whose quality is to be kept.")] = "gpt-4o",
     models: Annotated[str, typer.Option(help="Instead of the two: all models, cheap to strong, comma-separated.")] = "",
-    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
     questions: Annotated[list[Path], typer.Option(help="Typed questions, which teach to tell types apart.")] = [],  # noqa: B006
     types: Annotated[Path, typer.Option(help="How types are named, and what was published of them.")] = TYPES,
     published: Annotated[Path | None, typer.Option(help="Published results, for types without outcomes.")] = None,

@@ -14,7 +14,9 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
+from calibration.adapting import Adapting
 from calibration.ledger import Ledger
+from calibration.policies import load_catalogue
 from calibration.questions import Question
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.address import without_login
@@ -69,7 +71,7 @@ class Asked:
 
 
 def body_of(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any]:
-    """The chat body that puts a question to a model."""
+    """The chat body that puts a question to a model, whose name is as in the policy."""
     body: dict[str, Any] = {"model": model, "messages": list(question.messages), **endpoint.parameters}
     if question.tools:
         body["tools"] = list(question.tools)
@@ -143,7 +145,7 @@ class Asking:
         self._clients: dict[str, openai.AsyncOpenAI] = {}
         self._resume_at = dict.fromkeys(endpoints, 0.0)  # a rate limit of one model holds back that model only
         self._failing_since: dict[str, float] = {}
-        self._completion_tokens: set[str] = set()  # models that know max_tokens by its newer name only
+        self._adapting = Adapting(load_catalogue())
         self._stop: StoppedError | None = None
 
     def stop(self, reason: StoppedError) -> None:
@@ -203,7 +205,7 @@ class Asking:
             usage: Usage | None = None
             started, began = time.time_ns(), time.monotonic()
             try:
-                completion = await self._clients[model].chat.completions.create(**self._sent(body))
+                completion = await self._clients[model].chat.completions.create(**self._adapting.sent(body))
                 text, usage, finish = read_completion(completion)
             except openai.APIError as error:
                 self._after(error, model, attempt)
@@ -215,12 +217,6 @@ class Asking:
             answer = Answer(key, question.id, model, text, usage, cost, finish, started, time.monotonic() - began)
             self._ledger.add(key, answer.row())
             return answer
-
-    def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
-        if body["model"] not in self._completion_tokens:
-            return body
-        rest = {name: value for name, value in body.items() if name != "max_tokens"}
-        return {**rest, "max_completion_tokens": body["max_tokens"]}
 
     async def _turn(self, model: str) -> None:
         """Wait until the model's rate limit allows a call."""
@@ -237,8 +233,7 @@ class Asking:
         """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         where = without_login(self._endpoints[model].base_url)
-        if status == 400 and error.param == "max_tokens" and model not in self._completion_tokens:
-            self._completion_tokens.add(model)
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
             return
         if status in (401, 403, 404) or error.code == "insufficient_quota":
             raise StoppedError(

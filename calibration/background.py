@@ -19,8 +19,9 @@ import numpy as np
 
 from calibration.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
-from calibration.policies import SHIPPED, TYPED, read_policy
+from calibration.policies import TYPED, read_policy
 from router.policy.decision import Evidence, Interval
+from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
 from router.policy.features import Features, RequestError, read_question
 

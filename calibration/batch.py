@@ -15,8 +15,10 @@ import openai
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
+from calibration.adapting import Adapting
 from calibration.answers import Answer, Asked, Endpoint, body_of, kept, key_of, read_completion, said
 from calibration.ledger import Ledger
+from calibration.policies import load_catalogue
 from calibration.questions import Question
 from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, most_usd, price_of
 from router.policy.address import without_login
@@ -151,9 +153,10 @@ def _hand_in(
     meter.reserve(most)  # raises where the batch could cross the budget; it is settled answer by answer
     meter.settle(most, "answers", "", None)
     path = folder / "batch.jsonl"
+    adapting = Adapting(load_catalogue())
     with path.open("w", encoding="utf-8") as file:
         for key, (_, body) in part.items():
-            line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
+            line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": adapting.sent(body)}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     with path.open("rb") as content:
         upload = client.files.create(file=content, purpose="batch")

@@ -19,11 +19,12 @@ from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
-from calibration.policies import SHIPPED, load_prices, models_named, read_policy
+from calibration.policies import load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
 from router.policy.decision import Promise
+from router.policy.distribution import QUESTIONS, SHIPPED
 from router.policy.document import REGISTERED_MODEL
 
 STOPPED = 3  # the exit code of a calibration that can go on
@@ -58,8 +59,12 @@ Examples:
 
 def run_command(
     questions: Annotated[
-        str, typer.Option(help="A file (.jsonl, .csv, .parquet, ...) or mlflow:NAME for a dataset of MLflow.")
-    ] = "data/questions.jsonl",
+        str,
+        typer.Option(
+            help="A file (.jsonl, .csv, .parquet, ...) or mlflow:NAME for a dataset of MLflow.",
+            show_default="the 640 shipped ones",
+        ),
+    ] = str(QUESTIONS),
     models: Annotated[str, typer.Option(help="Two models or more, cheap to strong, comma-separated.")] = (
         "gpt-4o-mini,gpt-4o"
     ),
@@ -78,7 +83,7 @@ def run_command(
     max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
     until: Until = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
+    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
     types_from: Annotated[
         Path | None,
         typer.Option(help="A policy that tells the type of questions without one; else they are clustered."),

@@ -21,8 +21,10 @@ from typing import Any
 
 import openai
 
+from calibration.adapting import Adapting
 from calibration.answers import Endpoint, retry_after, said
 from calibration.ledger import Ledger
+from calibration.policies import load_catalogue
 from calibration.spending import Meter, StoppedError, most_usd, price_of
 from router.policy.address import without_login
 from router.policy.usage import Usage
@@ -46,7 +48,7 @@ class JudgeRelay:
         self._lock = threading.Lock()
         self._failing_since: float | None = None
         self._resume_at = 0.0
-        self._dropped: set[str] = set()  # parameters that the judge does not know
+        self._adapting = Adapting(load_catalogue())
         self._client = openai.OpenAI(
             base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=TIMEOUT_SECONDS
         )
@@ -117,7 +119,7 @@ class JudgeRelay:
                 answered: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=self._sent(body))
                 usage = Usage.from_openai(answered.get("usage") or {})
             except openai.APIError as error:
-                self._after(error, attempt, began)
+                self._after(error, model, attempt, began)
                 attempt += 1
             else:
                 self._failing_since = None
@@ -126,9 +128,9 @@ class JudgeRelay:
                 self._meter.settle(most, "judge", model, usage)
 
     def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
-        cap = "max_completion_tokens" if "max_tokens" in self._dropped else "max_tokens"
-        added = {cap: self._endpoint.max_output_tokens, **self._endpoint.parameters}
-        return {**{name: value for name, value in added.items() if name not in self._dropped}, **body}
+        return self._adapting.sent(
+            {"max_tokens": self._endpoint.max_output_tokens, **self._endpoint.parameters, **body}
+        )
 
     def _wait(self) -> None:
         while True:
@@ -139,11 +141,10 @@ class JudgeRelay:
                 return
             time.sleep(min(wait, 0.2))
 
-    def _after(self, error: openai.APIError, attempt: int, began: float) -> None:
+    def _after(self, error: openai.APIError, model: str, attempt: int, began: float) -> None:
         """Go on (returns) or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        if status == 400 and error.param and error.param not in self._dropped:
-            self._dropped.add(error.param)
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
             return
         where = f"the judge at {without_login(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are kept"

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
+from router.policy.catalogue import Catalogue, CatalogueError
 from router.policy.decision import Model
+from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
 from router.policy.document import Policy, PolicyError, dump, parse
-from router.policy.prices import Price, PriceBook, PriceError
+from router.policy.models import model_named
+from router.policy.prices import PriceBook, PriceError
 
-DATA = Path(__file__).parent.parent / "data"
-SHIPPED = DATA / "policy"
-TYPED = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
-
-# What differs from the defaults of `Model`. Image tokens, of an image and of a tile, after OpenAI's guide to vision.
-# Small models of gpt-4.1 count patches of 32 pixels, times 1.62 and 2.46: here 256 of them, and 192 for each tile.
-_KNOWN: dict[str, dict[str, Any]] = {
-    "gpt-4o-mini": {"image_tokens": (2833, 5667)},
-    "gpt-4.1": {"context_tokens": 1_047_576},
-    "gpt-4.1-mini": {"context_tokens": 1_047_576, "image_tokens": (415, 311)},
-    "gpt-4.1-nano": {"context_tokens": 1_047_576, "image_tokens": (630, 472)},
-}
+TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
 
 def read_policy(folder: Path) -> Policy:
@@ -49,7 +40,7 @@ def write_policy(policy: Policy, folder: Path) -> None:
         partial.replace(folder / name)
 
 
-def load_prices(extra: Path | None = None, shipped: Path = DATA / "prices.json") -> PriceBook:
+def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
     """The shipped prices, with those of `extra` added or in their place.
 
     Raises:
@@ -66,19 +57,32 @@ def load_prices(extra: Path | None = None, shipped: Path = DATA / "prices.json")
     return book
 
 
+@cache
+def load_catalogue() -> Catalogue:
+    """What is known of models beside their prices.
+
+    Raises:
+        PriceError: the shipped table cannot be read; names the file.
+    """
+    try:
+        return Catalogue.parse(json.loads(MODELS.read_bytes()), load_prices().aliases)
+    except (OSError, ValueError, CatalogueError) as error:
+        raise PriceError(f"{MODELS}: {error}") from error
+
+
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:
     """The models of these names, in this order, with their prices.
 
     Raises:
         PriceError: a model has no price; shows the line to add.
     """
-    return tuple(_model(name, prices.price(name)) for name in names)
-
-
-def _model(name: str, price: Price | None) -> Model:
-    if price is None:
-        line = {name: {"usd_per_million_input_tokens": 0.0, "usd_per_million_output_tokens": 0.0}}
-        raise PriceError(
-            f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
-        )
-    return replace(Model(name, price), **_KNOWN.get(name, {}))
+    models = []
+    for name in names:
+        model = model_named(name, prices, load_catalogue())
+        if model is None:
+            line = {name: {"usd_per_million_input_tokens": 0.0, "usd_per_million_output_tokens": 0.0}}
+            raise PriceError(
+                f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
+            )
+        models.append(model)
+    return tuple(models)

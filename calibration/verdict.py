@@ -156,10 +156,10 @@ def _more(more: int, n: int, question_usd: float | None) -> str:
     """How many more questions that is, their dollars, and the commands that ask them; `n` are asked already."""
     dollars = "" if question_usd is None else f", about ${more * question_usd:.2f} at ${question_usd:.4f} each"
     return (
-        f"about {more:,} more questions like these{dollars}. Yours are best; computed ones are written by "
-        f"`python data/generate.py --seed {n} --per-type {math.ceil(more / COMPUTED_TYPES)} --out more.jsonl`. Add the "
-        "questions of this run to more.jsonl, whose answers are kept and cost nothing again, and run "
-        "`python -m calibration run --questions more.jsonl`."
+        f"about {more:,} more questions like these{dollars}. Yours are best; in a checkout, computed ones are "
+        f"written by `python data/generate.py --seed {n} --per-type {math.ceil(more / COMPUTED_TYPES)} --out "
+        "more.jsonl`. Add the questions of this run to more.jsonl, whose answers are kept and cost nothing again, and "
+        "run `python -m calibration run --questions more.jsonl`."
     )
 
 

@@ -1,7 +1,8 @@
-"""The command line: `python -m router serve|decide|export|ui`."""
+"""The command line: `python -m router serve|decide|export|usage|prices|ui|init|doctor`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -9,10 +10,27 @@ from typing import Annotated, NoReturn
 import typer
 
 from router.errors import RouterError
+from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
-from router.settings import SettingsError
+from router.pricing.commands import app as prices
+from router.settings import CONFIG, SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{NAME} {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of every command."""
 
 
 @app.command()
@@ -22,8 +40,14 @@ def serve(
     ),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    pair: Annotated[
+        str,
+        typer.Option(help="Cheap and strong model, as gpt-6-luna,gpt-6-sol, before they are calibrated (ROUTER_PAIR)."),
+    ] = "",
 ) -> None:
     """Answer OpenAI clients, each request by the cheapest model that is good enough."""
+    if pair:
+        os.environ["ROUTER_PAIR"] = pair  # for every process that is started
     from router.server import run
 
     run(host, port, workers)
@@ -76,6 +100,9 @@ def usage(
     show(since, until, group_by, form)
 
 
+app.add_typer(prices, name="prices")
+
+
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
@@ -88,6 +115,48 @@ def ui(
     from router.pages import show
 
     raise typer.Exit(show(host, port, everybody=everybody))
+
+
+INIT_EXAMPLES = """
+Examples:
+
+  python -m router init
+
+  python -m router init --path router.toml --force
+"""
+
+
+@app.command(epilog=INIT_EXAMPLES)
+def init(
+    path: Annotated[Path, typer.Option(help="The file to write; router.toml is what the router reads.")] = CONFIG,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write router.toml with every setting, its default and what it does, all commented out."""
+    from router.configuration import show
+
+    show(path, force=force)
+
+
+DOCTOR_EXAMPLES = """
+Examples:
+
+  python -m router doctor
+
+  OPENAI_BASE_URL=http://localhost:11434/v1 python -m router doctor
+
+  python -m router doctor && python -m router serve
+"""
+
+
+@app.command(epilog=DOCTOR_EXAMPLES)
+def doctor() -> None:
+    """Check settings, key, upstream, policy, prices, disk, stores and clock; say what to do. Nothing is changed.
+
+    Each check is a line that begins with ok, warning, problem or skipped. The exit code is 1 if there is a problem.
+    """
+    from router.doctor.checks import show
+
+    raise typer.Exit(show())
 
 
 def main() -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from router import passthrough
+from router.adapting import Adapter
 from router.admission import Admission
 from router.champion import following
 from router.chat import RoutedEndpoint, Scope
@@ -26,7 +27,7 @@ from router.lifetime import end_with_parent
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.retirement import watching
-from router.serving import Serving, prices, served_policy
+from router.serving import Serving, catalogue, prices, served_policy
 from router.settings import Settings, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
@@ -45,6 +46,7 @@ class Router:
         self.serving = Serving(*served_policy(settings), settings)
         self.prices = prices(settings)
         self.keys = Keys(settings.api_keys)
+        self.adapter = Adapter(catalogue(self.prices.aliases), settings)
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
@@ -70,6 +72,13 @@ class Router:
         told = [*self.warnings]
         if self.serving.problem:
             told.append(f"{self.serving.problem}; policy {self.serving.policy.version} serves")
+        if made_from := self.serving.policy.about.get("transferred_from"):
+            models = ",".join(model.name for model in self.serving.policy.rules.models)
+            told.append(
+                f"nothing was measured of {models}: policy {self.serving.policy.version} is transferred from that of "
+                f"{' and '.join(made_from['models'])}; "
+                f"calibrate with `python -m calibration run --models {models}`"
+            )
         refused = sum(counted(self.journal.directory).values())
         if refused:
             told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.lifetime import running
 from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
-from router.serving import policy_folder, read_policy
+from router.serving import keep_policy, policy_folder, read_policy
 from router.settings import Settings
 
 if TYPE_CHECKING:
@@ -147,13 +147,7 @@ def _may_hold_a_champion(uri: str) -> bool:
 
 def point_to(home: Path, version: str, files: dict[str, bytes]) -> None:
     """Keep a policy under its version, and let `policy` point to it: at once, and with all its files."""
-    kept = home / "policies" / version
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".partial-"))
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        partial.rename(kept)
+    kept = keep_policy(home, version, files)
     link = home / "policy"
     if link.exists() and not link.is_symlink():
         log.warning("%s is a folder of its own and is served; remove it to follow the champion", link)

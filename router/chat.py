@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from router.adapting import Adapter
 from router.admission import Admission, Admitted, Hold
 from router.client.body import Body, Receive, Send, read
 from router.client.keys import Keys
@@ -22,10 +23,11 @@ from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
 from router.records import MAX_ERROR_BYTES, NOTHING_TOLD, Told, Trail, add_all, add_content, own_error, tidy
+from router.sending import Sending
 from router.serving import Serving
 from router.settings import Settings
 from router.upstream.attempts import Attempts, Reply
-from router.upstream.calls import Call, CutError, Headers, StallError
+from router.upstream.calls import CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 from router.wire.ends import Ends
@@ -46,6 +48,7 @@ class Collaborators(Protocol):
     serving: Serving
     upstreams: Upstreams
     attempts: Attempts
+    adapter: Adapter
     admission: Admission
     continuations: Continuations
     journal: Journal
@@ -60,7 +63,7 @@ class RoutedEndpoint:
     def __init__(self, surface: Surface, router: Collaborators) -> None:
         self.surface = surface
         self.router = router
-        self.name = surface.path[1:].decode()
+        self.name = surface.name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -139,7 +142,7 @@ class Exchange:
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
         surface, routed = self.endpoint.surface, router.settings.routed_models
-        given = surface, router.serving, routed, request, self.named, continued
+        given = surface, router.serving, router.adapter, routed, request, self.named, continued
         return await asyncio.to_thread(make_plan, *given) if large else make_plan(*given)
 
     def _request(self) -> Request:
@@ -172,28 +175,23 @@ class Exchange:
     async def _ask(self, plan: Plan) -> Reply:
         """The reply is kept at once: the client may leave between its coming and its being waited for."""
         assert self.admitted is not None
-        self.reply = await self.router.attempts.ask(plan.models, self._call, self.unsettled, self.admitted.hold)
-        return self.reply
-
-    def _call(self, model: str) -> Call:
-        plan = self.plan
-        assert plan is not None
-        if self.left is not None and self.left():  # nothing is asked for nobody
-            raise ClientLeftError
-        upstreams, where = self.router.upstreams, self.body.skeleton
-        endpoint = upstreams.endpoint(model)
-        sent = endpoint.model or model
-        edits = [
-            bodies.Edit(where.original(start), where.original(stop), text)
-            for start, stop, text in plan.edits(where.text, sent)
-        ]
-        query = self.scope["query_string"]
-        return Call(
-            b"POST",
-            self.endpoint.surface.path + (b"?" + query if query else b""),
-            upstreams.headers(endpoint, self.headers, readable=True),
-            bodies.edited(self.body.pieces, edits) if edits else self.body.pieces,
+        router, surface, query = self.router, self.endpoint.surface, self.scope["query_string"]
+        sending = Sending(
+            plan,
+            surface.name,
+            surface.path + (b"?" + query if query else b""),
+            self.headers,
+            self.body.pieces,
+            self.body.skeleton,
+            router.upstreams,
+            router.adapter,
+            router.serving.policy.rules.models,
+            router.settings.fallbacks,
+            self.left,
         )
+        self.reply = reply = await router.attempts.ask(sending, self.unsettled, self.admitted.hold)
+        reply.adapted = sending.told(reply.model)
+        return reply
 
     # out
 

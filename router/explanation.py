@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from router.planning import decision_for, features_of
+from router.adapting import Adapter
+from router.planning import decision_for, read_features
 from router.policy.decision import Decision
 from router.policy.features import Features
 from router.policy.prediction import word_weights
@@ -22,12 +23,14 @@ class Explanation:
     asked_model: str
     features: Features
     decision: Decision
+    adapted: Mapping[str, str]  # by model, what would be changed in the request for it, in words
     type_words: Mapping[str, float]  # the terms that weighed most for the type
     gap_words: Mapping[str, float]  # and for the gap
 
 
 def explain(
     serving: Serving,
+    adapter: Adapter,
     routed_models: Collection[str],
     body: bytes,
     headers: Mapping[bytes, bytes],
@@ -44,6 +47,7 @@ def explain(
     name = bodies.text(fields, "model") or "auto"
     if target is None:
         target = asked(name, headers, serving.default_target, routed_models).target
-    features = features_of(surface_of(fields), fields)
+    features, adaptations = read_features(surface_of(fields), serving, adapter, fields)
     decision = decision_for(serving, features, serving.default_target if target is None else target)
-    return Explanation(name, features, decision, *word_weights(serving.policy.predictor, features))
+    told = {model: adaptation.told for model, adaptation in adaptations.items() if adaptation.told}
+    return Explanation(name, features, decision, told, *word_weights(serving.policy.predictor, features))

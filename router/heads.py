@@ -21,13 +21,16 @@ def answer_head(plan: Plan, reply: Reply, trace_id: str, *, length: int | None) 
 
 def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     """Who answered, and why; before there is a reply, who is asked first."""
-    reason = Reason.FALLBACK if reply is not None and reply.failed_models else plan.reason
-    model = plan.models[0] if reply is None else reply.model
+    reason, model, adapted = plan.reason, plan.models[0], ""
+    if reply is not None:
+        reason, model, adapted = reply.because or reason, reply.model, reply.adapted
     headers = [
         (b"x-router-model", header_value(model)),
         (b"x-router-reason", reason.encode()),
         (b"x-router-trace-id", trace_id.encode()),
     ]
+    if adapted:
+        headers.append((b"x-router-adapted", header_value(adapted)))
     if plan.decision is not None:
-        headers += decision_headers(plan.decision)
+        headers += decision_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
     return headers

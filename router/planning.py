@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from router.adapting import Adapter
 from router.client.caller import caller
 from router.errors import BadRequestError, ModelNotFoundError
 from router.policy.decision import Decision, Reason, decide, why_unable
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
+from router.policy.parameters import Adaptation
 from router.policy.prediction import predict
 from router.routing import asked
 from router.serving import Serving
 from router.wire import bodies
 from router.wire.nesting import MOST_LEVELS, nests_deeper
+from router.wire.parameters import edits
 
 MAX_NAME = 256  # characters of a model's name
 
@@ -49,6 +52,11 @@ class Surface:
     asks_for_usage: bool  # whether a stream tells its usage only to those who ask
     stream: Callable[[bool, str | None], Stream]  # given whether to strip usage, and the name to answer with
     needs_model: bool = True  # whether the upstream knows no default of its own
+    name: str = field(init=False)  # the path without its first slash
+
+    def __post_init__(self) -> None:
+        """Name it."""
+        object.__setattr__(self, "name", self.path[1:].decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +81,16 @@ class Plan:
     user: str
     session: str
     features: Features | None = None  # what was decided on
+    adaptations: Mapping[str, Adaptation] = field(default_factory=dict)  # of models that do not take it as it is
 
-    def edits(self, body: bytes, model: str) -> Iterator[bodies.Edit]:
+    def edits(self, body: bytes, model: str, adaptation: Adaptation | None) -> Iterator[bodies.Edit]:
         """What is changed in the body for `model`, as its upstream calls it."""
         if self.asks_usage is not None:
             yield self.asks_usage
         if model != self.request.name:
             yield bodies.naming(self.request.spans, body, model)
+        if adaptation is not None:
+            yield from edits(body, self.request.spans, adaptation.changes)
 
 
 def read_request(body: bytes, surface: Surface) -> Request:
@@ -101,6 +112,7 @@ def read_request(body: bytes, surface: Surface) -> Request:
 def make_plan(
     surface: Surface,
     serving: Serving,
+    adapter: Adapter,
     routed_models: Collection[str],
     request: Request,
     headers: Mapping[bytes, bytes],
@@ -117,17 +129,33 @@ def make_plan(
     wish = asked(request.name, headers, serving.default_target, routed_models)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
     features = None
+    adaptations: Mapping[str, Adaptation] = {}
     if wish.target is not None and continued is not None:
         models, reason = [continued], Reason.CONTINUED
     elif wish.target is not None:
-        features = features_of(surface, fields)
+        features, adaptations = read_features(surface, serving, adapter, fields)
         decision = decision_for(serving, features, wish.target)
         models, reason = candidates(serving.policy, decision, features), decision.reason
     elif wish.forced:
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
-    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features)
+    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
+
+
+def read_features(
+    surface: Surface, serving: Serving, adapter: Adapter, fields: bodies.Fields
+) -> tuple[Features, Mapping[str, Adaptation]]:
+    """What a decision is made of, and what would be changed in the request for each model.
+
+    Raises:
+        BadRequestError: the body lacks what the decision is made of.
+    """
+    features = features_of(surface, fields)
+    adaptations = adapter.adaptations(serving.policy.rules.models, fields, surface.name, features.max_output_tokens)
+    if adaptations and (unfit := adapter.unfit(adaptations)):
+        features = replace(features, unfit=unfit)
+    return features, adaptations
 
 
 def features_of(surface: Surface, fields: bodies.Fields) -> Features:

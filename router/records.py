@@ -17,7 +17,6 @@ from router.errors import RouterError
 from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning import Plan
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.reading import counts_of
@@ -130,8 +129,9 @@ def _add_reply(record: Record, reply: Reply) -> None:
     """Add who answered."""
     record.model, record.attempts = reply.model, reply.attempts
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
-    if reply.failed_models:
-        record.reason = Reason.FALLBACK
+    record.adapted = reply.adapted
+    if reply.because is not None:
+        record.reason = reply.because
 
 
 def own_error(error: RouterError, content: Content) -> str:

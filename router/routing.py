@@ -78,13 +78,13 @@ def share(text: str, param: str) -> float:
     return share
 
 
-def decision_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
-    """The answer headers that say what a decision rests on."""
+def decision_headers(decision: Decision, *, promised: bool = True) -> list[tuple[bytes, bytes]]:
+    """The answer headers that say what a decision rests on; not `promised` where a model answers that it is not on."""
     return [
         (b"x-router-type", header_value(decision.question_type)),
         (b"x-router-policy", decision.policy_version.encode()),
         (b"x-router-evidence", _evidence(decision.evidence)),
-        (b"x-router-promise", _PROMISES[decision.promise]),
+        (b"x-router-promise", _PROMISES[decision.promise if promised else None]),
     ]
 
 

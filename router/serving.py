@@ -3,26 +3,83 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, parse
+from router.policy.catalogue import Catalogue, CatalogueError
+from router.policy.distribution import MODELS, PRICES, SHIPPED
+from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, dump, parse
+from router.policy.models import model_named
 from router.policy.prices import Price, PriceBook, PriceError
+from router.policy.transfer import TransferError, transferred
 from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
-_DATA = Path(__file__).resolve().parent.parent / "data"
-SHIPPED = _DATA / "policy"
-PRICES = _DATA / "prices.json"
 
 
 def policy_folder(settings: Settings) -> Path:
-    """Where the policy is read from: as set, else the promoted one, else the one that is shipped."""
+    """Where the policy is read from: as set, else the promoted one, else the one that is shipped.
+
+    Where a pair of models is set that the promoted or shipped policy is not for, it is the one transferred from that.
+
+    Raises:
+        SettingsError, PolicyError: the pair has no price, or nothing can be transferred to it.
+    """
     if settings.policy is not None:
         return settings.policy
     promoted = settings.home / "policy"
-    return promoted if (promoted / DOCUMENT).exists() else SHIPPED
+    folder = promoted if (promoted / DOCUMENT).exists() else SHIPPED
+    if not settings.pair:
+        return folder
+    base = folder.resolve()
+    made = _PAIRS.get((base, settings.pair))
+    if made is None or not (made / DOCUMENT).exists():
+        made = _PAIRS[base, settings.pair] = _folder_of_pair(settings, base)
+    return made
+
+
+_PAIRS: dict[tuple[Path, tuple[str, ...]], Path] = {}  # the folder of each pair's policy, by what it is made from
+
+
+def _folder_of_pair(settings: Settings, base: Path) -> Path:
+    """The policy in `base` where it is of the pair, else the one that is transferred from it, kept in the home."""
+    policy = read_policy(base)
+    if tuple(model.name for model in policy.rules.models) == settings.pair:
+        return base
+    book = prices(settings)
+    known = catalogue(book.aliases)
+    models = [model_named(name, book, known) for name in settings.pair]
+    for name, model in zip(settings.pair, models, strict=True):
+        if model is None:
+            raise SettingsError(f"setting ROUTER_PAIR: {name!r} has no price; set it in [models.{name!r}]")
+    cheap, strong = models
+    assert cheap is not None and strong is not None
+    try:
+        files = dump(transferred(policy, cheap, strong))
+    except TransferError as error:
+        raise SettingsError(f"setting ROUTER_PAIR: {error}") from error
+    return keep_policy(settings.home, parse(files).version, files)
+
+
+def keep_policy(home: Path, version: str, files: Mapping[str, bytes]) -> Path:
+    """Keep a policy in the home folder under its version, at once and with all its files; returns its folder."""
+    kept = home / "policies" / version
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".partial-"))
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        try:
+            partial.rename(kept)
+        except OSError:  # another process kept it meanwhile
+            if not kept.exists():
+                raise
+            shutil.rmtree(partial)
+    return kept
 
 
 def read_policy(folder: Path) -> Policy:
@@ -91,4 +148,16 @@ def prices(settings: Settings) -> PriceBook:
             own[name] = Price(read, written, model.usd_per_million_cached_input_tokens)
         elif read is not None or written is not None:
             raise SettingsError(f"setting models.{name}: a price needs both input and output")
-    return book.extended(PriceBook(own, {}))
+    return book.extended(PriceBook(own, {}, sources={name: f"setting models.{name}" for name in own}))
+
+
+def catalogue(aliases: Mapping[str, str]) -> Catalogue:
+    """What is known of models beside their prices; `aliases` are those of the price book.
+
+    Raises:
+        SettingsError: the table does not fit its form.
+    """
+    try:
+        return Catalogue.parse(msgspec.json.decode(MODELS.read_bytes()), aliases)
+    except (OSError, msgspec.DecodeError, CatalogueError) as error:
+        raise SettingsError(f"{MODELS}: {error}") from error

@@ -40,12 +40,25 @@ def _split(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 LEAST_KEY_CHARACTERS = 16
+FALLBACKS = ("context_length_exceeded", "content_filter")  # refusals that another model may be asked after
 
 
 def _long_enough(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if any(len(key.get_secret_value()) < LEAST_KEY_CHARACTERS for key in keys):
         raise ValueError(f"a key has at least {LEAST_KEY_CHARACTERS} characters, as of `openssl rand -hex 16`")
     return keys
+
+
+def _a_pair(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) not in (0, 2) or len(set(names)) < len(names):
+        raise ValueError("expected two models, the cheap one first, such as gpt-6-luna,gpt-6-sol")
+    return names
+
+
+def _known_fallbacks(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not set(names) <= set(FALLBACKS):
+        raise ValueError(f"expected any of {', '.join(FALLBACKS)}")
+    return names
 
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_long_enough)]
@@ -76,6 +89,7 @@ class UpstreamModel(BaseModel):
     usd_per_million_input_tokens: float | None = Field(None, ge=0)
     usd_per_million_output_tokens: float | None = Field(None, ge=0)
     usd_per_million_cached_input_tokens: float | None = Field(None, ge=0)
+    successor: str = ""  # the model that answers for `auto` when this one is gone; "none" for none
 
 
 class _RouterToml(TomlConfigSettingsSource):
@@ -102,9 +116,12 @@ class Settings(BaseSettings):
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
     usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
+    pair: Annotated[Names, AfterValidator(_a_pair)] = ()  # cheap and strong model, before they are calibrated
     default_target: float | None = Field(None, gt=0, le=1)  # None: the policy's
     routed_models: Names = ()  # names beside `auto` that are routed, for clients that cannot be changed
     record_content: Content = "whole"  # what of questions and answers the journal keeps
+    adapt: bool = True  # change parameters that the model chosen for `auto` does not take
+    fallbacks: Annotated[Names, AfterValidator(_known_fallbacks)] = ("context_length_exceeded",)
     echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
     max_body_bytes: int = Field(64 * 2**20, gt=0)
     max_requests: int = Field(10_000, ge=1)  # in flight in one worker; a stream that waits costs little

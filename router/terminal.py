@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from router.adapting import Adapter
 from router.errors import BadRequestError
 from router.explanation import Explanation, explain
 from router.policy.decision import Decision, Rules, likely_types
 from router.reading import matching_tools, reading_of
 from router.routing import share
-from router.serving import Serving, policy_folder, read_policy
+from router.serving import Serving, catalogue, policy_folder, prices, read_policy
 from router.settings import load
 
 MAX_SHOWN = 200  # characters of the question
@@ -32,7 +33,8 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
     settings = load()
     serving = Serving(read_policy(folder or policy_folder(settings)), "", settings)
     wanted = share(target, "target") if target else None
-    explanation = explain(serving, settings.routed_models, _body(question, request), {}, wanted)
+    adapter = Adapter(catalogue(prices(settings).aliases), settings)
+    explanation = explain(serving, adapter, settings.routed_models, _body(question, request), {}, wanted)
     console = Console()
     console.print(_read_as(explanation))
     _print_decision(console, explanation.decision)
@@ -41,6 +43,8 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
     console.print(f"words that weighed most for the type: {_words(explanation.type_words, 1.0)}", highlight=False)
     if explanation.gap_words:
         console.print(f"and for the gap, in points of quality: {_words(explanation.gap_words, 100.0)}", highlight=False)
+    for model, adapted in explanation.adapted.items():
+        console.print(f"changed for {model}: {adapted}", highlight=False, markup=False)
     if source := explanation.decision.evidence.source:
         console.print(f"published in: {source}", highlight=False)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_openai import FakeOpenAI
 from hypothesis import settings
+from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
 settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
@@ -35,6 +36,14 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def openai_server() -> Iterator[FakeOpenAI]:
     """An OpenAI on loopback."""
     server = FakeOpenAI()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def refusing_openai() -> Iterator[RefusingOpenAI]:
+    """An OpenAI on loopback that refuses what the real models refuse."""
+    server = RefusingOpenAI()
     yield server
     server.close()
 

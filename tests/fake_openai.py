@@ -111,11 +111,11 @@ def chat_events(model: str, words: Sequence[str] = ("Par", "is", "."), *, usage:
 class FakeOpenAI(LoopbackServer):
     """The server. What was queued with `say` is answered in turn; after that it behaves like a small OpenAI."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.received: list[Received] = []
         self.models = json_answer({"object": "list", "data": [_model("gpt-4o"), _model("gpt-4o-mini")]})
         self._queue: deque[Say] = deque()
-        super().__init__()
+        super().__init__(port=port)
 
     @property
     def url(self) -> str:

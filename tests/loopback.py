@@ -10,12 +10,12 @@ from typing import Any
 
 
 class LoopbackServer(ABC):
-    """Listens on a free port; what a connection gets to hear is `serve`'s to say."""
+    """Listens on a free port, or on the one given; what a connection gets to hear is `serve`'s to say."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._open: set[asyncio.BaseTransport] = set()
         started = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._listen(context, started),), daemon=True)
+        self._thread = threading.Thread(target=asyncio.run, args=(self._listen(context, port, started),), daemon=True)
         self._thread.start()
         assert started.wait(10), "the server did not start"
 
@@ -34,10 +34,10 @@ class LoopbackServer(ABC):
         self._thread.join(10)
         assert not self._thread.is_alive(), "the server did not end"
 
-    async def _listen(self, context: ssl.SSLContext | None, started: threading.Event) -> None:
+    async def _listen(self, context: ssl.SSLContext | None, port: int, started: threading.Event) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(_told)
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=context)
+        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", port, ssl=context)
         self.port: int = server.sockets[0].getsockname()[1]
         started.set()
         await self._closing.wait()

@@ -19,7 +19,7 @@ from loopback import LoopbackServer
 from made_outcomes import expected_policy
 
 from calibration.policies import write_policy
-from router.serving import SHIPPED
+from router.policy.distribution import SHIPPED
 from router.settings import SettingsError, load
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]

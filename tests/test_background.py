@@ -9,8 +9,9 @@ from made_outcomes import made_outcomes
 from calibration.background import PSEUDO_OUTCOMES, prior, read_background
 from calibration.learning import learn
 from calibration.outcomes import InputError
-from calibration.policies import SHIPPED, load_prices, models_named, read_policy
+from calibration.policies import load_prices, models_named, read_policy
 from router.policy.decision import Reason, decide
+from router.policy.distribution import SHIPPED
 from router.policy.document import PolicyError
 from router.policy.features import read_question
 from router.policy.prediction import predict, word_weights

@@ -33,8 +33,9 @@ from calibration.spending import Meter
 from calibration.verdict import COMPUTED_TYPES, best_rule, verdict
 from router.champion import fetch, keep_fetching, point_to
 from router.policy.decision import Interval, Reason
+from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
-from router.serving import SHIPPED, read_policy, served_policy
+from router.serving import read_policy, served_policy
 from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves

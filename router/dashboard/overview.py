@@ -214,7 +214,7 @@ def _type(name: str, sums: Sums, rules: Rules) -> dict[str, Any]:
 
 def _mix(requests: Mapping[str, int], rules: Rules, target: float) -> dict[str, Any]:
     """Whether traffic is still what was calibrated: its evidence, its distance, and what is kept."""
-    kinds = {"measured": 0, "published": 0, "none": 0}
+    kinds = {"measured": 0, "published": 0, "transferred": 0, "none": 0}
     live: dict[str, int] = {}
     for name, count in requests.items():
         kind = rules.evidence[name].kind if name in rules.evidence else "none"

@@ -16,7 +16,7 @@ export const REASONS = {
   fallback: ["Fallback", "The model that was decided on could not answer, so the other one did."],
 };
 
-const KINDS = { measured: "measured", published: "published", none: "nothing known" };
+const KINDS = { measured: "measured", published: "published", transferred: "transferred", none: "nothing known" };
 export const kindOf = (kind) => KINDS[kind] || kind;
 export const reasonOf = (reason) => REASONS[reason] || [reason ? reason.replaceAll("_", " ") : "—", ""];
 

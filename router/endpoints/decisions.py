@@ -48,12 +48,13 @@ def decided(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[st
     Raises:
         BadRequestError: it cannot be read.
     """
-    explanation = explain(router.serving, router.settings.routed_models, body, headers)
+    explanation = explain(router.serving, router.adapter, router.settings.routed_models, body, headers)
     decision = explanation.decision
     return {
         "asked_model": explanation.asked_model,
         "asked": reading_of(explanation.features, decision),
         **as_mapping(decision),
+        "adapted": dict(explanation.adapted),
         "likely_types": likely_types(decision),
         "words": {"question_type": explanation.type_words, "gap": explanation.gap_words},
     }

@@ -59,6 +59,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     novelty: float | None = None
     policy_version: str = ""
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
+    adapted: str = ""  # what was changed in the request for the model, in words
     read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.reading.counts_of`)
     # what was billed
     service_tier: str = ""  # as the upstream billed it; "" is the default one

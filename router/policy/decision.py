@@ -30,10 +30,12 @@ class Reason(StrEnum):
     CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
     MODALITY = "modality"  # only the chosen model can read what is attached
     TOOLS = "tools"  # only the chosen model can call the tools that are offered
+    PARAMETERS = "parameters"  # only the chosen model takes the parameters of the request
     FORCED = "forced"  # the client named the model
     CONTINUED = "continued"  # it goes on with what another answer of that model began
     PASSED_THROUGH = "passed_through"  # not a name that is routed
     FALLBACK = "fallback"  # the model decided on could not answer
+    SUCCESSOR = "successor"  # the model decided on is gone, and the one that follows it answered
 
 
 class Promise(StrEnum):
@@ -55,7 +57,7 @@ class Interval(NamedTuple):
 class Evidence:
     """What is known of one type of question: how many outcomes, and what each model is worth there."""
 
-    kind: Literal["measured", "published", "none"]
+    kind: Literal["measured", "published", "transferred", "none"]
     n: int
     quality: Mapping[str, Interval]
     quality_difference: Interval  # cheap minus strong, paired; below 0 the cheap model is worse
@@ -79,6 +81,7 @@ class Model:
     audio: bool = False
     tools: bool = True
     image_tokens: tuple[int, int] = (85, 170)  # as billed: per image, and per tile of 512 x 512
+    successor: str = ""  # the model that answers for this one when it is gone; "" is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +361,8 @@ def _able(rules: Rules, features: Features) -> tuple[Sequence[Model], Reason | N
 
 def why_unable(model: Model, features: Features) -> Reason | None:
     """What keeps `model` from answering a request, or None."""
+    if features.unfit and model.name in features.unfit:
+        return Reason(features.unfit[model.name])
     if (features.images and not model.images) or (features.audio_parts and not model.audio):
         return Reason.MODALITY
     if features.tool_characters and not model.tools:

@@ -48,6 +48,7 @@ class Features:
     messages: int = 1
     characters: int = 0  # of all text in the request, tools included
     max_output_tokens: int | None = None
+    unfit: Mapping[str, str] | None = None  # models that the request cannot be adapted to, each with its reason
 
     @property
     def has_attachments(self) -> bool:

@@ -83,6 +83,7 @@ class Period:
     since_unix_ns: int  # the first moment of that day in UTC; 0: from the beginning
     price: Price
     tiers: Mapping[str, Price]
+    source: str = ""  # "": that of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class PriceBook:
     source: str = ""
     tiers: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # model -> tier -> price
     periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)  # model -> prices, the oldest first
+    sources: Mapping[str, str] = field(default_factory=dict)  # model -> where its price is from, if not from `source`
 
     @classmethod
     def parse(cls, table: Any, now_unix_ns: int | None = None) -> PriceBook:
@@ -114,35 +116,47 @@ class PriceBook:
         aliases: dict[str, str] = {}
         tiers: dict[str, Mapping[str, Price]] = {}
         periods: dict[str, tuple[Period, ...]] = {}
+        sources: dict[str, str] = {}
         for name, row in table["models"].items():
             found = _periods(name, row)
-            valid = _at(found, now) or found[0]
-            prices[name], tiers[name] = valid.price, valid.tiers
+            valid = period_at(found, now) or found[0]
+            prices[name], tiers[name], sources[name] = valid.price, valid.tiers, valid.source
             if len(found) > 1 or found[0].since_unix_ns:
                 periods[name] = found
             for alias in _aliases(name, row):
                 if alias in aliases or alias in table["models"]:
                     raise PriceError(f"model {alias!r} has two prices")
                 aliases[alias] = name
-        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers, periods)
+        return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers, periods, sources)
 
     def price(self, model: str, tier: str = "", unix_ns: int | None = None) -> Price | None:
         """The price of `model` on a service tier at a moment (None: now), or None: a price is never guessed.
 
         Before the first day of a model's first price there is none. A reasoning effort has the price of its model.
         """
-        name = model if model in self.prices else self.aliases.get(model) or self._of_effort(model)
+        name = self.name_of(model)
         periods = self.periods.get(name)
         if periods is None:
             return self.prices.get(name) if tier in STANDARD_TIERS else self.tiers.get(name, {}).get(tier)
-        valid = _at(periods, time.time_ns() if unix_ns is None else unix_ns)
+        valid = period_at(periods, time.time_ns() if unix_ns is None else unix_ns)
         if valid is None:
             return None
         return valid.price if tier in STANDARD_TIERS else valid.tiers.get(tier)
 
-    def _of_effort(self, model: str) -> str:
+    def name_of(self, model: str) -> str:
+        """The name under which `model` has its price: its own, that of an alias, or that without a reasoning effort."""
+        if model in self.prices:
+            return model
         base = without_effort(model)
-        return self.aliases.get(base, base)
+        return self.aliases.get(model) or self.aliases.get(base, base)
+
+    def history(self, model: str) -> tuple[Period, ...]:
+        """Every price of `model`, the oldest first; empty where it has none."""
+        name = self.name_of(model)
+        price = self.prices.get(name)
+        if price is None:
+            return ()
+        return self.periods.get(name) or (Period(0, price, self.tiers.get(name, {}), self.sources.get(name, "")),)
 
     def cost_usd(self, model: str, usage: Usage, tier: str = "", unix_ns: int | None = None) -> float | None:
         """Dollars for `usage` on `model` at a moment; None where the model has no price on that tier then."""
@@ -150,19 +164,22 @@ class PriceBook:
         return None if price is None else price.cost_usd(usage)
 
     def extended(self, other: PriceBook) -> PriceBook:
-        """These prices with those of `other` in their place where both have one."""
+        """These prices with those of `other` in their place where both have one, on every tier and every day."""
         kept = {name: periods for name, periods in self.periods.items() if name not in other.prices}
+        tiers = {name: tiers for name, tiers in self.tiers.items() if name not in other.prices}
         return PriceBook(
             {**self.prices, **other.prices},
             {**self.aliases, **other.aliases},
             other.as_of or self.as_of,
             other.source or self.source,
-            {**self.tiers, **other.tiers},
+            {**tiers, **other.tiers},
             {**kept, **other.periods},
+            {**self.sources, **dict.fromkeys(other.prices, ""), **other.sources},
         )
 
 
-def _at(periods: tuple[Period, ...], unix_ns: int) -> Period | None:
+def period_at(periods: tuple[Period, ...], unix_ns: int) -> Period | None:
+    """The one of `periods`, the oldest first, that holds at a moment; None before the first."""
     valid = None
     for period in periods:
         if period.since_unix_ns <= unix_ns:
@@ -181,7 +198,7 @@ def _periods(name: str, row: Any) -> tuple[Period, ...]:
     for each in (row, *earlier):
         price = _price(name, each)
         tiers = {tier: _in_tier(price, its) for tier, its in _tiers(name, each).items()}
-        found.append(Period(_since(name, each), price, tiers))
+        found.append(Period(_since(name, each), price, tiers, str(each.get("source", row.get("source", "")))))
     if len({period.since_unix_ns for period in found}) < len(found):
         raise PriceError(f"model {name!r} has two prices from the same day on; give each a day in since")
     return tuple(sorted(found, key=lambda period: period.since_unix_ns))

@@ -6,12 +6,14 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple, Protocol
 
 from router.admission import SMALL_BYTES, Hold
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
+from router.policy.decision import Reason
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Headers, StallError
 from router.upstream.upstreams import Upstreams
@@ -37,6 +39,8 @@ class Reply:
     answer: Answer | None
     attempts: int = 1
     failed_models: list[str] = field(default_factory=list)  # those that were given up before
+    because: Reason | None = None  # why another model than the one decided on answered
+    adapted: str = ""  # what was changed in the request for the model, in words
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header."""
@@ -44,6 +48,21 @@ class Reply:
             if key == name:
                 return value
         return None
+
+
+class Next(NamedTuple):
+    """Models to be asked in turn, and why it is not the one decided on that answers."""
+
+    models: Sequence[str]
+    because: Reason | None
+
+
+class Sender(Protocol):
+    """What is asked of each model, and whom to ask after a refusal."""
+
+    def first(self) -> Next: ...
+    def call(self, model: str) -> Call: ...
+    def after(self, model: str, reply: Reply, left: Sequence[str]) -> Next | None: ...
 
 
 class RetryBudget:
@@ -75,10 +94,8 @@ class Attempts:
         self._max_attempts = settings.max_attempts
         self._max_answer_bytes = settings.max_body_bytes if settings.echo_asked_model else WHOLE_BYTES
 
-    async def ask(
-        self, models: Sequence[str], call_for: Callable[[str], Call], unsettled: list[str], hold: Hold
-    ) -> Reply:
-        """Ask the first of `models` that answers; attempts whose bill nobody told are added to `unsettled`, by model.
+    async def ask(self, sender: Sender, unsettled: list[str], hold: Hold) -> Reply:
+        """Ask the first model that answers; attempts whose bill nobody told are added to `unsettled`, by model.
 
         Raises:
             RouterError: none answered, and the last one not even with an error of its own.
@@ -87,25 +104,34 @@ class Attempts:
         self._retries.requests += 1
         failed: list[str] = []
         attempts = 0
-        for position, model in enumerate(models):
-            others = position + 1 < len(models)
-            call = call_for(model)  # before the circuit is asked, whose one probe this may be: it has to be sent then
+        models, because = sender.first()
+        while True:
+            model, left = models[0], models[1:]
+            call = sender.call(model)  # before the circuit is asked, whose one probe this may be: then it has to go out
             allowed = self._upstreams.breaker(model).allows(time.monotonic())
-            if not allowed and others:
+            if not allowed and left:
                 failed.append(model)
+                models, because = left, because or Reason.FALLBACK
                 continue
             tries = self._max_attempts if allowed else 1
-            outcome, made = await self._persist(model, call, tries, deadline, others, unsettled, hold)
+            outcome, made = await self._persist(model, call, tries, deadline, bool(left), unsettled, hold)
             attempts += made
             if isinstance(outcome, RouterError):
-                if not others:
+                if not left:
                     raise outcome
-            elif not _is_retried(outcome) or not others:
-                outcome.attempts, outcome.failed_models = attempts, failed
-                return outcome
+            elif not _is_retried(outcome) or not left:
+                following = sender.after(model, outcome, left) if outcome.status >= 400 else None
+                if following is None:
+                    outcome.attempts, outcome.failed_models, outcome.because = attempts, failed, because
+                    return outcome
+                _hang_up(outcome)
+                if following.models[0] != model:
+                    failed.append(model)
+                models, because = following.models, following.because or because
+                continue
             _hang_up(outcome)
             failed.append(model)
-        raise AssertionError("the last model either answers or raises")
+            models, because = left, because or Reason.FALLBACK
 
     async def _persist(
         self, model: str, call: Call, tries: int, deadline: float, others: bool, unsettled: list[str], hold: Hold

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from router.policy.naming import without_effort
 from router.settings import SIMULATED, Settings, SettingsError
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, Headers, Origin
@@ -60,7 +61,10 @@ class Upstreams:
 
     def endpoint(self, model: str) -> Endpoint:
         """Where `model` is asked; the default upstream for all that have none of their own."""
-        return self._own.get(model, self.default)
+        found = self._own.get(model)
+        if found is None and ":" in model:  # one that is asked to reason so much
+            found = self._own.get(without_effort(model))
+        return found or self.default
 
     def breaker(self, model: str) -> Breaker:
         """The circuit of `model`. There is no end of names that clients make up: those that nothing is held of go."""

@@ -122,7 +122,8 @@ class Ledger:
             "span_id": record.span_id,
             "started_unix_ns": record.started_unix_ns,
             "ended_unix_ns": record.ended_unix_ns,
-            "day": datetime.fromtimestamp(record.started_unix_ns / 1e9, UTC).strftime("%Y-%m-%d"),
+            # whole seconds: a float of them rounds the last moment of a day into the next, whose prices may be others
+            "day": datetime.fromtimestamp(record.started_unix_ns // 10**9, UTC).strftime("%Y-%m-%d"),
             **{name: _text(getattr(record, name)) for name in _SAME},
             "user_name": _text(record.user),
             **{name: int(getattr(record, name)) for name in ("status", "attempts", "stream", "simulated")},

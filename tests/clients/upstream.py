@@ -25,6 +25,13 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
 }
+RESPONSE_USAGE = {
+    "input_tokens": 12,
+    "input_tokens_details": {"cached_tokens": 4},
+    "output_tokens": 5,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 17,
+}
 WORDS = ("The", " capital", " is", " Paris", ".")
 HEADERS = {"x-request-id": "req_clients", "openai-version": "2020-10-01", "x-ratelimit-remaining-requests": "99"}
 
@@ -102,12 +109,21 @@ async def chat(request: Request) -> Response:
     }
     if asked.get("stream"):
         usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-        return sse(_chunks(common, words[:limit], call, finish, asked.get("n") or 1, usage=usage), named=False)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": None if call else "".join(words[:limit]),
-        "refusal": None,
-    }
+        chunks = chat_chunks(common, words[:limit], call, finish, asked.get("n") or 1, USAGE if usage else None)
+        return sse(chunks, named=False)
+    return JSONResponse(chat_object(asked, common, words[:limit], call, finish, USAGE), headers=HEADERS)
+
+
+def chat_object(
+    asked: dict[str, Any],
+    common: dict[str, Any],
+    words: tuple[str, ...],
+    call: tuple[str, str] | None,
+    finish: str,
+    usage: dict[str, Any],
+) -> dict[str, Any]:
+    """A whole chat completion: the words, or the call of a tool."""
+    message: dict[str, Any] = {"role": "assistant", "content": None if call else "".join(words), "refusal": None}
     if call:
         function = {"name": call[0], "arguments": call[1]}
         message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
@@ -121,13 +137,18 @@ async def chat(request: Request) -> Response:
         }
         for n in range(asked.get("n") or 1)
     ]
-    whole = {**common, "object": "chat.completion", "choices": choices, "usage": USAGE}
-    return JSONResponse(whole, headers=HEADERS)
+    return {**common, "object": "chat.completion", "choices": choices, "usage": usage}
 
 
-def _chunks(
-    common: dict[str, Any], words: tuple[str, ...], call: tuple[str, str] | None, finish: str, n: int, *, usage: bool
+def chat_chunks(
+    common: dict[str, Any],
+    words: tuple[str, ...],
+    call: tuple[str, str] | None,
+    finish: str,
+    n: int,
+    usage: dict[str, Any] | None,
 ) -> Iterator[Any]:
+    """The chunks of a streamed chat completion; the usage comes last, if it is wanted."""
     common = {**common, "object": "chat.completion.chunk"}
     nothing = {"usage": None} if usage else {}
     for index in range(n):
@@ -148,7 +169,7 @@ def _chunks(
                 yield chunk({"content": word})
         yield chunk({}, finish)
     if usage:
-        yield {**common, "choices": [], "usage": USAGE}
+        yield {**common, "choices": [], "usage": usage}
 
 
 async def responses(request: Request) -> Response:
@@ -160,13 +181,23 @@ async def responses(request: Request) -> Response:
     words: tuple[str, ...] = WORDS
     if form.get("type") == "json_schema":
         words = (json.dumps(example(form["schema"], form["schema"])),)
+    whole = response_object(asked, words, call, RESPONSE_USAGE)
+    if not asked.get("stream"):
+        return JSONResponse(whole, headers=HEADERS)
+    return sse(response_events(whole, words, call), named=True)
+
+
+def response_object(
+    asked: dict[str, Any], words: tuple[str, ...], call: tuple[str, str] | None, usage: dict[str, Any]
+) -> dict[str, Any]:
+    """A whole response with one item: the words, or the call of a tool."""
     if call:
         item: dict[str, Any] = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "status": "completed"}
         item |= {"name": call[0], "arguments": call[1]}
     else:
         part = {"type": "output_text", "text": "".join(words), "annotations": [], "logprobs": []}
         item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-    whole = {
+    return {
         "id": "resp_clients",
         "object": "response",
         "created_at": 1_800_000_000,
@@ -182,22 +213,19 @@ async def responses(request: Request) -> Response:
         "error": None,
         "incomplete_details": None,
         "instructions": None,
-        "usage": {
-            "input_tokens": 12,
-            "input_tokens_details": {"cached_tokens": 4},
-            "output_tokens": 5,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": 17,
-        },
+        "usage": usage,
     }
-    if not asked.get("stream"):
-        return JSONResponse(whole, headers=HEADERS)
-    return sse(({**e, "sequence_number": n} for n, e in enumerate(_events(whole, item, words, call))), named=True)
 
 
-def _events(
-    whole: dict[str, Any], item: dict[str, Any], words: tuple[str, ...], call: tuple[str, str] | None
+def response_events(
+    whole: dict[str, Any], words: tuple[str, ...], call: tuple[str, str] | None
 ) -> Iterator[dict[str, Any]]:
+    """The events of a streamed response, numbered."""
+    return ({**event, "sequence_number": number} for number, event in enumerate(_events(whole, words, call)))
+
+
+def _events(whole: dict[str, Any], words: tuple[str, ...], call: tuple[str, str] | None) -> Iterator[dict[str, Any]]:
+    item = whole["output"][0]
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}

@@ -1,0 +1,94 @@
+"""What is known of models beside their prices: `data/models.json`, read and checked. Pure.
+
+Which parameters a model takes, how much it holds and reads, when it leaves its upstream, and which model follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from router.policy.naming import without_effort
+from router.policy.parameters import Takes, read_takes
+
+TRAITS = ("context_tokens", "images", "audio", "tools", "image_tokens")  # of `router.policy.decision.Model`
+
+
+EVERYTHING = Takes()
+
+
+class CatalogueError(ValueError):
+    """The table of models does not fit its form; the message names the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one model."""
+
+    takes: Takes = EVERYTHING
+    traits: Mapping[str, Any] = field(default_factory=dict)  # of `TRAITS`, those that differ from the defaults
+    leaves: date | None = None  # the day from which its upstream does not answer for it
+    successor: str = ""  # the model that answers from then on; "" is none
+    source: str = ""  # of the day
+
+
+NOTHING_KNOWN = Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What is known of models, by exact name or alias."""
+
+    models: Mapping[str, Known]
+    aliases: Mapping[str, str] = field(default_factory=dict)  # dated snapshots, as the price book has them
+    judges: Sequence[str] = ()  # models that may judge answers, the first that stays is the default
+
+    @classmethod
+    def parse(cls, table: Any, aliases: Mapping[str, str]) -> Catalogue:
+        """Read the form of `data/models.json`.
+
+        Raises:
+            CatalogueError: what is wrong, with the model's name.
+        """
+        if not isinstance(table, Mapping) or not isinstance(table.get("models"), Mapping):
+            raise CatalogueError('expected an object with "models": {name: what is known of it}')
+        families = table.get("families", {})
+        models = {}
+        for name, row in table["models"].items():
+            try:
+                models[name] = _known(row, families)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise CatalogueError(f"model {name!r}: {error}") from error
+        return cls(models, aliases, tuple(table.get("judges", ())))
+
+    def of(self, name: str) -> Known:
+        """What is known of a model, by its name in a policy; nothing where it is not listed."""
+        found = self.models.get(name)
+        if found is None:
+            own = without_effort(name)
+            found = self.models.get(self.aliases.get(own, own), NOTHING_KNOWN)
+        return found
+
+    def judge(self, today: date, days: int = 0) -> str:
+        """The model that judges by default: the first that is still there `days` after today; else the last."""
+        for name in self.judges:
+            leaves = self.of(name).leaves
+            if leaves is None or (leaves - today).days > days:
+                return name
+        return self.judges[-1]
+
+
+def _known(row: Mapping[str, Any], families: Mapping[str, Any]) -> Known:
+    traits = {name: row[name] for name in TRAITS if name in row}
+    if "image_tokens" in traits:
+        traits["image_tokens"] = tuple(traits["image_tokens"])
+    leaves = row.get("leaves")
+    return Known(
+        read_takes(row, families),
+        traits,
+        None if leaves is None else date.fromisoformat(leaves),
+        str(row.get("successor", "")),
+        str(row.get("leaves_source", "")),
+    )

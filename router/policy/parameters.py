@@ -1,0 +1,264 @@
+"""What a model takes of a request's parameters, and what is changed so that it takes the request. Pure.
+
+Models refuse parameters that others take: `max_tokens` has another name, `temperature` one value, and function tools
+are refused with reasoning on chat completions. Where a policy chooses the model, the client cannot know that. So a
+request is adapted to the model that answers it, no further than that model's rules say, and what was changed is told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from router.policy.naming import EFFORTS
+
+CHAT, RESPONSES = "chat/completions", "responses"
+ENDPOINTS = (CHAT, RESPONSES)
+EFFORT_FIELDS = {CHAT: "reasoning_effort", RESPONSES: "reasoning"}
+_LONGEST_VALUE = 4096  # bytes of a value that is compared; a longer one is none that a rule lists
+_NOTHING = (b"null", b"[]", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRule:
+    """What a model takes of one parameter. A rule that says no more than its name refuses the parameter."""
+
+    name: str
+    called: str = ""  # the name by which the model takes it
+    values: tuple[Any, ...] = ()  # the only values that it takes
+    most: int | None = None  # the largest number that it takes
+    without: str = ""  # what it does not take among the items of a list
+    on: str = ""  # the endpoint where this holds; "" is all
+    unless_effort: str = ""  # the reasoning effort at which this does not hold
+    needed: bool = False  # without it the answer lacks what was asked for
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """What one model takes. Without rules, everything."""
+
+    rules: tuple[ParameterRule, ...] = ()
+    efforts: Mapping[str, Sequence[str]] | None = None  # by endpoint, from little to much; None: not known
+    default_effort: str = ""  # what counts where a request names none
+    tools_need_no_effort: bool = False  # function tools on chat completions are refused unless the effort is "none"
+
+    def watched(self) -> frozenset[str]:
+        """The fields of a request that may have to be changed, but for limits that are seldom reached."""
+        names = {rule.name for rule in self.rules if rule.called or rule.most is None}
+        if self.efforts is not None:
+            names.update(EFFORT_FIELDS.values())
+        return frozenset(names | ({"tools"} if self.tools_need_no_effort else set()))
+
+    def least_limit(self) -> float:
+        """The smallest number that a rule of a limit allows; infinite without such a rule."""
+        return min((rule.most for rule in self.rules if rule.most is not None), default=math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A field of a request gets another name, another value, or goes."""
+
+    name: str
+    called: str = ""  # its new name; "" where it keeps its own
+    value: bytes | None = None  # its new value as JSON; None where it keeps its own
+    dropped: bool = False
+    told: str = ""  # in words, for a header and the record
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What is changed in a request for one model."""
+
+    changes: tuple[Change, ...] = ()
+    lost: tuple[str, ...] = ()  # what the client asked for and does not get, such as logprobs
+    effort: str = ""  # the reasoning effort that the policy's name for the model asks for, and that is set
+
+    @property
+    def told(self) -> str:
+        """What is changed, in words; "" where nothing is."""
+        return "; ".join(change.told for change in self.changes)
+
+
+UNCHANGED = Adaptation()
+
+
+def adapted(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str, effort: str = "") -> Adaptation:
+    """What is changed in a request for a model that `takes` describes; `effort` is the one that its policy asks for.
+
+    `fields` are the top-level fields of the body, undecoded. Only chat completions and responses are adapted.
+    """
+    if endpoint not in ENDPOINTS:
+        return UNCHANGED
+    changes: list[Change] = []
+    lost: list[str] = []
+    sent = None if takes.efforts is None and not effort else _effort_sent(fields, endpoint)
+    wanted = _wanted_effort(takes, fields, endpoint, sent, effort, lost)
+    if wanted != sent:
+        changes += _effort_change(fields, endpoint, wanted)
+    effective = wanted or takes.default_effort
+    for rule in takes.rules:
+        raw = fields.get(rule.name)
+        if raw is None or (rule.on and rule.on != endpoint) or (rule.unless_effort and rule.unless_effort == effective):
+            continue
+        change = _change(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields)
+        if change is not None:
+            changes.append(change)
+            if rule.needed:
+                lost.append(rule.name)
+    return Adaptation(tuple(changes), tuple(lost), effort) if changes or lost else UNCHANGED
+
+
+def _effort_sent(fields: Mapping[str, msgspec.Raw], endpoint: str) -> str | None:
+    raw = fields.get(EFFORT_FIELDS[endpoint])
+    value = None if raw is None else _value(bytes(memoryview(raw)[:_LONGEST_VALUE]))
+    if endpoint == RESPONSES:
+        value = value.get("effort") if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _wanted_effort(
+    takes: Takes,
+    fields: Mapping[str, msgspec.Raw],
+    endpoint: str,
+    sent: str | None,
+    effort: str,
+    lost: list[str],
+) -> str | None:
+    """The effort that the model is to be asked for; None where it is to be asked for none in particular."""
+    wanted = effort or sent
+    if takes.efforts is None:
+        return wanted
+    allowed = takes.efforts.get(endpoint, ())
+    tools = fields.get("tools") if takes.tools_need_no_effort and endpoint == CHAT else None
+    if tools is not None and bytes(memoryview(tools)[:8]).strip() not in _NOTHING:
+        if (wanted or takes.default_effort) == "none":
+            return wanted
+        if "none" not in allowed or effort:
+            lost.append("tools with reasoning")
+        return "none" if "none" in allowed else wanted
+    if wanted is None or wanted in allowed:
+        return wanted
+    return _nearest(wanted, allowed)
+
+
+def _nearest(wanted: str, allowed: Sequence[str]) -> str | None:
+    """The least effort from `wanted` upwards that the model takes, else the most it takes.
+
+    >>> _nearest("minimal", ["none", "low", "high"]), _nearest("max", ["low", "high"]), _nearest("low", [])
+    ('low', 'high', None)
+    """
+    if wanted not in EFFORTS or not allowed:
+        return None
+    above = [effort for effort in allowed if EFFORTS.index(effort) >= EFFORTS.index(wanted)]
+    return above[0] if above else allowed[-1]
+
+
+def _effort_change(fields: Mapping[str, msgspec.Raw], endpoint: str, wanted: str | None) -> list[Change]:
+    name = EFFORT_FIELDS[endpoint]
+    told = f"reasoning effort {wanted}" if wanted is not None else "reasoning effort dropped"
+    if endpoint == CHAT:
+        if wanted is None:
+            return [Change(name, dropped=True, told=told)]
+        return [Change(name, value=_json(wanted), told=told)]
+    raw = fields.get(name)
+    value = None if raw is None else _value(bytes(raw))
+    given = value if isinstance(value, dict) else {}
+    if wanted is None:
+        given.pop("effort", None)
+    else:
+        given["effort"] = wanted
+    return [Change(name, value=_json(given), told=told) if given else Change(name, dropped=True, told=told)]
+
+
+def _change(rule: ParameterRule, raw: bytes, fields: Mapping[str, msgspec.Raw]) -> Change | None:
+    if raw == b"null":
+        return None
+    value = _value(raw)
+    too_much = rule.most is not None and isinstance(value, int | float) and value > rule.most
+    if rule.called:
+        if rule.called in fields:
+            return Change(rule.name, dropped=True, told=f"{rule.name} dropped")
+        limit = _json(rule.most) if too_much else None
+        told = f"{rule.name} as {rule.called}" + (f" {rule.most}" if too_much else "")
+        return Change(rule.name, called=rule.called, value=limit, told=told)
+    if rule.most is not None:
+        return Change(rule.name, value=_json(rule.most), told=f"{rule.name} {rule.most}") if too_much else None
+    if rule.without:
+        if not isinstance(value, list) or rule.without not in value:
+            return None
+        rest = [item for item in value if item != rule.without]
+        return Change(rule.name, value=_json(rest), told=f"{rule.name} without {rule.without}")
+    if any(value == taken and isinstance(value, bool) == isinstance(taken, bool) for taken in rule.values):
+        return None
+    return Change(rule.name, dropped=True, told=f"{rule.name} dropped")
+
+
+def _value(raw: bytes) -> Any:
+    """A value of a request; None where it is none, or longer than what rules speak of."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def apply(body: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
+    """A decoded body with its changes made.
+
+    >>> apply({"max_tokens": 5, "stop": "x"}, [Change("max_tokens", called="max_completion_tokens"),
+    ...     Change("stop", dropped=True)])
+    {'max_completion_tokens': 5}
+    """
+    made = dict(body)
+    for change in changes:
+        value = made.pop(change.name, None) if change.called or change.dropped else made.get(change.name)
+        if not change.dropped:
+            made[change.called or change.name] = value if change.value is None else json.loads(change.value)
+    return made
+
+
+def read_takes(row: Mapping[str, Any], families: Mapping[str, Any]) -> Takes:
+    """What a row of `data/models.json` says that its model takes; `families` are lists of rules by name.
+
+    Raises:
+        ValueError: a rule or a family does not fit.
+    """
+    rules: list[ParameterRule] = []
+    for each in row.get("parameters", ()):
+        rules += [_rule(rule) for rule in families[each]] if isinstance(each, str) else [_rule(each)]
+    limit = row.get("max_output_tokens")
+    if limit is not None:
+        rules = _limited(rules, int(limit))
+    efforts = row.get("efforts")
+    return Takes(
+        tuple(rules),
+        None if efforts is None else {endpoint: tuple(efforts.get(endpoint, ())) for endpoint in ENDPOINTS},
+        str(row.get("default_effort", "")),
+        bool(row.get("tools_need_no_effort", False)),
+    )
+
+
+def _limited(rules: Iterable[ParameterRule], most: int) -> list[ParameterRule]:
+    """The rules, with the longest answer that the model may be asked for."""
+    limited = [replace(rule, most=most) if rule.called else rule for rule in rules]
+    renamed = {rule.name for rule in limited}
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    return limited + [ParameterRule(name, most=most) for name in names if name not in renamed]
+
+
+_RULE = frozenset(ParameterRule.__slots__)
+
+
+def _rule(row: Any) -> ParameterRule:
+    if not isinstance(row, Mapping) or not isinstance(row.get("name"), str) or not set(row) <= _RULE:
+        raise ValueError(f"not a rule for a parameter: {row!r}")
+    return ParameterRule(**{**row, "values": tuple(row.get("values", ()))})

@@ -1,0 +1,145 @@
+"""What a refusal says: that the model does not take a parameter, that a request is too long for it, or that it is gone.
+
+The texts are those that OpenAI's API answers with, of which `data/models.json` names public reports. They are read by
+their beginnings and by what stands between quotes; a text that is none of these says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from router.policy.naming import EFFORTS
+from router.policy.parameters import CHAT, ENDPOINTS, ParameterRule, Takes
+
+LOOKED_AT = 64 * 1024  # bytes; an error is never longer
+STATUSES = frozenset({400, 403, 404, 410})
+# what may be taken out of a request, or get another name, so that the model takes it; never what is asked
+MENDABLE = frozenset(
+    (
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "stop", "logit_bias"),
+        *("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "parallel_tool_calls", "prediction"),
+        *("reasoning_effort", "reasoning.effort", "verbosity", "seed", "user", "metadata", "store"),
+        *("service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "truncation"),
+    )
+)
+_NEEDED = frozenset({"logprobs", "top_logprobs"})
+_TOO_LONG = ("This model's maximum context length", "Input tokens exceed", "Your input exceeds the context window")
+_UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+_BEGINNINGS = ("Unsupported parameter", "Unsupported value", "Unknown parameter", "Unrecognized request argument")
+_FILTERED = frozenset({"content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"})
+
+
+class Kind(StrEnum):
+    """What a model refuses."""
+
+    PARAMETER = "parameter"
+    TOOLS = "tools"  # function tools, unless the reasoning effort is none
+    EFFORT = "reasoning_effort"  # a reasoning effort
+    CONTEXT = "context_length_exceeded"
+    CONTENT = "content_filter"
+    GONE = "model_not_found"
+
+
+class Refusal(NamedTuple):
+    """A refusal as far as it is understood."""
+
+    kind: Kind
+    rule: ParameterRule | None = None  # what the model takes of the parameter
+    efforts: tuple[str, ...] = ()  # those that it takes
+
+
+def read_refusal(status: int, body: bytes) -> Refusal | None:
+    """What the answer of an upstream refuses; None where it is no refusal, or one that nothing is known of.
+
+    >>> error = b'{"error":{"message":"Unsupported parameter: \\'max_tokens\\' is not supported with this model. Use '
+    >>> error += b'\\'max_completion_tokens\\' instead.","param":"max_tokens","code":"unsupported_parameter"}}'
+    >>> read_refusal(400, error).rule.called
+    'max_completion_tokens'
+    """
+    if status not in STATUSES or len(body) > LOOKED_AT:
+        return None
+    error = _error(body)
+    message, code = error.get("message"), error.get("code")
+    message = message if isinstance(message, str) else ""
+    if status in (404, 410):
+        return Refusal(Kind.GONE) if status == 410 or code == "model_not_found" else None
+    if code == "context_length_exceeded" or message.startswith(_TOO_LONG):
+        return Refusal(Kind.CONTEXT)
+    if code in _FILTERED:
+        return Refusal(Kind.CONTENT)
+    if message.startswith("Function tools with reasoning_effort"):
+        return Refusal(Kind.TOOLS)
+    if message.startswith("You are not allowed to request logprobs"):
+        return Refusal(Kind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True))
+    rule = _rule(message, code, error.get("param"))
+    if rule is None:
+        return None
+    if rule.name in ("reasoning_effort", "reasoning.effort"):
+        return Refusal(Kind.EFFORT, efforts=_efforts_in(message))
+    return Refusal(Kind.PARAMETER, rule)
+
+
+def _error(body: bytes) -> dict[str, Any]:
+    try:
+        error = msgspec.json.decode(body)["error"]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _rule(message: str, code: Any, param: Any) -> ParameterRule | None:
+    beginning, quoted = message[:40], message[:500].split("'")
+    if beginning.startswith("Unrecognized request argument supplied: "):
+        name = message[40:120].strip(" .")
+    elif isinstance(param, str):
+        name = param
+    else:
+        name = quoted[1] if len(quoted) > 1 else ""
+    if name not in MENDABLE:
+        return None
+    if " is too large: " in message[:60] and (most := _number_after(message, "at most ")) is not None:
+        return ParameterRule(name, most=most)
+    if code not in _UNSUPPORTED and not beginning.startswith(_BEGINNINGS):
+        return None
+    _, _, use = message[:500].partition("Use '")
+    instead, closed, _ = use.partition("' instead")
+    if closed and instead in MENDABLE:
+        return ParameterRule(name, called=instead)
+    return ParameterRule(name, needed=name in _NEEDED)
+
+
+def _number_after(text: str, words: str) -> int | None:
+    digits = text[:300].partition(words)[2].split(" ", 1)[0]
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+
+
+def _efforts_in(message: str) -> tuple[str, ...]:
+    """The values that a refusal of a reasoning effort says are taken, in its order.
+
+    >>> _efforts_in("Unsupported value: 'minimal' is not supported. Supported values are: 'none', 'low', and 'high'.")
+    ('none', 'low', 'high')
+    """
+    listed = message[:500].partition("Supported values are: ")[2]
+    return tuple(listed.split("'")[1::2])
+
+
+def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
+    """What is known of a model once it has refused a request on an endpoint; the same where that says nothing new."""
+    everything = dict.fromkeys(ENDPOINTS, EFFORTS)
+    if refusal.kind is Kind.EFFORT:
+        return replace(known, efforts={**(known.efforts or everything), endpoint: refusal.efforts})
+    if refusal.kind is Kind.TOOLS and endpoint == CHAT:
+        return replace(
+            known,
+            efforts=known.efforts or everything,
+            default_effort=known.default_effort or "medium",
+            tools_need_no_effort=True,
+        )
+    if refusal.rule is None:
+        return known
+    rule = replace(refusal.rule, on=endpoint)
+    return known if rule in known.rules else replace(known, rules=(*known.rules, rule))

@@ -1,0 +1,1 @@
+"""The price table, shown and compared with a public one."""

@@ -1,0 +1,191 @@
+"""An OpenAI on loopback that refuses what the real models refuse: one refusal a request, by `refusals.json`.
+
+It is a `FakeOpenAI`: what a test queues with `say` comes first, and `received` holds every request. Real clients use it
+as a process of its own:
+
+    python tests/refusing_openai.py --port 9000 [--retired gpt-4o ...] [--context-tokens gpt-6-luna=2000 ...]
+
+The process writes its base URL to its output, then each refusal as a line of JSON. GET /bodies and GET /refusals list
+what it got and what it refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from clients.upstream import WORDS, called, chat_chunks, chat_object, example, response_events, response_object
+from fake_openai import FakeOpenAI, Received, Say, events, json_answer
+from refusals import CHAT, MODELS, RESPONSES, Refusal, effort, refusal, tokens
+
+NOT_JSON = "We could not parse the JSON body of your request."
+
+
+class RefusingOpenAI(FakeOpenAI):
+    """The server. Tests set `retired`, `context_tokens` and the token counts; they read `bodies` and `refusals`."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.retired: set[str] = set()  # these answer 404, and are not listed
+        self.context_tokens: dict[str, int] = {}  # the most input tokens of a model, where a test wants fewer
+        self.cached_tokens, self.cache_write_tokens, self.reasoning_tokens = 4, 8, 16
+        self.refusals: list[Refusal] = []
+        super().__init__(port)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The body of every request so far, refused or not, in the order they came."""
+        return [request.json for request in list(self.received) if request.method == "POST"]
+
+    def retire_until(self, day: str) -> None:
+        """Retire every model whose shutdown date has come on the day, written YYYY-MM-DD."""
+        self.retired |= {name for name, model in MODELS.items() if (model["shutdown_date"] or "9999") <= day}
+
+    def _next(self, request: Received) -> Say:
+        path = request.target.partition("?")[0].strip("/").removeprefix("v1/")
+        if request.method == "GET":
+            return self._look_up(path)
+        if self._queue or path not in (CHAT, RESPONSES):
+            return super()._next(request)
+        try:
+            body = request.json
+        except ValueError:
+            return _invalid(NOT_JSON, None, None)
+        refused = refusal(path, body, frozenset(self.retired), self.context_tokens)
+        if refused is not None:
+            self.refusals.append(refused)
+            return _refused(path, body, refused)
+        if path == CHAT and not body.get("messages"):
+            return _invalid("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
+        return self._chat(body) if path == CHAT else self._response(body)
+
+    def _look_up(self, path: str) -> Say:
+        if path in ("bodies", "refusals"):
+            return json_answer(self.bodies if path == "bodies" else [asdict(each) for each in self.refusals])
+        listed = {name: _model(name) for name in MODELS if name not in self.retired}
+        if path == "models":
+            return json_answer({"object": "list", "data": list(listed.values())})
+        name = path.removeprefix("models/")
+        if name in listed:
+            return json_answer(listed[name])
+        missing = refusal(CHAT, {"model": name}, frozenset(self.retired))
+        return json_answer(missing.body if missing else {}, 404)
+
+    def _chat(self, body: dict[str, Any]) -> Say:
+        last = body["messages"][-1]
+        call = called(body.get("tools"), body.get("tool_choice")) if last["role"] == "user" else None
+        form = body.get("response_format") or {}
+        words = _words((form.get("json_schema") or {}).get("schema"))
+        limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(words)
+        finish = "tool_calls" if call else "length" if limit < len(words) else "stop"
+        common = {"id": "chatcmpl-refusing", "created": 1_800_000_000, "model": body["model"]}
+        common |= {"system_fingerprint": "fp_refusing", "service_tier": "default"}
+        usage = self._chat_usage(body, len(words[:limit]))
+        if not body.get("stream"):
+            return json_answer(chat_object(body, common, words[:limit], call, finish, usage))
+        wanted = usage if (body.get("stream_options") or {}).get("include_usage") else None
+        chunks = chat_chunks(common, words[:limit], call, finish, body.get("n") or 1, wanted)
+        return events(*(_event(chunk) for chunk in chunks), b"data: [DONE]\n\n")
+
+    def _response(self, body: dict[str, Any]) -> Say:
+        given = body.get("input")
+        last = given[-1] if isinstance(given, list) and given else {"role": "user"}
+        call = called(body.get("tools"), body.get("tool_choice")) if last.get("role") == "user" else None
+        words = _words(((body.get("text") or {}).get("format") or {}).get("schema"))
+        whole = response_object(body, words, call, self._response_usage(body, len(words)))
+        if not body.get("stream"):
+            return json_answer(whole)
+        return events(*_named(response_events(whole, words, call)))
+
+    def _counts(self, endpoint: str, body: dict[str, Any]) -> tuple[int, int, int, int]:
+        """Tokens of the input, read from the cache, written to it, and spent on reasoning."""
+        whole = sum(tokens(endpoint, body))
+        cached = min(self.cached_tokens, whole)
+        written = min(self.cache_write_tokens, whole - cached) if MODELS[body["model"]]["reports_cache_writes"] else 0
+        return whole, cached, written, 0 if effort(endpoint, body)[0] in (None, "none") else self.reasoning_tokens
+
+    def _chat_usage(self, body: dict[str, Any], words: int) -> dict[str, Any]:
+        whole, cached, written, reasoning = self._counts(CHAT, body)
+        return {
+            "prompt_tokens": whole,
+            "completion_tokens": words + reasoning,
+            "total_tokens": whole + words + reasoning,
+            "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0},
+        }
+
+    def _response_usage(self, body: dict[str, Any], words: int) -> dict[str, Any]:
+        whole, cached, written, reasoning = self._counts(RESPONSES, body)
+        return {
+            "input_tokens": whole,
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
+            "output_tokens": words + reasoning,
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+            "total_tokens": whole + words + reasoning,
+        }
+
+
+def _refused(path: str, body: dict[str, Any], refused: Refusal) -> Say:
+    """A response that is streamed has begun before its input is counted: that refusal is an event."""
+    if path == RESPONSES and body.get("stream") and refused.body["error"]["code"] == "context_length_exceeded":
+        begun = response_events(response_object(body, WORDS, None, {}), WORDS, None)
+        error = {"type": "error", "sequence_number": 2, "error": refused.body["error"]}
+        return events(*_named([*islice(begun, 2), error]))
+    return json_answer(refused.body, refused.status, x_request_id="req_refusing")
+
+
+def _words(schema: Any) -> tuple[str, ...]:
+    return (json.dumps(example(schema, schema)),) if schema else WORDS
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(event)}\n\n".encode()
+
+
+def _named(made: Iterable[dict[str, Any]]) -> list[bytes]:
+    return [f"event: {event['type']}\n".encode() + _event(event) for event in made]
+
+
+def _invalid(message: str, param: str | None, code: str | None) -> Say:
+    """The answer to a request that no model could take."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return json_answer({"error": error}, 400)
+
+
+def _model(name: str) -> dict[str, Any]:
+    shutdown = MODELS[name]["shutdown_date"]
+    return {"id": name, "object": "model", "created": 1, "owned_by": "system", "shutdown_date": shutdown}
+
+
+class _Telling(list[Refusal]):
+    """A list that writes what is added to it."""
+
+    def append(self, refused: Refusal) -> None:
+        super().append(refused)
+        sys.stdout.write(json.dumps(asdict(refused)) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--retired", nargs="*", default=[], metavar="MODEL")
+    parser.add_argument("--context-tokens", nargs="*", default=[], metavar="MODEL=TOKENS")
+    given = parser.parse_args()
+    server = RefusingOpenAI(given.port)
+    server.refusals = _Telling()
+    server.retired |= set(given.retired)
+    server.context_tokens |= {name: int(count) for name, count in (pair.split("=") for pair in given.context_tokens)}
+    sys.stdout.write(server.url + "\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""`python -m router doctor` against real servers, folders and databases: what is found, and what is said to do."""
+
+import datetime as dt
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from email.utils import format_datetime
+
+import pytest
+from fake_openai import FakeOpenAI, Say, json_answer
+from test_upstream_tls import TlsFront, certificate, x509
+
+from router.doctor.checks import findings
+from router.doctor.finding import State
+from router.doctor.machine import disk_free, home_writable
+from router.doctor.stores import database, mlflow_store
+from router.policy.distribution import SHIPPED
+
+KEY = "sk-proj-right-0123456789abcdef"
+OK, WARNING, PROBLEM, SKIPPED = State
+SUBJECTS = (
+    *("settings", "upstream", "key", "clock", "policy", "prices"),
+    *("home folder", "disk", "MLflow store", "usage database"),
+)
+
+
+class KeyedOpenAI(FakeOpenAI):
+    """Lists its models to those who show the key, and repeats to others what they showed, as some servers do."""
+
+    def _next(self, request):
+        shown = request.header("authorization")
+        if request.target == "/v1/models" and shown != f"Bearer {KEY}":
+            return json_answer({"error": {"message": f"Incorrect API key provided: {shown}"}}, 401)
+        return super()._next(request)
+
+
+@pytest.fixture
+def keyed():
+    server = KeyedOpenAI()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def examined(tmp_path, monkeypatch):
+    """Examines a folder with these settings; gives the findings by subject."""
+    monkeypatch.chdir(tmp_path)
+
+    def examine(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        found = list(findings())
+        assert len({finding.subject for finding in found}) == len(found)
+        assert not [line for line in map(str, found) if "\n" in line]
+        return {finding.subject: finding for finding in found}
+
+    return examine
+
+
+def states(found):
+    return {subject: finding.state for subject, finding in found.items()}
+
+
+def test_a_router_that_has_all_it_needs_has_no_problem(examined, keyed, tmp_path):
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
+    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
+    assert not list(tmp_path.iterdir()), "something was made"
+
+
+def test_without_a_key_it_says_that_answers_are_simulated(examined):
+    found = examined()
+    assert found["upstream"].state == WARNING and "OPENAI_API_KEY" in found["upstream"].remedy
+    assert "key" not in found and PROBLEM not in states(found).values()
+
+
+@pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
+def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
+    environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
+    ended = run(tmp_path, **environment)
+    assert ended.returncode == 1
+    told = "the upstream refuses it (401)" if key else "none is set, and the upstream asks for one (401)"
+    assert f"problem  key: {told}. Set OPENAI_API_KEY" in ended.stdout
+    assert "ok       upstream: " in ended.stdout and "Problems: 1. Warnings: 0." in ended.stdout
+    assert "wrong" not in ended.stdout + ended.stderr
+
+
+def test_the_command_ends_with_0_where_there_is_no_problem_and_prints_no_key(keyed, tmp_path):
+    ended = run(tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
+    assert ended.returncode == 0 and "ok       key: accepted\n" in ended.stdout
+    assert "right" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("key", [KEY + "\n", " " + KEY, "sk-ключ", " "])
+def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed, key):
+    found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
+    assert found["key"].state == PROBLEM and "upstream" not in found
+    assert keyed.open_connections == 0
+
+
+def run(folder, **environment):
+    """The command as its users run it."""
+    root = SHIPPED.parents[1]
+    return subprocess.run(
+        [sys.executable, "-m", "router", "doctor"],
+        cwd=folder,
+        env={"PYTHONPATH": str(root), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "upstream", "key"),
+    [
+        (json_answer({"error": {}}, 403), OK, WARNING),
+        (json_answer({"error": {}}, 429), OK, WARNING),
+        (json_answer({"error": {}}, 404), WARNING, SKIPPED),
+        (json_answer({"error": {}}, 503), PROBLEM, SKIPPED),
+        (json_answer({}, 301, location="https://example.org/v1/models"), PROBLEM, SKIPPED),
+        (Say(pieces=(b"<html>",)), WARNING, OK),
+        (Say(pieces=(b"[" * 100_000,)), WARNING, OK),
+        (json_answer(["gpt-4o"]), WARNING, OK),
+    ],
+    ids=lambda value: value.status if isinstance(value, Say) else None,
+)
+def test_each_answer_to_the_list_of_models_says_something_else(examined, openai_server, answer, upstream, key):
+    openai_server.models = answer
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (found["upstream"].state, found["key"].state) == (upstream, key)
+    assert found["upstream"].remedy or upstream == OK
+
+
+@pytest.mark.parametrize("end", ["early", "reset"])
+def test_an_answer_that_breaks_off_is_no_answer(examined, openai_server, end):
+    openai_server.models.end = end
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (found["upstream"].state, found["key"].state) == (PROBLEM, SKIPPED)
+
+
+@pytest.mark.parametrize("stalled", [{"wait": 60.0}, {"end": "stall"}], ids=["head", "body"])
+def test_an_upstream_that_says_nothing_is_waited_for_five_seconds(examined, openai_server, stalled):
+    for name, value in stalled.items():
+        setattr(openai_server.models, name, value)
+    began = time.monotonic()
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].told
+    assert 4.9 < time.monotonic() - began < 15
+
+
+def test_an_upstream_that_is_not_there_is_a_problem_and_all_else_is_checked(examined, closed_port):
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
+    assert "OPENAI_BASE_URL" in found["upstream"].remedy
+
+
+@pytest.fixture
+def closed_port():
+    server = FakeOpenAI()
+    server.close()
+    return server.port
+
+
+def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
+    chain, trusted = certificate(tmp_path, x509.DNSName("localhost"))
+    front = TlsFront(chain, openai_server.port)
+    try:
+        address = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"https://localhost:{front.port}/v1"}
+        found = examined(**address)
+        assert found["upstream"].state == PROBLEM and "SSL_CERT_FILE" in found["upstream"].remedy
+        assert examined(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
+    finally:
+        front.close()
+
+
+def test_clients_that_bring_their_keys_need_none_of_the_router(examined, keyed):
+    found = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
+    assert found["key"].state == OK and "clients send their own" in found["key"].told
+
+
+def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined, keyed, openai_server):
+    models = {
+        "local": {"base_url": openai_server.url},
+        "other-name": {"base_url": openai_server.url},
+        "own-key": {"api_key": "sk-wrong"},
+        "same": {"name": "gpt-4o"},
+    }
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
+    asked = {subject: finding.state for subject, finding in found.items() if subject.startswith(("upstream", "key"))}
+    assert asked == {
+        "upstream": OK,
+        "key": OK,
+        "upstream of models.local": OK,
+        "key of models.local": OK,
+        "upstream of models.own-key": OK,
+        "key of models.own-key": PROBLEM,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "state", "told"),
+    [
+        (0, OK, "agrees"),
+        (20, OK, "agrees"),
+        (-20, OK, "agrees"),
+        (100, WARNING, "s behind the upstream's"),
+        (-100, WARNING, "s ahead of the upstream's"),
+    ],
+)
+def test_the_clock_is_compared_with_the_upstream_s(examined, openai_server, seconds, state, told):
+    theirs = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    openai_server.models.headers = [*openai_server.models.headers, ("date", format_datetime(theirs, usegmt=True))]
+    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
+    assert found.state == state and told in found.told
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
+def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
+    openai_server.models.headers = [*openai_server.models.headers, ("date", date)]
+    assert examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROUTER_MAX_ATTEMPTS": "none"},
+        {"OPENAI_BASE_URL": "localhost:8080"},
+        {"ROUTER_API_KEYS": "short"},
+        {"OPENAI_BASE_URL": "https://ada:secret@example.org/v1"},
+    ],
+)
+def test_settings_that_do_not_load_are_the_only_finding(examined, environment):
+    (found,) = examined(**environment).values()
+    assert found.state == PROBLEM and "secret" not in str(found)
+    assert found.subject == "settings" and next(iter(environment)) in found.told
+
+
+def test_settings_say_which_file_was_read(examined, tmp_path):
+    (tmp_path / "router.toml").write_text('home = "there"\n')
+    found = examined()
+    assert "router.toml and the environment" in found["settings"].told
+    assert str(tmp_path / "there") in found["home folder"].told
+
+
+def test_a_policy_that_cannot_be_read_is_a_problem_where_the_settings_name_it(examined, tmp_path):
+    found = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
+    assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].told and "prices" not in found
+
+
+def test_a_promoted_policy_that_cannot_be_read_is_a_warning_since_the_shipped_one_serves(examined, tmp_path):
+    (tmp_path / ".router" / "policy").mkdir(parents=True)
+    (tmp_path / ".router" / "policy" / "policy.json").write_text("{}")
+    found = examined()
+    assert found["policy"].state == WARNING and "rollback" in found["policy"].remedy
+
+
+def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
+    shutil.copytree(SHIPPED, tmp_path / "policy")
+    document = tmp_path / "policy" / "policy.json"
+    document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
+    found = examined(ROUTER_POLICY="policy")
+    assert found["prices"].state == WARNING and "unknown for small-of-ours" in found["prices"].told
+    priced = {"small-of-ours": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.2}}
+    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
+    del priced["small-of-ours"]["usd_per_million_output_tokens"]
+    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
+
+
+def test_a_home_folder_that_cannot_be_written_to_is_a_problem(tmp_path):
+    assert home_writable(tmp_path).state == OK
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        found = home_writable(home)
+        assert found.state == PROBLEM and "Not a directory" in found.told and "ROUTER_HOME" in found.remedy
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_little_room_on_the_disk_is_a_warning(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    assert disk_free(tmp_path / "not" / "yet", least_bytes=free // 2).state == OK
+    assert disk_free(tmp_path / "not" / "yet", least_bytes=2 * free).state == WARNING
+
+
+def test_a_database_file_is_opened_and_not_changed(tmp_path):
+    for name, content, state in (("broken.db", b"no database" * 100, PROBLEM), ("empty.db", b"", OK)):
+        (tmp_path / name).write_bytes(content)
+        found = database("usage database", f"sqlite:///{tmp_path / name}", "ROUTER_USAGE_DATABASE")
+        assert found.state == state and (tmp_path / name).read_bytes() == content
+    with sqlite3.connect(tmp_path / "wal.db") as made:
+        made.execute("PRAGMA journal_mode=WAL")
+        made.execute("CREATE TABLE held (x)")
+        made.commit()
+        assert mlflow_store(f"sqlite:///{tmp_path / 'wal.db'}").state == OK  # while another writes
+    made.close()
+
+
+def test_a_database_that_is_not_there_is_a_problem_and_its_password_is_not_printed(closed_port):
+    url = f"postgresql+psycopg://ada:secret@127.0.0.1:{closed_port}/router?sslpassword=hidden"
+    found = database("usage database", url, "ROUTER_USAGE_DATABASE")
+    assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.told
+    assert "secret" not in str(found) and "hidden" not in str(found)
+
+
+@pytest.mark.parametrize("url", ["mongo://ada:secret@localhost/x", "databricks", "mlruns"])
+def test_a_store_of_no_known_kind_is_a_problem(url):
+    found = mlflow_store(url)
+    assert found.state == PROBLEM and "secret" not in str(found)
+
+
+def test_the_health_of_an_mlflow_server_is_asked_for(openai_server, closed_port):
+    origin = f"http://127.0.0.1:{openai_server.port}"
+    with_login = origin.replace("//", "//ada:se%2Fcret@")
+    assert mlflow_store(origin + "/mlflow/").state == mlflow_store(with_login).state == OK
+    assert [request.target for request in openai_server.received] == ["/mlflow/health", "/health"]
+    assert openai_server.received[1].header("authorization") == "Basic YWRhOnNlL2NyZXQ="
+    for status, state in ((401, WARNING), (403, WARNING), (404, PROBLEM), (500, PROBLEM)):
+        openai_server.say(Say(status))
+        assert mlflow_store(origin).state == state
+    for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
+        found = mlflow_store(url)
+        assert found.state == PROBLEM and "MLFLOW_TRACKING_URI" in found.remedy and "secret" not in str(found)

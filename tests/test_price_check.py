@@ -1,0 +1,401 @@
+"""`python -m router prices`: the price table, shown and compared with a map in the form of LiteLLM's."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+
+import pytest
+from typer.testing import CliRunner
+
+from router.policy.prices import LongContext, Price, PriceBook, day_unix_ns, period_at
+from router.pricing.commands import app
+from router.pricing.comparison import Finding, compare
+from router.pricing.public_map import MapError, PublicMap
+from router.pricing.rates import Kind, Rate, rates
+from router.serving import prices
+from router.settings import load
+
+KEYS = {
+    Kind.INPUT: "input_cost_per_token",
+    Kind.CACHED_INPUT: "cache_read_input_token_cost",
+    Kind.CACHE_WRITE: "cache_creation_input_token_cost",
+    Kind.AUDIO_INPUT: "input_cost_per_audio_token",
+    Kind.IMAGE_INPUT: "input_cost_per_image_token",
+    Kind.OUTPUT: "output_cost_per_token",
+    Kind.REASONING: "output_cost_per_reasoning_token",
+    Kind.AUDIO_OUTPUT: "output_cost_per_audio_token",
+}
+LUNA = {  # gpt-5.6-luna since 2026-07-30, written by hand
+    "input_cost_per_token": 2e-07,
+    "input_cost_per_token_above_272k_tokens": 4e-07,
+    "output_cost_per_token": 1.2e-06,
+    "output_cost_per_token_above_272k_tokens": 1.8e-06,
+    "cache_read_input_token_cost": 2e-08,
+    "cache_read_input_token_cost_above_272k_tokens": 4e-08,
+    "cache_creation_input_token_cost": 2.5e-07,
+    "cache_creation_input_token_cost_above_272k_tokens": 5e-07,
+    "litellm_provider": "openai",
+    "max_input_tokens": 922000,
+    "mode": "chat",
+}
+LUNA |= {
+    f"{key}{suffix}": value * factor
+    for suffix, factor in (("_flex", 0.5), ("_batches", 0.5), ("_priority", 2))
+    for key, value in LUNA.items()
+    if "cost" in key
+}
+SPEC = {"sample_spec": {"input_cost_per_token": 0.0, "mode": "one of: chat, embedding"}}
+TODAY = day_unix_ns(date(2026, 11, 28))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No settings of the machine's."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("ROUTER_")]:
+        monkeypatch.delenv(name)
+
+
+def equal_map(unix_ns: int = TODAY) -> dict:
+    """Our own table in the form of the map."""
+    book = prices(load())
+    rows = {}
+    for model in book.prices:
+        period = period_at(book.history(model), unix_ns)
+        if period is not None:
+            rows[model] = {key_of(rate): usd / 1e6 for rate, usd in rates(period).items()}
+    return {**SPEC, **rows}
+
+
+def key_of(rate: Rate) -> str:
+    long = f"_above_{rate.above_input_tokens // 1000}k_tokens" if rate.above_input_tokens else ""
+    tier = {"": "", "batch": "_batches"}.get(rate.tier, f"_{rate.tier}")
+    return KEYS[rate.kind] + long + tier
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, arguments, terminal_width=200)
+
+
+def check(table: object, *options: str) -> tuple[int, dict]:
+    """Exit code and JSON of `prices check`."""
+    with open("map.json", "w") as file:  # noqa: PTH123  the working folder is the test's own
+        file.write(table if isinstance(table, str) else json.dumps(table))
+    result = run("check", "map.json", "--on", "2026-11-28", "--json", *options)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, json.loads(result.stdout)
+
+
+def found(answer: dict) -> list[tuple]:
+    return [
+        (each["model"], each["difference"], each["kind"], each["tier"], each["above_input_tokens"])
+        for each in answer["differences"]
+    ]
+
+
+def test_an_equal_file_has_no_difference():
+    code, answer = check(equal_map())
+    assert (code, answer["differences"]) == (0, [])
+    assert answer["models"] == list(prices(load()).prices)
+
+
+def test_a_row_written_by_hand_is_equal_on_its_day_and_differs_in_every_price_before():
+    assert check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna")[0] == 0
+    code, answer = check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna", "--on", "2026-07-29")
+    assert code == 1
+    assert len(answer["differences"]) == 4 * 4 * 2  # kinds, tiers, and long requests
+    assert {each["difference"] for each in answer["differences"]} == {"different_price"}
+    assert {round(each["relative_difference"], 12) for each in answer["differences"]} == {-0.8}
+    assert answer["day"] == "2026-07-29"
+
+
+@pytest.mark.parametrize(
+    ("key", "rate", "ours"),
+    [
+        ("input_cost_per_token", ("input", "standard", 0), 0.2),
+        ("output_cost_per_token_flex", ("output", "flex", 0), 0.6),
+        ("cache_read_input_token_cost_batches", ("cached input", "batch", 0), 0.01),
+        ("cache_creation_input_token_cost_priority", ("cache write", "priority", 0), 0.5),
+        ("input_cost_per_token_above_272k_tokens", ("input", "standard", 272_000), 0.4),
+        ("output_cost_per_token_above_272k_tokens_priority", ("output", "priority", 272_000), 3.6),
+    ],
+)
+def test_a_price_that_differs_is_named_with_both_and_their_relation(key, rate, ours):
+    code, answer = check({"gpt-5.6-luna": {**LUNA, key: LUNA[key] * 1.5}}, "--models", "gpt-5.6-luna")
+    assert code == 1
+    assert found(answer) == [("gpt-5.6-luna", "different_price", *rate)]
+    only = answer["differences"][0]
+    assert only["ours_usd_per_million_tokens"] == pytest.approx(ours)
+    assert only["theirs_usd_per_million_tokens"] == pytest.approx(ours * 1.5)
+    assert only["relative_difference"] == pytest.approx(0.5)
+
+
+def test_prices_that_only_one_of_them_has_are_named():
+    row = {**LUNA, "output_cost_per_reasoning_token": 9e-06, "input_cost_per_token_ultrafast": 6e-07}
+    row["input_cost_per_audio_token"] = 4e-06
+    del row["cache_read_input_token_cost_flex"], row["output_cost_per_token_above_272k_tokens_flex"]
+    code, answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")
+    assert code == 1
+    assert sorted(each[1:] for each in found(answer)) == [
+        ("only_ours", "cached input", "flex", 0),
+        ("only_ours", "output", "flex", 272_000),
+        ("only_theirs", "audio input", "standard", 0),
+        ("only_theirs", "input", "ultrafast", 0),
+        ("only_theirs", "reasoning", "standard", 0),
+    ]
+
+
+def test_the_length_at_which_requests_cost_more_is_read_from_the_name():
+    row = {key.replace("above_272k", "above_200k"): value for key, value in LUNA.items()}
+    answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")[1]
+    assert {(each[1], each[4]) for each in found(answer)} == {("only_ours", 272_000), ("only_theirs", 200_000)}
+
+
+def test_long_requests_at_the_ordinary_price_need_no_line():
+    price = Price(2.0, 10.0, long_context=LongContext(272_000, 2.0, 1.0))
+    row = {"input_cost_per_token": 2e-06, "output_cost_per_token": 1e-05}
+    row["input_cost_per_token_above_272k_tokens"] = 4e-06
+    assert not compare(PriceBook({"m": price}, {}), PublicMap({"m": row}), 0).differences
+    row["output_cost_per_token_above_128k_tokens"] = 1e-05
+    assert not compare(PriceBook({"m": price}, {}), PublicMap({"m": row}), 0).differences
+
+
+def test_models_that_the_file_lacks_are_named():
+    table = equal_map()
+    del table["gpt-4o"]
+    code, answer = check(table)
+    assert (code, found(answer)) == (1, [("gpt-4o", "not_in_file", None, None, None)])
+
+
+def test_a_model_is_found_behind_its_provider_and_its_exact_name_goes_first():
+    table = equal_map()
+    table["openai/gpt-4o"] = table.pop("gpt-4o")
+    assert check(table)[0] == 0
+    table["azure/gpt-4o-mini"] = table.pop("gpt-4o-mini")  # another provider's price is another price
+    assert found(check(table)[1]) == [("gpt-4o-mini", "not_in_file", None, None, None)]
+    table["gpt-4o-mini"] = table["azure/gpt-4o-mini"]
+    table["openai/gpt-4o-mini"] = {"input_cost_per_token": 1.0}
+    assert check(table)[0] == 0
+
+
+def test_an_effort_is_compared_at_the_price_of_its_model():
+    assert check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna:low")[0] == 0
+
+
+def test_the_explanation_of_the_maps_form_is_no_model():
+    book = PriceBook({"sample_spec": Price(1.0, 1.0)}, {})
+    differences = compare(book, PublicMap({**SPEC}), 0).differences
+    assert [each.finding for each in differences] == [Finding.NOT_IN_FILE]
+
+
+def test_an_alias_is_compared_where_both_have_a_price():
+    table = equal_map()
+    table["gpt-4o-2024-08-06"] = {key: usd for key, usd in table["gpt-4o"].items() if "priority" not in key}
+    code, answer = check(table)
+    assert code == 0 and "gpt-4o-2024-08-06" in answer["models"]
+    table["gpt-4o-2024-08-06"]["input_cost_per_token"] = 5e-06
+    assert found(check(table)[1]) == [("gpt-4o-2024-08-06", "different_price", "input", "standard", 0)]
+
+
+def test_a_day_before_the_first_price_is_said_once():
+    code, answer = check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna", "--on", "2026-07-01")
+    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "no_price_of_ours", None, None, None)])
+    assert (
+        check({"gpt-4o": {}}, "--models", "gpt-5.6-luna,gpt-4o", "--on", "2026-07-01")[1]["differences"][0]["model"]
+        == "gpt-4o"
+    )  # neither of them has gpt-5.6-luna then
+
+
+def test_without_a_day_todays_prices_are_compared(monkeypatch):
+    monkeypatch.setattr("router.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)) - 1)
+    with open("map.json", "w") as file:  # noqa: PTH123
+        json.dump({"gpt-5.6-luna": LUNA}, file)
+    result = run("check", "map.json", "--models", "gpt-5.6-luna", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["day"]) == (1, "2026-07-29")
+    monkeypatch.setattr("router.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)))
+    assert run("check", "map.json", "--models", "gpt-5.6-luna").exit_code == 0
+
+
+def test_prices_of_the_settings_take_the_place_of_ours(monkeypatch):
+    own = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
+    monkeypatch.setenv("ROUTER_MODELS", json.dumps({"gpt-5.6-luna": own, "mine": own}))
+    row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06}
+    assert check({"gpt-5.6-luna": row, "mine": row}, "--models", "gpt-5.6-luna,mine")[0] == 0
+    assert "setting models.mine" in run("show", "mine").stdout
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['"2e-07"', "-2e-07", "NaN", "Infinity", "-Infinity", "1e305", "1e999", "true", "[2e-07]", "{}", "9" * 5000],
+)
+def test_a_value_that_is_no_price_is_named_and_nothing_else(written):
+    table = json.dumps({"gpt-5.6-luna": LUNA}).replace(
+        '"input_cost_per_token": 2e-07', f'"input_cost_per_token": {written}'
+    )
+    code, answer = check(table, "--models", "gpt-5.6-luna")
+    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "not_a_price", "input", "standard", 0)])
+    assert answer["differences"][0]["told"].startswith("input_cost_per_token is ")
+    assert len(answer["differences"][0]["told"]) < 80
+
+
+def test_null_is_no_price_listed():
+    table = {"gpt-5.6-luna": {**LUNA, "output_cost_per_token_flex": None, "output_cost_per_reasoning_token": None}}
+    answer = check(table, "--models", "gpt-5.6-luna")[1]
+    assert found(answer) == [("gpt-5.6-luna", "only_ours", "output", "flex", 0)]
+
+
+def test_a_price_of_nothing_has_no_relative_difference():
+    free = PriceBook({"m": Price(0.0, 1.0)}, {})
+    row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 0}
+    first, second = compare(free, PublicMap({"m": row}), 0).differences
+    assert (first.ours_usd, first.relative, second.relative) == (0.0, None, -1.0)
+
+
+def test_prices_are_the_same_whatever_their_last_bit_is():
+    assert not compare(
+        PriceBook({"m": Price(0.15, 0.6)}, {}),
+        PublicMap({"m": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6.000000000000001e-07}}),
+        0,
+    ).differences
+    row = {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6.00001e-07}
+    assert len(compare(PriceBook({"m": Price(0.15, 0.6)}, {}), PublicMap({"m": row}), 0).differences) == 1
+
+
+def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
+    book = PriceBook({"m": Price(1.0, 1.0), "n": Price(1.0, 1.0)}, {"m-2026-01-01": "m"})
+    row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06}
+    table = {"m": {**row, "deprecation_date": "2026-12-11"}, "n": {**row, "deprecation_date": "2026-12-11"}}
+    table["m-2026-01-01"] = {**row, "deprecation_date": "2027-01-14"}
+    assert not compare(book, PublicMap(table), 0).differences
+    (only,) = compare(book, PublicMap(table), 0, leaves={"m": "2027-01-14"}).differences
+    assert (only.model, only.finding) == ("m", Finding.DIFFERENT_SHUTDOWN)
+    assert "2027-01-14" in only.told and "2026-12-11" in only.told
+    assert not compare(book, PublicMap(table), 0, leaves={"m": "2026-12-11"}, models=["m"]).differences
+    for odd in ("soon\x1b", 20270114, ["x"]):
+        table["m"]["deprecation_date"] = odd
+        (only,) = compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
+        assert "\x1b" not in only.told
+    for missing in ("", None):
+        table["m"]["deprecation_date"] = missing
+        assert not compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
+
+
+def test_days_of_shutdown_are_read_from_the_table_of_models(tmp_path, monkeypatch):
+    monkeypatch.setattr("router.pricing.commands.DATA", tmp_path)
+    table = {"gpt-5.6-luna": {**LUNA, "deprecation_date": "2026-12-11"}}
+    assert check(table, "--models", "gpt-5.6-luna")[0] == 0
+    (tmp_path / "models.json").write_text(json.dumps({"models": {"gpt-5.6-luna": {"leaves": "2028-01-01"}, "x": {}}}))
+    code, answer = check(table, "--models", "gpt-5.6-luna")
+    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
+
+
+@pytest.mark.parametrize("row", ["text", 3, [], None])
+def test_a_row_that_is_none_is_named(row):
+    code, answer = check({**equal_map(), "gpt-4o": row})
+    assert (code, found(answer)) == (1, [("gpt-4o", "not_a_price", None, None, None)])
+
+
+def test_prices_that_have_no_place_in_our_table_are_listed_and_no_difference():
+    row = {**LUNA, "cache_creation_input_token_cost_above_1hr": 4e-07, "search_context_cost_per_query": {"low": 0.01}}
+    code, answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")
+    assert code == 0
+    assert answer["not_compared"] == {
+        "gpt-5.6-luna": ["cache_creation_input_token_cost_above_1hr", "search_context_cost_per_query"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is not JSON"),
+        (b'{"gpt-4o": {"input_cost_per_token": 1e-06', "is not JSON: .* in line 1"),
+        (b"[1, 2]", "not an object of models"),
+        (b"null", "not an object of models"),
+        (b"{}", "has no model"),
+        (json.dumps(SPEC).encode(), "has no model"),
+        (b'{"gpt-4o": 1}', "has no model"),
+        (b'{"a": "\xff"}', "not text in UTF-8"),
+        (b'{"a":' + b"[" * 200_000, "nests too deeply"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not"),
+    ],
+)
+def test_a_file_that_is_no_map_says_what_is_wrong(content, said):
+    with pytest.raises(MapError, match=said):
+        PublicMap.parse(content)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "router", "prices", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("check", "nowhere.json"), "nowhere.json: cannot be read: No such file"),
+        (("check", "."), ".: cannot be read: Is a directory"),
+        (("check", "torn.json"), "torn.json: is not JSON"),
+        (("check", "whole.json", "--on", "yesterday"), "--on: expected a day"),
+        (("check", "whole.json", "--models", "gpt-5o"), "'gpt-5o' is neither in our table nor in whole.json"),
+        (("show", "gpt-5o"), "'gpt-5o' has no price"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_and_exit_code_2(tmp_path, arguments, said):
+    (tmp_path / "torn.json").write_text('{"gpt-4o": ')
+    (tmp_path / "whole.json").write_text(json.dumps({"gpt-4o": {}}))
+    ended = command(*arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("router: ") and ended.stderr.count("\n") == 1
+    assert said in ended.stderr
+
+
+def test_the_command_ends_with_1_where_something_differs_and_names_it(tmp_path):
+    table = {"gpt-5.6-luna": {**LUNA, "output_cost_per_token_above_272k_tokens_flex": 1e-06}}
+    (tmp_path / "map.json").write_text(json.dumps(table))
+    ended = command("check", "map.json", "--models", "gpt-5.6-luna", "--on", "2026-11-28")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    for word in (
+        "gpt-5.6-luna",
+        "output > 272,000 tokens",
+        "flex",
+        "0.9",
+        "+11.11%",
+        "Differences from map.json: 1, in 1 of 1 models",
+    ):
+        assert word in ended.stdout
+
+
+def test_text_of_the_file_is_printed_as_text(tmp_path):
+    row = {**LUNA, "input_cost_per_token": "[red]\x1b[31m", "cost_[bold]\x1b[31m": 1}
+    (tmp_path / "map.json").write_text(json.dumps({"gpt-5.6-luna": row}))
+    shown = run("check", "map.json", "--models", "gpt-5.6-luna").stdout
+    assert "[red]" in shown and "\x1b" not in shown
+
+
+def test_the_table_is_shown_with_its_days_tiers_and_sources():
+    shown = run("show", "gpt-5.6-luna", "gpt-4o").stdout
+    for word in (
+        "2026-07-30",
+        "2026-07-09",
+        "flex",
+        "> 272,000",
+        "pull request 35270",
+        "OpenAI's published API prices",
+    ):
+        assert word in shown
+    lines = [line.split("│") for line in run("show", "gpt-5.6-luna", "--on", "2026-07-29").stdout.splitlines()]
+    rows = {line[3].strip(): [cell.strip() for cell in line[4:8]] for line in lines if len(line) > 8}
+    assert rows["standard"] == ["1", "0.1", "1.25", "6"] and rows["flex"] == ["0.5", "0.05", "0.625", "3"]
+    assert "2026-07-30" not in run("show", "gpt-5.6-luna", "--on", "2026-07-29").stdout
+    assert "no price on that day" in run("show", "gpt-5.6-luna", "--on", "2026-07-08").stdout
+    everything = run("show").stdout
+    assert all(model in everything for model in prices(load()).prices)
+
+
+def test_the_help_has_examples_and_exit_codes():
+    shown = run("check", "--help").stdout
+    assert "python -m router prices check" in shown and "Exit code 0" in shown
+    assert "python -m router prices show" in run("show", "--help").stdout
