@@ -255,10 +255,10 @@ def test_a_judge_that_is_away_stops_the_calibration_within_a_minute(
 
 
 def test_the_judge_keeps_within_the_budget(fake: FakeModels, tmp_path: Path, store: str) -> None:
-    meter = Meter(load_prices(), budget_usd=0.0012)
+    meter = Meter(load_prices(), budget_usd=0.0005)
     with pytest.raises(BudgetError):
         run(fake, tmp_path, store, meter=meter)
-    assert 0 < meter.spent_usd() <= 0.0012
+    assert 0 < meter.spent_usd() <= 0.0005
     judged, rest, _ = run(fake, tmp_path, store)
     assert len(judged.judgements) == 12
     assert meter.calls["judge", JUDGE] + rest.calls["judge", JUDGE] == len(fake.asked("judge"))
