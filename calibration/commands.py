@@ -19,7 +19,7 @@ from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
-from calibration.policies import load_prices, models_named, read_policy
+from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
@@ -69,7 +69,7 @@ def run_command(
         "gpt-4o-mini,gpt-4o"
     ),
     out: Annotated[Path | None, typer.Option(help="Where everything goes. Default: ROUTER_HOME/calibration.")] = None,
-    judge: Annotated[str, typer.Option(help="The model that judges.")] = "gpt-4.1-mini",
+    judge: Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")] = "",
     scorer: Annotated[
         list[str] | None,
         typer.Option(help="correctness, completeness or package.module:name; repeatable. Default: both."),
@@ -109,6 +109,7 @@ def run_command(
         raise UsageError(f"--models {models!r}: name two models or more, each once")
     if until is not None and promise is Promise.EXPECTED:
         raise UsageError("--until asks for a certified target: leave --promise expected out")
+    judge = judge or default_judge()
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked

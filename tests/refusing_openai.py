@@ -99,6 +99,7 @@ class RefusingOpenAI(FakeOpenAI):
         call = called(body.get("tools"), body.get("tool_choice")) if last.get("role") == "user" else None
         words = _words(((body.get("text") or {}).get("format") or {}).get("schema"))
         whole = response_object(body, words, call, self._response_usage(body, len(words)))
+        whole["id"] = f"resp_{len(self.received)}"  # clients tell the turns of a conversation apart by it
         if not body.get("stream"):
             return json_answer(whole)
         return events(*_named(response_events(whole, words, call)))

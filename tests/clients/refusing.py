@@ -1,4 +1,4 @@
-"""Real clients ask a pair of reasoning models what their users ask: directly most is refused, through the router nothing.
+"""Real clients ask a pair of reasoning models as their users do: what is refused directly, and through the router.
 
 Run: make test-clients-refusing [CLIENTS="openai langchain"]. The upstream is `refusing_openai.py`, which refuses what
 the real models refuse. Each client asks for `auto`, with the parameters that its users set. Directly, `auto` is another
@@ -22,9 +22,9 @@ from run import CLIENTS, HERE, HOME, PROJECT, free_port, installed, routed, run,
 
 PAIR = "gpt-6-luna,gpt-6-sol"
 PAGE = PROJECT / "docs" / "compatibility.md"
-HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Refused behind it |
+HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Mended |
 |---|---|---|---|---|---|---|
-"""
+"""  # mended: what the pair refused the router, which sent it again
 BEGINS, ENDS = "<!-- made by tests/clients/refusing.py -->\n", "<!-- end -->"
 METRIC = re.compile(r'^router_requests_total\{.*status="(\d+)".*\} (\S+)$', re.MULTILINE)
 STANDARD = "langchain"  # LangChain's own tests, some of which need more than a made-up OpenAI says
@@ -33,7 +33,7 @@ COUNTED_SECONDS = 1.5  # after which a worker has written what it counted
 
 @dataclass(frozen=True)
 class Count:
-    """Requests that a server got, and those that it answered with a 4xx."""
+    """Requests that a server got, and those that it answered with an error."""
 
     requests: int
     refused: int
@@ -61,7 +61,7 @@ def compared(name: str) -> tuple[str, bool]:
     client = replace(CLIENTS[name], script=f"refusing_{CLIENTS[name].script}")
     version = installed(name, client)
     with refusing() as base:
-        plain = run(name, client, base, "auto")
+        run(name, client, base, "auto")
         direct = asked(base)
     with refusing() as base, routed(base, ROUTER_PAIR=PAIR) as router:
         through = run(name, client, router, "auto")
@@ -91,11 +91,11 @@ def asked(base_url: str) -> Count:
 
 
 def answered(router: str) -> Count:
-    """What the router was asked, and answered with a 4xx."""
+    """What the router was asked, and answered with an error."""
     time.sleep(COUNTED_SECONDS)
     with urllib.request.urlopen(router.removesuffix("/v1") + "/metrics", timeout=30) as answer:
         counts = [(int(status), int(float(count))) for status, count in METRIC.findall(answer.read().decode())]
-    return Count(sum(count for _, count in counts), sum(count for status, count in counts if 400 <= status < 500))
+    return Count(sum(count for _, count in counts), sum(count for status, count in counts if status >= 400))
 
 
 def fetched(url: str) -> list[object]:

@@ -26,12 +26,8 @@ def completed(**parameters) -> None:
 
 def in_parts(mode, **parameters) -> None:
     client = instructor.from_openai(OpenAI(), mode=mode)
-    assert list(client.chat.completions.create_partial(**given, response_model=Capital, **parameters))[-1].city == "Paris"
-
-
-def several(**parameters) -> None:
-    client = instructor.from_openai(OpenAI())
-    assert next(iter(client.chat.completions.create_iterable(**given, response_model=Capital, **parameters)))
+    parts = list(client.chat.completions.create_partial(**given, response_model=Capital, **parameters))
+    assert parts[-1].city == "Paris"
 
 
 async def asynchronous(**parameters) -> None:

@@ -1,4 +1,4 @@
-"""LangChain over chat completions and over responses, with the parameters that its users set: an agent, whole and streamed."""
+"""LangChain over chat completions and over responses, with the parameters that its users set; an agent with a tool."""
 
 from functools import partial
 

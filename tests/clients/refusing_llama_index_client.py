@@ -1,4 +1,4 @@
-"""LlamaIndex over chat completions and over responses, with the parameters that its users set. It sends a temperature always."""
+"""LlamaIndex over chat completions and over responses, with the parameters that its users set; a temperature always."""
 
 from functools import partial
 

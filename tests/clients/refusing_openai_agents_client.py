@@ -20,7 +20,8 @@ def weather(city: str) -> str:
 
 
 def agent(given, **more) -> Agent:
-    return Agent(name="a", instructions="You help travellers.", model=MODEL, model_settings=ModelSettings(**given), **more)
+    settings = ModelSettings(**given)
+    return Agent(name="a", instructions="You help travellers.", model=MODEL, model_settings=settings, **more)
 
 
 async def run(**given) -> None:

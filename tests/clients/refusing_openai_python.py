@@ -15,6 +15,8 @@ tools = [{"type": "function", "function": {"name": "weather", "parameters": para
 function = {"type": "function", "name": "weather", "parameters": parameters, "strict": False}
 schema = {"type": "json_schema", "json_schema": {"name": "capital", "schema": Capital.model_json_schema()}}
 
+LABELS = {"extra_body": {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "a"}}
+
 
 def ask(**given):
     return client.chat.completions.create(model=MODEL, messages=messages, **given)
@@ -90,6 +92,12 @@ def response_two_turns() -> None:
     assert client.responses.create(model=MODEL, input=said, **given).output_text == SAID
 
 
+def continued() -> None:
+    first = respond(**SAMPLING)
+    assert respond(previous_response_id=first.id, max_output_tokens=200, **SAMPLING).output_text == SAID
+    assert respond(previous_response_id=first.id, reasoning={"effort": "minimal"}).output_text == SAID
+
+
 def response_parsed() -> None:
     answer = client.responses.parse(model=MODEL, input=QUESTION, text_format=Capital, max_output_tokens=300, **SAMPLING)
     assert answer.output_parsed == CAPITAL
@@ -106,6 +114,10 @@ check("together", partial(chat, **TOGETHER))
 check("together, streamed", partial(stream, **TOGETHER))
 check("asynchronous", asynchronous)
 check("n", several)
+check("labels", partial(chat, **LABELS))
+check("json_object", partial(chat, response_format={"type": "json_object"}, temperature=0, max_tokens=200))
+check("nulls", partial(chat, max_tokens=None, temperature=None, stop=None, logprobs=None))
+check("both limits", partial(chat, max_tokens=200, extra_body={"max_completion_tokens": 200}))
 check("tools", two_turns)
 check("tools, together", partial(two_turns, **TOGETHER))
 check("tools, with an effort", partial(two_turns, extra_body={"reasoning_effort": "medium"}))
@@ -121,4 +133,5 @@ if hasattr(client, "responses"):
     check("responses: logprobs", partial(response, include=["message.output_text.logprobs"], top_logprobs=3))
     check("responses: streamed", response_stream)
     check("responses: tools", response_two_turns)
+    check("responses: continued", continued)
     check("responses: parse", response_parsed)

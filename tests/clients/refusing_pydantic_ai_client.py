@@ -59,7 +59,8 @@ async def native(model, **settings) -> None:
     assert (await agent.run(QUESTION, model_settings=settings)).output == CAPITAL
 
 
-for kind, model, alone in (("chat", OpenAIChatModel(MODEL), CHAT), ("responses", OpenAIResponsesModel(MODEL), RESPONSES)):
+KINDS = {"chat": (OpenAIChatModel(MODEL), CHAT), "responses": (OpenAIResponsesModel(MODEL), RESPONSES)}
+for kind, (model, alone) in KINDS.items():
     for name, value in alone.items():
         check(f"{kind}: {name}", partial(run, model, **{name: value}))
     for test in (run, stream, tools, streamed_tools, typed, native):
