@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from router.policy.asking import Asked
+from router.policy.conversation import CACHED_FROM_TOKENS
 from router.policy.features import Features
 from router.policy.prediction import Prediction
 from router.policy.prices import Price
@@ -269,11 +270,18 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
 
 
 def _cache_value(model: Model, prediction: Prediction) -> float:
-    """Dollars that a model is cheaper by if it has the earlier turns in its cache."""
-    tokens = prediction.turn.cached_tokens
-    return model.price.cost_usd(Usage(input_tokens=tokens)) - model.price.cost_usd(
+    """Dollars that a model is cheaper by if it has the earlier turns in its cache, which it else has to write there."""
+    tokens, price = prediction.turn.cached_tokens, model.price
+    return price.cost_usd(Usage(input_tokens=tokens, cache_write_tokens=_written(model, tokens, 0))) - price.cost_usd(
         Usage(input_tokens=tokens, cached_input_tokens=tokens)
     )
+
+
+def _written(model: Model, tokens: int, cached: int) -> int:
+    """Input tokens that are written to the cache, where a model bills that: what is new of a prompt that is cached."""
+    if model.price.usd_per_million_cache_write_tokens is None or tokens < CACHED_FROM_TOKENS:
+        return 0
+    return tokens - cached
 
 
 def quality_per_usd_needed(rules: Rules, features: Features, prediction: Prediction, target: float) -> float:
@@ -399,5 +407,10 @@ def _dollars(model: Model, features: Features, prediction: Prediction, tokens: i
     written = prediction.output_tokens[model.name]
     if features.max_output_tokens is not None:
         written = min(written, features.max_output_tokens)
-    usage = Usage(input_tokens=tokens, output_tokens=max(round(written), 1), cached_input_tokens=cached)
+    usage = Usage(
+        input_tokens=tokens,
+        output_tokens=max(round(written), 1),
+        cached_input_tokens=cached,
+        cache_write_tokens=0 if tokens < CACHED_FROM_TOKENS else _written(model, tokens, cached),
+    )
     return model.price.cost_usd(usage)
