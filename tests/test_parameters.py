@@ -1,7 +1,6 @@
 """A request is adapted in its bytes: they parse to what `apply` makes, and nothing else of the body is touched."""
 
 import json
-import re
 
 import msgspec
 import pytest
@@ -108,6 +107,7 @@ def test_what_no_rule_speaks_of_is_not_changed():
         ({"reasoning_effort": "max"}, {"reasoning_effort": "high"}, "reasoning effort high"),
         ({"reasoning_effort": "bogus"}, {}, "reasoning effort dropped"),
         ({"reasoning_effort": ""}, {}, "reasoning effort dropped"),
+        ({"reasoning_effort": None}, {}, "reasoning effort dropped"),
         ({"reasoning_effort": 5}, {"reasoning_effort": 5}, ""),
         (
             {"tools": [{}], "temperature": 0},
@@ -174,12 +174,11 @@ def test_a_model_that_always_reasons_calls_no_tools_on_chat_completions(asked):
     assert adapted(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).lost == ("tools with reasoning",)
 
 
-def test_values_that_cannot_be_written_again_are_kept_as_they_came():
-    """Half an emoji is no text for most encoders, and a number may be larger than any."""
-    body = rb'{"reasoning":{"summary":"\ud83d","x":1e400,"effort":"minimal"},"include":["\ud83d","%b"]}'
+def test_values_within_a_changed_field_are_kept_as_they_came():
+    body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
     made = sent(body, adapted(REASONING, fields_of(body), RESPONSES).changes)
-    assert made == rb'{"reasoning":{"summary":"\ud83d","x":1e400,"effort":"low"},"include":["\ud83d"]}'
+    assert made == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
 
 
 def test_a_long_value_is_not_read():
@@ -261,13 +260,10 @@ def test_edited_bytes_parse_to_what_apply_makes(data):
     if streamed:
         expected["stream_options"] = {"include_usage": True}
     assert made == expected
-    if not streamed:
-        kept = [change.name for change in changes if not change.dropped]
-        order = [change.called or change.name for change in changes if not change.dropped]
-        renames = dict(zip(kept, order, strict=True))
-        assert [name for name in made if name in map(lambda n: renames.get(n, n), body)] == [
-            renames.get(name, name) for name in body if renames.get(name, name) in expected
-        ]
+    dropped = {change.name for change in changes if change.dropped}
+    renames = {change.name: change.called for change in changes if change.called}
+    order = [renames.get(name, name) for name in body if name not in dropped]
+    assert [name for name in made if name in order] == order
 
 
 @given(st.data())
@@ -281,10 +277,8 @@ def test_what_is_not_changed_stays_byte_for_byte(data):
     spans = bodies.spans(raw, bodies.read_fields(raw))
     for name, (start, stop) in spans.items():
         if name not in touched:
-            key = raw.rindex(b'"', 0, raw.rindex(b":", 0, start)) + 1
-            written_key = re.escape(json.dumps(name)).encode()
-            assert raw[key:stop] in made
-            assert raw[start:stop] in made, written_key
+            key_end = raw.rindex(b'"', 0, start)
+            assert raw[key_end:stop] in made
     assert made.partition(b"{")[0] == raw.partition(b"{")[0]
     assert made.rpartition(b"}")[2] == raw.rpartition(b"}")[2]
 
