@@ -242,9 +242,8 @@ def changes_of(draw, body):
         elif kind != "keep":
             called = f"new {name}" if kind in ("rename", "both") else ""
             made.append(Change(name, called, None if kind == "rename" else msgspec.json.encode(value)))
-    for name in draw(st.sets(st.sampled_from(["reasoning_effort", "verbosity"]))):
-        made.append(Change(name, value=b'"low"'))
-    return made
+    put_in = sorted(draw(st.sets(st.sampled_from(["reasoning_effort", "verbosity"]))))
+    return made + [Change(name, value=b'"low"') for name in put_in]
 
 
 @given(st.data())

@@ -102,12 +102,14 @@ def adapted(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str, effo
     if wanted != sent:
         changes += _effort_change(fields, endpoint, wanted)
     effective = wanted or takes.default_effort
+    changed = {change.name for change in changes}
     for rule in takes.rules:
-        raw = fields.get(rule.name)
+        raw = None if rule.name in changed else fields.get(rule.name)
         if raw is None or (rule.on and rule.on != endpoint) or (rule.unless_effort and rule.unless_effort == effective):
             continue
         made = _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields)
         changes += made
+        changed.update(change.name for change in made)
         if made and rule.needed:
             lost.append(rule.name)
     return Adaptation(tuple(changes), tuple(lost), effort) if changes or lost else UNCHANGED
