@@ -126,9 +126,9 @@ def test_a_limit_and_another_name_are_both_learnt(first):
     for found in (limit, name) if first == "limit" else (name, limit):
         takes = taught(takes, found, CHAT)
         assert taught(takes, found, CHAT) == takes
-    for given, made in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
-        fields = bodies.read_fields(json.dumps(given).encode())
-        assert apply(given, adapted(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
+    for asked, made in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
+        fields = bodies.read_fields(json.dumps(asked).encode())
+        assert apply(asked, adapted(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
 
 
 def test_a_smaller_limit_takes_the_place_of_a_known_one():
