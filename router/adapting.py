@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -46,7 +47,7 @@ class Adapter:
     def adaptations(
         self, models: Sequence[Model], fields: Mapping[str, msgspec.Raw], endpoint: str, limit: int | None
     ) -> Mapping[str, Adaptation]:
-        """What is changed in a request for each of a policy's models, but for those that take it as it is.
+        """What would have to be changed in a request for each of a policy's models that does not take it as it is.
 
         `limit` is the longest answer that it asks for, in tokens.
         """
@@ -56,7 +57,7 @@ class Adapter:
         _, watched, most = self._watched
         if watched.isdisjoint(fields) and (limit is None or limit <= most):
             return {}
-        found = {model.name: self.adaptation(model.name, fields, endpoint) for model in models}
+        found = {model.name: self._needed(model.name, fields, endpoint) for model in models}
         return {name: adaptation for name, adaptation in found.items() if adaptation is not UNCHANGED}
 
     def _watch(self, models: Sequence[Model]) -> frozenset[str]:
@@ -66,7 +67,17 @@ class Adapter:
 
     def adaptation(self, model: str, fields: Mapping[str, msgspec.Raw], endpoint: str) -> Adaptation:
         """What is changed in a request for one model."""
+        return self.allowed(self._needed(model, fields, endpoint))
+
+    def _needed(self, model: str, fields: Mapping[str, msgspec.Raw], endpoint: str) -> Adaptation:
         return adapted(self.takes(model), fields, endpoint, effort_of(model) if ":" in model else "")
+
+    def allowed(self, needed: Adaptation) -> Adaptation:
+        """What is changed, of what would have to be: where the settings allow nothing, the effort of a model's name."""
+        if self.adapts:
+            return needed
+        changes = tuple(change for change in needed.changes if _sets(change.told, needed.effort))
+        return replace(needed, changes=changes) if changes else UNCHANGED
 
     def unfit(self, adaptations: Mapping[str, Adaptation]) -> Mapping[str, Reason]:
         """The models that cannot give what the request asks for, or that it may not be adapted to."""
