@@ -221,6 +221,18 @@ def health_until(router, holds, seconds=10.0):
     return told
 
 
+def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve, openai_server, policy):
+    router = serve(openai_base_url=openai_server.url, pair=NEW)
+    first = httpx2.get(router.origin + "/health").json()["policy"]
+    cheap, strong = policy.rules.models
+    flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
+    promote(router.app.router.settings, flat)
+    told = health_until(router, lambda told: "saves nothing" in str(told))
+    assert "ROUTER_PAIR" in str(told["warnings"]) and told["policy"] == first
+    (router.home / "policy").unlink()
+    assert "saves nothing" not in str(health_until(router, lambda told: "saves nothing" not in str(told)))
+
+
 @pytest.mark.parametrize(
     ("pair", "why"),
     [
