@@ -11,7 +11,7 @@ import msgspec
 
 from router.policy.catalogue import Catalogue
 from router.policy.decision import Model, Reason
-from router.policy.naming import effort_of
+from router.policy.naming import effort_of, without_effort
 from router.policy.parameters import UNCHANGED, Adaptation, Takes, adapted
 from router.policy.refusals import Kind, Refusal, taught
 from router.settings import Settings
@@ -106,7 +106,7 @@ class Adapter:
 
     def successor(self, model: Model | None, name: str) -> str:
         """The model that answers for one that is gone: of the settings, else of the policy, else of the table."""
-        own = self._own_successors.get(name, "")
+        own = self._own_successors.get(name) or self._own_successors.get(without_effort(name))
         if own:
             return "" if own == "none" else own
         return (model.successor if model is not None else "") or self.catalogue.of(name).successor

@@ -510,6 +510,8 @@ def test_a_retired_model_is_answered_for_by_its_successor(to, refusing_openai, m
     name = FOLLOWS[asked].partition(":")[0]
     assert [each["model"] for each in refusing_openai.bodies] == [asked, name, name]
     assert all(each["temperature"] == 0 for each in refusing_openai.bodies)
+    counted = httpx2.get(router.origin + "/metrics").text
+    assert f'model="{FOLLOWS[asked]}"' in counted and 'model="other"' not in counted
     records = router.records(2)
     assert [record["reason"] for record in records] == ["successor"] * 2
     assert all(record["cost_usd"] > 0 for record in records)
@@ -525,6 +527,15 @@ def test_without_a_successor_the_other_model_answers(to, refusing_openai):
         assert (answer.status_code, answer.headers["x-router-model"]) == (200, other)
         assert answer.headers["x-router-reason"] == "fallback"
     assert [each["model"] for each in refusing_openai.bodies] == [asked, asked, other, other]
+
+
+def test_the_successor_of_the_settings_is_that_of_every_effort(to, refusing_openai):
+    models = {"gpt-6-luna": {"successor": "gpt-4.1-mini"}, "gpt-6-sol": {"successor": "gpt-4.1-mini"}}
+    router = to("gpt-6-luna:low", "gpt-6-sol:low", models=models)
+    refusing_openai.retired = {"gpt-6-luna", "gpt-6-sol"}
+    answer = ask(router, chat())
+    assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-4.1-mini")
+    assert "reasoning_effort" not in refusing_openai.bodies[-1]
 
 
 def test_where_all_are_gone_the_404_passes_on(to, refusing_openai):
