@@ -25,6 +25,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.duplicates._WORD": ("1,",),
     "calibration.judge_relay._FENCE": (" ", "``` ", "```json", "\n```"),
+    "router.doctor.upstreams._PRINTABLE": ("Bearer ", "Bearer a"),
     "router.journal.redaction._LOGIN": ("//", "//a", "a@"),
     "router.journal.redaction._CARDS": ("1-", "1 1", "11111111111111.", "1.1"),
     "router.journal.redaction._CODE": ("a.",),
@@ -41,6 +42,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.asking._THANKS": ("thanks ", "thanks so much", "ty "),
     "router.policy.conversation._UNSPACED": ("日",),
     "router.policy.conversation._WORD": ("a_",),
+    "router.policy.distribution._VERSION": ('version = "', 'version = "a\n', '\nversion = "a"'),
     "router.policy.inputs._ASCII_WORD": ("a'", "0,", "0,0"),
     "router.policy.inputs._CONTENT": ("aa1",),
     "router.policy.inputs._DECIMALS": ("1.",),
@@ -51,6 +53,8 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.inputs._OPTION_HINT": ("A", "(A"),
     "router.policy.inputs._PARTS": ("aA", "_"),
     "router.policy.inputs._WORD": ("a'", "é'", "0,"),
+    "router.pricing.public_map._LIKE_A_PRICE": ("cost", "cost_", "cos"),
+    "router.pricing.public_map._PRICE": ("input_cost_per_token", "_above_", "_above_1k_tokens"),
     "router.routing._AT": ("auto@", "@"),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
@@ -67,6 +71,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("calibration.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
     *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
+    *("router.pricing.public_map._LIKE_A_PRICE", "router.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
 }
 LENGTH = 6_000
