@@ -41,19 +41,19 @@ def _for_the_pair(settings: Settings, folder: Path) -> Path:
     base = folder.resolve()
     made = _PAIRS.get((settings.home, base, settings.pair))
     if made is None or not (made / DOCUMENT).exists():
-        made = _PAIRS[settings.home, base, settings.pair] = _folder_of_pair(settings, base)
+        try:
+            policy = read_policy(base)
+        except PolicyError:  # who reads it next tells what is wrong
+            return folder
+        made = _PAIRS[settings.home, base, settings.pair] = _folder_of_pair(settings, base, policy)
     return made
 
 
 _PAIRS: dict[tuple[Path, Path, tuple[str, ...]], Path] = {}  # the folder of a pair's policy, by what it is made from
 
 
-def _folder_of_pair(settings: Settings, base: Path) -> Path:
+def _folder_of_pair(settings: Settings, base: Path, policy: Policy) -> Path:
     """The policy in `base` where it is of the pair, else the one that is transferred from it, kept in the home."""
-    try:
-        policy = read_policy(base)
-    except PolicyError:  # who reads it next tells what is wrong
-        return base
     if tuple(model.name for model in policy.rules.models) == settings.pair:
         return base
     book = prices(settings)

@@ -11,6 +11,8 @@ import httpx2
 import pytest
 
 from calibration.policies import DATA
+from router.doctor.finding import State
+from router.doctor.machine import policy_and_prices
 from router.policy.decision import Promise, decide
 from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
 from router.policy.features import read_question
@@ -184,10 +186,17 @@ def test_a_promoted_policy_of_another_pair_is_what_is_transferred(tmp_path, poli
 
 def test_a_promoted_policy_that_is_broken_leaves_the_pair_served(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
-    (promote(settings, policy) / WEIGHTS).write_bytes(b"broken")
+    weights = promote(settings, policy) / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(b"broken")
     served, problem = served_policy(settings)
     assert [model.name for model in served.rules.models] == list(NEW)
     assert "cannot be read" in problem
+    (finding,) = policy_and_prices(settings)
+    assert finding.state is State.WARNING and "rollback" in finding.remedy
+    weights.write_bytes(whole)
+    again, problem = served_policy(settings)
+    assert (again.version, problem) == (served.version, "")
 
 
 def test_a_promotion_while_the_router_runs_is_taken_up(serve, openai_server, policy):
@@ -243,6 +252,8 @@ def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve
 def test_a_pair_that_cannot_be_served_is_refused_with_one_line(tmp_path, pair, why):
     with pytest.raises(SettingsError) as refused:
         served_policy(settings_of(tmp_path, *pair))
+    (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
+    assert finding.state is State.PROBLEM and why in finding.told
     assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
     env = os.environ | {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
     for command in (["serve", "--port", "0"], ["decide", "hi"]):
