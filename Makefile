@@ -10,7 +10,8 @@ PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-clients fuzz check calibrate ui bench bench-quality lock sbom clean
+.PHONY: help setup serve test test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
+.PHONY: lock sbom clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,9 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
 
+test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/compatibility.md
+	$(BIN)/python tests/clients/refusing.py $(CLIENTS)
+
 fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
@@ -53,6 +57,12 @@ check: setup ## lint, types, import rules, tests and coverage: what CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
+
+check-deploy: setup ## check deploy/ with the tools that are here (promtool, nginx, helm, ...); says what was skipped
+	UV=$(BIN)/uv deploy/check.sh
+
+image: sbom ## build the container image calibrated-router, with its bill of materials
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) -t calibrated-router .
 
 calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
 	$(BIN)/python -m calibration run
@@ -69,7 +79,7 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)
 
 lock: setup ## rewrite the lock files from pyproject.toml
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
 
 sbom: setup ## write build/sbom.cdx.json, the software bill of materials (CycloneDX), from requirements.lock

@@ -19,7 +19,7 @@ from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
-from calibration.policies import load_prices, models_named, read_policy
+from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
@@ -69,7 +69,7 @@ def run_command(
         "gpt-4o-mini,gpt-4o"
     ),
     out: Annotated[Path | None, typer.Option(help="Where everything goes. Default: ROUTER_HOME/calibration.")] = None,
-    judge: Annotated[str, typer.Option(help="The model that judges.")] = "gpt-4.1-mini",
+    judge: Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")] = "",
     scorer: Annotated[
         list[str] | None,
         typer.Option(help="correctness, completeness or package.module:name; repeatable. Default: both."),
@@ -109,17 +109,18 @@ def run_command(
         raise UsageError(f"--models {models!r}: name two models or more, each once")
     if until is not None and promise is Promise.EXPECTED:
         raise UsageError("--until asks for a certified target: leave --promise expected out")
+    judge = judge or default_judge()
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
-    places = _places(endpoint or [])
-    sent = _parameters(parameters)
+    places = places_of(endpoint or [])
+    sent = parameters_of(parameters)
     if questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
     plan = run.Plan(
         questions=read(questions, system),
-        endpoints={name: _endpoint(name, places, max_output_tokens, sent) for name in names},
-        judge=_endpoint(judge, places, 2000, {"temperature": 0}),
+        endpoints={name: endpoint_of(name, places, max_output_tokens, sent) for name in names},
+        judge=endpoint_of(judge, places, 2000, {"temperature": 0}),
         scorers=Scorers.load(scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
         prices=table,
         folder=folder,
@@ -157,7 +158,7 @@ def run_command(
 
 
 def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:
-    with _progress(meter) as progress:
+    with progress_with(meter) as progress:
         try:
             if looks is not None:
                 return stopping.run_until(plan, looks, ledgers, meter, progress)
@@ -230,7 +231,7 @@ def rollback_command() -> None:
         console.print(f"the champion is version {reached} again, no longer {left}")
 
 
-def _places(given: list[str]) -> dict[str, tuple[str, str]]:
+def places_of(given: list[str]) -> dict[str, tuple[str, str]]:
     places = {}
     for each in given:
         name, _, rest = each.partition("=")
@@ -241,7 +242,7 @@ def _places(given: list[str]) -> dict[str, tuple[str, str]]:
     return places
 
 
-def _endpoint(
+def endpoint_of(
     model: str, places: Mapping[str, tuple[str, str]], max_output_tokens: int, sent: Mapping[str, Any]
 ) -> Endpoint:
     url, variable = places.get(model, (os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, ""))
@@ -253,7 +254,7 @@ def _endpoint(
     return Endpoint(url, key or "none", max_output_tokens, sent)
 
 
-def _parameters(text: str) -> dict[str, Any]:
+def parameters_of(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -264,7 +265,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(meter: Meter) -> Iterator[run.Progress]:
+def progress_with(meter: Meter) -> Iterator[run.Progress]:
     """A bar for each stage, with what was spent so far."""
     columns = (
         SpinnerColumn(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from router.policy.document import Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
 
+JUDGE_STAYS_DAYS = 90  # so that verdicts of one calibration can be compared with those of the next
 TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
 
@@ -68,6 +70,11 @@ def load_catalogue() -> Catalogue:
         return Catalogue.parse(json.loads(MODELS.read_bytes()), load_prices().aliases)
     except (OSError, ValueError, CatalogueError) as error:
         raise PriceError(f"{MODELS}: {error}") from error
+
+
+def default_judge(today: date | None = None) -> str:
+    """The model that judges where none is named: one that stays for `JUDGE_STAYS_DAYS` at least."""
+    return load_catalogue().judge(today or datetime.now(UTC).date(), JUDGE_STAYS_DAYS)
 
 
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:

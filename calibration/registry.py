@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class Version:
     seed: int
 
 
-def log(found: Calibration) -> None:
-    """Write report, tables, metrics and policy into the runs of a calibration."""
+def log(found: Calibration, files: Sequence[Path] = ()) -> None:
+    """Write report, tables, metrics, policy and other `files` into the runs of a calibration."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -67,6 +67,8 @@ def log(found: Calibration) -> None:
         if found.policy is not None:
             write_policy(found.policy, here / POLICY)
         client.log_artifacts(parent, folder)
+    for path in files:
+        client.log_artifact(parent, str(path))
 
 
 def _metrics(row: Row) -> Mapping[str, float]:
@@ -97,27 +99,55 @@ def _table(found: Calibration) -> list[dict[str, Any]]:
 
 def register(found: Calibration, seed: int) -> str | None:
     """Make the policy, if there is one, the newest version, with alias `challenger`; returns its number."""
+    if found.policy is None:
+        return None
+    headline, reasons = found.verdict.headline, " ".join(found.verdict.reasons)
+    return _challenger(found.runs.parent, found.policy, headline, reasons, seed)
+
+
+def _challenger(run_id: str, policy: Policy, headline: str, reasons: str, seed: int) -> str:
+    """Make the policy among the artifacts of a run the newest version, with alias `challenger`; returns its number."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    if found.policy is None:
-        return None
     client = mlflow.MlflowClient()
     try:
         client.create_registered_model(MODEL, description="Policies of the router; `champion` is the one that serves.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    parent = client.get_run(found.runs.parent)
     made = client.create_model_version(
         MODEL,
-        source=f"{parent.info.artifact_uri}/{POLICY}",
-        run_id=found.runs.parent,
-        tags={"policy_version": found.policy.version, "verdict": found.verdict.headline, "seed": str(seed)},
-        description=" ".join(found.verdict.reasons),
+        source=f"{client.get_run(run_id).info.artifact_uri}/{POLICY}",
+        run_id=run_id,
+        tags={"policy_version": policy.version, "verdict": headline, "seed": str(seed)},
+        description=reasons,
     )
     client.set_registered_model_alias(MODEL, CHALLENGER, made.version)
     return str(made.version)
+
+
+def register_policy(
+    experiment_id: str, name: str, policy: Policy, outcomes: Sequence[Outcome], headline: str, seed: int
+) -> tuple[str, Policy]:
+    """Keep a policy that no calibration's run made, with its outcomes, in a run of its own; as `register`.
+
+    Returns:
+        The number of the version, and the policy with the version that its content gives it.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run = client.create_run(experiment_id, run_name=name)
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        write_outcomes(outcomes, here / OUTCOMES)
+        write_policy(policy, here / POLICY)
+        kept = read_policy(here / POLICY)
+        client.log_artifacts(run.info.run_id, folder)
+    number = _challenger(run.info.run_id, kept, headline, headline, seed)
+    client.set_terminated(run.info.run_id)
+    return number, kept
 
 
 def number_of(alias: str) -> str | None:

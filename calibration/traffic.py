@@ -7,11 +7,13 @@ go to a second file, where somebody has to add the facts that a right answer hol
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +84,25 @@ def _asked(info: Any) -> Asked:
     )
 
 
+def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any]]:
+    """The chat bodies of the newest routed requests since then, as far as they were recorded.
+
+    Raises:
+        TrafficError: `since` is no length of time, or nothing was recorded.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "router"
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
+    earliest = int((time.time() - read_since(since).total_seconds()) * 1000)
+    asked = islice(asked_since(client, found.experiment_id, earliest), most)
+    bodies = [client.get_trace(each.trace_id).data.spans[0].inputs for each in asked]
+    return [body for body in bodies if isinstance(body, Mapping) and body.get("messages")]
+
+
 def question_of(asked: Asked, request: Any, response: Any) -> tuple[dict[str, Any], bool] | None:
     """A row for `questions.py`, and whether it says what a right answer is; None where nothing was recorded of it."""
     messages = request.get("messages") if isinstance(request, Mapping) else None
@@ -117,24 +138,37 @@ class Written:
     seen: int
     ready: int  # say what a right answer is
     to_review: int  # somebody has to add expected facts
+    repeated: int  # were asked more than once, and are written once
     without_content: int  # traffic that was recorded without what was said
 
 
 def write(client: Any, chosen: Sequence[Asked], seen: int, out: Path, review: Path) -> Written:
-    """Write the chosen: those that can be judged to `out`, those that lack what a right answer is to `review`."""
-    counts = {True: 0, False: 0, None: 0}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8") as ready, review.open("w", encoding="utf-8") as open_ones:
-        for asked in chosen:
-            root = client.get_trace(asked.trace_id).data.spans[0]
-            made = question_of(asked, root.inputs, root.outputs)
-            if made is None:
-                counts[None] += 1
-                continue
-            row, known = made
-            counts[known] += 1
-            (ready if known else open_ones).write(json.dumps(row, ensure_ascii=False) + "\n")
-    return Written(seen, counts[True], counts[False], counts[None])
+    """Write the chosen: those that can be judged to `out`, those that lack what a right answer is to `review`.
+
+    A question that several users asked is written once, and to `out` where one of them liked its answer.
+    """
+    ready: dict[str, dict[str, Any]] = {}
+    open_ones: dict[str, dict[str, Any]] = {}
+    without_content = 0
+    for asked in chosen:
+        root = client.get_trace(asked.trace_id).data.spans[0]
+        made = question_of(asked, root.inputs, root.outputs)
+        if made is None:
+            without_content += 1
+            continue
+        row, known = made
+        same = json.dumps([row["messages"], row.get("tools")], sort_keys=True)
+        (ready if known else open_ones).setdefault(same, row)
+    to_review = [row for same, row in open_ones.items() if same not in ready]
+    _write_lines(out, ready.values())
+    _write_lines(review, to_review)
+    repeated = len(chosen) - without_content - len(ready) - len(to_review)
+    return Written(seen, len(ready), len(to_review), repeated, without_content)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def from_traces_command(
@@ -169,5 +203,7 @@ def from_traces_command(
     typer.echo(f"{written.seen} routed requests since then")
     typer.echo(f"{written.ready} questions whose answer a user liked: {out}")
     typer.echo(f"{written.to_review} questions that still need expected_facts: {review}")
+    if written.repeated:
+        typer.echo(f"{written.repeated} were asked before, and are left out")
     if written.without_content:
         typer.echo(f"{written.without_content} were recorded without what was said, and cannot be questions")

@@ -88,7 +88,7 @@ def costs(of_run: Sequence[Expected]) -> Iterator[str]:
 def main(
     file: Annotated[Path, typer.Argument(help="Questions, JSON lines.")] = HERE / "questions.jsonl",
     models: Annotated[str, typer.Option(help="The models that are asked, comma-separated.")] = "gpt-4o-mini,gpt-4o",
-    judge: Annotated[str, typer.Option(help="The judge.")] = "gpt-4.1-mini",
+    judge: Annotated[str, typer.Option(help="The judge.")] = "gpt-6-luna:none",
     prices: Annotated[Path, typer.Option(help="The price table.")] = HERE / "prices.json",
 ) -> None:
     """Print what a file of questions holds, and what it is expected to cost to run it once."""

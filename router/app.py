@@ -26,6 +26,7 @@ from router.journal.writer import Journal
 from router.lifetime import end_with_parent
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
+from router.policy.repricing import moved, saving_now
 from router.retirement import watching
 from router.serving import Serving, catalogue, prices, served_policy
 from router.settings import Settings, load
@@ -79,10 +80,25 @@ class Router:
                 f"{' and '.join(made_from['models'])}; "
                 f"calibrate with `python -m calibration run --models {models}`"
             )
+        told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:
             told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")
         return told
+
+    def _repriced(self) -> list[str]:
+        """Whether the policy was certified at other prices, and what that does to what it saves."""
+        policy, target = self.serving.policy, self.serving.default_target
+        changed = moved(policy.rules.models, self.prices)
+        if not changed:
+            return []
+        told = f"policy {policy.version} was made at other prices: {'; '.join(each.told for each in changed)}"
+        rule, now = policy.rules.rule(target), saving_now(policy.rules, self.prices, target)
+        if rule is not None and now is not None:
+            told += (
+                f"; at {target:g} it saves {now[0]:.0%} to {now[1]:.0%} now, {rule.expected_saving.estimate:.0%} then"
+            )
+        return [f"{told}; `python -m calibration reprice` certifies it anew"]
 
     def close(self) -> None:
         """Close the connections and the journal."""

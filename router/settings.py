@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from functools import cached_property
@@ -102,7 +103,7 @@ class _RouterToml(TomlConfigSettingsSource):
 class Settings(BaseSettings):
     """The settings of the proxy. In the environment each has the prefix ROUTER_, but those named for their owner."""
 
-    model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ROUTER_", extra="forbid", frozen=True, env_ignore_empty=True)
 
     openai_api_key: SecretStr | None = Field(None, validation_alias="openai_api_key")
     openai_base_url: str = Field("", validation_alias="openai_base_url")
@@ -212,7 +213,8 @@ def with_home(settings: Settings) -> Settings:
     """
     try:
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.home.chmod(0o700)
+        with contextlib.suppress(PermissionError):  # the root of a volume may be another's, and yet be written to
+            settings.home.chmod(0o700)
         if not os.access(settings.home, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "no right to read and write there", str(settings.home))
     except OSError as error:

@@ -325,6 +325,13 @@ def test_a_policy_that_does_not_parse_is_one_line_with_the_file(tmp_path: Path):
         assert told.stderr.startswith(f"router: {tmp_path / 'policy.json'}: ") and told.stderr.count("\n") == 1
 
 
+def test_a_blank_variable_is_no_setting(monkeypatch, tmp_path):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ROUTER_POLICY", "ROUTER_USAGE_DATABASE", "ROUTER_API_KEYS"):
+        monkeypatch.setenv(name, "")
+    settings = load(home=tmp_path)
+    assert settings.simulated and settings.policy is None and settings.usage_url.startswith("sqlite:///")
+
+
 def test_a_setting_that_does_not_fit_is_one_line_without_its_value():
     told = command("decide", "hi", ROUTER_DEFAULT_TARGET="7")
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)

@@ -162,6 +162,24 @@ def test_metrics_are_behind_the_same_keys(serve, openai_server):
     assert summed(scraped(router.origin, authorization="Bearer rk-of-the-tests-1"), "router_workers") == 1
 
 
+def test_what_the_owner_should_know_is_a_number(router, serve):
+    def told() -> tuple[float, ...]:
+        samples = scraped(router.origin)
+        warnings = [summed(samples, "router_warnings", about=about) for about in ("models", "policy")]
+        return summed(samples, "router_policy_certified"), *warnings
+
+    assert told() == (1, 0, 0)
+    router.app.router.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
+    (router.home / "policy").mkdir()
+    (router.home / "policy" / "policy.json").write_text("{}")  # was promoted, and is broken
+    deadline = time.monotonic() + 10
+    while told() != (1, 1, 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    strong_alone = scraped(serve(default_target=1.0).origin)
+    assert summed(strong_alone, "router_policy_certified") == 0
+
+
 def test_counting_a_request_takes_microseconds(tmp_path: Path):
     meter = Meter(tmp_path, ["gpt-4o-mini"])
     record = made_record(1, added_ns=150_000, stream=True)

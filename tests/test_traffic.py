@@ -97,7 +97,11 @@ def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_
         kind = "math/sums" if number % 2 else "facts/numbers"
         record = made_record(number, question_type=kind, gap=number / 100, request=request, response=response, **times)
         journal.append(record)
-    for number, thumbs in ((3, "up"), (4, "down")):
+    again = {"started_unix_ns": now - 10**9, "first_byte_unix_ns": now, "ended_unix_ns": now, "response": response}
+    for number, same in ((20, 3), (21, 3), (22, 5)):  # what others asked before
+        request = {"model": "auto", "messages": [{"role": "user", "content": f"What is {same} + 1?"}]}
+        journal.append(made_record(number, question_type="math/sums", gap=0.0, request=request, **again))
+    for number, thumbs in ((3, "up"), (20, "up"), (4, "down")):
         trace = made_record(number).trace_id
         score = float(thumbs == "up")
         journal.append(Feedback(feedback_id=f"{number:032x}", trace_id=trace, unix_ns=now, score=score, thumbs=thumbs))
@@ -106,12 +110,12 @@ def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
     monkeypatch.setenv("ROUTER_HOME", str(home))
     out = tmp_path / "traffic.jsonl"
-    result = CliRunner().invoke(app, ["from-traces", "--since", "1h", "--sample", "8", "--out", str(out)])
+    result = CliRunner().invoke(app, ["from-traces", "--since", "1h", "--sample", "15", "--out", str(out)])
     assert result.exit_code == 0, result.output
     questions = read(str(out))
-    assert [(question.question_type, question.expected_response) for question in questions] == [
-        ("math/sums", "It is 4.")
-    ]
+    assert [question.question_type for question in questions] == ["math/sums"]
+    assert questions[0].text == "What is 3 + 1?" and questions[0].expected_response
     review = [json.loads(line) for line in (tmp_path / "traffic.review.jsonl").read_text().splitlines()]
-    assert len(review) == 7
+    assert len(review) == 11  # each question once, and none whose answer somebody liked
+    assert "3 were asked before" in result.output
     assert sum("score of the answer: 0" in row.get("note", "") for row in review) == 1

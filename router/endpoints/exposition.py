@@ -75,6 +75,7 @@ def families(router: Router) -> Iterator[Metric]:
     yield from _requests(counted)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
+    yield from _owner(router)
     yield from _exporter(router.journal.directory)
 
 
@@ -218,6 +219,18 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
     made = policy_made_unix(policy.about)
     if made is not None:
         yield GaugeMetricFamily("router_policy_age_seconds", "Since it was made.", max(time.time() - made, 0))
+
+
+def _owner(router: Router) -> Iterator[Metric]:
+    """What `/health` says in words to the owner, as numbers that alerts can be made of."""
+    serving = router.serving
+    rule = serving.policy.rules.rule(serving.default_target)
+    certified = rule is not None and rule.certified
+    yield GaugeMetricFamily("router_policy_certified", "1 if `auto` routes by a certified promise.", int(certified))
+    warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
+    warnings.add_metric(["models"], len(router.warnings))
+    warnings.add_metric(["policy"], int(bool(serving.problem)))
+    yield warnings
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,272 @@
+"""What `deploy/` promises: its names are those of the router, its clocks fit together, and it runs without rights."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import typer
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from calibration.__main__ import app as calibration
+from router.exporter.process import DRAIN_SECONDS
+from router.server import KEEP_ALIVE_SECONDS
+from router.settings import Settings, load
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+VALUES = yaml.safe_load((DEPLOY / "chart" / "values.yaml").read_text())
+SETTINGS = {
+    (str(field.validation_alias) if field.validation_alias else f"router_{name}").upper()
+    for name, field in Settings.model_fields.items()
+}
+OF_OTHERS = {  # by whom they are read
+    "mlflow": {
+        *("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        *("MLFLOW_DISABLE_TELEMETRY", "HOME"),
+    },
+    "postgres": {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"},
+    "prometheus": {"ROUTER_METRICS_KEY"},  # of the entry point in compose.yaml
+    "grafana": {
+        *("GF_SECURITY_ADMIN_PASSWORD", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", "GF_PLUGINS_PREINSTALL_DISABLED"),
+        *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
+    },
+}
+LONGEST_END_SECONDS = load().timeouts.drain + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
+TEMPLATES = {path.name: path.read_text() for path in (DEPLOY / "chart" / "templates").iterdir()}
+
+
+def seconds(text: str) -> int:
+    """The seconds of `60s`.
+
+    >>> seconds("60s")
+    60
+    """
+    return int(text.removesuffix("s"))
+
+
+def nginx(directive: str) -> list[str]:
+    return re.findall(rf"^ *{directive} ([^;]+);", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(DEPLOY.rglob("*.y*ml")) if "templates" not in path.parts],
+    ids=lambda path: str(path.relative_to(DEPLOY)),
+)
+def test_yaml_files_parse(path):
+    assert yaml.safe_load(path.read_text())
+
+
+def test_the_rules_of_the_alerts_name_metrics_that_are_there(router):
+    known = set()
+    for family in text_string_to_metric_families(httpx2.get(router.origin + "/metrics").text):
+        ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        known |= {family.name + end for end in ends}
+    alerts = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len(rules) >= 10
+    for rule in rules:
+        named = set(re.findall(r"\b(?:router|gen_ai)_\w+", re.sub(r'"[^"]*"', "", rule["expr"])))
+        assert named <= known, rule["alert"]
+        assert named or rule["alert"] == "RouterDown"
+
+
+def test_the_environment_of_containers_is_read_by_somebody():
+    for name, service in SERVICES.items():
+        assert set(service.get("environment", {})) <= OF_OTHERS.get(name, SETTINGS), name
+
+
+def test_the_environment_of_the_chart_is_made_of_settings():
+    named = {name for text in TEMPLATES.values() for name in re.findall(r"- name: ([A-Z_]+)\b", text)}
+    assert {"OPENAI_API_KEY", "ROUTER_API_KEYS", "ROUTER_HOME"} <= named
+    assert named | set(VALUES["settings"]) <= SETTINGS
+
+
+def test_every_container_is_hardened_and_watched():
+    for name, service in SERVICES.items():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["restart"] == "unless-stopped", name
+        assert service["user"].split(":")[0] not in ("0", "root"), name
+        assert "healthcheck" in service or name.startswith("router-"), name  # theirs is the image's
+        assert not re.search(r":latest\b", service["image"].replace("calibrated-router:latest", "")), name
+
+
+def test_every_router_has_a_journal_of_its_own():
+    volumes = [volume for name in ("router-1", "router-2") for volume in SERVICES[name]["volumes"]]
+    assert len({volume.split(":")[0] for volume in volumes}) == 2
+
+
+def test_files_that_are_mounted_are_there():
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            if volume.startswith("."):
+                assert (DEPLOY / volume.split(":")[0]).is_file(), volume
+
+
+def test_the_variables_that_compose_needs_are_in_the_example():
+    example = (DEPLOY / ".env.example").read_text()
+    for name in re.findall(r"\$\{([A-Z_]+):[?]", (DEPLOY / "compose.yaml").read_text()):
+        assert re.search(rf"^{name}=", example, re.MULTILINE), name
+
+
+def test_whoever_stops_a_router_waits_until_it_has_ended():
+    unit = (DEPLOY / "router.service").read_text()
+    assert float(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > LONGEST_END_SECONDS
+    assert seconds(SERVICES["router-1"]["stop_grace_period"]) > LONGEST_END_SECONDS
+    (pause,) = re.findall(r'command: \[sleep, "(\d+)"\]', TEMPLATES["statefulset.yaml"])
+    assert VALUES["terminationGracePeriodSeconds"] - int(pause) > LONGEST_END_SECONDS
+
+
+def test_the_load_balancer_waits_as_long_and_takes_as_much_as_the_router():
+    settings = load()
+    assert nginx("client_max_body_size") == [f"{settings.max_body_bytes // 2**20}m"]
+    (longest,) = nginx("proxy_read_timeout")
+    assert seconds(longest) > settings.timeouts.first_byte + settings.timeouts.retries
+    assert seconds(nginx("keepalive_timeout")[0]) < KEEP_ALIVE_SECONDS  # of idle connections to routers
+    assert nginx("proxy_buffering") == ["off"]
+
+
+def test_memory_is_limited_above_what_requests_may_hold():
+    budget = int(SERVICES["router-1"]["environment"]["ROUTER_MEMORY_BUDGET_MB"])
+    assert int(SERVICES["router-1"]["mem_limit"].removesuffix("m")) >= budget + 600
+    limit = VALUES["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) >= int(VALUES["settings"]["ROUTER_MEMORY_BUDGET_MB"]) + 600
+
+
+def test_the_options_of_the_recalibration_are_those_of_the_command():
+    commands = typer.main.get_command(calibration).commands
+    for command in ("from-traces", "run", "promote"):
+        (arguments,) = re.findall(rf"python -m calibration {command}\b([^|\n]*)", TEMPLATES["recalibration.yaml"])
+        known = {option for parameter in commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", arguments)) <= known
+        assert command == "promote" or "--" in arguments
+
+
+def test_the_chart_renders_where_helm_is(tmp_path):
+    helm = os.environ.get("HELM") or shutil.which("helm")
+    if helm is None:
+        pytest.skip("there is no helm on this machine")
+    values = {
+        "secret": {"name": "keys"},
+        "settings": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
+        **{name: {"enabled": True} for name in ("autoscaling", "serviceMonitor", "recalibration")},
+    }
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    rendered = subprocess.run(
+        [helm, "template", "r", DEPLOY / "chart", "--kube-version", "1.30.0", "--values", tmp_path / "values.yaml"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    ).stdout
+    kinds = {made["kind"]: made for made in yaml.safe_load_all(rendered) if made}
+    assert {"StatefulSet", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= set(kinds)
+    assert {"ServiceMonitor", "CronJob"} <= set(kinds)
+    (container,) = kinds["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    script = kinds["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def in_dockerfile(instruction: str) -> list[str]:
+    """The words of the last CMD, or of the health check."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    (found,) = re.findall(rf"^{instruction} *(\[.*\])$", text, re.MULTILINE)
+    return json.loads(found)
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> list[str]:
+    """How to run Python as a user without any right, in a folder that it can enter."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    if shutil.which("setpriv") is None:
+        pytest.skip("there is no setpriv on this machine")
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    user += ["env"]  # what setpriv itself starts is still found with the rights of root
+    same = "/usr/bin/python{}.{}".format(*sys.version_info)  # where that of the tests is in root's own folder
+    packages = sysconfig.get_path("purelib")
+    for python in (sys.executable, same):
+        tried = [*user, python, "-c", "import uvloop"]
+        environment = {"PYTHONPATH": packages, "PATH": "/usr/bin:/bin"}
+        with contextlib.suppress(OSError):
+            if subprocess.run(tried, env=environment, cwd="/", capture_output=True).returncode == 0:
+                return [*user, python]
+    pytest.skip("no Python of this version can be read by other users")
+
+
+@pytest.mark.slow
+def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_written(unprivileged, tmp_path):
+    tree, volume, scratch = (tmp_path / name for name in ("app", "volume", "tmp"))
+    for folder in ("router", "calibration", "data"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    files = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+    for path in (tree, *files):
+        path.chmod(path.stat().st_mode & ~0o222)
+    scratch.mkdir()
+    scratch.chmod(0o1777)
+    volume.mkdir()
+    os.chown(volume, 0, 65534)  # as Kubernetes leaves a volume with fsGroup: the folder is root's
+    volume.chmod(0o2775)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    command = in_dockerfile("CMD")
+    assert command[0] == "python" and command[-1] == "8000"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "TMPDIR": str(scratch),
+        "PYTHONPATH": f"{tree}:{sysconfig.get_path('purelib')}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ROUTER_HOME": str(volume / "home"),
+        "ROUTER_API_KEYS": "rk-of-the-tests-1",
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as written:
+        server = subprocess.Popen(
+            [*unprivileged, *command[1:-1], port], cwd=tree, env=environment, stdout=written, stderr=written
+        )
+    try:
+        origin = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(origin + "/ready").status_code == 200:
+                    break
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        check = [word.replace("8000", port) for word in in_dockerfile(r"HEALTHCHECK .*CMD")]
+        assert subprocess.run(check, capture_output=True).returncode == 0
+        answer = httpx2.post(
+            origin + "/v1/chat/completions",
+            headers={"authorization": "Bearer rk-of-the-tests-1"},
+            json={"model": "auto", "messages": [{"role": "user", "content": "Tom has 3 apples and buys 5. How many?"}]},
+            timeout=30,
+        )
+        assert answer.status_code == 200 and answer.headers["x-router-reason"]
+        server.terminate()
+        assert server.wait(LONGEST_END_SECONDS) == 0, log.read_text()
+    finally:
+        server.kill()
+        server.wait()
+    assert list((volume / "home" / "journal").glob("*.jsonl"))
+    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == files
+    assert "Traceback" not in log.read_text()
