@@ -196,7 +196,8 @@ def test_a_promoted_policy_that_is_broken_leaves_the_pair_served(tmp_path, polic
     assert finding.state is State.WARNING and "rollback" in finding.remedy
     weights.write_bytes(whole)
     again, problem = served_policy(settings)
-    assert (again.version, problem) == (served.version, "")
+    promoted = read_policy(settings.home / "policy")
+    assert (again.about["transferred_from"]["policy"], problem) == (promoted.version, "")
 
 
 def test_a_promotion_while_the_router_runs_is_taken_up(serve, openai_server, policy):
