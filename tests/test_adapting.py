@@ -250,10 +250,20 @@ def test_no_tools_at_all_are_no_reason_not_to_reason(to, refusing_openai, tools)
 
 def test_a_model_that_cannot_give_what_is_asked_for_is_not_chosen(to, refusing_openai):
     """gpt-6-sol gives logprobs only without reasoning, gpt-4o-mini always."""
-    router = to("gpt-4o-mini", "gpt-6-sol")
+    router = to("gpt-4o-mini", "gpt-6-sol:low")
     answer = ask(router, chat(logprobs=True))
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o-mini", "parameters")
     assert refusing_openai.bodies[0]["logprobs"] is True
+
+
+def test_who_asks_for_logprobs_gets_them_without_reasoning(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    answer = ask(router, chat(logprobs=True, top_logprobs=2, temperature=0))
+    assert answer.headers["x-router-reason"] != "parameters"
+    assert answer.headers["x-router-adapted"] == "reasoning effort none"
+    sent = refusing_openai.bodies[0]
+    assert (sent["logprobs"], sent["top_logprobs"], sent["temperature"]) == (True, 2, 0)
+    assert refusing_openai.refusals == []
 
 
 def test_a_model_that_is_to_reason_is_not_chosen_for_tools(to, refusing_openai):

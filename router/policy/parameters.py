@@ -147,9 +147,24 @@ def _wanted_effort(
             lost.append("tools with reasoning")
         if "none" in allowed:
             return "none" if reasons else wanted
+    if not wanted and "none" in allowed and _gives_only_without_reasoning(takes, fields, endpoint):
+        return "none"
     if wanted is None or wanted in allowed:
         return wanted
     return _nearest(wanted, allowed)
+
+
+def _gives_only_without_reasoning(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str) -> bool:
+    """Whether the request asks for what the model gives at the effort "none" alone, such as logprobs."""
+    if takes.default_effort == "none":
+        return False
+    for rule in takes.rules:
+        raw = fields.get(rule.name) if rule.needed and rule.unless_effort == "none" else None
+        if raw is None or rule.on not in ("", endpoint):
+            continue
+        if _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields):
+            return True
+    return False
 
 
 def _has_items(raw: msgspec.Raw) -> bool:
