@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.planning import Plan, Request
+from router.policy.catalogue import read_takes
 from router.policy.decision import Reason
 from router.policy.naming import EFFORTS, effort_of, without_effort
 from router.policy.parameters import (
@@ -20,7 +21,6 @@ from router.policy.parameters import (
     Takes,
     adapted,
     apply,
-    read_takes,
 )
 from router.wire import bodies
 from router.wire.parameters import edits

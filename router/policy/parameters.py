@@ -265,39 +265,9 @@ def apply(body: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     return made
 
 
-def read_takes(row: Mapping[str, Any], families: Mapping[str, Any]) -> Takes:
-    """What a row of `data/models.json` says that its model takes; `families` are lists of rules by name.
-
-    Raises:
-        ValueError: a rule or a family does not fit.
-    """
-    rules: list[ParameterRule] = []
-    for each in row.get("parameters", ()):
-        rules += [_rule(rule) for rule in families[each]] if isinstance(each, str) else [_rule(each)]
-    limit = row.get("max_output_tokens")
-    if limit is not None:
-        rules = limited(rules, int(limit))
-    efforts = row.get("efforts")
-    return Takes(
-        tuple(rules),
-        None if efforts is None else {endpoint: tuple(efforts.get(endpoint, ())) for endpoint in ENDPOINTS},
-        str(row.get("default_effort", "")),
-        bool(row.get("tools_need_no_effort", False)),
-    )
-
-
 def limited(rules: Iterable[ParameterRule], most: int) -> list[ParameterRule]:
     """The rules, with the longest answer that the model may be asked for, under whatever name."""
     others = [rule for rule in rules if rule.name not in LIMITS or rule.most is None or rule.called]
     made = [replace(rule, most=most) if rule.name in LIMITS and rule.called else rule for rule in others]
     renamed = {rule.name for rule in made}
     return made + [ParameterRule(name, most=most) for name in LIMITS if name not in renamed]
-
-
-_RULE = frozenset(ParameterRule.__slots__)
-
-
-def _rule(row: Any) -> ParameterRule:
-    if not isinstance(row, Mapping) or not isinstance(row.get("name"), str) or not set(row) <= _RULE:
-        raise ValueError(f"not a rule for a parameter: {row!r}")
-    return ParameterRule(**{**row, "values": tuple(row.get("values", ()))})
