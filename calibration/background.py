@@ -125,7 +125,11 @@ def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
         TransferError: the policy is of more models than two, or the pair saves nothing.
     """
     moved = transferred(policy, *models)
-    known = {name: _of_policy(each, policy.version) for name, each in moved.rules.evidence.items() if each.n > 0}
+    known = {
+        name: replace(each, kind="transferred", n=min(each.n, PSEUDO_OUTCOMES), output_tokens={})
+        for name, each in moved.rules.evidence.items()
+        if each.n > 0
+    }
     found: dict[str, Any] = msgspec.to_builtins(known)
     return found
 

@@ -62,7 +62,7 @@ def test_nothing_is_certified_and_the_evidence_says_where_it_is_from(policy, pai
     assert all(0 <= rule.expected_saving.low <= rule.expected_saving.high <= 1 for rule in made.rules.targets)
     for kind, known in made.rules.evidence.items():
         before = policy.rules.evidence_of(kind)
-        assert known.kind == {"measured": "transferred", "published": "published", "none": "none"}[before.kind]
+        assert known.kind == {"measured": "transferred", "published": "transferred", "none": "none"}[before.kind]
         assert known.source.startswith("transferred from gpt-4o-mini and gpt-4o, policy " + policy.version)
         assert set(known.quality) <= set(pair) and set(known.output_tokens) <= set(pair)
         assert list(known.quality.values()) == list(before.quality.values())
@@ -99,7 +99,7 @@ def test_a_transferred_policy_is_transferred_further(policy):
     twice = to(to(policy, *NEW), "gpt-4o-mini", "gpt-4o")
     for rule, before in zip(twice.rules.targets, policy.rules.targets, strict=True):
         assert rule.quality_per_usd == pytest.approx(before.quality_per_usd)
-    assert {known.kind for known in twice.rules.evidence.values()} <= {"transferred", "published", "none"}
+    assert {known.kind for known in twice.rules.evidence.values()} <= {"transferred", "none"}
 
 
 def test_only_a_pair_that_saves_is_transferred_to(policy):

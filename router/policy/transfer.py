@@ -75,10 +75,10 @@ def _typical_usd(price: Price, written: float) -> float:
 
 
 def _evidence(known: Evidence, names: Mapping[str, str], source: str) -> Evidence:
-    """Measured evidence is transferred evidence now; published results stay those of other models."""
+    """Whatever is known of a type was seen of other models, and is transferred."""
     return replace(
         known,
-        kind="transferred" if known.kind == "measured" else known.kind,
+        kind="none" if known.kind == "none" else "transferred",
         quality=_renamed(known.quality, names),
         output_tokens=_renamed(known.output_tokens, names),
         source=f"{source}; {known.source}" if known.source else source,
