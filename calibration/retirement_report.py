@@ -72,8 +72,8 @@ def cells(way: Way, old_strong: str) -> tuple[str, ...]:
 def printed(found: Found) -> RenderableType:
     """On the terminal: what leaves, the ways on all questions, what breaks and what to do."""
     n = way_of(found.ways, ALL, OLD_ROUTED).n
-    table = Table(title=f"On {n:,} questions, judged by {found.judge} (95 % intervals)", title_justify="left")
-    headings = ("way", "% right", "against the old", "USD/1,000", "tokens", "seconds", "unusable")
+    table = Table(title=f"On {n:,} questions, judged by {found.judge} (95 % intervals)", title_justify="left", box=None)
+    headings = ("way", "% right", "to the old", "USD/1,000", "tokens", "seconds", "unusable")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "way" else "right", no_wrap=True)
     for way in found.ways:

@@ -285,6 +285,7 @@ export function explained(policy, request, decision) {
   const facts = [
     ["Question", asked ? shortened(asked.question) : ""], ["Cache", asked?.cached_model ? `counted for ${asked.cached_model}, which answered the turns before` : ""],
     ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}${promised(decision.promise)}`],
+    ["Changed for the model", typeof decision.adapted === "string" ? decision.adapted : Object.entries(decision.adapted || {}).map(([name, told]) => `${name}: ${told}`).join(" · ")],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],
