@@ -130,6 +130,7 @@ def _tags(record: Record) -> dict[str, Any]:
         "router.reason": record.reason,
         "router.question_type": record.question_type,
         "router.policy": record.policy_version,
+        "router.adapted": record.adapted,
         "router.status": str(record.status),
         "router.outcome": record.outcome,
         "router.key": record.key_id,
