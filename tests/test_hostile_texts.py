@@ -69,6 +69,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
+    "router.upstream.tunnel._STATUS",
 }
 LENGTH = 6_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further
