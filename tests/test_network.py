@@ -202,6 +202,10 @@ def listening(family=V4, *, full=False):
         yield family, server.getsockname()
 
 
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def refusing(family=V4):
     with listening(family) as (_, address):
         return family, address
@@ -251,14 +255,13 @@ async def test_where_no_address_answers_every_reason_is_said():
 
 
 async def test_who_gives_up_leaves_no_socket_behind():
-    descriptors = Path("/proc/self/fd")
     with listening(V6, full=True) as one, listening(full=True) as other:
-        before = len(list(descriptors.iterdir()))
+        before = descriptors()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await first_connected([one, other])
         await asyncio.sleep(0)
-        assert len(list(descriptors.iterdir())) == before
+        assert descriptors() == before
 
 
 async def test_a_name_is_looked_up():

@@ -64,6 +64,15 @@ class Network:
             context.load_verify_locations(capath=self.bundle.folder)
         return context
 
+    def check(self) -> None:
+        """Read the certificates that are named, so that what is wrong is said at the start.
+
+        Raises:
+            BundleError: see `tls`.
+        """
+        if self.bundle is not None:
+            self.tls()
+
     def prepare(self, environment: MutableMapping[str, str]) -> None:
         """Make clients that read the environment by themselves, as MLflow's does, go the same way."""
         proxies = self.proxies

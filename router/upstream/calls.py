@@ -17,11 +17,15 @@ class ConnectError(Exception):
     """No connection could be made; nothing was sent."""
 
 
-class ProxyRefusedError(ConnectError):
+class ProxyError(ConnectError):
+    """A proxy cannot be reached, or does not speak as one; says which."""
+
+
+class ProxyRefusedError(ProxyError):
     """A proxy does not lead to the upstream, which has heard nothing; says which proxy, and what its status means."""
 
     def __init__(self, proxy: Proxy, target: str, status: int) -> None:
-        self.proxy, self.status = proxy, status
+        self.target, self.status = target, status  # as host:port
         if status == 407:
             told = "refuses its credentials" if proxy.authorization else "asks for credentials, and none are set"
         elif status in (502, 503, 504):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from router.policy.network import Network
 from router.policy.proxies import Proxy, ProxyAddressError
-from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin
+from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin, ProxyError
 from router.upstream.connection import Connection
 from router.upstream.sockets import connected
 from router.upstream.tunnel import tunnelled
@@ -76,7 +76,7 @@ class Pool:
         try:
             opened = await connected(proxy.host, proxy.port)
         except OSError as error:
-            raise ConnectError(f"the proxy {proxy.name} cannot be reached: {error}") from error
+            raise ProxyError(f"the proxy {proxy.name} cannot be reached: {error}") from error
         if not origin.tls:
             _, connection = await loop.create_connection(lambda: Connection(idle, proxy), sock=opened)
             return connection

@@ -7,7 +7,7 @@ import re
 import socket
 
 from router.policy.proxies import Proxy
-from router.upstream.calls import ConnectError, Origin, ProxyRefusedError
+from router.upstream.calls import Origin, ProxyError, ProxyRefusedError
 
 MAX_HEAD = 16 * 1024  # bytes of a proxy's answer to CONNECT
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r?\n")
@@ -43,20 +43,20 @@ class Tunnel(asyncio.Protocol):
         """The head of the proxy's answer.
 
         Raises:
-            ConnectError: there is none.
+            ProxyError: there is none.
         """
         return await self._answer
 
     def _fail(self, why: str) -> None:
         if not self._answer.done():
-            self._answer.set_exception(ConnectError(why))
+            self._answer.set_exception(ProxyError(why))
 
 
 async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> tuple[asyncio.Transport, Tunnel]:
     """Ask the proxy at the other end of `opened` for a tunnel to `origin`; closes everything where there is none.
 
     Raises:
-        ConnectError, ProxyRefusedError: the proxy gives no tunnel.
+        ProxyError, ProxyRefusedError: the proxy gives no tunnel.
         UnicodeError: the name can be no host's.
     """
     loop = asyncio.get_running_loop()
@@ -65,16 +65,16 @@ async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> tupl
         transport.write(_request(proxy, origin))
         try:
             head = await tunnel.answer()
-        except ConnectError as error:
-            raise ConnectError(f"the proxy {proxy.name} {error}") from None
+        except ProxyError as error:
+            raise ProxyError(f"the proxy {proxy.name} {error}") from None
         found = _STATUS.match(head)
         if found is None:
-            raise ConnectError(f"the proxy {proxy.name} does not answer CONNECT in HTTP/1.1")
+            raise ProxyError(f"the proxy {proxy.name} does not answer CONNECT in HTTP/1.1")
         status = int(found[1])
         if not 200 <= status < 300:
             raise ProxyRefusedError(proxy, _target(origin).decode(), status)
         if tunnel.surplus:
-            raise ConnectError(f"the proxy {proxy.name} said more than its answer to CONNECT")
+            raise ProxyError(f"the proxy {proxy.name} said more than its answer to CONNECT")
     except BaseException:
         transport.abort()
         raise

@@ -127,8 +127,7 @@ def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
     try:
         for origin in {endpoint.origin for endpoint in endpoints if endpoint.origin is not None}:
             settings.network.proxies.to(origin.host, origin.port, tls=origin.tls)
-        if settings.network.bundle is not None:
-            settings.network.tls()
+        settings.network.check()
     except (ProxyAddressError, BundleError) as error:
         raise SettingsError(f"setting {error}") from None
     return settings.network
