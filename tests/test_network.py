@@ -15,9 +15,11 @@ import requests
 from corporate_proxy import CorporateProxy
 from cryptography import x509
 from fake_openai import FakeOpenAI
+from made_records import made_record
 from test_app_serve import free_port
 from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 
+from router.journal.writer import Journal
 from router.policy.network import BundleError, Network
 from router.settings import SettingsError, load
 from router.upstream.sockets import connected, first_connected, in_turn
@@ -144,27 +146,58 @@ def test_those_who_are_exempt_stay_so_for_clients_that_read_the_environment(exem
     assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
 
 
-def test_requests_as_mlflow_makes_them_go_through_the_proxy_and_trust_the_bundle(tmp_path, openai_server, monkeypatch):
+@pytest.fixture
+def mlflow_behind_proxy(tmp_path, openai_server):
+    """A server for MLflow's client that only the proxy reaches, and the settings that lead there."""
     chain, authority = certificate(tmp_path, x509.DNSName("mlflow.test"))
     front = TlsFront(chain, openai_server.port)
     proxy = CorporateProxy({"mlflow.test:443": front.port}, "ada:geheim-123")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        for variable in (name, name.lower()):
-            monkeypatch.setenv(variable, "")  # so that all are as before afterwards
-    try:
-        load(proxy=f"http://ada:geheim-123@{proxy.address}", ca_bundle=authority).network.prepare(os.environ)
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.environ["REQUESTS_CA_BUNDLE"])
-        monkeypatch.setenv("SSL_CERT_FILE", os.environ["SSL_CERT_FILE"])
-        assert requests.get("https://mlflow.test/v1/other", timeout=10).json()["echo"] == "/v1/other"
-        assert requests.get(openai_server.url + "/other", timeout=10).status_code == 200
-        assert [each.target for each in proxy.connects] == ["mlflow.test:443"] and not proxy.forwarded
-    finally:
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-            os.environ.pop(name, None), os.environ.pop(name.lower(), None)
-        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-            os.environ.pop(name, None)
-        proxy.close()
-        front.close()
+    yield proxy, {"ROUTER_PROXY": f"http://ada:geheim-123@{proxy.address}", "ROUTER_CA_BUNDLE": str(authority)}
+    proxy.close()
+    front.close()
+
+
+def test_requests_as_mlflow_makes_them_go_through_the_proxy_and_trust_the_bundle(mlflow_behind_proxy, openai_server):
+    proxy, settings = mlflow_behind_proxy
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).prepare(environment)
+    asks = "import requests, sys; print(*(requests.get(url, timeout=10).status_code for url in sys.argv[1:]))"
+    command = [sys.executable, "-c", asks, "https://mlflow.test/v1/other", openai_server.url + "/other"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "200 200\n", ended.stderr
+    assert [each.target for each in proxy.connects] == ["mlflow.test:443"] and not proxy.forwarded
+
+
+def test_the_exporter_reaches_mlflow_through_the_proxy(tmp_path, mlflow_behind_proxy, openai_server):
+    proxy, settings = mlflow_behind_proxy
+    journal = Journal(tmp_path / "home" / "journal")
+    assert journal.append(made_record(1))
+    journal.close()
+    given = {"MLFLOW_TRACKING_URI": "https://mlflow.test", "ROUTER_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "router", "export", "--once"],
+        env={"PYTHONPATH": ":".join(sys.path), **given, **settings},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert {each.target for each in proxy.connects} == {"mlflow.test:443"}
+    assert any(each.target.startswith("/api/2.0/mlflow/") for each in openai_server.received)
+    assert "geheim" not in ended.stdout + ended.stderr
+
+
+def test_an_exporter_whose_bundle_is_missing_says_so_in_one_line(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "router", "export", "--once"],
+        env={"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_CA_BUNDLE": "/nowhere.pem"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "router: setting ROUTER_CA_BUNDLE: /nowhere.pem: No such file or directory\n"
 
 
 # addresses of both families
@@ -275,14 +308,13 @@ def test_the_families_take_turns_and_the_first_one_begins():
     assert in_turn([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 
 
-@pytest.mark.parametrize("host", ["::1", "[::1]"])
-def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server, host):
+def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server):
     port = free_port()
     given = {
         **{"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
         "ROUTER_HOSTS": "[fd00::7]",
     }
-    command = [sys.executable, "-m", "router", "serve", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "router", "serve", "--host", "[::1]", "--port", str(port)]
     process = subprocess.Popen(command, env=given, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         url, deadline = f"http://[::1]:{port}/v1/chat/completions", time.monotonic() + 60

@@ -262,6 +262,37 @@ async def test_what_a_proxy_says_beyond_an_answer_is_part_of_no_other(answer):
         proxy.close()
 
 
+async def test_what_is_said_beyond_an_answer_in_a_tunnel_is_part_of_no_other(tmp_path):
+    chain, authority = certificate(tmp_path, x509.DNSName("upstream.test"))
+    wrong = Wrong(SIZED, EVIL, 0.0)
+    front = TlsFront(chain, wrong.port)
+    proxy = CorporateProxy({"upstream.test:443": front.port})
+    pool = Pool(2.0, Network.read(f"http://{proxy.address}", str(authority), {}))
+    try:
+        for number in range(4):
+            path = b"/mine-%d" % number
+            heard = await pool.send(Origin("upstream.test", 443, True, b"/v1"), Call(b"GET", path, []), 2)
+            assert await heard.read(1) == path[1:] and await heard.read(1) == b""
+            heard.close()
+    finally:
+        pool.close()
+        for server in (proxy, front, wrong):
+            server.close()
+
+
+def test_a_clients_own_proxy_credentials_go_nowhere(behind, url, openai_server):
+    net = behind()
+    answer = httpx2.post(
+        net.start(url).url + "/chat/completions",
+        content=NAMED,
+        headers={"proxy-authorization": "Basic clients-own", "proxy-connection": "keep-alive"},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    for received in (*net.asked, *openai_server.received):
+        assert received.header("proxy-authorization") is received.header("proxy-connection") is None
+
+
 @pytest.mark.parametrize("exempt", ["upstream.test", ".test", "*", "upstream.test:443,upstream.test:80"])
 def test_who_is_exempt_is_not_reached_through_the_proxy(behind, url, monkeypatch, exempt):
     monkeypatch.setenv("NO_PROXY", exempt)
