@@ -7,7 +7,7 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 
-from router.policy.network import Network
+from router.policy.network import BundleError, Network
 from router.policy.proxies import Proxy, ProxyAddressError
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin, ProxyError
 from router.upstream.connection import Connection
@@ -58,12 +58,12 @@ class Pool:
                 return await (self._directly(origin, idle) if proxy is None else self._through(proxy, origin, idle))
         except TimeoutError as error:
             raise ConnectError(f"no connection within {self._connect_seconds:g} s{_by(proxy)}") from error
-        except (OSError, UnicodeError, ProxyAddressError) as error:
+        except (OSError, UnicodeError, ProxyAddressError, BundleError) as error:
             raise ConnectError(f"{error or type(error).__name__}{_by(proxy)}") from error
 
     async def _directly(self, origin: Origin, idle: deque[Connection]) -> Connection:
-        opened = await connected(origin.host, origin.port)
         tls = self._context() if origin.tls else None
+        opened = await connected(origin.host, origin.port)
         name = origin.host if origin.tls else None
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
@@ -73,17 +73,18 @@ class Pool:
 
     async def _through(self, proxy: Proxy, origin: Origin, idle: deque[Connection]) -> Connection:
         loop = asyncio.get_running_loop()
+        tls = self._context() if origin.tls else None
         try:
             opened = await connected(proxy.host, proxy.port)
         except OSError as error:
             raise ProxyError(f"the proxy {proxy.name} cannot be reached: {error}") from error
-        if not origin.tls:
+        if tls is None:
             _, connection = await loop.create_connection(lambda: Connection(idle, proxy), sock=opened)
             return connection
-        outer, _ = await tunnelled(proxy, origin, opened)
+        outer = await tunnelled(proxy, origin, opened)
         connection = Connection(idle)
         try:
-            inner = await loop.start_tls(outer, connection, self._context(), server_hostname=origin.host)
+            inner = await loop.start_tls(outer, connection, tls, server_hostname=origin.host)
         except BaseException:
             outer.abort()
             raise

@@ -52,7 +52,7 @@ class Tunnel(asyncio.Protocol):
             self._answer.set_exception(ProxyError(why))
 
 
-async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> tuple[asyncio.Transport, Tunnel]:
+async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> asyncio.Transport:
     """Ask the proxy at the other end of `opened` for a tunnel to `origin`; closes everything where there is none.
 
     Raises:
@@ -78,7 +78,7 @@ async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> tupl
     except BaseException:
         transport.abort()
         raise
-    return transport, tunnel
+    return transport
 
 
 def _request(proxy: Proxy, origin: Origin) -> bytes:
