@@ -53,5 +53,5 @@ def _options(base_url: str) -> dict[str, Any]:
     found, parts = network(), urlsplit(base_url)
     tls = parts.scheme == "https"
     proxy = found.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
-    # not by the environment a second time: httpx takes networks in NO_PROXY for addresses
+    # not by the environment a second time: httpx reads NO_PROXY otherwise, and takes loopback to the proxy
     return {"proxy": proxy.url if proxy else None, "verify": found.tls(), "trust_env": False}

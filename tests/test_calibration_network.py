@@ -27,7 +27,6 @@ QUESTIONS = [
     for n in range(3)
 ]
 LOGIN = "ada:geheim-123"
-NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +77,17 @@ def test_a_batch_goes_through_the_proxy(behind, tmp_path):
     assert len(done.answers) == 3 and seen(proxy)
 
 
-def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_it(behind, tmp_path):
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_it(
+    behind, tmp_path, monkeypatch, prepared
+):
     proxy, endpoint = behind
-    network.prepare()
-    assert os.environ["http_proxy"] == os.environ["HTTPS_PROXY"] == f"http://{LOGIN}@{proxy.address}"
+    if prepared:
+        network.prepare()
+        assert os.environ["http_proxy"] == os.environ["HTTPS_PROXY"] == f"http://{LOGIN}@{proxy.address}"
+    else:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which would fail
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is 1?"}]}
     with (
         Ledger(tmp_path / "calls.jsonl") as calls,

@@ -188,9 +188,10 @@ def test_a_connect_that_fails_is_a_bad_gateway_that_says_why(behind, openai_serv
     assert ask(router).status_code == 200, "what failed leaves nothing behind"
 
 
-def test_a_tunnel_that_failed_is_closed(behind):
+@pytest.mark.parametrize("fault", ["403", "silent"])
+def test_a_tunnel_that_failed_is_closed(behind, fault):
     net = behind()
-    net.proxy.fault = "403"
+    net.proxy.fault = fault
     router = net.start(HTTPS, timeouts=FAST, max_attempts=1)
     for _ in range(5):
         ask(router)
