@@ -14,6 +14,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
+from calibration import network
 from calibration.adapting import Adapting
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
@@ -163,7 +164,13 @@ class Asking:
         asked = kept(questions, self._endpoints, self._ledger)
         todo = iter([(q, m) for q in questions for m in self._endpoints if (q.id, m) not in asked.answers])
         self._clients = {
-            model: openai.AsyncOpenAI(base_url=end.base_url, api_key=end.api_key, max_retries=0, timeout=self._timeout)
+            model: openai.AsyncOpenAI(
+                base_url=end.base_url,
+                api_key=end.api_key,
+                max_retries=0,
+                timeout=self._timeout,
+                http_client=network.async_client(end.base_url),
+            )
             for model, end in self._endpoints.items()
         }
         try:
@@ -237,7 +244,7 @@ class Asking:
         where = without_login(self._endpoints[model].base_url)
         if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
             return
-        if status in (401, 403, 404) or error.code == "insufficient_quota":
+        if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
             raise StoppedError(
                 f"{where} refuses {model}: {said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
                 "the answers so far are kept"
@@ -270,6 +277,10 @@ def retry_after(error: openai.APIError) -> float | None:
 def said(error: Exception) -> str:
     """What went wrong, without the request that it answers."""
     if isinstance(error, openai.APIStatusError):
+        if error.status_code == 407:
+            return "status 407, the proxy of ROUTER_PROXY or HTTP_PROXY asks for credentials or refuses them"
         body = error.body if isinstance(error.body, Mapping) else {}
         return f"status {error.status_code}, {body.get('message') or error.message}"[:300]
+    if type(error.__cause__).__name__ == "ProxyError":  # httpx's; other causes may hold a key
+        return f"the proxy says {error.__cause__}"[:300]
     return f"{type(error).__name__}: {error}"[:300]

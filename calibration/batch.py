@@ -15,6 +15,7 @@ import openai
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
+from calibration import network
 from calibration.adapting import Adapting
 from calibration.answers import Answer, Asked, Endpoint, body_of, kept, key_of, read_completion, said
 from calibration.ledger import Ledger
@@ -96,7 +97,12 @@ def _one(
     poll_seconds: float,
     waiting: _Interruption,
 ) -> None:
-    client = openai.OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=5)
+    client = openai.OpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.api_key,
+        max_retries=5,
+        http_client=network.client(endpoint.base_url),
+    )
     price = price_of(meter.prices, model)
     most = sum(most_usd(price, body, endpoint.max_output_tokens) for _, body in part.values()) * BATCH_DISCOUNT
     try:

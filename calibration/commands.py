@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration import promotion, registry, report, rounds, run, stopping, tracking
+from calibration import network, promotion, registry, report, rounds, run, stopping, tracking
 from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
@@ -288,4 +288,4 @@ def progress_with(meter: Meter) -> Iterator[run.Progress]:
         yield run.Progress(stage, step)
 
 
-FAULTS = (UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError)
+FAULTS = (UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)

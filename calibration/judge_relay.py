@@ -21,6 +21,7 @@ from typing import Any
 
 import openai
 
+from calibration import network
 from calibration.adapting import Adapting
 from calibration.answers import Endpoint, retry_after, said
 from calibration.ledger import Ledger
@@ -50,7 +51,11 @@ class JudgeRelay:
         self._resume_at = 0.0
         self._adapting = Adapting(load_catalogue())
         self._client = openai.OpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=0, timeout=TIMEOUT_SECONDS
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            max_retries=0,
+            timeout=TIMEOUT_SECONDS,
+            http_client=network.client(endpoint.base_url),
         )
         self.stopped: StoppedError | None = None
         path = f"/{secrets.token_urlsafe(16)}/v1"  # other users of the machine have no use of the key
@@ -70,11 +75,14 @@ class JudgeRelay:
     @contextlib.contextmanager
     def in_environment(self) -> Iterator[None]:
         """Point MLflow's judges here; the openai client, which reads OPENAI_BASE_URL only, is not touched."""
+        exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        if exempt.strip() != "*":
+            exempt = ",".join(filter(None, [exempt, "127.0.0.1"]))
         given = {
             "OPENAI_API_BASE": self.base_url,
             "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "held-by-the-relay",
-            "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"])),
-            "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1"])),
+            "NO_PROXY": exempt,
+            "no_proxy": exempt,  # which goes before the other
         }
         before = {name: os.environ.get(name) for name in given}
         os.environ.update(given)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibration import network
 from calibration.answers import Answer
 from calibration.questions import Question
 from calibration.spending import StoppedError
@@ -50,6 +51,7 @@ def prepare(uri: str) -> str:
     """Set MLflow up for `uri`, making its store if there is none; returns the experiment's id."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    network.prepare()
     import mlflow  # a second and a half, and it reads its settings as it loads
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)

@@ -34,6 +34,7 @@ def run(host: str, port: int, workers: int) -> None:
         SettingsError, PolicyError: what it would run on does not fit its form.
     """
     settings = with_home(load())
+    host = host.strip("[]")  # as an IPv6 address stands in a URL
     if not settings.api_keys and not is_loopback(host):
         raise SettingsError(
             f"serving {host} needs keys that clients must present: set ROUTER_API_KEYS, or serve 127.0.0.1"

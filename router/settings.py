@@ -19,6 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from router.policy.network import Network
+from router.policy.proxies import ProxyAddressError
+
 CONFIG = Path("router.toml")
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 SIMULATED = "simulated:"  # as a base URL: the upstream that is built in
@@ -110,6 +113,8 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field("", validation_alias="mlflow_tracking_uri")
     mlflow_experiment_name: str = Field("router", validation_alias="mlflow_experiment_name")
 
+    proxy: SecretStr | None = None  # the proxy to upstreams and MLflow; None: as HTTPS_PROXY and its like say; "none"
+    ca_bundle: Path | None = None  # certificates trusted instead of the system's; None: SSL_CERT_FILE, or the system's
     api_keys: Secrets = ()  # clients must present one of them; without any only loopback is served
     hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
     cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
@@ -152,6 +157,19 @@ class Settings(BaseSettings):
         keyed = self.openai_api_key is not None or self.forward_client_keys
         return OPENAI_BASE_URL if keyed else SIMULATED
 
+    @cached_property
+    def network(self) -> Network:
+        """How other machines are reached, by these settings and the environment; read when the settings are.
+
+        Raises:
+            SettingsError: the proxy is no address of one.
+        """
+        proxy = "" if self.proxy is None else self.proxy.get_secret_value()
+        try:
+            return Network.read(proxy, "" if self.ca_bundle is None else str(self.ca_bundle), os.environ)
+        except ProxyAddressError as error:
+            raise SettingsError(f"setting {error}") from None
+
     @property
     def simulated(self) -> bool:
         """Whether answers come from the built-in upstream, for want of a key and an address."""
@@ -186,6 +204,7 @@ def load(**given: Any) -> Settings:
         raise SettingsError(f"setting {where}: {first['msg']}") from None
     except (ValueError, OSError) as error:  # router.toml is not TOML, or a list in the environment is not JSON
         raise SettingsError(f"{CONFIG}: {error}") from None
+    _ = settings.network  # read once, with the rest
     if settings.forward_client_keys and settings.api_keys:
         raise SettingsError(
             "ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: set it or ROUTER_API_KEYS"

@@ -28,7 +28,8 @@ def shared_data() -> Path:
 def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tests see no key, address or setting of the machine they run on."""
     for name in list(os.environ):
-        if name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT")):
+        ours = name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT"))
+        if ours or name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
             monkeypatch.delenv(name)
 
 

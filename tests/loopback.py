@@ -12,6 +12,8 @@ from typing import Any
 class LoopbackServer(ABC):
     """Listens on a free port, or on the one given; what a connection gets to hear is `serve`'s to say."""
 
+    host = "127.0.0.1"
+
     def __init__(self, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._open: set[asyncio.BaseTransport] = set()
         started = threading.Event()
@@ -37,7 +39,7 @@ class LoopbackServer(ABC):
     async def _listen(self, context: ssl.SSLContext | None, port: int, started: threading.Event) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(_told)
-        server = await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", port, ssl=context)
+        server = await self._loop.create_server(lambda: _Connection(self), self.host, port, ssl=context)
         self.port: int = server.sockets[0].getsockname()[1]
         started.set()
         await self._closing.wait()

@@ -10,14 +10,17 @@ import time
 from email.utils import format_datetime
 
 import pytest
+from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
 from router.doctor.checks import findings
 from router.doctor.finding import State
 from router.doctor.machine import disk_free, home_writable
-from router.doctor.stores import database, mlflow_store
+from router.doctor.stores import database
+from router.doctor.stores import mlflow_store as store_in
 from router.policy.distribution import SHIPPED
+from router.policy.network import Network
 
 KEY = "sk-proj-right-0123456789abcdef"
 OK, WARNING, PROBLEM, SKIPPED = State
@@ -25,6 +28,11 @@ SUBJECTS = (
     *("settings", "upstream", "key", "clock", "policy", "prices"),
     *("home folder", "disk", "MLflow store", "usage database"),
 )
+
+
+def mlflow_store(uri):
+    """What is said of a store that is reached without a proxy."""
+    return store_in(uri, Network())
 
 
 class KeyedOpenAI(FakeOpenAI):
@@ -322,3 +330,62 @@ def test_the_health_of_an_mlflow_server_is_asked_for(openai_server, closed_port)
     for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
         found = mlflow_store(url)
         assert found.state == PROBLEM and "MLFLOW_TRACKING_URI" in found.remedy and "secret" not in str(found)
+
+
+@pytest.fixture
+def proxied(keyed, tmp_path):
+    """A proxy that asks for credentials, before the upstream and MLflow's server."""
+    (tmp_path / "made").mkdir()
+    chain, authority = certificate(tmp_path / "made", x509.DNSName("upstream.test"))
+    front = TlsFront(chain, keyed.port)
+    proxy = CorporateProxy({"upstream.test:443": front.port, "mlflow.test": keyed.port}, "ada:geheim-123")
+    yield proxy, {"OPENAI_BASE_URL": "https://upstream.test/v1", "ROUTER_CA_BUNDLE": str(authority)}
+    proxy.close()
+    front.close()
+
+
+def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_password(examined, proxied):
+    proxy, environment = proxied
+    environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
+    found = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
+    assert found["upstream"].state == found["key"].state == OK
+    assert found["upstream"].told == f"https://upstream.test/v1 (through the proxy {proxy.address}) answers"
+    assert f"(through the proxy {proxy.address})" in found["MLflow store"].told
+    assert "geheim" not in str(list(map(str, found.values()))) and "YWRh" not in str(list(map(str, found.values())))
+
+
+@pytest.mark.parametrize(
+    ("login", "fault", "told", "remedy"),
+    [
+        (
+            "",
+            None,
+            "asks for credentials, and none are set (407)",
+            "ROUTER_PROXY or HTTPS_PROXY: http://user:password@",
+        ),
+        ("ada:falsch-9@", None, "refuses its credentials (407)", "ROUTER_PROXY or HTTPS_PROXY: http://user:password@"),
+        ("ada:geheim-123@", "403", "does not allow upstream.test:443 (403)", "to allow upstream.test:443, or name"),
+        ("ada:geheim-123@", "502", "cannot reach upstream.test:443 (502)", "the proxy may look up and reach it"),
+        ("ada:geheim-123@", "cut", "hung up when it was asked", "ROUTER_PROXY=none goes without a proxy"),
+    ],
+)
+def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, told, remedy):
+    proxy, environment = proxied
+    proxy.fault = fault
+    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
+    assert found.state == PROBLEM and f"the proxy {proxy.address} {told}" in found.told and remedy in found.remedy
+    assert "geheim" not in str(found) and "falsch" not in str(found)
+
+
+def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
+    proxy, environment = proxied
+    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
+    assert "the proxy 127.0.0.1:9 cannot be reached" in found.told and "geheim" not in str(found)
+    proxy.fault = "stall"
+    found = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
+    assert f"no connection within 4 s (through the proxy {proxy.address})" in found.told
+
+
+def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
+    found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
+    assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].told

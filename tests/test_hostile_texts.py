@@ -53,9 +53,12 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.inputs._OPTION_HINT": ("A", "(A"),
     "router.policy.inputs._PARTS": ("aA", "_"),
     "router.policy.inputs._WORD": ("a'", "é'", "0,"),
+    "router.policy.proxies._HOST": (".", ":"),
     "router.pricing.public_map._LIKE_A_PRICE": ("cost", "cost_", "cos"),
     "router.pricing.public_map._PRICE": ("input_cost_per_token", "_above_", "_above_1k_tokens"),
     "router.routing._AT": ("auto@", "@"),
+    "router.upstream.tunnel._END": ("\r\n", "\r", "\n\r"),
+    "router.upstream.tunnel._STATUS": ("HTTP/1.1 200 ", "HTTP/1.1 200 \r"),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
     "router.wire.ends._TEXT": ('"id":"', '"id"   :', '"model":"a'),
@@ -73,6 +76,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
     *("router.pricing.public_map._LIKE_A_PRICE", "router.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
+    "router.upstream.tunnel._STATUS",
 }
 LENGTH = 6_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further

@@ -29,7 +29,7 @@ class Door:
     """Which requests are let in, by their method and their headers."""
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str], *, keyed: bool) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in origins)
         self._any_host = keyed  # a page has no key
         self._known: set[bytes] = set()  # hosts that were let in

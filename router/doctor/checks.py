@@ -38,5 +38,5 @@ def findings() -> Iterator[Finding]:
     yield from policy_and_prices(settings)
     yield home_writable(settings.home)
     yield disk_free(settings.home)
-    yield mlflow_store(settings.tracking_uri)
+    yield mlflow_store(settings.tracking_uri, known.network)
     yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")

@@ -10,12 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 from router.doctor.asking import TIMEOUT_SECONDS, SilentError, get
 from router.doctor.finding import Finding, State
+from router.doctor.proxies import proxied, proxy_remedy
 from router.journal.redaction import without_passwords
 from router.policy.address import without_login
+from router.policy.network import Network
 from router.upstream.calls import Origin
 
 
-def mlflow_store(uri: str) -> Finding:
+def mlflow_store(uri: str, network: Network) -> Finding:
     """Whether MLflow's store can be reached: a database, or the health of a server."""
     subject, setting = "MLflow store", "MLFLOW_TRACKING_URI"
     if not uri.startswith(("http://", "https://")):
@@ -25,11 +27,12 @@ def mlflow_store(uri: str) -> Finding:
     try:
         parts = urlsplit(uri)
         origin = Origin.parse(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-        status = get(origin, b"/health", _basic(parts.username, parts.password)).status
+        status = get(origin, b"/health", _basic(parts.username, parts.password), network).status
+        address += proxied(origin, network)
     except ValueError as error:
         return Finding(State.PROBLEM, subject, str(error), remedy)
     except SilentError as error:
-        return Finding(State.PROBLEM, subject, f"{address} gives {error}", remedy)
+        return Finding(State.PROBLEM, subject, f"{address} gives {error}", proxy_remedy(error) or remedy)
     if status in (401, 403):
         told = f"{address} asks for a login ({status}), so it could not be checked"
         return Finding(State.WARNING, subject, told, "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")

@@ -9,6 +9,7 @@ import msgspec
 
 from router.doctor.asking import Heard, SilentError, get
 from router.doctor.finding import Finding, State
+from router.doctor.proxies import proxied, proxy_remedy
 from router.settings import Settings
 from router.upstream.calls import Origin
 from router.upstream.upstreams import Upstreams
@@ -37,16 +38,17 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
             continue
         address = _address(endpoint.origin)
         try:
-            heard = get(endpoint.origin, b"/models", endpoint.authorization)
+            heard = get(endpoint.origin, b"/models", endpoint.authorization, known.network)
         except SilentError as error:
             remedy = f"Check {f'the base_url{of}' if endpoint.own else 'OPENAI_BASE_URL'} and the network"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                remedy = "Set SSL_CERT_FILE to a file with the certificates to trust"
-            yield Finding(State.PROBLEM, f"upstream{of}", f"{address} gives {error}", remedy)
+                remedy = "Set ROUTER_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificates to trust"
+            told = f"{address} gives {error}"
+            yield Finding(State.PROBLEM, f"upstream{of}", told, proxy_remedy(error) or remedy)
             yield Finding(State.SKIPPED, f"key{of}", "not checked, since the upstream does not answer")
             continue
         date_heard = date_heard or (heard if heard.date is not None else None)
-        yield upstream(f"upstream{of}", address, heard)
+        yield upstream(f"upstream{of}", address + proxied(endpoint.origin, known.network), heard)
         forwarded = settings.forward_client_keys and not endpoint.own
         yield key(f"key{of}", heard.status, given=endpoint.authorization is not None, forwarded=forwarded)
     yield clock(date_heard)

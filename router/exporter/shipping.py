@@ -110,11 +110,17 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
 def main(*, once: bool = False, attached: bool = False, refused: bool = False) -> int:
     """Run the exporter; the exit code."""
     from router.champion import keep_fetching
-    from router.settings import load, with_home
+    from router.policy.network import BundleError
+    from router.settings import SettingsError, load, with_home
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = with_home(load())
+    try:
+        settings.network.check()
+    except BundleError as error:
+        raise SettingsError(f"setting {error}") from None
+    settings.network.prepare(os.environ)  # which MLflow's client reads
     directory = settings.home / "journal"
     stopping = threading.Event()
     _stop_on_signals(stopping)

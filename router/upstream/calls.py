@@ -8,12 +8,31 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from router.policy.address import without_login
+from router.policy.proxies import Proxy
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class ConnectError(Exception):
     """No connection could be made; nothing was sent."""
+
+
+class ProxyError(ConnectError):
+    """A proxy cannot be reached, or does not speak as one; says which."""
+
+
+class ProxyRefusedError(ProxyError):
+    """A proxy does not lead to the upstream, which has heard nothing; says which proxy, and what its status means."""
+
+    def __init__(self, proxy: Proxy, target: str, status: int) -> None:
+        self.target, self.status = target, status  # as host:port
+        if status == 407:
+            told = "refuses its credentials" if proxy.authorization else "asks for credentials, and none are set"
+        elif status in (502, 503, 504):
+            told = f"cannot reach {target}"
+        else:
+            told = f"does not allow {target}" if status == 403 else f"gives no way to {target}"
+        super().__init__(f"the proxy {proxy.name} {told} ({status})")
 
 
 class CutError(Exception):

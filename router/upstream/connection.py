@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 
 import httptools
 
-from router.upstream.calls import Call, CutError, Headers, Origin, StallError
+from router.policy.proxies import Proxy
+from router.upstream.calls import Call, CutError, Headers, Origin, ProxyRefusedError, StallError
 
 HIGH_WATER = 256 * 1024  # bytes of an answer waiting to be read before the socket is paused
 IDLE_SECONDS = 60.0  # after which an unused connection is not trusted any more
@@ -26,8 +27,9 @@ class Connection(asyncio.Protocol):
 
     status = 0
 
-    def __init__(self, pool: deque[Connection]) -> None:
+    def __init__(self, pool: deque[Connection], proxy: Proxy | None = None) -> None:
         self._pool = pool
+        self._proxy = proxy  # that is spoken to, and passes requests on; a tunnel through one is not seen from here
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -151,14 +153,18 @@ class Connection(asyncio.Protocol):
 
         Raises:
             CutError: the connection ended first.
+            ProxyRefusedError: the proxy that was to pass the call on asks for credentials.
             StallError: for `seconds` nothing was taken of the body, or no whole head came after the last byte was sent.
         """
         self._reset()
         self._busy = True
         self._parser = httptools.HttpResponseParser(self)
         self._bodiless = call.method == b"HEAD"
-        head = [b"%b %b%b HTTP/1.1\r\nhost: %b" % (call.method, origin.path, call.path, origin.authority)]
+        to = b"" if self._proxy is None else b"http://" + origin.authority
+        head = [b"%b %b%b%b HTTP/1.1\r\nhost: %b" % (call.method, to, origin.path, call.path, origin.authority)]
         head += [name + b": " + value for name, value in call.headers]
+        if self._proxy is not None and self._proxy.authorization:
+            head.append(b"proxy-authorization: " + self._proxy.authorization)
         try:
             if isinstance(call.body, AsyncIterator):
                 await self._send_stream(head, call, seconds)
@@ -167,6 +173,8 @@ class Connection(asyncio.Protocol):
             deadline = self._loop.time() + seconds  # for the whole head, however it drips
             while not self._head:
                 await self._wait(deadline - self._loop.time())
+            if self._proxy is not None and self.status == 407:  # which is between the proxy and us
+                raise ProxyRefusedError(self._proxy, origin.authority.decode(), 407)
         except BaseException:
             self._surplus = True  # whatever may still come
             self.close()

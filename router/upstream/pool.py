@@ -7,15 +7,20 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 
-from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin
+from router.policy.network import BundleError, Network
+from router.policy.proxies import Proxy, ProxyAddressError
+from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin, ProxyError
 from router.upstream.connection import Connection
+from router.upstream.sockets import connected
+from router.upstream.tunnel import tunnelled
 
 
 class Pool:
     """Connections to every origin, kept for the next exchange."""
 
-    def __init__(self, connect_seconds: float) -> None:
+    def __init__(self, connect_seconds: float, network: Network | None = None) -> None:
         self._connect_seconds = connect_seconds
+        self._network = network or Network()
         self._idle: dict[Origin, deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -46,21 +51,50 @@ class Pool:
         return connection
 
     async def _connect(self, origin: Origin, idle: deque[Connection]) -> Connection:
-        loop = asyncio.get_running_loop()
+        proxy = None
         try:
+            proxy = self._network.proxies.to(origin.host, origin.port, tls=origin.tls)
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(idle), origin.host, origin.port, ssl=self._context() if origin.tls else None
-                )
+                return await (self._directly(origin, idle) if proxy is None else self._through(proxy, origin, idle))
         except TimeoutError as error:
-            raise ConnectError(f"no connection within {self._connect_seconds:g} s") from error
-        except (OSError, UnicodeError) as error:
-            raise ConnectError(str(error)) from error
+            raise ConnectError(f"no connection within {self._connect_seconds:g} s{_by(proxy)}") from error
+        except (OSError, UnicodeError, ProxyAddressError, BundleError) as error:
+            raise ConnectError(f"{error or type(error).__name__}{_by(proxy)}") from error
+
+    async def _directly(self, origin: Origin, idle: deque[Connection]) -> Connection:
+        tls = self._context() if origin.tls else None
+        opened = await connected(origin.host, origin.port)
+        name = origin.host if origin.tls else None
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Connection(idle), sock=opened, ssl=tls, server_hostname=name
+        )
+        return connection
+
+    async def _through(self, proxy: Proxy, origin: Origin, idle: deque[Connection]) -> Connection:
+        loop = asyncio.get_running_loop()
+        tls = self._context() if origin.tls else None
+        try:
+            opened = await connected(proxy.host, proxy.port)
+        except OSError as error:
+            raise ProxyError(f"the proxy {proxy.name} cannot be reached: {error}") from error
+        if tls is None:
+            _, connection = await loop.create_connection(lambda: Connection(idle, proxy), sock=opened)
+            return connection
+        outer = await tunnelled(proxy, origin, opened)
+        connection = Connection(idle)
+        try:
+            inner = await loop.start_tls(outer, connection, tls, server_hostname=origin.host)
+        except BaseException:
+            outer.abort()
+            raise
+        assert inner is not None
+        connection.connection_made(inner)
         return connection
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context()
+            self._tls = self._network.tls()
         return self._tls
 
     def close(self) -> None:
@@ -68,3 +102,7 @@ class Pool:
         for idle in self._idle.values():
             while idle:
                 idle.pop().abort()
+
+
+def _by(proxy: Proxy | None) -> str:
+    return "" if proxy is None else f" (through the proxy {proxy.name})"

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from router.policy.naming import without_effort
+from router.policy.network import BundleError, Network
+from router.policy.proxies import ProxyAddressError
 from router.settings import SIMULATED, Settings, SettingsError
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, Headers, Origin
@@ -55,7 +57,8 @@ class Upstreams:
                 self._own[name] = Endpoint(origin, _bearer(model.api_key), model.name, own=True)
         self._forward_keys = settings.forward_client_keys
         self._timeouts = settings.timeouts
-        self._pool = Pool(settings.timeouts.connect)
+        self.network = _network(settings, (self.default, *self._own.values()))
+        self._pool = Pool(settings.timeouts.connect, self.network)
         self._simulated = SimulatedUpstream()
         self._breakers: dict[str, Breaker] = {}
 
@@ -117,6 +120,17 @@ class Upstreams:
     def close(self) -> None:
         """Close the connections at rest."""
         self._pool.close()
+
+
+def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
+    """The network of the settings, with all that can be wrong about it said now."""
+    try:
+        for origin in {endpoint.origin for endpoint in endpoints if endpoint.origin is not None}:
+            settings.network.proxies.to(origin.host, origin.port, tls=origin.tls)
+        settings.network.check()
+    except (ProxyAddressError, BundleError) as error:
+        raise SettingsError(f"setting {error}") from None
+    return settings.network
 
 
 def _origin(url: str, setting: str) -> Origin | None:

@@ -1,0 +1,146 @@
+"""A calibration behind a corporate proxy: models and judge through it, MLflow's judges not."""
+
+import asyncio
+import os
+
+import httpx2
+import pytest
+import requests
+from corporate_proxy import CorporateProxy
+from cryptography import x509
+from fake_models import FakeModels
+from test_upstream_tls import TlsFront, certificate
+
+from calibration import batch, network
+from calibration.__main__ import main
+from calibration.answers import Asking, Endpoint
+from calibration.judge_relay import JudgeRelay
+from calibration.ledger import Ledger
+from calibration.policies import load_prices
+from calibration.questions import parse
+from calibration.spending import Meter, StoppedError
+from router.policy.network import BundleError
+from router.policy.proxies import ProxyAddressError
+
+QUESTIONS = [
+    parse({"id": f"q{n}", "question_type": "t", "question": f"What is {n}?", "expected_facts": ["a number"]})
+    for n in range(3)
+]
+LOGIN = "ada:geheim-123"
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """The environment as it was, whatever a calibration tells MLflow by it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(params=["https", "http"])
+def behind(request, tmp_path, monkeypatch):
+    """Models that only the proxy reaches: the proxy, and their endpoint."""
+    chain, authority = certificate(tmp_path, x509.DNSName("models.test"))
+    with FakeModels(QUESTIONS) as models:
+        port = int(models.base_url.rpartition(":")[2].partition("/")[0])
+        front = TlsFront(chain, port)
+        proxy = CorporateProxy({"models.test:443": front.port, "models.test": port}, LOGIN)
+        monkeypatch.setenv("ROUTER_CA_BUNDLE", str(authority))
+        monkeypatch.setenv("ROUTER_PROXY", f"http://{LOGIN}@{proxy.address}")
+        yield proxy, Endpoint(f"{request.param}://models.test/v1", "sk-test")
+        proxy.close()
+        front.close()
+
+
+def asked(endpoint, folder, **options):
+    with Ledger(folder / "answers.jsonl") as ledger:
+        asking = Asking({"gpt-4o": endpoint}, Meter(load_prices()), ledger, **options)
+        return asyncio.run(asking.ask(QUESTIONS))
+
+
+def seen(proxy):
+    return {each.target.split("/v1")[0] for each in proxy.connects + proxy.forwarded}
+
+
+def test_models_are_asked_through_the_proxy(behind, tmp_path):
+    proxy, endpoint = behind
+    assert len(asked(endpoint, tmp_path).answers) == 3
+    assert seen(proxy) <= {"models.test:443", "http://models.test"} and seen(proxy)
+
+
+def test_a_batch_goes_through_the_proxy(behind, tmp_path):
+    proxy, endpoint = behind
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        meter = Meter(load_prices())
+        done = batch.ask(QUESTIONS, {"gpt-4o": endpoint}, meter, ledger, tmp_path, poll_seconds=0.05)
+    assert len(done.answers) == 3 and seen(proxy)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_it(
+    behind, tmp_path, monkeypatch, prepared
+):
+    proxy, endpoint = behind
+    if prepared:
+        network.prepare()
+        assert os.environ["http_proxy"] == os.environ["HTTPS_PROXY"] == f"http://{LOGIN}@{proxy.address}"
+    else:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which would fail
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is 1?"}]}
+    with (
+        Ledger(tmp_path / "calls.jsonl") as calls,
+        JudgeRelay(endpoint, Meter(load_prices()), calls) as relay,
+        relay.in_environment(),
+    ):
+        for post in (requests.post, httpx2.post):
+            assert post(os.environ["OPENAI_API_BASE"] + "/chat/completions", json=body, timeout=30).status_code == 200
+    assert seen(proxy) <= {"models.test:443", "http://models.test"} and seen(proxy)
+
+
+@pytest.mark.parametrize(("given", "told"), [("*", "*"), ("mlflow.corp", "mlflow.corp,127.0.0.1")])
+def test_the_relay_leaves_those_exempt_who_were(tmp_path, monkeypatch, given, told):
+    monkeypatch.setenv("NO_PROXY", given)
+    with (
+        Ledger(tmp_path / "calls.jsonl") as calls,
+        JudgeRelay(Endpoint("http://127.0.0.1:9", "k"), Meter(load_prices()), calls) as relay,
+    ):
+        with relay.in_environment():
+            assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == told
+        assert os.environ["NO_PROXY"] == given and "no_proxy" not in os.environ
+
+
+def test_a_proxy_that_refuses_is_said_without_its_password(behind, tmp_path, monkeypatch):
+    proxy, endpoint = behind
+    monkeypatch.setenv("ROUTER_PROXY", f"http://ada:falsch-9@{proxy.address}")
+    with pytest.raises(StoppedError) as stopped:
+        asked(endpoint, tmp_path, patience_seconds=0.5)
+    assert "407" in str(stopped.value) and "falsch" not in str(stopped.value)
+
+
+def test_none_goes_without_a_proxy(behind, tmp_path, monkeypatch):
+    proxy, endpoint = behind
+    monkeypatch.setenv("HTTPS_PROXY", os.environ["ROUTER_PROXY"])
+    monkeypatch.setenv("HTTP_PROXY", os.environ["ROUTER_PROXY"])
+    monkeypatch.setenv("ROUTER_PROXY", "none")
+    with pytest.raises(StoppedError, match="no answer"):
+        asked(endpoint, tmp_path, patience_seconds=0.2)
+    assert not seen(proxy)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "error"),
+    [("ROUTER_CA_BUNDLE", "/nowhere.pem", BundleError), ("ROUTER_PROXY", "ftp://x:geheim@y", ProxyAddressError)],
+)
+def test_what_is_wrong_is_one_line_before_anything_is_asked(tmp_path, monkeypatch, capsys, variable, value, error):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(error, match=variable):
+        network.prepare()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["calibration", "rollback"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.startswith(f"error: {variable}") and told.count("\n") == 1
+    assert "geheim" not in told

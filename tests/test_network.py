@@ -1,0 +1,340 @@
+"""What is trusted, how MLflow's client is told, and addresses of both families."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+import requests
+from corporate_proxy import CorporateProxy
+from cryptography import x509
+from fake_openai import FakeOpenAI
+from made_records import made_record
+from test_app_serve import free_port
+from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
+
+from router.journal.writer import Journal
+from router.policy.network import BundleError, Network
+from router.settings import SettingsError, load
+from router.upstream.sockets import connected, first_connected, in_turn
+from router.upstream.upstreams import Upstreams
+
+CORPORATE = "http://ada:geheim-123@proxy.corp:3128"
+
+
+def ask(router):
+    return httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=30, trust_env=False)
+
+
+@pytest.fixture
+def authorities(tmp_path):
+    """Two authorities with the certificates that they signed for loopback, as (chain, authority)."""
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made.append(certificate(tmp_path / name, LOOPBACK))
+    return made
+
+
+@pytest.fixture
+def front(authorities, openai_server):
+    server = TlsFront(authorities[0][0], openai_server.port)
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("variable", ["ROUTER_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_the_certificates_of_a_file_are_trusted(serve, front, authorities, monkeypatch, variable):
+    monkeypatch.setenv(variable, str(authorities[0][1]))
+    assert ask(serve(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
+
+
+def test_the_setting_goes_before_the_environment_and_trusts_nothing_beside(serve, front, authorities, monkeypatch):
+    (_, first), (_, second) = authorities
+    address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1", "max_attempts": 1}
+    monkeypatch.setenv("SSL_CERT_FILE", str(second))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(first))
+    assert ask(serve(**address, ca_bundle=first)).status_code == 200
+    assert ask(serve(**address)).status_code == 502
+    monkeypatch.setenv("SSL_CERT_FILE", str(first))
+    refused = ask(serve(**address, ca_bundle=second))
+    assert "certificate verify failed" in refused.json()["error"]["message"]
+
+
+def test_a_bundle_is_trusted_instead_of_the_systems_certificates(authorities):
+    trusted = Network.read("", str(authorities[0][1]), {}).tls().get_ca_certs()
+    assert [dict(each[0] for each in one["subject"])["commonName"] for one in trusted] == ["ours"]
+
+
+def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, authorities, serve, front):
+    _, first = authorities[0]
+    folder = tmp_path / "hashed"
+    folder.mkdir()
+    hashed = subprocess.run(["openssl", "x509", "-hash", "-noout", "-in", first], capture_output=True, text=True)
+    if hashed.returncode:
+        pytest.skip("openssl is not here")
+    (folder / f"{hashed.stdout.strip()}.0").write_bytes(first.read_bytes())
+    address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1"}
+    assert ask(serve(**address, ca_bundle=folder)).status_code == 200
+    environment = {"SSL_CERT_FILE": requests.certs.where(), "SSL_CERT_DIR": str(folder)}
+    context = Network.read("", "", environment).tls()
+    with socket.create_connection(("127.0.0.1", front.port)) as opened:
+        context.wrap_socket(opened, server_hostname="127.0.0.1").close()
+
+
+@pytest.mark.parametrize("variable", ["ROUTER_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file or directory"),
+        (b"", "holds no certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate"),
+        (b"\x30\x82\xff\x00", "holds no certificate"),
+    ],
+    ids=["missing", "empty", "a key", "damaged", "binary"],
+)
+def test_a_bundle_that_is_none_is_refused_with_its_name(tmp_path, monkeypatch, variable, content, told):
+    path = tmp_path / "bundle.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv(variable, str(path))
+    with pytest.raises(SettingsError, match=rf"setting {variable}: {path}:? {told}"):
+        Upstreams(load(openai_base_url="https://api.example.com/v1"))
+    with pytest.raises(BundleError):
+        load().network.tls()
+
+
+def test_a_bundle_that_is_missing_is_one_line_at_the_start(tmp_path):
+    command = [sys.executable, "-m", "router", "serve", "--port", "0"]
+    given = {"ROUTER_CA_BUNDLE": "/nowhere.pem", "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert ended.returncode == 2
+    assert ended.stderr == "router: setting ROUTER_CA_BUNDLE: /nowhere.pem: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "expected"),
+    [
+        ("", {}, {}),
+        ("", {"HTTPS_PROXY": "http://a:1"}, {"https_proxy": "http://a:1"}),
+        ("", {"ALL_PROXY": "http://a:1"}, {"https_proxy": "http://a:1", "http_proxy": "http://a:1"}),
+        (CORPORATE, {"https_proxy": "http://a:1"}, {"https_proxy": CORPORATE, "http_proxy": CORPORATE}),
+        ("none", {"https_proxy": "http://a:1", "NO_PROXY": "x"}, {}),
+    ],
+)
+def test_clients_that_read_the_environment_are_told_the_same(setting, environment, expected):
+    Network.read(setting, "", environment).prepare(environment)
+    if expected:
+        expected |= {"no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1"}
+    assert environment == expected | {name.upper(): value for name, value in expected.items()}
+    before = dict(environment)
+    Network.read("", "", environment).prepare(environment)
+    assert environment == before, "told twice, nothing changes"
+
+
+@pytest.mark.parametrize(("exempt", "told"), [("*", "*"), ("a.test, .b.test", "a.test,.b.test,localhost")])
+def test_those_who_are_exempt_stay_so_for_clients_that_read_the_environment(exempt, told):
+    environment = {"NO_PROXY": exempt, "HTTPS_PROXY": "http://a:1"}
+    Network.read("", "", environment).prepare(environment)
+    assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
+
+
+@pytest.fixture
+def mlflow_behind_proxy(tmp_path, openai_server):
+    """A server for MLflow's client that only the proxy reaches, and the settings that lead there."""
+    chain, authority = certificate(tmp_path, x509.DNSName("mlflow.test"))
+    front = TlsFront(chain, openai_server.port)
+    proxy = CorporateProxy({"mlflow.test:443": front.port}, "ada:geheim-123")
+    yield proxy, {"ROUTER_PROXY": f"http://ada:geheim-123@{proxy.address}", "ROUTER_CA_BUNDLE": str(authority)}
+    proxy.close()
+    front.close()
+
+
+def test_requests_as_mlflow_makes_them_go_through_the_proxy_and_trust_the_bundle(mlflow_behind_proxy, openai_server):
+    proxy, settings = mlflow_behind_proxy
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).prepare(environment)
+    asks = "import requests, sys; print(*(requests.get(url, timeout=10).status_code for url in sys.argv[1:]))"
+    command = [sys.executable, "-c", asks, "https://mlflow.test/v1/other", openai_server.url + "/other"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "200 200\n", ended.stderr
+    assert [each.target for each in proxy.connects] == ["mlflow.test:443"] and not proxy.forwarded
+
+
+def test_the_exporter_reaches_mlflow_through_the_proxy(tmp_path, mlflow_behind_proxy, openai_server):
+    proxy, settings = mlflow_behind_proxy
+    journal = Journal(tmp_path / "home" / "journal")
+    assert journal.append(made_record(1))
+    journal.close()
+    given = {"MLFLOW_TRACKING_URI": "https://mlflow.test", "ROUTER_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "router", "export", "--once"],
+        env={"PYTHONPATH": ":".join(sys.path), **given, **settings},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert {each.target for each in proxy.connects} == {"mlflow.test:443"}
+    assert any(each.target.startswith("/api/2.0/mlflow/") for each in openai_server.received)
+    assert "geheim" not in ended.stdout + ended.stderr
+
+
+def test_an_exporter_whose_bundle_is_missing_says_so_in_one_line(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "router", "export", "--once"],
+        env={"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_CA_BUNDLE": "/nowhere.pem"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "router: setting ROUTER_CA_BUNDLE: /nowhere.pem: No such file or directory\n"
+
+
+# addresses of both families
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+class OnIPv6(FakeOpenAI):
+    """An OpenAI on the loopback of IPv6."""
+
+    host = "::1"
+
+    @property
+    def url(self):
+        return f"http://[::1]:{self.port}/v1"
+
+
+@pytest.fixture
+def on_ipv6():
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    server = OnIPv6()
+    yield server
+    server.close()
+
+
+@contextlib.contextmanager
+def listening(family=V4, *, full=False):
+    """A listening socket's address; with `full` nobody who comes is answered."""
+    with contextlib.ExitStack() as held:
+        host = "127.0.0.1" if family == V4 else "::1"
+        server = held.enter_context(socket.create_server((host, 0), family=family, backlog=0))
+        if full:
+            held.enter_context(socket.create_connection(server.getsockname()[:2]))
+        yield family, server.getsockname()
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def refusing(family=V4):
+    with listening(family) as (_, address):
+        return family, address
+
+
+def test_an_upstream_by_its_ipv6_address_answers(serve, on_ipv6):
+    router = serve(openai_base_url=on_ipv6.url, proxy=CORPORATE)
+    assert ask(router).status_code == 200
+    assert on_ipv6.received[-1].header("host") == f"[::1]:{on_ipv6.port}"
+
+
+def test_an_upstream_by_its_ipv6_address_is_checked_by_its_certificate(serve, openai_server, tmp_path):
+    import ipaddress
+
+    class Front(TlsFront):
+        host = "::1"
+
+    chain, authority = certificate(tmp_path, x509.IPAddress(ipaddress.ip_address("::1")))
+    front = Front(chain, openai_server.port)
+    try:
+        assert ask(serve(openai_base_url=f"https://[::1]:{front.port}/v1", ca_bundle=authority)).status_code == 200
+    finally:
+        front.close()
+
+
+@pytest.mark.parametrize("first", [V4, V6])
+async def test_an_address_that_refuses_leads_to_the_next_at_once(first):
+    other = V4 if first == V6 else V6
+    began = time.monotonic()
+    with listening(other) as (_, address):
+        (await first_connected([refusing(first), refusing(first), (other, address)])).close()
+    assert time.monotonic() - began < 0.2
+
+
+async def test_an_address_that_is_silent_leads_to_the_next_soon():
+    began = time.monotonic()
+    with listening(V6, full=True) as silent, listening() as answering:
+        opened = await first_connected([silent, answering])
+        assert opened.getpeername() == answering[1]
+        opened.close()
+    assert 0.2 < time.monotonic() - began < 2
+
+
+async def test_where_no_address_answers_every_reason_is_said():
+    with pytest.raises(OSError, match=r"127\.0\.0\.1.*::1"):
+        await first_connected([refusing(), refusing(V6)])
+
+
+async def test_who_gives_up_leaves_no_socket_behind():
+    with listening(V6, full=True) as one, listening(full=True) as other:
+        before = descriptors()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await first_connected([one, other])
+        await asyncio.sleep(0)
+        assert descriptors() == before
+
+
+async def test_a_name_is_looked_up():
+    for name in ("localhost", "127.0.0.1"):
+        with listening() as (_, (_, port)):
+            (await connected(name, port)).close()
+
+
+def test_the_families_take_turns_and_the_first_one_begins():
+    assert in_turn([(V6, 1), (V6, 2), (V6, 3), (V4, 4)]) == [(V6, 1), (V4, 4), (V6, 2), (V6, 3)]
+    assert in_turn([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
+
+
+def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server):
+    port = free_port()
+    given = {
+        **{"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        "ROUTER_HOSTS": "[fd00::7]",
+    }
+    command = [sys.executable, "-m", "router", "serve", "--host", "[::1]", "--port", str(port)]
+    process = subprocess.Popen(command, env=given, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        url, deadline = f"http://[::1]:{port}/v1/chat/completions", time.monotonic() + 60
+        while True:
+            try:
+                answer = httpx2.post(url, content=NAMED, timeout=30, trust_env=False)
+                break
+            except httpx2.TransportError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.1)
+        assert answer.json()["choices"][0]["message"]["content"] == "Paris."
+        hosts = {
+            f"[::1]:{port}": 200,
+            "[::1]": 200,
+            f"[fd00::7]:{port}": 200,
+            f"[fd00::8]:{port}": 403,
+            "evil.test": 403,
+        }
+        for named, status in hosts.items():
+            assert httpx2.post(url, content=NAMED, headers={"host": named}, timeout=30).status_code == status, named
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -1,0 +1,347 @@
+"""Upstreams behind a corporate proxy, over TLS and without: nothing changes for clients, and a refusal has a name."""
+
+import contextlib
+import logging
+import subprocess
+import sys
+import time
+
+import httpx2
+import openai
+import pytest
+from corporate_proxy import CorporateProxy
+from cryptography import x509
+from fake_openai import Say, chat_events, events
+from test_leftovers import CHUNKED, EVIL, SIZED, Wrong
+from test_upstream_tls import NAMED, TlsFront, certificate
+
+from router.policy.network import Network
+from router.policy.proxies import Proxies
+from router.settings import SettingsError, load
+from router.upstream.calls import Call, Origin
+from router.upstream.pool import Pool
+from router.upstream.upstreams import Upstreams
+
+LOGIN, PASSWORD = "ada:geheim-123", "geheim-123"
+HTTPS, HTTP = "https://upstream.test/v1", "http://upstream.test/v1"
+FAST = {"first_byte": 0.6, "idle": 0.5, "connect": 0.5, "retries": 5}
+STREAMED = NAMED[:-1] + b',"stream":true}'
+
+
+class Behind:
+    """A router, the proxy it goes through, the TLS in front of the upstream, and its start."""
+
+    def __init__(self, folder, port, serve, login):
+        chain, self.authority = certificate(folder, x509.DNSName("upstream.test"))
+        self.front = TlsFront(chain, port)
+        names = {"upstream.test:443": self.front.port, "upstream.test": port}
+        self.proxy = CorporateProxy(names, login)
+        self._serve = serve
+
+    def start(self, url, login="", **settings):
+        settings = {"proxy": f"http://{login}{'@' * bool(login)}{self.proxy.address}", **settings}
+        return self._serve(openai_base_url=url, openai_api_key="sk-upstream", ca_bundle=self.authority, **settings)
+
+    @property
+    def asked(self):
+        """What the proxy was asked for, but for lists of models, which a router reads by itself."""
+        return self.proxy.connects + [each for each in self.proxy.forwarded if each.method == "POST"]
+
+    def close(self):
+        self.proxy.close()
+        self.front.close()
+
+
+@pytest.fixture
+def behind(tmp_path, serve, openai_server):
+    made = []
+
+    def make(login=""):
+        made.append(Behind(tmp_path, openai_server.port, serve, login))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(params=[HTTPS, HTTP], ids=["https", "http"])
+def url(request):
+    return request.param
+
+
+def ask(router, body=NAMED, path="/chat/completions"):
+    return httpx2.post(router.url + path, content=body, timeout=30, trust_env=False)
+
+
+def refusal(answer):
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (502, "upstream_error", "upstream_unreachable")
+    return error["message"]
+
+
+@pytest.mark.parametrize("login", ["", LOGIN], ids=["open", "with credentials"])
+def test_answers_come_through_the_proxy_and_connections_are_kept(behind, url, openai_server, login):
+    net = behind(login)
+    router = net.start(url, login)
+    for _ in range(5):
+        assert ask(router).json()["choices"][0]["message"]["content"] == "Paris."
+    received = openai_server.received[-1]
+    assert received.body == NAMED and received.header("host") == "upstream.test"
+    assert received.header("authorization") == "Bearer sk-upstream"
+    assert received.header("proxy-authorization") is None
+    assert {each.target for each in net.asked} == {
+        "upstream.test:443" if url == HTTPS else "http://upstream.test/v1/chat/completions"
+    }
+    if url == HTTPS:
+        assert 1 <= len(net.proxy.connects) <= 2 and net.front.connections <= 2  # models are listed beside it
+        assert all(each.header("authorization") is None for each in net.proxy.connects)
+
+
+def test_a_stream_passes_byte_for_byte_as_it_comes(behind, url, openai_server):
+    router = behind().start(url)
+    said = chat_events("gpt-4o")
+    openai_server.say(events(*said, gap=0.05))
+    with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30) as answer:
+        pieces = list(answer.iter_raw())
+    assert b"".join(pieces) == b"".join(said)
+    assert len(pieces) >= len(said) - 1
+
+
+def test_the_official_client_streams_through_the_proxy(behind, url):
+    router = behind(LOGIN).start(url, LOGIN)
+    with openai.OpenAI(base_url=router.url, api_key="any") as client:
+        stream = client.chat.completions.create(
+            model="gpt-4o", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "Paris."
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_leaves_cancels_the_request_at_the_upstream(behind, url, openai_server, streamed):
+    router = behind().start(url)
+    openai_server.say(events(*chat_events("gpt-4o"), gap=0.3) if streamed else Say(wait=20))
+    body = STREAMED if streamed else NAMED
+    called = httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=0.7)
+    with contextlib.suppress(httpx2.ReadTimeout), called as answer:
+        next(answer.iter_raw())
+    assert openai_server.received[0].hung_up.wait(5)
+
+
+def test_large_bodies_pass(behind, url, openai_server):
+    router = behind().start(url)
+    large = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"x" * 4_000_000 + b'"}]}'
+    for path in ("/chat/completions", "/files"):
+        assert ask(router, large, path).status_code == 200
+    assert [request.body == large for request in openai_server.received] == [True, True]
+
+
+@pytest.mark.parametrize("given", ["", "ada:wrong-456"], ids=["no credentials", "wrong credentials"])
+@pytest.mark.parametrize("path", ["/chat/completions", "/files"])
+def test_a_proxy_that_asks_for_credentials_is_named_without_them(
+    behind, url, openai_server, caplog, capfd, given, path
+):
+    net = behind(LOGIN)
+    with caplog.at_level(logging.DEBUG):
+        router = net.start(url, given, record_content="whole")
+        answer = ask(router, path=path)
+        told = refusal(answer)
+        record = router.records()
+    assert f"the proxy {net.proxy.address} {'refuses its' if given else 'asks for'} credentials" in told
+    assert "(407)" in told and not openai_server.received
+    settings = router.app.router.settings
+    upstreams = router.app.router.upstreams
+    shown = [caplog.text, *capfd.readouterr(), str(record), repr(settings), repr(upstreams.network), answer.text]
+    shown += [str(answer.headers)]
+    for secret in ("wrong-456", "YWRh"):
+        assert not [each for each in shown if secret in each]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("403", "does not allow upstream.test:443 (403)"),
+        ("502", "cannot reach upstream.test:443 (502)"),
+        ("504", "cannot reach upstream.test:443 (504)"),
+        ("500", "gives no way to upstream.test:443 (500)"),
+        ("301", "gives no way to upstream.test:443 (301)"),
+        ("cut", "hung up when it was asked to CONNECT"),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "does not answer CONNECT in HTTP/1.1"),
+        (b"HTTP/1.1 20x OK\r\n\r\n", "does not answer CONNECT in HTTP/1.1"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20_000, "headers that are too long"),
+        (b"HTTP/1.1 200 OK\r\n\r\n\x16\x03\x01", "said more than its answer to CONNECT"),
+        ("stall", "no connection within 0.5 s (through the proxy "),
+        ("silent", "no connection within 0.5 s (through the proxy "),
+        (b"HTTP/1.1 200 OK\r\n", "no connection within 0.5 s (through the proxy "),
+    ],
+)
+def test_a_connect_that_fails_is_a_bad_gateway_that_says_why(behind, openai_server, fault, told):
+    net = behind(LOGIN)
+    net.proxy.fault = fault
+    router = net.start(HTTPS, LOGIN, timeouts=FAST, max_attempts=1)
+    began = time.monotonic()
+    message = refusal(ask(router))
+    assert told in message and net.proxy.address in message and PASSWORD not in message
+    assert time.monotonic() - began < 3
+    assert not openai_server.received
+    net.proxy.fault = None
+    assert ask(router).status_code == 200, "what failed leaves nothing behind"
+
+
+@pytest.mark.parametrize("fault", ["403", "silent"])
+def test_a_tunnel_that_failed_is_closed(behind, fault):
+    net = behind()
+    net.proxy.fault = fault
+    router = net.start(HTTPS, timeouts=FAST, max_attempts=1)
+    for _ in range(5):
+        ask(router)
+    deadline = time.monotonic() + 5
+    while net.proxy.open_connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not net.proxy.open_connections
+
+
+def test_a_client_that_leaves_while_the_proxy_stalls_takes_the_connection_with_it(behind):
+    net = behind()
+    net.proxy.fault = "stall"
+    router = net.start(HTTPS)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=0.5)
+    asked = len(net.proxy.connects)
+    deadline = time.monotonic() + 2  # a connection attempt of its own would be given up after 5 s
+    while net.proxy.open_connections > 1 and time.monotonic() < deadline:  # one may be the router's list of models
+        time.sleep(0.02)
+    assert asked and net.proxy.open_connections <= 1
+
+
+def test_a_proxy_that_is_away_is_named(serve):
+    router = serve(openai_base_url=HTTPS, proxy=f"http://{LOGIN}@127.0.0.1:9", max_attempts=1)
+    message = refusal(ask(router))
+    assert "the proxy 127.0.0.1:9 cannot be reached" in message and PASSWORD not in message
+
+
+def test_a_certificate_is_checked_through_the_tunnel(behind, openai_server, tmp_path):
+    net = behind()
+    net.proxy._names["other.test:443"] = net.front.port
+    message = refusal(ask(net.start("https://other.test/v1", max_attempts=1)))
+    assert "certificate verify failed" in message and f"through the proxy {net.proxy.address}" in message
+    assert not openai_server.received
+
+
+def test_a_stall_after_the_tunnel_is_the_upstreams(behind, openai_server):
+    router = behind().start(HTTPS, timeouts=FAST, max_attempts=1)
+    openai_server.say(Say(wait=5))
+    answer = ask(router)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+def test_a_tunnel_that_is_cut_at_rest_is_made_anew(behind, url, openai_server):
+    net = behind()
+    router = net.start(url)
+    assert ask(router).status_code == 200
+    for transport in list(net.proxy._open):
+        net.proxy._loop.call_soon_threadsafe(transport.abort)
+    assert ask(router).status_code == 200
+    assert len(openai_server.received) == 2 and router.records(2)[1]["attempts"] == 1
+
+
+@pytest.mark.parametrize("answer", [SIZED, CHUNKED])
+async def test_what_a_proxy_says_beyond_an_answer_is_part_of_no_other(answer):
+    proxy = Wrong(answer, EVIL, 0.0)
+    pool = Pool(1.0, Network(Proxies.read(f"http://127.0.0.1:{proxy.port}", {})))
+    try:
+        for number in range(4):
+            path = b"/mine-%d" % number
+            heard = await pool.send(Origin("upstream.test", 80, False, b"/v1"), Call(b"GET", path, []), 1)
+            pieces = []
+            while piece := await heard.read(1):
+                pieces.append(piece)
+            heard.close()
+            assert b"".join(pieces) == path[1:] and "evil" not in str(heard.headers)
+    finally:
+        pool.close()
+        proxy.close()
+
+
+async def test_what_is_said_beyond_an_answer_in_a_tunnel_is_part_of_no_other(tmp_path):
+    chain, authority = certificate(tmp_path, x509.DNSName("upstream.test"))
+    wrong = Wrong(SIZED, EVIL, 0.0)
+    front = TlsFront(chain, wrong.port)
+    proxy = CorporateProxy({"upstream.test:443": front.port})
+    pool = Pool(2.0, Network.read(f"http://{proxy.address}", str(authority), {}))
+    try:
+        for number in range(4):
+            path = b"/mine-%d" % number
+            heard = await pool.send(Origin("upstream.test", 443, True, b"/v1"), Call(b"GET", path, []), 2)
+            assert await heard.read(1) == path[1:] and await heard.read(1) == b""
+            heard.close()
+    finally:
+        pool.close()
+        for server in (proxy, front, wrong):
+            server.close()
+
+
+def test_a_clients_own_proxy_credentials_go_nowhere(behind, url, openai_server):
+    net = behind()
+    answer = httpx2.post(
+        net.start(url).url + "/chat/completions",
+        content=NAMED,
+        headers={"proxy-authorization": "Basic clients-own", "proxy-connection": "keep-alive"},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    for received in (*net.asked, *openai_server.received):
+        assert received.header("proxy-authorization") is received.header("proxy-connection") is None
+
+
+@pytest.mark.parametrize("exempt", ["upstream.test", ".test", "*", "upstream.test:443,upstream.test:80"])
+def test_who_is_exempt_is_not_reached_through_the_proxy(behind, url, monkeypatch, exempt):
+    monkeypatch.setenv("NO_PROXY", exempt)
+    net = behind()
+    assert "through the proxy" not in refusal(ask(net.start(url, max_attempts=1)))  # there is no upstream.test
+    assert not net.proxy.connects and not net.proxy.forwarded
+
+
+def test_this_machine_is_not_reached_through_the_proxy(behind, openai_server):
+    net = behind()
+    assert ask(net.start(openai_server.url)).status_code == 200
+    assert not net.proxy.connects and not net.proxy.forwarded
+
+
+def test_the_environment_names_the_proxy_and_the_setting_none_turns_it_off(behind, url, monkeypatch):
+    net = behind()
+    monkeypatch.setenv("https_proxy", f"http://{net.proxy.address}")
+    monkeypatch.setenv("ALL_PROXY", f"http://{net.proxy.address}")
+    assert ask(net.start(url, proxy=None)).status_code == 200
+    asked = len(net.proxy.connects) + len(net.proxy.forwarded)
+    assert asked > 0
+    refusal(ask(net.start(url, proxy="none", max_attempts=1)))
+    assert len(net.proxy.connects) + len(net.proxy.forwarded) == asked
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ROUTER_PROXY": "socks5://ada:geheim-123@proxy.corp:1080"},
+        {"HTTPS_PROXY": "https://ada:geheim-123@proxy.corp:3128"},
+        {"HTTPS_PROXY": "http://ada:geheim-123@proxy corp"},
+    ],
+)
+def test_a_proxy_that_is_none_is_one_line_at_the_start_without_the_password(tmp_path, environment):
+    command = [sys.executable, "-m", "router", "serve", "--port", "0"]
+    given = {"OPENAI_BASE_URL": HTTPS, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **environment}
+    ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2 and line.startswith(f"router: setting {next(iter(environment))}")
+    assert PASSWORD not in line
+
+
+def test_the_settings_show_no_password(monkeypatch):
+    monkeypatch.setenv("ROUTER_PROXY", f"http://{LOGIN}@proxy.corp:3128")
+    settings = load(openai_base_url=HTTPS)
+    for shown in (repr(settings), str(settings), repr(settings.network), repr(Upstreams(settings).network)):
+        assert PASSWORD not in shown
+    monkeypatch.setenv("ROUTER_PROXY", f"ftp://{LOGIN}@proxy.corp:3128")
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert PASSWORD not in str(refused.value)
