@@ -1,4 +1,4 @@
-"""Making, ending and replacing named keys. Values in, values out; the file is `keyfile`'s and the clock the caller's."""
+"""Making, ending and replacing named keys: values in, values out; the clock is the caller's."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def revoked(keys: tuple[NamedKey, ...], name: str, now_unix: float) -> tuple[Nam
 def rotated(
     keys: tuple[NamedKey, ...], name: str, now_unix: float, grace_seconds: float
 ) -> tuple[tuple[NamedKey, ...], str]:
-    """The keys, with another key for `name`, and that key. The one before is accepted for `grace_seconds` more.
+    """The keys, with another key for `name`, and that key. Those before it are accepted for `grace_seconds` more.
 
     Raises:
         SettingsError: there is no such key, or it is revoked or expired.
@@ -70,7 +70,9 @@ def rotated(
     if key.state(now_unix) != "active":
         raise SettingsError(f"key {name} is {key.state(now_unix)}; add another one")
     new = new_key()
-    earlier = (*key.earlier, EarlierKey(key.sha256, now_unix + grace_seconds))
+    until = now_unix + grace_seconds
+    before = (EarlierKey(each.sha256, min(each.until_unix, until)) for each in key.earlier)
+    earlier = (*before, EarlierKey(key.sha256, until))
     return _with(keys, msgspec.structs.replace(key, sha256=sha256(new), earlier=earlier)), new
 
 

@@ -105,7 +105,7 @@ def _problem(document: _Document) -> str:
     if document.format != FORMAT:
         return f"expected format {FORMAT}"
     names = [key.name for key in document.keys]
-    hashes = [each.sha256 for key in document.keys for each in (key, *key.earlier)]
+    hashes = [digest for key in document.keys for digest in (key.sha256, *(each.sha256 for each in key.earlier))]
     if len(set(names)) < len(names) or len(set(hashes)) < len(hashes):
         return "a key is there twice"
     for key in document.keys:
@@ -121,7 +121,9 @@ def name_problem(name: str) -> str:
     if without_keys(name) != name or name.startswith("sk-"):
         return "a key's name looks like a key"
     if not _NAME.fullmatch(name):
-        return "a key's name has 1 to 64 letters, digits, dots, dashes and underscores, and begins with none of the signs"
+        return (
+            "a key's name has 1 to 64 letters, digits, dots, dashes and underscores, and begins with none of the signs"
+        )
     if _DIGEST.fullmatch(name):
         return "a key's name looks like the digest of a key of ROUTER_API_KEYS"
     return ""

@@ -50,6 +50,7 @@ class Seen(msgspec.Struct):
     read_as: dict[str, int] = {}
     usage: dict[str, int] | None = None
     cost_usd: float | None = None
+    key_id: str = ""
     kind: str = "request"
 
 
@@ -61,23 +62,24 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
-        """The newest requests of all workers, the last one first."""
-        router.keys.check(request.scope["headers"])
-        seen = await run_in_threadpool(last, router.journal.directory, LIMIT)
+        """The newest requests of all workers, the last one first; those of its own for a key that is no admin."""
+        caller = router.keys.check(request.scope["headers"])
+        seen = await run_in_threadpool(last, router.journal.directory, LIMIT, caller.own)
         return Response(msgspec.json.encode({"requests": [told(one) for one in seen]}), media_type="application/json")
 
 
-def last(directory: Path, limit: int) -> list[Seen]:
-    """The newest requests in a journal, the last one first."""
+def last(directory: Path, limit: int, key_id: str | None = None) -> list[Seen]:
+    """The newest requests in a journal, the last one first; with `key_id`, those of that key alone."""
     found: list[Seen] = []
     for segment in reversed(listed(directory)[-SEGMENTS:]):
         with contextlib.suppress(FileNotFoundError):
-            found += _tail(segment, limit)
+            found += _tail(segment, limit, key_id)
     return sorted(found, key=lambda seen: -seen.ended_unix_ns)[:limit]
 
 
-def _tail(segment: Path, limit: int) -> list[Seen]:
+def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
     """The last requests of a segment."""
+    mark = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
     with segment.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         length = TAIL_BYTES
@@ -85,8 +87,11 @@ def _tail(segment: Path, limit: int) -> list[Seen]:
             file.seek(max(size - length, 0))
             lines = file.read(length).split(b"\n")
             lines = lines[:-1] if length >= size else lines[1:-1]  # none that is cut at either end
+            if mark:
+                lines = [line for line in lines if mark in line]
             if len(lines) >= limit or length >= min(size, MAX_TAIL_BYTES):
-                return _requests(lines[-limit:])
+                seen = _requests(lines if mark else lines[-limit:])
+                return seen if key_id is None else [one for one in seen if one.key_id == key_id]
             length *= 4
 
 
