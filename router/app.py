@@ -53,7 +53,7 @@ class Router:
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.journal = Journal(settings.home / "journal")
-        self.meter = Meter(settings.home / "metrics", self._known_models())
+        self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.warnings: list[str] = []  # what the owner should know
         self.continuations = Continuations(self.upstreams, self.prices)
         self.routed = {

@@ -28,7 +28,7 @@ CALLS = ("chat", "responses", "completions", "embeddings", "models")  # the righ
 ACCOUNT = "account"  # the right to all else of the upstream's account
 RIGHTS = (*CALLS, ACCOUNT)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DIGEST = re.compile(r"[0-9a-f]{16}")  # how a key of ROUTER_API_KEYS is known
+DIGEST = re.compile(r"[0-9a-f]{16}")  # how a key of ROUTER_API_KEYS is known
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -124,7 +124,7 @@ def name_problem(name: str) -> str:
         return (
             "a key's name has 1 to 64 letters, digits, dots, dashes and underscores, and begins with none of the signs"
         )
-    if _DIGEST.fullmatch(name):
+    if DIGEST.fullmatch(name):
         return "a key's name looks like the digest of a key of ROUTER_API_KEYS"
     return ""
 

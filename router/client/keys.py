@@ -94,6 +94,7 @@ class Keys:
         self._admins = tuple(
             hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys
         )  # of the settings
+        self.names: set[str] = set()  # of all named keys there were; it only grows, and others may hold it
         self.problem = ""  # why the named keys are not those of the file, or nothing
         self.take(named)
 
@@ -102,6 +103,7 @@ class Keys:
         callers: dict[bytes, Caller] = {}
         for key in named:
             callers |= _callers(key)
+            self.names.add(key.name)
         callers |= {digest: Caller(digest.hex()[:16]) for digest in self._admins}
         ids = {caller.key_id for caller in callers.values()}
         self.keyed = bool(callers)  # also where all are revoked

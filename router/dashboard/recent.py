@@ -11,6 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from router.client.keyfile import DIGEST
 from router.journal.segments import listed
 from router.wire.text import UNREADABLE
 
@@ -24,7 +25,7 @@ SEGMENTS = 32  # the newest; each worker has one
 
 
 class Seen(msgspec.Struct):
-    """What is shown of a record: nothing of what was said, and not who said it."""
+    """What is shown of a record: nothing of what was said, and of who said it no more than the name of the key."""
 
     trace_id: str
     span_id: str
@@ -87,11 +88,14 @@ def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
             file.seek(max(size - length, 0))
             lines = file.read(length).split(b"\n")
             lines = lines[:-1] if length >= size else lines[1:-1]  # none that is cut at either end
+            whole = length >= min(size, MAX_TAIL_BYTES)
             if mark:
-                lines = [line for line in lines if mark in line]
-            if len(lines) >= limit or length >= min(size, MAX_TAIL_BYTES):
-                seen = _requests(lines if mark else lines[-limit:])
-                return seen if key_id is None else [one for one in seen if one.key_id == key_id]
+                seen = _requests([line for line in lines if mark in line])
+                own = [one for one in seen if one.key_id == key_id]  # a question may have the mark in it as well
+                if whole or len(own) >= limit:
+                    return own[-limit:]
+            elif whole or len(lines) >= limit:
+                return _requests(lines[-limit:])
             length *= 4
 
 
@@ -110,6 +114,7 @@ def told(seen: Seen) -> dict[str, Any]:
     first = seen.first_byte_unix_ns
     return {
         **{name: getattr(seen, name) for name in _SAME},
+        "key": None if DIGEST.fullmatch(seen.key_id) else seen.key_id or None,  # a name, and no digest
         "unix": seen.ended_unix_ns / 1e9,
         "milliseconds": {
             "whole": (seen.ended_unix_ns - seen.started_unix_ns) / 1e6,
