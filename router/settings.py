@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field("", validation_alias="mlflow_tracking_uri")
     mlflow_experiment_name: str = Field("router", validation_alias="mlflow_experiment_name")
 
-    api_keys: Secrets = ()  # clients must present one of them; without any only loopback is served
+    api_keys: Secrets = ()  # of admins, beside the named keys; without any key only loopback is served
     hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
     cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
     forward_client_keys: bool = False  # send the client's own key upstream

@@ -13,17 +13,20 @@ import pytest
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
+from router.client.issuing import added, revoked
+from router.client.keyfile import write_keys
 from router.doctor.checks import findings
 from router.doctor.finding import State
-from router.doctor.machine import disk_free, home_writable
+from router.doctor.machine import client_keys, disk_free, home_writable
 from router.doctor.stores import database, mlflow_store
 from router.policy.distribution import SHIPPED
+from router.settings import load
 
 KEY = "sk-proj-right-0123456789abcdef"
 OK, WARNING, PROBLEM, SKIPPED = State
 SUBJECTS = (
     *("settings", "upstream", "key", "clock", "policy", "prices"),
-    *("home folder", "disk", "MLflow store", "usage database"),
+    *("home folder", "disk", "client keys", "MLflow store", "usage database"),
 )
 
 
@@ -322,3 +325,15 @@ def test_the_health_of_an_mlflow_server_is_asked_for(openai_server, closed_port)
     for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
         found = mlflow_store(url)
         assert found.state == PROBLEM and "MLFLOW_TRACKING_URI" in found.remedy and "secret" not in str(found)
+
+
+def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
+    settings = load(home=tmp_path)
+    assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
+    keys, key = added((), "ada", time.time())
+    keys, _ = added(keys, "bob", time.time())
+    write_keys(tmp_path / "keys.json", revoked(keys, "bob", time.time()))
+    assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
+    (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
+    found = client_keys(settings)
+    assert found.state == PROBLEM and "keys.json" in found.told and key not in str(found)

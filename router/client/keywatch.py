@@ -66,6 +66,7 @@ class KeyWatch:
             named = served_keys(self._settings)
             if self._had_keys and not named:
                 raise SettingsError(f"{self._settings.home / FILE}: holds no key any more")
+            self.keys.take(named)  # between two requests
         except SettingsError as error:
             self._tell(str(error))
         except Exception as error:  # whatever it is, the next file is looked for
@@ -73,7 +74,6 @@ class KeyWatch:
             log.exception("the keys cannot be read")
         else:
             self._had_keys, self.keys.problem = bool(named), ""
-            self.keys.take(named)  # one assignment: a request has the one table or the other
             log.info("keys: %d named keys are known", len(named))
         self._seen = now
 
