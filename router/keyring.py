@@ -94,7 +94,7 @@ def show(name: Name) -> None:
     now = time.time()
     told = _told(issuing.named(read_keys(load().home / FILE), name), now)
     for field, value in told.items():
-        sys.stdout.write(f"{field + ':':<15}{_cell(value)}\n")
+        sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
 
 
 @app.command()
