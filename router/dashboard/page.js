@@ -77,6 +77,7 @@ async function recent() {
   if (page.paused) return;
   const { requests } = await ask("/router/recent");
   await policy();
+  if (page.denied) throw new Refused(page.denied); // meanwhile
   locked(false);
   page.fresh += drawRecent(page.policy, requests);
   const quiet = Date.now() - page.announced;
