@@ -28,7 +28,7 @@ CALLS = ("chat", "responses", "completions", "embeddings", "models")  # the righ
 ACCOUNT = "account"  # the right to all else of the upstream's account
 RIGHTS = (*CALLS, ACCOUNT)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-DIGEST = re.compile(r"[0-9a-f]{16}")  # how a key of ROUTER_API_KEYS is known
+_DIGEST = re.compile(r"[0-9a-f]{16}")  # how a key of ROUTER_API_KEYS is known
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -116,6 +116,11 @@ def _problem(document: _Document) -> str:
     return ""
 
 
+def is_digest(key_id: str) -> bool:
+    """Whether the id of a key in records is a digest, and no name."""
+    return _DIGEST.fullmatch(key_id) is not None
+
+
 def name_problem(name: str) -> str:
     """Why `name` cannot name a key, or nothing. A name is never printed where it may be a key."""
     if without_keys(name) != name or name.startswith("sk-"):
@@ -124,7 +129,7 @@ def name_problem(name: str) -> str:
         return (
             "a key's name has 1 to 64 letters, digits, dots, dashes and underscores, and begins with none of the signs"
         )
-    if DIGEST.fullmatch(name):
+    if is_digest(name):
         return "a key's name looks like the digest of a key of ROUTER_API_KEYS"
     return ""
 

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.client.keyfile import DIGEST
+from router.client.keyfile import is_digest
 from router.journal.segments import listed
 from router.wire.text import UNREADABLE
 
@@ -114,7 +114,7 @@ def told(seen: Seen) -> dict[str, Any]:
     first = seen.first_byte_unix_ns
     return {
         **{name: getattr(seen, name) for name in _SAME},
-        "key": None if DIGEST.fullmatch(seen.key_id) else seen.key_id or None,  # a name, and no digest
+        "key": None if is_digest(seen.key_id) else seen.key_id or None,  # a name, and no digest
         "unix": seen.ended_unix_ns / 1e9,
         "milliseconds": {
             "whole": (seen.ended_unix_ns - seen.started_unix_ns) / 1e6,
