@@ -10,7 +10,8 @@ PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-clients fuzz check check-deploy image calibrate ui bench bench-quality lock sbom clean
+.PHONY: help setup serve test test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
+.PHONY: lock sbom clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
+
+test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/compatibility.md
+	$(BIN)/python tests/clients/refusing.py $(CLIENTS)
 
 fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)

@@ -33,7 +33,7 @@ from calibration.policies import DATA, read_policy
 from calibration.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
-USD_A_QUESTION = 2.57 / 640  # of data/questions.jsonl, asked and judged (data/README.md)
+USD_A_QUESTION = 2.01 / 640  # of data/questions.jsonl, asked and judged (data/README.md)
 PAGE, FOLDER = ROOT / "docs" / "quality.md", ROOT / "docs" / "quality"
 
 

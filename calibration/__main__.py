@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration import commands, reprice_command, traffic
+from calibration import commands, reprice_command, retire_command, traffic
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
@@ -223,6 +223,7 @@ app.command("promote", epilog='Example: python -m calibration promote --force "p
 app.command("from-traces", epilog="Example: python -m calibration from-traces --since 7d --sample 500")(
     traffic.from_traces_command
 )
+app.command("retire", epilog=retire_command.EXAMPLES)(retire_command.retire_command)
 app.command("reprice", epilog=reprice_command.EXAMPLES)(reprice_command.reprice_command)
 app.command("rollback", epilog="Example: python -m calibration rollback")(commands.rollback_command)
 

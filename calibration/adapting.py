@@ -10,7 +10,7 @@ import openai
 
 from router.policy.catalogue import Catalogue
 from router.policy.naming import effort_of, without_effort
-from router.policy.parameters import CHAT, Takes, adapted, apply
+from router.policy.parameters import CHAT, Adaptation, Takes, adapted, apply
 from router.policy.refusals import read_refusal, taught
 
 
@@ -23,10 +23,17 @@ class Adapting:
 
     def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A chat body that names a model as a policy does, as that model's upstream takes it."""
+        model = without_effort(str(body["model"]))
+        return apply({**body, "model": model}, self._adaptation(body).changes)
+
+    def told(self, body: Mapping[str, Any]) -> str:
+        """What is changed in a chat body, in words; "" where nothing is."""
+        return self._adaptation(body).told
+
+    def _adaptation(self, body: Mapping[str, Any]) -> Adaptation:
         model = str(body["model"])
         fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in body.items()}
-        adaptation = adapted(self._known(model), fields, CHAT, effort_of(model))
-        return apply({**body, "model": without_effort(model)}, adaptation.changes)
+        return adapted(self._known(model), fields, CHAT, effort_of(model))
 
     def learn(self, model: str, error: openai.APIStatusError) -> bool:
         """Note what a model refuses; whether that is new, so that the question may be asked again."""

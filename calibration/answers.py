@@ -24,6 +24,7 @@ from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 45.0  # without any answer before an outage is called one
 LONGEST_BACKOFF_SECONDS = 20.0
+REFUSED = "refusal"  # the finish reason of an answer that is nothing but the model's refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def read_completion(completion: ChatCompletion) -> tuple[str, Usage, str]:
     if calls:
         text = json.dumps([{"name": c.name, "arguments": _arguments(c.arguments)} for c in calls], ensure_ascii=False)
     text = text.encode(errors="replace").decode()  # half of a character is no text that a store or a judge takes
-    return text, Usage.from_openai(completion.usage.model_dump()), choice.finish_reason or ""
+    refused = bool(choice.message.refusal) and not choice.message.content
+    return text, Usage.from_openai(completion.usage.model_dump()), REFUSED if refused else choice.finish_reason or ""
 
 
 def _arguments(text: str) -> Any:

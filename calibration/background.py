@@ -15,15 +15,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from calibration.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.policies import TYPED, read_policy
-from router.policy.decision import Evidence, Interval
+from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
 from router.policy.features import Features, RequestError, read_question
+from router.policy.transfer import transferred
 
 PSEUDO_OUTCOMES = 30
 _SPREAD = 0.42  # standard deviation of the paired difference of one question, as in the recorded outcomes
@@ -78,6 +80,8 @@ def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
     Raises:
         PolicyError: the policy that it started from is not the one that is shipped with this version.
     """
+    if "prior_evidence" in about:
+        return transferred_background(about["prior_evidence"], models)
     version = about.get("prior")
     if version is None:
         return None
@@ -104,6 +108,30 @@ def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[st
     named = [row for path in questions for row in _typed(path)]
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
     return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), evidence)
+
+
+def transferred_background(evidence: Mapping[str, Any], models: Sequence[str]) -> Background:
+    """What a policy for other models knows, as evidence that it was transferred into (`router.policy.transfer`)."""
+    known = msgspec.convert(evidence, dict[str, Evidence])
+    quality = {name: [each.quality[m].estimate for m in models] for name, each in known.items()}
+    named = [row for path in TYPED for row in _typed(path)]
+    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), known)
+
+
+def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
+    """What a policy of two models knows, for another pair: at most PSEUDO_OUTCOMES outcomes a type, none certified.
+
+    Raises:
+        TransferError: the policy is of more models than two, or the pair saves nothing.
+    """
+    moved = transferred(policy, *models)
+    known = {
+        name: replace(each, kind="transferred", n=min(each.n, PSEUDO_OUTCOMES), output_tokens={})
+        for name, each in moved.rules.evidence.items()
+        if each.n > 0
+    }
+    found: dict[str, Any] = msgspec.to_builtins(known)
+    return found
 
 
 def _of_policy(known: Evidence, version: str) -> Evidence:

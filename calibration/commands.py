@@ -113,14 +113,14 @@ def run_command(
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
-    places = _places(endpoint or [])
-    sent = _parameters(parameters)
+    places = places_of(endpoint or [])
+    sent = parameters_of(parameters)
     if questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
     plan = run.Plan(
         questions=read(questions, system),
-        endpoints={name: _endpoint(name, places, max_output_tokens, sent) for name in names},
-        judge=_endpoint(judge, places, 2000, {"temperature": 0}),
+        endpoints={name: endpoint_of(name, places, max_output_tokens, sent) for name in names},
+        judge=endpoint_of(judge, places, 2000, {"temperature": 0}),
         scorers=Scorers.load(scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
         prices=table,
         folder=folder,
@@ -158,7 +158,7 @@ def run_command(
 
 
 def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:
-    with _progress(meter) as progress:
+    with progress_with(meter) as progress:
         try:
             if looks is not None:
                 return stopping.run_until(plan, looks, ledgers, meter, progress)
@@ -231,7 +231,7 @@ def rollback_command() -> None:
         console.print(f"the champion is version {reached} again, no longer {left}")
 
 
-def _places(given: list[str]) -> dict[str, tuple[str, str]]:
+def places_of(given: list[str]) -> dict[str, tuple[str, str]]:
     places = {}
     for each in given:
         name, _, rest = each.partition("=")
@@ -242,7 +242,7 @@ def _places(given: list[str]) -> dict[str, tuple[str, str]]:
     return places
 
 
-def _endpoint(
+def endpoint_of(
     model: str, places: Mapping[str, tuple[str, str]], max_output_tokens: int, sent: Mapping[str, Any]
 ) -> Endpoint:
     url, variable = places.get(model, (os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, ""))
@@ -254,7 +254,7 @@ def _endpoint(
     return Endpoint(url, key or "none", max_output_tokens, sent)
 
 
-def _parameters(text: str) -> dict[str, Any]:
+def parameters_of(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -265,7 +265,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(meter: Meter) -> Iterator[run.Progress]:
+def progress_with(meter: Meter) -> Iterator[run.Progress]:
     """A bar for each stage, with what was spent so far."""
     columns = (
         SpinnerColumn(),

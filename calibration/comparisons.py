@@ -118,6 +118,11 @@ def equal_json(answer: str, reference: Any) -> bool:
     return _equal(_json_value(answer), reference)
 
 
+def holds_json(answer: str) -> bool:
+    """Whether an answer holds one JSON value that could be compared."""
+    return _json_value(answer) is not _NOTHING
+
+
 def _json_value(answer: str) -> Any:
     """The one JSON value an answer holds: whole, in its only fence, or the only object or list in its prose."""
     fences = _FENCE.findall(answer)

@@ -36,8 +36,8 @@ class Version:
     seed: int
 
 
-def log(found: Calibration) -> None:
-    """Write report, tables, metrics and policy into the runs of a calibration."""
+def log(found: Calibration, files: Sequence[Path] = ()) -> None:
+    """Write report, tables, metrics, policy and other `files` into the runs of a calibration."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -67,6 +67,8 @@ def log(found: Calibration) -> None:
         if found.policy is not None:
             write_policy(found.policy, here / POLICY)
         client.log_artifacts(parent, folder)
+    for path in files:
+        client.log_artifact(parent, str(path))
 
 
 def _metrics(row: Row) -> Mapping[str, float]:

@@ -177,10 +177,10 @@ def as_html(found: Calibration) -> str:
 
 
 def _figures(found: Calibration) -> str:
-    cheap, strong = (row_of(found.rows, ALL, model) for model in (found.models[0], found.models[-1]))
+    rows = [row_of(found.rows, ALL, model) for model in found.models]
+    cheap, strong = rows[0], rows[-1]
     figures = [
-        (f"{cheap.score.estimate:.0%}", f"right: {cheap.model}"),
-        (f"{strong.score.estimate:.0%}", f"right: {strong.model}"),
+        *((f"{row.score.estimate:.0%}", f"right: {row.model}") for row in rows),
         (f"{strong.cost_usd / cheap.cost_usd:.1f}×" if cheap.cost_usd else "–", f"cost of {strong.model}"),
         (f"${found.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests by routing"),
     ]

@@ -36,6 +36,7 @@ from calibration.tradeoffs import HeldOut, Pair, Row
 from calibration.verdict import Verdict, verdict
 from router.policy.decision import Promise
 from router.policy.document import Policy
+from router.policy.naming import without_effort
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 
@@ -172,8 +173,23 @@ def opened(plan: Plan) -> Iterator[tracking.Runs]:
         raise
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Questions with their types, answers and judgements, and what MLflow's store holds of them."""
+
+    questions: Sequence[Question]
+    asked: Asked
+    judged: judgements.Judged
+    traced: Mapping[str, int]
+
+
 def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Calibration:
     """Every stage of a calibration on the questions of the plan; what is there already is not asked again."""
+    return concluded(plan, gathered(plan, ledgers, meter, progress, runs), ledgers, meter, progress, runs)
+
+
+def gathered(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs) -> Gathered:
+    """Ask, trace and judge."""
     asked = _asked(plan, ledgers, meter, progress)
     questions = naming.name_types(plan.questions, plan.known_types, plan.seed)
     by_id = {question.id: question for question in questions}
@@ -186,6 +202,14 @@ def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs:
     progress.stage("assessing", 0, 1)
     assessments.log(pairs, judged, plan.scorers)
     progress.step()
+    return Gathered(questions, asked, judged, traced)
+
+
+def concluded(
+    plan: Plan, found: Gathered, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs
+) -> Calibration:
+    """Compare the models of the plan, and learn a policy for them."""
+    questions, asked, judged, traced = found.questions, found.asked, found.judged, found.traced
     rows = complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
@@ -207,8 +231,8 @@ def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs:
         held=held,
         verdict=verdict(policy, held, table, compared, _question_usd(plan, table, judged_for)),
         outcomes=outcomes,
-        unanswered=asked.failures,
-        unjudged=judged.failures,
+        unanswered=_of(plan, asked.failures),
+        unjudged=_of(plan, judged.failures),
         meter=meter,
         judge_kept=judged_for,
         runs=runs,
@@ -216,6 +240,10 @@ def stages(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs:
         about=about,
         learnt=learnt,
     )
+
+
+def _of(plan: Plan, failures: Mapping[tuple[str, str], str]) -> Mapping[tuple[str, str], str]:
+    return {key: why for key, why in failures.items() if key[1] in plan.endpoints}
 
 
 def _asked(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress) -> Asked:
@@ -255,7 +283,10 @@ def _traced(
 
 def judge_kept(plan: Plan, calls: Ledger) -> tuple[int, float]:
     """How many of the judge's replies are kept, and what they cost."""
-    usages = [Usage.from_openai((calls.get(key) or {}).get("usage") or {}) for key in calls]
+    own = without_effort(plan.judge_model)
+    replies = [reply for key in calls if (reply := calls.get(key)) is not None]
+    named = [(str(reply.get("model") or own), Usage.from_openai(reply.get("usage") or {})) for reply in replies]
+    usages = [usage for model, usage in named if plan.prices.aliases.get(model, model) == own]  # not another judge's
     return len(usages), sum(plan.prices.cost_usd(plan.judge_model, usage) or 0.0 for usage in usages)
 
 

@@ -136,7 +136,8 @@ def expect_answers(
     """The expected cost of asking `model`; each of `asked` is messages and tools."""
     tokens = [read_question(messages, tools).input_tokens for messages, tools in asked]
     usage = Usage(sum(tokens), round(len(tokens) * (mean_output_tokens or EXPECTED_OUTPUT_TOKENS)))
-    return Expected("answers", model, len(tokens), cached, usage, price_of(prices, model).cost_usd(usage) * discount)
+    cost = price_of(prices, model).total_usd(usage, len(tokens)) * discount
+    return Expected("answers", model, len(tokens), cached, usage, cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def expect_judgements(
         each = JUDGE_INPUT_TOKENS + text.characters / 4 + (answer_tokens or EXPECTED_OUTPUT_TOKENS) * 1.5
         read += round(text.verdicts * each)
     usage = Usage(read, calls * JUDGE_OUTPUT_TOKENS)
-    cost = price_of(prices, judge).cost_usd(usage) if calls else 0.0
+    cost = price_of(prices, judge).total_usd(usage, calls) if calls else 0.0
     return Expected("judge", judge, calls, cached, usage, cost)
 
 

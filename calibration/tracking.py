@@ -131,6 +131,15 @@ def close_runs(runs: Runs, status: str = "FINISHED") -> None:
         client.set_terminated(run, status)
 
 
+def close_children(runs: Runs, models: Sequence[str]) -> None:
+    """End the runs of some of the models."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for model in models:
+        client.set_terminated(runs.models[model])
+
+
 def trace_id(answer: Answer) -> str:
     """The id of an answer's trace: the same however often it is written."""
     return "tr-" + hashlib.sha256(answer.key.encode()).hexdigest()[:32]

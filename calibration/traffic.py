@@ -7,11 +7,13 @@ go to a second file, where somebody has to add the facts that a right answer hol
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +82,25 @@ def _asked(info: Any) -> Asked:
         gap=None if gap is None else float(gap),
         opinions=opinions,
     )
+
+
+def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any]]:
+    """The chat bodies of the newest routed requests since then, as far as they were recorded.
+
+    Raises:
+        TrafficError: `since` is no length of time, or nothing was recorded.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "router"
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
+    earliest = int((time.time() - read_since(since).total_seconds()) * 1000)
+    asked = islice(asked_since(client, found.experiment_id, earliest), most)
+    bodies = [client.get_trace(each.trace_id).data.spans[0].inputs for each in asked]
+    return [body for body in bodies if isinstance(body, Mapping) and body.get("messages")]
 
 
 def question_of(asked: Asked, request: Any, response: Any) -> tuple[dict[str, Any], bool] | None:

@@ -18,6 +18,10 @@ _COUNTED = sa.text(
     "SELECT question_type, count(*) FROM router_requests "
     "WHERE started_unix_ns >= :since AND simulated = 0 AND question_type <> '' GROUP BY question_type"
 )
+_NAMED = sa.text(
+    "SELECT asked_model, count(*) FROM router_requests "
+    "WHERE started_unix_ns >= :since AND simulated = 0 AND policy_version = '' GROUP BY asked_model"
+)
 
 
 def mix_of(text: str, types: Collection[str], now: datetime, home: Path) -> dict[str, float]:
@@ -43,11 +47,24 @@ def requests_since(since: datetime, home: Path) -> Mapping[str, int]:
     Raises:
         InputError: the usage tables cannot be read; does not tell their address, which may hold a password.
     """
+    return _counted(_COUNTED, since, home)
+
+
+def named_since(since: datetime, home: Path, models: Collection[str]) -> Mapping[str, int]:
+    """How many requests since then named each of `models` themselves, so that nothing was routed; none is left out.
+
+    Raises:
+        InputError: as `requests_since` does.
+    """
+    return {name: count for name, count in _counted(_NAMED, since, home).items() if name in models}
+
+
+def _counted(query: sa.TextClause, since: datetime, home: Path) -> Mapping[str, int]:
     url = os.environ.get("ROUTER_USAGE_DATABASE") or f"sqlite:///file:{home.absolute() / 'usage.db'}?mode=ro&uri=true"
     try:
         engine = sa.create_engine(url)
         with engine.connect() as connection:
-            rows = connection.execute(_COUNTED, {"since": int(since.timestamp() * 1e9)}).all()
+            rows = connection.execute(query, {"since": int(since.timestamp() * 1e9)}).all()
         engine.dispose()
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         raise InputError(Path(LEDGER), None, f"the usage tables cannot be read: {type(error).__name__}") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from router.policy.catalogue import Catalogue
 from router.policy.decision import Model, Reason
-from router.policy.naming import effort_of
+from router.policy.naming import effort_of, without_effort
 from router.policy.parameters import UNCHANGED, Adaptation, Takes, adapted
 from router.policy.refusals import Kind, Refusal, taught
 from router.settings import Settings
@@ -46,7 +47,7 @@ class Adapter:
     def adaptations(
         self, models: Sequence[Model], fields: Mapping[str, msgspec.Raw], endpoint: str, limit: int | None
     ) -> Mapping[str, Adaptation]:
-        """What is changed in a request for each of a policy's models, but for those that take it as it is.
+        """What would have to be changed in a request for each of a policy's models that does not take it as it is.
 
         `limit` is the longest answer that it asks for, in tokens.
         """
@@ -56,7 +57,7 @@ class Adapter:
         _, watched, most = self._watched
         if watched.isdisjoint(fields) and (limit is None or limit <= most):
             return {}
-        found = {model.name: self.adaptation(model.name, fields, endpoint) for model in models}
+        found = {model.name: self._needed(model.name, fields, endpoint) for model in models}
         return {name: adaptation for name, adaptation in found.items() if adaptation is not UNCHANGED}
 
     def _watch(self, models: Sequence[Model]) -> frozenset[str]:
@@ -66,7 +67,17 @@ class Adapter:
 
     def adaptation(self, model: str, fields: Mapping[str, msgspec.Raw], endpoint: str) -> Adaptation:
         """What is changed in a request for one model."""
+        return self.allowed(self._needed(model, fields, endpoint))
+
+    def _needed(self, model: str, fields: Mapping[str, msgspec.Raw], endpoint: str) -> Adaptation:
         return adapted(self.takes(model), fields, endpoint, effort_of(model) if ":" in model else "")
+
+    def allowed(self, needed: Adaptation) -> Adaptation:
+        """What is changed, of what would have to be: where the settings allow nothing, the effort of a model's name."""
+        if self.adapts:
+            return needed
+        changes = tuple(change for change in needed.changes if _sets(change.told, needed.effort))
+        return replace(needed, changes=changes) if changes else UNCHANGED
 
     def unfit(self, adaptations: Mapping[str, Adaptation]) -> Mapping[str, Reason]:
         """The models that cannot give what the request asks for, or that it may not be adapted to."""
@@ -95,7 +106,7 @@ class Adapter:
 
     def successor(self, model: Model | None, name: str) -> str:
         """The model that answers for one that is gone: of the settings, else of the policy, else of the table."""
-        own = self._own_successors.get(name, "")
+        own = self._own_successors.get(name) or self._own_successors.get(without_effort(name))
         if own:
             return "" if own == "none" else own
         return (model.successor if model is not None else "") or self.catalogue.of(name).successor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -54,7 +55,8 @@ class Router:
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
-        self.warnings: list[str] = []  # what the owner should know
+        self.warnings: list[str] = []  # what the owner should know of the models
+        self.leaving: dict[str, date] = {}  # the day on which each model of the policy leaves its upstream
         self.continuations = Continuations(self.upstreams, self.prices)
         self.routed = {
             f"/v1{surface.path.decode()}": RoutedEndpoint(surface, self) for surface in (CHAT, COMPLETIONS, RESPONSES)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from router.lifetime import running
 from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
 from router.serving import keep_policy, policy_folder, read_policy
-from router.settings import Settings
+from router.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -45,10 +45,17 @@ async def following(router: Router) -> AsyncIterator[None]:
 async def _follow(router: Router) -> None:
     seen: Path | None = None
     while True:
-        folder = policy_folder(router.settings).resolve()
-        if folder != seen:
-            seen = folder
-            await _take_up(router, folder)
+        try:
+            folder = (await asyncio.to_thread(policy_folder, router.settings)).resolve()
+        except SettingsError as error:  # nothing can be transferred from what was promoted
+            seen, before = None, router.serving.problem
+            router.serving.problem = str(error)
+            if before != str(error):
+                log.error("policy %s stays: %s", router.serving.policy.version, error)
+        else:
+            if folder != seen:
+                seen = folder
+                await _take_up(router, folder)
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from router.journal.writer import Record
 from router.lifetime import running
+from router.policy.decision import Reason
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class Meter:
         endpoint, model, question_type, reason, outcome, status = kind
         if endpoint not in ENDPOINTS:
             endpoint = OTHER
-        if model in record.quality:  # of the policy, which may have been promoted since the start
+        if model in record.quality or reason == Reason.SUCCESSOR:  # of a policy that was promoted since the start
             self._models.add(model)
         elif model and model not in self._models:
             model = OTHER

@@ -132,6 +132,7 @@ def make_plan(
     adaptations: Mapping[str, Adaptation] = {}
     if wish.target is not None and continued is not None:
         models, reason = [continued], Reason.CONTINUED
+        adaptations = {continued: adapter.adaptation(continued, fields, surface.name)}
     elif wish.target is not None:
         features, adaptations = read_features(surface, serving, adapter, fields)
         decision = decision_for(serving, features, wish.target)
@@ -155,6 +156,7 @@ def read_features(
     adaptations = adapter.adaptations(serving.policy.rules.models, fields, surface.name, features.max_output_tokens)
     if adaptations and (unfit := adapter.unfit(adaptations)):
         features = replace(features, unfit=unfit)
+        adaptations = {name: adapter.allowed(needed) for name, needed in adaptations.items()}
     return features, adaptations
 
 

@@ -1,4 +1,4 @@
-"""Models that are about to leave their upstream, by the `shutdown_date` in its list of them."""
+"""Models that are about to leave their upstream: by the `shutdown_date` in its list of them, else by our own table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +14,8 @@ import msgspec
 from router.endpoints.listing import fetch
 from router.errors import RouterError
 from router.lifetime import running
+from router.policy.naming import without_effort
+from router.settings import OPENAI_BASE_URL, SIMULATED
 from router.wire.text import UNREADABLE
 
 if TYPE_CHECKING:
@@ -24,27 +26,44 @@ WARN_DAYS = 90
 EVERY_SECONDS = 24 * 3600.0
 
 
-def warnings(listed: object, models: Collection[str], aliases: Mapping[str, str], today: dt.date) -> list[str]:
-    """What the list of an upstream says of the end of `models`, in words.
+def listed_days(listed: object, models: Sequence[str], aliases: Mapping[str, str]) -> dict[str, dt.date]:
+    """The days on which `models` leave, as the list of an upstream tells them; what it tells none of is left out.
 
-    >>> listed = {"data": [{"id": "gpt-4o", "shutdown_date": "2027-01-14"}]}
-    >>> warnings(listed, ["gpt-4o"], {}, dt.date(2026, 12, 15))
-    ['gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor']
+    >>> listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": "2027-01-14"}]}
+    >>> listed_days(listed, ["gpt-4o", "gpt-4o-mini"], {"gpt-4o-2024-08-06": "gpt-4o"})
+    {'gpt-4o': datetime.date(2027, 1, 14)}
     """
     rows = listed.get("data") if isinstance(listed, dict) else None
-    told = []
+    days: dict[str, dt.date] = {}
     for row in rows if isinstance(rows, list) else ():
         if not isinstance(row, dict) or not row.get("shutdown_date"):
             continue
         name = str(row.get("id"))
-        date = _date(row["shutdown_date"])
-        if date is None or aliases.get(name, name) not in models:
+        day = _date(row["shutdown_date"])
+        if day is None:
             continue
-        days = (date - today).days
-        if days <= 0:
-            told.append(f"{name} left its upstream on {date}: calibrate a successor")
-        elif days <= WARN_DAYS:
-            told.append(f"{name} leaves its upstream on {date}, in {days} days: calibrate a successor")
+        for model in models:
+            own = without_effort(model)
+            if own == name or (aliases.get(name) == own and own not in days):
+                days[model] = day
+    return days
+
+
+def warnings(days: Mapping[str, dt.date], successors: Sequence[str], today: dt.date) -> list[str]:
+    """What the owner should know of models that leave within 90 days, in words; `successors` are the policy's models'.
+
+    >>> warnings({"gpt-4o": dt.date(2027, 1, 14)}, ["gpt-6-luna:none", "gpt-6-sol:none"], dt.date(2026, 12, 15))
+    ['gpt-4o leaves its upstream on 2027-01-14, in 30 days: `python -m calibration retire --to gpt-6-luna,gpt-6-sol`']
+    """
+    to = ",".join(dict.fromkeys(without_effort(name) for name in successors if name)) or "CHEAP,STRONG"
+    command = f"`python -m calibration retire --to {to}`"
+    told = []
+    for name, day in days.items():
+        left = (day - today).days
+        if left <= 0:
+            told.append(f"{name} left its upstream on {day}: {command}")
+        elif left <= WARN_DAYS:
+            told.append(f"{name} leaves its upstream on {day}, in {left} days: {command}")
     return told
 
 
@@ -60,7 +79,8 @@ def _date(value: Any) -> dt.date | None:
 
 @contextlib.asynccontextmanager
 async def watching(router: Router) -> AsyncIterator[None]:
-    """Read the list at once and then daily, for as long as the router serves. Nobody waits for it."""
+    """Warn at once by our own table; read the upstream's list then and daily. Nobody waits for it."""
+    _tell(router, {}, dt.datetime.now(dt.UTC).date())
     if router.settings.simulated or router.settings.forward_client_keys:
         yield  # nobody to ask, or no key to ask with
         return
@@ -75,18 +95,34 @@ async def _watch(router: Router) -> None:
 
 
 async def look(router: Router, today: dt.date) -> None:
-    """Read the upstream's list once, and keep what its owner should know in `router.warnings`."""
+    """Read the upstream's list once, and keep what its owner should know in `router.leaving` and `router.warnings`."""
     try:
         status, _, body = await fetch(router, [], b"")
         listed = msgspec.json.decode(body)
     except (RouterError, *UNREADABLE) as error:
         log.info("the upstream's list of models could not be read: %s", error)
         return
-    if status != 200:
-        return  # what was known stays known
-    models = {model.name for model in router.serving.policy.rules.models}
-    told = warnings(listed, models, router.prices.aliases, today)
+    if status == 200:  # else what was known stays known
+        _tell(router, listed, today)
+
+
+def _tell(router: Router, listed: object, today: dt.date) -> None:
+    models = router.serving.policy.rules.models
+    names = [model.name for model in models]
+    days = {**_known(router, names), **listed_days(listed, names, router.prices.aliases)}
+    told = warnings(days, [router.adapter.successor(model, model.name) for model in models], today)
     for line in told:
         if line not in router.warnings:
             log.warning("%s", line)
+    router.leaving = days
     router.warnings[:] = told
+
+
+def _known(router: Router, names: Sequence[str]) -> dict[str, dt.date]:
+    """The days of our own table, for models that OpenAI itself is asked."""
+    settings, catalogue = router.settings, router.adapter.catalogue
+    if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
+        return {}
+    own = {name for name, model in settings.models.items() if model.base_url}
+    days = {name: catalogue.of(name).leaves for name in names if without_effort(name) not in own and name not in own}
+    return {name: day for name, day in days.items() if day is not None}

@@ -111,12 +111,18 @@ class Sending:
         return None
 
     def _followed(self, model: str, left: Sequence[str]) -> Next | None:
-        known = next((each for each in self._models if each.name == model), None)
-        successor = self._adapter.successor(known, model)
-        if successor and successor != model and not self._adapter.is_gone(successor):
+        passed, successor = {model}, self._successor(model)
+        while successor not in passed and self._adapter.is_gone(successor):
+            passed.add(successor)
+            successor = self._successor(successor)
+        if successor and successor not in passed:
             self._adapt(successor)
             return Next([successor, *(each for each in left if each != successor)], Reason.SUCCESSOR)
         return Next(left, Reason.FALLBACK) if left else None
+
+    def _successor(self, model: str) -> str:
+        known = next((each for each in self._models if each.name == model), None)
+        return self._adapter.successor(known, model)
 
     def _adapt(self, model: str) -> None:
         adaptation = self._adapter.adaptation(model, self._plan.request.fields, self._endpoint)

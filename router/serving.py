@@ -27,27 +27,33 @@ def policy_folder(settings: Settings) -> Path:
     Where a pair of models is set that the promoted or shipped policy is not for, it is the one transferred from that.
 
     Raises:
-        SettingsError, PolicyError: the pair has no price, or nothing can be transferred to it.
+        SettingsError: the pair has no price, or nothing can be transferred to it.
     """
     if settings.policy is not None:
         return settings.policy
     promoted = settings.home / "policy"
-    folder = promoted if (promoted / DOCUMENT).exists() else SHIPPED
+    return _for_the_pair(settings, promoted if (promoted / DOCUMENT).exists() else SHIPPED)
+
+
+def _for_the_pair(settings: Settings, folder: Path) -> Path:
     if not settings.pair:
         return folder
     base = folder.resolve()
-    made = _PAIRS.get((base, settings.pair))
+    made = _PAIRS.get((settings.home, base, settings.pair))
     if made is None or not (made / DOCUMENT).exists():
-        made = _PAIRS[base, settings.pair] = _folder_of_pair(settings, base)
+        try:
+            policy = read_policy(base)
+        except PolicyError:  # who reads it next tells what is wrong
+            return folder
+        made = _PAIRS[settings.home, base, settings.pair] = _folder_of_pair(settings, base, policy)
     return made
 
 
-_PAIRS: dict[tuple[Path, tuple[str, ...]], Path] = {}  # the folder of each pair's policy, by what it is made from
+_PAIRS: dict[tuple[Path, Path, tuple[str, ...]], Path] = {}  # the folder of a pair's policy, by what it is made from
 
 
-def _folder_of_pair(settings: Settings, base: Path) -> Path:
+def _folder_of_pair(settings: Settings, base: Path, policy: Policy) -> Path:
     """The policy in `base` where it is of the pair, else the one that is transferred from it, kept in the home."""
-    policy = read_policy(base)
     if tuple(model.name for model in policy.rules.models) == settings.pair:
         return base
     book = prices(settings)
@@ -105,6 +111,7 @@ def served_policy(settings: Settings) -> tuple[Policy, str]:
 
     Raises:
         PolicyError: the policy that the settings name, or the shipped one, cannot be read.
+        SettingsError: a pair of models is set that no policy is for, and that none can be transferred to.
     """
     folder = policy_folder(settings)
     try:
@@ -114,7 +121,7 @@ def served_policy(settings: Settings) -> tuple[Policy, str]:
             raise
         problem = f"the promoted policy cannot be read: {error}"
         log.error("%s; the shipped one serves", problem)
-        return read_policy(SHIPPED), problem
+        return read_policy(_for_the_pair(settings, SHIPPED)), problem
 
 
 class Serving:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from refusals import CHAT, refusal
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -61,11 +62,14 @@ class FakeModels:
         quality: Callable[[str, str], float] = lambda model, question_type: 1.0,
         output_tokens: Callable[[str, str], int] = lambda model, question_type: 60,
         seed: int = 0,
+        refuses: bool = False,
     ) -> None:
         self.questions = {question.text: question for question in questions}
         self.quality = quality
         self.output_tokens = output_tokens
         self.seed = seed
+        self.refuses = refuses  # parameters that the real models refuse, by `refusals.json`
+        self.refused: list[str] = []  # the rows of that table
         self.faults = Faults()
         self.calls: list[Call] = []
         self.billed_tokens: dict[str, list[int]] = {}  # by model: input, output
@@ -118,7 +122,7 @@ class FakeModels:
         try:
             judging = _is_judge(body)
             await asyncio.sleep(self.faults.judge_seconds if judging else self.faults.seconds)
-            return self._fault(body, judging) or JSONResponse(self.reply(body))
+            return self._fault(body, judging) or self._refusal(body) or await self._replied(body)
         finally:
             self.in_flight -= 1
 
@@ -132,6 +136,23 @@ class FakeModels:
             return _error(429, "rate limit reached", "rate_limit_exceeded", {"retry-after": self.faults.retry_after})
         return None
 
+    def _refusal(self, body: dict[str, Any]) -> Response | None:
+        refused = refusal(CHAT, body) if self.refuses else None
+        if refused is None:
+            return None
+        self.refused.append(refused.row)
+        return JSONResponse(refused.body, refused.status)
+
+    async def _replied(self, body: dict[str, Any]) -> Response:
+        reply = self.reply(body)
+        if not body.get("stream"):
+            return JSONResponse(reply)
+        choice = {"index": 0, "delta": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+        head = {name: reply[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+        events = [{**head, "choices": [choice]}, {**head, "choices": [], "usage": reply["usage"]}]
+        text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        return Response(text, media_type="text/event-stream")
+
     def _first(self, key: str) -> bool:
         self._attempts[key] = self._attempts.get(key, 0) + 1
         return self._attempts[key] == 1
@@ -139,16 +160,17 @@ class FakeModels:
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         """A chat completion, as billed."""
         model, prompt = body["model"], _prompt(body)
+        named = f"{model}:{body['reasoning_effort']}" if "reasoning_effort" in body else model
         message: dict[str, Any] = {"role": "assistant", "refusal": None}
         if _is_judge(body):
             self.calls.append(Call("judge", model, prompt))
             message["content"], written = self._verdict(prompt), 40
         else:
             text = _last_user_text(body)
-            self.calls.append(Call("answer", model, text))
+            self.calls.append(Call("answer", named, text))
             question = self.questions.get(text)
-            written = self.output_tokens(model, (question.question_type if question else None) or "")
-            message |= self._answer(question, self.is_right(model, text))
+            written = self.output_tokens(named, (question.question_type if question else None) or "")
+            message |= self._answer(question, self.is_right(named, text))
         read = max(1, len(json.dumps(body["messages"])) // 4)
         billed = self.billed_tokens.setdefault(model, [0, 0])
         billed[0] += read

@@ -4,6 +4,7 @@ It is a `FakeOpenAI`: what a test queues with `say` comes first, and `received` 
 as a process of its own:
 
     python tests/refusing_openai.py --port 9000 [--retired gpt-4o ...] [--context-tokens gpt-6-luna=2000 ...]
+                                     [--alias auto=gpt-6-luna ...]
 
 The process writes its base URL to its output, then each refusal as a line of JSON. GET /bodies and GET /refusals list
 what it got and what it refused.
@@ -22,7 +23,7 @@ from typing import Any
 
 from clients.upstream import WORDS, called, chat_chunks, chat_object, example, response_events, response_object
 from fake_openai import FakeOpenAI, Received, Say, events, json_answer
-from refusals import CHAT, MODELS, RESPONSES, Refusal, effort, refusal, tokens
+from refusals import CHAT, MODELS, RESPONSES, SNAPSHOTS, Refusal, effort, refusal, tokens
 
 NOT_JSON = "We could not parse the JSON body of your request."
 
@@ -98,6 +99,7 @@ class RefusingOpenAI(FakeOpenAI):
         call = called(body.get("tools"), body.get("tool_choice")) if last.get("role") == "user" else None
         words = _words(((body.get("text") or {}).get("format") or {}).get("schema"))
         whole = response_object(body, words, call, self._response_usage(body, len(words)))
+        whole["id"] = f"resp_{len(self.received)}"  # clients tell the turns of a conversation apart by it
         if not body.get("stream"):
             return json_answer(whole)
         return events(*_named(response_events(whole, words, call)))
@@ -177,10 +179,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--retired", nargs="*", default=[], metavar="MODEL")
     parser.add_argument("--context-tokens", nargs="*", default=[], metavar="MODEL=TOKENS")
+    parser.add_argument("--alias", nargs="*", default=[], metavar="NAME=MODEL", help="another name for a model")
     given = parser.parse_args()
     server = RefusingOpenAI(given.port)
     server.refusals = _Telling()
     server.retired |= set(given.retired)
+    for alias, model in (pair.split("=") for pair in given.alias):
+        SNAPSHOTS[alias], MODELS[alias] = model, MODELS[model]
     server.context_tokens |= {name: int(count) for name, count in (pair.split("=") for pair in given.context_tokens)}
     sys.stdout.write(server.url + "\n")
     sys.stdout.flush()

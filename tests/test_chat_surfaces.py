@@ -12,7 +12,7 @@ import pytest
 from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_answer
 
 from router.policy.features import RequestError
-from router.retirement import look, warnings
+from router.retirement import listed_days, look, warnings
 from router.surfaces import read_completion, read_response
 from router.wire.responses_stream import ResponsesStream
 
@@ -371,14 +371,15 @@ TODAY = dt.date(2026, 12, 1)
 )
 def test_the_end_of_a_model_of_the_policy_is_announced(date, told):
     listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": date}, {"id": "other", "shutdown_date": date}]}
-    found = warnings(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"}, TODAY)
+    days = listed_days(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
+    found = warnings(days, ["gpt-6-sol:none"], TODAY)
     assert len(found) == (told is not None)
     assert told is None or told in found[0]
 
 
 @pytest.mark.parametrize("listed", [None, [], {"data": 5}, {"data": [5, {"id": "gpt-4o"}]}])
 def test_a_list_that_is_none_announces_nothing(listed):
-    assert warnings(listed, ["gpt-4o"], {}, TODAY) == []
+    assert listed_days(listed, ["gpt-4o"], {}) == {}
 
 
 def test_health_tells_what_is_about_to_end(serve):
@@ -388,8 +389,16 @@ def test_health_tells_what_is_about_to_end(serve):
     deadline = time.monotonic() + 5
     while not (told := httpx2.get(router.origin + "/health").json()["warnings"]) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert told == ["gpt-4o left its upstream on 2026-01-14: calibrate a successor"]
+    assert told == ["gpt-4o left its upstream on 2026-01-14: `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"]
+    assert 'router_model_leaves_days{model="gpt-4o"} -' in httpx2.get(router.origin + "/metrics").text
     server.models = json_answer({}, 500)
     asyncio.run_coroutine_threadsafe(look(router.app.router, TODAY), router.loop()).result(5)
     assert httpx2.get(router.origin + "/health").json()["warnings"] == told
     server.close()
+
+
+def test_the_table_warns_at_the_start_where_nobody_can_be_asked(serve):
+    router = serve(openai_base_url="simulated:")
+    told = httpx2.get(router.origin + "/health").json()["warnings"]
+    assert [line.split()[0] for line in told] == ["gpt-4o-mini", "gpt-4o"]
+    assert all("2027-01-14" in line and "retire --to gpt-6-luna,gpt-6-sol" in line for line in told)

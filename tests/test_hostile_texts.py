@@ -10,7 +10,9 @@ import pytest
 import calibration
 import router
 from router.journal.credentials import SHAPES
+from router.policy.parameters import RESPONSES, ParameterRule, Takes, adapted
 from router.wire import bodies
+from router.wire.parameters import edits
 
 ANY = ("a", "1", " ", "\n", "1.", "a ", "-", "A1-", "\\", '"', "é")
 HOSTILE = {  # by expression, what its repetitions could be made to go over again and again
@@ -26,6 +28,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.client.issuing._SPAN": ("1", "1d"),
     "router.client.keyfile._DIGEST": ("0", "a"),
     "router.client.keyfile._NAME": ("a.", "-"),
+    "router.doctor.upstreams._PRINTABLE": ("Bearer ", "Bearer a"),
     "router.journal.redaction._LOGIN": ("//", "//a", "a@"),
     "router.journal.redaction._CARDS": ("1-", "1 1", "11111111111111.", "1.1"),
     "router.journal.redaction._CODE": ("a.",),
@@ -42,6 +45,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.asking._THANKS": ("thanks ", "thanks so much", "ty "),
     "router.policy.conversation._UNSPACED": ("日",),
     "router.policy.conversation._WORD": ("a_",),
+    "router.policy.distribution._VERSION": ('version = "', 'version = "a\n', '\nversion = "a"'),
     "router.policy.inputs._ASCII_WORD": ("a'", "0,", "0,0"),
     "router.policy.inputs._CONTENT": ("aa1",),
     "router.policy.inputs._DECIMALS": ("1.",),
@@ -52,6 +56,8 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.inputs._OPTION_HINT": ("A", "(A"),
     "router.policy.inputs._PARTS": ("aA", "_"),
     "router.policy.inputs._WORD": ("a'", "é'", "0,"),
+    "router.pricing.public_map._LIKE_A_PRICE": ("cost", "cost_", "cos"),
+    "router.pricing.public_map._PRICE": ("input_cost_per_token", "_above_", "_above_1k_tokens"),
     "router.routing._AT": ("auto@", "@"),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
@@ -68,6 +74,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("calibration.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
     *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
+    *("router.pricing.public_map._LIKE_A_PRICE", "router.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
     *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
@@ -166,3 +173,48 @@ def test_a_key_of_megabytes_is_found_without_a_note_for_each_of_its_bytes():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 2**20
+
+
+def adapt(body):
+    """What is done with a body for a model that takes little, from its text to what is sent."""
+    fields = bodies.read_fields(body)
+    adaptation = adapted(TAKES_LITTLE, fields, RESPONSES, "low")
+    return b"".join(bodies.edited([body], edits(body, bodies.spans(body, fields), adaptation.changes)))
+
+
+TAKES_LITTLE = Takes(
+    (*(ParameterRule(f"p{n}") for n in range(900)), ParameterRule("include", without="x")),
+    efforts={RESPONSES: ("low",)},
+    tools_need_no_effort=True,
+)
+HOSTILE_BODIES = {
+    "many fields that go": lambda n: b"{" + b",".join(b'"p%d":%b' % (i, b"1" * (n // 900)) for i in range(900)) + b"}",
+    "blanks around what goes": lambda n: b'{"p1"%b:%b1%b,"a":1}' % ((b" " * (n // 3),) * 3),
+    "commas in what goes": lambda n: b'{"p1":"%b","p2":"%b","a":1}' % (b"," * (n // 2), b'\\"' * (n // 4)),
+    "a key of escapes": lambda n: b'{"%b":1,"p1":1}' % (b'\\"' * (n // 2)),
+    "a long effort": lambda n: b'{"reasoning":{"effort":"%b"}}' % (b"x" * n),
+    "much beside an effort": lambda n: (
+        b'{"reasoning":{%b"effort":"high"}}' % b"".join(b'"k%d":[],' % i for i in range(n // 10))
+    ),
+    "a list of what goes": lambda n: b'{"include":[%b"x"]}' % (b'"x",' * (n // 4)),
+    "a list of lists": lambda n: b'{"include":%b}' % (b"[" * 900 + b"]" * 900 + b" " * n),
+    "blanks for tools": lambda n: b'{"tools":[%b]}' % (b" " * n),
+    "a number of digits": lambda n: b'{"p1":%b}' % (b"9" * n),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_BODIES)
+def test_no_body_is_adapted_in_a_time_that_grows_faster_than_it(name):
+    def best(length):
+        body, times = HOSTILE_BODIES[name](length), []
+        for _ in range(5):
+            began = time.perf_counter()
+            adapt(body)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    for _ in range(3):  # others run on this machine too
+        once, twice = best(100_000), best(200_000)
+        if twice < max(MOST_GROWTH * once, 2e-3):
+            return
+    raise AssertionError((once, twice))

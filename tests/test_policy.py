@@ -13,10 +13,11 @@ from made_outcomes import TRUTH, made_outcomes
 
 from calibration.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
-from router.policy.decision import Reason, decide, savings_usd
+from router.policy.decision import Model, Reason, decide, expected_cost_usd, savings_usd
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse
 from router.policy.features import MAX_TURN_CHARACTERS, RequestError, read_question
 from router.policy.prediction import predict
+from router.policy.prices import Price
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -302,3 +303,14 @@ def test_a_scale_that_cannot_be_divided_by_is_refused(policy, scale):
     predictor = replace(policy.predictor, number_scale=np.full_like(policy.predictor.number_scale, scale))
     with pytest.raises(PolicyError, match=r"weights\.npz: .*number_scale"):
         parse(dump(replace(policy, predictor=predictor)))
+
+
+def test_a_long_prompt_is_billed_as_written_to_the_cache_where_a_model_bills_that(policy):
+    price = Price(2.0, 10.0, 0.2, usd_per_million_cache_write_tokens=2.5)
+    with_writes, without = Model("new", price), Model("old", replace(price, usd_per_million_cache_write_tokens=None))
+    features = read_question([{"role": "user", "content": "word " * 4000}])
+    prediction = predict(policy.predictor, features)
+    prediction = replace(prediction, output_tokens={"new": 1.0, "old": 1.0})
+    tokens = features.input_tokens
+    assert expected_cost_usd(with_writes, features, prediction) == pytest.approx((tokens * 2.5 + 10.0) / 1e6, rel=0.01)
+    assert expected_cost_usd(without, features, prediction) == pytest.approx((tokens * 2.0 + 10.0) / 1e6, rel=0.01)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.policy.prices import Price, PriceBook, PriceError, day_unix_ns
+from router.policy.prices import LongContext, Price, PriceBook, PriceError, day_unix_ns
 from router.policy.usage import Usage
 
 SHIPPED = Path(__file__).parent.parent / "data" / "prices.json"
@@ -115,3 +115,10 @@ def test_prices_of_ones_own_take_the_place_of_every_shipped_price():
     assert extended.price("gpt-5.6-luna", unix_ns=0) == Price(7.0, 7.0)
     assert extended.price("gpt-5.6-luna", "flex") is None  # nobody said what it costs there
     assert [period.price for period in extended.history("gpt-5.6-luna")] == [Price(7.0, 7.0)]
+
+
+def test_many_short_requests_are_no_long_one():
+    price = Price(2.0, 10.0, long_context=LongContext(1000, 2.0, 1.5))
+    assert price.total_usd(Usage(5000, 100), 10) == pytest.approx(5000 * 2.0 / 1e6 + 100 * 10.0 / 1e6)
+    assert price.total_usd(Usage(20_000, 100), 10) == pytest.approx(20_000 * 4.0 / 1e6 + 100 * 15.0 / 1e6)
+    assert price.total_usd(Usage(), 0) == 0.0

@@ -712,15 +712,17 @@ def test_it_runs_as_a_process_of_its_own():
         port = free.getsockname()[1]
     script = Path(__file__).parent / "refusing_openai.py"
     command = [sys.executable, str(script), "--port", str(port), "--retired", "gpt-5", "--context-tokens", "gpt-4=9"]
+    command += ["--alias", "auto=gpt-6-luna"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == f"http://127.0.0.1:{port}/v1\n"
-        for model, fields in (("gpt-5", {}), ("gpt-4", long(10))):
+        for model, fields in (("gpt-5", {}), ("gpt-4", long(10)), ("auto", {"max_tokens": 5})):
             httpx2.post(f"http://127.0.0.1:{port}/v1/{CHAT}", json=request(CHAT, model, fields))
         assert json.loads(process.stdout.readline())["row"] == "retired model"
         assert json.loads(process.stdout.readline())["row"] == "messages too long"
+        assert json.loads(process.stdout.readline())["row"] == "max_tokens"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/bodies") as answer:
-            assert [body["model"] for body in json.load(answer)] == ["gpt-5", "gpt-4"]
+            assert [body["model"] for body in json.load(answer)] == ["gpt-5", "gpt-4", "auto"]
     finally:
         process.terminate()
         process.wait(10)

@@ -48,6 +48,7 @@ class Seen(msgspec.Struct):
     gap: float | None = None
     novelty: float | None = None
     policy_version: str = ""
+    adapted: str = ""
     read_as: dict[str, int] = {}
     usage: dict[str, int] | None = None
     cost_usd: float | None = None

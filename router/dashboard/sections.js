@@ -118,7 +118,9 @@ export function drawCurve(policy, overview) {
   let note = `No certified threshold keeps ${exactly(overview.default_target)}: every request goes to ${strong}.`;
   if (rule && rule.quality_per_usd !== null) {
     const { low, estimate, high } = rule.expected_saving;
-    note = `${rule.certified ? "Certified" : "Expected, not certified"} at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions: keeping ${exactly(rule.target)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
+    const from = policy.about?.transferred_from;
+    const basis = from ? `Expected by what was measured of ${from.models.join(" and ")}` : `${rule.certified ? "Certified" : "Expected, not certified"} at ${percent(rule.confidence)} confidence on ${count(rule.n)} questions`;
+    note = `${basis}: keeping ${exactly(rule.target)} of ${strong}'s quality saves ${percent(estimate)} (${percent(low)} to ${percent(high)}) of its dollars on questions like these.`;
   }
   $("curve-note").textContent = note;
   curve($("curve"), { targets: policy.targets, current: rule ? rule.target : overview.default_target, live, percent, exactly,
@@ -181,13 +183,14 @@ function typeCells(policy, row, most) {
 function mixInWords(mix, live) {
   if (!live) return "Whether traffic is what was calibrated will be told here.";
   const share = (kind) => percent(mix.requests[kind] / live);
-  const covered = `${share("measured")} of requests are of types with measured outcomes, ${share("published")} of types with published results only, ${share("none")} of types nothing is known of.`;
+  const covered = `${share("measured")} of requests are of types with measured outcomes, ${share("published")} of types with published results only, ${mix.requests.transferred ? `${share("transferred")} of types whose evidence is of other models, ` : ""}${share("none")} of types nothing is known of.`;
   if (mix.distance === null) return covered;
   const verdict = mix.distance < 0.2 ? "much like the calibration's" : mix.distance < 0.5 ? "unlike the calibration's in part: the saving to expect is another" : "quite unlike the calibration's: recalibrate on questions of your own";
   return `${covered} Among the measured types the mix is ${verdict} (${percent(mix.distance)} would have to be of another type).`;
 }
 
 function promiseInWords(policy, { mix, default_target }) {
+  if (policy.about?.transferred_from) return { text: "Nothing was measured of these models: what they keep is expected, by what others kept.", holds: "" };
   if (!mix.quality_kept) return { text: "", holds: "" };
   const { low, estimate, high, holds } = mix.quality_kept, strong = strongest(policy);
   const kept = `By what each type kept in the calibration, this mix keeps ${percent(estimate, 1)} (${percent(low, 1)} to ${percent(high, 1)}) of ${strong}'s quality`;
@@ -282,6 +285,7 @@ export function explained(policy, request, decision) {
   const facts = [
     ["Question", asked ? shortened(asked.question) : ""], ["Cache", asked?.cached_model ? `counted for ${asked.cached_model}, which answered the turns before` : ""],
     ["Type", decision.question_type], ["May also be", others(policy, decision)], ["Target", decision.target === null || decision.target === undefined ? "" : `keep ${exactly(decision.target)}${promised(decision.promise)}`],
+    ["Changed for the model", typeof decision.adapted === "string" ? decision.adapted : Object.entries(decision.adapted || {}).map(([name, told]) => `${name}: ${told}`).join(" · ")],
     ["Gap", decision.gap === null || decision.gap === undefined ? "" : `${decision.gap >= 0 ? "+" : "−"}${Math.abs(decision.gap * 100).toFixed(1)} points of quality for the strong model`],
     ["Novelty", decision.novelty === null || decision.novelty === undefined ? "" : `${percent(decision.novelty)}, beyond ${percent(policy.novelty_limit)} it goes to the strong model`],
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],

@@ -1,8 +1,8 @@
 // Numbers and reasons in words. Nothing here touches the page but `element`.
 
 export const REASONS = {
-  cheap_is_enough: ["Cheap is enough", "The cheap model is expected to be good enough here: what the strong one would add is not worth its price at this target."],
-  strong_is_better: ["Strong is better", "The strong model is expected to be enough better on this request to be worth its price."],
+  cheap_is_enough: ["Cheap is enough", "A cheaper model than the strongest is expected to be good enough here: what the strongest would add is not worth its price at this target."],
+  strong_is_better: ["Strong is better", "The strongest model is expected to be enough better on this request to be worth its price."],
   no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
   uncertain_type: ["Uncertain type", "The request is of no type for sure, or maybe of one that nothing is known of, so the strong model answers."],
   novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
@@ -10,10 +10,12 @@ export const REASONS = {
   context_window: ["Context window", "Only this model can hold the whole request."],
   modality: ["Modality", "Only this model can read what is attached."],
   tools: ["Tools", "Only this model can call the tools that are offered."],
+  parameters: ["Parameters", "Only this model takes the parameters of the request."],
   forced: ["Forced", "The client named the model."],
   continued: ["Continued", "It goes on with what an answer of this model began."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],
-  fallback: ["Fallback", "The model that was decided on could not answer, so the other one did."],
+  fallback: ["Fallback", "The model that was decided on could not answer, so another one did."],
+  successor: ["Successor", "The model that was decided on is gone, and the one that follows it answered. Nothing was measured of it."],
 };
 
 const KINDS = { measured: "measured", published: "published", transferred: "transferred", none: "nothing known" };

@@ -19,7 +19,11 @@ LEAST_FREE_BYTES = 10**9
 
 def policy_and_prices(settings: Settings) -> Iterator[Finding]:
     """The policy that would be served, and the price of each of its models."""
-    folder = policy_folder(settings)
+    try:
+        folder = policy_folder(settings)
+    except SettingsError as error:
+        yield Finding(State.PROBLEM, "policy", str(error), f"Correct ROUTER_PAIR, or the prices in {CONFIG}")
+        return
     try:
         policy = read_policy(folder)
     except PolicyError as error:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +246,13 @@ def _owner(router: Router) -> Iterator[Metric]:
     rule = serving.policy.rules.rule(serving.default_target)
     certified = rule is not None and rule.certified
     yield GaugeMetricFamily("router_policy_certified", "1 if `auto` routes by a certified promise.", int(certified))
+    leaving = GaugeMetricFamily(
+        "router_model_leaves_days", "Days until a model of the policy leaves its upstream.", labels=["model"]
+    )
+    today = datetime.now(UTC).date()
+    for model, day in router.leaving.items():
+        leaving.add_metric([model], (day - today).days)
+    yield leaving
     warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
     warnings.add_metric(["models"], len(router.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))

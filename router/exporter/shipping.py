@@ -174,14 +174,14 @@ class Answers:
         """The lengths in the policy of that version; in the one that is served now, where that is gone."""
         from router.policy.document import DOCUMENT
         from router.serving import policy_folder
+        from router.settings import SettingsError
         from router.usage.counterfactual import read_lengths
 
         if version not in self._known:
-            path = policy_folder(self._settings) / DOCUMENT
             try:
-                self._known[version] = read_lengths(path.read_bytes())
-            except (OSError, msgspec.DecodeError) as error:
-                log.error("what always-strong would have cost is not known: %s: %s", path, error)
+                self._known[version] = read_lengths((policy_folder(self._settings) / DOCUMENT).read_bytes())
+            except (OSError, msgspec.DecodeError, SettingsError) as error:
+                log.error("what always-strong would have cost is not known: policy %s: %s", version, error)
                 self._known[version] = None
         return self._known[version]
 

@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from router.policy.naming import without_effort
-from router.policy.parameters import Takes, read_takes
+from router.policy.parameters import ENDPOINTS, ParameterRule, Takes, limited
 
 TRAITS = ("context_tokens", "images", "audio", "tools", "image_tokens")  # of `router.policy.decision.Model`
 
@@ -92,3 +92,33 @@ def _known(row: Mapping[str, Any], families: Mapping[str, Any]) -> Known:
         str(row.get("successor", "")),
         str(row.get("leaves_source", "")),
     )
+
+
+def read_takes(row: Mapping[str, Any], families: Mapping[str, Any]) -> Takes:
+    """What a row of `data/models.json` says that its model takes; `families` are lists of rules by name.
+
+    Raises:
+        ValueError: a rule or a family does not fit.
+    """
+    rules: list[ParameterRule] = []
+    for each in row.get("parameters", ()):
+        rules += [_rule(rule) for rule in families[each]] if isinstance(each, str) else [_rule(each)]
+    limit = row.get("max_output_tokens")
+    if limit is not None:
+        rules = limited(rules, int(limit))
+    efforts = row.get("efforts")
+    return Takes(
+        tuple(rules),
+        None if efforts is None else {endpoint: tuple(efforts.get(endpoint, ())) for endpoint in ENDPOINTS},
+        str(row.get("default_effort", "")),
+        bool(row.get("tools_need_no_effort", False)),
+    )
+
+
+_RULE = frozenset(ParameterRule.__slots__)
+
+
+def _rule(row: Any) -> ParameterRule:
+    if not isinstance(row, Mapping) or not isinstance(row.get("name"), str) or not set(row) <= _RULE:
+        raise ValueError(f"not a rule for a parameter: {row!r}")
+    return ParameterRule(**{**row, "values": tuple(row.get("values", ()))})

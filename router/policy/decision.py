@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from router.policy.asking import Asked
+from router.policy.conversation import CACHED_FROM_TOKENS
 from router.policy.features import Features
 from router.policy.prediction import Prediction
 from router.policy.prices import Price
@@ -61,12 +62,13 @@ class Evidence:
     n: int
     quality: Mapping[str, Interval]
     quality_difference: Interval  # cheap minus strong, paired; below 0 the cheap model is worse
-    output_tokens: Mapping[str, float]  # mean length of each model's answers
+    output_tokens: Mapping[str, float]  # mean length of each model's answers; none where results are all that is known
     source: str = ""
 
 
 CACHE_SHARE = 0.3  # of a question's own saving, by which a cache may move it: a model is not kept at any price
 NOTHING_ASKED = Asked("")
+_UNCERTIFIED = ("published", "transferred")  # kinds of evidence that no certificate stands behind
 NO_EVIDENCE = Evidence("none", 0, {}, Interval(-1.0, 0.0, 1.0), {})
 
 
@@ -190,7 +192,7 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
         novelty=prediction.novelty,
         evidence=evidence,
         policy_version=rules.version,
-        promise=None if rule is None else Promise.EXPECTED if evidence.kind == "published" else rule.promise,
+        promise=None if rule is None else Promise.EXPECTED if evidence.kind in _UNCERTIFIED else rule.promise,
         text_tokens=features.input_tokens if features.images else None,
         asked=prediction.turn.asked,
         tools_matching=prediction.tools_matching,
@@ -212,7 +214,7 @@ def _choose(
     if rule is None or rule.quality_per_usd is None:
         return strong, Reason.NOT_CERTIFIED
     evidence = rules.evidence_of(prediction.question_type)
-    if evidence.kind == "published":
+    if stands_alone(evidence):
         chosen = next(m.name for m in able if m.name == strong or keeps(rules, evidence, m.name, strong, rule.target))
     else:
         per_usd = min(rule.quality_per_usd, rule.type_limits.get(prediction.question_type, rule.quality_per_usd))
@@ -269,11 +271,18 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
 
 
 def _cache_value(model: Model, prediction: Prediction) -> float:
-    """Dollars that a model is cheaper by if it has the earlier turns in its cache."""
-    tokens = prediction.turn.cached_tokens
-    return model.price.cost_usd(Usage(input_tokens=tokens)) - model.price.cost_usd(
+    """Dollars that a model is cheaper by if it has the earlier turns in its cache, which it else has to write there."""
+    tokens, price = prediction.turn.cached_tokens, model.price
+    return price.cost_usd(Usage(input_tokens=tokens, cache_write_tokens=_written(model, tokens, 0))) - price.cost_usd(
         Usage(input_tokens=tokens, cached_input_tokens=tokens)
     )
+
+
+def _written(model: Model, tokens: int, cached: int) -> int:
+    """Input tokens that are written to the cache, where a model bills that: what is new of a prompt that is cached."""
+    if model.price.usd_per_million_cache_write_tokens is None or tokens < CACHED_FROM_TOKENS:
+        return 0
+    return tokens - cached
 
 
 def quality_per_usd_needed(rules: Rules, features: Features, prediction: Prediction, target: float) -> float:
@@ -302,9 +311,9 @@ def lines_of_worth(
     if len(able) == 1 or _why_unknown(rules, features, prediction) is not None:
         return slopes, offsets
     evidence = rules.evidence_of(prediction.question_type)
-    savings = savings_usd(rules, features, prediction, None)
+    savings, alone = savings_usd(rules, features, prediction, None), stands_alone(evidence)
     for model in able[:-1]:
-        if evidence.kind != "published":
+        if not alone:
             slopes[column[model.name]] = savings[model.name]
             offsets[column[model.name]] = cautious_gap(rules, prediction, model.name, strong)
         elif keeps(rules, evidence, model.name, strong, target):
@@ -338,6 +347,14 @@ def likely_types(decision: Decision, least: float = 0.02) -> dict[str, float]:
     """What a request may be, the likeliest first: types of at least this probability."""
     ranked = sorted(decision.type_probabilities.items(), key=lambda item: -item[1])
     return {name: probability for name, probability in ranked if probability >= least}
+
+
+def stands_alone(evidence: Evidence) -> bool:
+    """Whether results are all that is known of a type: published ones, or ones that were transferred as such.
+
+    The predictor says nothing of such a type, so that its results keep a target by themselves or not at all.
+    """
+    return evidence.kind == "published" or (evidence.kind == "transferred" and not evidence.output_tokens)
 
 
 def keeps(rules: Rules, evidence: Evidence, model: str, strong: str, target: float) -> bool:
@@ -399,5 +416,10 @@ def _dollars(model: Model, features: Features, prediction: Prediction, tokens: i
     written = prediction.output_tokens[model.name]
     if features.max_output_tokens is not None:
         written = min(written, features.max_output_tokens)
-    usage = Usage(input_tokens=tokens, output_tokens=max(round(written), 1), cached_input_tokens=cached)
+    usage = Usage(
+        input_tokens=tokens,
+        output_tokens=max(round(written), 1),
+        cached_input_tokens=cached,
+        cache_write_tokens=0 if tokens < CACHED_FROM_TOKENS else _written(model, tokens, cached),
+    )
     return model.price.cost_usd(usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from router.policy.decision import Evidence, Interval, Rule, Rules, keeps
+from router.policy.decision import Evidence, Interval, Rule, Rules, keeps, stands_alone
 
 SURE = Interval(1.0, 1.0, 1.0)  # the strong model keeps its own quality
 
@@ -36,9 +36,7 @@ def kept_of_mix(rules: Rules, target: float, requests: Mapping[str, int]) -> Int
 
 def _kept(rules: Rules, rule: Rule, name: str, evidence: Evidence) -> Interval:
     cheap, strong = rules.models[0].name, rules.strong.name
-    if evidence.kind == "none" or (
-        evidence.kind == "published" and not keeps(rules, evidence, cheap, strong, rule.target)
-    ):
+    if evidence.kind == "none" or (stands_alone(evidence) and not keeps(rules, evidence, cheap, strong, rule.target)):
         return SURE
     if evidence.kind == "measured" and name in rule.kept_by_type:
         return rule.kept_by_type[name]

@@ -21,7 +21,7 @@ CHAT, RESPONSES = "chat/completions", "responses"
 ENDPOINTS = (CHAT, RESPONSES)
 EFFORT_FIELDS = {CHAT: "reasoning_effort", RESPONSES: "reasoning"}
 _LONGEST_VALUE = 4096  # bytes of a value that is compared; a longer one is none that a rule lists
-_NOTHING = (b"null", b"[]", b"")
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")  # names of an answer's longest length
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Adaptation:
     @property
     def told(self) -> str:
         """What is changed, in words; "" where nothing is."""
-        return "; ".join(change.told for change in self.changes)
+        return "; ".join(change.told for change in self.changes if change.told)
 
 
 UNCHANGED = Adaptation()
@@ -102,23 +102,28 @@ def adapted(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str, effo
     if wanted != sent:
         changes += _effort_change(fields, endpoint, wanted)
     effective = wanted or takes.default_effort
+    changed = {change.name for change in changes}
     for rule in takes.rules:
-        raw = fields.get(rule.name)
+        raw = None if rule.name in changed else fields.get(rule.name)
         if raw is None or (rule.on and rule.on != endpoint) or (rule.unless_effort and rule.unless_effort == effective):
             continue
-        change = _change(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields)
-        if change is not None:
-            changes.append(change)
-            if rule.needed:
-                lost.append(rule.name)
+        made = _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields)
+        changes += made
+        changed.update(change.name for change in made)
+        if made and rule.needed:
+            lost.append(rule.name)
     return Adaptation(tuple(changes), tuple(lost), effort) if changes or lost else UNCHANGED
 
 
 def _effort_sent(fields: Mapping[str, msgspec.Raw], endpoint: str) -> str | None:
     raw = fields.get(EFFORT_FIELDS[endpoint])
-    value = None if raw is None else _value(bytes(memoryview(raw)[:_LONGEST_VALUE]))
+    if raw is None:
+        return None
+    value = _value(bytes(memoryview(raw)[:_LONGEST_VALUE]))
     if endpoint == RESPONSES:
         value = value.get("effort") if isinstance(value, dict) else None
+    elif bytes(memoryview(raw)[:5]) == b"null":  # some models refuse it, and it asks for nothing
+        return ""
     return value if isinstance(value, str) else None
 
 
@@ -136,15 +141,35 @@ def _wanted_effort(
         return wanted
     allowed = takes.efforts.get(endpoint, ())
     tools = fields.get("tools") if takes.tools_need_no_effort and endpoint == CHAT else None
-    if tools is not None and bytes(memoryview(tools)[:8]).strip() not in _NOTHING:
-        if (wanted or takes.default_effort) == "none":
-            return wanted
-        if "none" not in allowed or effort:
+    if tools is not None and _has_items(tools):
+        reasons = (wanted or takes.default_effort) != "none"
+        if "none" not in allowed or (reasons and effort):
             lost.append("tools with reasoning")
-        return "none" if "none" in allowed else wanted
+        if "none" in allowed:
+            return "none" if reasons else wanted
+    if not wanted and "none" in allowed and _gives_only_without_reasoning(takes, fields, endpoint):
+        return "none"
     if wanted is None or wanted in allowed:
         return wanted
     return _nearest(wanted, allowed)
+
+
+def _gives_only_without_reasoning(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str) -> bool:
+    """Whether the request asks for what the model gives at the effort "none" alone, such as logprobs."""
+    if takes.default_effort == "none":
+        return False
+    for rule in takes.rules:
+        raw = fields.get(rule.name) if rule.needed and rule.unless_effort == "none" else None
+        if raw is None or rule.on not in ("", endpoint):
+            continue
+        if _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields):
+            return True
+    return False
+
+
+def _has_items(raw: msgspec.Raw) -> bool:
+    beginning = bytes(memoryview(raw)[:64])
+    return beginning.startswith(b"[") and not beginning[1:].lstrip().startswith(b"]")
 
 
 def _nearest(wanted: str, allowed: Sequence[str]) -> str | None:
@@ -166,43 +191,57 @@ def _effort_change(fields: Mapping[str, msgspec.Raw], endpoint: str, wanted: str
         if wanted is None:
             return [Change(name, dropped=True, told=told)]
         return [Change(name, value=_json(wanted), told=told)]
-    raw = fields.get(name)
-    value = None if raw is None else _value(bytes(raw))
-    given = value if isinstance(value, dict) else {}
+    given = _given(fields.get(name))
     if wanted is None:
         given.pop("effort", None)
     else:
-        given["effort"] = wanted
+        given["effort"] = msgspec.Raw(_json(wanted))
     return [Change(name, value=_json(given), told=told) if given else Change(name, dropped=True, told=told)]
 
 
-def _change(rule: ParameterRule, raw: bytes, fields: Mapping[str, msgspec.Raw]) -> Change | None:
+def _given(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    """The fields of a value, undecoded, so that they are written again as they came; none where it is no object."""
+    try:
+        return {} if raw is None else msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _changes(rule: ParameterRule, raw: bytes, fields: Mapping[str, msgspec.Raw]) -> list[Change]:
+    """What a rule changes of a request that has its parameter, with the value `raw`."""
     if raw == b"null":
-        return None
+        return []
     value = _value(raw)
     too_much = rule.most is not None and isinstance(value, int | float) and value > rule.most
     if rule.called:
-        if rule.called in fields:
-            return Change(rule.name, dropped=True, told=f"{rule.name} dropped")
-        limit = _json(rule.most) if too_much else None
-        told = f"{rule.name} as {rule.called}" + (f" {rule.most}" if too_much else "")
-        return Change(rule.name, called=rule.called, value=limit, told=told)
+        return _renamed(rule, raw, too_much, fields.get(rule.called))
     if rule.most is not None:
-        return Change(rule.name, value=_json(rule.most), told=f"{rule.name} {rule.most}") if too_much else None
+        return [Change(rule.name, value=_json(rule.most), told=f"{rule.name} {rule.most}")] if too_much else []
     if rule.without:
         if not isinstance(value, list) or rule.without not in value:
-            return None
-        rest = [item for item in value if item != rule.without]
-        return Change(rule.name, value=_json(rest), told=f"{rule.name} without {rule.without}")
+            return []
+        rest = [item for item in msgspec.json.decode(raw, type=list[msgspec.Raw]) if _value(item) != rule.without]
+        return [Change(rule.name, value=_json(rest), told=f"{rule.name} without {rule.without}")]
     if any(value == taken and isinstance(value, bool) == isinstance(taken, bool) for taken in rule.values):
-        return None
-    return Change(rule.name, dropped=True, told=f"{rule.name} dropped")
+        return []
+    return [Change(rule.name, dropped=True, told=f"{rule.name} dropped")]
 
 
-def _value(raw: bytes) -> Any:
+def _renamed(rule: ParameterRule, raw: bytes, too_much: bool, other: msgspec.Raw | None) -> list[Change]:
+    """The changes where a parameter has another name; `other` is what the request says under that name already."""
+    told = f"{rule.name} as {rule.called}" + (f" {rule.most}" if too_much else "")
+    value = _json(rule.most) if too_much else None
+    if other is None:
+        return [Change(rule.name, called=rule.called, value=value, told=told)]
+    if bytes(memoryview(other)[:5]) != b"null":
+        return [Change(rule.name, dropped=True, told=f"{rule.name} dropped")]
+    return [Change(rule.name, dropped=True, told=told), Change(rule.called, value=value or raw)]
+
+
+def _value(raw: bytes | msgspec.Raw) -> Any:
     """A value of a request; None where it is none, or longer than what rules speak of."""
     try:
-        return json.loads(raw)
+        return json.loads(bytes(raw))
     except (ValueError, RecursionError):
         return None
 
@@ -226,39 +265,9 @@ def apply(body: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     return made
 
 
-def read_takes(row: Mapping[str, Any], families: Mapping[str, Any]) -> Takes:
-    """What a row of `data/models.json` says that its model takes; `families` are lists of rules by name.
-
-    Raises:
-        ValueError: a rule or a family does not fit.
-    """
-    rules: list[ParameterRule] = []
-    for each in row.get("parameters", ()):
-        rules += [_rule(rule) for rule in families[each]] if isinstance(each, str) else [_rule(each)]
-    limit = row.get("max_output_tokens")
-    if limit is not None:
-        rules = _limited(rules, int(limit))
-    efforts = row.get("efforts")
-    return Takes(
-        tuple(rules),
-        None if efforts is None else {endpoint: tuple(efforts.get(endpoint, ())) for endpoint in ENDPOINTS},
-        str(row.get("default_effort", "")),
-        bool(row.get("tools_need_no_effort", False)),
-    )
-
-
-def _limited(rules: Iterable[ParameterRule], most: int) -> list[ParameterRule]:
-    """The rules, with the longest answer that the model may be asked for."""
-    limited = [replace(rule, most=most) if rule.called else rule for rule in rules]
-    renamed = {rule.name for rule in limited}
-    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-    return limited + [ParameterRule(name, most=most) for name in names if name not in renamed]
-
-
-_RULE = frozenset(ParameterRule.__slots__)
-
-
-def _rule(row: Any) -> ParameterRule:
-    if not isinstance(row, Mapping) or not isinstance(row.get("name"), str) or not set(row) <= _RULE:
-        raise ValueError(f"not a rule for a parameter: {row!r}")
-    return ParameterRule(**{**row, "values": tuple(row.get("values", ()))})
+def limited(rules: Iterable[ParameterRule], most: int) -> list[ParameterRule]:
+    """The rules, with the longest answer that the model may be asked for, under whatever name."""
+    others = [rule for rule in rules if rule.name not in LIMITS or rule.most is None or rule.called]
+    made = [replace(rule, most=most) if rule.name in LIMITS and rule.called else rule for rule in others]
+    renamed = {rule.name for rule in made}
+    return made + [ParameterRule(name, most=most) for name in LIMITS if name not in renamed]

@@ -75,6 +75,11 @@ class Price:
             read, written = read * context.input_factor, written * context.output_factor
         return (read + written) / 1e6
 
+    def total_usd(self, usage: Usage, requests: int) -> float:
+        """Dollars for the summed usage of many requests, each as long as their mean."""
+        long = self.long_context is not None and usage.input_tokens > self.long_context.above_input_tokens * requests
+        return (self if long else replace(self, long_context=None)).cost_usd(usage)
+
 
 @dataclass(frozen=True, slots=True)
 class Period:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router.policy.naming import EFFORTS
-from router.policy.parameters import CHAT, ENDPOINTS, ParameterRule, Takes
+from router.policy.parameters import CHAT, ENDPOINTS, ParameterRule, Takes, limited
 
 LOOKED_AT = 64 * 1024  # bytes; an error is never longer
 STATUSES = frozenset({400, 403, 404, 410})
@@ -26,6 +26,7 @@ MENDABLE = frozenset(
         *("service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "truncation"),
     )
 )
+INCLUDED_LOGPROBS = "message.output_text.logprobs"
 _NEEDED = frozenset({"logprobs", "top_logprobs"})
 _TOO_LONG = ("This model's maximum context length", "Input tokens exceed", "Your input exceeds the context window")
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
@@ -63,8 +64,7 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
     if status not in STATUSES or len(body) > LOOKED_AT:
         return None
     error = _error(body)
-    message, code = error.get("message"), error.get("code")
-    message = message if isinstance(message, str) else ""
+    message, code, param = (_text(error.get(name)) for name in ("message", "code", "param"))
     if status in (404, 410):
         return Refusal(Kind.GONE) if status == 410 or code == "model_not_found" else None
     if code == "context_length_exceeded" or message.startswith(_TOO_LONG):
@@ -75,7 +75,9 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
         return Refusal(Kind.TOOLS)
     if message.startswith("You are not allowed to request logprobs"):
         return Refusal(Kind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True))
-    rule = _rule(message, code, error.get("param"))
+    if param == "include" and message.startswith("logprobs are not supported"):
+        return Refusal(Kind.PARAMETER, ParameterRule("include", without=INCLUDED_LOGPROBS, needed=True))
+    rule = _rule(message, code, param)
     if rule is None:
         return None
     if rule.name in ("reasoning_effort", "reasoning.effort"):
@@ -91,15 +93,17 @@ def _error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _rule(message: str, code: Any, param: Any) -> ParameterRule | None:
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _rule(message: str, code: str, param: str) -> ParameterRule | None:
     beginning, quoted = message[:40], message[:500].split("'")
     if beginning.startswith("Unrecognized request argument supplied: "):
         name = message[40:120].strip(" .")
-    elif isinstance(param, str):
-        name = param
     else:
-        name = quoted[1] if len(quoted) > 1 else ""
-    if name not in MENDABLE:
+        name = param or (quoted[1] if len(quoted) > 1 else "")
+    if name not in MENDABLE or "has moved to" in message[:500]:  # it is of another endpoint, whatever the model
         return None
     if " is too large: " in message[:60] and (most := _number_after(message, "at most ")) is not None:
         return ParameterRule(name, most=most)
@@ -114,17 +118,18 @@ def _rule(message: str, code: Any, param: Any) -> ParameterRule | None:
 
 def _number_after(text: str, words: str) -> int | None:
     digits = text[:300].partition(words)[2].split(" ", 1)[0]
-    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+    return int(digits) if digits.isdecimal() and len(digits) < 10 and int(digits) else None
 
 
 def _efforts_in(message: str) -> tuple[str, ...]:
-    """The values that a refusal of a reasoning effort says are taken, in its order.
+    """The values that a refusal of a reasoning effort says are taken, of those that we know, from little to much.
 
     >>> _efforts_in("Unsupported value: 'minimal' is not supported. Supported values are: 'none', 'low', and 'high'.")
     ('none', 'low', 'high')
     """
     listed = message[:500].partition("Supported values are: ")[2]
-    return tuple(listed.split("'")[1::2])
+    taken = listed.split("'")[1::2]
+    return tuple(effort for effort in EFFORTS if effort in taken)
 
 
 def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
@@ -141,5 +146,12 @@ def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
         )
     if refusal.rule is None:
         return known
+    if refusal.rule.most is not None:
+        return replace(known, rules=tuple(limited(known.rules, refusal.rule.most)))
     rule = replace(refusal.rule, on=endpoint)
-    return known if rule in known.rules else replace(known, rules=(*known.rules, rule))
+    others = known.rules
+    if rule.called:  # a limit that is known holds under the new name
+        limits = [each for each in others if each.name == rule.name and each.most is not None]
+        others = tuple(each for each in others if each not in limits)
+        rule = replace(rule, most=limits[0].most if limits else None)
+    return known if rule in known.rules else replace(known, rules=(*others, rule))

@@ -29,7 +29,7 @@ def transferred(policy: Policy, cheap: Model, strong: Model) -> Policy:
     """What `policy` (of two models) says, for the pair `cheap` and `strong`; every target is expected, none certified.
 
     Raises:
-        TransferError: the policy is of more than two models, or the pair saves nothing.
+        TransferError: the policy is of more than two models, or one of the two pairs saves nothing.
     """
     rules = policy.rules
     if len(rules.models) != 2:
@@ -41,6 +41,8 @@ def transferred(policy: Policy, cheap: Model, strong: Model) -> Policy:
     new = _typical_usd(cheap.price, written), _typical_usd(strong.price, written)
     if new[0] >= new[1]:
         raise TransferError(f"{cheap.name} is not cheaper than {strong.name}: name the cheap model first")
+    if old[0] >= old[1]:
+        raise TransferError(f"policy {policy.version} saves nothing by which a question's worth could be told")
     dearer = (new[1] - new[0]) / (old[1] - old[0])  # what a question saves now, for what it saved
     saved = (1 - new[0] / new[1]) / (1 - old[0] / old[1])
     source = f"transferred from {old_cheap.name} and {old_strong.name}, policy {policy.version}"
@@ -73,10 +75,10 @@ def _typical_usd(price: Price, written: float) -> float:
 
 
 def _evidence(known: Evidence, names: Mapping[str, str], source: str) -> Evidence:
-    """Measured evidence is transferred evidence now; published results stay those of other models."""
+    """Whatever is known of a type was seen of other models, and is transferred."""
     return replace(
         known,
-        kind="transferred" if known.kind == "measured" else known.kind,
+        kind="none" if known.kind == "none" else "transferred",
         quality=_renamed(known.quality, names),
         output_tokens=_renamed(known.output_tokens, names),
         source=f"{source}; {known.source}" if known.source else source,

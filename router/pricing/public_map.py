@@ -31,7 +31,7 @@ _KINDS = {
 }
 _TIERS = {"batches": "batch"}  # other tiers have the same name here
 _PRICE = re.compile(rf"({'|'.join(_KINDS)})(?:_above_(\d{{1,9}})k_tokens)?(?:_([a-z]+))?")
-_LIKE_A_PRICE = re.compile(r"[a-z0-9_]*cost[a-z0-9_]*")
+_LIKE_A_PRICE = re.compile(r"(?:(?!cost)[a-z0-9_])*+cost[a-z0-9_]*+")
 _LONGEST_INTEGER = 18  # digits; what is longer is read as a float, and refused as a price
 
 

@@ -31,9 +31,11 @@ def edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: Iterable[C
             if change is not None:
                 yield from _changed(body, end, start, stop, change)
         end = stop
-    for change in left.values():
-        if not change.dropped and change.value is not None:
-            yield Edit(first, first, encoded(change.called or change.name) + b":" + change.value + b",")
+    if leading and end > first:
+        yield Edit(first, end, b"")
+    put = [encoded(change.name) + b":" + change.value for change in left.values() if change.value is not None]
+    if put:
+        yield Edit(first, first, b",".join(put) + (b"" if leading else b","))
 
 
 def _changed(body: bytes, after: int, start: int, stop: int, change: Change) -> Iterator[Edit]:

@@ -104,7 +104,7 @@ def free_port() -> int:
 @contextmanager
 def server(command: list[str], url: str, environment: dict[str, str]) -> Iterator[str]:
     """A server process, once it answers at `url`, until it is no longer needed."""
-    process = subprocess.Popen(command, env={**clean(), **environment}, cwd=PROJECT)
+    process = subprocess.Popen(command, env={**clean(), **environment}, cwd=PROJECT, stdout=sys.stderr)
     try:
         for _ in range(300):
             try:

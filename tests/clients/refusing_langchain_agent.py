@@ -1,0 +1,75 @@
+"""LangChain over chat completions and over responses, with the parameters that its users set; an agent with a tool."""
+
+from functools import partial
+
+from checking import MODEL, QUESTION, SAID, check
+from langchain.agents import create_agent
+from langchain_openai import ChatOpenAI
+from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
+
+
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"rain in {city}"
+
+
+def chat(**given) -> None:
+    assert ChatOpenAI(model=MODEL, **given).invoke(QUESTION).text == SAID
+
+
+def alone(name, value) -> None:
+    own = {"user", "logit_bias"} - set(ChatOpenAI.model_fields)  # what it has no name for
+    chat(**({"model_kwargs": {name: value}} if name in own else {name: value}))
+
+
+def stream(**given) -> None:
+    parts = list(ChatOpenAI(model=MODEL, stream_usage=True, **given).stream(QUESTION))
+    assert "".join(part.text for part in parts) == SAID
+    assert any(part.usage_metadata for part in parts)
+
+
+async def asynchronous(**given) -> None:
+    assert (await ChatOpenAI(model=MODEL, **given).ainvoke(QUESTION)).text == SAID
+
+
+def agent(**given) -> None:
+    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather], system_prompt="You help travellers.")
+    messages = made.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
+    assert (messages[2].content, messages[3].text) == ("rain in Paris", SAID)
+
+
+def streamed_agent(**given) -> None:
+    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather])
+    parts = made.stream({"messages": [{"role": "user", "content": QUESTION}]}, stream_mode="messages")
+    assert "".join(part.text for part, _ in parts if part.type == "AIMessageChunk") == SAID
+
+
+def bound(**given) -> None:
+    model = ChatOpenAI(model=MODEL, **given).bind_tools([weather], tool_choice="weather", parallel_tool_calls=False)
+    assert model.invoke(QUESTION).tool_calls[0]["args"] == {"city": "Paris"}
+
+
+def structured(method, **given) -> None:
+    model = ChatOpenAI(model=MODEL, **given).with_structured_output(Capital, method=method)
+    assert model.invoke(QUESTION) == CAPITAL
+
+
+for name, value in ALONE.items():
+    check(name, partial(alone, name, value))
+for effort in ("minimal", "medium"):
+    check(f"reasoning_effort {effort}", partial(chat, reasoning_effort=effort))
+check("n", partial(chat, n=2, temperature=0.7))
+check("together", partial(chat, **TOGETHER))
+for kind, given in {
+    "chat": {"temperature": 0, "max_tokens": 200},
+    "responses": {"use_responses_api": True, "max_tokens": 200, **SAMPLING},
+}.items():
+    check(f"{kind}: streamed", partial(stream, **given))
+    check(f"{kind}: asynchronous", partial(asynchronous, **given))
+    check(f"{kind}: agent", partial(agent, **given))
+    check(f"{kind}: agent, streamed", partial(streamed_agent, **given))
+    check(f"{kind}: agent with an effort", partial(agent, reasoning_effort="low", **given))
+    check(f"{kind}: bound tool", partial(bound, **given))
+    check(f"{kind}: structured by schema", partial(structured, "json_schema", **given))
+    check(f"{kind}: structured by function", partial(structured, "function_calling", **given))

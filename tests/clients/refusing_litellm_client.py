@@ -1,0 +1,66 @@
+"""The litellm SDK, chat and responses, with the parameters that its users set."""
+
+import os
+from functools import partial
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import litellm
+from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
+
+messages = [{"role": "user", "content": QUESTION}]
+asked = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "num_retries": 0}
+parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+
+
+def completion(**given) -> None:
+    assert litellm.completion(messages=messages, **asked, **given).choices[0].message.content == SAID
+
+
+def stream(**given) -> None:
+    given |= {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(litellm.completion(messages=messages, **asked, **given))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+
+
+async def asynchronous(**given) -> None:
+    assert (await litellm.acompletion(messages=messages, **asked, **given)).choices[0].message.content == SAID
+
+
+def two_turns(**given) -> None:
+    given |= {"tools": tools, "parallel_tool_calls": False}
+    answer = litellm.completion(messages=messages, **asked, **given).choices[0].message
+    (call,) = answer.tool_calls
+    assert call.function.arguments == '{"city": "Paris"}'
+    said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert litellm.completion(messages=said, **asked, **given).choices[0].message.content == SAID
+
+
+def structured(**given) -> None:
+    answer = litellm.completion(messages=messages, response_format=Capital, **asked, **given)
+    assert Capital.model_validate_json(answer.choices[0].message.content) == CAPITAL
+
+
+def responses(**given) -> None:
+    assert litellm.responses(input=QUESTION, **asked, **given).output[0].content[0].text == SAID
+
+
+def streamed_responses(**given) -> None:
+    events = litellm.responses(input=QUESTION, stream=True, **asked, **given)
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
+
+
+for name, value in ALONE.items():
+    check(name, partial(completion, **{name: value}))
+for effort in ("minimal", "medium"):
+    check(f"reasoning_effort {effort}", partial(completion, reasoning_effort=effort))
+check("n", partial(completion, n=2, temperature=0.7))
+check("together", partial(completion, **TOGETHER))
+check("together, streamed", partial(stream, **TOGETHER))
+check("asynchronous", partial(asynchronous, **TOGETHER))
+check("tools", partial(two_turns, temperature=0, max_tokens=200))
+check("structured", partial(structured, temperature=0, max_tokens=300))
+for name, value in {**SAMPLING, "max_output_tokens": 200, "reasoning": {"effort": "minimal"}}.items():
+    check(f"responses: {name}", partial(responses, **{name: value}))
+check("responses: streamed", partial(streamed_responses, max_output_tokens=200, **SAMPLING))

@@ -1,0 +1,659 @@
+"""A request for `auto` is adapted to the model that answers it, and a model that is gone is followed by another."""
+
+import json
+
+import httpx2
+import openai
+import pytest
+import refusals
+from fake_openai import Say, json_answer
+from refusing_openai import RefusingOpenAI
+from running import RunningRouter
+
+from router.adapting import MOST_RULES
+
+EASY = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
+CHAT, RESPONSES = "/chat/completions", "/responses"
+PAIRS = [("gpt-6-luna", "gpt-6-sol"), ("gpt-6-luna:none", "gpt-6-sol:none"), ("gpt-6-luna:low", "gpt-6-sol:low")]
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+RESPONSE_TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+LOGPROBS = "message.output_text.logprobs"
+DEVELOPER = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": EASY}]
+DROPPED_EFFORT_NONE = {"presence_penalty", "frequency_penalty", "logit_bias"}
+
+
+def chat(**fields):
+    return {"model": "auto", "messages": [{"role": "user", "content": EASY}], **fields}
+
+
+def response(**fields):
+    return {"model": "auto", "input": EASY, **fields}
+
+
+def ask(router, body, path=None, **headers):
+    path = path or (CHAT if "messages" in body else RESPONSES)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.post(router.url + path, json=body, headers=named, timeout=30)
+
+
+def unsupported(name, instead="", status=400):
+    message = f"Unsupported parameter: '{name}' is not supported with this model."
+    message += f" Use '{instead}' instead." if instead else ""
+    error = {"message": message, "type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
+    return json_answer({"error": error}, status)
+
+
+def error(code, status=400, message="No."):
+    return json_answer({"error": {"message": message, "type": "invalid_request_error", "code": code}}, status)
+
+
+def count_of(model, server):
+    return [body["model"] for body in server.bodies].count(model)
+
+
+@pytest.fixture
+def to(serve, refusing_openai):
+    """Starts a router in front of the OpenAI that refuses."""
+
+    def start(*pair: str, **settings) -> RunningRouter:
+        return serve(openai_base_url=refusing_openai.url, openai_api_key="sk-upstream", pair=pair, **settings)
+
+    return start
+
+
+@pytest.fixture
+def new(to):
+    """A router for two models that nothing but their price is known of."""
+    models = {
+        "new-cheap": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.4},
+        "new-strong": {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8},
+    }
+    return to("new-cheap", "new-strong", models=models)
+
+
+@pytest.fixture
+def unknown(monkeypatch):
+    """The two models exist, and refuse what gpt-5 refuses."""
+    for name in ("new-cheap", "new-strong"):
+        monkeypatch.setitem(refusals.MODELS, name, refusals.MODELS["gpt-5"])
+        monkeypatch.setitem(refusals.SNAPSHOTS, name, "gpt-5")
+
+
+# what is known
+
+
+CHATS = {
+    "max_tokens": {"max_tokens": 50},
+    "a limit beyond the model's": {"max_tokens": 900_000},
+    "temperature": {"temperature": 0},
+    "temperature of a client's default": {"temperature": 1},
+    "top_p": {"top_p": 0.5},
+    "stop": {"stop": ["END"]},
+    "penalties": {"presence_penalty": 0.5, "frequency_penalty": 0},
+    "logit_bias": {"logit_bias": {"50256": -100}},
+    "logprobs": {"logprobs": True, "top_logprobs": 3},
+    "tools": {"tools": [TOOL], "parallel_tool_calls": False},
+    "tools and an effort": {"tools": [TOOL], "reasoning_effort": "low"},
+    "a schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}},
+    "effort": {"reasoning_effort": "minimal"},
+    "no effort in particular": {"reasoning_effort": None},
+    "the most effort": {"reasoning_effort": "max"},
+    "an effort of nobody's": {"reasoning_effort": "bogus"},
+    "a developer": {"messages": DEVELOPER},
+    "everything": {
+        "max_tokens": 50,
+        "temperature": 0,
+        "top_p": 0.5,
+        "stop": "x",
+        "presence_penalty": 1,
+        "frequency_penalty": 1,
+        "logprobs": True,
+        "tools": [TOOL],
+        "parallel_tool_calls": True,
+        "reasoning_effort": "minimal",
+        "messages": DEVELOPER,
+        "seed": 1,
+        "user": "ada",
+    },
+}
+ANSWERS = {
+    "temperature": {"temperature": 0},
+    "temperature of a client's default": {"temperature": 1},
+    "top_p": {"top_p": 0.5},
+    "a limit beyond the model's": {"max_output_tokens": 900_000},
+    "logprobs": {"include": [LOGPROBS, "reasoning.encrypted_content"]},
+    "tools": {"tools": [RESPONSE_TOOL], "reasoning": {"effort": "low"}, "parallel_tool_calls": False},
+    "a schema": {"text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}},
+    "effort": {"reasoning": {"effort": "minimal", "summary": "auto"}},
+    "no effort in particular": {"reasoning": {"effort": None}},
+    "an effort of nobody's": {"reasoning": {"effort": "bogus"}},
+    "a developer": {"input": DEVELOPER},
+    "everything": {
+        "max_output_tokens": 50,
+        "temperature": 0,
+        "top_p": 0.5,
+        "include": [LOGPROBS],
+        "tools": [RESPONSE_TOOL],
+        "reasoning": {"effort": "minimal"},
+        "input": DEVELOPER,
+        "user": "ada",
+    },
+}
+ASKED = [(chat, CHATS[name], name) for name in CHATS] + [(response, ANSWERS[name], name) for name in ANSWERS]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
+def test_no_400_reaches_a_client_for_what_is_known(to, refusing_openai, pair):
+    router = to(*pair)
+    asked = 0
+    for made, fields, name in ASKED:
+        for streamed in ({}, {"stream": True}):
+            body = made(**fields, **streamed)
+            before = len(refusing_openai.bodies)
+            answer = ask(router, body)
+            where = (made.__name__, name, streamed, answer.text)
+            assert answer.status_code == 200, where
+            assert refusing_openai.refusals == [], where
+            (sent,) = refusing_openai.bodies[before:]
+            told = answer.headers.get("x-router-adapted", "")
+            assert_only_what_is_told(body, sent, told, answer.headers["x-router-model"])
+            asked += 1
+    told = [record["adapted"] for record in router.records(asked)]
+    assert len(told) == asked and any(told)
+
+
+def assert_only_what_is_told(body, sent, told, model):
+    """What differs from the client's body is named in `told`, and what is named differs."""
+    sent, body = dict(sent), dict(body)
+    assert sent.pop("model") == model.partition(":")[0]
+    del body["model"]
+    if body.get("stream") and "messages" in body:
+        assert sent.pop("stream_options") == {"include_usage": True}
+    changed = {name for name in {*sent, *body} if sent.get(name, "absent") != body.get(name, "absent")}
+    names = set()
+    for each in filter(None, told.split("; ")):
+        if each.startswith("reasoning effort"):
+            names.add("reasoning_effort" if "messages" in body else "reasoning")
+        else:
+            names |= {each.split(" ")[0], each.split(" as ")[-1].split(" ")[0]} & {*sent, *body}
+    assert changed == names, told
+    assert [name for name in sent if name in body] == [name for name in body if name in sent]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_changed_is_told_to_the_client_and_the_journal(to, refusing_openai, streamed):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    answer = ask(router, chat(max_tokens=50, temperature=0, stream=streamed))
+    assert answer.headers["x-router-adapted"] == "max_tokens as max_completion_tokens; temperature dropped"
+    (record,) = router.records()
+    assert record["adapted"] == "max_tokens as max_completion_tokens; temperature dropped"
+    assert record["request"]["max_tokens"] == 50
+    assert "x-router-adapted" not in ask(router, chat()).headers
+
+
+def test_the_effort_of_a_policys_name_is_set_and_told(to, refusing_openai):
+    router = to("gpt-6-luna:low", "gpt-6-sol:low")
+    for body in (chat(), chat(reasoning_effort="high"), response(), response(reasoning={"summary": "auto"})):
+        answer = ask(router, body)
+        assert answer.headers["x-router-model"] in ("gpt-6-luna:low", "gpt-6-sol:low")
+        assert answer.headers["x-router-adapted"] == "reasoning effort low"
+    efforts = [body.get("reasoning_effort") or body["reasoning"]["effort"] for body in refusing_openai.bodies]
+    assert efforts == ["low"] * 4
+    assert {body["model"] for body in refusing_openai.bodies} <= {"gpt-6-luna", "gpt-6-sol"}
+    assert all(record["cost_usd"] > 0 for record in router.records(4))
+
+
+def test_the_bytes_that_are_sent_are_the_clients_but_for_the_edits(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    body = (
+        b'{ "messages":[ {"role":"user","content":"caf\\u00e9 2+2?"}], "max_tokens" : 50 ,"x":1.10,"temperature":0.0,\n'
+    )
+    body += b'"model" :"auto","new_field":{"max_tokens":[1e400]} }'
+    answer = httpx2.post(router.url + CHAT, content=body)
+    sent = body.replace(b'"max_tokens" : 50', b'"max_completion_tokens" : 50').replace(b',"temperature":0.0', b"")
+    assert refusing_openai.received[-1].body == sent.replace(b"auto", answer.headers["x-router-model"].encode())
+
+
+def test_an_attachment_of_a_megabyte_stays_in_its_place(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    url = "data:image/png;base64," + "A" * 2**20
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+    asked = {"temperature": 0, "messages": [{"role": "user", "content": parts}], "max_tokens": 9, "model": "auto"}
+    answer = ask(router, asked)
+    assert answer.status_code == 200
+    (sent,) = refusing_openai.bodies
+    assert sent.pop("model") == answer.headers["x-router-model"]
+    assert sent == {"messages": asked["messages"], "max_completion_tokens": 9}
+
+
+def test_the_official_client_is_adapted_for(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    with openai.OpenAI(base_url=router.url, api_key="sk-client", max_retries=0) as client:
+        made = client.chat.completions.create(model="auto", messages=DEVELOPER, max_tokens=20, temperature=0)
+        stream = client.chat.completions.create(model="auto", messages=DEVELOPER, stop=["x"], top_p=0.5, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        answer = client.responses.create(model="auto", input=EASY, temperature=0, reasoning={"effort": "minimal"})
+    assert made.choices[0].message.content == text == answer.output_text
+    assert refusing_openai.refusals == []
+
+
+@pytest.mark.parametrize("tools", [[], None])
+def test_no_tools_at_all_are_no_reason_not_to_reason(to, refusing_openai, tools):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    assert "x-router-adapted" not in ask(router, chat(tools=tools)).headers
+    assert "reasoning_effort" not in refusing_openai.bodies[0]
+
+
+# who can answer
+
+
+def test_a_model_that_cannot_give_what_is_asked_for_is_not_chosen(to, refusing_openai):
+    """gpt-6-sol gives logprobs only without reasoning, gpt-4o-mini always."""
+    router = to("gpt-4o-mini", "gpt-6-sol:low")
+    answer = ask(router, chat(logprobs=True))
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o-mini", "parameters")
+    assert refusing_openai.bodies[0]["logprobs"] is True
+
+
+def test_who_asks_for_logprobs_gets_them_without_reasoning(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    answer = ask(router, chat(logprobs=True, top_logprobs=2, temperature=0))
+    assert answer.headers["x-router-reason"] != "parameters"
+    assert answer.headers["x-router-adapted"] == "reasoning effort none"
+    sent = refusing_openai.bodies[0]
+    assert (sent["logprobs"], sent["top_logprobs"], sent["temperature"]) == (True, 2, 0)
+    assert refusing_openai.refusals == []
+
+
+def test_a_model_that_is_to_reason_is_not_chosen_for_tools(to, refusing_openai):
+    router = to("gpt-6-luna:none", "gpt-6-sol:low")
+    answer = ask(router, chat(tools=[TOOL]))
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-6-luna:none", "tools")
+    assert refusing_openai.bodies[0]["reasoning_effort"] == "none"
+
+
+def test_without_adapting_a_model_that_would_have_to_be_adapted_to_is_not_able(to, refusing_openai):
+    router = to("gpt-4o-mini", "gpt-6-sol", adapt=False)
+    for fields, reason in (({"max_tokens": 9}, "parameters"), ({"tools": [TOOL]}, "parameters")):
+        answer = ask(router, chat(**fields))
+        assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o-mini", reason)
+        assert "x-router-adapted" not in answer.headers
+    assert refusing_openai.refusals == []
+
+
+def test_without_adapting_the_refusal_passes_on_where_no_model_is_able(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol", adapt=False)
+    for body in (chat(max_tokens=9, temperature=0), response(temperature=0), chat(reasoning_effort="minimal")):
+        answer = ask(router, body)
+        assert answer.status_code == 400
+        assert answer.json() == refusing_openai.refusals[-1].body
+        assert answer.headers["x-router-reason"] == "parameters"
+        assert "x-router-adapted" not in answer.headers
+        assert refusing_openai.bodies[-1] == {**body, "model": "gpt-6-sol"}
+    assert len(refusing_openai.bodies) == 3
+
+
+def test_without_adapting_the_effort_of_a_policys_name_is_set_all_the_same(to, refusing_openai):
+    router = to("gpt-6-luna:low", "gpt-6-sol:low", adapt=False)
+    assert ask(router, chat()).headers["x-router-adapted"] == "reasoning effort low"
+    refused = ask(router, chat(temperature=0))
+    assert (refused.status_code, refused.headers["x-router-adapted"]) == (400, "reasoning effort low")
+    assert (refusing_openai.bodies[-1]["temperature"], refusing_openai.bodies[-1]["reasoning_effort"]) == (0, "low")
+    assert ask(router, chat(tools=[TOOL])).headers["x-router-reason"] == "tools"
+
+
+@pytest.mark.parametrize("how", ["name", "header"])
+def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai, how):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    body = chat(max_tokens=9, temperature=0) | ({"model": "gpt-6-luna"} if how == "name" else {})
+    answer = ask(router, body, **({"x_router_model": "gpt-6-luna"} if how == "header" else {}))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "max_tokens"
+    assert refusing_openai.bodies == [{**body, "model": "gpt-6-luna"}]
+    assert "x-router-adapted" not in answer.headers
+    assert router.app.router.adapter.learnt == {}
+
+
+# what is learnt
+
+
+def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
+    body = chat(max_tokens=9)
+    first, second = ask(new, body), ask(new, body)
+    assert [first.status_code, second.status_code] == [200, 200]
+    assert first.headers["x-router-adapted"] == second.headers["x-router-adapted"]
+    assert len(refusing_openai.refusals) == 1
+    assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
+    model = first.headers["x-router-model"]
+    assert new.app.router.adapter.learnt == {model: ["max_tokens, which it calls max_completion_tokens"]}
+    assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_refusals_one_after_the_other_are_mended_in_one_request(new, unknown, refusing_openai, streamed):
+    body = chat(max_tokens=9, temperature=0, stop="x", reasoning_effort="none", stream=streamed)
+    answer = ask(new, body)
+    assert answer.status_code == 200
+    assert [each.row for each in refusing_openai.refusals] == [
+        "max_tokens",
+        "temperature",
+        "stop",
+        "reasoning_effort of gpt-5",
+    ]
+    sent = refusing_openai.bodies[-1]
+    assert (sent["max_completion_tokens"], sent["reasoning_effort"]) == (9, "minimal")
+    assert not {"temperature", "stop", "max_tokens"} & set(sent)
+    assert ask(new, body).status_code == 200
+    assert len(refusing_openai.refusals) == 4
+
+
+def test_what_is_refused_of_a_response_is_learnt(new, unknown, refusing_openai):
+    body = response(temperature=0, top_p=0.5, reasoning={"effort": "max", "summary": "auto"})
+    assert [ask(new, body).status_code, ask(new, body).status_code] == [200, 200]
+    assert len(refusing_openai.refusals) == 3
+    sent = refusing_openai.bodies[-1]
+    assert sent["reasoning"] == {"effort": "high", "summary": "auto"}
+    assert not {"temperature", "top_p"} & set(sent)
+
+
+def test_who_asks_for_what_a_model_does_not_give_is_sent_to_the_other_next_time(new, unknown, refusing_openai):
+    for made, fields in ((chat, {"logprobs": True}), (response, {"include": [LOGPROBS]})):
+        answers = [ask(new, made(**fields)) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        first, second, third = (answer.headers["x-router-model"] for answer in answers)
+        assert {first, second} == {"new-cheap", "new-strong"}
+        assert third == "new-strong"
+        assert all(answer.headers["x-router-adapted"] for answer in answers)
+    assert len(refusing_openai.refusals) == 4
+
+
+def test_tools_that_are_refused_to_a_model_that_reasons_are_learnt(new, refusing_openai):
+    message = "Function tools with reasoning_effort are not supported for new in /v1/chat/completions. To use function "
+    refusing_openai.say(error(None, message=message), json_answer({"id": "1", "model": "new"}))
+    answer = ask(new, chat(tools=[TOOL]))
+    assert (answer.status_code, answer.headers["x-router-adapted"]) == (200, "reasoning effort none")
+    assert refusing_openai.bodies[-1]["reasoning_effort"] == "none"
+
+
+def test_no_more_than_eight_lessons_are_taught_by_a_request(new, refusing_openai):
+    names = ["temperature", "top_p", "stop", "seed", "user", "store", "metadata", "logit_bias", "verbosity"]
+    refusing_openai.say(*(unsupported(name) for name in names))
+    answer = ask(new, chat(**dict.fromkeys(names, 1)))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "verbosity"
+    assert len(refusing_openai.bodies) == 9
+    assert answer.headers["x-router-adapted"] == "; ".join(f"{name} dropped" for name in names[:8])
+    refusing_openai.say(unsupported("verbosity"), json_answer({"id": "1", "model": "new"}))
+    assert ask(new, chat(**dict.fromkeys(names, 1))).status_code == 200
+
+
+def test_a_refusal_that_does_not_go_away_passes_on(new, refusing_openai):
+    """It says of a parameter that is not sent that it is not taken; or says so again once it is gone."""
+    refusing_openai.say(unsupported("temperature"))
+    assert ask(new, chat()).status_code == 400
+    refusing_openai.say(*[unsupported("top_p")] * 3)
+    assert ask(new, chat(top_p=0.5)).status_code == 400
+    assert len(refusing_openai.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        error("invalid_value", message="Invalid 'messages[0]'."),
+        error(["unsupported_parameter"]),
+        error(None, 403, "Your organization must be verified to stream this model."),
+        error("invalid_api_key", 401),
+        Say(400, pieces=[b"<html>Bad Request</html>"]),
+        Say(400, pieces=[b"{" * 100_000]),
+        Say(404, pieces=[b'{"error":{"code":"not_found"}}']),
+        unsupported("messages"),
+        unsupported("temperature", status=422),
+    ],
+    ids=["value", "odd code", "403", "401", "html", "nested", "404", "messages", "422"],
+)
+def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai, said):
+    refusing_openai.say(said)
+    answer = ask(new, chat(temperature=0))
+    assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
+    assert len(refusing_openai.bodies) == 1
+    assert new.app.router.adapter.learnt == {}
+
+
+def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
+    """A client's mistake on responses does not take their reasoning from all others."""
+    moved = "Unsupported parameter: 'reasoning_effort'. In the Responses API, this parameter has moved to "
+    moved += "'reasoning.effort'. Try again with the new parameter."
+    refusing_openai.say(error("unsupported_parameter", message=moved), json_answer({"id": "1", "model": "new"}))
+    assert ask(new, response(reasoning_effort="low")).status_code == 400
+    assert ask(new, response(reasoning={"effort": "low"})).status_code == 200
+    assert refusing_openai.bodies[-1]["reasoning"] == {"effort": "low"}
+
+
+def test_what_is_learnt_of_a_model_is_bounded(new):
+    from router.policy.parameters import ParameterRule
+    from router.policy.refusals import Kind, Refusal
+
+    adapter = new.app.router.adapter
+    taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
+    assert taught.count(True) == MOST_RULES == len(adapter.learnt["m"])
+
+
+def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):
+    models = {"new-cheap:low": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.4}}
+    models["new-cheap"] = models["new-strong"] = models.pop("new-cheap:low")
+    models["new-strong"] = {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8}
+    router = to("new-cheap:low", "new-strong:low", models=models)
+    unknown_argument = error(None, message="Unrecognized request argument supplied: reasoning_effort")
+    refusing_openai.say(unknown_argument, *[json_answer({"id": "1", "model": "new"})] * 2)
+    assert [ask(router, chat()).status_code for _ in range(2)] == [200, 200]
+    assert ["reasoning_effort" in body for body in refusing_openai.bodies] == [True, False, False]
+
+
+# requests that are too long, or filtered
+
+
+@pytest.mark.parametrize("say", ["code", "message", "fake"])
+def test_what_is_too_long_goes_to_the_model_with_the_larger_window(to, refusing_openai, say):
+    router = to("gpt-4o-mini", "gpt-6-sol")
+    spoken = "Input tokens exceed the configured limit of 272000 tokens."
+    if say == "fake":
+        refusing_openai.context_tokens = {"gpt-4o-mini": 2}
+    else:
+        refusing_openai.say(error("context_length_exceeded") if say == "code" else error(None, message=spoken))
+    answer = ask(router, chat(temperature=0) | {"model": "auto-cost"})
+    assert [each["model"] for each in refusing_openai.bodies] == ["gpt-4o-mini", "gpt-6-sol"]
+    assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-6-sol")
+    assert answer.headers["x-router-reason"] == "context_window"
+    assert answer.headers["x-router-adapted"] == "temperature dropped"
+    (record,) = router.records()
+    assert (record["reason"], record["status"], record["attempts"]) == ("context_window", 200, 2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"fallbacks": ()}], ids=["no larger one", "not set"])
+def test_what_is_too_long_for_all_passes_on(to, refusing_openai, settings):
+    pair = ("gpt-6-luna", "gpt-6-sol") if not settings else ("gpt-4o-mini", "gpt-6-sol")
+    router = to(*pair, **settings)
+    refusing_openai.context_tokens = dict.fromkeys(pair, 2)
+    answer = ask(router, chat() | {"model": "auto-cost"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert len(refusing_openai.bodies) == 1
+
+
+@pytest.mark.parametrize("code", ["content_filter", "invalid_prompt"])
+def test_what_is_filtered_goes_to_another_model_only_if_that_is_set(to, refusing_openai, code):
+    refusing_openai.say(error(code))
+    router = to("gpt-6-luna", "gpt-6-sol")
+    assert (ask(router, chat()).status_code, len(refusing_openai.bodies)) == (400, 1)
+    router = to("gpt-6-luna", "gpt-6-sol", fallbacks=("content_filter",))
+    refusing_openai.say(error(code))
+    answer = ask(router, chat())
+    assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "fallback")
+    first, second = (body["model"] for body in refusing_openai.bodies[1:])
+    assert {first, second} == {"gpt-6-luna", "gpt-6-sol"}
+    assert answer.headers["x-router-model"] == second
+    refusing_openai.say(error(code), error(code))
+    assert ask(router, chat()).status_code == 400
+
+
+# models that are gone
+
+
+OLD = ("gpt-4o-mini", "gpt-4o")
+FOLLOWS = {"gpt-4o-mini": "gpt-6-luna:none", "gpt-4o": "gpt-6-sol:none"}
+
+
+@pytest.mark.parametrize("made", [chat, response])
+def test_a_retired_model_is_answered_for_by_its_successor(to, refusing_openai, made):
+    router = to(*OLD)
+    refusing_openai.retired = set(OLD)
+    body = made(temperature=0)
+    first, second = ask(router, body), ask(router, body)
+    asked = refusing_openai.bodies[0]["model"]
+    for answer in (first, second):
+        assert answer.status_code == 200
+        assert answer.headers["x-router-reason"] == "successor"
+        assert answer.headers["x-router-promise"] == "none"
+        assert answer.headers["x-router-model"] == FOLLOWS[asked]
+        assert answer.headers["x-router-adapted"] == "reasoning effort none"
+    name = FOLLOWS[asked].partition(":")[0]
+    assert [each["model"] for each in refusing_openai.bodies] == [asked, name, name]
+    assert all(each["temperature"] == 0 for each in refusing_openai.bodies)
+    counted = httpx2.get(router.origin + "/metrics").text
+    assert f'model="{FOLLOWS[asked]}"' in counted and 'model="other"' not in counted
+    records = router.records(2)
+    assert [record["reason"] for record in records] == ["successor"] * 2
+    assert all(record["cost_usd"] > 0 for record in records)
+
+
+def test_without_a_successor_the_other_model_answers(to, refusing_openai):
+    router = to(*OLD, models={name: {"successor": "none"} for name in OLD})
+    asked = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != asked)
+    refusing_openai.retired = {asked}
+    for _ in range(2):
+        answer = ask(router, chat())
+        assert (answer.status_code, answer.headers["x-router-model"]) == (200, other)
+        assert answer.headers["x-router-reason"] == "fallback"
+    assert [each["model"] for each in refusing_openai.bodies] == [asked, asked, other, other]
+
+
+def test_the_successor_of_the_settings_is_that_of_every_effort(to, refusing_openai):
+    models = {"gpt-6-luna": {"successor": "gpt-4.1-mini"}, "gpt-6-sol": {"successor": "gpt-4.1-mini"}}
+    router = to("gpt-6-luna:low", "gpt-6-sol:low", models=models)
+    refusing_openai.retired = {"gpt-6-luna", "gpt-6-sol"}
+    answer = ask(router, chat())
+    assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-4.1-mini")
+    assert "reasoning_effort" not in refusing_openai.bodies[-1]
+
+
+def test_where_all_are_gone_the_404_passes_on(to, refusing_openai):
+    router = to(*OLD, models={name: {"successor": "none"} for name in OLD})
+    refusing_openai.retired = set(OLD)
+    for _ in range(2):
+        answer = ask(router, chat())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_successor_that_is_gone_is_followed_by_its_own(to, refusing_openai):
+    models = {"gpt-4o": {"successor": "gpt-5"}, "gpt-4o-mini": {"successor": "gpt-5"}}
+    router = to(*OLD, models=models)
+    refusing_openai.retired = {*OLD, "gpt-5"}
+    for _ in range(2):
+        answer = ask(router, chat())
+        assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-6-sol")
+        assert answer.headers["x-router-reason"] == "successor"
+    asked = [each["model"] for each in refusing_openai.bodies]
+    assert asked[1:] == ["gpt-5", "gpt-6-sol", "gpt-6-sol"]
+
+
+def test_models_that_follow_each_other_end(to, refusing_openai):
+    router = to(*OLD, models={"gpt-4o": {"successor": "gpt-4o-mini"}, "gpt-4o-mini": {"successor": "gpt-4o"}})
+    refusing_openai.retired = set(OLD)
+    assert [ask(router, chat()).status_code for _ in range(2)] == [404, 404]
+    assert len(refusing_openai.bodies) <= 4
+
+
+def test_a_model_that_follows_itself_is_gone(to, refusing_openai):
+    router = to(*OLD, models={name: {"successor": name} for name in OLD})
+    refusing_openai.retired = set(OLD)
+    assert ask(router, chat()).status_code == 404
+
+
+def test_a_successor_that_is_the_other_model_of_the_policy_is_asked_once(to, refusing_openai):
+    router = to(*OLD, models={name: {"successor": other} for name, other in zip(OLD, reversed(OLD), strict=True)})
+    asked = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != asked)
+    refusing_openai.retired = {asked}
+    answer = ask(router, chat())
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (other, "successor")
+
+
+def test_a_model_that_comes_back_is_asked_again(to, refusing_openai, monkeypatch):
+    router = to(*OLD)
+    refusing_openai.retired = set(OLD)
+    monkeypatch.setattr("router.adapting.GONE_SECONDS", 0.0)
+    assert ask(router, chat()).headers["x-router-reason"] == "successor"
+    refusing_openai.retired = set()
+    assert ask(router, chat()).headers["x-router-model"] == refusing_openai.bodies[0]["model"]
+
+
+def test_a_named_model_that_is_gone_is_told_so(to, refusing_openai):
+    router = to(*OLD)
+    refusing_openai.retired = set(OLD)
+    answer = ask(router, chat() | {"model": "gpt-4o"})
+    assert (answer.status_code, len(refusing_openai.bodies)) == (404, 1)
+
+
+def test_a_model_is_retired_in_the_middle_of_a_conversation(to, refusing_openai):
+    router = to(*OLD)
+    first = ask(router, response(store=True)).json()
+    asked = refusing_openai.bodies[0]["model"]
+    refusing_openai.retired = set(OLD)
+    for _ in range(2):
+        answer = ask(router, response(previous_response_id=first["id"], temperature=0))
+        assert answer.status_code == 200
+        assert answer.headers["x-router-reason"] in ("successor", "continued")  # the fake has one id for all answers
+        assert answer.headers["x-router-model"] == FOLLOWS[asked]
+    assert refusing_openai.bodies[-1]["reasoning"] == {"effort": "none"}
+    turns = [{"role": "user", "content": EASY}, {"role": "assistant", "content": "4"}]
+    answer = ask(router, chat(messages=[*turns, {"role": "user", "content": "and times 3?"}]))
+    assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "successor")
+
+
+def test_a_conversation_that_goes_on_is_adapted_at_once(to, refusing_openai):
+    router = to("gpt-6-luna", "gpt-6-sol")
+    first = ask(router, response(store=True)).json()
+    answer = ask(router, response(previous_response_id=first["id"], temperature=0, reasoning={"effort": "minimal"}))
+    assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "continued")
+    assert answer.headers["x-router-adapted"] == "reasoning effort low; temperature dropped"
+    assert refusing_openai.refusals == []
+
+
+def test_a_stand_in_that_is_gone_is_followed_too(to, refusing_openai):
+    """The model decided on is down, the other one retired."""
+    router = to(*OLD, max_attempts=1)
+    asked = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != asked)
+    refusing_openai.retired = {other}
+    refusing_openai.say(error("server_error", 503))
+    answer = ask(router, chat())
+    assert (answer.status_code, answer.headers["x-router-model"]) == (200, FOLLOWS[other])
+
+
+def test_mending_takes_no_retry_and_opens_no_circuit(new, unknown, refusing_openai):
+    for n in range(12):
+        assert (
+            ask(new, chat(**{"messages": [{"role": "user", "content": f"{EASY} {n}"}]}, max_tokens=9)).status_code
+            == 200
+        )
+    assert len(refusing_openai.refusals) <= 2
+    refusing_openai.say(error("server_error", 500))
+    assert ask(new, chat()).status_code == 200
+
+
+def test_the_table_of_the_fake_is_what_this_file_extends(refusing_openai, unknown):
+    assert isinstance(refusing_openai, RefusingOpenAI)
+    body = json.dumps(chat(max_tokens=1) | {"model": "new-cheap"})
+    assert httpx2.post(refusing_openai.url + CHAT, content=body).status_code == 400

@@ -1,0 +1,141 @@
+"""What is known of models fits the price table, the calendar, and what their upstream is known to refuse."""
+
+import copy
+import json
+from datetime import date
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
+from refusals import MODELS as REFUSING
+from refusals import ROWS, refusal
+from test_refusals_read import KINDS, NOT_MENDED, body_of
+
+from router.policy.catalogue import NOTHING_KNOWN, Catalogue, CatalogueError
+from router.policy.distribution import MODELS, PRICES
+from router.policy.models import model_named
+from router.policy.naming import EFFORTS, without_effort
+from router.policy.parameters import CHAT, ENDPOINTS, RESPONSES, adapted, apply
+from router.policy.prices import PriceBook
+from router.policy.refusals import Kind
+from router.wire import bodies
+
+TABLE = json.loads(MODELS.read_bytes())
+BOOK = PriceBook.parse(json.loads(PRICES.read_bytes()))
+CATALOGUE = Catalogue.parse(TABLE, BOOK.aliases)
+WITHOUT_PRICE: set[str] = set()  # models that are known and not billed
+FIELDS = {
+    CHAT: set(CompletionCreateParamsNonStreaming.__annotations__),
+    RESPONSES: set(ResponseCreateParamsNonStreaming.__annotations__),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TABLE["models"]))
+def test_a_model_has_a_price_a_day_and_a_successor_that_stays_longer(name):
+    row, known = TABLE["models"][name], CATALOGUE.of(name)
+    assert (BOOK.price(name) is None) == (name in WITHOUT_PRICE)
+    assert (known.leaves is None) == (known.successor == "")
+    if known.leaves is None:
+        return
+    assert str(known.leaves) == row["leaves"] and known.source
+    assert known.leaves.year in (2026, 2027)
+    successor = without_effort(known.successor)
+    assert successor in TABLE["models"] and BOOK.price(known.successor) is not None
+    follows = CATALOGUE.of(known.successor)
+    assert follows.leaves is None or follows.leaves > known.leaves
+    assert model_named(known.successor, BOOK, CATALOGUE) is not None
+    effort = known.successor.partition(":")[2]
+    assert not effort or all(effort in follows.takes.efforts[endpoint] for endpoint in ENDPOINTS)
+
+
+@pytest.mark.parametrize("name", sorted(TABLE["models"]))
+def test_what_a_model_is_asked_to_reason_is_in_order(name):
+    takes = CATALOGUE.of(name).takes
+    for efforts in (takes.efforts or {}).values():
+        assert list(efforts) == [effort for effort in EFFORTS if effort in efforts]
+        assert efforts and takes.default_effort in efforts
+
+
+def test_the_days_are_those_that_the_refusing_openai_knows():
+    ours = {name: row.get("leaves") for name, row in TABLE["models"].items() if name in REFUSING}
+    assert ours == {name: REFUSING[name]["shutdown_date"] for name in ours}
+
+
+def test_snapshots_and_efforts_are_known_by_their_model():
+    for snapshot, name in BOOK.aliases.items():
+        if name in TABLE["models"] and snapshot not in TABLE["models"]:
+            assert CATALOGUE.of(snapshot) is CATALOGUE.of(name)
+    assert CATALOGUE.of("gpt-6-luna:none") is CATALOGUE.of("gpt-6-luna")
+    assert CATALOGUE.of("gpt-6-luna-mini") is NOTHING_KNOWN
+    assert CATALOGUE.of("") is CATALOGUE.of(":none") is NOTHING_KNOWN
+
+
+def rules():
+    for family, rows in TABLE["families"].items():
+        for row in rows:
+            yield family, row
+    for name, model in TABLE["models"].items():
+        for row in model.get("parameters", ()):
+            if not isinstance(row, str):
+                yield name, row
+
+
+@pytest.mark.parametrize(("where", "rule"), [*rules()], ids=str)
+def test_a_rule_names_what_the_reference_has(where, rule):
+    endpoints = [rule["on"]] if "on" in rule else ENDPOINTS
+    assert any(rule["name"] in FIELDS[endpoint] for endpoint in endpoints)
+    assert rule.get("called", rule["name"]) in set().union(*(FIELDS[endpoint] for endpoint in endpoints))
+    assert rule["source"], where
+
+
+def test_the_judge_is_one_that_stays():
+    assert CATALOGUE.judge(date(2026, 11, 28)) == "gpt-4.1-mini"
+    assert CATALOGUE.judge(date(2026, 11, 28), days=60) == "gpt-6-luna:none"
+    assert CATALOGUE.judge(date(2027, 1, 14)) == "gpt-6-luna:none"
+    assert CATALOGUE.judge(date(2099, 1, 1)) == "gpt-6-luna:none"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"leaves": "soon"},
+        {"leaves": 20270114},
+        {"leaves": "2027-02-30"},
+        {"parameters": ["no such family"]},
+        {"parameters": [{"name": "stop", "unknown": True}]},
+        {"parameters": [5]},
+        {"parameters": 5},
+        {"max_output_tokens": "many"},
+        {"efforts": 5},
+        {"image_tokens": 5},
+    ],
+    ids=str,
+)
+def test_an_error_names_its_model(change):
+    table = copy.deepcopy(TABLE)
+    table["models"]["gpt-4o"] |= change
+    with pytest.raises(CatalogueError, match="gpt-4o"):
+        Catalogue.parse(table, {})
+
+
+@pytest.mark.parametrize("table", [[], {}, {"models": []}, {"models": {"a": 5}}, {"models": {"a": None}}], ids=str)
+def test_what_is_no_table_is_told(table):
+    with pytest.raises(CatalogueError):
+        Catalogue.parse(table, {})
+
+
+ROWS_MENDED = sorted(
+    name for name in ROWS if name not in NOT_MENDED and KINDS.get(name) not in (Kind.GONE, Kind.CONTEXT)
+)
+
+
+@pytest.mark.parametrize("model", sorted(set(TABLE["models"]) & set(REFUSING)))
+@pytest.mark.parametrize("row", ROWS_MENDED)
+def test_what_a_model_is_known_to_refuse_is_not_asked_of_it(row, model):
+    """Each request that some model refuses is adapted to this one before it is refused."""
+    endpoint, body = body_of(row)
+    body["model"] = model
+    fields = bodies.read_fields(json.dumps(body).encode())
+    adaptation = adapted(CATALOGUE.of(model).takes, fields, endpoint)
+    refused = refusal(endpoint, apply(body, adaptation.changes))
+    assert refused is None or "tools with reasoning" in adaptation.lost, refused.body["error"]["message"]

@@ -1,0 +1,333 @@
+"""A request is adapted in its bytes: they parse to what `apply` makes, and nothing else of the body is touched."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.planning import Plan, Request
+from router.policy.catalogue import read_takes
+from router.policy.decision import Reason
+from router.policy.naming import EFFORTS, effort_of, without_effort
+from router.policy.parameters import (
+    CHAT,
+    RESPONSES,
+    UNCHANGED,
+    Adaptation,
+    Change,
+    ParameterRule,
+    Takes,
+    adapted,
+    apply,
+)
+from router.wire import bodies
+from router.wire.parameters import edits
+from router.wire.skeleton import Stripping
+
+LOGPROBS = "message.output_text.logprobs"
+REASONING = Takes(
+    (
+        ParameterRule("max_tokens", called="max_completion_tokens", on=CHAT, most=100),
+        ParameterRule("max_completion_tokens", most=100),
+        ParameterRule("temperature", values=(1,), unless_effort="none"),
+        ParameterRule("logprobs", values=(False,), needed=True),
+        ParameterRule("include", on=RESPONSES, without=LOGPROBS, needed=True),
+        ParameterRule("stop"),
+    ),
+    efforts={CHAT: ("none", "low", "medium", "high"), RESPONSES: ("low", "medium", "max")},
+    default_effort="medium",
+    tools_need_no_effort=True,
+)
+LONG = "data:image/png;base64," + "A" * 3000
+
+
+def fields_of(body):
+    return bodies.read_fields(body.encode() if isinstance(body, str) else body)
+
+
+def changed(takes, body, endpoint=CHAT, effort=""):
+    """The body as the model gets it, from a decoded one."""
+    return apply(body, adapted(takes, fields_of(json.dumps(body)), endpoint, effort).changes)
+
+
+def sent(body, changes, model=None, streamed=False, pieces=1):
+    """A body's bytes as they are sent: read without its attachments, edited in its pieces, as `router.sending` does."""
+    size = len(body) // pieces + 1
+    cut = [body[at : at + size] for at in range(0, len(body), size)]
+    stripping = Stripping()
+    for piece in cut:
+        stripping.feed(piece)
+    where = stripping.finish()
+    fields = bodies.read_fields(where.text)
+    spans = bodies.spans(where.text, fields)
+    name = bodies.text(fields, "model") or ""
+    usage = bodies.asking_for_usage(fields, spans) if streamed else None
+    plan = Plan(Request(fields, spans, name), [], None, Reason.FORCED, streamed, usage, "", "")
+    made = plan.edits(where.text, model or name, Adaptation(tuple(changes)))
+    placed = [bodies.Edit(where.original(start), where.original(stop), text) for start, stop, text in made]
+    return b"".join(bodies.edited(cut, placed))
+
+
+# what is changed
+
+
+def test_what_no_rule_speaks_of_is_not_changed():
+    body = {"model": "auto", "messages": [], "user": "a", "temperature": 1, "max_completion_tokens": 9}
+    assert adapted(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
+    assert adapted(Takes(), fields_of('{"max_tokens":5,"reasoning_effort":"low","tools":[{}]}'), CHAT) is UNCHANGED
+    assert adapted(REASONING, fields_of('{"max_tokens":5}'), "completions") is UNCHANGED
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "told"),
+    [
+        ({"max_tokens": 5}, {"max_completion_tokens": 5}, "max_tokens as max_completion_tokens"),
+        ({"max_tokens": 500}, {"max_completion_tokens": 100}, "max_tokens as max_completion_tokens 100"),
+        ({"max_tokens": 5, "max_completion_tokens": 9}, {"max_completion_tokens": 9}, "max_tokens dropped"),
+        (
+            {"max_tokens": 5, "max_completion_tokens": None},
+            {"max_completion_tokens": 5},
+            "max_tokens as max_completion_tokens",
+        ),
+        ({"max_completion_tokens": 500}, {"max_completion_tokens": 100}, "max_completion_tokens 100"),
+        ({"temperature": 0}, {}, "temperature dropped"),
+        ({"temperature": True}, {}, "temperature dropped"),
+        ({"temperature": 1.0}, {"temperature": 1.0}, ""),
+        ({"temperature": None, "stop": None}, {"temperature": None, "stop": None}, ""),
+        ({"logprobs": False}, {"logprobs": False}, ""),
+        ({"logprobs": 0}, {}, "logprobs dropped"),
+        (
+            {"temperature": 0, "reasoning_effort": "none"},
+            {"temperature": 0, "reasoning_effort": "none"},
+            "",
+        ),
+        ({"reasoning_effort": "minimal"}, {"reasoning_effort": "low"}, "reasoning effort low"),
+        ({"reasoning_effort": "max"}, {"reasoning_effort": "high"}, "reasoning effort high"),
+        ({"reasoning_effort": "bogus"}, {}, "reasoning effort dropped"),
+        ({"reasoning_effort": ""}, {}, "reasoning effort dropped"),
+        ({"reasoning_effort": None}, {}, "reasoning effort dropped"),
+        ({"reasoning_effort": 5}, {"reasoning_effort": 5}, ""),
+        (
+            {"tools": [{}], "temperature": 0},
+            {"tools": [{}], "temperature": 0, "reasoning_effort": "none"},
+            "reasoning effort none",
+        ),
+        ({"tools": []}, {"tools": []}, ""),
+        ({"tools": None}, {"tools": None}, ""),
+        ({"stop": ["a"], "temperature": 2}, {}, "temperature dropped; stop dropped"),
+    ],
+)
+def test_a_chat_request_is_changed_as_the_rules_say(given, made, told):
+    adaptation = adapted(REASONING, fields_of(json.dumps(given)), CHAT)
+    assert apply(given, adaptation.changes) == made
+    assert adaptation.told == told
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"reasoning": {"effort": "minimal"}}, {"reasoning": {"effort": "low"}}),
+        (
+            {"reasoning": {"summary": "auto", "effort": "xhigh"}},
+            {"reasoning": {"summary": "auto", "effort": "max"}},
+        ),
+        ({"reasoning": {"effort": "bogus"}}, {}),
+        ({"reasoning": {"effort": "bogus", "summary": "auto"}}, {"reasoning": {"summary": "auto"}}),
+        ({"reasoning": None}, {"reasoning": None}),
+        ({"reasoning": {"effort": None}}, {"reasoning": {"effort": None}}),
+        ({"include": ["a", LOGPROBS]}, {"include": ["a"]}),
+        ({"include": [LOGPROBS]}, {"include": []}),
+        ({"include": ["a"]}, {"include": ["a"]}),
+        ({"include": LOGPROBS}, {"include": LOGPROBS}),
+        ({"tools": [{}]}, {"tools": [{}]}),
+        ({"max_tokens": 500}, {"max_tokens": 500}),
+    ],
+)
+def test_a_response_is_changed_as_the_rules_say(given, made):
+    assert changed(REASONING, given, RESPONSES) == made
+
+
+def test_the_effort_of_a_policys_name_goes_before_the_clients():
+    assert changed(REASONING, {"reasoning_effort": "high"}, effort="low") == {"reasoning_effort": "low"}
+    assert changed(REASONING, {}, effort="low") == {"reasoning_effort": "low"}
+    assert changed(REASONING, {"reasoning": {"summary": "auto"}}, RESPONSES, "low") == {
+        "reasoning": {"summary": "auto", "effort": "low"}
+    }
+    assert changed(REASONING, {"reasoning": None}, RESPONSES, "low") == {"reasoning": {"effort": "low"}}
+    assert changed(Takes(), {}, effort="low") == {"reasoning_effort": "low"}
+
+
+def test_tools_that_need_no_effort_are_lost_to_a_model_that_is_to_reason():
+    tools = fields_of('{"tools":[{"type":"function"}]}')
+    assert adapted(REASONING, tools, CHAT).lost == ()
+    assert adapted(REASONING, tools, CHAT, "low").lost == ("tools with reasoning",)
+    assert adapted(REASONING, tools, CHAT, "none").lost == ()
+    assert adapted(REASONING, tools, RESPONSES, "low").lost == ()
+    assert adapted(REASONING, fields_of('{"tools": [ ] }'), CHAT) is UNCHANGED
+
+
+@pytest.mark.parametrize("asked", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
+def test_a_model_that_always_reasons_calls_no_tools_on_chat_completions(asked):
+    always = Takes(efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True)
+    assert adapted(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).lost == ("tools with reasoning",)
+
+
+def test_values_within_a_changed_field_are_kept_as_they_came():
+    body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
+    body = body.replace(b"%b", LOGPROBS.encode())
+    made = sent(body, adapted(REASONING, fields_of(body), RESPONSES).changes)
+    assert made == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
+
+
+def test_a_long_value_is_not_read():
+    body = '{"temperature":' + "1" * 100_000 + ',"stop":"' + "x" * 100_000 + '","include":"' + "[" * 100_000 + '"}'
+    assert [change.name for change in adapted(REASONING, fields_of(body), CHAT).changes] == ["temperature", "stop"]
+
+
+def test_rules_of_a_table_are_checked():
+    takes = read_takes({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
+    assert takes.watched() == {"user", "stop"} and takes.least_limit() == 7
+    for wrong in ({"name": 5}, {"name": "a", "unknown": 1}, "f", None):
+        with pytest.raises(ValueError, match="not a rule"):
+            read_takes({"parameters": [["x"], wrong][1:] if wrong != "f" else ["f"]}, {"f": [wrong]})
+    with pytest.raises(KeyError):
+        read_takes({"parameters": ["nowhere"]}, {})
+
+
+@given(st.text(max_size=12), st.sampled_from(EFFORTS))
+def test_a_policys_name_is_the_models_and_its_effort(base, effort):
+    assert effort_of(f"{base}:{effort}") == (effort if base else "")
+    if base:
+        assert without_effort(f"{base}:{effort}") == base
+
+
+# in bytes
+
+BLANK = st.sampled_from(["", " ", "\n\t", "  \r\n"])
+NAMES = st.sampled_from(["max_tokens", "stop", "temperature", "a", 'q"uo,te', "b\\", "é", "x:{y", "tools", "reasoning"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.text(max_size=8) | st.sampled_from(["},{", '","']),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def written(draw):
+    """A body as some client writes it: any order, blanks and escapes, and attachments here and there."""
+    body = draw(st.dictionaries(NAMES, VALUES | st.just(LONG) | st.just([{"url": LONG}, "x"]), max_size=7))
+    if draw(st.booleans()):
+        body["model"] = "auto"
+        body = {name: body[name] for name in draw(st.permutations(list(body)))}
+    ascii_only = draw(st.booleans())
+    parts = [
+        f"{draw(BLANK)}{json.dumps(name, ensure_ascii=ascii_only)}{draw(BLANK)}:{draw(BLANK)}"
+        f"{json.dumps(value, ensure_ascii=ascii_only)}{draw(BLANK)}"
+        for name, value in body.items()
+    ]
+    return body, (draw(BLANK) + "{" + (",".join(parts) or draw(BLANK)) + "}" + draw(BLANK)).encode()
+
+
+@st.composite
+def changes_of(draw, body):
+    """Changes of fields that are there, one each, and fields that are put in."""
+    made = []
+    for name in draw(st.permutations([name for name in body if name != "model"])):
+        kind = draw(st.sampled_from(["keep", "drop", "drop", "value", "rename", "both"]))
+        value = draw(VALUES)
+        if kind == "drop":
+            made.append(Change(name, dropped=True))
+        elif kind != "keep":
+            called = f"new {name}" if kind in ("rename", "both") else ""
+            made.append(Change(name, called, None if kind == "rename" else msgspec.json.encode(value)))
+    put_in = sorted(draw(st.sets(st.sampled_from(["reasoning_effort", "verbosity"]))))
+    return made + [Change(name, value=b'"low"') for name in put_in]
+
+
+@given(st.data())
+def test_edited_bytes_parse_to_what_apply_makes(data):
+    body, raw = data.draw(written())
+    changes = data.draw(changes_of(body))
+    streamed = "model" in body and data.draw(st.booleans())
+    model = data.draw(st.sampled_from(["auto", "gpt-6-luna"])) if "model" in body else None
+    made = json.loads(sent(raw, changes, model, streamed, data.draw(st.integers(1, 9))))
+    expected = apply(body, changes)
+    if model is not None:
+        expected["model"] = model
+    if streamed:
+        expected["stream_options"] = {"include_usage": True}
+    assert made == expected
+    dropped = {change.name for change in changes if change.dropped}
+    renames = {change.name: change.called for change in changes if change.called}
+    order = [renames.get(name, name) for name in body if name not in dropped]
+    assert [name for name in made if name in order] == order
+
+
+@given(st.data())
+def test_what_is_not_changed_stays_byte_for_byte(data):
+    body, raw = data.draw(written())
+    changes = data.draw(changes_of(body))
+    made = sent(raw, changes, pieces=data.draw(st.integers(1, 9)))
+    if not changes:
+        assert made == raw
+    touched = {change.name for change in changes}
+    spans = bodies.spans(raw, bodies.read_fields(raw))
+    for name, (start, stop) in spans.items():
+        if name not in touched:
+            key_end = raw.rindex(b'"', 0, start)
+            assert raw[key_end:stop] in made
+    assert made.partition(b"{")[0] == raw.partition(b"{")[0]
+    assert made.rpartition(b"}")[2] == raw.rpartition(b"}")[2]
+
+
+@pytest.mark.parametrize(
+    ("body", "gone", "left"),
+    [
+        (b'{"a":1,"b":2,"c":3}', "a", b'{"b":2,"c":3}'),
+        (b'{"a":1,"b":2,"c":3}', "b", b'{"a":1,"c":3}'),
+        (b'{"a":1,"b":2,"c":3}', "c", b'{"a":1,"b":2}'),
+        (b'{"a":1,"b":2,"c":3}', "ab", b'{"c":3}'),
+        (b'{"a":1,"b":2,"c":3}', "bc", b'{"a":1}'),
+        (b'{"a":1,"b":2,"c":3}', "ac", b'{"b":2}'),
+        (b'{ "a" : 1 , "b" : 2 }', "a", b'{ "b" : 2 }'),
+        (b'{ "a" : 1 , "b" : 2 }', "b", b'{ "a" : 1 }'),
+        (b'{ "a" : 1 , "b" : 2 }\n', "ab", b"{ }\n"),
+        (b'{"a":1}', "a", b"{}"),
+    ],
+)
+def test_a_field_goes_with_its_comma(body, gone, left):
+    assert sent(body, [Change(name, dropped=True) for name in gone]) == left
+
+
+def test_a_field_is_put_into_a_body_of_which_nothing_is_left():
+    assert sent(b'{"a":1}', [Change("a", dropped=True), Change("b", value=b"2")]) == b'{"b":2}'
+    assert sent(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
+
+
+def test_every_edit_at_once_in_pieces_of_any_size():
+    body = (
+        b'{"stop":"x","model" :"auto", "max_tokens" : 500 ,"messages":[{"role":"user","content":[{"type":"image_url",'
+        b'"image_url":{"url":"%b"}}]}],"temperature":0,"stream":true}' % LONG.encode()
+    )
+    adaptation = adapted(REASONING, fields_of(body), CHAT, "low")
+    expected = (
+        b'{"reasoning_effort":"low","model" :"gpt-6-sol","stream_options":{"include_usage":true}, '
+        b'"max_completion_tokens" : 100 ,"messages":[{"role":"user","content":[{"type":"image_url",'
+        b'"image_url":{"url":"%b"}}]}],"stream":true}' % LONG.encode()
+    )
+    for pieces in (1, 2, 3, 7, 50, len(body)):
+        assert sent(body, adaptation.changes, "gpt-6-sol", streamed=True, pieces=pieces) == expected
+
+
+def test_an_attachment_that_goes_takes_its_inside_with_it():
+    body = b'{"user":{"data":"%b"},"model":"m","stop":"%b"}' % (LONG.encode(), LONG.encode())
+    gone = [Change("user", dropped=True), Change("stop", dropped=True)]
+    for pieces in (1, 5, 100):
+        assert sent(body, gone, pieces=pieces) == b'{"model":"m"}'
+
+
+def test_edits_come_for_each_field_once():
+    spans = {"a": (5, 6)}
+    assert [*edits(b'{"a":1}', spans, [Change("a", called="b", value=b"2")])] == [(1, 4, b'"b"'), (5, 6, b"2")]

@@ -1,0 +1,107 @@
+"""Prices change under a policy: what is told, and the policy that is certified anew from the same outcomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_outcomes import made_outcomes
+from running import RunningRouter
+
+from calibration import registry, tracking
+from calibration.learning import learn
+from calibration.policies import load_prices, models_named, write_policy
+from calibration.repricing import repriced
+from router.policy.document import CHAMPION, Policy
+from router.policy.prices import Price, PriceBook
+from router.policy.repricing import moved, saving_now
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+
+PAIR = ("gpt-4o-mini", "gpt-4o")
+DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 4.0}}
+
+
+def book(**prices: Price) -> PriceBook:
+    return load_prices().extended(PriceBook(prices, {}))
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return learn(made_outcomes(400), models_named(PAIR, load_prices()), 3, {}).policy
+
+
+def test_prices_that_did_not_change_say_nothing(policy: Policy) -> None:
+    assert moved(policy.rules.models, load_prices()) == []
+    same = saving_now(policy.rules, load_prices(), 0.9)
+    rule = policy.rules.rule(0.9)
+    assert rule is not None and same == pytest.approx((rule.expected_saving.estimate,) * 2)
+
+
+def test_what_a_change_does_to_the_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
+    changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
+    rule = policy.rules.rule(0.9)
+    least, most = saving_now(policy.rules, changed, 0.9) or (0.0, 0.0)
+    assert rule is not None and least < most < rule.expected_saving.estimate
+    before = rule.expected_saving.estimate
+    assert (least, most) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
+
+
+def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Policy, tmp_path: Path) -> None:
+    write_policy(policy, tmp_path / "policy")
+    own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
+    router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
+    told = [line for line in router.app.router.told() if "other prices" in line]
+    router.close()
+    assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
+
+
+def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    experiment = tracking.prepare(uri)
+    number, kept = registry.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    loaded = registry.load(number)
+    assert repriced(loaded, load_prices()) is None
+    made = repriced(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
+    assert made is not None
+    assert [each.model for each in made.moved] == ["gpt-4o-mini"]
+    assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
+    assert made.policy.rules.evidence == kept.rules.evidence
+    assert made.policy.about["repriced_from"] == kept.version
+    at = {each.target: each for each in made.targets}[0.9]
+    assert at.saved_unchanged < at.saved_then  # the cheap model saves less now, and the thresholds have to say so
+    assert 0.0 <= at.saved <= 1 - 1.0 / 2.5
+
+
+def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(policy: Policy, tmp_path: Path) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    experiment = tracking.prepare(uri)
+    number, _ = registry.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
+    (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
+
+    def reprice(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "calibration", "reprice", *arguments],
+            env={**os.environ, "ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri, "COLUMNS": "140"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    assert "nothing changes" in reprice()
+    assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice("--prices", str(tmp_path / "new.json"), "--dry-run")
+    assert registry.number_of(registry.CHALLENGER) == number
+    out = reprice("--prices", str(tmp_path / "new.json"))
+    assert "now, repriced" in out and registry.number_of(registry.CHALLENGER) == str(int(number) + 1)
+    assert registry.number_of(CHAMPION) == number

@@ -1,0 +1,227 @@
+"""A retirement as its users run it: old answers are not asked again, an interruption costs nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_models import FakeModels
+from running import RunningRouter
+
+from calibration.outcomes import read_outcomes
+from calibration.questions import Question, read
+from router.policy.document import parse
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+
+OLD, NEW = ("gpt-4o-mini", "gpt-4o"), ("gpt-6-luna", "gpt-6-sol")
+EASY = {"gpt-4o-mini": 0.9, "gpt-4o": 0.92, "gpt-6-luna": 0.93, "gpt-6-sol": 0.95}
+HARD = {"gpt-4o-mini": 0.2, "gpt-4o": 0.8, "gpt-6-luna": 0.3, "gpt-6-sol": 0.95}
+
+
+def quality(model: str, kind: str) -> float:
+    return (HARD if kind == "products" else EASY)[model.partition(":")[0]]
+
+
+def questions(path: Path, count: int = 90) -> list[Question]:
+    """Questions that need no judge, but for four; and two that call a tool."""
+    rows: list[dict[str, object]] = []
+    for n in range(count):
+        kind, sign, answer = ("sums", "+", n + 7) if n % 2 else ("products", "*", n * 7)
+        rows.append({"id": f"q{n}", "question_type": kind, "question": f"What is {n} {sign} 7?", "reference": answer})
+        rows[-1]["check"] = "number"
+    facts = ["a fact"]
+    rows += [
+        {"id": f"f{n}", "question_type": "facts", "question": f"Fact {n}?", "expected_facts": facts} for n in range(4)
+    ]
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    rows += [
+        {
+            "id": f"t{n}",
+            "question_type": "tools",
+            "question": f"What is the weather, {n}?",
+            "tools": [tool],
+            "reference": {"name": "weather", "arguments": {}},
+            "check": "tool_call",
+        }
+        for n in range(2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read(str(path))
+
+
+def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
+        "OPENAI_BASE_URL": fake.base_url,
+        "OPENAI_API_KEY": "sk-of-the-test",
+        "ROUTER_HOME": str(home),
+        "COLUMNS": "120",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    out, _ = process.communicate(timeout=150)
+    assert "sk-of-the-test" not in out and "Traceback" not in out, out
+    return process.returncode, out
+
+
+def asked_of(fake: FakeModels) -> Counter[str]:
+    """How many questions each model was asked, probes left out."""
+    texts = set(fake.questions)
+    return Counter(model.partition(":")[0] for model, text in fake.asked("answer") if text in texts)
+
+
+@pytest.fixture(scope="module")
+def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeModels, Path, str]]:
+    """A calibration of the old pair, then a retirement that is interrupted while it asks, and goes on."""
+    home = tmp_path_factory.mktemp("home")
+    asked = questions(home / "mine.jsonl")
+    with FakeModels(asked, quality, refuses=True) as fake:
+        mine = ("--questions", str(home / "mine.jsonl"))
+        code, out = finish(start(fake, home, "run", *mine, "--yes"))
+        assert code == 0, out
+        assert asked_of(fake) == dict.fromkeys(OLD, len(asked))
+        fake.calls.clear()
+        to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5")
+        code, out = finish(start(fake, home, *to, "--dry-run"))
+        assert code == 0 and "gpt-4o leaves on 2027-01-14" in out and not fake.calls, out
+        fake.faults.seconds = 0.2
+        process = start(fake, home, *to)
+        deadline = time.monotonic() + 60
+        while sum(asked_of(fake).values()) < 40:
+            assert time.monotonic() < deadline and process.poll() is None, process.stdout and process.stdout.read()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        code, out = finish(process)
+        assert code == 3 and "interrupted" in out, out
+        fake.faults.seconds = 0.0
+        code, out = finish(start(fake, home, *to))
+        assert code == 0, out
+        yield fake, home, out
+
+
+def test_only_the_new_models_are_asked_and_nothing_twice(retired: tuple[FakeModels, Path, str]) -> None:
+    fake, _, _ = retired
+    assert asked_of(fake) == dict.fromkeys(NEW, len(fake.questions))
+    assert not fake.refused or "tools" in " ".join(fake.refused)  # what the table knows is never refused
+
+
+def test_the_report_compares_old_and_new_by_type(retired: tuple[FakeModels, Path, str]) -> None:
+    fake, home, out = retired
+    found = json.loads((home / "retirement" / "retirement.json").read_text())
+    ways = {(way["question_type"], way["name"]): way for way in found["ways"]}
+    for name in (*OLD, *NEW, "old routed", "new routed"):
+        if name in OLD:
+            right = [fake.is_right(name, text) for text, q in fake.questions.items() if q.question_type == "products"]
+            assert ways["products", name]["quality"][1] == pytest.approx(sum(right) / len(right))
+        assert ways["all", name]["n"] == len(fake.questions)
+    assert ways["products", "gpt-6-luna"]["difference"][2] < 0 < ways["products", "gpt-6-sol"]["difference"][1]
+    cheap, strong = ways["all", "gpt-6-luna"]["usd_per_1000"], ways["all", "gpt-6-sol"]["usd_per_1000"]
+    assert cheap < ways["all", "new routed"]["usd_per_1000"] <= strong
+    page = (home / "retirement" / "retirement.md").read_text()
+    for text in ("gpt-4o leaves on 2027-01-14", "python -m calibration promote", "max_tokens as max_completion_tokens"):
+        assert text in page
+    assert "version 2" in out and "challenger" in out
+
+
+def test_every_shape_of_request_was_answered_by_each_new_model(retired: tuple[FakeModels, Path, str]) -> None:
+    _, home, _ = retired
+    probed = json.loads((home / "retirement" / "retirement.json").read_text())["probed"]
+    assert {each["model"] for each in probed} == set(NEW) and len(probed) == 28
+    assert [each for each in probed if not each["answered"]] == []
+    by_shape = {each["shape"]: each["changed"] for each in probed if each["model"] == "gpt-6-luna"}
+    assert by_shape["tools"] == "reasoning effort none" and "temperature dropped" in by_shape["temperature 0"]
+
+
+def test_the_challenger_is_of_the_new_pair_and_starts_from_the_old_policy(
+    retired: tuple[FakeModels, Path, str],
+) -> None:
+    _, home, _ = retired
+    folder = home / "retirement" / "policy"
+    policy = parse({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert [model.name for model in policy.rules.models] == list(NEW)
+    assert policy.rules.evidence["sums"].kind == "measured"
+    assert "transferred from" in policy.rules.evidence["factual/short-answer"].source  # which was not asked
+    assert policy.about["retires"] == list(OLD)
+    outcomes = read_outcomes([home / "retirement" / "outcomes.jsonl.gz"], NEW)
+    assert len(outcomes) == 96
+
+
+def test_a_budget_that_does_not_do_stops_before_it_is_crossed(tmp_path: Path) -> None:
+    asked = questions(tmp_path / "mine.jsonl", 60)
+    with FakeModels(asked, quality) as fake:
+        mine = ("--questions", str(tmp_path / "mine.jsonl"), "--yes")
+        code, out = finish(start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW)))
+        assert code == 2 and "--ask-old" in out and not fake.calls
+        code, out = finish(
+            start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05")
+        )
+        assert code == 3 and "budget" in out
+        spent = [json.loads(line)["cost_usd"] for line in (tmp_path / "spending.jsonl").read_text().splitlines()]
+        assert 0 < sum(spent) <= 0.05
+
+
+def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Path) -> None:
+    """One model at two efforts: each is asked with its own, and each answers where it is best."""
+    models = ("gpt-6-luna:none", "gpt-6-sol:low", "gpt-6-sol:high")
+    best = {"sums": 0.97, "products": 0.0}
+
+    def by_effort(model: str, kind: str) -> float:
+        if model == models[2] or kind == "tools":
+            return 0.98
+        if model == models[1]:
+            return {"sums": 0.98, "products": 0.97}.get(kind, 0.1)
+        return best.get(kind, 0.1)
+
+    asked = questions(tmp_path / "mine.jsonl", 240)
+    written = {models[0]: 60, models[1]: 90, models[2]: 600}
+    with FakeModels(asked, by_effort, lambda model, _: written.get(model, 60), refuses=True) as fake:
+        code, out = finish(
+            start(
+                fake,
+                tmp_path,
+                "run",
+                "--questions",
+                str(tmp_path / "mine.jsonl"),
+                "--models",
+                ",".join(models),
+                "--yes",
+            )
+        )
+        assert code == 0, out
+        asked_with = Counter(model for model, text in fake.asked("answer"))
+        assert all(asked_with[model] >= len(asked) - 2 for model in models), asked_with
+        folder = tmp_path / "calibration" / "policy"
+        policy = parse({path.name: path.read_bytes() for path in folder.iterdir()})
+        assert [model.name for model in policy.rules.models] == list(models)
+        certified = [rule for rule in policy.rules.targets if rule.certified and rule.quality_per_usd is not None]
+        assert max(rule.target for rule in certified) >= 0.9
+        fake.calls.clear()
+        router = RunningRouter(tmp_path / "router", policy=folder, openai_base_url=fake.base_url, openai_api_key="sk-x")
+        try:
+            import openai
+
+            client = openai.OpenAI(base_url=f"{router.origin}/v1", api_key="sk-x", max_retries=0)
+            for text in ("What is 31 + 7?", "What is 30 * 7?"):
+                answer = client.chat.completions.with_raw_response.create(
+                    model="auto@0.9", messages=[{"role": "user", "content": text}], max_tokens=200, temperature=0
+                )
+                model, effort = answer.headers["x-router-model"].split(":")
+                assert fake.asked("answer")[-1][0] == f"{model}:{effort}"
+                assert f"reasoning effort {effort}" in answer.headers["x-router-adapted"]
+                assert "gpt-6-sol:low" in answer.headers["x-router-evidence"]
+            record = router.records()[-1]
+            assert record["model"] in models and record["cost_usd"] > 0 and record["adapted"]
+        finally:
+            router.close()

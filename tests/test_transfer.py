@@ -1,0 +1,295 @@
+"""A pair of models that was never calibrated is served by what is known of another pair, and nothing is promised."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from calibration.policies import DATA
+from router.doctor.finding import State
+from router.doctor.machine import policy_and_prices
+from router.policy.decision import Promise, decide
+from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
+from router.policy.features import read_question
+from router.policy.models import model_named
+from router.policy.prediction import predict
+from router.policy.transfer import TransferError, transferred
+from router.serving import catalogue, policy_folder, prices, read_policy, served_policy
+from router.settings import SettingsError, load
+
+NEW = ("gpt-6-luna", "gpt-6-sol")
+PAIRS = [NEW, ("gpt-6-luna:none", "gpt-6-sol:none"), ("gpt-5.4-nano", "gpt-5.4"), ("gpt-4.1-mini", "gpt-4.1")]
+SHIPPED = DATA / "policy"
+TARGETS = (0.9, 0.95, 0.97, 0.99)
+
+
+def models(settings, *names):
+    book = prices(settings)
+    return [model_named(name, book, catalogue(book.aliases)) for name in names]
+
+
+def to(policy, *names):
+    return transferred(policy, *models(load(), *names))
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return read_policy(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def read(policy):
+    """Three hundred questions of all kinds, as they are read and predicted by the shipped policy."""
+    rows = [json.loads(line) for line in (DATA / "questions.jsonl").read_text().splitlines()]
+    lines = [row["question"] for row in rows if "question" in row]
+    for path in sorted((DATA / "requests").iterdir()):
+        lines += [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    features = [read_question([{"role": "user", "content": text}]) for text in lines[:: len(lines) // 300]]
+    return [(each, predict(policy.predictor, each)) for each in features]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=",".join)
+def test_nothing_is_certified_and_the_evidence_says_where_it_is_from(policy, pair):
+    made = to(policy, *pair)
+    assert [model.name for model in made.rules.models] == list(pair)
+    assert not any(rule.certified or rule.n or rule.kept_by_type for rule in made.rules.targets)
+    assert {rule.promise for rule in made.rules.targets} == {Promise.EXPECTED}
+    assert all(0 <= rule.expected_saving.low <= rule.expected_saving.high <= 1 for rule in made.rules.targets)
+    for kind, known in made.rules.evidence.items():
+        before = policy.rules.evidence_of(kind)
+        assert known.kind == {"measured": "transferred", "published": "transferred", "none": "none"}[before.kind]
+        assert known.source.startswith("transferred from gpt-4o-mini and gpt-4o, policy " + policy.version)
+        assert set(known.quality) <= set(pair) and set(known.output_tokens) <= set(pair)
+        assert list(known.quality.values()) == list(before.quality.values())
+    assert made.about["transferred_from"] == {"policy": policy.version, "models": ["gpt-4o-mini", "gpt-4o"]}
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=",".join)
+def test_the_same_questions_go_to_the_cheap_model(policy, read, pair):
+    made = to(policy, *pair)
+    names = dict(zip(("gpt-4o-mini", "gpt-4o"), pair, strict=True))
+    assert len(read) >= 300
+    for target in TARGETS:
+        same = chosen = 0
+        for features, prediction in read:
+            old = decide(policy.rules, features, prediction, target)
+            new = decide(made.rules, features, predict(made.predictor, features), target)
+            same += new.model == names[old.model]
+            chosen += old.model == "gpt-4o-mini"
+            assert new.promise in (Promise.EXPECTED, None)
+        assert same >= 0.95 * len(read), (target, same)
+        assert 0 < chosen < len(read)  # or it would say nothing
+
+
+def test_a_policy_that_is_transferred_reads_back_as_it_is(policy):
+    made = to(policy, *NEW)
+    files = dump(made)
+    again = parse(files)
+    assert again.version == parse(dump(to(policy, *NEW))).version != policy.version
+    assert again.rules.targets == made.rules.targets and again.rules.evidence == made.rules.evidence
+    assert dump(again) == files
+
+
+def test_a_transferred_policy_is_transferred_further(policy):
+    twice = to(to(policy, *NEW), "gpt-4o-mini", "gpt-4o")
+    for rule, before in zip(twice.rules.targets, policy.rules.targets, strict=True):
+        assert rule.quality_per_usd == pytest.approx(before.quality_per_usd)
+    assert {known.kind for known in twice.rules.evidence.values()} <= {"transferred", "none"}
+
+
+def test_only_a_pair_that_saves_is_transferred_to(policy):
+    with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"):
+        to(policy, *reversed(NEW))
+    alone = models(load(), "gpt-6-luna")[0]
+    with pytest.raises(TransferError, match="not cheaper"):
+        transferred(policy, alone, alone)
+    more = replace(policy, rules=replace(policy.rules, models=(*policy.rules.models, alone)))
+    with pytest.raises(TransferError, match="only a pair is transferred"):
+        transferred(more, *models(load(), *NEW))
+
+
+# as a setting
+
+
+def settings_of(tmp_path, *pair, **more):
+    return load(home=tmp_path / "home", pair=pair, **more)
+
+
+def test_a_pair_is_served_from_the_home_folder(tmp_path):
+    settings = settings_of(tmp_path, *NEW)
+    served, problem = served_policy(settings)
+    assert [model.name for model in served.rules.models] == list(NEW) and problem == ""
+    folder = policy_folder(settings)
+    assert folder == settings.home / "policies" / served.version
+    assert policy_folder(settings) == folder
+    assert sorted(path.name for path in folder.iterdir()) == sorted([DOCUMENT, WEIGHTS])
+    assert [path.name for path in (settings.home / "policies").iterdir()] == [served.version]
+    other = load(home=tmp_path / "other", pair=NEW)
+    assert policy_folder(other) == other.home / "policies" / served.version
+
+
+def test_the_pair_of_the_policy_itself_is_served_by_it(tmp_path, policy):
+    settings = settings_of(tmp_path, "gpt-4o-mini", "gpt-4o")
+    assert policy_folder(settings) == SHIPPED.resolve()
+    assert served_policy(settings)[0].version == policy.version
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path):
+    settings = settings_of(tmp_path, *NEW)
+    folder = policy_folder(settings)
+    (folder / DOCUMENT).unlink()
+    (folder / WEIGHTS).unlink()
+    folder.rmdir()
+    assert (policy_folder(settings) / DOCUMENT).exists()
+
+
+def test_versions_are_the_same_in_every_process(tmp_path):
+    served = served_policy(settings_of(tmp_path, *NEW))[0].version
+    code = "from router.serving import served_policy; from router.settings import load; "
+    code += "print(served_policy(load())[0].version)"
+    for seed in ("1", "2"):
+        env = os.environ | {"ROUTER_HOME": str(tmp_path / seed), "ROUTER_PAIR": ",".join(NEW), "PYTHONHASHSEED": seed}
+        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == served
+
+
+def promote(settings, policy):
+    """Put a policy in the place of the promoted one."""
+    folder = settings.home / "policies" / "made"
+    folder.mkdir(parents=True)
+    for name, content in dump(policy).items():
+        (folder / name).write_bytes(content)
+    (settings.home / "policy").symlink_to(folder)
+    return folder
+
+
+def test_a_promoted_policy_of_that_very_pair_is_served_instead(tmp_path, policy):
+    settings = settings_of(tmp_path, *NEW)
+    calibrated = to(policy, *NEW)
+    calibrated.about["made_at"] = "of its own"
+    folder = promote(settings, calibrated)
+    assert policy_folder(settings) == folder
+    assert served_policy(settings)[0].about["made_at"] == "of its own"
+
+
+def test_a_promoted_policy_of_another_pair_is_what_is_transferred(tmp_path, policy):
+    settings = settings_of(tmp_path, *NEW)
+    promote(settings, to(policy, "gpt-4.1-mini", "gpt-4.1"))
+    served = served_policy(settings)[0]
+    assert served.about["transferred_from"]["models"] == ["gpt-4.1-mini", "gpt-4.1"]
+
+
+def test_a_promoted_policy_that_is_broken_leaves_the_pair_served(tmp_path, policy):
+    settings = settings_of(tmp_path, *NEW)
+    weights = promote(settings, policy) / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(b"broken")
+    served, problem = served_policy(settings)
+    assert [model.name for model in served.rules.models] == list(NEW)
+    assert "cannot be read" in problem
+    (finding,) = policy_and_prices(settings)
+    assert finding.state is State.WARNING and "rollback" in finding.remedy
+    weights.write_bytes(whole)
+    again, problem = served_policy(settings)
+    promoted = read_policy(settings.home / "policy")
+    assert (again.about["transferred_from"]["policy"], problem) == (promoted.version, "")
+
+
+def test_a_promotion_while_the_router_runs_is_taken_up(serve, openai_server, policy):
+    router = serve(openai_base_url=openai_server.url, pair=NEW)
+    first = httpx2.get(router.origin + "/health").json()["policy"]
+    calibrated = to(policy, *NEW)
+    calibrated.about["made_at"] = "of its own"
+    home = router.home / "policies" / "made"
+    home.mkdir()
+    files = dump(calibrated)
+    (home / WEIGHTS).write_bytes(b"broken")
+    (home / DOCUMENT).write_bytes(files[DOCUMENT])
+    (router.home / "policy").symlink_to(home)
+    assert "cannot be read" in str(health_until(router, lambda told: "cannot be read" in str(told)))
+    again = router.home / "policies" / "again"
+    again.mkdir()
+    for name, content in files.items():
+        (again / name).write_bytes(content)
+    (router.home / "policy").unlink()
+    (router.home / "policy").symlink_to(again)
+    told = health_until(router, lambda told: told["policy"] != first)
+    assert told["policy"] == parse(files).version
+    (router.home / "policy").unlink()
+    assert health_until(router, lambda told: told["policy"] == first)["policy"] == first
+
+
+def health_until(router, holds, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not holds(told := httpx2.get(router.origin + "/health").json()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return told
+
+
+def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve, openai_server, policy):
+    router = serve(openai_base_url=openai_server.url, pair=NEW)
+    first = httpx2.get(router.origin + "/health").json()["policy"]
+    cheap, strong = policy.rules.models
+    flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
+    promote(router.app.router.settings, flat)
+    told = health_until(router, lambda told: "saves nothing" in str(told))
+    assert "ROUTER_PAIR" in str(told["warnings"]) and told["policy"] == first
+    (router.home / "policy").unlink()
+    assert "saves nothing" not in str(health_until(router, lambda told: "saves nothing" not in str(told)))
+
+
+@pytest.mark.parametrize(
+    ("pair", "why"),
+    [
+        (("gpt-6-luna", "no-such-model"), "'no-such-model' has no price"),
+        (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"),
+    ],
+)
+def test_a_pair_that_cannot_be_served_is_refused_with_one_line(tmp_path, pair, why):
+    with pytest.raises(SettingsError) as refused:
+        served_policy(settings_of(tmp_path, *pair))
+    (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
+    assert finding.state is State.PROBLEM and why in finding.told
+    assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
+    env = os.environ | {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
+    for command in (["serve", "--port", "0"], ["decide", "hi"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "router", *command], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert run.returncode != 0 and why in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+@pytest.mark.parametrize("pair", ["gpt-6-luna", "gpt-6-luna,gpt-6-luna", "a,b,c"])
+def test_what_is_no_pair_is_refused(tmp_path, pair):
+    with pytest.raises(SettingsError, match=r"ROUTER_PAIR: .*expected two models"):
+        load(home=tmp_path, pair=pair)
+
+
+def test_a_pair_of_names_with_blanks_is_read(tmp_path):
+    assert load(home=tmp_path, pair=" gpt-6-luna , gpt-6-sol ").pair == NEW
+    assert load(home=tmp_path, pair="").pair == ()
+
+
+def test_decide_and_health_say_that_nothing_was_measured(tmp_path, serve, openai_server):
+    env = os.environ | {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
+    question = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
+    run = subprocess.run(
+        [sys.executable, "-m", "router", "decide", question], env=env, capture_output=True, text=True, check=True
+    )
+    assert "(expected)" in run.stdout and "evidence: transferred" in run.stdout and "gpt-6-" in run.stdout
+    router = serve(openai_base_url=openai_server.url, pair=NEW)
+    told = httpx2.get(router.origin + "/health").json()
+    assert any("nothing was measured of gpt-6-luna,gpt-6-sol" in warning for warning in told["warnings"])
+    assert told["policy"] in run.stdout
+    answer = httpx2.post(
+        router.url + "/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": question}]}
+    )
+    assert answer.headers["x-router-promise"] == "expected"
+    assert answer.headers["x-router-evidence"].startswith("transferred; n=")
+    assert answer.headers["x-router-model"] in NEW
