@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|prices|ui|init|doctor`."""
+"""The command line: `python -m router serve|decide|export|usage|keys|prices|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from router.errors import RouterError
+from router.keyring import app as keys
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
 from router.pricing.commands import app as prices
@@ -35,9 +36,9 @@ def options(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need ROUTER_API_KEYS.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback need keys (`keys add`, ROUTER_API_KEYS).")
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
     pair: Annotated[
@@ -100,6 +101,7 @@ def usage(
     show(since, until, group_by, form)
 
 
+app.add_typer(keys, name="keys")
 app.add_typer(prices, name="prices")
 
 

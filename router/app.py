@@ -17,7 +17,7 @@ from router.champion import following
 from router.chat import RoutedEndpoint, Scope
 from router.client.body import Receive, Send
 from router.client.door import Door, preflight, shared
-from router.client.keys import Keys
+from router.client.keywatch import KeyWatch, following_keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, listing, status
@@ -47,13 +47,14 @@ class Router:
         self.settings = settings
         self.serving = Serving(*served_policy(settings), settings)
         self.prices = prices(settings)
-        self.keys = Keys(settings.api_keys)
+        self.key_watch = KeyWatch(settings)
+        self.keys = self.key_watch.keys
         self.adapter = Adapter(catalogue(self.prices.aliases), settings)
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.journal = Journal(settings.home / "journal")
-        self.meter = Meter(settings.home / "metrics", self._known_models())
+        self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.warnings: list[str] = []  # what the owner should know of the models
         self.leaving: dict[str, date] = {}  # the day on which each model of the policy leaves its upstream
         self.continuations = Continuations(self.upstreams, self.prices)
@@ -82,6 +83,8 @@ class Router:
                 f"{' and '.join(made_from['models'])}; "
                 f"calibrate with `python -m calibration run --models {models}`"
             )
+        if self.keys.problem:
+            told.append(f"the keys stay as they were: {self.keys.problem}")
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:
@@ -116,7 +119,7 @@ class Application:
         self.other = other
         self._hot = router.routed
         settings = router.settings
-        self._door = Door(settings.hosts, settings.cors_origins, keyed=bool(settings.api_keys))
+        self._door = Door(settings.hosts, settings.cors_origins, router.keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the endpoint it is for."""
@@ -174,14 +177,19 @@ def create_app(settings: Settings | None = None) -> Application:
     """The application for one worker.
 
     Raises:
-        SettingsError, PolicyError: what it would run on does not fit its form.
+        SettingsError, PolicyError: what it would run on does not fit its form, keys.json included.
     """
     router = Router(settings or load())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         end_with_parent(router.settings.timeouts.drain)
-        async with router.meter.writing(router.counts), watching(router), following(router):
+        async with (
+            router.meter.writing(router.counts),
+            watching(router),
+            following(router),
+            following_keys(router.key_watch),
+        ):
             yield
         router.close()
 

@@ -13,7 +13,7 @@ import msgspec
 from router.adapting import Adapter
 from router.admission import Admission, Admitted, Hold
 from router.client.body import Body, Receive, Send, read
-from router.client.keys import Keys
+from router.client.keys import Caller, Keys, lacking
 from router.client.watch import Watch
 from router.continuation import Continuations
 from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
@@ -64,6 +64,7 @@ class RoutedEndpoint:
         self.surface = surface
         self.router = router
         self.name = surface.name
+        self.right = surface.name.partition("/")[0]  # that a key needs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -94,13 +95,16 @@ class Exchange:
         """Answer, and record how it ended."""
         watch = Watch(self.receive)
         try:
-            self.trail.belongs_to(self.router.keys.check(self.headers), alone=self.router.keys.alone)
+            caller = self.router.keys.check(self.headers)
+            self.trail.belongs_to(caller.key_id, alone=self.router.keys.alone)
+            if self.endpoint.right not in caller.rights:
+                raise lacking(self.endpoint.right)
             self.admitted = self.router.admission.enter()
             await self._read(self.admitted.hold)
             watch.start()
             await self.router.admission.turn()
             self.trail.read_unix_ns = self.trail.now()
-            self.plan = await self._planned()
+            self.plan = await self._planned(caller)
             self.trail.asked_unix_ns = self.trail.now()
             reply = await self._asked(self.plan)
             self.trail.answered_unix_ns = self.trail.now()
@@ -134,10 +138,13 @@ class Exchange:
         declared = self.named.get(b"content-length")
         self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold)
 
-    async def _planned(self) -> Plan:
+    async def _planned(self, caller: Caller) -> Plan:
         router = self.router
         large = len(self.body.skeleton.text) > READ_AT_ONCE
         request = await asyncio.to_thread(self._request) if large else self._request()
+        if caller.models:
+            forced = self.named.get(b"x-router-model", b"").decode("latin-1")
+            caller.require_model(forced or request.name, router.settings.routed_models)
         continued = None
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)

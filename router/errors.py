@@ -67,8 +67,24 @@ class BadKeyError(RouterError):
     code = "invalid_api_key"
 
 
+class ForbiddenError(RouterError):
+    """The key is one of ours, and has no right to this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "insufficient_permissions"
+
+
+class NotFoundError(RouterError):
+    """There is no such thing, or it belongs to another key."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
 class ModelNotFoundError(RouterError):
-    """A name that can never be a model's."""
+    """A name that can never be a model's, or that the key may not ask for."""
 
     status = 404
     type = "invalid_request_error"

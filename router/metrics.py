@@ -15,7 +15,7 @@ import os
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -98,17 +98,23 @@ class Counts(msgspec.Struct):
     open_circuits: list[str] = []
     unrecorded: int = 0
     shed: dict[str, int] = {}  # requests that were refused, by why
+    keys: dict[str, Series] = {}  # by the name of the key
     written_unix: float = 0.0
 
 
 class Meter:
     """Counts the finished requests of one worker."""
 
-    def __init__(self, directory: Path, models: Iterable[str]) -> None:
-        """Count for the file of this process in `directory`. Models that are not listed are counted as one."""
+    def __init__(self, directory: Path, models: Iterable[str], keys: Container[str] = ()) -> None:
+        """Count for the file of this process in `directory`. Models that are not listed are counted as one.
+
+        `keys` has the names of the keys that are counted apart; it may grow.
+        """
         self.directory = directory
         self.path = directory / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._models = set(models)
+        self._names = keys
+        self._keys: dict[str, Series] = {}
         self._known: dict[Kind, tuple[Series, Timing]] = {}  # by names as they come, each looked at once
         self._series: dict[Kind, Series] = {}
         self._timings: dict[Flow, Timing] = {}
@@ -138,8 +144,21 @@ class Meter:
             series.cost_usd += record.cost_usd
         elif record.outcome == "answered":
             series.unpriced += 1
+        if record.key_id in self._names:
+            self._count_key(record)
         for attempt in record.wasted:
             series.wasted_usd += attempt.get("cost_usd") or 0.0
+
+    def _count_key(self, record: Record) -> None:
+        series = self._keys.setdefault(record.key_id, Series())
+        series.requests += 1
+        if record.usage is not None:
+            series.input_tokens += record.usage.get("input_tokens", 0)
+            series.output_tokens += record.usage.get("output_tokens", 0)
+        if record.cost_usd is not None:
+            series.cost_usd += record.cost_usd
+        elif record.outcome == "answered":
+            series.unpriced += 1
 
     def _found(self, kind: Kind, record: Record) -> tuple[Series, Timing]:
         """Where a kind is counted that was not seen before, under bounded names."""
@@ -173,7 +192,7 @@ class Meter:
         """What was counted so far."""
         series, timings = list(self._series.items()), list(self._timings.items())
         known = [model if model in self._models else OTHER for model in open_circuits]
-        return Counts(series, timings, self._added, known, unrecorded, shed or {}, time.time())
+        return Counts(series, timings, self._added, known, unrecorded, shed or {}, self._keys, time.time())
 
     def write(self, counts: Counts) -> None:
         """Replace this worker's file."""

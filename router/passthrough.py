@@ -10,13 +10,17 @@ from urllib.parse import unquote_to_bytes
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from router.client.body import Receive, Send, stream, too_large
+from router.admission import Hold
+from router.client.body import Receive, Send, read, stream, too_large
+from router.client.keyfile import ACCOUNT
+from router.client.keys import Caller
 from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
     ClientLeftError,
     RouterError,
+    UndecodableError,
     UnreachableError,
     UpstreamTimeoutError,
 )
@@ -52,6 +56,19 @@ def leads_elsewhere(path: bytes) -> bool:
     return True
 
 
+def right_for(method: str, raw_path: bytes) -> str:
+    """The right that a key needs for a request that is passed on. What is not known to be a call needs `account`.
+
+    >>> right_for("POST", b"/v1/embeddings"), right_for("GET", b"/v1/models/x"), right_for("DELETE", b"/v1/models/x")
+    ('embeddings', 'models', 'account')
+    """
+    if method == "POST" and raw_path == b"/v1/embeddings":
+        return "embeddings"
+    if method in ("GET", "HEAD") and (raw_path == b"/v1/models" or raw_path.startswith(b"/v1/models/")):
+        return "models"
+    return ACCOUNT
+
+
 def add_routes(app: FastAPI, router: Router) -> None:
     """Add the endpoint that takes what no other does."""
     app.router.routes.append(Route("/v1/{path:path}", endpoint=router.passthrough))
@@ -70,9 +87,11 @@ class PassThrough:
         passing = _Passing(self._router, trail, scope, receive, send)
         admitted = None
         try:
-            trail.belongs_to(self._router.keys.check(scope["headers"]), alone=self._router.keys.alone)
+            caller = self._router.keys.check(scope["headers"])
+            trail.belongs_to(caller.key_id, alone=self._router.keys.alone)
+            caller.require(right_for(scope["method"], scope["raw_path"]))
             admitted = self._router.admission.enter()
-            await passing.run(watch)
+            await passing.run(watch, caller, admitted.hold)
         except RouterError as error:
             await passing.refuse(error)
         except (asyncio.CancelledError, ClientLeftError):
@@ -100,9 +119,10 @@ class _Passing:
         self._recorded = False
         self.answer: Answer | None = None
 
-    async def run(self, watch: Watch) -> None:
-        """Send the request, and pass the answer back as it comes."""
-        self.answer = answer = await self._ask(watch)
+    async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
+        """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
+        read_whole = await self._body_of_a_known_model(caller, hold) if caller.models else None
+        self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
         headers = passed_back(answer.headers)
@@ -130,7 +150,28 @@ class _Passing:
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _ask(self, watch: Watch) -> Answer:
+    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> Sequence[bytes] | None:
+        """The body, where it names a model that the key may ask for; None where it need not be looked at.
+
+        Raises:
+            ModelNotFoundError: the key may not ask for that model.
+        """
+        right = right_for(self._scope["method"], self._scope["raw_path"])
+        if right == "models" and self._path.startswith(b"/models/"):
+            caller.require_model(unquote_to_bytes(self._path.removeprefix(b"/models/")).decode(errors="replace"))
+        if right != "embeddings":
+            return None  # what is beyond single calls is beyond models
+        named, settings = dict(self._scope["headers"]), self._router.settings
+        if named.get(b"content-encoding", b"identity") != b"identity":
+            raise UndecodableError("This key may ask for some models only: send the body as it is, not compressed.")
+        declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
+        body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
+        fields = bodies.read_fields(body.skeleton.text)
+        bodies.spans(body.skeleton.text, fields)  # no key twice
+        caller.require_model(bodies.text(fields, "model") or "")
+        return body.pieces
+
+    async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
         router, scope = self._router, self._scope
         if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
             raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
@@ -148,7 +189,7 @@ class _Passing:
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
             upstreams.headers(upstreams.default, scope["headers"], readable=False),
-            await self._body(length) if has_body else (),
+            read_whole or (await self._body(length) if has_body else ()),
             length,
         )
         if not has_body:

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from router import metrics
+from router.client.keywatch import served_keys
 from router.client.protocol import BoundedProtocol
 from router.exporter import process
 from router.serving import prices, served_policy
@@ -35,9 +36,11 @@ def run(host: str, port: int, workers: int) -> None:
     """
     settings = with_home(load())
     host = host.strip("[]")  # as an IPv6 address stands in a URL
-    if not settings.api_keys and not is_loopback(host):
+    named = served_keys(settings)
+    if not settings.api_keys and not named and not is_loopback(host):
         raise SettingsError(
-            f"serving {host} needs keys that clients must present: set ROUTER_API_KEYS, or serve 127.0.0.1"
+            f"serving {host} needs keys that clients must present: make one with `python -m router keys add NAME`, "
+            "set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
     lines = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(lines)

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
 
     proxy: SecretStr | None = None  # the proxy to upstreams and MLflow; None: as HTTPS_PROXY and its like say; "none"
     ca_bundle: Path | None = None  # certificates trusted instead of the system's; None: SSL_CERT_FILE, or the system's
-    api_keys: Secrets = ()  # clients must present one of them; without any only loopback is served
+    api_keys: Secrets = ()  # of admins, beside the named keys; without any key only loopback is served
     hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
     cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
     forward_client_keys: bool = False  # send the client's own key upstream

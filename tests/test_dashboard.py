@@ -16,6 +16,8 @@ from test_overview import LENGTHS, PRICES, million
 from test_real_requests import REQUESTS, send
 
 from calibration.policies import write_policy
+from router.client.issuing import added
+from router.client.keyfile import write_keys
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain
 from router.journal.writer import Journal
@@ -198,6 +200,27 @@ def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser
     assert browser.run("[localStorage.length, document.cookie, location.href]") == [0, "", router.origin + "/"]
     refusals = [error for error in browser.errors if "401" not in error]  # the browser itself reports each 401
     assert refusals == []
+
+
+def test_a_key_that_is_no_admin_is_told_so_and_an_admin_s_opens_the_page(serve, openai_server, browser, tmp_path):
+    keys, some = added((), "ada", time.time())
+    keys, owner = added(keys, "owner", time.time(), admin=True)
+    (tmp_path / "home-0").mkdir()
+    write_keys(tmp_path / "home-0" / "keys.json", keys)
+    router = serve(openai_base_url=openai_server.url)
+    router.app.router.journal.append(made_record(1, key_id="ada"))
+    browser.open(router.origin + "/")
+    browser.wait("!document.querySelector('#key-form').hidden")
+    browser.run(f"document.querySelector('#key').value = '{some}'")
+    browser.press("Enter", 13)
+    browser.wait("document.querySelector('#key-note').textContent.includes('admin')")
+    assert browser.run("document.querySelector('main').hidden") is True
+    browser.run(f"document.querySelector('#key').value = '{owner}'; document.querySelector('#key').focus()")
+    browser.press("Enter", 13)
+    browser.wait(LIVE)
+    browser.wait("!!document.querySelector('#recent button.open')")
+    browser.run("document.querySelector('#recent button.open').click()")
+    assert "ada" in browser.wait("document.querySelector('#recent .explained')?.innerText")
 
 
 def test_the_window_can_be_chosen_by_keyboard(router, browser):

@@ -14,19 +14,22 @@ from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
+from router.client.issuing import added, revoked
+from router.client.keyfile import write_keys
 from router.doctor.checks import findings
 from router.doctor.finding import State
-from router.doctor.machine import disk_free, home_writable
+from router.doctor.machine import client_keys, disk_free, home_writable
 from router.doctor.stores import database
 from router.doctor.stores import mlflow_store as store_in
 from router.policy.distribution import SHIPPED
 from router.policy.network import Network
+from router.settings import load
 
 KEY = "sk-proj-right-0123456789abcdef"
 OK, WARNING, PROBLEM, SKIPPED = State
 SUBJECTS = (
     *("settings", "upstream", "key", "clock", "policy", "prices"),
-    *("home folder", "disk", "MLflow store", "usage database"),
+    *("home folder", "disk", "client keys", "MLflow store", "usage database"),
 )
 
 
@@ -389,3 +392,15 @@ def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
 def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
     found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
     assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].told
+
+
+def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
+    settings = load(home=tmp_path)
+    assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
+    keys, key = added((), "ada", time.time())
+    keys, _ = added(keys, "bob", time.time())
+    write_keys(tmp_path / "keys.json", revoked(keys, "bob", time.time()))
+    assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
+    (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
+    found = client_keys(settings)
+    assert found.state == PROBLEM and "keys.json" in found.told and key not in str(found)

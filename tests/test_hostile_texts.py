@@ -25,6 +25,9 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.duplicates._WORD": ("1,",),
     "calibration.judge_relay._FENCE": (" ", "``` ", "```json", "\n```"),
+    "router.client.issuing._SPAN": ("1", "1d"),
+    "router.client.keyfile._DIGEST": ("0", "a"),
+    "router.client.keyfile._NAME": ("a.", "-"),
     "router.doctor.upstreams._PRINTABLE": ("Bearer ", "Bearer a"),
     "router.journal.redaction._LOGIN": ("//", "//a", "a@"),
     "router.journal.redaction._CARDS": ("1-", "1 1", "11111111111111.", "1.1"),
@@ -77,6 +80,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.pricing.public_map._LIKE_A_PRICE", "router.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
     "router.upstream.tunnel._STATUS",
+    *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 6_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further

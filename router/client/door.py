@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from router.client.keys import Keys
 from router.errors import ForeignPageError, MethodError, RouterError
 from router.settings import is_loopback
 from router.upstream.calls import Headers
@@ -19,7 +20,7 @@ _FOREIGN = (b"cross-site", b"same-site")
 _SENT = (b"host", b"origin", b"sec-fetch-site")
 _PREFLIGHT_SECONDS = b"600"
 _HOST = (
-    "Without keys this machine answers to its own names alone; ROUTER_HOSTS names others, ROUTER_API_KEYS sets keys."
+    "Without keys this machine answers to its own names alone; ROUTER_HOSTS names others, `router keys add` makes keys."
 )
 _ORIGIN = "A page of another site asks; ROUTER_CORS_ORIGINS names the sites whose pages may."
 _MOST_BYTES = 2000  # of the headers that a page asks for
@@ -28,10 +29,10 @@ _MOST_BYTES = 2000  # of the headers that a page asks for
 class Door:
     """Which requests are let in, by their method and their headers."""
 
-    def __init__(self, hosts: Iterable[str], origins: Iterable[str], *, keyed: bool) -> None:
+    def __init__(self, hosts: Iterable[str], origins: Iterable[str], keys: Keys) -> None:
         self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in origins)
-        self._any_host = keyed  # a page has no key
+        self._keys = keys  # with any, every host is ours: a page has no key
         self._known: set[bytes] = set()  # hosts that were let in
 
     def refusal(self, method: str, headers: Headers) -> RouterError | None:
@@ -47,7 +48,7 @@ class Door:
                     origin = value
                 else:
                     site = value
-        if not self._any_host and host not in self._known and not self._is_ours(host):
+        if not self._keys.keyed and host not in self._known and not self._is_ours(host):
             return ForeignPageError(_HOST)
         if not origin and not site:  # no browser
             return None

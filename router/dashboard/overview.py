@@ -55,7 +55,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     async def overview(request: Request, window: str = "hour") -> Response:
         """Totals, by model, over time, by question type and by reason, of the last hour, day, week or month."""
         try:
-            router.keys.check(request.scope["headers"])
+            router.keys.check(request.scope["headers"]).require_admin()
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
             rules, target = router.serving.policy.rules, router.serving.default_target

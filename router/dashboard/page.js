@@ -17,6 +17,7 @@ async function ask(path, body) {
   const answer = await fetch(path, { ...options, cache: "no-store" });
   if (answer.status === 401) throw new Refused();
   const told = await answer.json();
+  if (answer.status === 403) throw new Refused(told.error.message); // a key that is no admin
   if (!answer.ok) throw new Error(told.error ? told.error.message : `The router answered ${answer.status}.`);
   return told;
 }
@@ -31,7 +32,7 @@ function locked(isLocked) {
   $("main").hidden = isLocked;
   if (isLocked) {
     state("warn", "Needs a key");
-    if (page.key) $("key-note").textContent = "That key is not known to this router.";
+    if (page.key) $("key-note").textContent = page.denied || "That key is not known to this router.";
     if (document.activeElement === document.body) $("key").focus();
   }
 }
@@ -46,7 +47,14 @@ async function policy(version) {
 }
 
 async function overview() {
-  const told = await ask(`/router/overview?window=${page.window}`);
+  let told;
+  try {
+    told = await ask(`/router/overview?window=${page.window}`);
+  } catch (error) {
+    page.denied = error instanceof Refused ? error.message : page.denied;
+    throw error;
+  }
+  page.denied = "";
   if (told.window !== page.window) return; // another was chosen meanwhile
   await policy(told.policy_version);
   locked(false); // before drawing: what is hidden has no size
@@ -65,9 +73,11 @@ function draw() {
 }
 
 async function recent() {
+  if (page.denied) throw new Refused(page.denied); // its own decisions alone are no page
   if (page.paused) return;
   const { requests } = await ask("/router/recent");
   await policy();
+  if (page.denied) throw new Refused(page.denied); // meanwhile
   locked(false);
   page.fresh += drawRecent(page.policy, requests);
   const quiet = Date.now() - page.announced;
@@ -104,6 +114,7 @@ function wake() {
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   page.key = $("key").value.trim();
+  page.denied = "";
   sessionStorage.setItem(KEY, page.key);
   $("key").value = "";
   wake();

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from router.client.keyfile import is_digest
 from router.journal.segments import listed
 from router.wire.text import UNREADABLE
 
@@ -24,7 +25,7 @@ SEGMENTS = 32  # the newest; each worker has one
 
 
 class Seen(msgspec.Struct):
-    """What is shown of a record: nothing of what was said, and not who said it."""
+    """What is shown of a record: nothing of what was said, and of who said it no more than the name of the key."""
 
     trace_id: str
     span_id: str
@@ -51,6 +52,7 @@ class Seen(msgspec.Struct):
     read_as: dict[str, int] = {}
     usage: dict[str, int] | None = None
     cost_usd: float | None = None
+    key_id: str = ""
     kind: str = "request"
 
 
@@ -62,23 +64,24 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
-        """The newest requests of all workers, the last one first."""
-        router.keys.check(request.scope["headers"])
-        seen = await run_in_threadpool(last, router.journal.directory, LIMIT)
+        """The newest requests of all workers, the last one first; those of its own for a key that is no admin."""
+        caller = router.keys.check(request.scope["headers"])
+        seen = await run_in_threadpool(last, router.journal.directory, LIMIT, caller.own)
         return Response(msgspec.json.encode({"requests": [told(one) for one in seen]}), media_type="application/json")
 
 
-def last(directory: Path, limit: int) -> list[Seen]:
-    """The newest requests in a journal, the last one first."""
+def last(directory: Path, limit: int, key_id: str | None = None) -> list[Seen]:
+    """The newest requests in a journal, the last one first; with `key_id`, those of that key alone."""
     found: list[Seen] = []
     for segment in reversed(listed(directory)[-SEGMENTS:]):
         with contextlib.suppress(FileNotFoundError):
-            found += _tail(segment, limit)
+            found += _tail(segment, limit, key_id)
     return sorted(found, key=lambda seen: -seen.ended_unix_ns)[:limit]
 
 
-def _tail(segment: Path, limit: int) -> list[Seen]:
+def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
     """The last requests of a segment."""
+    mark = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
     with segment.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         length = TAIL_BYTES
@@ -86,7 +89,13 @@ def _tail(segment: Path, limit: int) -> list[Seen]:
             file.seek(max(size - length, 0))
             lines = file.read(length).split(b"\n")
             lines = lines[:-1] if length >= size else lines[1:-1]  # none that is cut at either end
-            if len(lines) >= limit or length >= min(size, MAX_TAIL_BYTES):
+            whole = length >= min(size, MAX_TAIL_BYTES)
+            if mark:
+                seen = _requests([line for line in lines if mark in line])
+                own = [one for one in seen if one.key_id == key_id]  # a question may have the mark in it as well
+                if whole or len(own) >= limit:
+                    return own[-limit:]
+            elif whole or len(lines) >= limit:
                 return _requests(lines[-limit:])
             length *= 4
 
@@ -106,6 +115,7 @@ def told(seen: Seen) -> dict[str, Any]:
     first = seen.first_byte_unix_ns
     return {
         **{name: getattr(seen, name) for name in _SAME},
+        "key": None if is_digest(seen.key_id) else seen.key_id or None,  # a name, and no digest
         "unix": seen.ended_unix_ns / 1e9,
         "milliseconds": {
             "whole": (seen.ended_unix_ns - seen.started_unix_ns) / 1e6,

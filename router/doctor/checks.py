@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from router.doctor.finding import Finding, State
-from router.doctor.machine import disk_free, home_writable, policy_and_prices
+from router.doctor.machine import client_keys, disk_free, home_writable, policy_and_prices
 from router.doctor.stores import database, mlflow_store
 from router.doctor.upstreams import upstreams
 from router.settings import CONFIG, SettingsError, load
@@ -38,5 +38,6 @@ def findings() -> Iterator[Finding]:
     yield from policy_and_prices(settings)
     yield home_writable(settings.home)
     yield disk_free(settings.home)
+    yield client_keys(settings)
     yield mlflow_store(settings.tracking_uri, known.network)
     yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from router.client.keywatch import served_keys
 from router.doctor.finding import Finding, State
 from router.policy.document import PolicyError
 from router.serving import policy_folder, prices, read_policy
@@ -72,6 +74,22 @@ def disk_free(home: Path, least_bytes: int = LEAST_FREE_BYTES) -> Finding:
     if free < least_bytes:
         return Finding(State.WARNING, "disk", told, "Free some, or set ROUTER_HOME: a full disk ends the recording")
     return Finding(State.OK, "disk", told)
+
+
+def client_keys(settings: Settings) -> Finding:
+    """Whether the keys that clients present can be read, and how many are in use."""
+    try:
+        named = served_keys(settings)
+    except SettingsError as error:
+        return Finding(State.PROBLEM, "client keys", str(error), "Restore the file, or make the keys anew")
+    states = [key.state(time.time()) for key in named]
+    if not named and not settings.api_keys:
+        told = "none, so only this machine may ask"
+    else:
+        told = (
+            f"{states.count('active')} of {len(named)} named keys are active, {len(settings.api_keys)} in the settings"
+        )
+    return Finding(State.OK, "client keys", told)
 
 
 def _existing(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
-from router.errors import BadRequestError, StoreError
+from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
+from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
 
 if TYPE_CHECKING:
@@ -34,20 +36,28 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
     @app.get("/router/usage")
     async def usage(request: Request) -> Response:
-        """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`."""
-        router.keys.check(request.scope["headers"])
-        return await run_in_threadpool(_usage, engine, dict(request.query_params))
+        """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`.
+
+        A key that is no admin is told its own.
+        """
+        caller = router.keys.check(request.scope["headers"])
+        return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own)
 
     @app.post("/router/feedback")
     async def feedback(request: Request) -> Response:
-        """Keep what a user thought of an answer; it is durable when this is answered."""
+        """Keep what a user thought of an answer, of its own key's traces alone where that is no admin.
+
+        It is durable when this is answered.
+        """
         try:
-            router.keys.check(request.scope["headers"])
+            caller = router.keys.check(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
             body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)
         except FeedbackError as error:
             raise BadRequestError(str(error)) from error
+        if caller.own is not None and not await run_in_threadpool(_owns, router, engine, entry.trace_id, caller.own):
+            raise NotFoundError("There is no such trace.", "trace_id")
         redact = without_personal_data if router.settings.record_content == "redacted" else without_keys
         entry.comment = redact(entry.comment) if router.settings.record_content in ("whole", "redacted") else ""
         recorded = router.journal.append(entry)
@@ -56,14 +66,28 @@ def add_routes(app: FastAPI, router: Router) -> None:
         return Response(msgspec.json.encode(answer), status, media_type="application/json")
 
 
-def _usage(engine: Any, query: dict[str, str]) -> Response:
+def _owns(router: Router, engine: Any, trace_id: str, key_id: str) -> bool:
+    """Whether a trace has a request of this key: in the usage tables, else in the journal."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from router.usage.ledger import has_trace
+
+    if is_of_key(router.journal.directory, trace_id, key_id):
+        return True
+    try:
+        return has_trace(engine(), trace_id, key_id)
+    except SQLAlchemyError as error:
+        raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
+
+
+def _usage(engine: Any, query: dict[str, str], key: str | None) -> Response:
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.sums import UsageError, as_csv, read_question, usage
 
     try:
         question = read_question(query.get("from", ""), query.get("to", ""), query.get("group_by", ""))
-        answer = usage(engine(), question)
+        answer = usage(engine(), replace(question, key=key))
     except UsageError as error:
         raise BadRequestError(str(error)) from error
     except SQLAlchemyError as error:  # its text may hold the address of the database, and its password

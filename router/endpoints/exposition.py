@@ -47,7 +47,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The numbers of all workers; in OpenMetrics where that is asked for."""
-        router.keys.check(request.scope["headers"])
+        router.keys.check(request.scope["headers"]).require_admin()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await run_in_threadpool(lambda: encode(_Once(families(router))))
         return Response(body, headers={"content-type": content_type})
@@ -73,6 +73,7 @@ def families(router: Router) -> Iterator[Metric]:
         router.meter.write(own)
     counted = total([own, *everyone(router.meter.directory, router.meter.path)], time.time())
     yield from _requests(counted)
+    yield from _keys(counted.keys)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
@@ -88,6 +89,7 @@ class Total(msgspec.Struct):
     open_circuits: dict[str, int] = {}  # in how many workers
     unrecorded: int = 0
     shed: dict[str, int] = {}
+    keys: dict[str, Series] = {}
     workers: int = 0
 
 
@@ -119,6 +121,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
         together.unrecorded += counts.unrecorded
         for why, number in counts.shed.items():
             together.shed[why] = together.shed.get(why, 0) + number
+        for name, series in counts.keys.items():
+            together.keys.setdefault(name, Series()).add(series)
         if now_unix - counts.written_unix < LIVE_SECONDS:
             together.workers += 1
             for model in counts.open_circuits:
@@ -147,6 +151,21 @@ def _requests(counted: Total) -> Iterator[Metric]:
         retries.add(series.retries, model)
         client.add(series.client_retries, model)
     for made in (requests, decisions, tokens, cost, wasted, unpriced, retries, client):
+        yield made.family()
+
+
+def _keys(keys: Mapping[str, Series]) -> Iterator[Metric]:
+    requests = _Sum("router_key_requests", "Finished requests of named keys.", ["key"])
+    tokens = _Sum("router_key_tokens", "Tokens of named keys, as billed.", ["key", "token_type"])
+    cost = _Sum("router_key_cost_usd", "Dollars of named keys, where the price is known.", ["key"])
+    unpriced = _Sum("router_key_unpriced_requests", "Answered requests of named keys, of unknown cost.", ["key"])
+    for name, series in keys.items():
+        requests.add(series.requests, name)
+        tokens.add(series.input_tokens, name, "input")
+        tokens.add(series.output_tokens, name, "output")
+        cost.add(series.cost_usd, name)
+        unpriced.add(series.unpriced, name)
+    for made in (requests, tokens, cost, unpriced):
         yield made.family()
 
 
@@ -237,6 +256,7 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
     warnings.add_metric(["models"], len(router.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
+    warnings.add_metric(["keys"], int(bool(router.keys.problem)))
     yield warnings
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from router.client.keys import Caller
 from router.errors import UnreachableError
 from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
@@ -25,9 +27,11 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """The list of the upstream, with the routing names added."""
-        router.keys.check(request.scope["headers"])
+        caller = router.keys.check(request.scope["headers"])
+        caller.require("models")
         status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
-        response = Response(_with_names(body) if status == 200 else body, status)
+        routed = router.settings.routed_models
+        response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
         response.raw_headers = [(n, v) for n, v in passed_back(headers) if n != b"content-length"]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response
@@ -37,7 +41,9 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """One model; the routing names are known here, the others are the upstream's."""
         if not is_routing_name(name):
             return _PassOn(router)
-        router.keys.check(request.scope["headers"])
+        caller = router.keys.check(request.scope["headers"])
+        caller.require("models")
+        caller.require_model(name)
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
 
 
@@ -75,12 +81,29 @@ def _entry(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": _CREATED, "owned_by": "router"}
 
 
-def _with_names(body: bytes) -> bytes:
-    """The list with the routing names first; the upstream's entries byte for byte."""
+def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> bytes:
+    """The list with the routing names first, as far as the key may ask for them; the entries byte for byte."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
     except (*UNREADABLE, KeyError):
         return body
-    fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, NAMES), *listed]))
+    if caller.models:
+        listed = [raw for raw in listed if caller.may_ask_for(_id(raw), routed_models)]
+    names = [name for name in NAMES if caller.may_ask_for(name)]
+    fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, names), *listed]))
     return msgspec.json.encode(fields)
+
+
+class _Listed(msgspec.Struct):
+    id: str = ""
+
+
+_listed = msgspec.json.Decoder(_Listed)
+
+
+def _id(raw: msgspec.Raw) -> str:
+    try:
+        return _listed.decode(raw).id
+    except UNREADABLE:
+        return ""

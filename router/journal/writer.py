@@ -68,7 +68,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     # attempts that came to nothing and may have been billed: {"model", "usage", "cost_usd"}, null where nobody told
     wasted: list[dict[str, Any]] = []
     # who asked
-    key_id: str = ""  # a digest of the client's key, never the key
+    key_id: str = ""  # the name of the client's key, a digest of one without a name; never the key
     user: str = ""
     session: str = ""
     # what was said, as configured (whole, lengths only, redacted, or none)

@@ -181,6 +181,15 @@ def _add_column(engine: sa.Engine, table: sa.Table, column: sa.Column[Any]) -> N
             raise
 
 
+def has_trace(engine: sa.Engine, trace_id: str, key_id: str) -> bool:
+    """Whether a request of this key is in that trace."""
+    if not sa.inspect(engine).has_table(requests.name):
+        return False
+    chosen = sa.select(requests.c.span_id).where(requests.c.trace_id == trace_id, requests.c.key_id == key_id).limit(1)
+    with engine.connect() as connection:
+        return connection.execute(chosen).first() is not None
+
+
 def usage_of(counts: Mapping[str, int] | None) -> Usage | None:
     """The usage in a record."""
     return None if counts is None else Usage(**{name: counts[name] for name in TOKENS if name in counts})

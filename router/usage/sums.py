@@ -38,6 +38,7 @@ class Question:
     since: datetime | None = None
     until: datetime | None = None  # exclusive
     group_by: tuple[str, ...] = ()
+    key: str | None = None  # of this key alone; None: of all
 
 
 def read_question(since: str, until: str, group_by: str) -> Question:
@@ -72,21 +73,19 @@ def _moment(name: str, text: str, *, end: bool = False) -> datetime | None:
 
 
 def usage(engine: sa.Engine, question: Question) -> dict[str, Any]:
-    """Rows by group and their total. Dollars that are not known are counted, and never taken for 0."""
+    """Rows by group and their total. Dollars that are not known are counted, and never taken for 0.
+
+    What belongs to no key (calibrations, requests that were not recorded) is left out where one key is asked about.
+    """
     make_tables(engine)
+    of_key = [] if question.key is None else [requests.c.key_id == question.key]
+    when = [*_when(requests.c.started_unix_ns, question), *of_key]
     groups = [GROUPS[name].label(name) for name in question.group_by]
-    chosen = sa.select(*groups, *_sums()).where(*_when(requests.c.started_unix_ns, question))
+    chosen = sa.select(*groups, *_sums()).where(*when)
     with engine.connect() as connection:
         found = connection.execute(chosen.group_by(*groups).order_by(*groups).limit(MAX_ROWS) if groups else chosen)
         rows = [_row(dict(row._mapping), question.group_by) for row in found]
-        total = _row(
-            dict(
-                connection.execute(sa.select(*_sums()).where(*_when(requests.c.started_unix_ns, question)))
-                .one()
-                ._mapping
-            ),
-            (),
-        )
+        total = _row(dict(connection.execute(sa.select(*_sums()).where(*when)).one()._mapping), ())
         spent = connection.scalar(
             sa.select(sa.func.coalesce(sa.func.sum(spending.c.cost_usd), 0.0)).where(
                 *_when(spending.c.unix_ns, question)
@@ -96,15 +95,16 @@ def usage(engine: sa.Engine, question: Question) -> dict[str, Any]:
             sa.select(sa.func.coalesce(sa.func.sum(gaps.c.requests), 0)).where(*_when(gaps.c.since_unix_ns, question))
         )
         prices = connection.execute(
-            sa.select(requests.c.prices_as_of, requests.c.prices_source)
-            .where(*_when(requests.c.started_unix_ns, question))
-            .distinct()
+            sa.select(requests.c.prices_as_of, requests.c.prices_source).where(*when).distinct()
         )
         tables = [{"as_of": row.prices_as_of, "source": row.prices_source} for row in prices]
+    answer = {"group_by": list(question.group_by), "rows": rows if groups else [], "total": total, "prices": tables}
+    if question.key is not None:
+        return answer
     total["calibration_usd"] = float(spent or 0.0)
     total["net_saved_usd"] = {end: total["saved_usd"][end] - total["calibration_usd"] for end in ENDS}
     total["unrecorded_requests"] = int(lost or 0)
-    return {"group_by": list(question.group_by), "rows": rows if groups else [], "total": total, "prices": tables}
+    return answer
 
 
 def _when(column: sa.ColumnElement[int], question: Question) -> list[sa.ColumnElement[bool]]:

@@ -1,0 +1,169 @@
+"""The named keys in ROUTER_HOME/keys.json: their hashes, rights and ends. The keys themselves are nowhere.
+
+The file is replaced as a whole, and by one writer at a time, so that a reader never sees half of a change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from router.journal.redaction import without_keys
+from router.settings import SettingsError
+
+FILE = "keys.json"
+PREFIX = "sk-router-"
+RANDOM_BYTES = 32  # 43 characters, 256 bits
+FORMAT = 1
+CALLS = ("chat", "responses", "completions", "embeddings", "models")  # the rights of a new key
+ACCOUNT = "account"  # the right to all else of the upstream's account
+RIGHTS = (*CALLS, ACCOUNT)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{16}")  # how a key of ROUTER_API_KEYS is known
+
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class EarlierKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key that was rotated out."""
+
+    sha256: Digest
+    until_unix: float  # it is accepted before that moment
+
+
+class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One named key; times are in seconds since 1970."""
+
+    name: str
+    sha256: Digest
+    created_unix: float
+    paths: tuple[str, ...]  # of RIGHTS
+    models: tuple[str, ...] = ()  # names that it may ask for; none: all
+    admin: bool = False
+    expires_unix: float | None = None
+    revoked_unix: float | None = None
+    earlier: tuple[EarlierKey, ...] = ()
+
+    def state(self, now_unix: float) -> str:
+        """The key is active, expired or revoked."""
+        if self.revoked_unix is not None:
+            return "revoked"
+        return "expired" if self.expires_unix is not None and self.expires_unix <= now_unix else "active"
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    format: int
+    keys: tuple[NamedKey, ...]
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+def sha256(key: str) -> str:
+    """The hash by which a key is stored, as 64 hexadecimal digits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_key() -> str:
+    """A new random key."""
+    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+
+
+def read_keys(path: Path) -> tuple[NamedKey, ...]:
+    """The named keys in a file; none where there is no file.
+
+    Raises:
+        SettingsError: the file cannot be read, or does not fit its form.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        document = _decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path}: is damaged: {error}") from None
+    problem = _problem(document)
+    if problem:
+        raise SettingsError(f"{path}: is damaged: {problem}")
+    return document.keys
+
+
+def _problem(document: _Document) -> str:
+    """What does not fit in a document, or nothing."""
+    if document.format != FORMAT:
+        return f"expected format {FORMAT}"
+    names = [key.name for key in document.keys]
+    hashes = [digest for key in document.keys for digest in (key.sha256, *(each.sha256 for each in key.earlier))]
+    if len(set(names)) < len(names) or len(set(hashes)) < len(hashes):
+        return "a key is there twice"
+    for key in document.keys:
+        if problem := name_problem(key.name):
+            return problem
+        if not set(key.paths) <= set(RIGHTS):
+            return f"key {key.name} has a path that is none of {', '.join(RIGHTS)}"
+    return ""
+
+
+def is_digest(key_id: str) -> bool:
+    """Whether the id of a key in records is a digest, and no name."""
+    return _DIGEST.fullmatch(key_id) is not None
+
+
+def name_problem(name: str) -> str:
+    """Why `name` cannot name a key, or nothing. A name is never printed where it may be a key."""
+    if without_keys(name) != name or name.startswith("sk-"):
+        return "a key's name looks like a key"
+    if not _NAME.fullmatch(name):
+        return (
+            "a key's name has 1 to 64 letters, digits, dots, dashes and underscores, and begins with none of the signs"
+        )
+    if is_digest(name):
+        return "a key's name looks like the digest of a key of ROUTER_API_KEYS"
+    return ""
+
+
+@contextlib.contextmanager
+def locked(home: Path) -> Iterator[Path]:
+    """Be the only writer of the keys in `home`; gives the path of their file.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    fd = os.open(home / f"{FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield home / FILE
+    finally:
+        os.close(fd)
+
+
+def write_keys(path: Path, keys: tuple[NamedKey, ...]) -> None:
+    """Replace the file by one that holds `keys`, for its owner only; call it under `locked`.
+
+    Raises:
+        OSError: the file cannot be written; the one before stays.
+    """
+    content = msgspec.json.format(msgspec.json.encode(_Document(FORMAT, keys)), indent=1) + b"\n"
+    partial = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123  of a descriptor
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,169 @@
+"""`python -m router keys`: make, list, revoke and rotate the named keys of ROUTER_HOME/keys.json."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from router.client import issuing
+from router.client.keyfile import FILE, NamedKey, locked, read_keys, write_keys
+from router.settings import Settings, SettingsError, load, with_home
+
+ADD_EXAMPLES = """
+The key is printed on standard output, this once: only its hash is stored. All else goes to standard error.
+
+Examples:
+
+  python -m router keys add ada
+
+  python -m router keys add ci --models auto,gpt-4o-mini --expires 90d
+
+  python -m router keys add batches --paths chat,models,account
+
+  python -m router keys add owner --admin
+"""
+ROTATE_EXAMPLES = """
+The new key is printed on standard output, this once.
+
+Examples:
+
+  python -m router keys rotate ada --grace 24h
+
+  python -m router keys rotate leaked
+"""
+
+app = typer.Typer(no_args_is_help=True, help="Make, list, revoke and rotate the keys that clients present.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")]
+
+
+@app.command(epilog=ADD_EXAMPLES)
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="By which the key is known in records and bills.")],
+    models: Annotated[
+        str, typer.Option(help="Models that it may ask for, comma-separated; auto stands for all that is routed.")
+    ] = "",
+    paths: Annotated[
+        str | None,
+        typer.Option(help="Any of chat,responses,completions,embeddings,models,account; else all but account."),
+    ] = None,
+    expires: Annotated[str, typer.Option(help="After 90d, say, or at the end of a day (UTC) as 2027-01-31.")] = "",
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It sees all usage, the page and /metrics, and has every path.")
+    ] = False,
+) -> None:
+    """Make a key. A running router knows it within two seconds."""
+    now, settings = time.time(), _settings()
+    with locked(settings.home) as path:
+        keys, key = issuing.added(
+            read_keys(path),
+            name,
+            now,
+            models=_names(models),
+            paths=None if paths is None else _names(paths),
+            expires_unix=issuing.end_unix(expires, now),
+            admin=admin,
+        )
+        write_keys(path, keys)
+    _hand_out(key, f"key {name} is made; it is shown this once, so keep it now")
+
+
+@app.command("list")
+def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the keys with their rights and ends; the keys themselves are stored nowhere."""
+    keys, now = read_keys(load().home / FILE), time.time()
+    if as_data:
+        sys.stdout.write(msgspec.json.encode([_told(key, now) for key in keys]).decode() + "\n")
+        return
+    table = Table("name", "state", "admin", "paths", "models", "created", "expires")
+    for key in keys:
+        told = _told(key, now)
+        table.add_row(*(_cell(told[name]) for name in ("name", "state", "admin", "paths", "models")), *_days(told))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show one key: its rights, its ends, and the keys that it replaced."""
+    now = time.time()
+    told = _told(issuing.named(read_keys(load().home / FILE), name), now)
+    for field, value in told.items():
+        sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
+
+
+@app.command()
+def revoke(name: Name) -> None:
+    """End a key for good. A running router refuses it within two seconds; requests in flight are answered."""
+    now, settings = time.time(), _settings()
+    with locked(settings.home) as path:
+        write_keys(path, issuing.revoked(read_keys(path), name, now))
+    sys.stderr.write(f"router: key {name} is revoked\n")
+
+
+@app.command(epilog=ROTATE_EXAMPLES)
+def rotate(
+    name: Name,
+    grace: Annotated[str, typer.Option(help="How long the key before is accepted beside it, as 24h; 0: no longer.")] = (
+        "0"
+    ),
+) -> None:
+    """Make another key for a name, with the same rights and the same end."""
+    now, settings = time.time(), _settings()
+    seconds = issuing.span_seconds(grace, "--grace")
+    with locked(settings.home) as path:
+        keys, key = issuing.rotated(read_keys(path), name, now, seconds)
+        write_keys(path, keys)
+    until = f"until {_moment(now + seconds)}" if seconds else "no longer"
+    _hand_out(key, f"key {name} is another one, shown this once; the one before is accepted {until}")
+
+
+def _settings() -> Settings:
+    settings = with_home(load())
+    if settings.forward_client_keys:
+        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: unset it")
+    return settings
+
+
+def _hand_out(key: str, told: str) -> None:
+    sys.stdout.write(key + "\n")
+    sys.stdout.flush()
+    sys.stderr.write(f"router: {told}\n")
+
+
+def _told(key: NamedKey, now_unix: float) -> dict[str, Any]:
+    """A key for readers: all but its hashes."""
+    return {
+        "name": key.name,
+        "state": key.state(now_unix),
+        "admin": key.admin,
+        "paths": list(key.paths),
+        "models": list(key.models) or ["all"],
+        "created": _moment(key.created_unix),
+        "expires": _moment(key.expires_unix),
+        "revoked": _moment(key.revoked_unix),
+        "replaced_until": [_moment(each.until_unix) for each in key.earlier],
+    }
+
+
+def _moment(unix: float | None) -> str | None:
+    return None if unix is None else dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _days(told: dict[str, Any]) -> list[str]:
+    return [_cell(told[name] and told[name][:10]) for name in ("created", "expires")]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    return {True: "yes", False: "no", None: "-"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

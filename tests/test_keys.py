@@ -1,0 +1,613 @@
+"""Named keys: what each may do and see, over real HTTP, and how they are stored."""
+
+import asyncio
+import json
+import math
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+from fake_openai import chat_events, events
+from made_records import made_record
+from test_app import SUM, command
+
+from router.client import issuing
+from router.client.keyfile import CALLS, FILE, RIGHTS, locked, read_keys, sha256, write_keys
+from router.client.keys import Keys
+from router.client.keywatch import KeyWatch
+from router.dashboard.recent import last
+from router.errors import BadKeyError
+from router.exporter.shipping import drain, shippers_for
+from router.journal.ownership import is_of_key
+from router.journal.writer import Feedback, Journal
+from router.settings import SettingsError, load
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+OWNER = "rk-of-the-owner-1"
+UPSTREAM = {"openai_api_key": "sk-upstream"}
+
+
+def make(home: Path, name: str, **given) -> str:
+    """A new key in a home folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    with locked(home) as path:
+        keys, key = issuing.added(read_keys(path), name, time.time(), **given)
+        write_keys(path, keys)
+    return key
+
+
+def change(home: Path, how, *given) -> str | None:
+    with locked(home) as path:
+        made = how(read_keys(path), *given)
+        keys, key = made if isinstance(made[-1], str) else (made, None)
+        write_keys(path, keys)
+    return key
+
+
+@pytest.fixture
+def keyed(serve, openai_server, tmp_path):
+    """A router with two named keys, an admin among them; gives the router and the keys."""
+    home = tmp_path / "home-0"
+    keys = {name: make(home, name) for name in ("ada", "bob")}
+    keys["owner"] = make(home, "owner", admin=True)
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    return router, keys
+
+
+def ask(router, path, key, body=None, method=None, **headers):
+    named = {"authorization": f"Bearer {key}", **headers} if key else headers
+    return httpx2.request(
+        method or ("GET" if body is None else "POST"), router.origin + path, json=body, headers=named, timeout=10
+    )
+
+
+def chat(router, key, model="auto", **headers):
+    return ask(router, "/v1/chat/completions", key, {"model": model, "messages": SUM}, **headers)
+
+
+def until(condition, seconds=5.0):
+    """Whether a condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# what a key is
+
+
+def test_a_key_is_random_and_only_its_hash_is_kept(tmp_path):
+    first, second = make(tmp_path, "ada"), make(tmp_path, "bob")
+    assert re.fullmatch(r"sk-router-[A-Za-z0-9_-]{43}", first) and first != second
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert sha256(first).encode() in written
+    assert first.encode() not in written and first.removeprefix("sk-router-").encode() not in written
+    assert first not in repr(read_keys(tmp_path / FILE)) and first not in repr(
+        vars(Keys([], read_keys(tmp_path / FILE)))
+    )
+
+
+def test_the_file_is_for_its_owner_only_whatever_the_umask_says(tmp_path):
+    before = os.umask(0)
+    try:
+        make(tmp_path, "ada")
+        (tmp_path / FILE).chmod(0o644)
+        make(tmp_path, "bob")
+    finally:
+        os.umask(before)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+        FILE: 0o600,
+        f"{FILE}.lock": 0o600,
+    }
+
+
+def test_a_new_key_calls_and_an_admin_does_everything(tmp_path):
+    make(tmp_path, "ada")
+    make(tmp_path, "owner", admin=True)
+    make(tmp_path, "scraper", admin=True, paths=())
+    assert [(key.paths, key.admin) for key in read_keys(tmp_path / FILE)] == [
+        (CALLS, False),
+        (RIGHTS, True),
+        ((), True),
+    ]
+    assert "account" not in CALLS
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-ada", "a b", "a/b", "é", "a" * 65, "0123456789abcdef", "sk-x", "sk-router-" + "x" * 43, "a\n"]
+)
+def test_a_name_that_is_none_or_looks_like_a_key_or_a_digest_is_refused_and_not_printed(name):
+    for attempt in (lambda: issuing.added((), name, NOW), lambda: issuing.named((), name)):
+        with pytest.raises(SettingsError) as refused:
+            attempt()
+        assert len(name) < 2 or name not in str(refused.value)
+
+
+def test_a_name_is_used_once_also_after_its_key_was_revoked():
+    keys, _ = issuing.added((), "ada", NOW)
+    for there in (keys, issuing.revoked(keys, "ada", NOW)):
+        with pytest.raises(SettingsError, match="there already"):
+            issuing.added(there, "ada", NOW)
+
+
+@pytest.mark.parametrize("text", ["soon", "90", "-1d", "2027-13-01", "1.5h", "999999w", "2020-01-01", "0d"])
+def test_an_end_that_is_none_or_is_over_is_refused(text):
+    with pytest.raises(SettingsError, match="--expires"):
+        issuing.added((), "ada", NOW, expires_unix=issuing.end_unix(text, NOW))
+
+
+def test_a_key_lasts_to_the_end_of_its_last_day():
+    assert issuing.end_unix("2027-01-31", NOW) == issuing.end_unix("2027-02-01", NOW) - DAY
+    assert time.gmtime(issuing.end_unix("2027-01-31", NOW))[:6] == (2027, 2, 1, 0, 0, 0)
+
+
+# who is let in
+
+
+def callers(keys, *admins):
+    from pydantic import SecretStr
+
+    return Keys([SecretStr(key) for key in admins], keys)
+
+
+def present(keys, key):
+    return keys.check([(b"authorization", b"Bearer " + key.encode())])
+
+
+def test_keys_that_ended_are_refused_and_told_how():
+    now = time.time()
+    keys, ada = issuing.added((), "ada", now)
+    keys, bob = issuing.added(keys, "bob", now - 2 * DAY, expires_unix=now - DAY)
+    known = callers(issuing.revoked(keys, "ada", now - 1))
+    for key, why in ((ada, "was revoked"), (bob, "has expired"), ("sk-router-" + "x" * 43, "Incorrect API key")):
+        with pytest.raises(BadKeyError, match=why):
+            present(known, key)
+
+
+def test_a_rotated_key_is_accepted_for_its_grace_and_no_longer():
+    now = time.time()
+    keys, first = issuing.added((), "ada", now)
+    keys, second = issuing.rotated(keys, "ada", now, 3600)
+    known = callers(keys)
+    assert present(known, first).key_id == present(known, second).key_id == "ada"
+    assert present(known, first).until_unix == now + 3600 and present(known, second).until_unix == math.inf
+    keys, third = issuing.rotated(keys, "ada", now, 0)  # as where it leaked: none before it stays
+    for old in (first, second):
+        with pytest.raises(BadKeyError, match="was replaced"):
+            present(callers(keys), old)
+    assert present(callers(keys), third).key_id == "ada"
+    with pytest.raises(SettingsError, match="is revoked"):
+        issuing.rotated(issuing.revoked(keys, "ada", now), "ada", now, 0)
+
+
+def test_a_grace_is_no_longer_than_the_key_itself():
+    now = time.time()
+    keys, first = issuing.added((), "ada", now, expires_unix=now + 60)
+    keys, _ = issuing.rotated(keys, "ada", now, 3600)
+    assert present(callers(keys), first).until_unix == now + 60
+
+
+def test_where_all_keys_are_revoked_nobody_is_let_in():
+    keys, ada = issuing.added((), "ada", NOW)
+    known = callers(issuing.revoked(keys, "ada", 1.0))
+    assert known.keyed
+    for headers in ([], [(b"authorization", b"Bearer " + ada.encode())], [(b"authorization", b"Bearer other")]):
+        with pytest.raises(BadKeyError):
+            known.check(headers)
+
+
+def test_keys_of_the_settings_are_admins_and_known_by_a_digest_beside_named_ones():
+    keys, ada = issuing.added((), "ada", NOW)
+    known = callers(keys, OWNER)
+    owner, named = present(known, OWNER), present(known, ada)
+    assert owner.admin and re.fullmatch("[0-9a-f]{16}", owner.key_id) and owner.rights == set(RIGHTS)
+    assert (named.key_id, named.admin, named.own, owner.own) == ("ada", False, "ada", None)
+    assert not known.alone and callers(keys).alone
+
+
+def test_auto_stands_for_all_that_is_routed_and_an_effort_for_its_model():
+    keys, ada = issuing.added((), "ada", NOW, models=("auto", "gpt-6-luna"))
+    caller = present(callers(keys), ada)
+    for name in ("auto", "auto-cost", "auto@0.9", "gpt-6-luna", "gpt-6-luna:low"):
+        assert caller.may_ask_for(name), name
+    for name in ("gpt-6-sol", "gpt-6-luna-2026-01-01", "", "auto@2", "gpt-6-sol:low", "AUTO"):
+        assert not caller.may_ask_for(name), name
+    assert caller.may_ask_for("gpt-4o", ["gpt-4o"])
+    keys, bob = issuing.added((), "bob", NOW, models=("gpt-6-luna",))
+    assert not present(callers(keys), bob).may_ask_for("auto")
+
+
+# the official client
+
+
+def client(router, key):
+    return openai.OpenAI(base_url=router.url, api_key=key, max_retries=0)
+
+
+def test_the_official_client_gets_its_own_exceptions(serve, openai_server, tmp_path):
+    home = tmp_path / "home-0"
+    some = make(home, "some", models=("auto", "gpt-4o-mini"))
+    none = make(home, "none", paths=("models",))
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    with client(router, some) as asked:
+        assert asked.chat.completions.create(model="auto-cost", messages=SUM).choices
+        assert asked.chat.completions.create(model="gpt-4o-mini", messages=SUM).choices
+        with pytest.raises(openai.NotFoundError) as missing:
+            asked.chat.completions.create(model="gpt-4o", messages=SUM)
+        assert missing.value.code == "model_not_found" and "do not have access" in missing.value.message
+        with pytest.raises(openai.PermissionDeniedError) as denied:
+            asked.files.list()
+        assert "account" in denied.value.message and denied.value.type == "invalid_request_error"
+    with client(router, none) as asked:
+        assert asked.models.list().data
+        for call in (
+            lambda: asked.chat.completions.create(model="auto", messages=SUM),
+            lambda: asked.responses.create(model="auto", input="2+2?"),
+            lambda: asked.completions.create(model="auto", prompt="2+2?"),
+            lambda: asked.embeddings.create(model="text-embedding-3-small", input="x"),
+        ):
+            with pytest.raises(openai.PermissionDeniedError):
+                call()
+    with client(router, "sk-router-" + "x" * 43) as asked, pytest.raises(openai.AuthenticationError) as unknown:
+        asked.chat.completions.create(model="auto", messages=SUM)
+    assert unknown.value.code == "invalid_api_key"
+    change(home, issuing.revoked, "some", time.time())
+    with client(router, some) as asked:
+        assert until(lambda: chat(router, some).status_code == 401)
+        with pytest.raises(openai.AuthenticationError, match="was revoked"):
+            asked.chat.completions.create(model="auto", messages=SUM)
+    assert {received.json["model"] for received in openai_server.received if received.method == "POST"} <= {
+        "gpt-4o-mini",
+        "gpt-4o",
+    }
+
+
+# rights
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/files"),
+        ("DELETE", "/v1/models/ft:x"),
+        ("GET", "/v1/chat/completions"),
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/batches"),
+        ("POST", "/v1/fine_tuning/jobs"),
+        ("POST", "/v1/embeddings/"),
+        ("POST", "/v1//embeddings"),
+        ("POST", "/v1/%65mbeddings"),
+        ("GET", "/v1/embeddings"),
+        ("POST", "/v1/models"),
+        ("PUT", "/v1/chat/completions"),
+    ],
+)
+def test_what_is_beyond_single_calls_needs_the_account_right(keyed, openai_server, method, path):
+    router, keys = keyed
+    refused = ask(router, path, keys["ada"], method=method)
+    assert refused.status_code == 403 and "account" in refused.json()["error"]["message"]
+    assert openai_server.received == []
+    assert ask(router, path, keys["owner"], method=method).status_code != 403
+    record = router.records(1)[0]
+    assert (record["key_id"], record["status"], record["outcome"]) == ("ada", 403, "failed")
+
+
+def test_models_are_held_to_on_every_path_that_a_call_can_take(serve, openai_server, tmp_path):
+    key = make(tmp_path / "home-0", "some", models=("gpt-4o-mini", "text-embedding-3-small"))
+    router = serve(openai_base_url=openai_server.url, routed_models=["gpt-4o"], **UPSTREAM)
+    small, large = {"model": "text-embedding-3-small", "input": "x"}, {"model": "text-embedding-3-large", "input": "x"}
+    assert ask(router, "/v1/embeddings", key, small).status_code != 404
+    before = len(openai_server.received)
+    for body in (large, {"input": "x"}):
+        assert ask(router, "/v1/embeddings", key, body).status_code == 404
+    twice = b'{"model":"text-embedding-3-small","input":"x","model":"text-embedding-3-large"}'
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    assert httpx2.post(router.url + "/embeddings", content=twice, headers=headers).status_code == 400
+    packed = httpx2.post(router.url + "/embeddings", content=b"x", headers={**headers, "content-encoding": "gzip"})
+    assert packed.status_code == 415
+    for model in ("auto", "auto@0.9", "gpt-4o", "gpt-4.1"):
+        assert chat(router, key, model).status_code == 404, model
+    assert chat(router, key, "gpt-4o-mini", **{"x-router-model": "gpt-4.1"}).status_code == 404
+    assert ask(router, "/v1/responses", key, {"input": "x"}).status_code == 404  # the upstream's own default
+    for name in ("auto", "gpt-4o", "gpt%2D4o"):
+        assert ask(router, f"/v1/models/{name}", key).status_code == 404, name
+    assert len(openai_server.received) == before
+    listed = [model["id"] for model in ask(router, "/v1/models", key).json()["data"]]
+    assert listed and set(listed) <= {"gpt-4o-mini", "text-embedding-3-small"}
+
+
+def test_an_embedding_of_a_key_with_models_arrives_as_it_was_sent(serve, openai_server, tmp_path):
+    key = make(tmp_path / "home-0", "some", models=("e",))
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    body = b'{ "input":["' + b"x" * 300_000 + b'"],  "model" : "e" }'
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    httpx2.post(router.url + "/embeddings", content=body, headers=headers, timeout=10)
+    (received,) = openai_server.received
+    assert received.body == body and received.header("authorization") == "Bearer sk-upstream"
+
+
+# what each sees
+
+
+def test_a_key_sees_its_own_usage_and_decisions_and_an_admin_sees_all(keyed, store_with_tables, tmp_path):
+    router, keys = keyed
+    for name, times in (("ada", 2), ("bob", 1)):
+        for _ in range(times):
+            assert chat(router, keys[name]).status_code == 200
+    assert {record["key_id"] for record in router.records(3)} == {"ada", "bob"}
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store")))[0])
+    own = ask(router, "/router/usage?group_by=key", keys["ada"]).json()
+    assert [(row["key"], row["requests"]) for row in own["rows"]] == [("ada", 2)]
+    assert own["total"]["requests"] == 2 and "calibration_usd" not in own["total"]
+    assert ask(router, "/router/usage?group_by=model", keys["bob"]).json()["rows"][0]["requests"] == 1
+    table = ask(router, "/router/usage?group_by=key&format=csv", keys["bob"]).text
+    assert "bob" in table and "ada" not in table
+    everything = ask(router, "/router/usage?group_by=key", keys["owner"]).json()
+    assert [(row["key"], row["requests"]) for row in everything["rows"]] == [("ada", 2), ("bob", 1)]
+    assert everything["total"]["calibration_usd"] == 0.0
+    seen = {name: ask(router, "/router/recent", key).json()["requests"] for name, key in keys.items()}
+    assert {name: [one["key"] for one in rows] for name, rows in seen.items()} == {
+        "ada": ["ada", "ada"],
+        "bob": ["bob"],
+        "owner": ["bob", "ada", "ada"],
+    }
+    told = command("usage", "--group-by", "key", ROUTER_HOME=str(router.home))
+    assert "ada" in told.stdout and "bob" in told.stdout
+
+
+def test_the_page_s_numbers_and_the_metrics_are_for_admins(keyed):
+    router, keys = keyed
+    chat(router, keys["ada"])
+    for path in ("/router/overview", "/metrics"):
+        assert ask(router, path, "").status_code == 401
+        refused = ask(router, path, keys["ada"])
+        assert refused.status_code == 403 and "admin" in refused.json()["error"]["message"]
+        assert ask(router, path, keys["owner"]).status_code == 200
+    samples = ask(router, "/metrics", keys["owner"]).text
+    assert 'router_key_requests_total{key="ada"} 1.0' in samples and 'key="bob"' not in samples
+    for path in ("/health", "/ready"):
+        assert ask(router, path, "").status_code == 200
+
+
+def test_feedback_is_for_the_traces_of_one_s_own_key(keyed, store_with_tables, tmp_path):
+    router, keys = keyed
+    traces = {name: chat(router, keys[name]).headers["x-router-trace-id"] for name in ("ada", "bob")}
+
+    def rate(name, trace):
+        return ask(router, "/router/feedback", keys[name], {"trace_id": trace, "thumbs": "up"}).status_code
+
+    def rated():
+        return [rate("ada", traces["ada"]), rate("ada", traces["bob"]), rate("ada", "f" * 32), rate("owner", "f" * 32)]
+
+    assert rated() == [202, 404, 404, 202]  # of the journal, before anything is exported
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store")))[0])
+    for segment in (router.home / "journal").glob("*.jsonl"):
+        os.truncate(segment, 0)  # as where it was removed
+    assert rated() == [202, 404, 404, 202]  # of the usage tables
+
+
+def test_the_words_of_another_key_s_request_own_no_trace(tmp_path):
+    journal = Journal(tmp_path)
+    trace = f"{7:032x}"
+    quoted = {"trace_id": trace, "key_id": "eve", "kind": "request"}
+    journal.append(made_record(6, key_id="ada"))
+    journal.append(made_record(1, key_id="eve", request=quoted, user=f'"trace_id":"{trace}"'))
+    journal.append(Feedback(feedback_id="1" * 32, trace_id=trace, unix_ns=1, score=1.0, user="eve"))
+    journal.close()
+    assert is_of_key(tmp_path, trace, "ada") and not is_of_key(tmp_path, trace, "eve")
+    assert not is_of_key(tmp_path, "f" * 32, "ada")
+
+
+def test_own_decisions_are_found_behind_many_of_others(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append(made_record(0, key_id="ada"))
+    for number in range(1, 1200):
+        journal.append(made_record(number, key_id="bob", request={"key_id": "ada"}))
+    journal.close()
+    assert [seen.key_id for seen in last(tmp_path, 50, "ada")] == ["ada"]
+    assert len(last(tmp_path, 50, "bob")) == 50 == len(last(tmp_path, 50))
+
+
+# a router that runs
+
+
+def test_a_running_router_takes_up_every_change_and_nothing_in_flight_is_touched(serve, openai_server, tmp_path):
+    home = tmp_path / "home-0"
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    assert chat(router, "").status_code == 200  # no keys yet, on loopback
+    first = make(home, "ada")
+    assert until(lambda: chat(router, "").status_code == 401)
+    assert chat(router, first).status_code == 200
+    assert chat(router, first, host="router.example").status_code == 200  # as with keys of the settings
+    second = change(home, issuing.rotated, "ada", time.time(), 3600)
+    assert until(lambda: chat(router, second).status_code == 200)
+    assert chat(router, first).status_code == 200
+    openai_server.say(events(*chat_events("gpt-4o-mini", ["a"] * 20), gap=0.15))
+    with (
+        client(router, second) as asked,
+        asked.chat.completions.create(model="auto", messages=SUM, stream=True) as answer,
+    ):
+        words = [next(answer)]
+        change(home, issuing.revoked, "ada", time.time())
+        assert until(lambda: chat(router, second).status_code == 401)
+        words += list(answer)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in words if chunk.choices) == "a" * 20
+    for key in (first, second):
+        assert chat(router, key).status_code == 401
+
+
+def test_a_key_that_expires_is_refused_from_that_moment_on(serve, openai_server, tmp_path):
+    end = time.time() + 2.5
+    key = make(tmp_path / "home-0", "ada", expires_unix=end)
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    assert chat(router, key).status_code == 200
+    time.sleep(max(end - time.time(), 0))
+    refused = chat(router, key)
+    assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+    assert "has expired" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other", "removed", "emptied", "format", "twice", "rights"])
+def test_a_damaged_file_changes_nothing_and_is_told(keyed, damage):
+    router, keys = keyed
+    path = router.home / FILE
+    whole = path.read_bytes()
+    document = json.loads(whole)
+    damaged = {
+        "truncated": whole[: len(whole) // 2],
+        "other": b"[]",
+        "emptied": b'{"format":1,"keys":[]}',
+        "format": json.dumps({**document, "format": 2}).encode(),
+        "twice": json.dumps({**document, "keys": document["keys"] * 2}).encode(),
+        "rights": json.dumps({**document, "keys": [{**document["keys"][0], "paths": ["root"]}]}).encode(),
+    }
+
+    def told():
+        return [line for line in httpx2.get(router.origin + "/health").json()["warnings"] if "keys" in line]
+
+    assert told() == []
+    path.unlink() if damage == "removed" else path.write_bytes(damaged[damage])
+    assert until(told)
+    assert chat(router, keys["ada"]).status_code == 200 and chat(router, "").status_code == 401
+    path.write_bytes(whole)
+    assert until(lambda: told() == [])
+    carol = make(router.home, "carol")
+    assert until(lambda: chat(router, carol).status_code == 200)
+
+
+def test_a_damaged_file_serves_nobody_at_the_start_and_is_one_line(tmp_path):
+    make(tmp_path, "ada")
+    (tmp_path / FILE).write_bytes(b'{"format":1,"keys":[{"name":"ada"}]}')
+    for arguments in (["serve", "--port", "0"], ["keys", "list"], ["keys", "add", "bob"], ["keys", "revoke", "ada"]):
+        told = command(*arguments, ROUTER_HOME=str(tmp_path))
+        assert told.returncode == 2 and told.stderr.count("\n") == 1 and FILE in told.stderr, told.stderr
+    with pytest.raises(SettingsError, match="damaged"):
+        KeyWatch(load(home=tmp_path))
+
+
+def test_named_keys_are_never_sent_to_the_upstream(tmp_path):
+    make(tmp_path, "ada")
+    with pytest.raises(SettingsError, match="ROUTER_FORWARD_CLIENT_KEYS"):
+        KeyWatch(load(home=tmp_path, forward_client_keys=True))
+    told = command("keys", "add", "bob", ROUTER_HOME=str(tmp_path), ROUTER_FORWARD_CLIENT_KEYS="true")
+    assert told.returncode == 2 and "ROUTER_FORWARD_CLIENT_KEYS" in told.stderr and told.stdout == ""
+
+
+def test_named_keys_let_serve_listen_beyond_loopback(tmp_path):
+    refused = command("serve", "--host", "0.0.0.0", ROUTER_HOME=str(tmp_path))
+    assert refused.returncode == 2 and "keys add" in refused.stderr
+    key = make(tmp_path, "ada")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        serving = subprocess.Popen(
+            [sys.executable, "-m", "router", "serve", "--host", "0.0.0.0", "--port", "0"],
+            env={**clean, "ROUTER_HOME": str(tmp_path)},
+            stderr=out,
+        )
+    try:
+        assert until(lambda: "running on" in log.read_text(), 60), log.read_text()
+        port = re.search(r"0\.0\.0\.0:(\d+)", log.read_text())[1]
+        headers = {"authorization": f"Bearer {key}", "host": "router.example"}
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        body = {"model": "auto", "messages": SUM}
+        assert httpx2.post(url, json=body, headers=headers, timeout=30).status_code == 200  # simulated
+        assert httpx2.post(url, json=body, timeout=30).status_code == 401
+    finally:
+        serving.terminate()
+        serving.wait(30)
+    assert key not in log.read_text()
+
+
+# the command line
+
+
+def test_keys_that_are_made_at_the_same_time_are_all_there(tmp_path):
+    names = [f"key-{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        made = dict(zip(names, pool.map(lambda name: make(tmp_path, name), names), strict=True))
+    with ThreadPoolExecutor(8) as pool:
+        new = dict(
+            zip(names, pool.map(lambda name: change(tmp_path, issuing.rotated, name, 1.0, 0), names), strict=True)
+        )
+    keys = {key.name: key for key in read_keys(tmp_path / FILE)}
+    assert {name: key.sha256 for name, key in keys.items()} == {name: sha256(key) for name, key in new.items()}
+    assert {name: key.earlier[0].sha256 for name, key in keys.items()} == {n: sha256(k) for n, k in made.items()}
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, f"{FILE}.lock"}  # nothing half-written stays
+
+
+def test_processes_that_write_at_the_same_time_lose_no_key(tmp_path):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+    environment = {**clean, "ROUTER_HOME": str(tmp_path)}
+
+    async def run(*arguments):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "router", "keys", *arguments, env=environment, stdout=-1, stderr=-1
+        )
+        out, error = await process.communicate()
+        return process.returncode, out.decode(), error.decode()
+
+    async def all_of_them():
+        await run("add", "old")
+        return await asyncio.gather(run("rotate", "old", "--grace", "24h"), *(run("add", f"k{n}") for n in range(3)))
+
+    answers = asyncio.run(all_of_them())
+    assert [code for code, *_ in answers] == [0] * 4, answers
+    keys = {key.name: key for key in read_keys(tmp_path / FILE)}
+    assert set(keys) == {"old", "k0", "k1", "k2"} and len(keys["old"].earlier) == 1
+    printed = {sha256(out.strip()) for _, out, _ in answers}
+    assert printed == {key.sha256 for key in keys.values()}
+
+
+def test_a_key_is_printed_once_and_never_again(tmp_path):
+    def keys(*arguments):
+        return command("keys", *arguments, ROUTER_HOME=str(tmp_path), COLUMNS="200")
+
+    made = keys("add", "ada", "--models", "auto,gpt-4o-mini", "--expires", "90d")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert made.stdout == key + "\n" and key.startswith("sk-router-") and key not in made.stderr
+    new = keys("rotate", "ada", "--grace", "24h")
+    for told in (keys("list"), keys("list", "--json"), keys("show", "ada"), keys("revoke", "ada"), keys("show", "ada")):
+        assert told.returncode == 0
+        for secret in (key, new.stdout.strip(), sha256(key)):
+            assert secret not in told.stdout + told.stderr
+    (told,) = json.loads(keys("list", "--json").stdout)
+    assert (told["name"], told["state"], told["models"], told["admin"]) == (
+        "ada",
+        "revoked",
+        ["auto", "gpt-4o-mini"],
+        False,
+    )
+    for wrong in (["show", key], ["revoke", "bob"], ["add", key], ["add", "x", "--paths", "root"], ["rotate", "ada"]):
+        told = keys(*wrong)
+        assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1), wrong
+        assert key not in told.stderr
+
+
+def test_no_key_is_in_the_journal_the_answers_or_the_metrics(keyed):
+    router, keys = keyed
+    answers = []
+    for name in keys:
+        answers += [chat(router, keys[name]), ask(router, "/v1/files", keys[name]), ask(router, "/metrics", keys[name])]
+        body = {"model": "auto", "messages": [{"role": "user", "content": f"my key is {keys[name]}"}]}
+        answers.append(ask(router, "/v1/chat/completions", keys[name], body))
+    change(router.home, issuing.revoked, "ada", time.time())
+    assert until(lambda: chat(router, keys["ada"]).status_code == 401)
+    answers.append(chat(router, keys["ada"]))
+    told = "".join(answer.text + str(answer.headers) for answer in answers)
+    written = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file()).decode(errors="replace")
+    for key in keys.values():
+        assert key not in told and key not in written
