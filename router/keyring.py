@@ -1,4 +1,4 @@
-"""`python -m router keys`: make, list, revoke and rotate the named keys of ROUTER_HOME/keys.json."""
+"""`python -m router keys`: make, list, limit, revoke and rotate the named keys of ROUTER_HOME/keys.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.client import issuing
-from router.client.keyfile import FILE, NamedKey, locked, read_keys, write_keys
+from router.client.keyfile import FILE, Limits, NamedKey, locked, read_keys, write_keys
 from router.settings import Settings, SettingsError, load, with_home
 
 ADD_EXAMPLES = """
@@ -27,7 +27,18 @@ Examples:
 
   python -m router keys add batches --paths chat,models,account
 
+  python -m router keys add team --usd-a-day 5 --usd-a-month 50 --requests-a-minute 60 --tokens-a-minute 100000
+
   python -m router keys add owner --admin
+"""
+LIMIT_EXAMPLES = """
+What is not named stays as it is.
+
+Examples:
+
+  python -m router keys limit ada --usd-a-day 5 --requests-a-minute 60
+
+  python -m router keys limit ada --usd-a-day none
 """
 ROTATE_EXAMPLES = """
 The new key is printed on standard output, this once.
@@ -41,6 +52,10 @@ Examples:
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, revoke and rotate the keys that clients present.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")]
+UsdADay = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that it may spend on a day (UTC).")]
+UsdAMonth = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that it may spend in a month (UTC).")]
+RequestsAMinute = Annotated[str | None, typer.Option(metavar="N", help="Requests that it may send in a minute.")]
+TokensAMinute = Annotated[str | None, typer.Option(metavar="N", help="Tokens, of input and output, in a minute.")]
 
 
 @app.command(epilog=ADD_EXAMPLES)
@@ -57,9 +72,14 @@ def add(
     admin: Annotated[
         bool, typer.Option("--admin", help="It sees all usage, the page and /metrics, and has every path.")
     ] = False,
+    usd_a_day: UsdADay = None,
+    usd_a_month: UsdAMonth = None,
+    requests_a_minute: RequestsAMinute = None,
+    tokens_a_minute: TokensAMinute = None,
 ) -> None:
     """Make a key. A running router knows it within two seconds."""
     now, settings = time.time(), _settings()
+    limits = issuing.limits_of(_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute))
     with locked(settings.home) as path:
         keys, key = issuing.added(
             read_keys(path),
@@ -69,9 +89,27 @@ def add(
             paths=None if paths is None else _names(paths),
             expires_unix=issuing.end_unix(expires, now),
             admin=admin,
+            limits=limits,
         )
         write_keys(path, keys)
     _hand_out(key, f"key {name} is made; it is shown this once, so keep it now")
+
+
+@app.command(epilog=LIMIT_EXAMPLES)
+def limit(
+    name: Name,
+    usd_a_day: UsdADay = None,
+    usd_a_month: UsdAMonth = None,
+    requests_a_minute: RequestsAMinute = None,
+    tokens_a_minute: TokensAMinute = None,
+) -> None:
+    """Change what a key may spend and send; none removes a limit. A running router holds to it within two seconds."""
+    given, settings = _given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute), _settings()
+    with locked(settings.home) as path:
+        keys = issuing.limited(read_keys(path), name, given)
+        write_keys(path, keys)
+    told = _limits(issuing.named(keys, name))
+    sys.stderr.write(f"router: key {name} has {_cell(told) if told else 'no limits'}\n")
 
 
 @app.command("list")
@@ -81,10 +119,10 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
     if as_data:
         sys.stdout.write(msgspec.json.encode([_told(key, now) for key in keys]).decode() + "\n")
         return
-    table = Table("name", "state", "admin", "paths", "models", "created", "expires")
+    table = Table("name", "state", "admin", "paths", "models", "limits", "created", "expires")
     for key in keys:
         told = _told(key, now)
-        table.add_row(*(_cell(told[name]) for name in ("name", "state", "admin", "paths", "models")), *_days(told))
+        table.add_row(*(_cell(told[name]) for name in ("name", "state", "admin", "paths", "models", "limits")), *_days(told))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -144,11 +182,21 @@ def _told(key: NamedKey, now_unix: float) -> dict[str, Any]:
         "admin": key.admin,
         "paths": list(key.paths),
         "models": list(key.models) or ["all"],
+        "limits": _limits(key),
         "created": _moment(key.created_unix),
         "expires": _moment(key.expires_unix),
         "revoked": _moment(key.revoked_unix),
         "replaced_until": [_moment(each.until_unix) for each in key.earlier],
     }
+
+
+def _given(*values: str | None) -> dict[str, str | None]:
+    return dict(zip(Limits.__struct_fields__, values, strict=True))
+
+
+def _limits(key: NamedKey) -> dict[str, float]:
+    """The limits that a key has."""
+    return {} if key.limits is None else {k: v for k, v in msgspec.structs.asdict(key.limits).items() if v is not None}
 
 
 def _moment(unix: float | None) -> str | None:
@@ -160,9 +208,21 @@ def _days(told: dict[str, Any]) -> list[str]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        value = [_limit_in_words(name, amount) for name, amount in value.items()]
     if isinstance(value, list):
         return ",".join(map(str, value)) or "-"
     return {True: "yes", False: "no", None: "-"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _limit_in_words(name: str, amount: float) -> str:
+    """A limit for readers.
+
+    >>> _limit_in_words("usd_a_day", 2.5), _limit_in_words("requests_a_minute", 60)
+    ('$2.5 a day', '60 requests a minute')
+    """
+    unit, _, time = name.partition("_a_")
+    return f"${amount:g} a {time}" if unit == "usd" else f"{amount} {unit} a {time}"
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from router.client.keyfile import CALLS, RIGHTS, EarlierKey, NamedKey, name_problem, new_key, sha256
+from router.client.keyfile import CALLS, NO_LIMITS, RIGHTS, EarlierKey, Limits, NamedKey, name_problem, new_key, sha256
 from router.settings import SettingsError
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SPAN = re.compile(r"([0-9]{1,6})([mhdw])")
 LONGEST_SECONDS = 100 * 365 * 86_400
+MOST = 10**12  # dollars, requests or tokens
 
 
 def added(
@@ -25,6 +27,7 @@ def added(
     paths: tuple[str, ...] | None = None,
     expires_unix: float | None = None,
     admin: bool = False,
+    limits: Limits | None = None,
 ) -> tuple[tuple[NamedKey, ...], str]:
     """The keys with a new one, and the new key itself. Without `paths` it may call, and an admin may do everything.
 
@@ -42,7 +45,7 @@ def added(
     if expires_unix is not None and expires_unix <= now_unix:
         raise SettingsError("--expires: that is over already")
     key = new_key()
-    made = NamedKey(name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix)
+    made = NamedKey(name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix, limits=limits)
     return (*keys, made), key
 
 
@@ -74,6 +77,46 @@ def rotated(
     before = (EarlierKey(each.sha256, min(each.until_unix, until)) for each in key.earlier)
     earlier = (*before, EarlierKey(key.sha256, until))
     return _with(keys, msgspec.structs.replace(key, sha256=sha256(new), earlier=earlier)), new
+
+
+def limited(keys: tuple[NamedKey, ...], name: str, given: Mapping[str, str | None]) -> tuple[NamedKey, ...]:
+    """The keys, with other limits for one of them; `given` is as in `limits_of`.
+
+    Raises:
+        SettingsError: there is no such key, it is revoked, or a limit is none.
+    """
+    key = named(keys, name)
+    if key.revoked_unix is not None:
+        raise SettingsError(f"key {name} is revoked")
+    return _with(keys, msgspec.structs.replace(key, limits=limits_of(given, key.limits)))
+
+
+def limits_of(given: Mapping[str, str | None], before: Limits | None = None) -> Limits | None:
+    """The limits as they were, with those that are given in their place; "none" removes one, None leaves it.
+
+    >>> limits_of({"usd_a_day": "5", "requests_a_minute": None}, Limits(requests_a_minute=60))
+    Limits(usd_a_day=5.0, usd_a_month=None, requests_a_minute=60, tokens_a_minute=None)
+    >>> limits_of({"usd_a_day": "none"}, Limits(usd_a_day=5.0)) is None
+    True
+
+    Raises:
+        SettingsError: one of them is no number above 0.
+    """
+    values = {name: None if text == "none" else _amount(name, text) for name, text in given.items() if text is not None}
+    limits = msgspec.structs.replace(before or NO_LIMITS, **values)
+    return None if limits == NO_LIMITS else limits
+
+
+def _amount(name: str, text: str) -> float | int:
+    in_dollars = name.startswith("usd")
+    try:
+        amount = float(text) if in_dollars else int(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount <= MOST:
+        what = "dollars above 0, as 2.50" if in_dollars else "a whole number above 0"
+        raise SettingsError(f"--{name.replace('_', '-')}: expected {what}, or none for no limit")
+    return amount
 
 
 def named(keys: Iterable[NamedKey], name: str) -> NamedKey:

@@ -1,4 +1,4 @@
-"""The named keys in ROUTER_HOME/keys.json: their hashes, rights and ends. The keys themselves are nowhere.
+"""The named keys in ROUTER_HOME/keys.json: their hashes, rights, limits and ends. The keys themselves are nowhere.
 
 The file is replaced as a whole, and by one writer at a time, so that a reader never sees half of a change.
 """
@@ -40,6 +40,27 @@ class EarlierKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until_unix: float  # it is accepted before that moment
 
 
+Dollars = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a key may use; None: as much as it likes. Days and months are those of UTC."""
+
+    usd_a_day: Dollars | None = None
+    usd_a_month: Dollars | None = None
+    requests_a_minute: Count | None = None
+    tokens_a_minute: Count | None = None
+
+    @property
+    def in_dollars(self) -> bool:
+        """Whether there is a budget."""
+        return self.usd_a_day is not None or self.usd_a_month is not None
+
+
+NO_LIMITS = Limits()
+
+
 class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One named key; times are in seconds since 1970."""
 
@@ -52,6 +73,7 @@ class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     expires_unix: float | None = None
     revoked_unix: float | None = None
     earlier: tuple[EarlierKey, ...] = ()
+    limits: Limits | None = None  # None: none
 
     def state(self, now_unix: float) -> str:
         """The key is active, expired or revoked."""
