@@ -24,7 +24,8 @@ from router.endpoints import accounts, decisions, exposition, listing, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
-from router.lifetime import end_with_parent
+from router.lifetime import end_with_parent, is_one_of_several
+from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.policy.repricing import moved, saving_now
@@ -53,6 +54,7 @@ class Router:
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
+        self.limiter = Limiter(self, alone=not is_one_of_several())
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.warnings: list[str] = []  # what the owner should know of the models
@@ -85,6 +87,8 @@ class Router:
             )
         if self.keys.problem:
             told.append(f"the keys stay as they were: {self.keys.problem}")
+        if self.limiter.problem:
+            told.append(self.limiter.problem)
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:

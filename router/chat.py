@@ -19,6 +19,8 @@ from router.continuation import Continuations
 from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
 from router.heads import answer_head, decision_head
 from router.journal.writer import Journal
+from router.limits.account import Booking
+from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
 from router.policy.prices import PriceBook
@@ -53,6 +55,7 @@ class Collaborators(Protocol):
     continuations: Continuations
     journal: Journal
     keys: Keys
+    limiter: Limiter
     meter: Meter
     prices: PriceBook
 
@@ -88,6 +91,7 @@ class Exchange:
         self.reply: Reply | None = None
         self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
         self.admitted: Admitted | None = None
+        self.booking: Booking | None = None  # of a key with limits
         self.left: Callable[[], bool] | None = scope.get("router.left")
         self.recorded = self.started = False
 
@@ -105,6 +109,9 @@ class Exchange:
             await self.router.admission.turn()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
+            if caller.limits is not None:
+                size = len(self.body.skeleton.text)
+                self.booking = await self.router.limiter.hold(caller, self.plan, self.endpoint.surface, size)
             self.trail.asked_unix_ns = self.trail.now()
             reply = await self._asked(self.plan)
             self.trail.answered_unix_ns = self.trail.now()
@@ -319,5 +326,9 @@ class Exchange:
         except Exception:  # a fault of ours: what is known by then is recorded, and the answer goes its way
             log.exception("the record of request %s is not complete", trail.trace_id)
         finally:  # also where the client leaves meanwhile
+            if self.booking is not None:
+                self.booking.settle(record)
+            elif trail.key_id in router.limiter.accounts:
+                router.limiter.count(record)
             router.journal.append(record)
             router.meter.observe(record)

@@ -91,6 +91,14 @@ class ModelNotFoundError(RouterError):
     code = "model_not_found"
 
 
+class UnpricedModelError(RouterError):
+    """The key has a budget, and what a model costs is not known."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "model_without_price"
+
+
 class SlowBodyError(RouterError):
     """The client did not send its body in time."""
 
@@ -115,6 +123,34 @@ class UndecodableError(RouterError):
     code = "unsupported_content_encoding"
 
 
+class QuotaError(RouterError):
+    """The key's budget does not hold this request. Nothing was sent."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        """`again`: requests under way hold what is left, and may give some of it back."""
+        super().__init__(message)
+        self.headers = ((b"x-should-retry", b"false"),)
+        if again:
+            self.headers = ((b"x-should-retry", b"true"), (b"retry-after", b"1"))
+
+
+class RateLimitError(RouterError):
+    """The key sent as much in a minute as it may. Nothing was sent."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, kind: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """`kind` is requests or tokens, which OpenAI gives as the error's type."""
+        super().__init__(message)
+        self.type = kind
+        self.headers = headers
+
+
 class UnreachableError(RouterError):
     """No answer: refused, reset or cut."""
 
@@ -130,6 +166,14 @@ class OverloadedError(RouterError):
     type = "overloaded_error"
     code = "router_overloaded"
     headers = ((b"retry-after", b"1"), (b"x-should-retry", b"true"))
+
+
+class LimitsError(RouterError):
+    """What a key has spent or may spend is not known here, so that its request is not sent."""
+
+    status = 503
+    type = "server_error"
+    code = "limits_unknown"
 
 
 class StoreError(RouterError):

@@ -122,7 +122,8 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
     table = Table("name", "state", "admin", "paths", "models", "limits", "created", "expires")
     for key in keys:
         told = _told(key, now)
-        table.add_row(*(_cell(told[name]) for name in ("name", "state", "admin", "paths", "models", "limits")), *_days(told))
+        named = ("name", "state", "admin", "paths", "models", "limits")
+        table.add_row(*(_cell(told[name]) for name in named), *_days(told))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

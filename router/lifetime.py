@@ -30,6 +30,11 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
+def is_one_of_several() -> bool:
+    """Whether this process is a worker that another one started; a single worker is started by nobody."""
+    return multiprocessing.parent_process() is not None
+
+
 def end_with_parent(drain_seconds: float) -> None:
     """Stop this worker as by SIGTERM once the process that started it is gone, even by `kill -9`.
 

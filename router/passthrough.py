@@ -24,11 +24,14 @@ from router.errors import (
     UnreachableError,
     UpstreamTimeoutError,
 )
+from router.journal.writer import Record
+from router.limits.account import Booking
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import passed_back
 from router.wire import bodies
+from router.wire.ends import Ends
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -97,6 +100,9 @@ class PassThrough:
         except (asyncio.CancelledError, ClientLeftError):
             passing.record(499, "abandoned", "the client left")
             watch.forgive()
+        except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
+            passing.record(500, "failed", "the router failed")
+            raise
         finally:
             watch.stop()
             if passing.answer is not None:
@@ -117,11 +123,20 @@ class _Passing:
         self._path: bytes = scope["raw_path"].removeprefix(b"/v1")
         self._seen: bytearray | None = None
         self._recorded = False
+        self._booking: Booking | None = None  # of a key with limits
+        self._ends: Ends | None = None  # of an embedding for it, however long that is
+        self._lost = False  # the upstream may have done what was asked, and did not say so
         self.answer: Answer | None = None
 
     async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
-        read_whole = await self._body_of_a_known_model(caller, hold) if caller.models else None
+        read_whole = None
+        if caller.models or caller.limits is not None:
+            read_whole, model = await self._body_of_a_known_model(caller, hold)
+            if caller.limits is not None:
+                size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
+                self._booking = await self._router.limiter.hold_call(caller, model, size, billed=billed)
+                self._ends = None if model is None else Ends()
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
@@ -150,8 +165,8 @@ class _Passing:
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> Sequence[bytes] | None:
-        """The body, where it names a model that the key may ask for; None where it need not be looked at.
+    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> tuple[Sequence[bytes] | None, str | None]:
+        """The body and the model it names, which the key may ask for; None where it need not be looked at.
 
         Raises:
             ModelNotFoundError: the key may not ask for that model.
@@ -160,16 +175,17 @@ class _Passing:
         if right == "models" and self._path.startswith(b"/models/"):
             caller.require_model(unquote_to_bytes(self._path.removeprefix(b"/models/")).decode(errors="replace"))
         if right != "embeddings":
-            return None  # what is beyond single calls is beyond models
+            return None, None  # what is beyond single calls is beyond models
         named, settings = dict(self._scope["headers"]), self._router.settings
         if named.get(b"content-encoding", b"identity") != b"identity":
-            raise UndecodableError("This key may ask for some models only: send the body as it is, not compressed.")
+            raise UndecodableError("This key has models or limits of its own: send the body as it is, not compressed.")
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
         body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
         bodies.spans(body.skeleton.text, fields)  # no key twice
-        caller.require_model(bodies.text(fields, "model") or "")
-        return body.pieces
+        model = bodies.text(fields, "model") or ""
+        caller.require_model(model)
+        return body.pieces, model
 
     async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
         router, scope = self._router, self._scope
@@ -188,7 +204,7 @@ class _Passing:
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
-            upstreams.headers(upstreams.default, scope["headers"], readable=False),
+            upstreams.headers(upstreams.default, scope["headers"], readable=self._booking is not None),
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
@@ -197,8 +213,10 @@ class _Passing:
         try:
             return await upstreams.send(upstreams.default, call)
         except StallError as error:
+            self._lost = True
             raise UpstreamTimeoutError(f"The upstream did not answer in time: {error}.") from error
         except (ConnectError, CutError) as error:
+            self._lost = isinstance(error, CutError)
             raise UnreachableError(f"The upstream could not be reached: {error}.") from error
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
@@ -217,6 +235,8 @@ class _Passing:
         await self._send({"type": "http.response.body", "body": body})
 
     def _see(self, piece: bytes) -> None:
+        if self._ends is not None:
+            self._ends.feed(piece)
         if self._seen is not None:
             self._seen += piece
             if len(self._seen) > _READ_BYTES:
@@ -240,6 +260,20 @@ class _Passing:
             record.response_model = record.model = record.asked_model = seen.model or ""
             if seen.usage is not None:
                 add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
+        elif self._ends is not None and outcome == "answered":
+            self._add_end(record, self._ends)
         tidy(record, self._router.settings.record_content)
+        if self._booking is not None:
+            begun = self.answer is not None and (status < 400 or outcome == "abandoned")
+            self._booking.settle(record, begun=begun or self._lost)
+        elif record.key_id in self._router.limiter.accounts:
+            self._router.limiter.count(record)
         self._router.journal.append(record)
         self._router.meter.observe(record)
+
+    def _add_end(self, record: Record, ends: Ends) -> None:
+        """Add the usage that the beginning or the end of a long answer tells; it counts against a key's limits."""
+        seen = ends.told()
+        record.response_model = record.model = record.asked_model = seen.model or ""
+        if seen.usage is not None:
+            add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)

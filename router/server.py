@@ -8,6 +8,7 @@ import logging.config
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,9 @@ def run(host: str, port: int, workers: int) -> None:
             f"serving {host} needs keys that clients must present: make one with `python -m router keys add NAME`, "
             "set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
+    limited = next((key.name for key in named if key.limits and key.state(time.time()) == "active"), None)
+    if workers > 1 and limited is not None:
+        raise SettingsError(f"key {limited} has limits, which several workers do not share: serve with --workers 1")
     lines = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(lines)
     _check(settings)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from router.client.keyfile import ACCOUNT, RIGHTS, NamedKey
+from router.client.keyfile import ACCOUNT, RIGHTS, Limits, NamedKey
 from router.errors import BadKeyError, BadRequestError, ForbiddenError, ModelNotFoundError
 from router.policy.naming import without_effort
 from router.routing import is_routing_name
@@ -35,6 +35,7 @@ class Caller:
     models: frozenset[str] = frozenset()  # names that it may ask for; empty: all
     until_unix: float = math.inf  # it is refused from that moment on
     ends: str = ""  # how it ends then, in words
+    limits: Limits | None = None  # what it may use; None: as much as it likes
 
     @property
     def own(self) -> str | None:
@@ -150,7 +151,7 @@ def _callers(key: NamedKey) -> dict[bytes, Caller]:
     for each in key.earlier:
         found[each.sha256] = min(*ends, (each.until_unix, "was replaced by another one"))
     return {
-        bytes.fromhex(digest): Caller(key.name, key.admin, rights, models, until, how)
+        bytes.fromhex(digest): Caller(key.name, key.admin, rights, models, until, how, key.limits)
         for digest, (until, how) in found.items()
     }
 

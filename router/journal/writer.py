@@ -67,6 +67,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     cost_usd: float | None = None  # None where usage or price is unknown
     # attempts that came to nothing and may have been billed: {"model", "usage", "cost_usd"}, null where nobody told
     wasted: list[dict[str, Any]] = []
+    kept_usd: float = 0.0  # counted against the budget of the key, since what was billed is not known
     # who asked
     key_id: str = ""  # the name of the client's key, a digest of one without a name; never the key
     user: str = ""

@@ -44,6 +44,7 @@ requests = sa.Table(
     *(sa.Column(name, sa.BigInteger) for name in TOKENS),  # null where the upstream told no usage
     sa.Column("cost_usd", sa.Float),  # null where usage or price is unknown
     sa.Column("wasted_usd", sa.Float, nullable=False),  # of attempts that were billed and thrown away
+    sa.Column("kept_usd", sa.Float),  # of a key's budget, in the place of a cost that is not known; not billed
     sa.Column("wasted_unknown", sa.Integer, nullable=False),  # how many of these have no known cost
     sa.Column("prices_as_of", sa.Text, nullable=False),
     sa.Column("prices_source", sa.Text, nullable=False),
@@ -132,6 +133,7 @@ class Ledger:
             **{name: None if usage is None else getattr(usage, name) for name in TOKENS},
             "cost_usd": record.cost_usd,
             "wasted_usd": sum(cost for cost in wasted if cost is not None),
+            "kept_usd": record.kept_usd,
             "wasted_unknown": wasted.count(None),
             "prices_as_of": self._prices.as_of,
             "prices_source": self._prices.source,

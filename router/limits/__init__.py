@@ -1,0 +1,1 @@
+"""What a key may spend and send: budgets in dollars, requests and tokens a minute."""

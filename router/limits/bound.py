@@ -1,0 +1,243 @@
+"""The most that a request can cost, before it is sent.
+
+A token is at least a byte of text, so the bytes of a body bound its input tokens: four times the router's own estimate
+for English prose. An estimate that may be too low would let many requests at once go over a budget together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import msgspec
+
+from router.adapting import Adapter
+from router.errors import BadRequestError, UnpricedModelError
+from router.planning import Plan, Surface, features_of
+from router.policy.decision import Model
+from router.policy.features import Features
+from router.policy.parameters import LIMITS
+from router.policy.prices import LongContext, Price, PriceBook
+from router.policy.usage import Usage
+from router.wire import bodies
+
+ANSWER_TOKENS = 4096  # of an answer whose length the client does not limit, where its model may write more
+CONTEXT_TOKENS = 128_000  # of a model whose context is not known
+IMAGE_TOKENS = 2  # times the router's estimate of an image: a large one has twice the tiles
+BYTES_PER_TOKEN = 4  # of the estimate that is held against tokens a minute
+MOST_CHOICES = 128  # answers to one request; OpenAI's own limit
+MOST_KNOWN = 1000  # combinations of models and tiers
+NO_LONG_CONTEXT = (2**62, 1.0, 1.0)
+_ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # of a response: what is read is at the upstream
+_MANY = frozenset(("n", "best_of"))
+
+
+class Most(NamedTuple):
+    """What is held of a key's limits while a request is under way."""
+
+    usd: float
+    tokens: int  # expected of the input, and what the client allows for the answer
+    largest_tokens: int  # with an answer that is as long as it can be
+
+
+class _Rates(NamedTuple):
+    """The dearest of the models that may answer, for every kind of token."""
+
+    usd_per_input_token: float
+    usd_per_output_token: float
+    context_tokens: int  # of the largest
+    answer_tokens: int  # of the longest answer that is not limited
+    longest_tokens: int  # of the longest answer at all
+    image_tokens: tuple[int, int]
+    long_above: int  # input tokens beyond which all of a request costs more
+    long_input_factor: float
+    long_output_factor: float
+
+
+class Bound:
+    """Bounds what requests cost, for one worker."""
+
+    def __init__(self, prices: PriceBook, adapter: Adapter) -> None:
+        self._prices = prices
+        self._adapter = adapter
+        self._known: dict[tuple[object, ...], _Rates] = {}
+        self._models: Sequence[Model] = ()
+
+    def most(
+        self, plan: Plan, surface: Surface, size: int, models: Sequence[Model], now_unix_ns: int, *, priced: bool
+    ) -> Most:
+        """What a request of `size` bytes of text can cost at most; `models` are those of the policy.
+
+        Raises:
+            UnpricedModelError: it is `priced`, and a model that may answer has no price.
+        """
+        fields, features = plan.request.fields, plan.features
+        if features is None:
+            features = _features(surface, fields)
+        tier = fields.get("service_tier")
+        named = "" if tier is None else _text(tier)
+        rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.decision is not None, priced)
+        read, expected = size, size // BYTES_PER_TOKEN
+        if features is None or features.has_attachments or surface.path == b"/responses":
+            read, expected = _read(features, fields, surface, rates, read, expected)
+        if read > rates.context_tokens:
+            read = rates.context_tokens
+        given = _given(features, fields)
+        written = rates.answer_tokens if given is None else given
+        if written > rates.longest_tokens:
+            written = rates.longest_tokens
+        choices = 1
+        if not _MANY.isdisjoint(fields) or surface.path == b"/completions":
+            choices = _choices(fields, surface)
+        reading, writing = read * rates.usd_per_input_token, written * choices * rates.usd_per_output_token
+        if read > rates.long_above:
+            reading, writing = reading * rates.long_input_factor, writing * rates.long_output_factor
+        told = expected + (0 if given is None else written * choices)
+        return Most(reading + writing, told, expected + written * choices)
+
+    def most_of_embedding(self, model: str, size: int, now_unix_ns: int, *, priced: bool) -> Most:
+        """What an embedding of `size` bytes can cost at most.
+
+        Raises:
+            UnpricedModelError: as `most`.
+        """
+        rates = self._rates((model,), "", (), now_unix_ns, False, priced)
+        return Most(size * rates.usd_per_input_token, size // BYTES_PER_TOKEN, size // BYTES_PER_TOKEN)
+
+    def _rates(
+        self, names: tuple[str, ...], tier: str, models: Sequence[Model], now_unix_ns: int, routed: bool, priced: bool
+    ) -> _Rates:
+        if models is not self._models and models:
+            self._models = models
+            self._known = {}
+        key = (names, tier, now_unix_ns // 86_400_000_000_000, routed, priced)  # prices change by day
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known = {}
+            found = self._known[key] = self._dearest(names, tier, now_unix_ns, routed, priced)
+        return found
+
+    def _dearest(self, names: tuple[str, ...], tier: str, now_unix_ns: int, routed: bool, priced: bool) -> _Rates:
+        """What the dearest of these models, and of those that follow one that is gone, bill at most."""
+        by_name = {model.name: model for model in self._models}
+        all_names = dict.fromkeys(names)
+        for name in names if routed else ():
+            following = self._adapter.successor(by_name.get(name), name)
+            while following and following not in all_names:
+                all_names[following] = None
+                following = self._adapter.successor(by_name.get(following), following)
+        read = written = 0.0
+        context = answer = longest = 0
+        images, long = (0, 0), NO_LONG_CONTEXT
+        for name in all_names:
+            prices = self._prices_of(name, tier, now_unix_ns)
+            if not prices and priced:
+                raise UnpricedModelError(
+                    f"The model `{name[:100]}` has no price here, so a key with a budget cannot ask for it.", "model"
+                )
+            for price in prices:
+                reading, writing = dearest_tokens(price)
+                read, written = max(read, reading), max(written, writing)
+                long = _longer(long, price.long_context)
+            known = self._adapter.catalogue.of(name).traits
+            takes = [rule.most for rule in self._adapter.takes(name).rules if rule.name in LIMITS and rule.most]
+            most = int(min(takes, default=CONTEXT_TOKENS))
+            context = max(context, int(known.get("context_tokens", CONTEXT_TOKENS)))
+            answer, longest = max(answer, min(most, ANSWER_TOKENS)), max(longest, most)
+            image = tuple(known.get("image_tokens", (85, 170)))
+            images = (max(images[0], image[0]), max(images[1], image[1]))
+        return _Rates(read, written, context, answer, longest, images, *long)
+
+    def _prices_of(self, name: str, tier: str, now_unix_ns: int) -> list[Price]:
+        """The model's prices on the tier that is asked for, and on the one that may serve instead; else on all."""
+        given = [self._prices.price(name, each, now_unix_ns) for each in dict.fromkeys(("", tier))]
+        if given[-1] is None:
+            given += [self._prices.price(name, each, now_unix_ns) for each in ("flex", "batch", "priority")]
+        return [price for price in given if price is not None]
+
+
+def dearest_tokens(price: Price) -> tuple[float, float]:
+    """Dollars that an input token and an output token cost at most, whatever kind they are of, in a short request.
+
+    >>> dearest_tokens(Price(2e6, 8e6, usd_per_million_cache_write_tokens=3e6))
+    (3.0, 8.0)
+    """
+    price = replace(price, long_context=None)
+    one_of_each = (
+        Usage(input_tokens=1),
+        Usage(input_tokens=1, cache_write_tokens=1),
+        Usage(input_tokens=1, audio_input_tokens=1),
+        Usage(input_tokens=1, image_input_tokens=1),
+    )
+    written = (
+        Usage(output_tokens=1),
+        Usage(output_tokens=1, reasoning_tokens=1),
+        Usage(output_tokens=1, audio_output_tokens=1),
+    )
+    return max(map(price.cost_usd, one_of_each)), max(map(price.cost_usd, written))
+
+
+def _longer(long: tuple[int, float, float], other: LongContext | None) -> tuple[int, float, float]:
+    """From where a long request costs more on one of two models, and by how much on the dearer one."""
+    if other is None:
+        return long
+    return (
+        min(long[0], other.above_input_tokens),
+        max(long[1], other.input_factor),
+        max(long[2], other.output_factor),
+    )
+
+
+def _features(surface: Surface, fields: bodies.Fields) -> Features | None:
+    """What a request holds that is not routed; None where that cannot be read, which its upstream will say."""
+    try:
+        return features_of(surface, fields)
+    except BadRequestError:
+        return None
+
+
+def _read(
+    features: Features | None, fields: bodies.Fields, surface: Surface, rates: _Rates, read: int, expected: int
+) -> tuple[int, int]:
+    """Input tokens at most, and expected, of a request that is more than its text."""
+    elsewhere = surface.path == b"/responses" and any(name in fields for name in _ELSEWHERE)
+    if features is None or features.audio_parts or features.file_parts or elsewhere:
+        return rates.context_tokens, expected
+    base, tile = rates.image_tokens
+    images = sum(base if detail == "low" else base + 4 * tile for detail in features.images)
+    return read + IMAGE_TOKENS * images, expected + images
+
+
+def _given(features: Features | None, fields: bodies.Fields) -> int | None:
+    """How long an answer may be, as the client says."""
+    if features is not None:
+        return features.max_output_tokens
+    found = [raw for name in LIMITS if (raw := fields.get(name)) is not None]
+    return max((number for raw in found if (number := _number(raw)) is not None), default=None)
+
+
+def _choices(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
+    """How many answers are written, at most."""
+    choices = 1
+    for name in _MANY:
+        raw = fields.get(name)
+        if raw is not None:
+            choices = max(choices, min(_number(raw) or 1, MOST_CHOICES))
+    prompt = fields.get("prompt")
+    if surface.path == b"/completions" and prompt is not None and bytes(memoryview(prompt)[:1]) == b"[":
+        each = msgspec.json.decode(prompt, type=list[msgspec.Raw])
+        if each and bytes(memoryview(each[0])[:1]) in (b'"', b"["):  # several prompts; numbers are tokens of one
+            choices *= len(each)
+    return choices
+
+
+def _number(raw: msgspec.Raw) -> int | None:
+    text = bytes(memoryview(raw)[:12])
+    return int(text) if text.isdigit() else None
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """A string without escapes; service tiers have none."""
+    return bytes(memoryview(raw)[1:-1]).decode("latin-1")[:100]

@@ -1,0 +1,125 @@
+"""The limits of all keys, for one worker: what is held for each request, and what each key had spent before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from router.adapting import Adapter
+from router.client.keys import Caller
+from router.errors import LimitsError
+from router.journal.writer import Record
+from router.limits.account import Account, Booking
+from router.limits.bound import Bound, Most
+from router.limits.spent import Spent, spent
+from router.planning import Plan, Surface
+from router.policy.prices import PriceBook
+from router.serving import Serving
+from router.settings import Settings
+
+log = logging.getLogger("router")
+READ_SECONDS = 20.0  # until the usage tables are taken for out of reach
+NOTHING = Most(0.0, 0, 0)
+
+
+class Collaborators(Protocol):
+    """What limits are reckoned with; `router.app.Router` has it all."""
+
+    settings: Settings
+    serving: Serving
+    adapter: Adapter
+    prices: PriceBook
+
+
+class Limiter:
+    """Holds what requests may use, and settles what they did."""
+
+    def __init__(self, router: Collaborators, *, alone: bool) -> None:
+        """`alone`: no other worker answers for the same keys."""
+        self.accounts: dict[str, Account] = {}  # by key, of those with limits that asked
+        self.problem = ""  # why keys with limits are not answered, or nothing
+        self._router = router
+        self._bound = Bound(router.prices, router.adapter)
+        self._alone = alone
+        self._reading: dict[str, asyncio.Task[None]] = {}
+
+    async def hold(self, caller: Caller, plan: Plan, surface: Surface, size: int) -> Booking:
+        """Hold what a request of `size` bytes may use at most.
+
+        Raises:
+            QuotaError, RateLimitError: the key's limits do not hold it.
+            UnpricedModelError: the key has a budget, and a model that may answer has no price.
+            LimitsError: what the key has spent cannot be read.
+        """
+        now = time.time_ns()
+        account = self.accounts.get(caller.key_id)
+        if account is None or account.limits is not caller.limits:
+            account = await self._opened(caller, now)
+        priced = account.in_dollars
+        models = self._router.serving.policy.rules.models
+        return account.hold(self._bound.most(plan, surface, size, models, now, priced=priced), now)
+
+    async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
+        """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
+
+        Of what is no embedding the cost is not known before: where it is `billed`, the budget must not be spent.
+
+        Raises:
+            QuotaError, RateLimitError, UnpricedModelError, LimitsError: as `hold`.
+        """
+        now = time.time_ns()
+        account = self.accounts.get(caller.key_id)
+        if account is None or account.limits is not caller.limits:
+            account = await self._opened(caller, now)
+        if model is not None:
+            return account.hold(self._bound.most_of_embedding(model, size, now, priced=account.in_dollars), now)
+        return account.hold(NOTHING, now, billed=billed)
+
+    def count(self, record: Record) -> None:
+        """Count a request of a key with limits for which nothing was held: it began before the key had them."""
+        account = self.accounts[record.key_id]
+        if record.cost_usd is not None and record.ended_unix_ns >= account.since_unix_ns:
+            account.spend(record.cost_usd, record.started_unix_ns)
+
+    async def _opened(self, caller: Caller, now_unix_ns: int) -> Account:
+        """The account of a key that asks for the first time, or whose limits changed.
+
+        Raises:
+            LimitsError: several workers would each hold the key to all of its limits, or a store cannot be read.
+        """
+        limits, key = caller.limits, caller.key_id
+        assert limits is not None
+        if not self._alone:
+            self.problem = f"key {key} has limits, which several workers do not share: serve with one worker"
+            raise LimitsError(f"{self.problem[0].upper()}{self.problem[1:]}.")
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account(key, now_unix_ns)
+        if limits.in_dollars and not account.known:
+            reading = self._reading.get(key)
+            if reading is None:
+                reading = self._reading[key] = asyncio.create_task(self._read(account))
+                reading.add_done_callback(lambda _: self._reading.pop(key, None))
+            await asyncio.shield(reading)  # others wait for it as well
+            if not account.known:
+                raise LimitsError(f"What key {key} has spent cannot be read now; try again.")
+        account.limit(limits)
+        return account
+
+    async def _read(self, account: Account) -> None:
+        """Add what the key had spent before its account was opened; leaves it unknown where that cannot be read."""
+        settings, day, month = self._router.settings, account.day, account.month
+        given = (day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
+        journal = settings.home / "journal"
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                found: Spent = await asyncio.to_thread(spent, settings.usage_url, journal, account.key, *given)
+        except Exception as error:  # whatever it is, nothing is spent that is not known to be there
+            log.error("what key %s has spent cannot be read: %s", account.key, type(error).__name__)
+            return
+        day.spent_usd += found.day_usd
+        month.spent_usd += found.month_usd
+        account.known = True
+        log.info("key %s has spent $%.4f today and $%.4f this month", account.key, found.day_usd, found.month_usd)

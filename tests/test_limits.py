@@ -1,0 +1,470 @@
+"""What a key may spend and send, over real HTTP: held before a request is sent, settled when it ends."""
+
+import asyncio
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import httpx2
+import openai
+import pytest
+from fake_openai import Say, chat_events, completion, events, json_answer
+from test_app import SUM, command
+from test_keys import UPSTREAM, ask, change, make, until
+
+from router.client import issuing
+from router.client.keyfile import FILE, Limits, read_keys
+from router.exporter.shipping import drain, shippers_for
+from router.journal.segments import Cursor
+from router.journal.writer import Journal
+from router.limits.account import Account, day_of, duration, month_of
+from router.limits.bound import Most
+from router.limits.spent import spent
+from router.settings import SettingsError, load
+
+NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 10**9
+DAY_NS = 86_400 * 10**9
+MODEL = "gpt-4o"  # $2.50 and $10 a million tokens
+ANSWER_USD = (1000 * 2.5 + 4000 * 10) / 1e6
+
+
+def big_stream(wait: float = 0.0, *, usage: bool = True, end: str = "whole") -> Say:
+    """A stream of MODEL that bills 1,000 tokens and 4,000 tokens."""
+    pieces = chat_events(MODEL, usage=usage)
+    told = (b'"prompt_tokens":12,"completion_tokens":3', b'"prompt_tokens":1000,"completion_tokens":4000')
+    details = (b',"prompt_tokens_details":{"cached_tokens":4}', b"")
+    pieces = [piece.replace(*told).replace(*details) for piece in pieces]
+    return events(*(pieces[:-1] if end != "whole" else pieces), wait=wait, end=end)
+
+
+@pytest.fixture
+def limited(serve, openai_server, tmp_path):
+    """Starts a router whose key `ada` has the limits that are given; gives both."""
+
+    def start(settings=UPSTREAM, key=None, **limits):
+        home = tmp_path / "home-0"
+        key = make(home, "ada", limits=Limits(**limits)) if key is None else key
+        return serve(openai_base_url=openai_server.url, **settings), key
+
+    return start
+
+
+def body(model=MODEL, **given):
+    return {"model": model, "messages": SUM, "max_tokens": 4096, **given}
+
+
+def chat(router, key, model=MODEL, **given):
+    return ask(router, "/v1/chat/completions", key, body(model, **given))
+
+
+def account(router, key="ada"):
+    return router.app.router.limiter.accounts[key]
+
+
+async def many(router, key, count, **given):
+    """So many streams at the same time; their statuses."""
+    limits = httpx2.Limits(max_connections=count)
+    async with httpx2.AsyncClient(timeout=30, limits=limits, headers={"authorization": f"Bearer {key}"}) as client:
+
+        async def one():
+            async with client.stream("POST", router.url + "/chat/completions", json=body(stream=True, **given)) as got:
+                await got.aread()
+                return got.status_code, got.headers.get("x-should-retry")
+
+        return await asyncio.gather(*(one() for _ in range(count)))
+
+
+# dollars
+
+
+def test_200_streams_at_once_on_a_key_with_one_dollar_left_spend_no_more_than_that(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
+    answers = asyncio.run(many(router, key, 200))
+    answered = [status for status, _ in answers].count(200)
+    assert {status for status, _ in answers} == {200, 429}
+    assert len(openai_server.received) == answered  # nothing is sent for who is refused
+    assert 15 <= answered <= 1.0 / ANSWER_USD
+    assert ("true" in {retry for _, retry in answers}) and "false" not in {retry for _, retry in answers}
+    records = router.records(200)
+    assert len(records) == 200 and {record["key_id"] for record in records} == {"ada"}
+    cost = sum(record["cost_usd"] or 0.0 for record in records)
+    assert cost == pytest.approx(answered * ANSWER_USD) and cost <= 1.0
+    assert account(router).day.spent_usd == pytest.approx(cost) and account(router).day.held_usd == pytest.approx(0)
+    while chat(router, key, stream=True).status_code == 200:  # what is left, one by one
+        pass
+    assert 1.0 - 2 * ANSWER_USD < account(router).day.spent_usd <= 1.0
+    over = chat(router, key)
+    assert (over.status_code, over.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert over.json()["error"]["type"] == "insufficient_quota" and over.headers["x-should-retry"] == "false"
+
+
+def test_a_refused_request_is_recorded_with_its_key_and_costs_nothing(limited, openai_server):
+    router, key = limited(usd_a_month=0.001)
+    assert chat(router, key).status_code == 429
+    record = router.records(1)[0]
+    assert (record["key_id"], record["status"], record["outcome"]) == ("ada", 429, "failed")
+    assert (record["model"], record["cost_usd"], record["kept_usd"]) == ("", None, 0.0)
+    assert openai_server.received == [] and account(router).month.spent_usd == 0.0
+
+
+def test_the_official_client_does_not_retry_over_a_budget(limited, openai_server):
+    router, key = limited(usd_a_day=0.001)
+    with openai.OpenAI(base_url=router.url, api_key=key, max_retries=3) as client:
+        with pytest.raises(openai.RateLimitError) as over:
+            client.chat.completions.create(**body())
+    assert over.value.code == "insufficient_quota" and "$0.001 a day" in over.value.message
+    assert len(router.records(2, seconds=0.3)) == 1 and openai_server.received == []
+
+
+def test_what_is_held_is_settled_to_what_was_billed(limited):
+    router, key = limited(usd_a_day=0.05)
+    for _ in range(5):  # each may cost 0.041: the next one finds what the one before gave back
+        assert chat(router, key).status_code == 200
+    cost = sum(record["cost_usd"] for record in router.records(5))
+    assert account(router).day.spent_usd == account(router).month.spent_usd == pytest.approx(cost)
+    assert 0 < cost < 0.001
+
+
+def test_the_dearest_model_that_may_answer_is_held_with_its_tier(limited):
+    router, key = limited(usd_a_day=10.0)
+    bound = router.app.router.limiter._bound
+
+    def most(model, **given):
+        from router.planning import make_plan, read_request
+        from router.surfaces import CHAT
+
+        request = read_request(json.dumps(body(model, **given)).encode(), CHAT)
+        plan = make_plan(CHAT, router.app.router.serving, router.app.router.adapter, (), request, {})
+        models = router.app.router.serving.policy.rules.models
+        return bound.most(plan, CHAT, 1000, models, time.time_ns(), priced=True)
+
+    strong = most(MODEL)
+    assert strong.usd == pytest.approx((1000 * 2.5 + 4096 * 10) / 1e6)
+    assert most("auto").usd >= strong.usd
+    assert most(MODEL, n=3).usd == pytest.approx((1000 * 2.5 + 3 * 4096 * 10) / 1e6)
+    assert most(MODEL, service_tier="priority").usd > strong.usd
+    assert most(MODEL, max_tokens=None).usd == strong.usd  # 4,096 where nothing is said
+    assert most(MODEL, max_tokens=10**9).usd == pytest.approx((1000 * 2.5 + 16384 * 10) / 1e6)
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]}
+    assert most(MODEL, messages=[image]).usd > strong.usd
+    sound = {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
+    assert most(MODEL, messages=[sound]).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
+
+
+def test_a_model_without_a_price_is_refused_to_a_budget_and_to_no_other_limit(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    refused = chat(router, key, "unheard-of")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_without_price")
+    assert openai_server.received == []
+    change(router.home, issuing.limited, "ada", {"usd_a_day": "none", "requests_a_minute": "60"})
+    assert until(lambda: chat(router, key, "unheard-of").status_code == 200)
+
+
+def test_an_unknown_usage_keeps_what_was_held_and_says_so(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    openai_server.say(big_stream(usage=False))
+    assert chat(router, key, stream=True).status_code == 200
+    record = router.records(1)[0]
+    assert record["cost_usd"] is None and 0.0409 < record["kept_usd"] < 0.042
+    assert account(router).day.spent_usd == record["kept_usd"]
+
+
+@pytest.mark.parametrize("end", ["early", "reset"])
+def test_a_stream_that_is_cut_keeps_what_was_held(limited, openai_server, end):
+    router, key = limited(usd_a_day=1.0)
+    openai_server.say(big_stream(end=end))
+    with pytest.raises(httpx2.HTTPError):
+        chat(router, key, stream=True)
+    record = router.records(1)[0]
+    assert record["outcome"] == "cut" and account(router).day.spent_usd == record["kept_usd"] > 0.04
+    assert account(router).day.held_usd == 0.0
+
+
+def test_a_client_that_leaves_pays_what_its_request_may_have_cost(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    openai_server.say(big_stream(wait=30.0))
+    with pytest.raises(httpx2.ReadTimeout):
+        headers = {"authorization": f"Bearer {key}"}
+        httpx2.post(router.url + "/chat/completions", json=body(stream=True), headers=headers, timeout=0.5)
+    record = router.records(1)[0]
+    assert (record["outcome"], record["cost_usd"]) == ("abandoned", None)
+    assert account(router).day.spent_usd == record["kept_usd"] > 0.04 and account(router).day.held_usd == 0.0
+
+
+def test_an_error_of_the_upstream_gives_all_back(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    refusal = json_answer({"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}, 400)
+    openai_server.say(refusal)
+    assert chat(router, key).status_code == 400
+    day = account(router).day
+    assert day.spent_usd == day.held_usd == router.records(1)[0]["kept_usd"] == 0.0
+
+
+def test_an_upstream_that_is_not_there_gives_all_back(limited, openai_server):
+    openai_server.close()
+    router, key = limited(usd_a_day=1.0, settings={**UPSTREAM, "max_attempts": 1})
+    assert chat(router, key).status_code == 502
+    day = account(router).day
+    assert day.spent_usd == day.held_usd == 0.0
+
+
+# what is spent survives
+
+
+def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(limited, serve, openai_server, store_with_tables):
+    router, key = limited(usd_a_day=1.0)
+    openai_server.say(*(big_stream() for _ in range(4)), big_stream(usage=False))
+    for number in range(5):
+        assert chat(router, key, stream=True).status_code == 200
+        if number == 2:  # three of them are in the tables, and two in the journal alone
+            settings = load(home=router.home, mlflow_tracking_uri=store_with_tables(router.home / "store"))
+            router.records(3)
+            drain(shippers_for(settings)[0][:1])
+    before = account(router).day.spent_usd
+    assert before == pytest.approx(4 * ANSWER_USD + router.records(5)[4]["kept_usd"]) and before > 0.2
+    router.close()
+
+    from running import RunningRouter
+
+    again = RunningRouter(router.home, openai_base_url=openai_server.url, **UPSTREAM)
+    try:
+        assert chat(again, key, max_tokens=1).status_code == 200
+        last = again.records(6)[-1]["cost_usd"]
+        assert account(again).day.spent_usd == account(again).month.spent_usd == pytest.approx(before + last)
+    finally:
+        again.close()
+
+
+def test_each_request_is_counted_once_also_where_tables_and_journal_have_it(tmp_path, store_with_tables):
+    from made_records import made_record
+
+    journal = Journal(tmp_path / "journal")
+    for number in range(6):
+        key = "ada" if number != 3 else "adam"
+        kept = {"cost_usd": None, "kept_usd": 0.25} if number == 4 else {"cost_usd": 0.5}
+        started = NOON - (DAY_NS if number == 5 else 0) + number
+        record = made_record(number, key_id=key, started_unix_ns=started, ended_unix_ns=started + 10, **kept)
+        journal.append(record)
+    settings = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
+
+    def found(until_unix_ns=NOON + DAY_NS):
+        bounds = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns
+        return spent(settings.usage_url, tmp_path / "journal", "ada", *bounds, until_unix_ns)
+
+    assert found() == (1.75, 2.25)
+    (shipper,) = shippers_for(settings)[0][:1]
+    drain([shipper])
+    assert found() == (1.75, 2.25)
+    Cursor(tmp_path / "journal", "usage").path.unlink()  # as where the exporter died before it noted how far it came
+    assert found() == (1.75, 2.25)
+    assert found(NOON + 12) == (1.0, 1.5)  # what ended since is counted by the router itself
+    journal.close()
+
+
+def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_server):
+    router, key = limited()
+    openai_server.say(*(big_stream() for _ in range(3)))
+    for _ in range(3):
+        assert chat(router, key, stream=True).status_code == 200
+    change(router.home, issuing.limited, "ada", {"usd_a_day": str(2.5 * ANSWER_USD)})
+    assert until(lambda: chat(router, key).status_code == 429)
+    assert "has spent $0.127" in chat(router, key).json()["error"]["message"]
+    change(router.home, issuing.limited, "ada", {"usd_a_day": "1"})
+    assert until(lambda: chat(router, key).status_code == 200)
+
+
+def test_a_key_whose_spending_cannot_be_read_is_not_answered(limited, openai_server, tmp_path):
+    router, key = limited(settings={**UPSTREAM, "usage_database": f"sqlite:///{tmp_path}/nowhere/usage.db"}, usd_a_day=1)
+    refused = chat(router, key)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
+    (tmp_path / "nowhere").mkdir()
+    assert chat(router, key).status_code == 200
+    assert len(openai_server.received) == 1
+
+
+# the clock
+
+
+def opened(now=NOON, **limits) -> Account:
+    made = Account("ada", now)
+    made.limit(Limits(**limits))
+    return made
+
+
+def test_a_day_ends_at_midnight_in_utc_and_a_month_with_its_last_day():
+    key = opened(usd_a_day=1.0, usd_a_month=1.5)
+    end_of_day = NOON + DAY_NS // 2
+    key.hold(Most(0.9, 0, 0), NOON)
+    with pytest.raises(openai_error()):
+        key.hold(Most(0.2, 0, 0), end_of_day - 1)
+    key.hold(Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
+    with pytest.raises(openai_error(), match="a month"):
+        key.hold(Most(0.5, 0, 0), end_of_day)
+    key.hold(Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
+
+
+def openai_error():
+    from router.errors import QuotaError
+
+    return QuotaError
+
+
+def test_a_request_over_midnight_is_settled_on_the_day_on_which_it_began():
+    from made_records import made_record
+
+    key = opened(usd_a_day=1.0)
+    late, midnight = key.hold(Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
+    key.hold(Most(0.5, 0, 0), midnight)
+    late.settle(made_record(0, cost_usd=0.8))
+    late.settle(made_record(0, cost_usd=0.8))
+    assert (key.day.spent_usd, key.day.held_usd) == (0.0, 0.5)
+    assert key.month.spent_usd == 0.8 and key.month.held_usd == pytest.approx(0.5)
+
+
+# requests and tokens a minute
+
+
+def test_requests_a_minute_are_told_in_openai_s_headers(limited, openai_server):
+    router, key = limited(requests_a_minute=2)
+    assert [chat(router, key).status_code for _ in range(2)] == [200, 200]
+    over = chat(router, key)
+    error = over.json()["error"]
+    assert (over.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "requests")
+    assert "requests per min (RPM): Limit 2, Used 2, Requested 1. Please try again in 29" in error["message"]
+    assert 29 <= int(over.headers["retry-after"]) <= 30
+    assert over.headers["x-ratelimit-limit-requests"] == "2" and over.headers["x-ratelimit-remaining-requests"] == "0"
+    assert over.headers["x-ratelimit-reset-requests"].startswith("59.") and "x-should-retry" not in over.headers
+    assert "x-ratelimit-limit-tokens" not in over.headers
+    assert len(openai_server.received) == 2 and router.records(3)[2]["status"] == 429
+
+
+def test_the_official_client_waits_as_long_as_it_is_told_and_is_answered(limited, openai_server):
+    router, key = limited(requests_a_minute=60)
+    assert chat(router, key).status_code == 200
+    bucket = account(router)._requests
+    bucket.left = 0.0
+    with openai.OpenAI(base_url=router.url, api_key=key, max_retries=1) as client:
+        began = time.monotonic()
+        assert client.chat.completions.create(**body()).choices
+        assert 0.8 < time.monotonic() - began < 5
+        bucket.left = -100.0
+        with pytest.raises(openai.RateLimitError) as over:
+            client.with_options(max_retries=0).chat.completions.create(**body())
+    assert over.value.code == "rate_limit_exceeded" and int(over.value.response.headers["retry-after"]) > 60
+    assert over.value.response.headers["x-ratelimit-reset-requests"].startswith("2m")
+
+
+def test_tokens_a_minute_count_what_was_used(limited, openai_server):
+    router, key = limited(tokens_a_minute=10_000)
+    openai_server.say(json_answer(completion(MODEL, prompt_tokens=5000, completion_tokens=1000)))
+    assert chat(router, key).status_code == 200
+    over = chat(router, key, max_tokens=4096)
+    error = over.json()["error"]
+    assert (over.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "tokens")
+    assert over.headers["x-ratelimit-limit-tokens"] == "10000"
+    assert 3990 <= int(over.headers["x-ratelimit-remaining-tokens"]) <= 4200
+    assert chat(router, key, max_tokens=100).status_code == 200
+    too_large = chat(router, key, max_tokens=12_000)
+    assert "Request too large" in too_large.json()["error"]["message"]
+    assert too_large.headers["x-should-retry"] == "false"
+    assert len(openai_server.received) == 2
+
+
+def test_a_minute_refills_evenly_and_holds_no_more_than_its_limit():
+    key = opened(requests_a_minute=60)
+    second = 10**9
+    from router.errors import RateLimitError
+
+    for _ in range(60):
+        key.hold(Most(0, 0, 0), NOON)
+    with pytest.raises(RateLimitError):
+        key.hold(Most(0, 0, 0), NOON)
+    key.hold(Most(0, 0, 0), NOON + second)
+    with pytest.raises(RateLimitError):
+        key.hold(Most(0, 0, 0), NOON + second)
+    with pytest.raises(RateLimitError):  # a clock that is put back gives nothing
+        key.hold(Most(0, 0, 0), NOON - 60 * second)
+    for _ in range(60):
+        key.hold(Most(0, 0, 0), NOON + 3600 * second)
+    with pytest.raises(RateLimitError):
+        key.hold(Most(0, 0, 0), NOON + 3600 * second)
+
+
+def test_durations_are_written_as_openai_writes_them():
+    told = [duration(seconds) for seconds in (0, 0.02, 1, 8.64, 60, 360, 3661.5)]
+    assert told == ["0s", "20ms", "1s", "8.64s", "1m0s", "6m0s", "1h1m1.5s"]
+
+
+# what is passed through
+
+
+def test_an_embedding_is_held_and_settled_by_its_usage(limited, openai_server):
+    router, key = limited(usd_a_day=0.01, requests_a_minute=3)
+    usage = {"object": "list", "model": "text-embedding-3-large", "usage": {"prompt_tokens": 10, "total_tokens": 10}}
+    openai_server.say(json_answer({"data": ["x" * 2_000_000], **usage}))
+    small = {"model": "text-embedding-3-large", "input": "x"}
+    assert ask(router, "/v1/embeddings", key, small).status_code == 200
+    record = router.records(1)[0]
+    assert record["cost_usd"] == pytest.approx(10 * 0.13e-6) and account(router).day.spent_usd == record["cost_usd"]
+    assert openai_server.received[0].header("accept-encoding") == "identity"
+    large = ask(router, "/v1/embeddings", key, {**small, "input": "x" * 100_000})
+    assert (large.status_code, large.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert ask(router, "/v1/models/gpt-4o", key).status_code == 200
+    openai_server.say(json_answer({"object": "list", "model": "text-embedding-3-large"}))
+    assert ask(router, "/v1/embeddings", key, small).status_code == 200
+    kept = router.records(4)[3]
+    assert kept["cost_usd"] is None and account(router).day.spent_usd == record["cost_usd"] + kept["kept_usd"]
+    over = ask(router, "/v1/embeddings", key, small)
+    assert (over.status_code, over.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert len([each for each in openai_server.received if each.method == "POST"]) == 2
+
+
+# the command line, and several workers
+
+
+def test_limits_are_set_changed_shown_and_removed(tmp_path):
+    def keys(*arguments):
+        return command("keys", *arguments, ROUTER_HOME=str(tmp_path), COLUMNS="200")
+
+    given = ("--usd-a-day", "5", "--usd-a-month", "50", "--requests-a-minute", "60", "--tokens-a-minute", "100000")
+    assert keys("add", "ada", *given).returncode == 0
+    assert read_keys(tmp_path / FILE)[0].limits == Limits(5.0, 50.0, 60, 100_000)
+    shown = keys("show", "ada").stdout
+    for told in ("$5 a day", "$50 a month", "60 requests a minute", "100000 tokens a minute"):
+        assert told in shown, told
+    assert keys("limit", "ada", "--usd-a-day", "2.5", "--usd-a-month", "none").returncode == 0
+    (told,) = json.loads(keys("list", "--json").stdout)
+    assert told["limits"] == {"usd_a_day": 2.5, "requests_a_minute": 60, "tokens_a_minute": 100_000}
+    for wrong in (("--usd-a-day", "0"), ("--usd-a-day", "nan"), ("--requests-a-minute", "1.5"), ("--tokens-a-minute", "x")):
+        refused = keys("limit", "ada", *wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and wrong[0] in refused.stderr
+    assert keys("limit", "bob", "--usd-a-day", "1").returncode == 2
+    refused = command("serve", "--workers", "2", "--port", "0", ROUTER_HOME=str(tmp_path))
+    assert refused.returncode == 2 and "key ada has limits, which several workers do not share" in refused.stderr
+
+
+def test_a_rotated_key_keeps_its_limits():
+    keys, _ = issuing.added((), "ada", 1.0, limits=Limits(usd_a_day=1.0))
+    keys, _ = issuing.rotated(keys, "ada", 2.0, 0)
+    assert keys[0].limits == Limits(usd_a_day=1.0)
+    with pytest.raises(SettingsError, match="is revoked"):
+        issuing.limited(issuing.revoked(keys, "ada", 3.0), "ada", {"usd_a_day": "1"})
+
+
+def test_one_of_several_workers_refuses_keys_with_limits(limited, openai_server):
+    router, key = limited(usd_a_day=1.0)
+    router.app.router.limiter._alone = False
+    refused = chat(router, key)
+    assert refused.status_code == 503 and "several workers" in refused.json()["error"]["message"]
+    assert openai_server.received == []
+    health = httpx2.get(router.origin + "/health").json()
+    assert any("several workers" in told for told in health["warnings"])
+
+
+def test_requests_at_once_in_threads_never_see_more_than_the_minute_has(limited, openai_server):
+    router, key = limited(requests_a_minute=10)
+    with ThreadPoolExecutor(20) as pool:
+        statuses = list(pool.map(lambda _: chat(router, key).status_code, range(40)))
+    assert statuses.count(200) in (10, 11) and len(openai_server.received) == statuses.count(200)
