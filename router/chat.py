@@ -110,8 +110,8 @@ class Exchange:
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
             if caller.limits is not None:
-                size = len(self.body.skeleton.text)
-                self.booking = await self.router.limiter.hold(caller, self.plan, self.endpoint.surface, size)
+                given = caller, self.plan, self.endpoint.surface, self.body.skeleton
+                self.booking = await self.router.limiter.hold(*given)
             self.trail.asked_unix_ns = self.trail.now()
             reply = await self._asked(self.plan)
             self.trail.answered_unix_ns = self.trail.now()

@@ -10,18 +10,24 @@ import httpx2
 import openai
 import pytest
 from fake_openai import Say, chat_events, completion, events, json_answer
+from made_records import made_record
+from running import RunningRouter
 from test_app import SUM, command
 from test_keys import UPSTREAM, ask, change, make, until
 
 from router.client import issuing
 from router.client.keyfile import FILE, Limits, read_keys
+from router.errors import QuotaError, RateLimitError
 from router.exporter.shipping import drain, shippers_for
 from router.journal.segments import Cursor
 from router.journal.writer import Journal
 from router.limits.account import Account, day_of, duration, month_of
 from router.limits.bound import Most
 from router.limits.spent import spent
+from router.planning import make_plan, read_request
 from router.settings import SettingsError, load
+from router.surfaces import CHAT
+from router.wire.skeleton import Skeleton
 
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 10**9
 DAY_NS = 86_400 * 10**9
@@ -111,9 +117,9 @@ def test_a_refused_request_is_recorded_with_its_key_and_costs_nothing(limited, o
 
 def test_the_official_client_does_not_retry_over_a_budget(limited, openai_server):
     router, key = limited(usd_a_day=0.001)
-    with openai.OpenAI(base_url=router.url, api_key=key, max_retries=3) as client:
-        with pytest.raises(openai.RateLimitError) as over:
-            client.chat.completions.create(**body())
+    client = openai.OpenAI(base_url=router.url, api_key=key, max_retries=3)
+    with client, pytest.raises(openai.RateLimitError) as over:
+        client.chat.completions.create(**body())
     assert over.value.code == "insufficient_quota" and "$0.001 a day" in over.value.message
     assert len(router.records(2, seconds=0.3)) == 1 and openai_server.received == []
 
@@ -128,17 +134,14 @@ def test_what_is_held_is_settled_to_what_was_billed(limited):
 
 
 def test_the_dearest_model_that_may_answer_is_held_with_its_tier(limited):
-    router, key = limited(usd_a_day=10.0)
+    router, _ = limited(usd_a_day=10.0)
     bound = router.app.router.limiter._bound
 
-    def most(model, **given):
-        from router.planning import make_plan, read_request
-        from router.surfaces import CHAT
-
+    def most(model, left_out=(), **given):
         request = read_request(json.dumps(body(model, **given)).encode(), CHAT)
         plan = make_plan(CHAT, router.app.router.serving, router.app.router.adapter, (), request, {})
         models = router.app.router.serving.policy.rules.models
-        return bound.most(plan, CHAT, 1000, models, time.time_ns(), priced=True)
+        return bound.most(plan, CHAT, Skeleton(b" " * 1000, *left_out), models, time.time_ns(), priced=True)
 
     strong = most(MODEL)
     assert strong.usd == pytest.approx((1000 * 2.5 + 4096 * 10) / 1e6)
@@ -149,6 +152,9 @@ def test_the_dearest_model_that_may_answer_is_held_with_its_tier(limited):
     assert most(MODEL, max_tokens=10**9).usd == pytest.approx((1000 * 2.5 + 16384 * 10) / 1e6)
     image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]}
     assert most(MODEL, messages=[image]).usd > strong.usd
+    large = (1,), (10**6,)  # a long attachment that is left out of what is read
+    assert most(MODEL, large, messages=[image]).usd == most(MODEL, messages=[image]).usd
+    assert most(MODEL, large).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
     sound = {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
     assert most(MODEL, messages=[sound]).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
 
@@ -213,7 +219,9 @@ def test_an_upstream_that_is_not_there_gives_all_back(limited):
 # what is spent survives
 
 
-def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(limited, serve, openai_server, store_with_tables):
+def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(
+    limited, serve, openai_server, store_with_tables
+):
     router, key = limited(usd_a_day=1.0)
     openai_server.say(*(big_stream() for _ in range(4)), big_stream(usage=False))
     for number in range(5):
@@ -226,8 +234,6 @@ def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(limited,
     assert before == pytest.approx(4 * ANSWER_USD + router.records(5)[4]["kept_usd"]) and before > 0.2
     router.close()
 
-    from running import RunningRouter
-
     again = RunningRouter(router.home, openai_base_url=openai_server.url, **UPSTREAM)
     try:
         assert chat(again, key, max_tokens=1).status_code == 200
@@ -238,8 +244,6 @@ def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(limited,
 
 
 def test_each_request_is_counted_once_also_where_tables_and_journal_have_it(tmp_path, store_with_tables):
-    from made_records import made_record
-
     journal = Journal(tmp_path / "journal")
     for number in range(6):
         key = "ada" if number != 3 else "adam"
@@ -276,7 +280,9 @@ def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_s
 
 
 def test_a_key_whose_spending_cannot_be_read_is_not_answered(limited, openai_server, tmp_path):
-    router, key = limited(settings={**UPSTREAM, "usage_database": f"sqlite:///{tmp_path}/nowhere/usage.db"}, usd_a_day=1)
+    router, key = limited(
+        settings={**UPSTREAM, "usage_database": f"sqlite:///{tmp_path}/nowhere/usage.db"}, usd_a_day=1
+    )
     refused = chat(router, key)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
     (tmp_path / "nowhere").mkdir()
@@ -297,23 +303,15 @@ def test_a_day_ends_at_midnight_in_utc_and_a_month_with_its_last_day():
     key = opened(usd_a_day=1.0, usd_a_month=1.5)
     end_of_day = NOON + DAY_NS // 2
     key.hold(Most(0.9, 0, 0), NOON)
-    with pytest.raises(openai_error()):
+    with pytest.raises(QuotaError):
         key.hold(Most(0.2, 0, 0), end_of_day - 1)
     key.hold(Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
-    with pytest.raises(openai_error(), match="a month"):
+    with pytest.raises(QuotaError, match="a month"):
         key.hold(Most(0.5, 0, 0), end_of_day)
     key.hold(Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
 
 
-def openai_error():
-    from router.errors import QuotaError
-
-    return QuotaError
-
-
 def test_a_request_over_midnight_is_settled_on_the_day_on_which_it_began():
-    from made_records import made_record
-
     key = opened(usd_a_day=1.0)
     late, midnight = key.hold(Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
     key.hold(Most(0.5, 0, 0), midnight)
@@ -321,6 +319,14 @@ def test_a_request_over_midnight_is_settled_on_the_day_on_which_it_began():
     late.settle(made_record(0, cost_usd=0.8))
     assert (key.day.spent_usd, key.day.held_usd) == (0.0, 0.5)
     assert key.month.spent_usd == 0.8 and key.month.held_usd == pytest.approx(0.5)
+
+
+def test_what_is_spent_while_a_key_has_no_limits_counts_on_its_own_day():
+    key = opened(usd_a_day=1.0)
+    key.spend(0.7, NOON)
+    key.spend(0.4, NOON + DAY_NS)
+    assert (key.day.spent_usd, key.month.spent_usd) == (0.4, pytest.approx(1.1))
+    key.hold(Most(0.5, 0, 0), NOON + DAY_NS)
 
 
 # requests and tokens a minute
@@ -375,8 +381,6 @@ def test_tokens_a_minute_count_what_was_used(limited, openai_server):
 def test_a_minute_refills_evenly_and_holds_no_more_than_its_limit():
     key = opened(requests_a_minute=60)
     second = 10**9
-    from router.errors import RateLimitError
-
     for _ in range(60):
         key.hold(Most(0, 0, 0), NOON)
     with pytest.raises(RateLimitError):
@@ -439,7 +443,12 @@ def test_limits_are_set_changed_shown_and_removed(tmp_path):
     assert keys("limit", "ada", "--usd-a-day", "2.5", "--usd-a-month", "none").returncode == 0
     (told,) = json.loads(keys("list", "--json").stdout)
     assert told["limits"] == {"usd_a_day": 2.5, "requests_a_minute": 60, "tokens_a_minute": 100_000}
-    for wrong in (("--usd-a-day", "0"), ("--usd-a-day", "nan"), ("--requests-a-minute", "1.5"), ("--tokens-a-minute", "x")):
+    for wrong in (
+        ("--usd-a-day", "0"),
+        ("--usd-a-day", "nan"),
+        ("--requests-a-minute", "1.5"),
+        ("--tokens-a-minute", "x"),
+    ):
         refused = keys("limit", "ada", *wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and wrong[0] in refused.stderr
     assert keys("limit", "bob", "--usd-a-day", "1").returncode == 2

@@ -178,6 +178,8 @@ class Account:
 
     def spend(self, usd: float, started_unix_ns: int) -> None:
         """Add what a request cost for which nothing was held."""
+        if started_unix_ns >= self.day.ends_unix_ns:
+            self._turn(started_unix_ns)
         for period in (self.day, self.month):
             if period.starts_unix_ns <= started_unix_ns:
                 period.spent_usd += usd

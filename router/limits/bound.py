@@ -15,12 +15,13 @@ import msgspec
 from router.adapting import Adapter
 from router.errors import BadRequestError, UnpricedModelError
 from router.planning import Plan, Surface, features_of
-from router.policy.decision import Model
+from router.policy.decision import Model, Reason
 from router.policy.features import Features
 from router.policy.parameters import LIMITS
 from router.policy.prices import LongContext, Price, PriceBook
 from router.policy.usage import Usage
 from router.wire import bodies
+from router.wire.skeleton import Skeleton
 
 ANSWER_TOKENS = 4096  # of an answer whose length the client does not limit, where its model may write more
 CONTEXT_TOKENS = 128_000  # of a model whose context is not known
@@ -30,6 +31,7 @@ MOST_CHOICES = 128  # answers to one request; OpenAI's own limit
 MOST_KNOWN = 1000  # combinations of models and tiers
 NO_LONG_CONTEXT = (2**62, 1.0, 1.0)
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # of a response: what is read is at the upstream
+_NAMED = (Reason.PASSED_THROUGH, Reason.FORCED)  # no other model answers for one that is named
 _MANY = frozenset(("n", "best_of"))
 
 
@@ -65,9 +67,9 @@ class Bound:
         self._models: Sequence[Model] = ()
 
     def most(
-        self, plan: Plan, surface: Surface, size: int, models: Sequence[Model], now_unix_ns: int, *, priced: bool
+        self, plan: Plan, surface: Surface, body: Skeleton, models: Sequence[Model], now_unix_ns: int, *, priced: bool
     ) -> Most:
-        """What a request of `size` bytes of text can cost at most; `models` are those of the policy.
+        """What a request can cost at most; `models` are those of the policy.
 
         Raises:
             UnpricedModelError: it is `priced`, and a model that may answer has no price.
@@ -77,10 +79,12 @@ class Bound:
             features = _features(surface, fields)
         tier = fields.get("service_tier")
         named = "" if tier is None else _text(tier)
-        rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.decision is not None, priced)
-        read, expected = size, size // BYTES_PER_TOKEN
-        if features is None or features.has_attachments or surface.path == b"/responses":
-            read, expected = _read(features, fields, surface, rates, read, expected)
+        rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.reason not in _NAMED, priced)
+        read = len(body.text)
+        expected = read // BYTES_PER_TOKEN
+        if features is None or features.has_attachments or body.removed or surface.path == b"/responses":
+            left_out = len(body.removed)
+            read, expected = _read(features, fields, surface, rates, read, expected, left_out)
         if read > rates.context_tokens:
             read = rates.context_tokens
         given = _given(features, fields)
@@ -199,11 +203,20 @@ def _features(surface: Surface, fields: bodies.Fields) -> Features | None:
 
 
 def _read(
-    features: Features | None, fields: bodies.Fields, surface: Surface, rates: _Rates, read: int, expected: int
+    features: Features | None,
+    fields: bodies.Fields,
+    surface: Surface,
+    rates: _Rates,
+    read: int,
+    expected: int,
+    left_out: int,
 ) -> tuple[int, int]:
-    """Input tokens at most, and expected, of a request that is more than its text."""
+    """Input tokens at most, and expected, of a request that is more than its text.
+
+    What was left out of the text is images, else it may be as long as the context of the model.
+    """
     elsewhere = surface.path == b"/responses" and any(name in fields for name in _ELSEWHERE)
-    if features is None or features.audio_parts or features.file_parts or elsewhere:
+    if features is None or features.audio_parts or features.file_parts or elsewhere or left_out > len(features.images):
         return rates.context_tokens, expected
     base, tile = rates.image_tokens
     images = sum(base if detail == "low" else base + 4 * tile for detail in features.images)

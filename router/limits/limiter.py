@@ -18,6 +18,7 @@ from router.planning import Plan, Surface
 from router.policy.prices import PriceBook
 from router.serving import Serving
 from router.settings import Settings
+from router.wire.skeleton import Skeleton
 
 log = logging.getLogger("router")
 READ_SECONDS = 20.0  # until the usage tables are taken for out of reach
@@ -45,8 +46,8 @@ class Limiter:
         self._alone = alone
         self._reading: dict[str, asyncio.Task[None]] = {}
 
-    async def hold(self, caller: Caller, plan: Plan, surface: Surface, size: int) -> Booking:
-        """Hold what a request of `size` bytes may use at most.
+    async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton) -> Booking:
+        """Hold what a request may use at most.
 
         Raises:
             QuotaError, RateLimitError: the key's limits do not hold it.
@@ -59,7 +60,7 @@ class Limiter:
             account = await self._opened(caller, now)
         priced = account.in_dollars
         models = self._router.serving.policy.rules.models
-        return account.hold(self._bound.most(plan, surface, size, models, now, priced=priced), now)
+        return account.hold(self._bound.most(plan, surface, body, models, now, priced=priced), now)
 
     async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
         """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
