@@ -125,7 +125,7 @@ class _Passing:
         self._recorded = False
         self._booking: Booking | None = None  # of a key with limits
         self._ends: Ends | None = None  # of an embedding for it, however long that is
-        self._lost = False  # the upstream may have done what was asked, and did not say so
+        self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
     async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
@@ -208,8 +208,9 @@ class _Passing:
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
-        if not has_body:
+        if not has_body or read_whole is not None:
             watch.start()
+        self._sent = True
         try:
             return await upstreams.send(upstreams.default, call)
         except StallError as error:
@@ -264,7 +265,7 @@ class _Passing:
             self._add_end(record, self._ends)
         tidy(record, self._router.settings.record_content)
         if self._booking is not None:
-            begun = self.answer is not None and (status < 400 or outcome == "abandoned")
+            begun = self._sent and (status < 400 or outcome == "abandoned")
             self._booking.settle(record, begun=begun or self._lost)
         elif record.key_id in self._router.limiter.accounts:
             self._router.limiter.count(record)

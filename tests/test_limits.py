@@ -1,7 +1,9 @@
 """What a key may spend and send, over real HTTP: held before a request is sent, settled when it ends."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -267,6 +269,18 @@ def test_each_request_is_counted_once_also_where_tables_and_journal_have_it(tmp_
     journal.close()
 
 
+def test_tables_of_an_earlier_version_tell_what_was_spent(tmp_path, store_with_tables):
+    journal = Journal(tmp_path / "journal")
+    journal.append(made_record(0, key_id="ada", started_unix_ns=NOON, ended_unix_ns=NOON + 1, cost_usd=0.5))
+    journal.close()
+    settings = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
+    drain(shippers_for(settings)[0][:1])
+    with contextlib.closing(sqlite3.connect(tmp_path / "usage.db")) as tables:
+        tables.execute("ALTER TABLE router_requests DROP COLUMN kept_usd")
+    given = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns, NOON + DAY_NS
+    assert spent(settings.usage_url, tmp_path / "journal", "ada", *given) == (0.5, 0.5)
+
+
 def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_server):
     router, key = limited()
     openai_server.say(*(big_stream() for _ in range(3)))
@@ -425,6 +439,18 @@ def test_an_embedding_is_held_and_settled_by_its_usage(limited, openai_server):
     over = ask(router, "/v1/embeddings", key, small)
     assert (over.status_code, over.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert len([each for each in openai_server.received if each.method == "POST"]) == 2
+
+
+def test_a_client_that_leaves_its_embedding_pays_what_was_held(limited, openai_server):
+    price = {"usd_per_million_input_tokens": 0.13, "usd_per_million_output_tokens": 0.0}
+    router, key = limited(settings={**UPSTREAM, "models": {"e": price}}, usd_a_day=0.01)
+    openai_server.say(Say(wait=30.0))
+    with pytest.raises(httpx2.ReadTimeout):
+        headers = {"authorization": f"Bearer {key}"}
+        httpx2.post(router.url + "/embeddings", json={"model": "e", "input": "x"}, headers=headers, timeout=0.5)
+    record = router.records(1)[0]
+    assert record["outcome"] == "abandoned" and account(router).day.spent_usd == record["kept_usd"] > 0.0
+    assert account(router).day.held_usd == 0.0
 
 
 # the command line, and several workers

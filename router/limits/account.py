@@ -37,12 +37,12 @@ class Period:
         again = self.spent_usd + usd <= budget and self.spent_usd < budget
         begins = datetime.fromtimestamp(self.ends_unix_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if again:
-            why = f"requests under way may cost the rest (${self.held_usd:.4f}); try again"
+            why = f"requests under way may cost the rest (${self.held_usd:.6f}); try again"
         else:
             why = f"it begins anew at {begins}"
         return QuotaError(
-            f"You exceeded your current quota: key {key} has spent ${self.spent_usd:.4f} of ${budget:g} a {self.name}"
-            f" (UTC), and this request may cost ${usd:.4f}; {why}.",
+            f"You exceeded your current quota: key {key} has spent ${self.spent_usd:.6f} of ${budget:g} a {self.name}"
+            f" (UTC), and this request may cost ${usd:.6f}; {why}.",
             again=again,
         )
 

@@ -78,7 +78,11 @@ def _in_tables(
 
     engine = opened(url)
     try:
-        make_tables(engine)
+        inspector = sa.inspect(engine)
+        if not inspector.has_table(requests.name):  # nothing was exported yet
+            return 0.0, 0.0, set()
+        if "kept_usd" not in {column["name"] for column in inspector.get_columns(requests.name)}:
+            make_tables(engine)  # those of an earlier version
         columns = requests.c
         usd = sa.func.coalesce(columns.cost_usd, 0.0) + sa.func.coalesce(columns.kept_usd, 0.0) + columns.wasted_usd
         today = sa.case((columns.started_unix_ns >= day_unix_ns, usd), else_=0.0)
@@ -89,6 +93,8 @@ def _in_tables(
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            else:
+                connection.exec_driver_sql("BEGIN")  # one view of the tables for both questions
             day_usd, month_usd = connection.execute(chosen).one()
             for start in range(0, len(asked), IDS):
                 traces = [trace for trace, _ in asked[start : start + IDS]]
