@@ -156,7 +156,8 @@ class Exchange:
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
         surface, routed = self.endpoint.surface, router.settings.routed_models
-        given = surface, router.serving, router.adapter, routed, request, self.named, continued
+        floor = None if caller.limits is None else router.limiter.floor(caller)
+        given = surface, router.serving, router.adapter, routed, request, self.named, continued, floor
         return await asyncio.to_thread(make_plan, *given) if large else make_plan(*given)
 
     def _request(self) -> Request:

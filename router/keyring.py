@@ -39,6 +39,8 @@ Examples:
   python -m router keys limit ada --usd-a-day 5 --requests-a-minute 60
 
   python -m router keys limit ada --usd-a-day none
+
+  python -m router keys limit ada --usd-a-month 50 --soft 0.8 --floor 0.9
 """
 ROTATE_EXAMPLES = """
 The new key is printed on standard output, this once.
@@ -56,6 +58,11 @@ UsdADay = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that i
 UsdAMonth = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that it may spend in a month (UTC).")]
 RequestsAMinute = Annotated[str | None, typer.Option(metavar="N", help="Requests that it may send in a minute.")]
 TokensAMinute = Annotated[str | None, typer.Option(metavar="N", help="Tokens, of input and output, in a minute.")]
+
+Soft = Annotated[
+    str | None, typer.Option(metavar="SHARE", help="Share of a budget from which --floor holds; else 0.8.")
+]
+Floor = Annotated[str | None, typer.Option(metavar="TARGET", help="The target of auto when a budget is nearly spent.")]
 
 
 @app.command(epilog=ADD_EXAMPLES)
@@ -76,10 +83,12 @@ def add(
     usd_a_month: UsdAMonth = None,
     requests_a_minute: RequestsAMinute = None,
     tokens_a_minute: TokensAMinute = None,
+    soft: Soft = None,
+    floor: Floor = None,
 ) -> None:
     """Make a key. A running router knows it within two seconds."""
     now, settings = time.time(), _settings()
-    limits = issuing.limits_of(_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute))
+    limits = issuing.limits_of(_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor))
     with locked(settings.home) as path:
         keys, key = issuing.added(
             read_keys(path),
@@ -102,9 +111,12 @@ def limit(
     usd_a_month: UsdAMonth = None,
     requests_a_minute: RequestsAMinute = None,
     tokens_a_minute: TokensAMinute = None,
+    soft: Soft = None,
+    floor: Floor = None,
 ) -> None:
     """Change what a key may spend and send; none removes a limit. A running router holds to it within two seconds."""
-    given, settings = _given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute), _settings()
+    given = _given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
+    settings = _settings()
     with locked(settings.home) as path:
         keys = issuing.limited(read_keys(path), name, given)
         write_keys(path, keys)
@@ -222,6 +234,8 @@ def _limit_in_words(name: str, amount: float) -> str:
     >>> _limit_in_words("usd_a_day", 2.5), _limit_in_words("requests_a_minute", 60)
     ('$2.5 a day', '60 requests a minute')
     """
+    if name in ("soft", "floor"):
+        return f"{name} {amount:g}"
     unit, _, time = name.partition("_a_")
     return f"${amount:g} a {time}" if unit == "usd" else f"{amount} {unit} a {time}"
 

@@ -117,8 +117,11 @@ def make_plan(
     request: Request,
     headers: Mapping[bytes, bytes],
     continued: str | None = None,
+    floor: float | None = None,
 ) -> Plan:
     """Decide what is to be done with a request; `continued` is the model whose conversation it goes on with.
+
+    `floor` is the target that is kept instead of a higher one, since the budget of the key is nearly spent.
 
     Raises:
         BadRequestError: it asks for what is not there, or lacks what the decision is made of.
@@ -136,7 +139,12 @@ def make_plan(
     elif wish.target is not None:
         features, adaptations = read_features(surface, serving, adapter, fields)
         decision = decision_for(serving, features, wish.target)
-        models, reason = candidates(serving.policy, decision, features), decision.reason
+        reason = decision.reason
+        if floor is not None and floor < wish.target:
+            lower = decision_for(serving, features, floor)
+            if lower.model != decision.model:
+                decision, reason = lower, Reason.BUDGET
+        models = candidates(serving.policy, decision, features)
     elif wish.forced:
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")

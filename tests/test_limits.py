@@ -482,6 +482,37 @@ def test_limits_are_set_changed_shown_and_removed(tmp_path):
     assert refused.returncode == 2 and "key ada has limits, which several workers do not share" in refused.stderr
 
 
+def test_a_floor_needs_a_budget_and_a_soft_share_a_floor():
+    for given, why in (({"floor": "0.9"}, "--usd-a-day"), ({"usd_a_day": "1", "soft": "0.5"}, "--floor")):
+        with pytest.raises(SettingsError, match=why):
+            issuing.limits_of(given)
+    for wrong in ({"soft": "1"}, {"floor": "1.1"}, {"floor": "x"}):
+        with pytest.raises(SettingsError, match="a share"):
+            issuing.limits_of({"usd_a_day": "1", "floor": "0.9", **wrong})
+    assert issuing.limits_of({"usd_a_day": "1", "floor": "0.9"}).floor == 0.9
+
+
+def test_auto_is_held_to_the_floor_once_most_of_a_budget_is_spent(limited, openai_server):
+    router, key = limited(usd_a_day=1.0, floor=0.5)
+
+    def asked(model):
+        answer = chat(router, key, model)
+        return answer.headers["x-router-model"], answer.headers["x-router-reason"]
+
+    strong = asked("auto@1")
+    assert strong[0] == "gpt-4o" and strong[1] != "budget"
+    account(router).day.spent_usd = 0.79
+    assert asked("auto@1") == strong
+    account(router).day.spent_usd = 0.8
+    assert asked("auto@1") == ("gpt-4o-mini", "budget")
+    assert asked("auto@0.4")[1] != "budget"  # a target that is lower already
+    assert asked("gpt-4o") == ("gpt-4o", "passed_through")
+    record = router.records(3)[2]
+    assert (record["reason"], record["target"]) == ("budget", 0.5)
+    account(router).limit(Limits(usd_a_day=1.0, floor=0.999))
+    assert account(router).floor(time.time_ns()) == 0.999
+
+
 def test_a_rotated_key_keeps_its_limits():
     keys, _ = issuing.added((), "ada", 1.0, limits=Limits(usd_a_day=1.0))
     keys, _ = issuing.rotated(keys, "ada", 2.0, 0)

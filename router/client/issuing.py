@@ -95,26 +95,30 @@ def limits_of(given: Mapping[str, str | None], before: Limits | None = None) -> 
     """The limits as they were, with those that are given in their place; "none" removes one, None leaves it.
 
     >>> limits_of({"usd_a_day": "5", "requests_a_minute": None}, Limits(requests_a_minute=60))
-    Limits(usd_a_day=5.0, usd_a_month=None, requests_a_minute=60, tokens_a_minute=None)
+    Limits(usd_a_day=5.0, usd_a_month=None, requests_a_minute=60, tokens_a_minute=None, soft=None, floor=None)
     >>> limits_of({"usd_a_day": "none"}, Limits(usd_a_day=5.0)) is None
     True
 
     Raises:
-        SettingsError: one of them is no number above 0.
+        SettingsError: one of them does not fit.
     """
     values = {name: None if text == "none" else _amount(name, text) for name, text in given.items() if text is not None}
     limits = msgspec.structs.replace(before or NO_LIMITS, **values)
+    if limits.soft is not None and limits.floor is None:
+        raise SettingsError("--soft needs --floor, the target that auto is held to from there on")
+    if limits.floor is not None and not limits.in_dollars:
+        raise SettingsError("--floor needs --usd-a-day or --usd-a-month")
     return None if limits == NO_LIMITS else limits
 
 
 def _amount(name: str, text: str) -> float | int:
-    in_dollars = name.startswith("usd")
+    share, in_dollars = name in ("soft", "floor"), name.startswith("usd")
     try:
-        amount = float(text) if in_dollars else int(text)
+        amount = float(text) if share or in_dollars else int(text)
     except ValueError:
         amount = math.nan
-    if not 0 < amount <= MOST:
-        what = "dollars above 0, as 2.50" if in_dollars else "a whole number above 0"
+    if not 0 < amount <= (1 if share else MOST) or (name == "soft" and amount == 1):
+        what = "a share, as 0.8" if share else "dollars above 0, as 2.50" if in_dollars else "a whole number above 0"
         raise SettingsError(f"--{name.replace('_', '-')}: expected {what}, or none for no limit")
     return amount
 

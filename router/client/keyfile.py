@@ -41,6 +41,7 @@ class EarlierKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Dollars = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+SOFT = 0.8  # where a floor is set and no share
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 
 
@@ -51,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     usd_a_month: Dollars | None = None
     requests_a_minute: Count | None = None
     tokens_a_minute: Count | None = None
+    soft: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None  # share of a budget from which `floor` holds
+    floor: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None  # the target that `auto` is then held to
 
     @property
     def in_dollars(self) -> bool:

@@ -13,6 +13,7 @@ export const REASONS = {
   parameters: ["Parameters", "Only this model takes the parameters of the request."],
   forced: ["Forced", "The client named the model."],
   continued: ["Continued", "It goes on with what an answer of this model began."],
+  budget: ["Budget", "The key's budget is nearly spent, and its lower target takes this model."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],
   fallback: ["Fallback", "The model that was decided on could not answer, so another one did."],
   successor: ["Successor", "The model that was decided on is gone, and the one that follows it answered. Nothing was measured of it."],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from router.client.keyfile import NO_LIMITS, Limits
+from router.client.keyfile import NO_LIMITS, SOFT, Limits
 from router.errors import QuotaError, RateLimitError
 from router.journal.writer import Record
 from router.limits.bound import Most
@@ -121,6 +121,16 @@ class Account:
         day.held_usd += usd
         month.held_usd += usd
         return Booking(self, usd, tokens, day, month)
+
+    def floor(self, now_unix_ns: int) -> float | None:
+        """The target of the limits, once the soft share of a budget is spent or held."""
+        if now_unix_ns >= self.day.ends_unix_ns:
+            self._turn(now_unix_ns)
+        limits = self.limits
+        for period, budget in ((self.day, limits.usd_a_day), (self.month, limits.usd_a_month)):
+            if budget is not None and period.spent_usd + period.held_usd >= (limits.soft or SOFT) * budget:
+                return limits.floor
+        return None
 
     def _hold_rates(self, most: Most, now_unix_ns: int) -> int:
         """Take a request and its tokens from this minute; the tokens."""

@@ -62,6 +62,11 @@ class Limiter:
         models = self._router.serving.policy.rules.models
         return account.hold(self._bound.most(plan, surface, body, models, now, priced=priced), now)
 
+    def floor(self, caller: Caller) -> float | None:
+        """The target that `auto` is held to, where a budget of the key is nearly spent."""
+        account = self.accounts.get(caller.key_id)
+        return None if account is None or account.limits.floor is None else account.floor(time.time_ns())
+
     async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
         """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
 

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     CONTINUED = "continued"  # it goes on with what another answer of that model began
     PASSED_THROUGH = "passed_through"  # not a name that is routed
     FALLBACK = "fallback"  # the model decided on could not answer
+    BUDGET = "budget"  # the budget of the key is nearly spent, and a lower target takes this model
     SUCCESSOR = "successor"  # the model decided on is gone, and the one that follows it answered
 
 
