@@ -110,7 +110,7 @@ class Exchange:
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
             if caller.limits is not None:
-                given = caller, self.plan, self.endpoint.surface, self.body.skeleton
+                given = caller, self.plan, self.endpoint.surface, self.body.skeleton, self.trail.read_unix_ns
                 self.booking = await self.router.limiter.hold(*given)
             self.trail.asked_unix_ns = self.trail.now()
             reply = await self._asked(self.plan)
@@ -156,7 +156,9 @@ class Exchange:
         if "previous_response_id" in request.fields:
             continued = await router.continuations.model(request, self.headers)
         surface, routed = self.endpoint.surface, router.settings.routed_models
-        floor = None if caller.limits is None else router.limiter.floor(caller)
+        floor = None
+        if caller.limits is not None and caller.limits.floor is not None:
+            floor = router.limiter.floor(caller, self.trail.read_unix_ns)
         given = surface, router.serving, router.adapter, routed, request, self.named, continued, floor
         return await asyncio.to_thread(make_plan, *given) if large else make_plan(*given)
 

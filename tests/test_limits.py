@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import cProfile
 import json
 import sqlite3
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx2
 import openai
@@ -30,6 +33,9 @@ from router.planning import make_plan, read_request
 from router.settings import SettingsError, load
 from router.surfaces import CHAT
 from router.wire.skeleton import Skeleton
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+import hot_path
 
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 10**9
 DAY_NS = 86_400 * 10**9
@@ -536,3 +542,45 @@ def test_requests_at_once_in_threads_never_see_more_than_the_minute_has(limited,
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: chat(router, key).status_code, range(40)))
     assert statuses.count(200) in (10, 11) and len(openai_server.received) == statuses.count(200)
+
+
+# what it costs
+
+
+def test_limits_cost_no_more_than_25_function_calls_a_request(tmp_path):
+    limits = {"usd_a_day": 1e6, "usd_a_month": 1e6, "requests_a_minute": 10**9, "tokens_a_minute": 10**11, "floor": 0.9}
+    free = calls_a_request(tmp_path / "free", None)
+    assert 1 < calls_a_request(tmp_path / "limited", Limits(**limits)) - free <= 25
+
+
+def calls_a_request(home, limits):
+    """Function calls of a request, all of them counted: pstats takes those of the same name and line for one."""
+    key = make(home, "ada", limits=limits)
+    app = hot_path.application(home)
+    head = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer " + key.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": head, "query_string": b""}
+
+    async def one(content):
+        coming = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def receive():
+            return coming.pop() if coming else await asyncio.sleep(60)
+
+        async def send(message):
+            assert message.get("status", 200) == 200
+
+        await app({**scope}, receive, send)
+
+    async def profiled():
+        for content in hot_path.bodies(20):
+            await one(content)
+        profile, contents = cProfile.Profile(), list(hot_path.bodies(100))
+        profile.enable()
+        for content in contents:
+            await one(content)
+        profile.disable()
+        return sum(entry.callcount for entry in profile.getstats()) / len(contents)
+
+    calls = asyncio.run(profiled())
+    app.router.close()
+    return calls

@@ -30,10 +30,8 @@ class Period:
         self.spent_usd = 0.0
         self.held_usd = 0.0  # by requests under way
 
-    def refuse(self, key: str, usd: float, budget: float) -> QuotaError | None:
-        """Why `usd` more do not fit a budget, or None."""
-        if self.spent_usd + self.held_usd + usd <= budget and self.spent_usd < budget:
-            return None
+    def refusal(self, key: str, usd: float, budget: float) -> QuotaError:
+        """Why `usd` more do not fit a budget."""
         again = self.spent_usd + usd <= budget and self.spent_usd < budget
         begins = datetime.fromtimestamp(self.ends_unix_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if again:
@@ -111,10 +109,17 @@ class Account:
         if now_unix_ns >= self.day.ends_unix_ns:
             self._turn(now_unix_ns)
         day, month, usd = self.day, self.month, most.usd
-        if billed and limits.usd_a_day is not None and (refusal := day.refuse(self.key, usd, limits.usd_a_day)):
-            raise refusal
-        if billed and limits.usd_a_month is not None and (refusal := month.refuse(self.key, usd, limits.usd_a_month)):
-            raise refusal
+        # every request comes by: no call for each budget
+        budget = limits.usd_a_day
+        if billed and budget is not None and (day.spent_usd + day.held_usd + usd > budget or day.spent_usd >= budget):
+            raise day.refusal(self.key, usd, budget)
+        budget = limits.usd_a_month
+        if (
+            billed
+            and budget is not None
+            and (month.spent_usd + month.held_usd + usd > budget or month.spent_usd >= budget)
+        ):
+            raise month.refusal(self.key, usd, budget)
         tokens = 0
         if limits.requests_a_minute is not None or limits.tokens_a_minute is not None:
             tokens = self._hold_rates(most, now_unix_ns)
@@ -134,7 +139,19 @@ class Account:
 
     def _hold_rates(self, most: Most, now_unix_ns: int) -> int:
         """Take a request and its tokens from this minute; the tokens."""
-        requests, tokens = self._filled(now_unix_ns)
+        limits, requests, tokens = self.limits, self._requests, self._tokens
+        if limits.requests_a_minute is None:
+            requests = self._requests = None
+        elif requests is None:
+            requests = self._requests = Bucket(limits.requests_a_minute, now_unix_ns)
+        else:
+            requests.fill(limits.requests_a_minute, now_unix_ns)
+        if limits.tokens_a_minute is None:
+            tokens = self._tokens = None
+        elif tokens is None:
+            tokens = self._tokens = Bucket(limits.tokens_a_minute, now_unix_ns)
+        else:
+            tokens.fill(limits.tokens_a_minute, now_unix_ns)
         if requests is not None and requests.left < 1.0:
             raise self._limited("requests", requests, 1)
         if tokens is None:
@@ -148,12 +165,6 @@ class Account:
         if requests is not None:
             requests.left -= 1.0
         return taken
-
-    def _filled(self, now_unix_ns: int) -> tuple[Bucket | None, Bucket | None]:
-        limits = self.limits
-        self._requests = _filled(self._requests, limits.requests_a_minute, now_unix_ns)
-        self._tokens = _filled(self._tokens, limits.tokens_a_minute, now_unix_ns)
-        return self._requests, self._tokens
 
     def _limited(self, kind: str, bucket: Bucket, needed: int) -> RateLimitError:
         short = "RPM" if kind == "requests" else "TPM"
@@ -247,15 +258,6 @@ class Booking:
                 self.account.give_back(self._tokens - used)
             elif not begun:
                 self.account.give_back(self._tokens)
-
-
-def _filled(bucket: Bucket | None, limit: int | None, now_unix_ns: int) -> Bucket | None:
-    if limit is None:
-        return None
-    if bucket is None:
-        return Bucket(limit, now_unix_ns)
-    bucket.fill(limit, now_unix_ns)
-    return bucket
 
 
 def duration(seconds: float) -> str:

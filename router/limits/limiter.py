@@ -46,26 +46,25 @@ class Limiter:
         self._alone = alone
         self._reading: dict[str, asyncio.Task[None]] = {}
 
-    async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton) -> Booking:
-        """Hold what a request may use at most.
+    async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton, now: int) -> Booking:
+        """Hold what a request may use at most; `now` is in nanoseconds since 1970.
 
         Raises:
             QuotaError, RateLimitError: the key's limits do not hold it.
             UnpricedModelError: the key has a budget, and a model that may answer has no price.
             LimitsError: what the key has spent cannot be read.
         """
-        now = time.time_ns()
         account = self.accounts.get(caller.key_id)
         if account is None or account.limits is not caller.limits:
-            account = await self._opened(caller, now)
+            account = await self._opened(caller)
         priced = account.in_dollars
         models = self._router.serving.policy.rules.models
         return account.hold(self._bound.most(plan, surface, body, models, now, priced=priced), now)
 
-    def floor(self, caller: Caller) -> float | None:
+    def floor(self, caller: Caller, now: int) -> float | None:
         """The target that `auto` is held to, where a budget of the key is nearly spent."""
         account = self.accounts.get(caller.key_id)
-        return None if account is None or account.limits.floor is None else account.floor(time.time_ns())
+        return None if account is None else account.floor(now)
 
     async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
         """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
@@ -78,7 +77,7 @@ class Limiter:
         now = time.time_ns()
         account = self.accounts.get(caller.key_id)
         if account is None or account.limits is not caller.limits:
-            account = await self._opened(caller, now)
+            account = await self._opened(caller)
         if model is not None:
             return account.hold(self._bound.most_of_embedding(model, size, now, priced=account.in_dollars), now)
         return account.hold(NOTHING, now, billed=billed)
@@ -89,7 +88,7 @@ class Limiter:
         if record.cost_usd is not None and record.ended_unix_ns >= account.since_unix_ns:
             account.spend(record.cost_usd, record.started_unix_ns)
 
-    async def _opened(self, caller: Caller, now_unix_ns: int) -> Account:
+    async def _opened(self, caller: Caller) -> Account:
         """The account of a key that asks for the first time, or whose limits changed.
 
         Raises:
@@ -102,7 +101,7 @@ class Limiter:
             raise LimitsError(f"{self.problem[0].upper()}{self.problem[1:]}.")
         account = self.accounts.get(key)
         if account is None:
-            account = self.accounts[key] = Account(key, now_unix_ns)
+            account = self.accounts[key] = Account(key, time.time_ns())
         if limits.in_dollars and not account.known:
             reading = self._reading.get(key)
             if reading is None:
