@@ -32,7 +32,7 @@ MOST_KNOWN = 1000  # combinations of models and tiers
 NO_LONG_CONTEXT = (2**62, 1.0, 1.0)
 _ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # of a response: what is read is at the upstream
 _NAMED = (Reason.PASSED_THROUGH, Reason.FORCED)  # no other model answers for one that is named
-_MANY = frozenset(("n", "best_of"))
+_MANY = ("n", "best_of")
 
 
 class Most(NamedTuple):
@@ -82,17 +82,19 @@ class Bound:
         rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.reason not in _NAMED, priced)
         read = len(body.text)
         expected = read // BYTES_PER_TOKEN
-        if features is None or features.has_attachments or body.removed or surface.path == b"/responses":
+        # every request comes by: no call for what few have
+        attached = features is None or features.images or features.audio_parts or features.file_parts or body.removed
+        if attached or surface.path == b"/responses":
             left_out = len(body.removed)
             read, expected = _read(features, fields, surface, rates, read, expected, left_out)
         if read > rates.context_tokens:
             read = rates.context_tokens
-        given = _given(features, fields)
+        given = _given(fields) if features is None else features.max_output_tokens
         written = rates.answer_tokens if given is None else given
         if written > rates.longest_tokens:
             written = rates.longest_tokens
         choices = 1
-        if not _MANY.isdisjoint(fields) or surface.path == b"/completions":
+        if "n" in fields or "best_of" in fields or surface.path == b"/completions":
             choices = _choices(fields, surface)
         reading, writing = read * rates.usd_per_input_token, written * choices * rates.usd_per_output_token
         if read > rates.long_above:
@@ -223,10 +225,8 @@ def _read(
     return read + IMAGE_TOKENS * images, expected + images
 
 
-def _given(features: Features | None, fields: bodies.Fields) -> int | None:
+def _given(fields: bodies.Fields) -> int | None:
     """How long an answer may be, as the client says."""
-    if features is not None:
-        return features.max_output_tokens
     found = [raw for name in LIMITS if (raw := fields.get(name)) is not None]
     return max((number for raw in found if (number := _number(raw)) is not None), default=None)
 
