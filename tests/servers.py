@@ -83,14 +83,14 @@ def _until_it_answers(address: str) -> None:
 class MlflowServer:
     """A real one, which can be killed and started again over the same store."""
 
-    def __init__(self, uri: str, folder: Path) -> None:
+    def __init__(self, uri: str, folder: Path, *, wait: bool = True) -> None:
         self.port = free_port()
         self.store = Path(uri.removeprefix("sqlite:///"))
         self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         self._command += ["--backend-store-uri", uri, "--workers", "1", "--disable-security-middleware"]
         self._command += ["--artifacts-destination", str(folder / "artifacts")]
         self._folder = folder
-        self.start()
+        self.start(wait=wait)
 
     def start(self, *, wait: bool = True) -> None:
         environment = {**os.environ, "MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
