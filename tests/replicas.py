@@ -249,7 +249,8 @@ class Deployment:
     def agree(self, lost: set[str]) -> None:
         """Wait until all has arrived, and compare: the OpenAI, the usage tables, MLflow, and both bills."""
         billed = {user: bill for user, bill in self.openai.billed.items() if user not in lost}
-        until(lambda: len(self.rows()) >= len(billed) <= len(self.traces()), "not all has arrived", 90)
+        with contextlib.suppress(AssertionError):  # what is missing is told by what follows
+            until(lambda: len(self.rows()) >= len(billed) <= len(self.traces()), "not all has arrived", 40)
         assert self.rows() == billed
         assert self.traces() == {user: (b.input_tokens, b.output_tokens, 1) for user, b in billed.items()}
         for replica in self.replicas:
@@ -308,6 +309,8 @@ def deployment() -> Iterator[Deployment]:
         for replica in replicas:
             replica.until_ready()
         yield Deployment(openai, replicas, mlflow, between, f"http://127.0.0.1:{port}", database)
+        for log in sorted(folder.glob("*.log")):  # shown where a test fails
+            sys.stdout.write(f"--- {log.name}\n{log.read_text()[-6000:]}\n")
 
 
 def adapted(folder: Path, port: int, one: Replica, two: Replica) -> str:
