@@ -1,5 +1,6 @@
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -12,7 +13,16 @@ from router.journal.writer import Feedback, Gap
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.usage.counterfactual import always_strong_usd, read_lengths
-from router.usage.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.usage.ledger import (
+    CalibrationSpending,
+    Ledger,
+    add_spending,
+    make_tables,
+    metadata,
+    pending_feedback,
+    requests,
+    settle_feedback,
+)
 from router.usage.sums import UsageError, as_csv, read_question, usage
 
 PRICES = PriceBook.parse(
@@ -282,6 +292,18 @@ def test_postgresql_by_url_keeps_the_same_rows(postgresql_url, ledger):
     with other.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
     other.engine.dispose()
+
+
+def test_replicas_that_start_at_once_make_the_tables_together(postgresql_url):
+    engines = [sa.create_engine(postgresql_url) for _ in range(8)]
+    try:
+        for _ in range(4):
+            metadata.drop_all(engines[0])
+            with ThreadPoolExecutor(len(engines)) as pool:
+                list(pool.map(make_tables, engines))
+    finally:
+        for engine in engines:
+            engine.dispose()
 
 
 def test_tables_of_an_earlier_version_get_the_columns_that_they_lack(ledger, url):
