@@ -274,7 +274,7 @@ def deployment() -> Iterator[Deployment]:
     """Start everything; skips where there is no nginx or no PostgreSQL."""
     nginx = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
     if nginx is None:
-        pytest.skip("there is no nginx on this machine (apt-get install nginx-light postgresql)")
+        pytest.skip("there is no nginx on this machine (apt-get install nginx postgresql)")
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(postgresql())
         database = url.replace("+psycopg", "")
