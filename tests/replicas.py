@@ -230,7 +230,10 @@ class Deployment:
     def rows(self) -> dict[str, Billed]:
         """The usage tables: what each user's request was counted as."""
         select = "select user_name, model, input_tokens, cached_input_tokens, output_tokens from router_requests"
-        return {row[0]: Billed(*row[1:]) for row in self._select("usage", select)}
+        found = self._select("usage", select)
+        rows = {row[0]: Billed(*row[1:]) for row in found}
+        assert len(found) == len(rows), [row for row in found if sum(row[0] == other[0] for other in found) > 1]
+        return rows
 
     def traces(self) -> dict[str, tuple[int, int, int]]:
         """MLflow: tokens and root spans of each user's trace."""
@@ -251,13 +254,14 @@ class Deployment:
         billed = {user: bill for user, bill in self.openai.billed.items() if user not in lost}
         with contextlib.suppress(AssertionError):  # what is missing is told by what follows
             until(lambda: len(self.rows()) >= len(billed) <= len(self.traces()), "not all has arrived", 40)
-        assert self.rows() == billed
+        rows = self.rows()
+        assert rows == billed, (set(rows) ^ set(billed), len(rows), len(billed), set(self.traces()) ^ set(billed))
         assert self.traces() == {user: (b.input_tokens, b.output_tokens, 1) for user, b in billed.items()}
         for replica in self.replicas:
             bill = replica.bill()
-            assert bill["requests"] == len(billed)
-            assert bill["unknown_cost_requests"] == 0
-            assert abs(Decimal(bill["cost_usd"]) - self.openai.sum_usd(without=lost)) < Decimal("1e-6")
+            counts = {name: bill[name] for name in ("requests", "answered", "unknown_cost_requests")}
+            assert counts == {"requests": len(billed), "answered": len(billed), "unknown_cost_requests": 0}, bill
+            assert abs(Decimal(bill["cost_usd"]) - self.openai.sum_usd(without=lost)) < Decimal("1e-6"), bill
         with contextlib.suppress(KeyError), Path(os.environ["REPLICAS_REPORT"]).open("a") as report:
             report.write(f"{len(billed)} requests, ${self.openai.sum_usd(without=lost):.6f} in all; {len(lost)} lost\n")
 
