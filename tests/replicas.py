@@ -60,13 +60,19 @@ class BillingOpenAI(FakeOpenAI):
     def __init__(self) -> None:
         self.billed: dict[str, Billed] = {}
         self.responses: dict[str, str] = {}  # models by id
+        self._answering = 0
         self._chance = random.Random(1)
         super().__init__()
 
     async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        whole = await super()._answer(request, reader, writer)
-        if whole and request.method == "POST":
-            self.billed[request.json["user"]] = self._bill(request)
+        answers = request.method == "POST"
+        self._answering += answers
+        try:
+            whole = await super()._answer(request, reader, writer)
+            if whole and answers:
+                self.billed[request.json["user"]] = self._bill(request)
+        finally:
+            self._answering -= answers
         return whole
 
     def _next(self, request: Received) -> Say:
@@ -100,6 +106,10 @@ class BillingOpenAI(FakeOpenAI):
         chance = random.Random(asked["user"])
         tokens = chance.randint(20, 4000)
         return Billed(asked["model"], tokens, chance.randint(0, tokens // 2), chance.randint(1, 800))
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is being answered: a client has the last byte a moment before it is billed."""
+        return self._answering == 0
 
     def sum_usd(self, without: set[str]) -> Decimal:
         return sum((bill.usd for user, bill in self.billed.items() if user not in without), Decimal(0))
@@ -251,6 +261,7 @@ class Deployment:
 
     def agree(self, lost: set[str]) -> None:
         """Wait until all has arrived, and compare: the OpenAI, the usage tables, MLflow, and both bills."""
+        until(self.openai.is_quiet, "the OpenAI still answers")
         billed = {user: bill for user, bill in self.openai.billed.items() if user not in lost}
         with contextlib.suppress(AssertionError):  # what is missing is told by what follows
             until(lambda: len(self.rows()) >= len(billed) <= len(self.traces()), "not all has arrived", 40)
