@@ -41,7 +41,7 @@ test: .venv/.compiled ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
-	$(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
+	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
 	$(BIN)/python tests/clients/run.py $(CLIENTS)

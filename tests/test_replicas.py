@@ -4,6 +4,7 @@ The tests share one deployment and build on one another: each ends with both rep
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL
 from router.serving import read_policy
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not os.environ.get("TEST_REPLICAS"), reason="a minute of real servers: make test-replicas"),
+]
 CLIENTS = 16
 
 
