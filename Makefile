@@ -10,7 +10,7 @@ PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
+.PHONY: help setup serve test test-replicas test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
 .PHONY: lock sbom clean
 
 help: ## show this list
@@ -39,6 +39,9 @@ serve: setup ## serve the proxy on PORT (default 8000)
 
 test: .venv/.compiled ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
+	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
 	$(BIN)/python tests/clients/run.py $(CLIENTS)

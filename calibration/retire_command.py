@@ -20,6 +20,7 @@ from calibration.probes import probes_usd, shapes_of, standard_shapes
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.spending import Meter, book
 from calibration.traffic import bodies_since
+from calibration.traffic_sample import sampled
 from router.policy.distribution import QUESTIONS
 
 console = Console()
@@ -48,6 +49,9 @@ def retire_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes. Default: ROUTER_HOME/retirement.")] = None,
     traffic: Annotated[str, typer.Option(help="Read the shapes of requests from traffic that far back, as 30d.")] = "",
+    traffic_sample: Annotated[
+        int, typer.Option(min=0, help="So many of these requests are answered by the new models too, and compared.")
+    ] = 0,
     ask_old: Annotated[
         bool, typer.Option("--ask-old", help="Ask the leaving models what they have not answered yet.")
     ] = False,
@@ -104,6 +108,9 @@ def retire_command(
         },
     )
     shapes = [*standard_shapes(), *shapes_of(bodies_since(traffic, tracking_uri()) if traffic else [])]
+    if traffic_sample and not traffic:
+        raise UsageError(f"--traffic-sample {traffic_sample}: say how far back with --traffic, such as 30d")
+    samples = sampled(traffic, tracking_uri(), traffic_sample, seed) if traffic_sample else []
     folder.mkdir(parents=True, exist_ok=True)
     meter = Meter(table, budget_usd)
     with run.Ledgers(kept_in) as ledgers, Ledger(folder / "probes.jsonl") as probes:
@@ -116,6 +123,12 @@ def retire_command(
             f"${probes_usd(shapes, new, table):.4f}",
             highlight=False,
         )
+        if samples:
+            console.print(
+                f"and {len(samples):,} requests of your traffic to each of {', '.join(new)}, words included, judged by "
+                "completeness",
+                highlight=False,
+            )
         if without:
             console.print(
                 f"{without:,} questions are left out, which {' and '.join(old)} have not answered: --ask-old asks them",
@@ -127,7 +140,7 @@ def retire_command(
             typer.confirm("Go on?", abort=True)
         try:
             with progress_with(meter) as progress:
-                task = retiring.Task(plan, before, old, new, shapes, gone, today)
+                task = retiring.Task(plan, before, old, new, shapes, gone, today, samples)
                 found, made = retiring.run(task, ledgers, probes, meter, progress)
         finally:
             book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it

@@ -101,7 +101,7 @@ def _way(question_type: str, name: str, picked: Picked, strong: str, prices: Pri
     answers = [(question, given[model]) for (question, given, _), model in picked]
     scores = np.array([found[model].score for (_, _, found), model in picked])
     before = np.array([found[strong].score for (_, _, found), _ in picked])
-    dollars = [prices.cost_usd(answer.model, answer.usage) or 0.0 for _, answer in answers]
+    dollars = [_usd(answer, prices) for _, answer in answers]
     timed = [answer.seconds for _, answer in answers if answer.seconds]
     return Way(
         question_type=question_type,
@@ -116,6 +116,12 @@ def _way(question_type: str, name: str, picked: Picked, strong: str, prices: Pri
         cut_off=sum(answer.finish_reason == "length" for _, answer in answers),
         malformed=sum(_is_malformed(question, answer) for question, answer in answers),
     )
+
+
+def _usd(answer: Answer, prices: PriceBook) -> float:
+    """Dollars of an answer at the prices of today; as it was billed where no model is named."""
+    cost = prices.cost_usd(answer.model, answer.usage)
+    return answer.cost_usd if cost is None else cost
 
 
 def _is_malformed(question: Question, answer: Answer) -> bool:

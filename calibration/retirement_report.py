@@ -17,6 +17,7 @@ from calibration.probes import Probed
 from calibration.report import interval
 from calibration.retirement import NEW_ROUTED, OLD_ROUTED, Way, losing_types, way_of
 from calibration.tradeoffs import ALL
+from calibration.traffic_sample import ANSWERED
 from calibration.verdict import percent
 
 
@@ -31,6 +32,7 @@ class Found:
     judge: str
     rejudged: int  # old answers whose verdicts were of another judge, and were judged anew
     ways: Sequence[Way]
+    on_traffic: Sequence[Way]  # what was answered beside what the new models answer, by completeness alone
     probed: Sequence[Probed]
     targets: tuple[float | None, float | None]  # that the old and the new policy keep, each of its own strong model
     named: Mapping[str, int]  # requests of the last 30 days that name a leaving model themselves, by model
@@ -72,16 +74,29 @@ def cells(way: Way, old_strong: str) -> tuple[str, ...]:
 def printed(found: Found) -> RenderableType:
     """On the terminal: what leaves, the ways on all questions, what breaks and what to do."""
     n = way_of(found.ways, ALL, OLD_ROUTED).n
-    table = Table(title=f"On {n:,} questions, judged by {found.judge} (95 % intervals)", title_justify="left", box=None)
-    headings = ("way", "% right", "to the old", "USD/1,000", "tokens", "seconds", "unusable")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "way" else "right", no_wrap=True)
-    for way in found.ways:
-        if way.question_type == ALL:
-            table.add_row(*cells(way, found.old[-1])[:6], str(way.failures))
+    compared = Table(
+        title=f"On {n:,} questions, judged by {found.judge} (95 % intervals)", title_justify="left", box=None
+    )
+    tables: list[RenderableType] = [compared]
+    _fill(compared, [way for way in found.ways if way.question_type == ALL], found.old[-1])
     lines = [Text(each.told(found.today)) for each in found.leaving]
+    if found.on_traffic:
+        told = Table(
+            title=f"On {way_of(found.on_traffic, ALL, ANSWERED).n:,} requests of your traffic, by completeness alone",
+            title_justify="left",
+            box=None,
+        )
+        _fill(told, found.on_traffic, ANSWERED)
+        tables += [Text(), told]
     what = [Text(f"- {line}") for line in (*problems(found), *to_do(found))]
-    return Group(*lines, Text(), table, Text(), *what)
+    return Group(*lines, Text(), *tables, Text(), *what)
+
+
+def _fill(table: Table, part: Sequence[Way], before: str) -> None:
+    for heading in ("way", "% right", "to the old", "USD/1,000", "tokens", "unusable"):
+        table.add_column(heading, justify="left" if heading == "way" else "right", no_wrap=True)
+    for way in part:
+        table.add_row(*cells(way, before)[:5], str(way.failures))
 
 
 def problems(found: Found) -> list[str]:
@@ -124,7 +139,7 @@ def to_do(found: Found) -> list[str]:
         )
     for model, count in found.named.items():
         told.append(
-            f"{count:,} requests of the last 30 days named {model} themselves. From the day it leaves they fail; "
+            f"Requests of the last 30 days that named {model} themselves: {count:,}. From the day it leaves they fail; "
             f"ROUTER_ROUTED_MODELS={model} has them routed, without a change in the clients."
         )
     judge = next((each for each in found.leaving if each.model == found.judge), None)
@@ -162,6 +177,10 @@ def as_markdown(found: Found) -> str:
         part = [way for way in found.ways if way.question_type == name]
         title = "All questions" if name == ALL else name
         lines += ["", f"## {title} ({part[0].n:,})", "", *_table(HEADINGS, [cells(way, found.old[-1]) for way in part])]
+    if found.on_traffic:
+        n = way_of(found.on_traffic, ALL, ANSWERED).n
+        title = f"## {n:,} requests of your traffic, by completeness alone"
+        lines += ["", title, "", *_table(HEADINGS, [cells(way, ANSWERED) for way in found.on_traffic])]
     rows = [
         (each.shape, each.model, str(each.requests or "–"), "yes" if each.answered else "no", each.changed or "nothing")
         for each in found.probed

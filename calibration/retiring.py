@@ -14,6 +14,7 @@ from calibration import run as calibrating
 from calibration.adapting import Adapting
 from calibration.answers import kept
 from calibration.background import evidence_for, prior
+from calibration.judgements import COMPLETENESS, Scorers
 from calibration.learning import LearningError, cross_replayed
 from calibration.leaving import Leaving
 from calibration.ledger import Ledger
@@ -21,10 +22,12 @@ from calibration.outcomes import InputError, Outcome
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.probes import Shape, probe
 from calibration.results import complete, outcome_of
-from calibration.retirement import Chosen, chosen_by, chosen_by_learnt, ways
+from calibration.retirement import OLD_ROUTED, Chosen, Way, chosen_by, chosen_by_learnt, ways
 from calibration.retirement_report import Found
 from calibration.run import Calibration, Ledgers, Plan, Progress
 from calibration.spending import Meter
+from calibration.tradeoffs import ALL
+from calibration.traffic_sample import ANSWERED, Sampled, keep
 from calibration.usage import named_since
 from calibration.verdict import best_rule
 from router.policy.distribution import SHIPPED
@@ -54,6 +57,7 @@ class Task:
     shapes: Sequence[Shape]
     gone: Sequence[Leaving]
     today: date
+    traffic: Sequence[Sampled] = ()
 
 
 def old_policy() -> OldPolicy:
@@ -107,6 +111,7 @@ def run(task: Task, ledgers: Ledgers, probes: Ledger, meter: Meter, progress: Pr
         gathered = calibrating.gathered(plan, ledgers, meter, progress, runs)
         its_runs = replace(runs, models={name: runs.models[name] for name in new})
         made = calibrating.concluded(of_new, gathered, ledgers, meter, progress, its_runs)
+    on_traffic = _on_traffic(task, made, ledgers, meter, progress) if task.traffic else ()
     tracking.close_children(runs, [name for name in runs.models if name not in new])
     judged = complete(gathered.questions, list(plan.endpoints), gathered.asked, gathered.judged.judgements)
     outcomes = [outcome_of(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
@@ -120,6 +125,7 @@ def run(task: Task, ledgers: Ledgers, probes: Ledger, meter: Meter, progress: Pr
         judge=plan.judge_model,
         rejudged=rejudged,
         ways=ways(judged, chosen, its, plan.prices),
+        on_traffic=on_traffic,
         probed=probed,
         targets=(chosen.target, its.target if its else None),
         named=_named(old),
@@ -127,6 +133,33 @@ def run(task: Task, ledgers: Ledgers, probes: Ledger, meter: Meter, progress: Pr
         policy_version=made.policy.version if made.policy else "",
         spent_usd=meter.spent_usd(),
     ), made
+
+
+def _on_traffic(task: Task, made: Calibration, ledgers: Ledgers, meter: Meter, progress: Progress) -> Sequence[Way]:
+    """What requests of the traffic were answered, beside what the new models and the new policy make of them."""
+    plan, new = task.plan, task.new
+    endpoint = plan.endpoints[new[-1]]
+    keep(task.traffic, endpoint, ledgers.answers)
+    folder = plan.folder / "traffic"
+    folder.mkdir(exist_ok=True)
+    asked = replace(
+        plan,
+        questions=[each.question for each in task.traffic],
+        endpoints={ANSWERED: endpoint, **{name: plan.endpoints[name] for name in new}},
+        scorers=Scorers([COMPLETENESS], plan.scorers.judge),
+        folder=folder,
+    )
+    with calibrating.opened(asked) as runs:
+        found = calibrating.gathered(asked, ledgers, meter, progress, runs)
+    tracking.close_runs(runs)
+    judged = complete(found.questions, list(asked.endpoints), found.asked, found.judged.judgements)
+    if not judged:
+        return ()
+    before = Chosen([ANSWERED], np.zeros(len(judged), dtype=np.int64), None)
+    outcomes = [outcome_of(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
+    after = chosen_by(made.policy, outcomes) if made.policy else None
+    compared = ways(judged, before, after, plan.prices)
+    return [way for way in compared if way.question_type == ALL and way.name != OLD_ROUTED]
 
 
 def _judged_by_another(task: Task, ledgers: Ledgers) -> int:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,8 +83,8 @@ def _asked(info: Any) -> Asked:
     )
 
 
-def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any]]:
-    """The chat bodies of the newest routed requests since then, as far as they were recorded.
+def recorded_since(since: str, uri: str) -> tuple[Any, list[Asked]]:
+    """MLflow's client, and the answered requests since then, newest first.
 
     Raises:
         TrafficError: `since` is no length of time, or nothing was recorded.
@@ -98,8 +97,17 @@ def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any
     if found is None:
         raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
     earliest = int((time.time() - read_since(since).total_seconds()) * 1000)
-    asked = islice(asked_since(client, found.experiment_id, earliest), most)
-    bodies = [client.get_trace(each.trace_id).data.spans[0].inputs for each in asked]
+    return client, list(asked_since(client, found.experiment_id, earliest))
+
+
+def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any]]:
+    """The chat bodies of the newest routed requests since then, as far as they were recorded.
+
+    Raises:
+        TrafficError: as `recorded_since` does.
+    """
+    client, asked = recorded_since(since, uri)
+    bodies = [client.get_trace(each.trace_id).data.spans[0].inputs for each in asked[:most]]
     return [body for body in bodies if isinstance(body, Mapping) and body.get("messages")]
 
 
@@ -119,14 +127,15 @@ def question_of(asked: Asked, request: Any, response: Any) -> tuple[dict[str, An
     if best is None:
         return row, False
     row["note"] = f"a user's score of the answer: {best.score:g}" + (f" ({best.comment})" if best.comment else "")
-    answer = _answer(response)
+    answer = answer_in(response)
     if best.score >= LIKED and answer:
         row["expected_response"] = answer
         return row, True
     return row, False
 
 
-def _answer(response: Any) -> str:
+def answer_in(response: Any) -> str:
+    """The text of a chat completion that was recorded; "" where it has none."""
     choices = response.get("choices") if isinstance(response, Mapping) else None
     return content_text(choices[0].get("message", {}).get("content")) if choices else ""
 

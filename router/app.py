@@ -24,20 +24,21 @@ from router.endpoints import accounts, decisions, exposition, listing, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
-from router.lifetime import end_with_parent, is_one_of_several
+from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.policy.repricing import moved, saving_now
 from router.retirement import watching
 from router.serving import Serving, catalogue, prices, served_policy
-from router.settings import Settings, load
+from router.settings import Settings, SettingsError, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
 from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
+_LAST_ANSWER: Headers = [(b"connection", b"close")]  # so that no client is about to ask when the connection ends
 _OWN_ANSWER: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
@@ -57,6 +58,7 @@ class Router:
         self.limiter = Limiter(self, alone=not is_one_of_several())
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
+        self.ending = False  # told to end: what is asked is still answered
         self.warnings: list[str] = []  # what the owner should know of the models
         self.leaving: dict[str, date] = {}  # the day on which each model of the policy leaves its upstream
         self.continuations = Continuations(self.upstreams, self.prices)
@@ -109,6 +111,24 @@ class Router:
             )
         return [f"{told}; `python -m calibration reprice` certifies it anew"]
 
+    def end(self) -> None:
+        """Say that this worker is about to end."""
+        self.ending = True
+
+    def reload(self) -> None:
+        """Look at what is followed, and say which settings are others now: those take a restart."""
+        self.key_watch.look()
+        try:
+            now = load()
+        except SettingsError as error:
+            log.error("SIGHUP: the settings cannot be read, and stay: %s", error)
+            return
+        changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(self.settings, name)]
+        if changed:
+            log.warning("SIGHUP: %s changed, which takes a restart of a router with one worker", ", ".join(changed))
+        else:
+            log.info("SIGHUP: no setting changed; keys and policy are followed without it")
+
     def close(self) -> None:
         """Close the connections and the journal."""
         self.upstreams.close()
@@ -130,6 +150,8 @@ class Application:
         if scope["type"] != "http":
             await self.other(scope, receive, send)
             return
+        if self.router.ending:
+            send = _with_headers(send, _LAST_ANSWER)
         method, headers = scope["method"], scope["headers"]
         refusal = self._door.refusal(method, headers)
         if refusal is not None:
@@ -187,14 +209,16 @@ def create_app(settings: Settings | None = None) -> Application:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        end_with_parent(router.settings.timeouts.drain)
-        async with (
-            router.meter.writing(router.counts),
-            watching(router),
-            following(router),
-            following_keys(router.key_watch),
-        ):
-            yield
+        timeouts = router.settings.timeouts
+        end_with_parent(timeouts.ending)
+        with told_to_end(timeouts.drain_before, router.end), on_hangup(router.reload):
+            async with (
+                router.meter.writing(router.counts),
+                watching(router),
+                following(router),
+                following_keys(router.key_watch),
+            ):
+                yield
         router.close()
 
     other = FastAPI(

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("router")
 FETCH_EVERY_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 1.0
+_importing = threading.Lock()
+
+
+def import_mlflow() -> None:
+    """Import MLflow in one thread at a time: two at once each get half of it, and that stays so in their process."""
+    with _importing:
+        import mlflow  # noqa: F401
 
 
 @contextlib.asynccontextmanager
@@ -97,6 +104,7 @@ def fetch(settings: Settings, seen: str = "") -> str:
     """
     if not _may_hold_a_champion(settings.tracking_uri):
         return seen
+    import_mlflow()
     import mlflow
     from mlflow.exceptions import MlflowException
 

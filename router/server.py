@@ -54,6 +54,8 @@ def run(host: str, port: int, workers: int) -> None:
     _configure_mlflow()
     _open_many_files()
     metrics.clear(settings.home / "metrics")
+    if workers > 1:
+        _share(settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops at it, and then raises it once more
     with _exporter(settings):
         uvicorn.run(
@@ -98,6 +100,12 @@ def _open_many_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _share(settings: Settings) -> None:
+    """Have a worker that SIGHUP starts, and that reads its settings anew, still share what the exporter goes by."""
+    os.environ["ROUTER_HOME"] = str(settings.home.absolute())
+    os.environ["ROUTER_USAGE_DATABASE"] = settings.usage_url
 
 
 def _configure_mlflow() -> None:

@@ -79,7 +79,13 @@ class Timeouts(BaseModel):
     idle: Seconds = 120.0  # between two pieces of an answer
     request_body: Seconds = 60.0  # between two pieces of the client's body
     retries: Seconds = 60.0  # all waiting between attempts together; no attempt begins after it
+    drain_before: Annotated[float, Field(ge=0)] = 1.0  # after SIGTERM: not ready, and all is answered
     drain: Seconds = 30.0  # for running requests when the server stops
+
+    @property
+    def ending(self) -> float:
+        """From SIGTERM until every request has ended."""
+        return self.drain_before + self.drain
 
 
 class UpstreamModel(BaseModel):

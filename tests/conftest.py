@@ -11,6 +11,7 @@ from hypothesis import settings
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
+pytest.register_assert_rewrite("replicas")
 settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
 settings.load_profile("project")
 

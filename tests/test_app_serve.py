@@ -28,12 +28,13 @@ def serving(tmp_path, openai_server):
     """Starts the command; gives the process and its origin."""
     running = []
 
-    def start(*arguments: str) -> tuple[subprocess.Popen, str]:
+    def start(*arguments: str, stderr=subprocess.PIPE, **settings: str) -> tuple[subprocess.Popen, str]:
         port = free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
-        environment |= {"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path / "home")}
+        environment |= {"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path / "home"), **settings}
+        environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
         command = [sys.executable, "-m", "router", "serve", "--port", str(port), *arguments]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=stderr, cwd=tmp_path)
         running.append(process)
         origin = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 90
@@ -50,7 +51,8 @@ def serving(tmp_path, openai_server):
         if process.poll() is None:
             process.kill()
         process.wait(10)
-        process.stderr.close()
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_server):
@@ -73,6 +75,83 @@ def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_se
     assert process.wait(60) == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(origin + "/ready")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_stop_says_so_first_and_answers_meanwhile(serving, workers):
+    process, origin = serving("--workers", workers, ROUTER_TIMEOUTS='{"drain_before": 4}')
+    with httpx2.Client() as client:
+        assert client.get(origin + "/ready").json()["status"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 3
+        while (answer := client.get(origin + "/ready")).status_code == 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert answer.status_code == 503 and answer.json()["status"] == "ending"
+        answer = client.post(origin + "/v1/chat/completions", json={"model": "gpt-4o", "messages": []})
+        assert answer.status_code == 200 and answer.headers["connection"] == "close"
+        assert client.get(origin + "/health").status_code == 200
+    assert process.wait(60) == 0
+
+
+def test_a_second_sign_ends_the_wait_at_once(serving):
+    process, origin = serving(ROUTER_TIMEOUTS='{"drain_before": 100}')
+    process.send_signal(signal.SIGTERM)
+    while httpx2.get(origin + "/ready").status_code == 200:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def test_a_hangup_says_which_settings_take_a_restart(serving, tmp_path):
+    log = tmp_path / "log"
+    with log.open("wb") as written:
+        process, origin = serving(stderr=written)
+    (tmp_path / "router.toml").write_text("max_attempts = 1\n")
+    process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while "SIGHUP" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "max_attempts changed, which takes a restart" in log.read_text()
+    (tmp_path / "router.toml").write_text("max_attempts = none\n")
+    process.send_signal(signal.SIGHUP)
+    while "SIGHUP: the settings cannot be read" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert httpx2.get(origin + "/ready").status_code == 200
+
+
+def test_a_hangup_replaces_workers_without_a_failed_request(serving, tmp_path):
+    (tmp_path / "router.toml").write_text('routed_models = ["one"]\n')
+    process, origin = serving("--workers", "2", ROUTER_TIMEOUTS='{"drain_before": 0.5}')
+    asked, stop = [], threading.Event()
+    body = {"model": "two", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = httpx2.post(origin + "/v1/chat/completions", json=body, timeout=30)
+            asked.append((answer.status_code, answer.headers["x-router-reason"]))
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    (tmp_path / "router.toml").write_text('routed_models = ["two"]\nhome = "another"\n')
+    before = children_of(process.pid)
+    process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 120
+    while len(set(children_of(process.pid)) & set(before)) > 1:  # the exporter stays
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    end = len(asked) + 4
+    while len(asked) < end:
+        time.sleep(0.05)
+    stop.set()
+    for thread in asking:
+        thread.join(60)
+    assert {status for status, _ in asked} == {200}
+    assert asked[0][1] == "passed_through" != asked[-1][1]  # `two` is routed now
+    assert not (tmp_path / "another").exists()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

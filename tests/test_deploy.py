@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import typer
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from servers import folder_for_everybody
 
 from calibration.__main__ import app as calibration
 from router.exporter.process import DRAIN_SECONDS
@@ -45,7 +47,7 @@ OF_OTHERS = {  # by whom they are read
         *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
     },
 }
-LONGEST_END_SECONDS = load().timeouts.drain + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
+LONGEST_END_SECONDS = load().timeouts.ending + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
 TEMPLATES = {path.name: path.read_text() for path in (DEPLOY / "chart" / "templates").iterdir()}
 
 
@@ -191,14 +193,19 @@ def in_dockerfile(instruction: str) -> list[str]:
 
 
 @pytest.fixture
-def unprivileged(tmp_path: Path) -> list[str]:
-    """How to run Python as a user without any right, in a folder that it can enter."""
+def folder() -> Iterator[Path]:
+    """One that other users can enter."""
+    with folder_for_everybody() as made:
+        yield made
+
+
+@pytest.fixture
+def unprivileged() -> list[str]:
+    """How to run Python as a user without any right."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     if shutil.which("setpriv") is None:
         pytest.skip("there is no setpriv on this machine")
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
     user += ["env"]  # what setpriv itself starts is still found with the rights of root
     same = "/usr/bin/python{}.{}".format(*sys.version_info)  # where that of the tests is in root's own folder
@@ -213,10 +220,10 @@ def unprivileged(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_written(unprivileged, tmp_path):
-    tree, volume, scratch = (tmp_path / name for name in ("app", "volume", "tmp"))
-    for folder in ("router", "calibration", "data"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_written(unprivileged, folder):
+    tree, volume, scratch = (folder / name for name in ("app", "volume", "tmp"))
+    for part in ("router", "calibration", "data"):
+        shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
     files = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
     for path in (tree, *files):
         path.chmod(path.stat().st_mode & ~0o222)
@@ -239,7 +246,7 @@ def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_w
         "ROUTER_HOME": str(volume / "home"),
         "ROUTER_API_KEYS": "rk-of-the-tests-1",
     }
-    log = tmp_path / "log"
+    log = folder / "log"
     with log.open("wb") as written:
         server = subprocess.Popen(
             [*unprivileged, *command[1:-1], port], cwd=tree, env=environment, stdout=written, stderr=written

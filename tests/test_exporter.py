@@ -224,3 +224,37 @@ def test_a_store_that_an_older_mlflow_made_is_brought_up_to_date(settings):
     opened(settings.tracking_uri, settings.home)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select version_num from alembic_version").fetchone() == newest
+
+
+IMPORTED_TWICE = """
+import threading
+from pathlib import Path
+from router.champion import fetch
+from router.exporter.tracestore import offline, opened
+from router.settings import load
+
+settings = load(mlflow_tracking_uri="http://127.0.0.1:9", home=Path("home"))
+failed = []
+
+def run(call, *arguments):
+    try:
+        call(*arguments)
+    except ImportError as error:
+        failed.append(error)
+    except Exception:  # nobody listens there
+        pass
+
+offline()
+calls = ((fetch, settings), (opened, settings.tracking_uri, settings.home))
+threads = [threading.Thread(target=run, args=call) for call in calls]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+"""
+
+
+def test_what_asks_for_the_champion_and_what_writes_traces_import_mlflow_one_after_the_other(tmp_path):
+    done = subprocess.run([sys.executable, "-c", IMPORTED_TWICE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -2,19 +2,14 @@
 
 import contextlib
 import json
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
 from made_records import made_record
+from servers import MlflowServer
 
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain, shippers_for
@@ -22,46 +17,14 @@ from router.journal.writer import Feedback, Journal
 from router.settings import Settings, load
 
 
-class MlflowServer:
-    """A real one, which can be killed and started again over the same store."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
-        self.store = Path(uri.removeprefix("sqlite:///"))
-        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        self._command += ["--backend-store-uri", uri, "--workers", "1", "--disable-security-middleware"]
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        environment = {**os.environ, "MLFLOW_MODEL_CATALOG_URI": "", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self._folder / "server.log").open("ab") as log:
-            environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runners take most of the start
-            self._process = subprocess.Popen(
-                self._command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self._folder
-            )
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            time.sleep(0.1)
-        raise RuntimeError((self._folder / "server.log").read_text()[-2000:])
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def rows(self) -> dict[str, tuple[int, int, float]]:
-        """Input tokens, spans and dollars by trace, as they are stored."""
-        with contextlib.closing(sqlite3.connect(self.store, timeout=30)) as db:
-            found = db.execute(
-                "select request_id, input_tokens, total_cost, (select count(*) from spans where trace_id = request_id)"
-                " from trace_info"
-            )
-            return {row[0]: (row[1], row[3], row[2]) for row in found}
+def rows(server: MlflowServer) -> dict[str, tuple[int, int, float]]:
+    """Input tokens, spans and dollars by trace, as they are stored."""
+    with contextlib.closing(sqlite3.connect(server.store, timeout=30)) as db:
+        found = db.execute(
+            "select request_id, input_tokens, total_cost, (select count(*) from spans where trace_id = request_id)"
+            " from trace_info"
+        )
+        return {row[0]: (row[1], row[3], row[2]) for row in found}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +104,7 @@ def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, se
     journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
     journal.close()
     drain(shippers_for(settings)[0])
-    assert server.rows() == expected(numbers)
+    assert rows(server) == expected(numbers)
     with contextlib.closing(sqlite3.connect(server.store)) as db:
         assert db.execute("select trace_id, value, rationale from assessments").fetchall() == [
             ("tr-" + trace, "0.5", "hm")
@@ -166,8 +129,8 @@ def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(setting
     finally:
         running.stop()
     journal.close()
-    rows = server.rows()
-    assert {trace: rows.get(trace) for trace in expected(numbers)} == expected(numbers)
+    stored = rows(server)
+    assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
     with contextlib.closing(sqlite3.connect(settings.home / "usage.db")) as db:  # it had not waited for MLflow
         assert db.execute("select count(*) from router_requests").fetchone() == (60,)
 
@@ -185,8 +148,8 @@ def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, b
     finally:
         running.stop()
     journal.close()
-    rows = server.rows()
-    assert {trace: rows.get(trace) for trace in expected(numbers)} == expected(numbers)
+    stored = rows(server)
+    assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
 
 
 def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(settings, server):
@@ -194,7 +157,7 @@ def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(
     journal = written(settings, numbers)
     running = Running(settings)
     try:
-        assert until(lambda: len(server.rows().keys() & expected(numbers).keys()) >= 50)
+        assert until(lambda: len(rows(server).keys() & expected(numbers).keys()) >= 50)
         server.kill()
         written(settings, later).close()  # so that something is left to fail where all had been taken already
         assert until(lambda: running.mlflow.progress.failures >= 1)
@@ -203,5 +166,5 @@ def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(
     finally:
         running.stop()
     journal.close()
-    rows, wanted = server.rows(), expected(range(numbers.start, later.stop))
-    assert {trace: rows.get(trace) for trace in wanted} == wanted
+    stored, wanted = rows(server), expected(range(numbers.start, later.stop))
+    assert {trace: stored.get(trace) for trace in wanted} == wanted

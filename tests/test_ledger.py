@@ -1,25 +1,28 @@
-import contextlib
 import csv
 import io
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 from made_records import START, made_record
+from servers import postgresql
 
 from calibration.spending import book
 from router.journal.writer import Feedback, Gap
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.usage.counterfactual import always_strong_usd, read_lengths
-from router.usage.ledger import CalibrationSpending, Ledger, add_spending, pending_feedback, requests, settle_feedback
+from router.usage.ledger import (
+    CalibrationSpending,
+    Ledger,
+    add_spending,
+    make_tables,
+    metadata,
+    pending_feedback,
+    requests,
+    settle_feedback,
+)
 from router.usage.sums import UsageError, as_csv, read_question, usage
 
 PRICES = PriceBook.parse(
@@ -272,48 +275,13 @@ def test_texts_that_a_database_refuses_are_cleaned(ledger):
 
 
 @pytest.fixture
-def postgresql(tmp_path):
-    """A real PostgreSQL, where the machine has one."""
-    pytest.importorskip("psycopg")
-    binaries = os.pathsep.join(
-        [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
-    )  # as in Debian
-    initdb, postgres = (shutil.which(name, path=binaries) for name in ("initdb", "postgres"))
-    if initdb is None or postgres is None:
-        pytest.skip("there is no PostgreSQL on this machine")
-    data, user = tmp_path / "data", []
-    if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(tmp_path, "nobody")
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o755)
-        user = ["setpriv", "--reuid=nobody", "--clear-groups"]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*user, initdb, "-D", data, "-U", "test", "--no-sync"], check=True, **quiet)
-    options = ["-p", str(port), "-k", str(tmp_path), "-c", "listen_addresses=127.0.0.1", "-F"]
-    server = subprocess.Popen([*user, postgres, "-D", data, *options], **quiet)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            break
-        time.sleep(0.1)
-    yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
-    server.send_signal(signal.SIGINT)  # does not wait for those who are connected
-    server.wait(20)
+def postgresql_url():
+    with postgresql() as url:
+        yield f"{url}/postgres"
 
 
-def test_postgresql_by_url_keeps_the_same_rows(postgresql, ledger):
-    other = Ledger(postgresql, PRICES, lambda version: LENGTHS)
-    deadline = time.monotonic() + 20
-    while True:  # it listens before it answers
-        try:
-            with other.engine.connect():
-                break
-        except sa.exc.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+def test_postgresql_by_url_keeps_the_same_rows(postgresql_url, ledger):
+    other = Ledger(postgresql_url, PRICES, lambda version: LENGTHS)
     records = [made_record(number, user=f"u{number % 2}") for number in range(20)]
     for tables in (ledger, other):
         tables.write([*records, Gap(since_unix_ns=1, until_unix_ns=2, requests=3)])
@@ -324,6 +292,18 @@ def test_postgresql_by_url_keeps_the_same_rows(postgresql, ledger):
     with other.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
     other.engine.dispose()
+
+
+def test_replicas_that_start_at_once_make_the_tables_together(postgresql_url):
+    engines = [sa.create_engine(postgresql_url) for _ in range(8)]
+    try:
+        for _ in range(4):
+            metadata.drop_all(engines[0])
+            with ThreadPoolExecutor(len(engines)) as pool:
+                list(pool.map(make_tables, engines))
+    finally:
+        for engine in engines:
+            engine.dispose()
 
 
 def test_tables_of_an_earlier_version_get_the_columns_that_they_lack(ledger, url):

@@ -99,7 +99,6 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(policy: Policy
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         return done.stdout
 
-    assert "nothing changes" in reprice()
     assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice("--prices", str(tmp_path / "new.json"), "--dry-run")
     assert registry.number_of(registry.CHALLENGER) == number
     out = reprice("--prices", str(tmp_path / "new.json"))

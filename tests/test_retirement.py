@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 from fake_models import FakeModels
 from running import RunningRouter
 
 from calibration.outcomes import read_outcomes
 from calibration.questions import Question, read
+from router.policy.distribution import SHIPPED
 from router.policy.document import parse
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
@@ -82,6 +84,27 @@ def asked_of(fake: FakeModels) -> Counter[str]:
     return Counter(model.partition(":")[0] for model, text in fake.asked("answer") if text in texts)
 
 
+def used(fake: FakeModels, home: Path) -> None:
+    """Traffic of one afternoon: routed requests, two of them with a JSON schema, and one that names its model."""
+    router = RunningRouter(home, policy=SHIPPED, openai_base_url=fake.base_url, openai_api_key="sk-of-the-test")
+    client = openai.OpenAI(base_url=f"{router.origin}/v1", api_key="sk-x", max_retries=0)
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+    for n in range(10):
+        asked = [{"role": "user", "content": f"What is the capital of country {n}?"}]
+        more = {"response_format": schema} if n < 2 else {}
+        client.chat.completions.create(model="auto", messages=asked, max_tokens=50, **more)  # type: ignore[call-overload]
+    client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello?"}])
+    router.records(11)
+    router.close()
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "router", "export", "--once"],
+        env={**os.environ, "ROUTER_HOME": str(home)},
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeModels, Path, str]]:
     """A calibration of the old pair, then a retirement that is interrupted while it asks, and goes on."""
@@ -93,7 +116,10 @@ def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeMode
         assert code == 0, out
         assert asked_of(fake) == dict.fromkeys(OLD, len(asked))
         fake.calls.clear()
-        to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5")
+        used(fake, home)
+        fake.calls.clear()
+        to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
+        to = (*to, "--traffic-sample", "8")
         code, out = finish(start(fake, home, *to, "--dry-run"))
         assert code == 0 and "gpt-4o leaves on 2027-01-14" in out and not fake.calls, out
         fake.faults.seconds = 0.2
@@ -135,12 +161,26 @@ def test_the_report_compares_old_and_new_by_type(retired: tuple[FakeModels, Path
     assert "version 2" in out and "challenger" in out
 
 
+def test_requests_of_the_traffic_are_compared_with_the_answers_that_they_got(
+    retired: tuple[FakeModels, Path, str],
+) -> None:
+    fake, home, _ = retired
+    found = json.loads((home / "retirement" / "retirement.json").read_text())
+    ways = {way["name"]: way for way in found["on_traffic"]}
+    assert set(ways) == {"as answered", *NEW, "new routed"} and all(way["n"] == 8 for way in ways.values())
+    assert ways["as answered"]["usd_per_1000"] > 0
+    asked = Counter(text for _, text in fake.asked("answer") if "capital of country" in text)
+    assert set(asked.values()) == {2} and len(asked) == 8  # once by each new model, and by no other
+    assert found["named"] == {"gpt-4o": 1}
+
+
 def test_every_shape_of_request_was_answered_by_each_new_model(retired: tuple[FakeModels, Path, str]) -> None:
     _, home, _ = retired
     probed = json.loads((home / "retirement" / "retirement.json").read_text())["probed"]
-    assert {each["model"] for each in probed} == set(NEW) and len(probed) == 28
+    assert {each["model"] for each in probed} == set(NEW) and len(probed) == 2 * (14 + 2)
     assert [each for each in probed if not each["answered"]] == []
     by_shape = {each["shape"]: each["changed"] for each in probed if each["model"] == "gpt-6-luna"}
+    assert any(each["shape"].startswith("max_tokens") and each["requests"] == 8 for each in probed)
     assert by_shape["tools"] == "reasoning effort none" and "temperature dropped" in by_shape["temperature 0"]
 
 
@@ -210,8 +250,6 @@ def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Pa
         fake.calls.clear()
         router = RunningRouter(tmp_path / "router", policy=folder, openai_base_url=fake.base_url, openai_api_key="sk-x")
         try:
-            import openai
-
             client = openai.OpenAI(base_url=f"{router.origin}/v1", api_key="sk-x", max_retries=0)
             for text in ("What is 31 + 7?", "What is 30 * 7?"):
                 answer = client.chat.completions.with_raw_response.create(

@@ -77,7 +77,14 @@ def test_the_wheel_holds_every_module_and_the_data_that_programs_read(wheel):
         str(path.relative_to(ROOT)) for half in ("router", "calibration") for path in (ROOT / half).rglob("*.py")
     }
     assert modules <= names
-    read_by_programs = {"prices.json", "types.json", "questions.jsonl", "policy/policy.json", "policy/weights.npz"}
+    read_by_programs = {
+        "prices.json",
+        "models.json",
+        "types.json",
+        "questions.jsonl",
+        "policy/policy.json",
+        "policy/weights.npz",
+    }
     read_by_programs |= {f"requests/{path.name}" for path in (DATA / "requests").iterdir()}
     assert {name for name in names if "_data" in name} == {f"router/_data/{name}" for name in read_by_programs}
     assert {name.partition("/")[0] for name in names} == {

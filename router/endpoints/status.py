@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.journal.lag import lags
@@ -30,11 +30,16 @@ def add_routes(app: FastAPI, router: Router) -> None:
         }
 
     @app.get("/ready")
-    async def ready() -> dict[str, Any]:
-        """Requests may come: a policy was read, or the process would not have started. Nothing waits for MLflow."""
+    async def ready(response: Response) -> dict[str, Any]:
+        """Requests may come: a policy was read, or the process would not have started. Nothing waits for MLflow.
+
+        503 once it is told to end.
+        """
+        if router.ending:
+            response.status_code = 503
         behind = await run_in_threadpool(lags, router.journal.directory)
         return {
-            "status": "ready",
+            "status": "ending" if router.ending else "ready",
             "policy": router.serving.policy.version,
             "unrecorded_requests": router.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},

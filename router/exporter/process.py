@@ -70,6 +70,7 @@ class Exporter:
 def start(settings: Settings) -> Exporter:
     """Start the exporter for the journal of `settings`. It is not told any key: it has no use for one."""
     environment = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
+    environment.setdefault("PYTHONFAULTHANDLER", "1")  # where it crashes in a library, the log says where
     environment["ROUTER_HOME"] = str(settings.home.absolute())
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     environment["MLFLOW_EXPERIMENT_NAME"] = settings.mlflow_experiment_name

@@ -18,6 +18,7 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from router.champion import import_mlflow
 from router.exporter import traces
 from router.journal.refused import RefusedError, unfit_is_refused
 from router.journal.writer import Entry, Record
@@ -136,6 +137,7 @@ def refusals() -> Iterator[None]:
 
 def opened(uri: str, home: Path) -> Any:
     """MLflow's store at `uri`. An SQLite file is made or brought up to date by one process at a time."""
+    import_mlflow()
     from mlflow.tracking._tracking_service.utils import _get_store
 
     if not is_sqlite(uri):

@@ -163,7 +163,10 @@ def engine(url: str) -> sa.Engine:
 
 def make_tables(engine: sa.Engine) -> None:
     """Make the tables that are not there, and add to those of an earlier version the columns that they lack."""
-    metadata.create_all(engine)
+    try:
+        metadata.create_all(engine)
+    except sa.exc.DBAPIError:  # another process may have made them in this moment; then this finds them
+        metadata.create_all(engine)
     inspector = sa.inspect(engine)
     for table in metadata.tables.values():
         there = {column["name"] for column in inspector.get_columns(table.name)}
