@@ -60,16 +60,19 @@ def questions(path: Path, count: int = 90) -> list[Question]:
     return read(str(path))
 
 
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
-        "OPENAI_BASE_URL": fake.base_url,
-        "OPENAI_API_KEY": "sk-of-the-test",
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """That of a new shell: MLflow, in the process of the tests, leaves the store of another test in its own."""
+    ours = ("MLFLOW_", "ROUTER_", "OPENAI_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "ROUTER_HOME": str(home),
-        "COLUMNS": "120",
+        **more,
     }
+
+
+def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    shell = environment(home, OPENAI_BASE_URL=fake.base_url, OPENAI_API_KEY="sk-of-the-test", COLUMNS="120")
     command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, env=shell, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -98,7 +101,7 @@ def used(fake: FakeModels, home: Path) -> None:
     router.close()
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "router", "export", "--once"],
-        env={**os.environ, "ROUTER_HOME": str(home)},
+        env=environment(home),
         check=True,
         timeout=120,
         capture_output=True,
