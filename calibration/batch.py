@@ -97,12 +97,7 @@ def _one(
     poll_seconds: float,
     waiting: _Interruption,
 ) -> None:
-    client = openai.OpenAI(
-        base_url=endpoint.base_url,
-        api_key=endpoint.api_key,
-        max_retries=5,
-        http_client=network.client(endpoint.base_url),
-    )
+    client = network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=5)
     price = price_of(meter.prices, model)
     most = sum(most_usd(price, body, endpoint.max_output_tokens) for _, body in part.values()) * BATCH_DISCOUNT
     try:

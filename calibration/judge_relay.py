@@ -50,12 +50,8 @@ class JudgeRelay:
         self._failing_since: float | None = None
         self._resume_at = 0.0
         self._adapting = Adapting(load_catalogue())
-        self._client = openai.OpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            max_retries=0,
-            timeout=TIMEOUT_SECONDS,
-            http_client=network.client(endpoint.base_url),
+        self._client = network.openai_client(
+            endpoint.base_url, endpoint.api_key, max_retries=0, timeout=TIMEOUT_SECONDS
         )
         self.stopped: StoppedError | None = None
         path = f"/{secrets.token_urlsafe(16)}/v1"  # other users of the machine have no use of the key

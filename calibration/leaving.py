@@ -8,6 +8,7 @@ from datetime import date
 
 import openai
 
+from calibration import network
 from calibration.answers import Endpoint
 from calibration.policies import load_catalogue
 from router.policy.naming import without_effort
@@ -53,9 +54,7 @@ def leaving(endpoints: Mapping[str, Endpoint], given: date | None = None) -> lis
 def _listed(endpoint: Endpoint) -> dict[str, str]:
     """Days by model, as the list of an upstream tells them; none where it cannot be read or tells none."""
     try:
-        with openai.OpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=1, timeout=SECONDS
-        ) as client:
+        with network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=1, timeout=SECONDS) as client:
             rows: Iterable[object] = client.models.list().data
     except openai.OpenAIError:
         return {}

@@ -35,6 +35,15 @@ def prepare() -> None:
     found.prepare(os.environ)
 
 
+def openai_client(base_url: str, api_key: str, **options: Any) -> openai.OpenAI:
+    """The official client for an upstream, which it reaches this way; `options` are that client's own.
+
+    Raises:
+        BundleError, ProxyAddressError: as `client` does.
+    """
+    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=client(base_url), **options)
+
+
 def client(base_url: str) -> openai.DefaultHttpxClient:
     """What `openai.OpenAI` speaks to `base_url` by.
 

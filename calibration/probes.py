@@ -14,6 +14,7 @@ from typing import Any
 
 import openai
 
+from calibration import network
 from calibration.adapting import Adapting
 from calibration.answers import Endpoint, said
 from calibration.ledger import Ledger
@@ -157,8 +158,7 @@ def probe(
     """
     found = []
     for model, endpoint in endpoints.items():
-        client = openai.OpenAI(base_url=endpoint.base_url, api_key=endpoint.api_key, max_retries=2, timeout=60.0)
-        with client:
+        with network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=2, timeout=60.0) as client:
             for shape in shapes:
                 asked = json.dumps([endpoint.base_url, model, shape.body], sort_keys=True, ensure_ascii=False)
                 key = hashlib.sha256(asked.encode()).hexdigest()

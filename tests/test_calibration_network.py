@@ -13,10 +13,13 @@ from test_upstream_tls import TlsFront, certificate
 
 from calibration import batch, network
 from calibration.__main__ import main
+from calibration.adapting import Adapting
 from calibration.answers import Asking, Endpoint
 from calibration.judge_relay import JudgeRelay
+from calibration.leaving import leaving
 from calibration.ledger import Ledger
-from calibration.policies import load_prices
+from calibration.policies import load_catalogue, load_prices
+from calibration.probes import Shape, probe
 from calibration.questions import parse
 from calibration.spending import Meter, StoppedError
 from router.policy.network import BundleError
@@ -144,3 +147,14 @@ def test_what_is_wrong_is_one_line_before_anything_is_asked(tmp_path, monkeypatc
     told = capsys.readouterr().err
     assert ended.value.code == 2 and told.startswith(f"error: {variable}") and told.count("\n") == 1
     assert "geheim" not in told
+
+
+def test_probes_go_through_the_proxy_and_so_does_the_list_of_models(behind, tmp_path):
+    proxy, endpoint = behind
+    shapes = [Shape("plain", {"messages": [{"role": "user", "content": "What is 1?"}]})]
+    with Ledger(tmp_path / "probes.jsonl") as ledger:
+        probed = probe(shapes, {"gpt-4o": endpoint}, Adapting(load_catalogue()), Meter(load_prices()), ledger)
+    assert [each.answered for each in probed] == [True] and seen(proxy)
+    before = len(proxy.connects + proxy.forwarded)
+    assert [each.model for each in leaving({"gpt-4o": endpoint})] == ["gpt-4o"]
+    assert len(proxy.connects + proxy.forwarded) > before
