@@ -15,10 +15,10 @@ import numpy as np
 from calibration.answers import REFUSED, Answer
 from calibration.comparisons import holds_json
 from calibration.judgements import Judgement
-from calibration.learning import Learnt, mean_interval
+from calibration.learning import mean_interval
 from calibration.outcomes import Outcome
 from calibration.questions import Question
-from calibration.replay import Ints, replayed
+from calibration.replay import Ints, Replay, replayed
 from calibration.tradeoffs import ALL, Judged
 from calibration.verdict import best_rule
 from router.policy.decision import Interval
@@ -60,20 +60,17 @@ class Chosen:
     target: float | None  # that the policy keeps; None where it sends all to the strong model
 
 
-def chosen_by(policy: Policy, outcomes: Sequence[Outcome]) -> Chosen:
-    """What a policy that learnt from other questions decides on each of `outcomes`."""
-    rule, models = best_rule(policy), policy.rules.models
-    target = policy.default_target if rule is None else rule.target
-    columns = replayed(outcomes, policy.predictor, models).chosen(policy.rules, target)
-    return Chosen([model.name for model in models], columns, None if rule is None else rule.target)
-
-
-def chosen_by_learnt(learnt: Learnt) -> Chosen:
-    """What a policy decides on each question that it was learnt from, each predicted by what was learnt without it."""
-    policy, rule = learnt.policy, best_rule(learnt.policy)
+def chosen_by(policy: Policy, replay: Replay) -> Chosen:
+    """What a policy decides on each question of a replay, at its default target or the strictest that it routes by."""
+    rule = best_rule(policy)
     target = policy.default_target if rule is None else rule.target
     names = [model.name for model in policy.rules.models]
-    return Chosen(names, learnt.replay.chosen(policy.rules, target), None if rule is None else rule.target)
+    return Chosen(names, replay.chosen(policy.rules, target), None if rule is None else rule.target)
+
+
+def chosen_on(policy: Policy, outcomes: Sequence[Outcome]) -> Chosen:
+    """What a policy that learnt from other questions decides on each of `outcomes`."""
+    return chosen_by(policy, replayed(outcomes, policy.predictor, policy.rules.models))
 
 
 def ways(judged: Judged, old: Chosen, new: Chosen | None, prices: PriceBook) -> list[Way]:

@@ -22,14 +22,13 @@ from calibration.outcomes import InputError, Outcome
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.probes import Shape, probe
 from calibration.results import complete, outcome_of
-from calibration.retirement import OLD_ROUTED, Chosen, Way, chosen_by, chosen_by_learnt, ways
+from calibration.retirement import OLD_ROUTED, Chosen, Way, chosen_by, chosen_on, ways
 from calibration.retirement_report import Found
 from calibration.run import Calibration, Ledgers, Plan, Progress
 from calibration.spending import Meter
 from calibration.tradeoffs import ALL
 from calibration.traffic_sample import ANSWERED, Sampled, keep
 from calibration.usage import named_since
-from calibration.verdict import best_rule
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, Policy, PolicyError
 from router.policy.prices import PriceBook
@@ -157,7 +156,7 @@ def _on_traffic(task: Task, made: Calibration, ledgers: Ledgers, meter: Meter, p
         return ()
     before = Chosen([ANSWERED], np.zeros(len(judged), dtype=np.int64), None)
     outcomes = [outcome_of(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
-    after = chosen_by(made.policy, outcomes) if made.policy else None
+    after = chosen_on(made.policy, outcomes) if made.policy else None
     compared = ways(judged, before, after, plan.prices)
     return [way for way in compared if way.question_type == ALL and way.name != OLD_ROUTED]
 
@@ -188,23 +187,22 @@ def _old_choices(before: OldPolicy, old: Sequence[str], outcomes: Sequence[Outco
     if [model.name for model in models] != list(old):  # other models than the policy's leave: none is routed between
         return Chosen(old, np.full(len(outcomes), len(old) - 1), None), False
     if version is None or not {o.id for o in version.outcomes} & {o.id for o in outcomes}:
-        return chosen_by(policy, outcomes), False
+        return chosen_on(policy, outcomes), False
     try:
         background = prior(policy.about, [model.name for model in models])
         replay, _ = cross_replayed(outcomes, models, version.seed, background)
     except (LearningError, PolicyError, ValueError):
-        return chosen_by(policy, outcomes), True
-    rule = best_rule(policy)
-    target = policy.default_target if rule is None else rule.target
-    return Chosen(old, replay.chosen(policy.rules, target), None if rule is None else rule.target), False
+        return chosen_on(policy, outcomes), True
+    return chosen_by(policy, replay), False
 
 
 def _new_choices(made: Calibration, ids: Sequence[str]) -> Chosen | None:
     """What the new policy decides on the questions of these ids; None where none was learnt."""
     if made.learnt is None:
         return None
-    chosen = chosen_by_learnt(made.learnt)
-    at = {outcome.id: row for row, outcome in enumerate(made.learnt.replay.outcomes)}
+    policy, replay = made.learnt.policy, made.learnt.replay  # each question is predicted by what was learnt without it
+    chosen = chosen_by(policy, replay)
+    at = {outcome.id: row for row, outcome in enumerate(replay.outcomes)}
     return replace(chosen, columns=chosen.columns[[at[each] for each in ids]])
 
 
