@@ -24,7 +24,6 @@ from router.errors import (
     UnreachableError,
     UpstreamTimeoutError,
 )
-from router.journal.writer import Record
 from router.limits.account import Booking
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
@@ -256,13 +255,11 @@ class _Passing:
         record = self._trail.record(self._path[1:200].decode("latin-1"), status, outcome, error)
         record.reason = Reason.PASSED_THROUGH
         record.simulated = self._router.upstreams.default.origin is None
-        if self._seen and outcome == "answered":
-            seen = bodies.read_answer(bytes(self._seen))
+        seen = self._told() if outcome == "answered" else None
+        if seen is not None:
             record.response_model = record.model = record.asked_model = seen.model or ""
             if seen.usage is not None:
                 add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
-        elif self._ends is not None and outcome == "answered":
-            self._add_end(record, self._ends)
         tidy(record, self._router.settings.record_content)
         if self._booking is not None:
             begun = self._sent and (status < 400 or outcome == "abandoned")
@@ -272,9 +269,8 @@ class _Passing:
         self._router.journal.append(record)
         self._router.meter.observe(record)
 
-    def _add_end(self, record: Record, ends: Ends) -> None:
-        """Add the usage that the beginning or the end of a long answer tells; it counts against a key's limits."""
-        seen = ends.told()
-        record.response_model = record.model = record.asked_model = seen.model or ""
-        if seen.usage is not None:
-            add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
+    def _told(self) -> bodies.AnswerSeen | None:
+        """What the answer tells of itself; of a long one for a key with limits, by its beginning and its end."""
+        if self._seen:
+            return bodies.read_answer(bytes(self._seen))
+        return None if self._ends is None else self._ends.told()
