@@ -62,16 +62,25 @@ def read_background(
         InputError: a file does not fit; names it.
     """
     table = _json(types)
-    named = [row for path in questions for row in _typed(path)]
     rows = _by_benchmark(_json(published)) if published else {}
     evidence = {
         name: _evidence([_row(rows, benchmark, types) for benchmark in benchmarks], models)
         for name, benchmarks in table.get("published", {}).items()
         if rows
     }
+    return _background(questions, evidence, models, table.get("rename", ()))
+
+
+def _background(
+    questions: Sequence[Path],
+    evidence: Mapping[str, Evidence],
+    models: Sequence[str],
+    rename: Sequence[Mapping[str, str]] = (),
+) -> Background:
+    """Evidence by type, with the typed questions that show what each type looks like."""
+    named = [row for path in questions for row in _typed(path)]
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
-    examples = TypeExamples([row[0] for row in named], [row[1] for row in named], quality)
-    return Background(examples, evidence, table.get("rename", ()))
+    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), evidence, rename)
 
 
 def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
@@ -105,17 +114,12 @@ def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[st
         evidence = {
             name: _of_policy(known, policy.version) for name, known in policy.rules.evidence.items() if known.n > 0
         }
-    named = [row for path in questions for row in _typed(path)]
-    quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
-    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), evidence)
+    return _background(questions, evidence, models)
 
 
 def transferred_background(evidence: Mapping[str, Any], models: Sequence[str]) -> Background:
     """What a policy for other models knows, as evidence that it was transferred into (`router.policy.transfer`)."""
-    known = msgspec.convert(evidence, dict[str, Evidence])
-    quality = {name: [each.quality[m].estimate for m in models] for name, each in known.items()}
-    named = [row for path in TYPED for row in _typed(path)]
-    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), known)
+    return _background(TYPED, msgspec.convert(evidence, dict[str, Evidence]), models)
 
 
 def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
