@@ -138,6 +138,8 @@ def _words(refusal: Refusal) -> str:
         return "function tools, unless the reasoning effort is none"
     if refusal.kind is Kind.EFFORT:
         return f"a reasoning effort other than {', '.join(refusal.efforts) or 'its own'}"
+    if refusal.kind is Kind.ROLE:
+        return f"{refusal.role} messages"
     assert rule is not None
     if rule.called:
         return f"{rule.name}, which it calls {rule.called}"

@@ -450,6 +450,75 @@ def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):
     assert ["reasoning_effort" in body for body in refusing_openai.bodies] == [True, False, False]
 
 
+# the roles of messages
+
+PRICE = {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.4}
+DEAR = {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8}
+NAMED = {  # by model: what it gets in the place of a developer's messages, and how many refusals teach that
+    "o1-mini": ("user", 0),
+    "deepseek-chat": ("system", 0),
+    "qwen-plus": ("system", 1),
+    "qwen3": ("system", 1),
+    "gpt-learnt": ("user", 2),
+}
+
+
+@pytest.fixture
+def of_roles(to, monkeypatch):
+    """A router for one model with an upstream that knows few roles, under two names."""
+    monkeypatch.setitem(refusals.MODELS, "gpt-learnt", refusals.MODELS["o1-mini"])
+    monkeypatch.setitem(refusals.SNAPSHOTS, "gpt-learnt", "o1-mini")
+
+    def start(name: str, **settings) -> RunningRouter:
+        models = {name: PRICE, "other": {**DEAR, "name": name}}
+        return to(name, "other", models=models, **settings)
+
+    return start
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_instructions_of_a_developer_reach_a_model_that_knows_no_developers(of_roles, refusing_openai, name):
+    taken, refused = NAMED[name]
+    router = of_roles(name)
+    for body in (chat(messages=DEVELOPER), chat(messages=DEVELOPER, stream=True)):
+        first = ask(router, body | {"model": "auto-cost"})
+        assert first.status_code == 200, first.text
+        assert first.headers["x-router-adapted"] == f"developer messages as {taken}"
+        assert refusing_openai.bodies[-1]["messages"] == [{**DEVELOPER[0], "role": taken}, DEVELOPER[1]]
+    assert len(refusing_openai.refusals) == refused
+    assert [record["adapted"] for record in router.records(2)] == [f"developer messages as {taken}"] * 2
+
+
+def test_instructions_of_a_response_are_adapted_too(of_roles, refusing_openai):
+    router = of_roles("deepseek-chat")
+    answer = ask(router, response(input=DEVELOPER) | {"model": "auto-cost"})
+    assert (answer.status_code, answer.headers["x-router-adapted"]) == (200, "developer messages as system")
+    assert refusing_openai.bodies[-1]["input"][0] == {**DEVELOPER[0], "role": "system"}
+    assert refusing_openai.refusals == []
+
+
+def test_an_attachment_stays_in_a_message_whose_role_changes(of_roles, refusing_openai):
+    router = of_roles("deepseek-chat")
+    url = "data:image/png;base64," + "A" * 2**20
+    seen = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}],
+    }
+    answer = ask(router, chat(messages=[seen, DEVELOPER[0], DEVELOPER[1]]) | {"model": "auto-cost"})
+    assert answer.status_code == 200
+    assert refusing_openai.bodies[-1]["messages"] == [seen, {**DEVELOPER[0], "role": "system"}, DEVELOPER[1]]
+
+
+def test_without_adapting_a_model_that_knows_no_developers_is_not_able(to, refusing_openai):
+    router = to("deepseek-chat", "gpt-4o", models={"deepseek-chat": PRICE}, adapt=False)
+    answer = ask(router, chat(messages=DEVELOPER) | {"model": "auto-cost"})
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o", "parameters")
+    assert refusing_openai.bodies[-1]["messages"] == DEVELOPER
+    router = to("deepseek-chat", "other", models={"deepseek-chat": PRICE, "other": DEAR}, adapt=False)
+    ask(router, chat(messages=[{**DEVELOPER[0], "role": "system"}, DEVELOPER[1]]) | {"model": "auto-cost"})
+    assert refusing_openai.bodies[-1]["model"] == "deepseek-chat"
+
+
 # requests that are too long, or filtered
 
 
