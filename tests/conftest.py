@@ -56,7 +56,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
     running: list[RunningRouter] = []
 
     def start(**settings: Any) -> RunningRouter:
-        router = RunningRouter(tmp_path / f"home-{len(running)}", **settings)
+        home = settings.pop("home", tmp_path / f"home-{len(running)}")
+        router = RunningRouter(home, **settings)
         running.append(router)
         return router
 

@@ -312,7 +312,7 @@ def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai
     assert answer.json()["error"]["param"] == "max_tokens"
     assert refusing_openai.bodies == [{**body, "model": "gpt-6-luna"}]
     assert "x-router-adapted" not in answer.headers
-    assert router.app.router.adapter.learnt == {}
+    assert router.app.router.adapter.lessons == []
 
 
 # what is learnt
@@ -326,7 +326,8 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    assert new.app.router.adapter.learnt == {model: ["max_tokens, which it calls max_completion_tokens"]}
+    (told,) = new.app.router.learnt()
+    assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
 
@@ -417,7 +418,7 @@ def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
     assert len(refusing_openai.bodies) == 1
-    assert new.app.router.adapter.learnt == {}
+    assert new.app.router.adapter.lessons == []
 
 
 def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
@@ -436,7 +437,7 @@ def test_what_is_learnt_of_a_model_is_bounded(new):
 
     adapter = new.app.router.adapter
     taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
-    assert taught.count(True) == MOST_RULES == len(adapter.learnt["m"])
+    assert taught.count(True) == MOST_RULES == len(adapter.lessons)
 
 
 def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):

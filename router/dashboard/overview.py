@@ -66,6 +66,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         now = {
             "simulated": router.settings.simulated,
             "warnings": await run_in_threadpool(router.told),
+            "learnt": router.learnt(),
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,

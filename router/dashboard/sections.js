@@ -33,6 +33,17 @@ export function drawTop(policy, overview) {
   $("warnings").replaceChildren(...overview.warnings.map((text) => element("li", {}, text)));
 }
 
+const LEARNT_ROWS = 50; // the newest; `/health` has all
+
+export function drawLearnt(policy, { learnt }) {
+  $("learnt-card").hidden = learnt.length === 0;
+  const newest = learnt.slice(-LEARNT_ROWS).reverse();
+  $("learnt").tBodies[0].replaceChildren(...newest.map((each) => element("tr", {},
+    element("td", {}, chip(policy, each.model)), element("td", {}, each.parameter), element("td", {}, each.done),
+    element("td", { class: "spare" }, each.endpoint), element("td", { class: "spare" }, each.upstream),
+    element("td", {}, `${ago(Math.max((Date.now() - Date.parse(each.since)) / 1000, 0))} ago`))));
+}
+
 export function headline(policy, { total, window }) {
   const strong = strongest(policy), long = LENGTHS[window];
   if (!total.requests) return `No requests in the last ${long}.`;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -258,6 +259,10 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(router.keys.problem)))
     yield warnings
+    learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
+    for model, count in Counter(lesson.model for lesson in router.adapter.lessons).items():
+        learnt.add_metric([model], count)
+    yield learnt
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:

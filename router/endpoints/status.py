@@ -27,6 +27,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "simulated": router.settings.simulated,
             "unrecorded_requests": router.journal.unrecorded,
             "warnings": await run_in_threadpool(router.told),
+            "learnt": router.learnt(),
         }
 
     @app.get("/ready")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Kind(StrEnum):
     GONE = "model_not_found"
 
 
-class Refusal(NamedTuple):
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A refusal as far as it is understood."""
 
     kind: Kind
