@@ -10,12 +10,13 @@ from router.planning import Plan
 from router.policy.decision import Model, Reason
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
-from router.policy.refusals import STATUSES, Kind, read_refusal
+from router.policy.refusals import STATUSES, Kind, Refusal, read_refusal
 from router.upstream.attempts import Next, Reply
 from router.upstream.calls import Call, Headers
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 from router.wire.skeleton import Skeleton
+from router.wire.stream_errors import first_error
 
 MOST_LESSONS = 8  # parameters that one request may teach of one model
 
@@ -91,9 +92,7 @@ class Sending:
 
     def after(self, model: str, reply: Reply, left: Sequence[str]) -> Next | None:
         """Whom to ask after an error of `model`: itself with the request mended, or others; None where it passes on."""
-        if not self.routed or reply.status not in STATUSES or reply.answer is not None:
-            return None
-        refusal = read_refusal(reply.status, reply.body)
+        refusal = self._refusal(reply) if self.routed else None
         if refusal is None:
             return None
         if refusal.kind is Kind.GONE:
@@ -109,6 +108,13 @@ class Sending:
                 self._adaptations[model] = adaptation
                 return Next([model, *left], None)
         return None
+
+    def _refusal(self, reply: Reply) -> Refusal | None:
+        """What an answer refuses, also where a stream begins with the error; None for an answer that is passed on."""
+        if reply.answer is None:
+            return read_refusal(reply.status, reply.body) if reply.status in STATUSES else None
+        error = first_error(reply.body) if reply.status == 200 else None
+        return None if error is None else read_refusal(400, error)
 
     def _followed(self, model: str, left: Sequence[str]) -> Next | None:
         passed, successor = {model}, self._successor(model)

@@ -6,7 +6,7 @@ import httpx2
 import openai
 import pytest
 import refusals
-from fake_openai import Say, json_answer
+from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
@@ -538,6 +538,60 @@ def test_what_is_too_long_goes_to_the_model_with_the_larger_window(to, refusing_
     assert answer.headers["x-router-adapted"] == "temperature dropped"
     (record,) = router.records()
     assert (record["reason"], record["status"], record["attempts"]) == ("context_window", 200, 2)
+
+
+TOO_LONG = {
+    "type": "invalid_request_error",
+    "code": "context_length_exceeded",
+    "message": "Too long.",
+    "param": "input",
+}
+NO_TEMPERATURE = {**TOO_LONG, "code": "unsupported_parameter", "param": "temperature"}
+BEGUN = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1","error":null}}\n\n'
+
+
+def begins_with(error, path):
+    if path == CHAT:
+        return events(b"data: " + json.dumps({"error": error}).encode() + b"\n\n", b"data: [DONE]\n\n")
+    return events(BEGUN + b"event: error\ndata: " + json.dumps({**error, "type": "error"}).encode() + b"\n\n")
+
+
+@pytest.mark.parametrize("made", [chat, response])
+def test_a_stream_that_begins_with_a_refusal_is_asked_again(to, refusing_openai, made):
+    router = to("gpt-4o-mini", "gpt-6-sol")
+    body = made(stream=True) | {"model": "auto-cost"}
+    path = CHAT if made is chat else RESPONSES
+    refusing_openai.say(begins_with(TOO_LONG, path))
+    answer = ask(router, body)
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-6-sol", "context_window")
+    assert "Too long." not in answer.text and answer.text.count("response.created") <= 2
+    refusing_openai.say(begins_with(NO_TEMPERATURE, path))
+    answer = ask(router, body | {"temperature": 0})
+    assert (answer.headers["x-router-model"], answer.headers["x-router-adapted"]) == (
+        "gpt-4o-mini",
+        "temperature dropped",
+    )
+    assert "Too long." not in answer.text
+    records = router.records(2)
+    assert [(each["status"], each["outcome"], each["attempts"]) for each in records] == [(200, "answered", 2)] * 2
+
+
+@pytest.mark.parametrize("made", [chat, response])
+def test_a_stream_that_begins_with_another_error_passes_on(to, refusing_openai, made):
+    router = to("gpt-4o-mini", "gpt-6-sol")
+    path = CHAT if made is chat else RESPONSES
+    said = begins_with({**TOO_LONG, "code": "server_error"}, path)
+    refusing_openai.say(said)
+    answer = ask(router, made(stream=True) | {"model": "auto-cost"})
+    assert (answer.status_code, answer.content) == (200, b"".join(said.pieces))
+    late = events(
+        b'data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n',
+        *begins_with(TOO_LONG, CHAT).pieces,
+    )
+    refusing_openai.say(late)
+    answer = ask(router, chat(stream=True) | {"model": "auto-cost"})
+    assert answer.content == b"".join(late.pieces)
+    assert len(refusing_openai.bodies) == 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"fallbacks": ()}], ids=["no larger one", "not set"])

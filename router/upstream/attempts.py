@@ -120,7 +120,8 @@ class Attempts:
                 if not left:
                     raise outcome
             elif not _is_retried(outcome) or not left:
-                following = sender.after(model, outcome, left) if outcome.status >= 400 else None
+                maybe_refused = outcome.status >= 400 or outcome.answer is not None  # a stream may begin with an error
+                following = sender.after(model, outcome, left) if maybe_refused else None
                 if following is None:
                     outcome.attempts, outcome.failed_models, outcome.because = attempts, failed, because
                     return outcome
