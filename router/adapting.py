@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 import msgspec
 
@@ -106,11 +105,8 @@ class Adapter:
         self.lessons.append(lesson)
         self.unsaved.append(lesson)
         self._forget_takes()
-        log.warning(
-            "%s refuses %s on %s: from now on it is %s",
-            model,
-            *itemgetter("parameter", "endpoint", "done")(described(lesson)),
-        )
+        told = described(lesson)
+        log.warning("%s refuses %s on %s; from now on: %s", model, told["parameter"], endpoint, told["done"])
         return True
 
     def take(self, lessons: Iterable[Lesson]) -> None:
