@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from router.journal.redaction import without_passwords
 from router.settings import SettingsError, is_loopback, load, with_home
+
+_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")  # by which MLflow's own stores are named
+
+
+def require_store(uri: str) -> None:
+    """Check that this installation can keep traces at `uri`: mlflow-skinny has MLflow's client without its databases.
+
+    Raises:
+        SettingsError: `uri` is a database, and only MLflow's client is installed.
+    """
+    if uri.startswith(_DATABASES) and find_spec("alembic") is None:
+        raise SettingsError(
+            "this installation has MLflow's client and no store of its own: set MLFLOW_TRACKING_URI to an MLflow "
+            "server, or install the package mlflow"
+        )
 
 
 def show(host: str, port: int, *, everybody: bool = False) -> int:
@@ -28,6 +44,7 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
             f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}, which has its own pages.\n"
         )
         return 0
+    require_store(settings.tracking_uri)
     opened(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
     sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")
     sys.stdout.flush()
