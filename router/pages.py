@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
+from router.exporter.process import require_store
 from router.journal.redaction import without_passwords
 from router.settings import SettingsError, is_loopback, load, with_home
-
-_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")  # by which MLflow's own stores are named
-
-
-def require_store(uri: str) -> None:
-    """Check that this installation can keep traces at `uri`: mlflow-skinny has MLflow's client without its databases.
-
-    Raises:
-        SettingsError: `uri` is a database, and only MLflow's client is installed.
-    """
-    if uri.startswith(_DATABASES) and find_spec("alembic") is None:
-        raise SettingsError(
-            "this installation has MLflow's client and no store of its own: set MLFLOW_TRACKING_URI to an MLflow "
-            "server, or install the package mlflow"
-        )
 
 
 def show(host: str, port: int, *, everybody: bool = False) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from router import metrics, pages
+from router import metrics
 from router.client.keywatch import served_keys
 from router.client.protocol import BoundedProtocol
 from router.exporter import process
@@ -74,7 +74,7 @@ def _check(settings: Settings) -> None:
     policy, _ = served_policy(settings)
     prices(settings)
     Upstreams(settings)
-    pages.require_store(settings.tracking_uri)
+    process.require_store(settings.tracking_uri)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
 
 
