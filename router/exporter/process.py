@@ -11,13 +11,15 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 
-from router.settings import Settings
+from router.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 MAX_RESTART_SECONDS = 30.0
+_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")  # schemes of MLflow's own stores
 _SECRETS = ("OPENAI_API_KEY", "ROUTER_API_KEYS", "ROUTER_MODELS")
 
 
@@ -65,6 +67,19 @@ class Exporter:
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process = self._spawned()
+
+
+def require_store(uri: str) -> None:
+    """Check that this installation can keep traces at `uri`: mlflow-skinny has MLflow's client without its databases.
+
+    Raises:
+        SettingsError: `uri` is a database, and only MLflow's client is installed.
+    """
+    if uri.startswith(_DATABASES) and find_spec("alembic") is None:
+        raise SettingsError(
+            "this installation has MLflow's client and no store of its own: set MLFLOW_TRACKING_URI to an MLflow "
+            "server, or install the package mlflow"
+        )
 
 
 def start(settings: Settings) -> Exporter:
