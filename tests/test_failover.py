@@ -248,6 +248,20 @@ def test_an_upstream_that_is_killed_and_started_again_under_load_costs_no_reques
     )  # nothing was sent for nothing untold
 
 
+def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, upstream):
+    third = upstream("c")
+    router = serve(**of(*pair, third, priority=(0, 1, 2)))
+    pair[0].fault = pair[1].fault = error(500)
+    assert set(ask_all(router.port, conversations(FAILURES), threads=1)) == {200}
+    pair[0].fault = None
+    router.app.router.upstreams.endpoints(MODEL)[0].health.breaker.succeeded()
+    pair[0].say(error(401))
+    asked = len(pair[1].received)
+    answer = ask(router, chat("hi"))
+    assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "c")
+    assert len(pair[1].received) == asked
+
+
 def test_a_short_rate_limit_is_waited_for_where_the_prompt_is_cached(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].say(error(429, retry_after="0.1"))

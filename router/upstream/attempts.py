@@ -18,7 +18,7 @@ from router.settings import Settings
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.endpoints import KEY_REFUSED, Endpoint
-from router.upstream.order import healthy_first, is_usable
+from router.upstream.order import is_usable
 from router.upstream.replies import RETRIED, Reply, delay, is_forbidden, is_not_here, is_retried, told_wait
 from router.upstream.upstreams import Upstreams
 
@@ -99,7 +99,7 @@ class Attempts:
         """
         endpoints = self._upstreams.endpoints(model)
         if endpoints[1:]:
-            endpoints = healthy_first(request.sender.in_order(endpoints), time.monotonic())
+            endpoints = request.sender.in_order(endpoints)
         outcome = None
         while endpoints:
             endpoint, endpoints = endpoints[0], endpoints[1:]
@@ -110,7 +110,7 @@ class Attempts:
                 continue
             _hang_up(outcome)
             tries = self._max_attempts if allowed else 1
-            spare = bool(endpoints) and is_usable(endpoints[0], time.monotonic())
+            spare = bool(endpoints) and any(is_usable(each, time.monotonic()) for each in endpoints)
             outcome = await self._persist(
                 request, model, endpoint, breaker, call, tries, others=spare or not last, spare=spare
             )

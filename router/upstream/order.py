@@ -32,11 +32,6 @@ def _score(endpoint: Endpoint, key: bytes) -> float:
     return -endpoint.weight / math.log((drawn + 0.5) / 2**_BITS)
 
 
-def healthy_first(endpoints: Sequence[Endpoint], now: float) -> list[Endpoint]:
-    """The same order, with those that are to be left alone at its end."""
-    return sorted(endpoints, key=lambda endpoint: not is_usable(endpoint, now))
-
-
 def is_usable(endpoint: Endpoint, now: float) -> bool:
     """Whether a request may be sent there now, if only as a probe."""
     return endpoint.health is None or endpoint.health.breaker.would_allow(now)
