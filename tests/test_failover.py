@@ -192,6 +192,8 @@ def test_an_upstream_that_is_not_there_costs_no_request(serve, pair, closed_port
         {"model": MODEL, "upstream": "b", "left_alone": False, "key_refused": 0},
     ]
     assert metric(router, "router_upstream_left_alone{") == 1
+    failed = metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="failed",upstream="a"}}')
+    assert FAILURES <= failed <= FAILURES + 3  # as many as were under way when the last of them failed
 
 
 @pytest.mark.parametrize(("mode", "unknown"), [("refuse", 1), ("error", 0), ("lose", 1), ("stall", 1)])
@@ -408,11 +410,12 @@ def test_another_replica_finds_the_upstream_that_stores_a_response(serve, pair, 
 
 def test_an_upstream_that_does_not_hold_a_response_is_not_at_fault(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)))
-    pair[1].stored.add("conv_1")
-    for _ in range(FAILURES + 1):
-        answer = respond(router, conversation="conv_1")
+    names = [f"conv_{number}" for number in range(FAILURES + 1)]
+    pair[1].stored.update(names)
+    for name in [*names, *names]:
+        answer = respond(router, conversation={"id": name})
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
-    assert len(pair[0].received) == 1  # then it is known
+    assert len(pair[0].received) == len(names)  # then they are known
     assert not standing(router)[0]["left_alone"]
 
 

@@ -47,6 +47,7 @@ class Upstream(FakeOpenAI):
 
     def _respond(self, asked: dict[str, Any]) -> Say:
         previous, conversation = asked.get("previous_response_id"), asked.get("conversation")
+        conversation = conversation["id"] if isinstance(conversation, dict) else conversation
         if previous is not None and previous not in self.stored:
             return error(400, "previous_response_not_found")
         files = {part["file_id"] for part in asked["input"] if "file_id" in part} if previous is None else set()
