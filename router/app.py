@@ -76,7 +76,10 @@ class Router:
 
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
-        return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed)
+        upstreams = self.upstreams
+        return self.meter.counts(
+            upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
+        )
 
     def told(self) -> list[str]:
         """What the owner should know: of the models, of the policy, and of what stores refused."""
@@ -96,6 +99,11 @@ class Router:
             told.append(self.limiter.problem)
         if self.lesson_watch.problem:
             told.append(self.lesson_watch.problem)
+        told += [
+            f"{each.upstream} of {each.model} refuses its key ({each.key_refused}), so others are asked"
+            for each in self.upstreams.standing()
+            if each.key_refused
+        ]
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:

@@ -49,7 +49,7 @@ _decoder = msgspec.json.Decoder(_Document)
 
 
 def upstream_of(model: str, settings: Settings) -> str:
-    """Host and port of the upstream that a model is asked at; nothing secret that its address may hold.
+    """Host and port of the upstreams that a model is asked at; nothing secret that their addresses may hold.
 
     >>> from router.settings import Settings
     >>> upstream_of("gpt-4o", Settings(openai_base_url="https://user:secret@models.example.com:8443/v1"))
@@ -57,7 +57,8 @@ def upstream_of(model: str, settings: Settings) -> str:
     """
     own = settings.models.get(model) or settings.models.get(without_effort(model))
     url = own.base_url if own is not None and own.base_url else settings.base_url
-    return urlsplit(url).netloc.rpartition("@")[2] or url
+    urls = [each.base_url or url for each in own.upstreams] if own is not None and own.upstreams else [url]
+    return ", ".join(sorted({urlsplit(each).netloc.rpartition("@")[2] or each for each in urls}))
 
 
 def read_lessons(path: Path, now_unix: float) -> tuple[Lesson, ...]:

@@ -91,6 +91,6 @@ def _known(router: Router, names: Sequence[str]) -> dict[str, dt.date]:
     settings, catalogue = router.settings, router.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
-    own = {name for name, model in settings.models.items() if model.base_url}
+    own = {name for name, model in settings.models.items() if model.leaves_default}
     days = {name: catalogue.of(name).leaves for name in names if without_effort(name) not in own and name not in own}
     return {name: day for name, day in days.items() if day is not None}

@@ -35,6 +35,14 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.fixture
+def closed_port() -> int:
+    """A port of loopback that nobody listens on."""
+    server = FakeOpenAI()
+    server.close()
+    return server.port
+
+
+@pytest.fixture
 def openai_server() -> Iterator[FakeOpenAI]:
     """An OpenAI on loopback."""
     server = FakeOpenAI()

@@ -31,6 +31,13 @@ export function drawTop(policy, overview) {
   $("simulated").hidden = !overview.simulated;
   $("warnings").hidden = overview.warnings.length === 0;
   $("warnings").replaceChildren(...overview.warnings.map((text) => element("li", {}, text)));
+  $("upstreams").hidden = overview.upstreams.length === 0;
+  $("upstreams").textContent = `Upstreams: ${overview.upstreams.map(standing).join(", ")}`;
+}
+
+function standing({ model, upstream, left_alone, key_refused }) {
+  const how = key_refused ? `refuses its key (${key_refused})` : left_alone ? "fails and gets only probes" : "answers";
+  return `${model} at ${upstream} ${how}`;
 }
 
 const LEARNT_ROWS = 50; // the newest; `/health` has all

@@ -90,7 +90,9 @@ def start(settings: Settings) -> Exporter:
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     environment["MLFLOW_EXPERIMENT_NAME"] = settings.mlflow_experiment_name
     # for their prices; `router.toml` is read there as here
-    models = {name: model.model_dump(mode="json", exclude={"api_key"}) for name, model in settings.models.items()}
+    models = {
+        name: model.model_dump(mode="json", exclude={"api_key", "upstreams"}) for name, model in settings.models.items()
+    }
     if models and "ROUTER_MODELS" in os.environ:
         environment["ROUTER_MODELS"] = json.dumps(models)
     return Exporter(environment)
