@@ -425,9 +425,7 @@ def test_durations_are_written_as_openai_writes_them():
 
 
 def test_an_embedding_is_held_and_settled_by_its_usage(limited, openai_server):
-    price = {"usd_per_million_input_tokens": 0.13, "usd_per_million_output_tokens": 0.0}
-    settings = {**UPSTREAM, "models": {"text-embedding-3-large": price}}
-    router, key = limited(settings=settings, usd_a_day=0.01, requests_a_minute=3)
+    router, key = limited(usd_a_day=0.01, requests_a_minute=3)
     usage = {"object": "list", "model": "text-embedding-3-large", "usage": {"prompt_tokens": 10, "total_tokens": 10}}
     openai_server.say(json_answer({"data": ["x" * 2_000_000], **usage}))
     small = {"model": "text-embedding-3-large", "input": "x"}
