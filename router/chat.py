@@ -17,7 +17,7 @@ from router.client.keys import Caller, Keys, lacking
 from router.client.watch import Watch
 from router.continuation import Continuations
 from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
-from router.heads import answer_head, decision_head
+from router.heads import answer_head, decision_head, with_rates
 from router.journal.writer import Journal
 from router.limits.account import Booking
 from router.limits.limiter import Limiter
@@ -216,6 +216,8 @@ class Exchange:
         self.started = True
         if self.trail.first_byte_unix_ns is None:
             self.trail.first_byte_unix_ns = self.trail.now()
+        if self.booking is not None and status < 400:
+            headers = with_rates(headers, self.booking.account.rates())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _echo(self, plan: Plan) -> str | None:

@@ -83,6 +83,14 @@ class NotFoundError(RouterError):
     code = "not_found"
 
 
+class ConflictError(RouterError):
+    """It does not go with what is there: a name is taken, or a key has ended."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
 class ModelNotFoundError(RouterError):
     """A name that can never be a model's, or that the key may not ask for."""
 

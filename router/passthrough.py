@@ -24,6 +24,7 @@ from router.errors import (
     UnreachableError,
     UpstreamTimeoutError,
 )
+from router.heads import with_rates
 from router.limits.account import Booking
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
@@ -149,6 +150,8 @@ class _Passing:
             (b"x-router-reason", Reason.PASSED_THROUGH.encode()),
             (b"x-router-trace-id", self._trail.trace_id.encode()),
         ]
+        if self._booking is not None and answer.status < 400:
+            headers = with_rates(headers, self._booking.account.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         passed = 0
         try:
