@@ -141,6 +141,7 @@ class QuotaError(RouterError):
     def __init__(self, message: str, *, again: bool = False) -> None:
         """`again`: requests under way hold what is left, and may give some of it back."""
         super().__init__(message)
+        self.again = again
         self.headers = ((b"x-should-retry", b"false"),)
         if again:
             self.headers = ((b"x-should-retry", b"true"), (b"retry-after", b"1"))

@@ -19,6 +19,7 @@ from router.errors import (
     BadKeyError,
     BadRequestError,
     ClientLeftError,
+    QuotaError,
     RouterError,
     UndecodableError,
     UnreachableError,
@@ -233,6 +234,8 @@ class _Passing:
         """Tell the client what is wrong."""
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
+        if isinstance(error, QuotaError) and not error.again:
+            self._router.budgets.refused(self._trail.key_id)
         body = error.body()
         await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
         await self._send({"type": "http.response.body", "body": body})

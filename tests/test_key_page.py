@@ -9,6 +9,7 @@ from browser import Browser, found
 from test_keys import UPSTREAM, make
 
 from router.client.keyfile import FILE, read_keys
+from router.limits import standings
 
 pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
 
@@ -25,8 +26,10 @@ def browser():
 
 
 @pytest.fixture
-def opened(serve, openai_server, tmp_path, browser):
+def opened(serve, openai_server, tmp_path, browser, monkeypatch):
     """The page of a router with an admin key, opened with it."""
+    monkeypatch.setattr(standings, "LEAST_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(standings, "REST", 0)
     key = make(tmp_path / "home-0", "owner", admin=True)
     router = serve(openai_base_url=openai_server.url, **UPSTREAM)
     browser.open(router.origin + "/")
@@ -73,8 +76,8 @@ def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, bro
     browser.wait("!document.querySelector('#confirm').open")
     with pytest.raises(openai.RateLimitError, match="Limit 2"):
         chat(opened, new)
-    told = browser.wait(f"{ROW}.innerText.includes(' of $0.0010') && {ROW}.innerText")
-    assert "2 requests a minute" in told and "gpt-4o" in told and "second" in told
+    told = browser.wait(f"{ROW}.innerText.includes(' ago') && {ROW}.innerText")
+    assert "2 requests a minute" in told and "gpt-4o" in told and " of $0.0010" in told
     assert browser.run(f"{ROW}.querySelector('.shares').getAttribute('aria-label')").endswith("%")
     click(browser, "#secret-done")
     page = browser.run("document.documentElement.outerHTML") + browser.run("JSON.stringify(sessionStorage)")

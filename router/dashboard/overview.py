@@ -65,7 +65,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": router.settings.simulated,
-            "warnings": await run_in_threadpool(router.told),
+            "warnings": await run_in_threadpool(lambda: router.told(alerts=True)),
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from router.alerts.record import SHOWN_SECONDS
 from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
@@ -257,7 +259,15 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["models"], len(router.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(router.keys.problem)))
+    raised = router.alerts.all()
+    warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
+    alerts = GaugeMetricFamily(
+        "router_alerts", "Alerts of the last 70 days, of all processes.", labels=["kind", "delivery"]
+    )
+    for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
+        alerts.add_metric([kind, delivery], number)
+    yield alerts
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:

@@ -50,6 +50,8 @@ class Standings:
             sqlalchemy.exc.SQLAlchemyError, OSError: the tables or the journal cannot be read.
         """
         with self._lock:
+            import sqlalchemy  # noqa: F401  which takes longer to load than to ask
+
             began = time.monotonic()
             if began >= self._fresh_until:
                 self._known = standings(self._url, self._journal, time.time_ns())
@@ -103,8 +105,6 @@ def _in_tables(
                 traces = [trace for trace, _ in asked[start : start + IDS]]
                 ids = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
                 there.update((row.trace_id, row.span_id) for row in connection.execute(ids))
-        return {
-            key: Standing(float(today), float(month), last / 1e9) for key, today, month, last in rows
-        }, there
+        return {key: Standing(float(today), float(month), last / 1e9) for key, today, month, last in rows}, there
     finally:
         engine.dispose()
