@@ -12,6 +12,7 @@ from fake_openai import FakeOpenAI, Say, completion, json_answer
 from test_keys import OWNER, UPSTREAM, ask, make, until
 
 from router.alerts import webhook
+from router.alerts.alert import Alert
 from router.alerts.alerts import MOST_WAITING, Alerts, send_test
 from router.alerts.record import FAILED, SENT, UNSENT, AlertRecord
 from router.client.keyfile import Limits
@@ -70,6 +71,21 @@ def test_the_same_alert_is_told_once_also_after_a_restart_and_by_several_at_once
     again.alert("budget", "ada", "half is spent", occasion="2026-11-29 50%")
     again.close()
     assert [post.json["text"] for post in posted(receiver)] == ["Router: half is spent"] * 2
+
+
+def test_an_alert_is_forgotten_when_it_cannot_be_repeated_any_more(tmp_path):
+    now, record = time.time(), AlertRecord(tmp_path)
+    for days in (2, 40):
+        assert record.is_first(made_alert(occasion=f"{days}", unix=now, keep_until_unix=now + days * 86_400))
+    (tmp_path / "alerts" / "torn.json").write_text("")
+    record.tidy(now + 3 * 86_400)
+    assert [each.alert.occasion for each in record.all()] == ["40"]
+    record.tidy(now + 80 * 86_400)
+    assert list((tmp_path / "alerts").iterdir()) == []
+
+
+def made_alert(**given):
+    return Alert(**{"kind": "test", "subject": "x", "text": "x", **given})
 
 
 def test_another_process_tells_it_too_and_only_once(tmp_path, receiver):
@@ -178,7 +194,8 @@ def test_the_command_posts_a_test(tmp_path, receiver):
 
 
 class Told(list):
-    def alert(self, kind, subject, text, fields=None, *, occasion=""):
+    def alert(self, kind, subject, text, fields=None, *, occasion="", until_unix=None):
+        assert until_unix > time.time() + 86_400
         self.append((subject, fields["period"], fields["share"], occasion))
 
 

@@ -19,6 +19,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Field] = {}  # the same in numbers, for programs
     occasion: str = ""  # the same kind, subject and occasion is told once
     unix: float
+    keep_until_unix: float  # the same alert is known again until then
 
     @property
     def id(self) -> str:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Mapping
 
 from router.alerts.alert import Alert, Field
-from router.alerts.record import FAILED, SENT, UNSENT, AlertRecord, Raised
+from router.alerts.record import FAILED, KEEP_SECONDS, SENT, SHOWN_SECONDS, UNSENT, AlertRecord, Raised
 from router.alerts.webhook import Webhook
 from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
 MOST_WAITING = 100
+TIDY_EVERY_SECONDS = 3600.0
 CLOSE_SECONDS = 3.0  # for what waits when the process ends
 
 
@@ -35,15 +36,29 @@ class Alerts:
         self._over = False
 
     def alert(
-        self, kind: str, subject: str, text: str, fields: Mapping[str, Field] | None = None, *, occasion: str = ""
+        self,
+        kind: str,
+        subject: str,
+        text: str,
+        fields: Mapping[str, Field] | None = None,
+        *,
+        occasion: str = "",
+        until_unix: float | None = None,
     ) -> None:
-        """Tell the owner, and return at once.
+        """Tell the owner, and return at once. `text` is a sentence for people, `fields` is the same for programs.
 
-        The same `kind`, `subject` and `occasion` is told once: also after a restart, and by one of several processes.
-        `text` is a sentence for people, `fields` is the same for programs.
+        The same `kind`, `subject` and `occasion` is told once before `until_unix` (None: in 70 days): also after a
+        restart, and by one of several processes.
         """
+        now = time.time()
         made = Alert(
-            kind=kind, subject=subject, text=text, fields=dict(fields or {}), occasion=occasion, unix=time.time()
+            kind=kind,
+            subject=subject,
+            text=text,
+            fields=dict(fields or {}),
+            occasion=occasion,
+            unix=now,
+            keep_until_unix=now + KEEP_SECONDS if until_unix is None else max(until_unix, now + SHOWN_SECONDS),
         )
         with self._starting:
             if self._thread is None:
@@ -72,9 +87,12 @@ class Alerts:
             self._over = True
 
     def _work(self) -> None:
-        self._record.tidy(time.time())
+        tidied = 0.0
         while (alert := self._waiting.get()) is not None and not self._over:
             try:
+                if alert.unix - tidied > TIDY_EVERY_SECONDS:
+                    self._record.tidy(alert.unix)
+                    tidied = alert.unix
                 self._raise(alert)
             except Exception:  # a fault of ours: the next alert is told
                 log.exception("alert %s was not told", alert.kind)
@@ -110,4 +128,5 @@ def send_test(settings: Settings) -> str:
     if webhook is None:
         raise SettingsError("no webhook is set; ROUTER_ALERT_WEBHOOK names its URL")
     text = "this is a test of the alerts; nothing is wrong"
-    return webhook.post(Alert(kind="test", subject="router", text=text, unix=time.time()).body())[0]
+    now = time.time()
+    return webhook.post(Alert(kind="test", subject="router", text=text, unix=now, keep_until_unix=now).body())[0]

@@ -16,7 +16,7 @@ from router.alerts.alert import Alert
 
 FOLDER = "alerts"
 PENDING, SENT, FAILED, UNSENT = "pending", "sent", "failed", "not_sent"  # how a delivery ended; UNSENT: no webhook
-KEEP_SECONDS = 70 * 86_400.0  # longer than any month that an alert may be about
+KEEP_SECONDS = 70 * 86_400.0  # of an alert that says nothing else
 SHOWN_SECONDS = 86_400.0
 
 
@@ -75,10 +75,14 @@ class AlertRecord:
         return [raised for raised in self.all() if raised.alert.unix > now_unix - SHOWN_SECONDS]
 
     def tidy(self, now_unix: float) -> None:
-        """Forget what is older than any alert could be repeated."""
+        """Forget alerts that cannot be repeated any more, and files that are none."""
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < now_unix - KEEP_SECONDS:
+                try:
+                    until = _decoder.decode(path.read_bytes()).alert.keep_until_unix
+                except msgspec.DecodeError:
+                    until = path.stat().st_mtime + KEEP_SECONDS
+                if until < now_unix:
                     path.unlink()
 
     def _path(self, alert: Alert) -> Path:

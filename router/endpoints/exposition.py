@@ -263,7 +263,9 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
     alerts = GaugeMetricFamily(
-        "router_alerts", "Alerts of the last 70 days, of all processes.", labels=["kind", "delivery"]
+        "router_alerts",
+        "Alerts that are kept, those of a budget until a day after it ends.",
+        labels=["kind", "delivery"],
     )
     for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
         alerts.add_metric([kind, delivery], number)

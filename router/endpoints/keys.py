@@ -97,9 +97,16 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """Make a key. Its secret is in this answer, and nowhere else."""
         by = manager(request)
         given = await _read(request, Adding)
-        limits = given.given()
-        options = {"models": given.models, "paths": given.paths, "expires": given.expires, "admin": given.admin}
-        change = partial(keystore.add_key, router.settings, given.name, **options, limits=limits)
+        change = partial(
+            keystore.add_key,
+            router.settings,
+            given.name,
+            models=given.models,
+            paths=given.paths,
+            expires=given.expires,
+            admin=given.admin,
+            limits=given.given(),
+        )
         key, secret = await changed(by, "made", change)
         return _json({**keystore.as_mapping(key, time.time()), "key": secret}, 201)
 

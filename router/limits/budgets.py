@@ -17,13 +17,21 @@ SHARES = (1.0, 0.8, 0.5)
 REFUSED_FROM = 0.8  # the share from which a budget that refused a request counts as spent
 LOOK_EVERY_SECONDS = 1.0
 MOST_KNOWN = 10_000
+DAY = 86_400.0  # seconds
 
 
 class Telling(Protocol):
     """Who is told; `router.alerts.alerts.Alerts` is."""
 
     def alert(
-        self, kind: str, subject: str, text: str, fields: dict[str, Field] | None = None, *, occasion: str = ""
+        self,
+        kind: str,
+        subject: str,
+        text: str,
+        fields: dict[str, Field] | None = None,
+        *,
+        occasion: str = "",
+        until_unix: float | None = None,
     ) -> None: ...
 
 
@@ -74,7 +82,8 @@ class Budgets:
             "spent_usd": round(period.spent_usd, 6),
             "share": share,
         }
-        self._alerts.alert("budget", key, text, fields, occasion=f"{period.name} {begins} ${budget:g} {share:.0%}")
+        occasion = f"{period.name} {begins} ${budget:g} {share:.0%}"
+        self._alerts.alert("budget", key, text, fields, occasion=occasion, until_unix=period.ends_unix_ns / 1e9 + DAY)
 
 
 def _budgets(account: Account) -> Iterator[tuple[Period, float]]:

@@ -105,6 +105,6 @@ def _in_tables(
                 traces = [trace for trace, _ in asked[start : start + IDS]]
                 ids = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
                 there.update((row.trace_id, row.span_id) for row in connection.execute(ids))
-        return {key: Standing(float(today), float(month), last / 1e9) for key, today, month, last in rows}, there
+        return {row[0]: Standing(float(row[1]), float(row[2]), row[3] / 1e9) for row in rows}, there
     finally:
         engine.dispose()
