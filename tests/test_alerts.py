@@ -235,6 +235,12 @@ def test_a_budget_that_is_nearly_spent_and_refuses_is_told_as_spent():
     assert [each[1:3] for each in told] == [("day", 0.5), ("day", 1.0)]
 
 
+def chat(router, key):
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4000}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx2.post(router.url + "/chat/completions", json=body, headers=headers, timeout=60)
+
+
 def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     serve, openai_server, receiver, tmp_path, caplog
 ):
@@ -243,11 +249,10 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     router = serve(openai_base_url=openai_server.url, api_keys=[OWNER], alert_webhook=webhook_url, **UPSTREAM)
     costly = completion(MODEL, prompt_tokens=20, completion_tokens=4000)  # $0.04
     costly["usage"].pop("prompt_tokens_details", None)
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4000}
     openai_server.say(*(json_answer(costly) for _ in range(3)))
     statuses = []
     for shares in ([], [0.8], [1.0]):
-        statuses.append(ask(router, "/v1/chat/completions", key, body).status_code)
+        statuses.append(chat(router, key).status_code)
         expected = 1 + len(shares) if shares else 0
         router.app.router.budgets.look()
         if expected:
