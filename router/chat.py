@@ -17,10 +17,11 @@ from router.client.body import Body, Receive, Send, read
 from router.client.keys import Caller, Keys, lacking
 from router.client.watch import Watch
 from router.continuation import Continuations
-from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
-from router.heads import answer_head, decision_head
+from router.errors import BadKeyError, BadRequestError, ClientLeftError, QuotaError, RouterError, UndecodableError
+from router.heads import answer_head, decision_head, with_rates
 from router.journal.writer import Journal
 from router.limits.account import Booking
+from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
@@ -59,6 +60,7 @@ class Collaborators(Protocol):
     journal: Journal
     keys: Keys
     limiter: Limiter
+    budgets: Budgets
     meter: Meter
     prices: PriceBook
 
@@ -225,6 +227,8 @@ class Exchange:
         self.started = True
         if self.trail.first_byte_unix_ns is None:
             self.trail.first_byte_unix_ns = self.trail.now()
+        if self.booking is not None and status < 400:
+            headers = with_rates(headers, self.booking.account.rates())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _echo(self, plan: Plan) -> str | None:
@@ -304,6 +308,8 @@ class Exchange:
     async def _refuse(self, error: RouterError) -> None:
         if not isinstance(error, BadKeyError):  # strangers write nothing to our disk
             await self._record(error.status, "failed", own_error(error, self.router.settings.record_content))
+        if isinstance(error, QuotaError) and not error.again:
+            self.router.budgets.refused(self.trail.key_id)
         body = error.body()
         if self.started:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})

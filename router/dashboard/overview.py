@@ -66,7 +66,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         now = {
             "simulated": router.settings.simulated,
             "upstreams": [each._asdict() for each in router.upstreams.standing()],
-            "warnings": await run_in_threadpool(router.told),
+            "warnings": await run_in_threadpool(lambda: router.told(alerts=True)),
             "learnt": router.learnt(),
             "content": router.settings.record_content,
             "default_target": target,

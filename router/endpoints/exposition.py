@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from router.alerts.record import SHOWN_SECONDS
 from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
@@ -284,11 +285,21 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["models"], len(router.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(router.keys.problem)))
+    raised = router.alerts.all()
+    warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
     learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
     for model, count in Counter(lesson.model for lesson in router.adapter.lessons).items():
         learnt.add_metric([model], count)
     yield learnt
+    alerts = GaugeMetricFamily(
+        "router_alerts",
+        "Alerts that are kept, those of a budget until a day after it ends.",
+        labels=["kind", "delivery"],
+    )
+    for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
+        alerts.add_metric([kind, delivery], number)
+    yield alerts
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:
