@@ -16,6 +16,7 @@ export const REASONS = {
   budget: ["Budget", "The key's budget is nearly spent, and its lower target takes this model."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],
   fallback: ["Fallback", "The model that was decided on could not answer, so another one did."],
+  escalated: ["Escalated", "The answer of the model that was decided on did not hold when it was looked at, so a stronger one was asked."],
   successor: ["Successor", "The model that was decided on is gone, and the one that follows it answered. Nothing was measured of it."],
 };
 

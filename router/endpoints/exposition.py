@@ -26,9 +26,11 @@ from router.metrics import (
     Counts,
     Flow,
     Histogram,
+    Judged,
     Kind,
     Series,
     Timing,
+    Verified,
 )
 from router.policy.document import Policy
 
@@ -74,6 +76,7 @@ def families(router: Router) -> Iterator[Metric]:
     counted = total([own, *everyone(router.meter.directory, router.meter.path)], time.time())
     yield from _requests(counted)
     yield from _keys(counted.keys)
+    yield from _verified(counted.verified)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
@@ -90,6 +93,7 @@ class Total(msgspec.Struct):
     unrecorded: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
+    verified: dict[Judged, Verified] = {}
     workers: int = 0
 
 
@@ -123,6 +127,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             together.shed[why] = together.shed.get(why, 0) + number
         for name, series in counts.keys.items():
             together.keys.setdefault(name, Series()).add(series)
+        for judged, number in counts.verified:
+            together.verified.setdefault(judged, Verified()).add(number)
         if now_unix - counts.written_unix < LIVE_SECONDS:
             together.workers += 1
             for model in counts.open_circuits:
@@ -166,6 +172,17 @@ def _keys(keys: Mapping[str, Series]) -> Iterator[Metric]:
         cost.add(series.cost_usd, name)
         unpriced.add(series.unpriced, name)
     for made in (requests, tokens, cost, unpriced):
+        yield made.family()
+
+
+def _verified(verified: Mapping[Judged, Verified]) -> Iterator[Metric]:
+    labels = ["model", "verification", "finding"]
+    requests = _Sum("router_verified_answers", "Answers that were verified, by what was found.", labels)
+    cost = _Sum("router_escalation_usd", "Dollars of the answers of stronger models.", labels)
+    for judged, counted in verified.items():
+        requests.add(counted.requests, *judged)
+        cost.add(counted.escalation_usd, *judged)
+    for made in (requests, cost):
         yield made.family()
 
 
