@@ -98,8 +98,8 @@ def _response_events(response: dict[str, Any]) -> list[bytes]:
             for half in _halves(part[text]):
                 delta = {"type": f"response.{kind}.delta", **where, "content_index": 0, "delta": half}
                 made.append({**delta, "logprobs": []} if kind == "output_text" else delta)
-        for half in _halves(item.get("arguments")):
-            made.append({"type": "response.function_call_arguments.delta", **where, "delta": half})
+        begun = {"type": "response.function_call_arguments.delta", **where}
+        made += [{**begun, "delta": half} for half in _halves(item.get("arguments"))]
         made.append({"type": "response.output_item.done", "output_index": at, "item": item})
     made.append({"type": f"response.{response['status']}", "response": response})
     return [
