@@ -10,10 +10,17 @@ import pytest
 from answer_cases import BROKEN, HERE, OBJECT, QUESTION, TOOLS, VALID, Case, calls, chat, responses, said
 from answer_wire import as_sent
 from fake_openai import chat_events, completion, events, json_answer
+from made_records import made_record
 from running import RunningRouter
 
+from router.client.keyfile import Limits
+from router.limits.account import Account
+from router.limits.bound import Bound, Most
+from router.planning import make_plan, read_request
+from router.surfaces import CHAT
 from router.verifying.code import check_code
 from router.verifying.schemas import conforms
+from router.wire.skeleton import Skeleton
 
 SAID = {"chat": "chat/completions", "responses": "responses", "completions": "completions"}
 CHEAP, STRONG = "gpt-4o-mini", "gpt-4o"
@@ -269,3 +276,27 @@ def test_a_schema_of_a_stranger_takes_little_time_and_fetches_nothing(schema):
 )
 def test_code_that_is_too_deep_for_the_parser_harms_nothing(code):
     check_code(f"```python\n{code}\n```")
+
+
+def test_a_key_pays_for_both_calls():
+    now = time.time_ns()
+    account = Account("ada", now)
+    account.limit(Limits(usd_a_day=10.0, tokens_a_minute=1000))
+    booking = account.hold(Most(2.0, 500, 500), now)
+    first = {"model": CHEAP, "usage": {"input_tokens": 12, "output_tokens": 20}, "cost_usd": 0.25}
+    record = made_record(0, model=STRONG, cost_usd=1.0, usage={"input_tokens": 12, "output_tokens": 8}, wasted=[first])
+    booking.settle(record)
+    assert (account.day.spent_usd, account.day.held_usd, record.kept_usd) == (1.25, 0.0, 0.0)
+    assert dict(account.rates())[b"x-ratelimit-remaining-tokens"] == b"948"
+
+
+def test_twice_the_cost_of_an_answer_is_held(verifying):
+    router, most = verifying.app.router, []
+    for model in ("auto-cost", "auto-cost+verify"):
+        body = json.dumps(Case("", "", "chat", {"max_tokens": 100}).request(model)).encode()
+        request = read_request(body, CHAT)
+        plan = make_plan(CHAT, router.serving, router.adapter, (), request, {})
+        skeleton = Skeleton(body, (), ())
+        bound = Bound(router.prices, router.adapter)
+        most.append(bound.most(plan, CHAT, skeleton, router.serving.policy.rules.models, time.time_ns(), priced=True))
+    assert most[1].usd == pytest.approx(2 * most[0].usd, rel=0.1)
