@@ -127,8 +127,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             together.shed[why] = together.shed.get(why, 0) + number
         for name, series in counts.keys.items():
             together.keys.setdefault(name, Series()).add(series)
-        for judged, number in counts.verified:
-            together.verified.setdefault(judged, Verified()).add(number)
+        for judged, verified in counts.verified:
+            together.verified.setdefault(judged, Verified()).add(verified)
         if now_unix - counts.written_unix < LIVE_SECONDS:
             together.workers += 1
             for model in counts.open_circuits:
