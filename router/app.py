@@ -40,6 +40,7 @@ from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
 from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
+from router.verification import Verifier
 
 log = logging.getLogger("router")
 _LAST_ANSWER: Headers = [(b"connection", b"close")]  # so that no client is about to ask when the connection ends
@@ -60,6 +61,7 @@ class Router:
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
+        self.verifier = Verifier(self)
         self.limiter = Limiter(self, alone=not is_one_of_several())
         self.alerts = Alerts(settings)
         self.budgets = Budgets(self.limiter, self.alerts)

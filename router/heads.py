@@ -36,8 +36,9 @@ def with_rates(headers: Headers, rates: Sequence[tuple[bytes, bytes]]) -> Header
 def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     """Who answered, and why; before there is a reply, who is asked first."""
     reason, model, adapted = plan.reason, plan.models[0], ""
+    told: tuple[tuple[bytes, bytes], ...] = ()
     if reply is not None:
-        reason, model, adapted = reply.because or reason, reply.model, reply.adapted
+        reason, model, adapted, told = reply.because or reason, reply.model, reply.adapted, reply.told
     headers = [
         (b"x-router-model", header_value(model)),
         (b"x-router-reason", reason.encode()),
@@ -47,6 +48,8 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
         headers.append((b"x-router-upstream", reply.endpoint.label.encode()))
     if adapted:
         headers.append((b"x-router-adapted", header_value(adapted)))
+    if told:
+        headers += told
     if plan.decision is not None:
         headers += decision_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
     return headers

@@ -131,6 +131,7 @@ class Serving:
         self.policy = policy
         self.problem = problem  # why another policy than this one is not served, or nothing
         self._default_target = settings.default_target
+        self.verify = "" if settings.verify == "off" else settings.verify  # how answers to `auto` are verified
 
     @property
     def default_target(self) -> float:

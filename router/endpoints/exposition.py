@@ -28,11 +28,13 @@ from router.metrics import (
     Counts,
     Flow,
     Histogram,
+    Judged,
     Kind,
     Place,
     Series,
     Timing,
     UpstreamSeries,
+    Verified,
 )
 from router.policy.document import Policy
 
@@ -79,6 +81,7 @@ def families(router: Router) -> Iterator[Metric]:
     yield from _requests(counted)
     yield from _keys(counted.keys)
     yield from _upstreams(counted.upstreams)
+    yield from _verified(counted.verified)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
@@ -96,6 +99,7 @@ class Total(msgspec.Struct):
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
     upstreams: dict[Place, UpstreamSeries] = {}
+    verified: dict[Judged, Verified] = {}
     workers: int = 0
 
 
@@ -136,6 +140,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             into.failed += calls.failed
             into.left_alone += calls.left_alone * live
             into.key_refused += calls.key_refused * live
+        for judged, verified in counts.verified:
+            together.verified.setdefault(judged, Verified()).add(verified)
         if live:
             together.workers += 1
             for model in counts.open_circuits:
@@ -195,6 +201,17 @@ def _upstreams(upstreams: Mapping[Place, UpstreamSeries]) -> Iterator[Metric]:
         alone.add_metric(labels, series.left_alone)
         refused.add_metric(labels, series.key_refused)
     yield from (calls, alone, refused)
+
+
+def _verified(verified: Mapping[Judged, Verified]) -> Iterator[Metric]:
+    labels = ["model", "verification", "finding"]
+    requests = _Sum("router_verified_answers", "Answers that were verified, by what was found.", labels)
+    cost = _Sum("router_escalation_usd", "Dollars of the answers of stronger models.", labels)
+    for judged, counted in verified.items():
+        requests.add(counted.requests, *judged)
+        cost.add(counted.escalation_usd, *judged)
+    for made in (requests, cost):
+        yield made.family()
 
 
 class _Sum:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     FALLBACK = "fallback"  # the model decided on could not answer
     BUDGET = "budget"  # the budget of the key is nearly spent, and a lower target takes this model
     SUCCESSOR = "successor"  # the model decided on is gone, and the one that follows it answered
+    ESCALATED = "escalated"  # the answer of the model decided on did not hold, and a stronger one answered
 
 
 class Promise(StrEnum):
