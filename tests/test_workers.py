@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration import corpus, duplicates, workers
+from calibration import corpus, crossfit, duplicates, predictions, workers
 from calibration.background import Background
 from calibration.corpus import Questions, read_corpus
 from calibration.examples import TypeExamples, read_features
@@ -23,7 +23,8 @@ from router.policy.document import dump
 from router.policy.inputs import terms
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
-PART = 60  # so that a few hundred questions are several parts
+PART = 40  # so that a few hundred questions are several parts
+EXPECTED = {}  # made once, with parts and folds as small as each test has them
 
 
 class Counting:
@@ -43,26 +44,29 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    for module in (workers, corpus, duplicates, sys.modules["calibration.predictions"]):
+    for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", PART)
+    monkeypatch.setattr(crossfit, "FOLDS_OF_FEW", 2)
 
 
-def policy_by(hands, folder=None, n=240):
-    outcomes = made_outcomes(n)
-    more = made_outcomes(40, seed=5)
+def policy_by(hands, folder=None):
+    outcomes = made_outcomes(110)
+    more = made_outcomes(20, seed=5)
     background = Background(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
     models = models_named(PAIR, load_prices())
     learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=hands, folder=folder)
     return dump(learnt.policy)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def expected():
-    return policy_by(HERE)
+    if not EXPECTED:
+        EXPECTED.update(policy_by(HERE))
+    return EXPECTED
 
 
 def test_the_size_of_a_part_does_not_change_the_policy(expected, monkeypatch):
-    for module in (workers, corpus, duplicates, sys.modules["calibration.predictions"]):
+    for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", 17)
     assert policy_by(HERE) == expected
 
@@ -84,7 +88,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
 
 
 def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
-    first = Counting(stop_after=70)
+    first = Counting(stop_after=30)
     with pytest.raises(KeyboardInterrupt):
         policy_by(first, tmp_path / "kept")
     second, whole = Counting(), Counting()
@@ -110,7 +114,7 @@ def _doubled(values):
 
 def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
-    write_outcomes(made_outcomes(400), outcomes)
+    write_outcomes(made_outcomes(120), outcomes)
 
     def command(out):
         options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
