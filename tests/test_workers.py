@@ -12,7 +12,7 @@ from made_outcomes import made_outcomes
 
 from calibration import corpus, crossfit, duplicates, predictions, workers
 from calibration.background import Background
-from calibration.corpus import Questions, read_corpus
+from calibration.corpus import Questions, question_of, read_corpus
 from calibration.examples import TypeExamples, read_features
 from calibration.learning import learn
 from calibration.outcomes import write_outcomes
@@ -71,6 +71,7 @@ def test_the_size_of_a_part_does_not_change_the_policy(expected, monkeypatch):
     assert policy_by(HERE) == expected
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_bytes(expected):
     assert policy_by(Processes(2)) == expected
 
@@ -112,6 +113,7 @@ def _doubled(values):
     return {"doubled": 2 * values}
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
     write_outcomes(made_outcomes(120), outcomes)
@@ -143,7 +145,7 @@ def test_terms_are_counted_as_they_are(monkeypatch):
     monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
     features = read_features(made_outcomes(300))
     read = read_corpus(features, HERE)
-    found = [set(terms(each.turns[-1])) for each in features]
+    found = [set(terms(question_of(each).asked.question)) for each in features]
     known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
     assert list(read.terms) == known
     for row, its in enumerate(found):
