@@ -129,4 +129,7 @@ def _connect(client: Any, jobs: int, address: str) -> None:
     except ConnectionError as error:
         if address != "auto":
             raise WorkersError(f"--ray {address}: no Ray cluster answers ({error})") from error
-        client.init(num_cpus=jobs, include_dashboard=False, **quiet)
+        try:
+            client.init(num_cpus=jobs, include_dashboard=False, **quiet)
+        except Exception as failed:  # Ray raises no narrower one where a process of its own does not start
+            raise WorkersError(f"--ray auto: Ray did not start on this machine ({failed})") from failed
