@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration import commands, reprice_command, retire_command, traffic
+from calibration import commands, reprice_command, retire_command, traffic, workers
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
 from calibration.mix import types_of
-from calibration.options import Confidence, PromiseOption, TypeMargin
+from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
@@ -78,18 +79,33 @@ def learn_command(
     confidence: Confidence = CONFIDENCE,
     promise: PromiseOption = Promise.CERTIFIED,
     type_margin: TypeMargin = TYPE_MARGIN,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a policy learnt from outcomes. No network."""
+    """Write a policy learnt from outcomes. No network, but to the workers of --ray.
+
+    What was computed is kept beside --out until the policy is written: after an interruption the same command goes on.
+    """
     names = [name.strip() for name in models.split(",")] if models else [cheap, strong]
-    rows = read_outcomes(outcomes, names)
-    about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
+    rows = read_outcomes(outcomes, names, answers=False)
+    about = {"made_at": _now().isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_background(questions, types, published, names) if questions else None
         its = models_named(names, load_prices(prices))
-        policy = learn(
-            rows, its, seed, about, background, confidence=confidence, promise=promise, type_margin=type_margin
-        ).policy
+        with workers.opened(jobs, ray) as hands:
+            policy = learn(
+                rows,
+                its,
+                seed,
+                about,
+                background,
+                confidence=confidence,
+                promise=promise,
+                type_margin=type_margin,
+                workers=hands,
+                folder=out.with_name(out.name + ".learning"),
+            ).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
     for heading in ("target", "promise", "cost saved (95 % interval)", "more questions needed"):
@@ -104,6 +120,12 @@ def learn_command(
         )
     console.print(table)
     console.print(_auto(policy), highlight=False, soft_wrap=True)
+
+
+def _now() -> datetime:
+    """The time; SOURCE_DATE_EPOCH stops it, so that equal outcomes give equal bytes (reproducible-builds.org)."""
+    stopped = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(stopped), UTC) if stopped else datetime.now(UTC)
 
 
 def _auto(policy: Policy) -> str:

@@ -19,11 +19,12 @@ from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
-from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
+from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin, Until, UsageError
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
+from calibration.workers import WorkersError
 from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
 from router.policy.document import REGISTERED_MODEL
@@ -97,6 +98,8 @@ def run_command(
     type_margin: TypeMargin = TYPE_MARGIN,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
     seed: Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")] = 0,
 ) -> None:
@@ -129,6 +132,8 @@ def run_command(
         seed=seed,
         concurrency=concurrency,
         batch=batch,
+        jobs=jobs,
+        ray=ray,
         known_types=read_policy(types_from) if types_from else None,
         confidence=confidence,
         promise=promise,
@@ -295,4 +300,4 @@ def progress_with(meter: Meter) -> Iterator[run.Progress]:
         yield run.Progress(stage, step)
 
 
-FAULTS = (UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)
+FAULTS = (WorkersError, UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)

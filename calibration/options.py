@@ -50,6 +50,15 @@ TypeMargin = Annotated[
     float,
     _between("--type-margin", 0.0, 1.0, "By how much a single type may keep less than the target, 0 to 1."),
 ]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that learn. The policy is the same for any number.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="Learn on a Ray cluster: its address, or auto for the one of this machine, started with --jobs workers.",
+    ),
+]
 Until = Annotated[
     float | None,
     _between(

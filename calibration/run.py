@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from calibration import assessments, batch, judgements, naming, rounds, tracking, tradeoffs
+from calibration import assessments, batch, judgements, naming, rounds, tracking, tradeoffs, workers
 from calibration.answers import Asked, Asking, Endpoint, kept
 from calibration.background import prior
 from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN
@@ -62,6 +62,8 @@ class Plan:
     targets: Sequence[float] = TARGETS
     tested_at: float | None = None  # confidence of one look, where several share the error of the whole
     about: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1  # processes that learn
+    ray: str | None = None  # the address of a cluster that learns
 
     @property
     def models(self) -> Sequence[str]:
@@ -304,17 +306,20 @@ def _question_usd(plan: Plan, rows: Sequence[Row], judge_kept: tuple[int, float]
 
 def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
-        learnt = learn(
-            outcomes,
-            models_named(plan.models, plan.prices),
-            plan.seed,
-            about,
-            prior(about, plan.models),
-            targets=plan.targets,
-            confidence=plan.tested_at or plan.confidence,
-            promise=plan.promise,
-            type_margin=plan.type_margin,
-        )
+        with workers.opened(plan.jobs, plan.ray) as hands:
+            learnt = learn(
+                outcomes,
+                models_named(plan.models, plan.prices),
+                plan.seed,
+                about,
+                prior(about, plan.models),
+                targets=plan.targets,
+                confidence=plan.tested_at or plan.confidence,
+                promise=plan.promise,
+                type_margin=plan.type_margin,
+                workers=hands,
+                folder=plan.folder / "learning",
+            )
     except LearningError:
         return None
     policy = learnt.policy if plan.tested_at is None else rounds.promised(learnt.policy, plan.confidence)
