@@ -47,6 +47,7 @@ class Learnt:
 
     policy: Policy
     replay: Replay
+    known: Replay  # the same questions, predicted by what was learnt from all of them
     groups: np.ndarray  # (n,) near-duplicates share a number
 
 
@@ -96,7 +97,7 @@ def learn(
         "seed": seed,
     }
     policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
-    return Learnt(policy, replay, examples.groups)
+    return Learnt(policy, replay, known, examples.groups)
 
 
 def cross_replayed(
