@@ -13,7 +13,7 @@ strong alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -215,6 +215,12 @@ def learn_answers(
         for rule in rules
     ]
     return Answers(predictor, helped, both)
+
+
+def with_answers(learnt: Learnt, seed: int, confidence: float, promise: Promise, type_margin: float) -> Learnt:
+    """The same, whose policy knows which answers to pass on, where looking at them helps a type."""
+    answers = learn_answers(learnt, seed, confidence, promise, type_margin)
+    return replace(learnt, policy=replace(learnt.policy, answers=answers))
 
 
 def replay_answers(policy: Policy, answers: Answers, replay: Replay) -> LookedAt:

@@ -76,7 +76,10 @@ def test_the_larger_of_two_numbers_is_known(answer, holds):
 
 
 def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
-    for call in ({"name": "weather", "arguments": {"city": "Oslo", "days": 3}}, {"weather": '{"city":"Oslo","days":3}'}):
+    for call in (
+        {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
+        {"weather": '{"city":"Oslo","days":3}'},
+    ):
         found = numbers("The weather in Oslo?", json.dumps([call]), ("weather city days",))
         assert (found["calls"], found["values_in_question"], found["prose_for_call"]) == (1.0, 0.5, 0.0)
     assert numbers("The weather in Oslo?", "It rains.", ("weather",))["prose_for_call"] == 1.0
@@ -86,7 +89,10 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
     ("program", "value"),
     [
         ("def f(s):\n    return ''.join(c for c in s if c != 'a')\nassert f('banana') == ??", "bnn"),
-        ("def f(d):\n    d.pop('x')\n    return {k: v + 1 for k, v in d.items()}\nassert f({'x': 1, 'y': 2}) == ??", {"y": 3}),
+        (
+            "def f(d):\n    d.pop('x')\n    return {k: v + 1 for k, v in d.items()}\nassert f({'x': 1, 'y': 2}) == ??",
+            {"y": 3},
+        ),
         ("def f(n):\n    return 1 if n < 2 else n * f(n - 1)\nassert f(5) == ??", 120),
         ("def f(xs):\n    a, *b = xs\n    return a\nassert f([1]) == ??", None),  # what is not interpreted is not known
         ("def f(x):\n    return x.__class__\nassert f(1) == ??", None),
@@ -123,9 +129,7 @@ def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
         tried = decide_first(policy.answers, policy.rules, features, prediction, TARGET)
         way = STRONG if tried.decision.model == PAIR[1] else CHEAP
         answer = outcome.results[PAIR[0]].answer
-        if tried.is_looked_at and not answer_holds(
-            policy.answers, policy.rules, features, prediction, TARGET, answer
-        ):
+        if tried.is_looked_at and not answer_holds(policy.answers, policy.rules, features, prediction, TARGET, answer):
             way = CHEAP_THEN_STRONG
         assert way == chosen[row]
     assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
