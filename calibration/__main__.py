@@ -96,8 +96,8 @@ def learn_command(
     table = Table(title=f"policy in {out}", title_justify="left")
     looked = {rule.target: rule for rule in policy.answers.targets} if policy.answers else {}
     headings = ["target", "promise", "cost saved (95 % interval)", "more questions needed"]
-    for heading in [*headings, *(["saved with answers looked at"] if looked else [])]:
-        table.add_column(heading)
+    for title in [*headings, *(["saved with answers looked at"] if looked else [])]:
+        table.add_column(title)
     for rule in policy.rules.targets:
         saving, routes = rule.expected_saving, rule.quality_per_usd is not None
         table.add_row(
@@ -109,8 +109,8 @@ def learn_command(
         )
     console.print(table)
     if policy.answers:
-        names = ", ".join(sorted(policy.answers.types))
-        console.print(f"answers are worth a look on: {names}", highlight=False, soft_wrap=True, markup=False)
+        types_looked_at = ", ".join(sorted(policy.answers.types))
+        console.print(f"answers are worth a look on: {types_looked_at}", highlight=False, soft_wrap=True, markup=False)
     console.print(_auto(policy), highlight=False, soft_wrap=True)
 
 

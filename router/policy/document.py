@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from router.policy.answer_document import ANSWER_FILES, dump_answers, parse_answers
-from router.policy.answers import Answers
+from router.policy.answers import Answers, answer_holds, decide_first
 from router.policy.decision import Evidence, Model, Rule, Rules, decide
 from router.policy.features import read_question
 from router.policy.files import PolicyError as PolicyError  # users of the document catch it
@@ -175,6 +175,9 @@ def _try(policy: Policy) -> None:
                 raise ValueError("it predicts something that is not a number")
             for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
                 decide(policy.rules, features, prediction, target)
+                if policy.answers is not None:
+                    decide_first(policy.answers, policy.rules, features, prediction, target)
+                    answer_holds(policy.answers, policy.rules, features, prediction, target, "42")
         except Exception as error:
             raise PolicyError(DOCUMENT, f"does not decide: {type(error).__name__}: {error}") from error
 
