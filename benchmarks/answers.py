@@ -5,8 +5,9 @@
 
 The shipped policy was learnt and certified on `calibration.jsonl.gz`; everything here is measured on `test.jsonl.gz`,
 and no threshold is chosen on it, but for "in hindsight" and for the resplits. In these, predictions stay as they are,
-thresholds are certified anew on the questions drawn, without limits of types, and looked at on all others. `--both`
-draws from both files as well; questions of `calibration.jsonl.gz` are predicted by what was learnt without them.
+and thresholds are certified anew on the questions drawn, without limits of types. Draws with replacement are looked at
+on all questions, which are their population; draws without, on all others. `--both` draws from both files as well;
+questions of `calibration.jsonl.gz` are predicted by what was learnt without them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ TARGETS = (0.95, 0.97, 0.99)
 DRAWN = {"test": 1_000, "both": 1_600}
 STEPS = 100
 Interval = Sequence[float]
+Draw = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows to certify on, their groups, and rows to look at
+Draws = Iterator[Draw]
 
 
 def measure_ranking(
@@ -118,14 +121,29 @@ def hindsight(policy: Policy, its: Replay, kept: float, groups: np.ndarray, roun
     return bootstrap(saved, groups, rounds, 0)
 
 
-def resplit(policy: Policy, its: Replay, groups: np.ndarray, n: int, times: int) -> list[dict[str, Any]]:
-    """How often promises are violated where thresholds are certified on `n` questions and looked at on the others."""
+def drawn_halves(groups: np.ndarray, n: int, times: int) -> Draws:
+    """Questions to certify on, drawn without replacement, and all others to look at."""
     rng = np.random.default_rng(0)
     names, places = np.unique(groups, return_inverse=True)
-    draws = []
     for _ in range(times):
         rank = rng.permutation(len(names))[places]
-        draws.append(rank < np.sort(rank)[n - 1] + 1)
+        drawn = rank <= np.sort(rank)[n - 1]
+        yield np.flatnonzero(drawn), groups[drawn], np.flatnonzero(~drawn)
+
+
+def drawn_again(groups: np.ndarray, n: int, times: int) -> Draws:
+    """Questions to certify on, drawn with replacement by whole groups, and all questions as the population."""
+    rng = np.random.default_rng(0)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
+    for _ in range(times):
+        parts = [members[i] for i in rng.integers(len(members), size=n)]
+        rows, names = np.concatenate(parts)[:n], np.repeat(np.arange(n), [len(part) for part in parts])[:n]
+        yield rows, names, np.arange(len(groups))
+
+
+def resplit(policy: Policy, its: Replay, n: int, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+    """How often promises are violated where thresholds are certified on some questions and looked at on others."""
     rows = []
     for target in TARGETS:
         needed, choose = its.needed(policy.rules, target), its.choices(policy.rules, target)
@@ -136,19 +154,18 @@ def resplit(policy: Policy, its: Replay, groups: np.ndarray, n: int, times: int)
         costs = [picked(its.costs_usd, c) for c in chosen]
         strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
         kept, saved = [], []
-        for drawn in draws:
+        for drawn, names, others in draws:
             at = -1
             for step, values in enumerate(scores):
-                if lower_bound((values - target * strong)[drawn], groups[drawn], -target) < 0:
+                if lower_bound(values[drawn] - target * strong[drawn], names, -target) < 0:
                     break
                 at = step
-            others = ~drawn
             kept.append(1.0 if at < 0 else float(scores[at][others].sum() / strong[others].sum()))
             saved.append(0.0 if at < 0 else float(1 - costs[at][others].sum() / dear[others].sum()))
         rows.append(
             {
                 "target": target,
-                "resplits": times,
+                "resplits": len(draws),
                 "n": n,
                 "violated": float((np.array(kept) < target).mean()),
                 "by_a_point": float((np.array(kept) < target - 0.01).mean()),
@@ -157,6 +174,15 @@ def resplit(policy: Policy, its: Replay, groups: np.ndarray, n: int, times: int)
             }
         )
     return rows
+
+
+def measure_resplits(policy: Policy, its: LookedAt, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
+    """Both ways to draw, with answers looked at and without."""
+    found = {}
+    for name, draw in (("with replacement, all", drawn_again), ("the others", drawn_halves)):
+        draws = list(draw(groups, n, times))
+        found[name] = {"with": resplit(policy, its, n, draws), "without": resplit(policy, plain(its), n, draws)}
+    return found
 
 
 def measure_speed(policy: Policy, looked: LookedAt) -> dict[str, float]:
@@ -233,17 +259,17 @@ def measure(data: Path, rounds: int, resplits: int, both: bool) -> dict[str, Any
             for kept in (0.97, 0.99, 1.0)
         },
         "resplits": {
-            name: {
-                "with": resplit(policy, its, of, DRAWN[name], resplits),
-                "without": resplit(policy, plain(its), of, DRAWN[name], resplits),
-            }
+            f"{name}, {how}": rows
             for name, (its, of) in populations.items()
+            for how, rows in measure_resplits(policy, its, of, DRAWN[name], resplits).items()
         },
     }
 
 
 def shown(value: Interval) -> str:
     """An estimate with its interval."""
+    if np.isnan(value[1]):
+        return "-"
     low, estimate, high = (f"{each:.3f}".replace("0.", ".", 1) for each in value)
     return f"{estimate} ({low} to {high})"
 
@@ -325,7 +351,7 @@ def parts_of(results: Mapping[str, Any]) -> dict[str, str]:
         "hindsight": table(("quality kept", "saved with the answer", "without"), seen),
         "resplits": table(
             (
-                "drawn from",
+                "drawn from, looked at",
                 "questions",
                 "target",
                 "answers",
