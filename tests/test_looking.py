@@ -100,6 +100,9 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
         ("def f(x):\n    return 'a' * 10**9\nassert f(1) == ??", None),
         ("def f(x):\n    while True:\n        x.append(x)\nassert f([]) == ??", None),
         ("def f(x):\n    return f(x)\nassert f([]) == ??", None),
+        ("def f(x):\n    return round(x, -1000000000)\nassert f(5) == ??", None),
+        ("def f(x):\n    return x.expandtabs(tabsize=10**9)\nassert f('\\t') == ??", None),
+        ("def f(x):\n    g = round\n    return list(map(g, x))\nassert f([5]) == ??", None),
         ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
     ],
 )

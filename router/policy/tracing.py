@@ -61,6 +61,7 @@ _TEXT_METHODS = """capitalize casefold center count endswith expandtabs find ind
     removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip
     swapcase title upper zfill"""
 _SET_METHODS = """add clear copy difference discard intersection issubset issuperset pop remove union update"""
+_MOST_DIGITS = 20  # that are rounded to: a negative number of digits is a power of ten
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(_TEXT_METHODS.split()),
     list: frozenset(
@@ -370,16 +371,17 @@ class _Tracing:
             function = getattr(held, node.func.attr)
         else:
             function = self._value(node.func, names)
+            function = _rounded if function is round else function
             if not callable(function):
                 raise UntraceableError
         if any(isinstance(each, ast.Starred) for each in node.args):
             raise UntraceableError
         given = [self._value(each, names) for each in node.args]
         named = {each.arg: self._value(each.value, names) for each in node.keywords if each.arg is not None}
-        if function is not int and function is not range and held is not None:
-            for each in given:
-                if isinstance(each, int) and abs(each) > MAX_SIZE and isinstance(held, str):
-                    raise UntraceableError
+        if isinstance(held, str) and any(
+            isinstance(each, int) and abs(each) > MAX_SIZE for each in (*given, *named.values())
+        ):
+            raise UntraceableError  # a width may be of any size
         value = function(*given, **named)
         if isinstance(value, range) and len(value) > MAX_SIZE:
             raise UntraceableError
@@ -387,6 +389,12 @@ class _Tracing:
             self._checked(held)
         plain = value if isinstance(value, _PLAIN) or callable(value) else list(value)
         return plain if callable(plain) else self._checked(plain)
+
+
+def _rounded(value: Any, ndigits: int | None = None) -> Any:
+    if ndigits is not None and abs(ndigits) > _MOST_DIGITS:
+        raise UntraceableError
+    return round(value, ndigits)
 
 
 def _size(value: Any, most: int = MAX_SIZE) -> int:
