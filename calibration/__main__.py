@@ -18,6 +18,7 @@ from calibration import commands, reprice_command, retire_command, traffic, work
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
+from calibration.looking import with_answers
 from calibration.mix import types_of
 from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
@@ -94,7 +95,7 @@ def learn_command(
         background = read_background(questions, types, published, names) if questions else None
         its = models_named(names, load_prices(prices))
         with workers.opened(jobs, ray) as hands:
-            policy = learn(
+            learnt = learn(
                 rows,
                 its,
                 seed,
@@ -105,11 +106,14 @@ def learn_command(
                 type_margin=type_margin,
                 workers=hands,
                 folder=out.with_name(out.name + ".learning"),
-            ).policy
+            )
+        policy = with_answers(learnt, seed, confidence, promise, type_margin).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
-    for heading in ("target", "promise", "cost saved (95 % interval)", "more questions needed"):
-        table.add_column(heading)
+    looked = {rule.target: rule for rule in policy.answers.targets} if policy.answers else {}
+    headings = ["target", "promise", "cost saved (95 % interval)", "more questions needed"]
+    for title in [*headings, *(["saved with answers looked at"] if looked else [])]:
+        table.add_column(title)
     for rule in policy.rules.targets:
         saving, routes = rule.expected_saving, rule.quality_per_usd is not None
         table.add_row(
@@ -117,8 +121,12 @@ def learn_command(
             _promised(rule) if routes else "none: always strong",
             f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%})" if routes else "-",
             f"{rule.more_questions_needed:,}" if rule.more_questions_needed else "-",
+            *([_saved(looked[rule.target])] if looked else []),
         )
     console.print(table)
+    if policy.answers:
+        types_looked_at = ", ".join(sorted(policy.answers.types))
+        console.print(f"answers are worth a look on: {types_looked_at}", highlight=False, soft_wrap=True, markup=False)
     console.print(_auto(policy), highlight=False, soft_wrap=True)
 
 
@@ -126,6 +134,14 @@ def _now() -> datetime:
     """The time; SOURCE_DATE_EPOCH stops it, so that equal outcomes give equal bytes (reproducible-builds.org)."""
     stopped = os.environ.get("SOURCE_DATE_EPOCH")
     return datetime.fromtimestamp(int(stopped), UTC) if stopped else datetime.now(UTC)
+
+
+def _saved(rule: Rule) -> str:
+    """What a rule saves with answers looked at, both calls counted."""
+    saving = rule.expected_saving
+    if rule.quality_per_usd is None:
+        return "-"
+    return f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%}), {rule.promise.value}"
 
 
 def _auto(policy: Policy) -> str:
@@ -209,8 +225,33 @@ def evaluate_command(
         values = (part["apgr"], part["cpt50"], part["saved_cost"]["0.97"])
         table.add_row(name, f"{part['n']:,}", *(f"{v.estimate:.3f} ({v.low:.3f} to {v.high:.3f})" for v in values))
     console.print(table)
+    if "answers" in figures:
+        console.print(_answers_table(figures["answers"], figures["targets"]))
     if shares is not None:
         console.print(_mix_table(figures["mix"]))
+
+
+def _answers_table(answers: Mapping[str, Any], targets: Mapping[str, Any]) -> Table:
+    """What each promise gives with answers looked at, and without."""
+    pooled, without = answers["apgr"].estimate, answers["apgr_without"].estimate
+    title = f"with answers looked at: APGR {pooled:.3f}, without {without:.3f}"
+    table = Table(title=title, title_justify="left")
+    for heading in (
+        "target",
+        "certified",
+        "quality kept",
+        "cost saved",
+        "quality kept, without",
+        "cost saved, without",
+    ):
+        table.add_column(heading)
+    for target, its in answers["targets"].items():
+        values = [its[k] for k in ("quality_kept", "saved_cost")] + [
+            targets[target][k] for k in ("quality_kept", "saved_cost")
+        ]
+        shown = [f"{v.estimate:.1%} ({v.low:.1%} to {v.high:.1%})" for v in values]
+        table.add_row(f"{float(target):.1%}", "yes" if its["certified"] else "no", *shown)
+    return table
 
 
 def _warn_of(mix: Mapping[str, Any]) -> None:

@@ -54,6 +54,7 @@ class Learnt:
 
     policy: Policy
     replay: Replay
+    known: Replay  # the same questions, predicted by what was learnt from all of them
     groups: np.ndarray  # (n,) near-duplicates share a number
 
 
@@ -99,7 +100,8 @@ def learn(
             or known.n >= min(MEASURED_SHARE * len(outcomes), background.evidence[name].n)
         }
         rules = rules_for(models, {**background.evidence, **measured}, replay)
-        known = replay_of(outcomes, features, seen_again(examples, predictor, workers), models)
+        again = seen_again(examples, predictor, workers)
+        known = replay_of(outcomes, features, again, models)
         walk = Walk(rules, replay, known, examples.groups, confidence, type_margin)
         certified = tuple(walk.all_rules(targets, seed, promise))
     made = {
@@ -113,7 +115,9 @@ def learn(
     policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-    return Learnt(policy, replace(replay, predictions=crossed.predictions.by(HERE)), examples.groups)
+    replay = replace(replay, predictions=crossed.predictions.by(HERE))
+    known = replace(known, predictions=again.by(HERE))
+    return Learnt(policy, replay, known, examples.groups)
 
 
 def _key(

@@ -19,6 +19,7 @@ from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
 from calibration.ledger import Ledger
+from calibration.looking import with_answers
 from calibration.outcomes import Outcome, write_outcomes
 from calibration.policies import models_named, read_policy, write_policy
 from calibration.questions import Question
@@ -320,6 +321,7 @@ def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -
                 workers=hands,
                 folder=plan.folder / "learning",
             )
+        learnt = with_answers(learnt, plan.seed, plan.tested_at or plan.confidence, plan.promise, plan.type_margin)
     except LearningError:
         return None
     policy = learnt.policy if plan.tested_at is None else rounds.promised(learnt.policy, plan.confidence)
