@@ -62,22 +62,24 @@ def evidence(ratios: Floats) -> tuple[float, int]:
 def first_reached(ratios: Floats, needed: float) -> int | None:
     """After how many ratios the evidence first reaches `needed`; None where it never does."""
     gains = np.vstack([np.zeros(len(FRACTIONS)), np.log1p(np.outer(ratios - 1.0, FRACTIONS)).cumsum(axis=0)])
-    first = None
-    for start in starts(len(ratios)):
-        least = needed - log_share(start) + math.log(len(FRACTIONS))
-        won = gains[start + 1 : None if first is None else first + 1] - gains[start]
-        reached = np.flatnonzero(np.logaddexp.reduce(won, axis=1) >= least) if len(won) else np.zeros(0, int)
+    begun = np.array(starts(len(ratios)))
+    shares = np.array([log_share(start) for start in begun])[:, None]
+    for block, begin in enumerate(begun):
+        before = slice(0, block + 1)
+        won = gains[None, begin + 1 : begin + START_EVERY + 1] - gains[begun[before], None]  # start, ratio, fraction
+        if (won.max(axis=2) + shares[before] < needed).all():  # the mean over fractions is at most the best of them
+            continue
+        mean = np.logaddexp.reduce(won, axis=2) + shares[before] - math.log(len(FRACTIONS))
+        reached = np.flatnonzero((mean >= needed).any(axis=0))
         if len(reached):
-            first = start + 1 + int(reached[0])
-    return first
+            return int(begin) + int(reached[0]) + 1
+    return None
 
 
-def growth_rate(ratios: Floats) -> tuple[float, float]:
-    """The largest mean logarithm that a bet gains an observation, and its fraction, where `ratios` are all there are.
+def growth_rate(ratios: Floats, weights: Floats) -> float:
+    """The largest mean logarithm that a bet gains an observation, where `ratios` come as often as `weights` say.
 
     A bet of this fraction reaches the logarithm b after b / rate observations on average, and the overshoot of the last
     one (Wald 1947, Sequential Analysis, appendix 2); a rate of 0 or less never does.
     """
-    rates = np.log1p(np.outer(ratios - 1.0, FRACTIONS)).mean(axis=0)
-    best = int(rates.argmax())
-    return float(rates[best]), FRACTIONS[best]
+    return float((weights @ np.log1p(np.outer(ratios - 1.0, FRACTIONS))).max() / weights.sum())

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -183,14 +184,15 @@ def fetch(settings: Settings, seen: str = "") -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return seen
-    order = ["attributes.start_time DESC"]
-    runs = client.search_runs(
-        [experiment.experiment_id], "attributes.status = 'FINISHED'", order_by=order, max_results=1
-    )
+    finished, newest = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+    runs = client.search_runs([experiment.experiment_id], finished, order_by=newest, max_results=1)
     if not runs or runs[0].info.run_id == seen:
         return seen
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    content = mlflow.artifacts.load_text(f"{runs[0].info.artifact_uri}/{FILE}").encode()
+    with tempfile.TemporaryDirectory() as folder:
+        place = mlflow.artifacts.download_artifacts(
+            run_id=runs[0].info.run_id, artifact_path=FILE, dst_path=folder, tracking_uri=settings.tracking_uri
+        )
+        content = Path(place).read_bytes()
     try:
         parse(content)
     except SentinelError as error:

@@ -137,10 +137,7 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
                 return int(again(directory, ways | {FEEDBACK: assessments.assess_again}) > 0)
         else:
             for followed in (champion, sentinel):
-                name = followed.__name__.rpartition(".")[2]
-                threading.Thread(
-                    target=followed.keep_fetching, args=(settings, stopping), name=name, daemon=True
-                ).start()
+                threading.Thread(target=followed.keep_fetching, args=(settings, stopping), daemon=True).start()
             run(directory, shippers, stopping, DRAIN_SECONDS)
     return 0
 
