@@ -62,6 +62,7 @@ class Plan:
     targets: Sequence[float] = TARGETS
     tested_at: float | None = None  # confidence of one look, where several share the error of the whole
     about: Mapping[str, Any] = field(default_factory=dict)
+    traffic: Sequence[Outcome] = ()  # what the sentinel compared, learnt from beside the questions
 
     @property
     def models(self) -> Sequence[str]:
@@ -213,7 +214,7 @@ def concluded(
     rows = complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
-    outcomes = [outcome_of(question, answers, found) for question, answers, found in rows]
+    outcomes = [*(outcome_of(question, answers, found) for question, answers, found in rows), *plan.traffic]
     write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
     progress.stage("learning", 0, 1)
     about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}

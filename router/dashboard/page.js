@@ -1,6 +1,7 @@
 // The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
 
 import { drawCurve, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { drawWatched } from "./watched.js";
 import { element, percent, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -70,6 +71,7 @@ function draw() {
   drawCurve(page.policy, page.overview);
   drawTypes(page.policy, page.overview, page);
   drawReasons(page.overview);
+  drawWatched(page.policy, page.overview);
 }
 
 async function recent() {

@@ -16,6 +16,7 @@ FILES = {
     "/dashboard/page.js": ("page.js", "text/javascript"),
     "/dashboard/charts.js": ("charts.js", "text/javascript"),
     "/dashboard/sections.js": ("sections.js", "text/javascript"),
+    "/dashboard/watched.js": ("watched.js", "text/javascript"),
     "/dashboard/words.js": ("words.js", "text/javascript"),
 }
 HEADERS = {
