@@ -81,13 +81,16 @@ class Traffic:
 
 
 @pytest.fixture
-def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Callable[..., Traffic]:
+def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
     """Starts a router that recorded some sums."""
+
+    started: list[Traffic] = []
 
     def start(count: int, **settings: str) -> Traffic:
         uri = store_with_tables(tmp_path / "home-0")
         given = {"openai_base_url": models.base_url, "openai_api_key": "sk-of-the-test", "mlflow_tracking_uri": uri}
         made = Traffic(serve(**given, **settings), models)
+        started.append(made)
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MLFLOW_TRACKING_URI"):
             monkeypatch.setenv(name, str(given[name.lower()]))
         for name, value in {
@@ -102,7 +105,9 @@ def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Callable
         made.export()
         return made
 
-    return start
+    yield start
+    for made in started:
+        made.client.close()
 
 
 def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog):
@@ -115,7 +120,7 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
     made.router.records(22)
     made.export()
     with caplog.at_level(logging.WARNING, "router"):
-        told = made.watch_apart("--usd-a-day", "20")
+        told = made.watch("--usd-a-day", "20")
         found = made.found()
         assert found.drifted == {KIND} and "drifted, and sent to gpt-4o" in told
         low, estimate, high = found.types[KIND].kept
