@@ -16,11 +16,14 @@ from fake_models import FakeModels
 from running import RunningRouter
 from typer.testing import CliRunner
 
+from calibration import tracking
 from calibration.__main__ import app
-from calibration.outcomes import Outcome
+from calibration.outcomes import Outcome, read_outcomes
 from calibration.watch_rows import FOLDER, Rows
 from router.exporter.shipping import drain, shippers_for
-from router.policy.sentinel import Sentinel, parse
+from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
+from router.sentinel import fetch
+from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -76,9 +79,6 @@ class Traffic:
     def strong_asked(self) -> list[str]:
         return [text for model, text in self.models.asked("answer") if model == "gpt-4o"]
 
-    def rows(self) -> Rows:
-        return Rows(self.home / "calibration" / FOLDER)
-
 
 @pytest.fixture
 def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
@@ -110,7 +110,7 @@ def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator
         made.client.close()
 
 
-def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog):
+def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog, tmp_path):
     made = traffic(5)
     made.watch()
     first = made.found()
@@ -133,17 +133,25 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
     assert any(f"{KIND} drifted and goes to gpt-4o" in record.message for record in caplog.records)
     answer = made.ask(sums(1, 100)[0])
     assert (answer.headers["x-router-reason"], answer.headers["x-router-model"]) == ("drifted", "gpt-4o")
-    (warning,) = made.client.get("/health").json()["warnings"]
-    assert f"{KIND} drifted and goes to gpt-4o" in warning
+    warnings = made.client.get("/health").json()["warnings"]
+    assert any(f"{KIND} drifted and goes to gpt-4o" in warning for warning in warnings)
+    assert any("requests changed since the calibration: mix" in warning for warning in warnings)  # of one type alone
     assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in made.client.get("/metrics").text
     seen = made.client.get("/router/overview").json()["sentinel"]["types"][KIND]
     assert seen["state"] == "drifted" and len(seen["history"]) == 2
     booked = [json.loads(line) for line in (made.home / "spending.jsonl").read_text().splitlines()]
     assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
-    with made.rows() as rows:
-        outcomes = rows.outcomes(("gpt-4o-mini", "gpt-4o"))
-    assert len(outcomes) == 22 and {outcome.question_type for outcome in outcomes} == {KIND}
-    assert all(_scores(outcome) == {"gpt-4o-mini": 0.0, "gpt-4o": 1.0} for outcome in outcomes)
+    six = [
+        {"question": f"{n} + {n}?", "reference": 2 * n, "check": "number", "question_type": "sums"} for n in range(6)
+    ]
+    (tmp_path / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in six))
+    run = ["run", "--yes", "--from-traffic", "--questions", str(tmp_path / "six.jsonl"), "--judge", "gpt-4.1-mini"]
+    done = CliRunner().invoke(app, run)
+    assert done.exit_code == 0 and "22 pairs that the sentinel compared" in done.output, done.output
+    learnt = read_outcomes([made.home / "calibration" / "outcomes.jsonl.gz"], ("gpt-4o-mini", "gpt-4o"))
+    compared = [outcome for outcome in learnt if outcome.source == "sentinel"]
+    assert (len(learnt), len(compared)) == (28, 22)
+    assert all(_scores(outcome) == {"gpt-4o-mini": 0.0, "gpt-4o": 1.0} for outcome in compared)
 
 
 def _scores(outcome: Outcome) -> dict[str, float]:
@@ -163,7 +171,7 @@ def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
     assert sorted(made.strong_asked()) == sorted(sums(4))
     assert made.found().types[KIND].pairs == 4
     verdicts = len(made.models.asked("judge"))
-    told = made.watch("--usd-a-day", "5", "--max-output-tokens", "100")
+    told = made.watch_apart("--usd-a-day", "5", "--max-output-tokens", "100")
     assert "0 new requests, 0 new pairs, $0.0000" in told
     assert len(made.strong_asked()) == 4 and len(made.models.asked("judge")) == verdicts
 
@@ -186,3 +194,21 @@ def test_a_process_that_was_killed_leaves_its_dollars_reserved(tmp_path):
         assert rows.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
         rows.settle(["tr-1"], 0.01)
         assert rows.spent_usd(day) == pytest.approx(0.51) and not rows.is_open("tr-1")
+
+
+def test_routers_on_other_machines_read_what_was_found_from_mlflow(tmp_path, store_with_tables):
+    uri = store_with_tables(tmp_path / "mlflow")
+    tracking.prepare(uri)
+    settings = load(home=tmp_path / "elsewhere", mlflow_tracking_uri=uri)
+    settings.home.mkdir()
+    assert fetch(settings) == ""
+    contents = [dump(Sentinel(policy=name, target=0.97, made_unix=1.0)) for name in ("first", "second")]
+    for content in contents:
+        tracking.publish(EXPERIMENT, FILE, content, "v")
+        time.sleep(0.01)
+    run = fetch(settings)
+    assert (settings.home / FILE).read_bytes() == contents[1]
+    (settings.home / FILE).unlink()
+    assert fetch(settings, run) == run and not (settings.home / FILE).exists()  # nothing new is fetched again
+    tracking.publish(EXPERIMENT, FILE, b"broken", "v")
+    assert fetch(settings, run) != run and not (settings.home / FILE).exists()
