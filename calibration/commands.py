@@ -182,7 +182,7 @@ def _traffic(models: Sequence[str]) -> list[Outcome]:
         raise UsageError(
             f"--from-traffic: the sentinel has compared nothing of {' and '.join(models)} yet; run `watch`"
         )
-    console.print(f"{len(found):,} pairs that the sentinel compared are learnt from too")
+    console.print(f"{len(found):,} pairs that the sentinel compared are learnt from too", highlight=False)
     return found
 
 

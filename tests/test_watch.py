@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from calibration import tracking
 from calibration.__main__ import app
-from calibration.outcomes import Outcome, read_outcomes
 from calibration.watch_rows import FOLDER, Rows
 from router.exporter.shipping import drain, shippers_for
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
@@ -110,9 +109,10 @@ def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator
         made.client.close()
 
 
-def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog, tmp_path):
+@pytest.mark.slow
+def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog):
     made = traffic(5)
-    made.watch()
+    made.watch_apart()
     first = made.found()
     assert first.drifted == frozenset() and first.types[KIND].pairs == 5 and 0 < first.spent_usd <= 1.0
     for text in sums(17, 8):
@@ -141,39 +141,24 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
     assert seen["state"] == "drifted" and len(seen["history"]) == 2
     booked = [json.loads(line) for line in (made.home / "spending.jsonl").read_text().splitlines()]
     assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
-    six = [
-        {"question": f"{n} + {n}?", "reference": 2 * n, "check": "number", "question_type": "sums"} for n in range(6)
-    ]
-    (tmp_path / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in six))
-    run = ["run", "--yes", "--from-traffic", "--questions", str(tmp_path / "six.jsonl"), "--judge", "gpt-4.1-mini"]
-    done = CliRunner().invoke(app, run)
-    assert done.exit_code == 0 and "22 pairs that the sentinel compared" in done.output, done.output
-    learnt = read_outcomes([made.home / "calibration" / "outcomes.jsonl.gz"], ("gpt-4o-mini", "gpt-4o"))
-    compared = [outcome for outcome in learnt if outcome.source == "sentinel"]
-    assert (len(learnt), len(compared)) == (28, 22)
-    assert all(_scores(outcome) == {"gpt-4o-mini": 0.0, "gpt-4o": 1.0} for outcome in compared)
-
-
-def _scores(outcome: Outcome) -> dict[str, float]:
-    return {model: result.score for model, result in outcome.results.items()}
 
 
 def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
-    made = traffic(4)
+    made = traffic(2)
     made.models.faults.refuse = 401
-    done = CliRunner().invoke(app, [*OPTIONS, "--usd-a-day", "5"])
+    options = ("--max-output-tokens", "100")
+    done = CliRunner().invoke(app, [*OPTIONS, *options])
     assert done.exit_code != 0 and not (made.home / "sentinel.json").exists()
     made.models.faults.refuse = 0
-    told = made.watch("--usd-a-day", "0.018", "--max-output-tokens", "100")  # one pair may cost most of it
+    told = made.watch("--usd-a-day", "0.016", *options)  # one pair may cost most of it
     few = made.found()
-    assert 0 < few.types[KIND].pairs < 4 and few.spent_usd <= 0.018 and "wait for the next day's dollars" in told
-    made.watch("--usd-a-day", "5", "--max-output-tokens", "100")
-    assert sorted(made.strong_asked()) == sorted(sums(4))
-    assert made.found().types[KIND].pairs == 4
+    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.016 and "1 wait for the next day's dollars" in told
+    made.watch(*options)
+    assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
     verdicts = len(made.models.asked("judge"))
-    told = made.watch_apart("--usd-a-day", "5", "--max-output-tokens", "100")
+    told = made.watch(*options)
     assert "0 new requests, 0 new pairs, $0.0000" in told
-    assert len(made.strong_asked()) == 4 and len(made.models.asked("judge")) == verdicts
+    assert len(made.strong_asked()) == 2 and len(made.models.asked("judge")) == verdicts
 
 
 def test_what_is_not_recorded_is_not_sampled(traffic):
