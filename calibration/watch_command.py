@@ -14,7 +14,7 @@ from rich.table import Table
 from calibration import tracking, watching
 from calibration.certificate import TYPE_MARGIN
 from calibration.commands import endpoint_of, home, parameters_of, places_of, tracking_uri
-from calibration.interruption import interruptible
+from calibration.interruption import InterruptionError, interruptible
 from calibration.judgements import COMPLETENESS, CORRECTNESS, Scorers
 from calibration.options import TypeMargin, UsageError, share_option
 from calibration.policies import default_judge, load_prices, models_named, read_policy
@@ -99,8 +99,10 @@ def watch_command(
         )
         try:
             _look(plan)
+        except InterruptionError:
+            raise
         except (StoppedError, TrafficError) as reason:
-            if once or "interrupted" in str(reason):
+            if once:
                 raise
             console.print(f"{reason}; the next look goes on", style="yellow", markup=False, highlight=False)
         if once:
