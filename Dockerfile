@@ -1,11 +1,25 @@
-# Build: docker build -t calibrated-router .      (`make image` also puts the bill of materials into it)
-# Run:   docker run -p 8000:8000 -v router:/home/router/.router -e OPENAI_API_KEY -e ROUTER_API_KEYS \
-#            --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges calibrated-router
+# Two images from one file:
+#   docker build -t calibrated-router .                              everything: the proxy, calibration, MLflow's server and SQLite store
+#   docker build -t calibrated-router-proxy --target proxy .         the proxy alone, for replicas in front of an MLflow server
+# `make image` builds both with their bills of materials. Run:
+#   docker run -p 8000:8000 -v router:/home/router/.router -e OPENAI_API_KEY -e ROUTER_API_KEYS \
+#       --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges calibrated-router
 #
 # A tag can be moved, a digest cannot. Where builds must be the same tomorrow, look the digest up and pass it on:
 #   docker buildx imagetools inspect python:3.11-slim
 #   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... -t calibrated-router .
 ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS proxy-build
+WORKDIR /app
+RUN python -m venv --without-pip /app/.venv
+COPY requirements-proxy.lock ./
+RUN pip --python /app/.venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-proxy.lock
+COPY pyproject.toml ./
+COPY data ./data
+COPY router ./router
+# Compiled here, since nothing can be written where it runs.
+RUN python -m compileall -q router
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /app
@@ -16,10 +30,9 @@ COPY pyproject.toml ./
 COPY data ./data
 COPY router ./router
 COPY calibration ./calibration
-# Compiled here, since nothing can be written where it runs.
 RUN python -m compileall -q router calibration
 
-FROM ${PYTHON_IMAGE}
+FROM ${PYTHON_IMAGE} AS base
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="calibrated-router" \
@@ -27,15 +40,11 @@ LABEL org.opencontainers.image.title="calibrated-router" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      calibrated-router.packages="/app/requirements.lock" \
       calibrated-router.sbom="/app/sbom.cdx.json"
-# What installs is not needed any more. The base has no compiler.
+# The images install nothing where they run, so they need no installer. The base has no compiler.
 RUN python -m pip uninstall --yes --quiet pip setuptools wheel 2> /dev/null; \
     useradd --create-home --uid 10001 router && install -d -o router -g router -m 0700 /home/router/.router
 WORKDIR /app
-COPY --from=build /app /app
-# The pattern matches nothing where no bill of materials was made; the lock is always there.
-COPY requirements.lock LICENSE build/sbom.cdx.jso[n] ./
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app \
     ROUTER_HOME=/home/router/.router MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
@@ -46,3 +55,14 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health HTTP/1.0\\r\\nhost: localhost\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 '"]
 # A container listens beyond loopback, so it needs keys that clients must present: ROUTER_API_KEYS.
 CMD ["python", "-m", "router", "serve", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM base AS proxy
+LABEL calibrated-router.packages="/app/requirements-proxy.lock"
+COPY --from=proxy-build /app /app
+# The pattern matches nothing where no bill of materials was made; the lock is always there.
+COPY LICENSE build/proxy/sbom.cdx.jso[n] ./
+
+FROM base
+LABEL calibrated-router.packages="/app/requirements.lock"
+COPY --from=build /app /app
+COPY LICENSE build/sbom.cdx.jso[n] ./

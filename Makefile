@@ -5,6 +5,8 @@ UI_PORT ?= 5000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_ARGS ?=
+CYCLONEDX := $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements \
+	--mc-type application --output-reproducible --spec-version 1.6
 BENCH ?= ../shared/bench
 PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
@@ -64,8 +66,9 @@ check: setup ## lint, types, import rules, tests and coverage: what CI runs
 check-deploy: setup ## check deploy/ with the tools that are here (promtool, nginx, helm, ...); says what was skipped
 	UV=$(BIN)/uv deploy/check.sh
 
-image: sbom ## build the container image calibrated-router, with its bill of materials
+image: sbom ## build the container images calibrated-router and calibrated-router-proxy, with their bills of materials
 	docker build --build-arg REVISION=$$(git rev-parse HEAD) -t calibrated-router .
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) -t calibrated-router-proxy --target proxy .
 
 calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
 	$(BIN)/python -m calibration run
@@ -84,11 +87,12 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 lock: setup ## rewrite the lock files from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock deploy/requirements-proxy.in -o requirements-proxy.lock
 
-sbom: setup ## write build/sbom.cdx.json, the software bill of materials (CycloneDX), from requirements.lock
-	@mkdir -p build
-	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock \
-		--pyproject pyproject.toml --mc-type application --output-reproducible --spec-version 1.6 -o build/sbom.cdx.json
+sbom: setup ## write build/sbom.cdx.json and build/proxy/sbom.cdx.json, the bills of materials (CycloneDX), from the locks
+	@mkdir -p build/proxy
+	$(CYCLONEDX) requirements.lock --pyproject pyproject.toml -o build/sbom.cdx.json
+	$(CYCLONEDX) requirements-proxy.lock --pyproject pyproject.toml -o build/proxy/sbom.cdx.json
 
 clean: ## remove what can be made again (.venv and caches; .router is kept)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import openai
@@ -36,6 +37,7 @@ class Endpoint:
     api_key: str = field(repr=False)
     max_output_tokens: int = 2000
     parameters: Mapping[str, Any] = field(default_factory=dict)  # sent with every question, such as temperature
+    others: tuple[Endpoint, ...] = ()  # asked in turn where this one is away or refuses the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def body_of(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any
 
 
 def key_of(body: Mapping[str, Any], endpoint: Endpoint) -> str:
-    """What an answer is kept under: the endpoint, the model, its parameters and the prompt."""
+    """What an answer is kept under: the first endpoint, the model, its parameters and the prompt."""
     asked = json.dumps([endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(asked.encode()).hexdigest()
 
@@ -145,7 +147,8 @@ class Asking:
         self._on_progress = on_progress
         self._patience = patience_seconds
         self._timeout = timeout_seconds
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._clients: dict[str, list[openai.AsyncOpenAI]] = {}  # one for each upstream of a model
+        self._at = dict.fromkeys(endpoints, 0)  # the upstream of each model that is asked
         self._resume_at = dict.fromkeys(endpoints, 0.0)  # a rate limit of one model holds back that model only
         self._failing_since: dict[str, float] = {}
         self._adapting = Adapting(load_catalogue())
@@ -164,13 +167,16 @@ class Asking:
         asked = kept(questions, self._endpoints, self._ledger)
         todo = iter([(q, m) for q in questions for m in self._endpoints if (q.id, m) not in asked.answers])
         self._clients = {
-            model: openai.AsyncOpenAI(
-                base_url=end.base_url,
-                api_key=end.api_key,
-                max_retries=0,
-                timeout=self._timeout,
-                http_client=network.async_client(end.base_url),
-            )
+            model: [
+                openai.AsyncOpenAI(
+                    base_url=each.base_url,
+                    api_key=each.api_key,
+                    max_retries=0,
+                    timeout=self._timeout,
+                    http_client=network.async_client(each.base_url),
+                )
+                for each in (end, *end.others)
+            ]
             for model, end in self._endpoints.items()
         }
         try:
@@ -178,7 +184,7 @@ class Asking:
                 for _ in range(self._concurrency):
                     group.create_task(self._work(todo, asked))
         finally:
-            for client in self._clients.values():
+            for client in chain.from_iterable(self._clients.values()):
                 await client.close()
         if self._stop is not None:
             raise self._stop
@@ -212,12 +218,13 @@ class Asking:
                 await asyncio.sleep(0.02)
                 self._check()
             usage: Usage | None = None
+            at = self._at[model]
             started, began = time.time_ns(), time.monotonic()
             try:
-                completion = await self._clients[model].chat.completions.create(**self._adapting.sent(body))
+                completion = await self._clients[model][at].chat.completions.create(**self._adapting.sent(body))
                 text, usage, finish = read_completion(completion)
             except openai.APIError as error:
-                self._after(error, model, attempt)
+                self._after(error, model, at, attempt)
                 attempt += 1
                 continue
             finally:
@@ -238,13 +245,25 @@ class Asking:
         if self._stop is not None:
             raise self._stop
 
-    def _after(self, error: openai.APIError, model: str, attempt: int) -> None:
+    def _moves_on(self, model: str, at: int) -> bool:
+        """Ask the next upstream of a model from now on; False where there is none."""
+        if self._at[model] == at:  # else another call found that out before
+            if at + 1 == len(self._clients[model]):
+                return False
+            self._at[model] += 1
+            self._failing_since.pop(model, None)
+            self._resume_at[model] = 0.0
+        return True
+
+    def _after(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
         """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = without_login(self._endpoints[model].base_url)
+        where = without_login((self._endpoints[model], *self._endpoints[model].others)[at].base_url)
         if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
             return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
+            if self._moves_on(model, at):
+                return
             raise StoppedError(
                 f"{where} refuses {model}: {said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
                 "the answers so far are kept"
@@ -252,9 +271,13 @@ class Asking:
         retried = status is None or status in (408, 409, 429) or status >= 500
         if not retried:
             raise error
+        if self._at[model] != at:
+            return  # what another upstream is asked by now is not held back by this one
         if status == 429:
             self._failing_since.pop(model, None)  # it is there, and says when
         elif time.monotonic() - self._failing_since.setdefault(model, time.monotonic()) > self._patience:
+            if self._moves_on(model, at):
+                return
             raise StoppedError(
                 f"no answer from {model} at {where} for {self._patience:.0f} s ({said(error)}). "
                 "The answers so far are kept; run the same command again when it is back"

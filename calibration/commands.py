@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -260,21 +261,27 @@ def rollback_command() -> None:
         console.print(f"the champion is version {reached} again, no longer {left}")
 
 
-def places_of(given: list[str]) -> dict[str, tuple[str, str]]:
-    places = {}
+def places_of(given: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Address and variable of the key of each upstream, in turn, by model."""
+    places: dict[str, list[tuple[str, str]]] = {}
     for each in given:
         name, _, rest = each.partition("=")
         url, _, variable = rest.partition(",")
         if not name or not url.startswith(("http://", "https://")):
             raise UsageError(f"--endpoint {each!r}: expected MODEL=URL or MODEL=URL,KEY_VARIABLE")
-        places[name] = (url.rstrip("/"), variable)
+        places.setdefault(name, []).append((url.rstrip("/"), variable))
     return places
 
 
 def endpoint_of(
-    model: str, places: Mapping[str, tuple[str, str]], max_output_tokens: int, sent: Mapping[str, Any]
+    model: str, places: Mapping[str, list[tuple[str, str]]], max_output_tokens: int, sent: Mapping[str, Any]
 ) -> Endpoint:
-    url, variable = places.get(model, (os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, ""))
+    default = [(os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, "")]
+    first, *others = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
+    return replace(first, others=tuple(others))
+
+
+def _endpoint(model: str, url: str, variable: str, max_output_tokens: int, sent: Mapping[str, Any]) -> Endpoint:
     key = os.environ.get(variable or "OPENAI_API_KEY", "")
     if not key and url == OPENAI:
         raise UsageError(

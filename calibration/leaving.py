@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,7 +11,7 @@ import openai
 from calibration import network
 from calibration.answers import Endpoint
 from calibration.policies import load_catalogue
-from router.policy.naming import without_effort
+from router.policy.shutdown import listed_days
 
 SECONDS = 10.0
 
@@ -37,38 +37,26 @@ def leaving(endpoints: Mapping[str, Endpoint], given: date | None = None) -> lis
     """When each model leaves: on the day `given`, else as its upstream lists it, else as `data/models.json` has it."""
     if given is not None:
         return [Leaving(model, given, "as given") for model in endpoints]
-    listed: dict[str, dict[str, str]] = {}
+    catalogue = load_catalogue()
+    listed: dict[str, object] = {}
     found = []
     for model, endpoint in endpoints.items():
         if endpoint.base_url not in listed:
             listed[endpoint.base_url] = _listed(endpoint)
-        day = listed[endpoint.base_url].get(without_effort(model))
+        day = listed_days(listed[endpoint.base_url], [model], catalogue.aliases).get(model)
         if day is not None:
-            found.append(Leaving(model, date.fromisoformat(day), "its upstream's list of models"))
+            found.append(Leaving(model, day, "its upstream's list of models"))
             continue
-        known = load_catalogue().of(model)
+        known = catalogue.of(model)
         found.append(Leaving(model, known.leaves, known.source or "data/models.json"))
     return found
 
 
-def _listed(endpoint: Endpoint) -> dict[str, str]:
-    """Days by model, as the list of an upstream tells them; none where it cannot be read or tells none."""
+def _listed(endpoint: Endpoint) -> object:
+    """The list of models of an upstream; an empty one where it cannot be read."""
     try:
         with network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=1, timeout=SECONDS) as client:
-            rows: Iterable[object] = client.models.list().data
+            rows = client.models.list().data  # which may have days that the library does not know the form of
     except openai.OpenAIError:
         return {}
-    days = {}
-    for row in rows:
-        name, day = getattr(row, "id", ""), getattr(row, "shutdown_date", None)
-        if isinstance(day, str) and _is_day(day[:10]):
-            days[str(name)] = day[:10]
-    return days
-
-
-def _is_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    return {"data": [{"id": row.id, "shutdown_date": getattr(row, "shutdown_date", None)} for row in rows]}

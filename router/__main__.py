@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|keys|prices|ui|init|doctor`."""
+"""The command line: `python -m router serve|decide|export|usage|learnt|keys|prices|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -99,6 +99,28 @@ def usage(
     from router.usage.bill import show
 
     show(since, until, group_by, form)
+
+
+LEARNT_EXAMPLES = """
+Examples:
+
+  python -m router learnt
+
+  python -m router learnt --forget gpt-6-luna
+"""
+
+
+@app.command(epilog=LEARNT_EXAMPLES)
+def learnt(
+    forget: Annotated[str, typer.Option("--forget", metavar="MODEL", help="Forget what a model's refusals taught.")] = (
+        ""
+    ),
+    as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what models refused, and what is done about it since. A running router follows within two seconds."""
+    from router.learnt import show
+
+    show(forget, as_data=as_data)
 
 
 app.add_typer(keys, name="keys")

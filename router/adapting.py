@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
+from router.lessons import MOST_LESSONS, Lesson, described, upstream_of
 from router.policy.catalogue import Catalogue
 from router.policy.decision import Model, Reason
 from router.policy.naming import effort_of, without_effort
 from router.policy.parameters import UNCHANGED, Adaptation, Takes, adapted
-from router.policy.refusals import Kind, Refusal, taught
+from router.policy.refusals import Refusal, taught
 from router.settings import Settings
 
 log = logging.getLogger("router")
@@ -28,7 +29,9 @@ class Adapter:
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         self.catalogue = catalogue
         self.adapts = settings.adapt
-        self.learnt: dict[str, list[str]] = {}  # by model, in words
+        self.lessons: list[Lesson] = []  # of this worker and others, the oldest first
+        self.unsaved: list[Lesson] = []  # of these, what no other worker knows of yet
+        self._settings = settings
         self._own_successors = {name: model.successor for name, model in settings.models.items() if model.successor}
         self._takes: dict[str, Takes] = {}
         self._gone: dict[str, float] = {}  # by model, until when by a clock that never goes back
@@ -40,6 +43,8 @@ class Adapter:
         found = self._takes.get(model)
         if found is None:
             found = self.catalogue.of(model).takes
+            for lesson in self._lessons_of(model):
+                found = taught(found, lesson.refusal, lesson.endpoint)
             if len(self._takes) < MOST_MODELS:
                 self._takes[model] = found
         return found
@@ -94,15 +99,32 @@ class Adapter:
         """Note what a model refuses; whether that is new, so that the request may be sent again."""
         known = self.takes(model)
         takes = taught(known, refusal, endpoint)
-        told = self.learnt.get(model, [])
-        if takes == known or len(told) >= MOST_RULES or len(self.learnt) > MOST_MODELS:
+        if takes == known or len(self._lessons_of(model)) >= MOST_RULES or len(self.lessons) >= MOST_LESSONS:
             return False
-        self._takes[model] = takes
-        self._watched = ((), frozenset(), 0.0)
-        words = _words(refusal)
-        self.learnt[model] = [*told, words]
-        log.warning("requests to %s on %s are adapted from now on, since it refuses %s", model, endpoint, words)
+        lesson = Lesson(model, upstream_of(model, self._settings), endpoint, refusal, time.time())
+        self.lessons.append(lesson)
+        self.unsaved.append(lesson)
+        self._forget_takes()
+        told = described(lesson)
+        log.warning("%s refuses %s on %s; from now on: %s", model, told["parameter"], endpoint, told["done"])
         return True
+
+    def take(self, lessons: Iterable[Lesson]) -> None:
+        """Know these lessons, and those that are not saved yet, in the place of all before."""
+        self.lessons = [*lessons, *self.unsaved]
+        self._forget_takes()
+
+    def saved(self, lessons: Sequence[Lesson]) -> None:
+        """Note that the first of the unsaved lessons are known to all."""
+        del self.unsaved[: len(lessons)]
+
+    def _lessons_of(self, model: str) -> list[Lesson]:
+        upstream = upstream_of(model, self._settings)
+        return [lesson for lesson in self.lessons if lesson.model == model and lesson.upstream == upstream]
+
+    def _forget_takes(self) -> None:
+        self._takes = {}
+        self._watched = ((), frozenset(), 0.0)
 
     def successor(self, model: Model | None, name: str) -> str:
         """The model that answers for one that is gone: of the settings, else of the policy, else of the table."""
@@ -130,15 +152,3 @@ class Adapter:
 def _sets(told: str, effort: str) -> bool:
     """Whether a change only sets the effort that the policy's name for the model asks for."""
     return bool(effort) and told == f"reasoning effort {effort}"
-
-
-def _words(refusal: Refusal) -> str:
-    rule = refusal.rule
-    if refusal.kind is Kind.TOOLS:
-        return "function tools, unless the reasoning effort is none"
-    if refusal.kind is Kind.EFFORT:
-        return f"a reasoning effort other than {', '.join(refusal.efforts) or 'its own'}"
-    assert rule is not None
-    if rule.called:
-        return f"{rule.name}, which it calls {rule.called}"
-    return f"{rule.name} above {rule.most}" if rule.most is not None else rule.name

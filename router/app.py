@@ -24,6 +24,8 @@ from router.endpoints import accounts, decisions, exposition, listing, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
+from router.lessons import described
+from router.lessonwatch import LessonWatch, following_lessons
 from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
@@ -55,6 +57,7 @@ class Router:
         self.key_watch = KeyWatch(settings)
         self.keys = self.key_watch.keys
         self.adapter = Adapter(catalogue(self.prices.aliases), settings)
+        self.lesson_watch = LessonWatch(self.adapter, settings.home)
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
@@ -76,7 +79,10 @@ class Router:
 
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
-        return self.meter.counts(self.upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed)
+        upstreams = self.upstreams
+        return self.meter.counts(
+            upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
+        )
 
     def told(self) -> list[str]:
         """What the owner should know: of the models, of the policy, and of what stores refused."""
@@ -94,12 +100,23 @@ class Router:
             told.append(f"the keys stay as they were: {self.keys.problem}")
         if self.limiter.problem:
             told.append(self.limiter.problem)
+        if self.lesson_watch.problem:
+            told.append(self.lesson_watch.problem)
+        told += [
+            f"{each.upstream} of {each.model} refuses its key ({each.key_refused}), so others are asked"
+            for each in self.upstreams.standing()
+            if each.key_refused
+        ]
         told += self.sentinel_watch.told()
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:
             told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")
         return told
+
+    def learnt(self) -> list[dict[str, Any]]:
+        """What models refused, what is done about it and since when, for readers."""
+        return [described(lesson) for lesson in self.adapter.lessons]
 
     def _repriced(self) -> list[str]:
         """Whether the policy was certified at other prices, and what that does to what it saves."""
@@ -221,6 +238,7 @@ def create_app(settings: Settings | None = None) -> Application:
                 watching(router),
                 following(router),
                 following_keys(router.key_watch),
+                following_lessons(router.lesson_watch),
                 following_sentinel(router.sentinel_watch),
             ):
                 yield

@@ -12,6 +12,7 @@ import msgspec
 
 from router.adapting import Adapter
 from router.admission import Admission, Admitted, Hold
+from router.affinity import conversation_id
 from router.client.body import Body, Receive, Send, read
 from router.client.keys import Caller, Keys, lacking
 from router.client.watch import Watch
@@ -28,8 +29,10 @@ from router.records import MAX_ERROR_BYTES, NOTHING_TOLD, Told, Trail, add_all, 
 from router.sending import Sending
 from router.serving import Serving
 from router.settings import Settings
-from router.upstream.attempts import Attempts, Reply
+from router.upstream.attempts import Attempts
 from router.upstream.calls import CutError, Headers, StallError
+from router.upstream.endpoints import Endpoint
+from router.upstream.replies import Reply
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 from router.wire.ends import Ends
@@ -89,6 +92,7 @@ class Exchange:
         self.body = Body.of(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
+        self.holder: Endpoint | None = None  # the upstream that holds what the request goes on with
         self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
         self.admitted: Admitted | None = None
         self.booking: Booking | None = None  # of a key with limits
@@ -154,7 +158,11 @@ class Exchange:
             caller.require_model(forced or request.name, router.settings.routed_models)
         continued = None
         if "previous_response_id" in request.fields:
-            continued = await router.continuations.model(request, self.headers)
+            made = await router.continuations.found(request, self.headers)
+            if made is not None:
+                continued, self.holder = made
+        elif "conversation" in request.fields:
+            self.holder = router.continuations.in_conversation(request)
         surface, routed = self.endpoint.surface, router.settings.routed_models
         floor = None
         if caller.limits is not None and caller.limits.floor is not None:
@@ -205,6 +213,7 @@ class Exchange:
             router.serving.policy.rules.models,
             router.settings.fallbacks,
             self.left,
+            self.holder,
         )
         self.reply = reply = await router.attempts.ask(sending, self.unsettled, self.admitted.hold)
         reply.adapted = sending.told(reply.model)
@@ -225,8 +234,7 @@ class Exchange:
         self.trail.first_byte_unix_ns = self.trail.now()
         seen = bodies.read_answer(reply.body)
         failed = reply.status >= 400
-        if seen.id and self.endpoint.surface.path == b"/responses":
-            self.router.continuations.remember(seen.id, reply.model)
+        self._remember(seen.id)
         error = reply.body[:MAX_ERROR_BYTES].decode(errors="replace") if failed else ""
         said = msgspec.Raw(reply.body) if seen.id else None
         told = Told(seen.model or "", seen.usage, seen.service_tier or "", said)
@@ -284,8 +292,7 @@ class Exchange:
             await self._record(reply.status, "cut", str(cut))
             return
         seen = ends.told()
-        if seen.id and self.endpoint.surface.path == b"/responses":
-            self.router.continuations.remember(seen.id, reply.model)
+        self._remember(seen.id)
         told = Told(seen.model or "", seen.usage, seen.service_tier or "")
         await self._record(reply.status, "failed" if failed else "answered", error, told)
         await self.send({"type": "http.response.body", "body": b"\n\n" if begun else b""})
@@ -305,13 +312,21 @@ class Exchange:
         await self._start(error.status, [*error.head(body), trace])
         await self.send({"type": "http.response.body", "body": body})
 
+    def _remember(self, answer_id: str | None) -> None:
+        """Note which upstream stores a response, and the conversation that it belongs to."""
+        if not answer_id or self.endpoint.surface.path != b"/responses" or self.reply is None or self.plan is None:
+            return
+        model, endpoint, fields = self.reply.model, self.reply.endpoint, self.plan.request.fields
+        self.router.continuations.remember(answer_id, model, endpoint)
+        if "conversation" in fields:
+            self.router.continuations.remember(conversation_id(fields), model, endpoint)
+
     # the record
 
     async def _record_stream(self, stream: Stream, outcome: str, error: str) -> None:
         if self.recorded:
             return
-        if stream.id and self.endpoint.surface.path == b"/responses" and self.reply is not None:
-            self.router.continuations.remember(stream.id, self.reply.model)
+        self._remember(stream.id)
         await self._record(200, outcome, error, Told(stream.model, stream.usage, stream.service_tier, stream.content()))
 
     async def _record(self, status: int, outcome: str, error: str, told: Told = NOTHING_TOLD) -> None:

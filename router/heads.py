@@ -5,8 +5,8 @@ from __future__ import annotations
 from router.planning import Plan
 from router.policy.decision import Reason
 from router.routing import decision_headers, header_value
-from router.upstream.attempts import Reply
 from router.upstream.calls import Headers
+from router.upstream.replies import Reply
 from router.upstream.upstreams import passed_back
 
 
@@ -29,6 +29,8 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
         (b"x-router-reason", reason.encode()),
         (b"x-router-trace-id", trace_id.encode()),
     ]
+    if reply is not None and reply.endpoint.is_named:  # else the label is an address, which is not for clients
+        headers.append((b"x-router-upstream", reply.endpoint.label.encode()))
     if adapted:
         headers.append((b"x-router-adapted", header_value(adapted)))
     if plan.decision is not None:

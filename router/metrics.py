@@ -23,6 +23,7 @@ import msgspec
 from router.journal.writer import Record
 from router.lifetime import running
 from router.policy.decision import Reason
+from router.upstream.endpoints import Endpoint, Health
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,18 @@ Kind = tuple[str, str, str, str, str, int]  # endpoint, model, question type, re
 Flow = tuple[str, str, str]  # endpoint, model, error ("" for none)
 
 
+class UpstreamSeries(msgspec.Struct, array_like=True):
+    """Calls to one of the upstreams of a model that has several, and how it does."""
+
+    answered: int = 0
+    failed: int = 0
+    left_alone: int = 0  # workers that send it only probes
+    key_refused: int = 0  # workers whose key it refuses
+
+
+Place = tuple[str, str]  # model, upstream
+
+
 class Counts(msgspec.Struct):
     """All that one worker counted, or several together."""
 
@@ -99,6 +112,7 @@ class Counts(msgspec.Struct):
     unrecorded: int = 0
     shed: dict[str, int] = {}  # requests that were refused, by why
     keys: dict[str, Series] = {}  # by the name of the key
+    upstreams: list[tuple[Place, UpstreamSeries]] = []
     written_unix: float = 0.0
 
 
@@ -187,12 +201,17 @@ class Meter:
         return self._timings.setdefault(flow, Timing())
 
     def counts(
-        self, open_circuits: Iterable[str] = (), unrecorded: int = 0, shed: dict[str, int] | None = None
+        self,
+        open_circuits: Iterable[str] = (),
+        unrecorded: int = 0,
+        shed: dict[str, int] | None = None,
+        upstreams: Iterable[Endpoint] = (),
     ) -> Counts:
         """What was counted so far."""
         series, timings = list(self._series.items()), list(self._timings.items())
         known = [model if model in self._models else OTHER for model in open_circuits]
-        return Counts(series, timings, self._added, known, unrecorded, shed or {}, self._keys, time.time())
+        places = [_place(endpoint, endpoint.health) for endpoint in upstreams if endpoint.health is not None]
+        return Counts(series, timings, self._added, known, unrecorded, shed or {}, self._keys, places, time.time())
 
     def write(self, counts: Counts) -> None:
         """Replace this worker's file."""
@@ -235,6 +254,11 @@ class Meter:
             self.write(counts())
         except OSError as error:  # a full disk; answering goes on
             log.warning("metrics could not be written: %s", error)
+
+
+def _place(endpoint: Endpoint, health: Health) -> tuple[Place, UpstreamSeries]:
+    left_alone, refused = int(health.breaker.is_open), int(bool(health.key_refused))
+    return (health.model, endpoint.label), UpstreamSeries(health.answered, health.failed, left_alone, refused)
 
 
 def _count_tokens(series: Series, timing: Timing, usage: dict[str, int]) -> None:

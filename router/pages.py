@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from router.exporter.process import require_store
 from router.journal.redaction import without_passwords
 from router.settings import SettingsError, is_loopback, load, with_home
 
@@ -28,6 +29,7 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
             f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}, which has its own pages.\n"
         )
         return 0
+    require_store(settings.tracking_uri)
     opened(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
     sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")
     sys.stdout.flush()

@@ -199,11 +199,12 @@ class _Passing:
             raise too_large(8 * router.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = router.upstreams
+        endpoint = await router.continuations.holder(self._path, scope["headers"])
         has_body = bool(length) or b"transfer-encoding" in named
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
-            upstreams.headers(upstreams.default, scope["headers"], readable=self._booking is not None),
+            upstreams.headers(endpoint, scope["headers"], readable=self._booking is not None),
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
@@ -211,7 +212,7 @@ class _Passing:
             watch.start()
         self._sent = True
         try:
-            return await upstreams.send(upstreams.default, call)
+            return await upstreams.send(endpoint, call)
         except StallError as error:
             self._lost = True
             raise UpstreamTimeoutError(f"The upstream did not answer in time: {error}.") from error

@@ -21,7 +21,7 @@ from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.reading import counts_of
 from router.settings import Content
-from router.upstream.attempts import Reply
+from router.upstream.replies import Reply
 from router.wire.nesting import nests_deeper
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
@@ -127,7 +127,8 @@ def _add_plan(record: Record, plan: Plan) -> None:
 
 def _add_reply(record: Record, reply: Reply) -> None:
     """Add who answered."""
-    record.model, record.attempts = reply.model, reply.attempts
+    record.model, record.attempts, record.upstream = reply.model, reply.attempts, reply.endpoint.label
+    record.simulated = reply.endpoint.origin is None
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     record.adapted = reply.adapted
     if reply.because is not None:

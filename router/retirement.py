@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +15,7 @@ from router.endpoints.listing import fetch
 from router.errors import RouterError
 from router.lifetime import running
 from router.policy.naming import without_effort
+from router.policy.shutdown import listed_days
 from router.settings import OPENAI_BASE_URL, SIMULATED
 from router.wire.text import UNREADABLE
 
@@ -24,29 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("router")
 WARN_DAYS = 90
 EVERY_SECONDS = 24 * 3600.0
-
-
-def listed_days(listed: object, models: Sequence[str], aliases: Mapping[str, str]) -> dict[str, dt.date]:
-    """The days on which `models` leave, as the list of an upstream tells them; what it tells none of is left out.
-
-    >>> listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": "2027-01-14"}]}
-    >>> listed_days(listed, ["gpt-4o", "gpt-4o-mini"], {"gpt-4o-2024-08-06": "gpt-4o"})
-    {'gpt-4o': datetime.date(2027, 1, 14)}
-    """
-    rows = listed.get("data") if isinstance(listed, dict) else None
-    days: dict[str, dt.date] = {}
-    for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict) or not row.get("shutdown_date"):
-            continue
-        name = str(row.get("id"))
-        day = _date(row["shutdown_date"])
-        if day is None:
-            continue
-        for model in models:
-            own = without_effort(model)
-            if own == name or (aliases.get(name) == own and own not in days):
-                days[model] = day
-    return days
 
 
 def warnings(days: Mapping[str, dt.date], successors: Sequence[str], today: dt.date) -> list[str]:
@@ -65,16 +43,6 @@ def warnings(days: Mapping[str, dt.date], successors: Sequence[str], today: dt.d
         elif left <= WARN_DAYS:
             told.append(f"{name} leaves its upstream on {day}, in {left} days: {command}")
     return told
-
-
-def _date(value: Any) -> dt.date | None:
-    """A day, from a date or a moment in text, or from seconds since 1970."""
-    try:
-        if isinstance(value, int | float):
-            return dt.datetime.fromtimestamp(value, dt.UTC).date()
-        return dt.date.fromisoformat(str(value)[:10])
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 @contextlib.asynccontextmanager
@@ -123,6 +91,6 @@ def _known(router: Router, names: Sequence[str]) -> dict[str, dt.date]:
     settings, catalogue = router.settings, router.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
-    own = {name for name, model in settings.models.items() if model.base_url}
+    own = {name for name, model in settings.models.items() if model.leaves_default}
     days = {name: catalogue.of(name).leaves for name in names if without_effort(name) not in own and name not in own}
     return {name: day for name, day in days.items() if day is not None}

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from router.adapting import Adapter
+from router.affinity import affinity_key, names_files, names_state
 from router.errors import ClientLeftError
 from router.planning import Plan
 from router.policy.decision import Model, Reason
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
-from router.policy.refusals import STATUSES, Kind, read_refusal
-from router.upstream.attempts import Next, Reply
+from router.policy.refusals import STATUSES, Kind, Refusal, read_refusal
+from router.upstream.attempts import Next
 from router.upstream.calls import Call, Headers
+from router.upstream.endpoints import Endpoint
+from router.upstream.order import in_order
+from router.upstream.replies import Reply
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
 from router.wire.skeleton import Skeleton
+from router.wire.stream_errors import first_error
 
 MOST_LESSONS = 8  # parameters that one request may teach of one model
 
@@ -36,8 +41,12 @@ class Sending:
         models: Sequence[Model],
         fallbacks: Sequence[str],
         left: Callable[[], bool] | None,
+        holder: Endpoint | None = None,
     ) -> None:
-        """`path` is below the upstream's base URL, `given` the client's headers, `models` those of the policy."""
+        """`path` is below the upstream's base URL, `given` the client's headers, `models` those of the policy.
+
+        `holder` is the upstream that holds what the request goes on with, where that is known.
+        """
         self._plan = plan
         self._endpoint = endpoint
         self._path = path
@@ -49,6 +58,7 @@ class Sending:
         self._models = models
         self._fallbacks = fallbacks
         self._left = left
+        self._holder = holder
         self._adaptations = dict(plan.adaptations)
         self._lessons = 0
         self.routed = plan.reason not in (Reason.PASSED_THROUGH, Reason.FORCED)  # what is named passes untouched
@@ -62,8 +72,26 @@ class Sending:
                 return found
         return Next(plan.models, None)
 
-    def call(self, model: str) -> Call:
-        """The request as `model` gets it.
+    @property
+    def needs_state(self) -> bool:
+        """Whether the request refers to what only one upstream may hold, such as an earlier response."""
+        return names_state(self._plan.request.fields, self._where.text)
+
+    def in_order(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+        """The upstreams of a model in the order in which they are asked; only the one that holds what is gone on with.
+
+        Files were sent to the default upstream, so what refers to them is asked there first.
+        """
+        holder = self._holder
+        if holder is not None and (there := [each for each in endpoints if each.is_same_account(holder)]):
+            return there
+        ordered = in_order(endpoints, affinity_key(self._plan.request.fields, self._plan.session))
+        if names_files(self._where.text):
+            ordered.sort(key=lambda endpoint: not endpoint.is_same_account(self._upstreams.default))
+        return ordered
+
+    def call(self, model: str, endpoint: Endpoint) -> Call:
+        """The request as `model` gets it at one of its upstreams.
 
         Raises:
             ClientLeftError: nothing is asked for nobody.
@@ -71,7 +99,6 @@ class Sending:
         if self._left is not None and self._left():
             raise ClientLeftError
         upstreams, where = self._upstreams, self._where
-        endpoint = upstreams.endpoint(model)
         sent = endpoint.model or (without_effort(model) if self.routed and ":" in model else model)
         edits = [
             bodies.Edit(where.original(start), where.original(stop), text)
@@ -91,9 +118,7 @@ class Sending:
 
     def after(self, model: str, reply: Reply, left: Sequence[str]) -> Next | None:
         """Whom to ask after an error of `model`: itself with the request mended, or others; None where it passes on."""
-        if not self.routed or reply.status not in STATUSES or reply.answer is not None:
-            return None
-        refusal = read_refusal(reply.status, reply.body)
+        refusal = self._refusal(reply) if self.routed else None
         if refusal is None:
             return None
         if refusal.kind is Kind.GONE:
@@ -109,6 +134,13 @@ class Sending:
                 self._adaptations[model] = adaptation
                 return Next([model, *left], None)
         return None
+
+    def _refusal(self, reply: Reply) -> Refusal | None:
+        """What an answer refuses, also where a stream begins with the error; None for an answer that is passed on."""
+        if reply.answer is None:
+            return read_refusal(reply.status, reply.body) if reply.status in STATUSES else None
+        error = first_error(reply.body) if reply.status == 200 else None
+        return None if error is None else read_refusal(400, error)
 
     def _followed(self, model: str, left: Sequence[str]) -> Next | None:
         passed, successor = {model}, self._successor(model)

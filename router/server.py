@@ -74,6 +74,7 @@ def _check(settings: Settings) -> None:
     policy, _ = served_policy(settings)
     prices(settings)
     Upstreams(settings)
+    process.require_store(settings.tracking_uri)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
 
 

@@ -88,18 +88,37 @@ class Timeouts(BaseModel):
         return self.drain_before + self.drain
 
 
+class ModelUpstream(BaseModel):
+    """One of several upstreams of a model: a table `[[models."name".upstreams]]`; what is unset is the model's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = ""
+    api_key: SecretStr | None = None
+    name: str = ""  # as that upstream calls the model
+    label: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,64}$")  # as the router calls the upstream; "": its host:port
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)  # share of the requests, among those of the same priority
+    priority: int = Field(0, ge=0)  # a higher number is asked when those of lower ones fail
+
+
 class UpstreamModel(BaseModel):
-    """One model's own upstream and price, where they differ from the default: a table `[models."name"]`."""
+    """One model's own upstreams and price, where they differ from the default: a table `[models."name"]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str = ""
     api_key: SecretStr | None = None
     name: str = ""  # as that upstream calls the model; "": the same
+    upstreams: tuple[ModelUpstream, ...] = ()  # all that are asked, in the place of base_url
     usd_per_million_input_tokens: float | None = Field(None, ge=0)
     usd_per_million_output_tokens: float | None = Field(None, ge=0)
     usd_per_million_cached_input_tokens: float | None = Field(None, ge=0)
     successor: str = ""  # the model that answers for `auto` when this one is gone; "none" for none
+
+    @property
+    def leaves_default(self) -> bool:
+        """Whether the model is never asked at the default upstream."""
+        return bool(self.base_url) or (bool(self.upstreams) and all(each.base_url for each in self.upstreams))
 
 
 class _RouterToml(TomlConfigSettingsSource):

@@ -35,6 +35,14 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.fixture
+def closed_port() -> int:
+    """A port of loopback that nobody listens on."""
+    server = FakeOpenAI()
+    server.close()
+    return server.port
+
+
+@pytest.fixture
 def openai_server() -> Iterator[FakeOpenAI]:
     """An OpenAI on loopback."""
     server = FakeOpenAI()
@@ -56,7 +64,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
     running: list[RunningRouter] = []
 
     def start(**settings: Any) -> RunningRouter:
-        router = RunningRouter(tmp_path / f"home-{len(running)}", **settings)
+        home = settings.pop("home", tmp_path / f"home-{len(running)}")
+        router = RunningRouter(home, **settings)
         running.append(router)
         return router
 

@@ -145,7 +145,8 @@ def _refused(row: dict[str, Any], model: str, match: Match) -> Refusal:
     }
     words |= match.numbers or {}
     filled = {name: row[name] and row[name].format(*match.places, **words) for name in ("message", "param")}
-    body = {"error": {"message": filled["message"], "type": row["type"], "param": filled["param"], "code": row["code"]}}
+    error = {"message": filled["message"], "type": row["type"], "param": filled["param"], "code": row["code"]}
+    body = {"object": "error", **error} if row.get("bare") else {"error": error}
     return Refusal(row["name"], model, row["status"], body)
 
 

@@ -6,7 +6,7 @@ import httpx2
 import openai
 import pytest
 import refusals
-from fake_openai import Say, json_answer
+from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
@@ -312,7 +312,7 @@ def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai
     assert answer.json()["error"]["param"] == "max_tokens"
     assert refusing_openai.bodies == [{**body, "model": "gpt-6-luna"}]
     assert "x-router-adapted" not in answer.headers
-    assert router.app.router.adapter.learnt == {}
+    assert router.app.router.adapter.lessons == []
 
 
 # what is learnt
@@ -326,7 +326,8 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    assert new.app.router.adapter.learnt == {model: ["max_tokens, which it calls max_completion_tokens"]}
+    (told,) = new.app.router.learnt()
+    assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
 
@@ -417,7 +418,7 @@ def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
     assert len(refusing_openai.bodies) == 1
-    assert new.app.router.adapter.learnt == {}
+    assert new.app.router.adapter.lessons == []
 
 
 def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
@@ -436,7 +437,7 @@ def test_what_is_learnt_of_a_model_is_bounded(new):
 
     adapter = new.app.router.adapter
     taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
-    assert taught.count(True) == MOST_RULES == len(adapter.learnt["m"])
+    assert taught.count(True) == MOST_RULES == len(adapter.lessons)
 
 
 def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):
@@ -448,6 +449,75 @@ def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):
     refusing_openai.say(unknown_argument, *[json_answer({"id": "1", "model": "new"})] * 2)
     assert [ask(router, chat()).status_code for _ in range(2)] == [200, 200]
     assert ["reasoning_effort" in body for body in refusing_openai.bodies] == [True, False, False]
+
+
+# the roles of messages
+
+PRICE = {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.4}
+DEAR = {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8}
+NAMED = {  # by model: what it gets in the place of a developer's messages, and how many refusals teach that
+    "o1-mini": ("user", 0),
+    "deepseek-chat": ("system", 0),
+    "qwen-plus": ("system", 1),
+    "qwen3": ("system", 1),
+    "gpt-learnt": ("user", 2),
+}
+
+
+@pytest.fixture
+def of_roles(to, monkeypatch):
+    """A router for one model with an upstream that knows few roles, under two names."""
+    monkeypatch.setitem(refusals.MODELS, "gpt-learnt", refusals.MODELS["o1-mini"])
+    monkeypatch.setitem(refusals.SNAPSHOTS, "gpt-learnt", "o1-mini")
+
+    def start(name: str, **settings) -> RunningRouter:
+        models = {name: PRICE, "other": {**DEAR, "name": name}}
+        return to(name, "other", models=models, **settings)
+
+    return start
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_instructions_of_a_developer_reach_a_model_that_knows_no_developers(of_roles, refusing_openai, name):
+    taken, refused = NAMED[name]
+    router = of_roles(name)
+    for body in (chat(messages=DEVELOPER), chat(messages=DEVELOPER, stream=True)):
+        first = ask(router, body | {"model": "auto-cost"})
+        assert first.status_code == 200, first.text
+        assert first.headers["x-router-adapted"] == f"developer messages as {taken}"
+        assert refusing_openai.bodies[-1]["messages"] == [{**DEVELOPER[0], "role": taken}, DEVELOPER[1]]
+    assert len(refusing_openai.refusals) == refused
+    assert [record["adapted"] for record in router.records(2)] == [f"developer messages as {taken}"] * 2
+
+
+def test_instructions_of_a_response_are_adapted_too(of_roles, refusing_openai):
+    router = of_roles("deepseek-chat")
+    answer = ask(router, response(input=DEVELOPER) | {"model": "auto-cost"})
+    assert (answer.status_code, answer.headers["x-router-adapted"]) == (200, "developer messages as system")
+    assert refusing_openai.bodies[-1]["input"][0] == {**DEVELOPER[0], "role": "system"}
+    assert refusing_openai.refusals == []
+
+
+def test_an_attachment_stays_in_a_message_whose_role_changes(of_roles, refusing_openai):
+    router = of_roles("deepseek-chat")
+    url = "data:image/png;base64," + "A" * 2**20
+    seen = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}],
+    }
+    answer = ask(router, chat(messages=[seen, DEVELOPER[0], DEVELOPER[1]]) | {"model": "auto-cost"})
+    assert answer.status_code == 200
+    assert refusing_openai.bodies[-1]["messages"] == [seen, {**DEVELOPER[0], "role": "system"}, DEVELOPER[1]]
+
+
+def test_without_adapting_a_model_that_knows_no_developers_is_not_able(to, refusing_openai):
+    router = to("deepseek-chat", "gpt-4o", models={"deepseek-chat": PRICE}, adapt=False)
+    answer = ask(router, chat(messages=DEVELOPER) | {"model": "auto-cost"})
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o", "parameters")
+    assert refusing_openai.bodies[-1]["messages"] == DEVELOPER
+    router = to("deepseek-chat", "other", models={"deepseek-chat": PRICE, "other": DEAR}, adapt=False)
+    ask(router, chat(messages=[{**DEVELOPER[0], "role": "system"}, DEVELOPER[1]]) | {"model": "auto-cost"})
+    assert refusing_openai.bodies[-1]["model"] == "deepseek-chat"
 
 
 # requests that are too long, or filtered
@@ -468,6 +538,60 @@ def test_what_is_too_long_goes_to_the_model_with_the_larger_window(to, refusing_
     assert answer.headers["x-router-adapted"] == "temperature dropped"
     (record,) = router.records()
     assert (record["reason"], record["status"], record["attempts"]) == ("context_window", 200, 2)
+
+
+TOO_LONG = {
+    "type": "invalid_request_error",
+    "code": "context_length_exceeded",
+    "message": "Too long.",
+    "param": "input",
+}
+NO_TEMPERATURE = {**TOO_LONG, "code": "unsupported_parameter", "param": "temperature"}
+BEGUN = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1","error":null}}\n\n'
+
+
+def begins_with(error, path):
+    if path == CHAT:
+        return events(b"data: " + json.dumps({"error": error}).encode() + b"\n\n", b"data: [DONE]\n\n")
+    return events(BEGUN + b"event: error\ndata: " + json.dumps({**error, "type": "error"}).encode() + b"\n\n")
+
+
+@pytest.mark.parametrize("made", [chat, response])
+def test_a_stream_that_begins_with_a_refusal_is_asked_again(to, refusing_openai, made):
+    router = to("gpt-4o-mini", "gpt-6-sol")
+    body = made(stream=True) | {"model": "auto-cost"}
+    path = CHAT if made is chat else RESPONSES
+    refusing_openai.say(begins_with(TOO_LONG, path))
+    answer = ask(router, body)
+    assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-6-sol", "context_window")
+    assert "Too long." not in answer.text and answer.text.count("response.created") <= 2
+    refusing_openai.say(begins_with(NO_TEMPERATURE, path))
+    answer = ask(router, body | {"temperature": 0})
+    assert (answer.headers["x-router-model"], answer.headers["x-router-adapted"]) == (
+        "gpt-4o-mini",
+        "temperature dropped",
+    )
+    assert "Too long." not in answer.text
+    records = router.records(2)
+    assert [(each["status"], each["outcome"], each["attempts"]) for each in records] == [(200, "answered", 2)] * 2
+
+
+@pytest.mark.parametrize("made", [chat, response])
+def test_a_stream_that_begins_with_another_error_passes_on(to, refusing_openai, made):
+    router = to("gpt-4o-mini", "gpt-6-sol")
+    path = CHAT if made is chat else RESPONSES
+    said = begins_with({**TOO_LONG, "code": "server_error"}, path)
+    refusing_openai.say(said)
+    answer = ask(router, made(stream=True) | {"model": "auto-cost"})
+    assert (answer.status_code, answer.content) == (200, b"".join(said.pieces))
+    late = events(
+        b'data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n',
+        *begins_with(TOO_LONG, CHAT).pieces,
+    )
+    refusing_openai.say(late)
+    answer = ask(router, chat(stream=True) | {"model": "auto-cost"})
+    assert answer.content == b"".join(late.pieces)
+    assert len(refusing_openai.bodies) == 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"fallbacks": ()}], ids=["no larger one", "not set"])

@@ -11,7 +11,7 @@ from fake_openai import Say, completion, events, json_answer
 
 from router.admission import LONGEST_WAIT_SECONDS, REQUEST_BYTES, Admission
 from router.errors import OverloadedError
-from router.upstream.attempts import MOST_RETRIES, RETRY_SHARE, RetryBudget
+from router.upstream.budget import MOST_RETRIES, RETRY_SHARE, RetryBudget
 from router.wire.chat_stream import MAX_CHOICES, MAX_KEPT_BYTES, ChatStream
 
 ASKED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'

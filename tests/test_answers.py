@@ -9,14 +9,17 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_models import FakeModels
+from fake_openai import FakeOpenAI, json_answer
 from openai.types.chat import ChatCompletion
 
 from calibration import batch
 from calibration.answers import Asked, Asking, Endpoint, read_completion
+from calibration.commands import endpoint_of, places_of
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
 from calibration.questions import Question, parse
@@ -98,6 +101,42 @@ def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
     before = len(fake.asked("answer"))
     asked, _ = ask(fake, tmp_path, max_output_tokens=80)
     assert asked.new == 40 - before and len(fake.asked("answer")) == 40
+
+
+@pytest.mark.parametrize("fault", ["away", "refused key"])
+def test_the_next_address_of_a_model_is_asked_where_one_is_away_or_refuses(
+    fake: FakeModels, tmp_path: Path, closed_port: int, openai_server: FakeOpenAI, fault: str
+) -> None:
+    refusal = json_answer({"error": {"message": "no", "code": "invalid_api_key"}}, 401)
+    openai_server.say(*[refusal] * 40)
+    first = openai_server.url if fault == "refused key" else f"http://127.0.0.1:{closed_port}/v1"
+    end = Endpoint(first, "sk-1", others=(Endpoint(fake.base_url, "sk-2"),))
+    with Ledger(tmp_path / "answers.jsonl") as ledger:
+        asking = Asking(dict.fromkeys(MODELS, end), Meter(load_prices()), ledger, concurrency=4, patience_seconds=0.2)
+        asked = asyncio.run(asking.ask(QUESTIONS))
+        assert len(asked.answers) == 40 and not asked.failures
+        assert len(fake.asked("answer")) == 40 and len(openai_server.received) <= 4 * len(MODELS)
+        again = Asking(dict.fromkeys(MODELS, Endpoint(first, "sk-1")), Meter(load_prices()), ledger)
+        assert asyncio.run(again.ask(QUESTIONS)).answers.keys() == asked.answers.keys()  # they are of the model
+
+
+def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpenAI, tmp_path: Path) -> None:
+    openai_server.say(*[json_answer({"error": {"message": "no"}}, 401)] * 40)
+    end = Endpoint(openai_server.url, "sk-1")
+    both = {"gpt-4o": replace(end, others=(end,))}
+    with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
+        asyncio.run(Asking(both, Meter(load_prices()), ledger, concurrency=1).ask(QUESTIONS))
+    assert len(openai_server.received) == 2
+
+
+def test_an_address_that_is_given_again_is_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECOND_KEY", "sk-2")
+    places = places_of(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
+    found = endpoint_of("m", places, 100, {})
+    assert [(each.base_url, each.api_key) for each in (found, *found.others)] == [
+        ("http://first/v1", "none"),
+        ("http://second/v1", "sk-2"),
+    ]
 
 
 def test_an_outage_stops_with_what_to_do_and_keeps_the_answers(fake: FakeModels, tmp_path: Path) -> None:

@@ -4,16 +4,15 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx2
 import openai
 import pytest
+from command_line import run
 from fake_openai import Say, json_answer
 from loopback import LoopbackServer
 from made_outcomes import expected_policy
@@ -49,15 +48,7 @@ WHOLE = {  # of a chat with history, a system prompt, material, an example and t
 
 
 def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "router", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**clean, **environment},
-    )
+    return run("router", *arguments, stdin=stdin, **environment)
 
 
 def test_the_models_of_the_upstream_are_listed_with_the_routing_names(router):

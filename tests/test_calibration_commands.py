@@ -1,10 +1,9 @@
 """`learn`, `score` and `evaluate` as a user runs them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from command_line import run
 from made_outcomes import made_outcomes
 
 from calibration.outcomes import read_outcomes, write_outcomes
@@ -16,7 +15,7 @@ from router.routing import decision_headers
 
 
 def calibration(*arguments):
-    return subprocess.run([sys.executable, "-m", "calibration", *map(str, arguments)], capture_output=True, text=True)
+    return run("calibration", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_answer
 
 from router.policy.features import RequestError
-from router.retirement import listed_days, look, warnings
+from router.policy.shutdown import listed_days
+from router.retirement import look, warnings
 from router.surfaces import read_completion, read_response
 from router.wire.responses_stream import ResponsesStream
 

@@ -270,3 +270,14 @@ def test_a_router_that_goes_away_is_told_and_found_again(serve, openai_server, b
     browser.wait(LIVE)
     router.close()
     browser.wait("document.querySelector('#state-text').textContent.startsWith('No answer')", 15)
+
+
+def test_each_upstream_of_a_model_says_whether_it_answers(browser, serve, openai_server):
+    tables = [{"base_url": openai_server.url, "label": "good"}, {"base_url": openai_server.url, "label": "bad"}]
+    router = serve(openai_base_url=openai_server.url, models={"gpt-4o": {"upstreams": tables}})
+    router.app.router.upstreams.endpoints("gpt-4o")[1].health.count(401, failed=True)
+    browser.open(router.origin + "/")
+    told = browser.wait(
+        "!document.querySelector('#upstreams').hidden && document.querySelector('#upstreams').textContent"
+    )
+    assert told == "Upstreams: gpt-4o at good answers, gpt-4o at bad refuses its key (401)"

@@ -168,13 +168,6 @@ def test_an_upstream_that_is_not_there_is_a_problem_and_all_else_is_checked(exam
     assert "OPENAI_BASE_URL" in found["upstream"].remedy
 
 
-@pytest.fixture
-def closed_port():
-    server = FakeOpenAI()
-    server.close()
-    return server.port
-
-
 def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
     chain, trusted = certificate(tmp_path, x509.DNSName("localhost"))
     front = TlsFront(chain, openai_server.port)
@@ -208,6 +201,25 @@ def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined
         "key of models.local": OK,
         "upstream of models.own-key": OK,
         "key of models.own-key": PROBLEM,
+    }
+
+
+def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, closed_port, monkeypatch):
+    tables = [
+        {"base_url": keyed.url, "api_key": KEY, "label": "good"},
+        {"base_url": keyed.url, "api_key": "sk-wrong", "label": "bad"},
+        {"base_url": f"http://127.0.0.1:{closed_port}/v1", "api_key": "sk-3"},
+    ]
+    monkeypatch.setenv("ROUTER_MODELS", json.dumps({name: {"upstreams": tables} for name in ("gpt-4o", "gpt-4o-mini")}))
+    found = examined(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    told = {subject: state for subject, state in states(found).items() if "models." in subject}
+    assert told == {
+        "upstream of models.gpt-4o (good)": OK,
+        "key of models.gpt-4o (good)": OK,
+        "upstream of models.gpt-4o (bad)": OK,
+        "key of models.gpt-4o (bad)": PROBLEM,
+        f"upstream of models.gpt-4o (127.0.0.1:{closed_port})": PROBLEM,
+        f"key of models.gpt-4o (127.0.0.1:{closed_port})": SKIPPED,
     }
 
 

@@ -2,9 +2,13 @@
 
 import contextlib
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
@@ -168,3 +172,41 @@ def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(
     journal.close()
     stored, wanted = rows(server), expected(range(numbers.start, later.stop))
     assert {trace: stored.get(trace) for trace in wanted} == wanted
+
+
+@pytest.fixture(scope="module")
+def proxy_python(tmp_path_factory):
+    """The Python of an environment with the packages of the proxy's image alone."""
+    folder, root = tmp_path_factory.mktemp("proxy"), Path(__file__).parent.parent
+    uv = (sys.executable, "-m", "uv")
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    sync = [*uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", root / "requirements-proxy.lock"]
+    if subprocess.run(sync, capture_output=True, timeout=120).returncode != 0:
+        pytest.skip("the packages of requirements-proxy.lock cannot be installed here")
+    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"}
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        command = [python, "-m", "router", *arguments]
+        return subprocess.run(
+            command, env=environment | settings, cwd=folder, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+def test_the_packages_of_the_proxy_image_export_to_a_server(proxy_python, settings, server):
+    before = rows(server)
+    numbers = range(9_000, 9_010)
+    written(settings, numbers).close()
+    given = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
+    exported = proxy_python("export", "--once", **given)
+    assert exported.returncode == 0, exported.stderr
+    assert {trace: row for trace, row in rows(server).items() if trace not in before} == expected(numbers)
+
+
+def test_the_packages_of_the_proxy_image_refuse_a_store_of_their_own(proxy_python, tmp_path):
+    ended = proxy_python("serve", "--port", "0", ROUTER_HOME=str(tmp_path / "home"))
+    assert ended.returncode == 2
+    assert "set MLFLOW_TRACKING_URI to an MLflow server" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.routing._AT": ("auto@", "@"),
     "router.upstream.tunnel._END": ("\r\n", "\r", "\n\r"),
     "router.upstream.tunnel._STATUS": ("HTTP/1.1 200 ", "HTTP/1.1 200 \r"),
+    "router.wire.parameters._BETWEEN": ("[", ",", " ", ", "),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
     "router.wire.ends._TEXT": ('"id":"', '"id"   :', '"model":"a'),
@@ -79,7 +81,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
     *("router.pricing.public_map._LIKE_A_PRICE", "router.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.routing._AT", "router.journal.redaction._CODE"),
-    "router.upstream.tunnel._STATUS",
+    *("router.upstream.tunnel._STATUS", "router.wire.parameters._BETWEEN"),
     *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 6_000
@@ -201,6 +203,8 @@ TAKES_LITTLE = Takes(
     efforts={RESPONSES: ("low",)},
     tools_need_no_effort=True,
 )
+NO_INSTRUCTIONS = ParameterRule("input", roles={"developer": "user", "system": "user"})
+TAKES_LITTLE = replace(TAKES_LITTLE, rules=(*TAKES_LITTLE.rules, NO_INSTRUCTIONS))
 HOSTILE_BODIES = {
     "many fields that go": lambda n: b"{" + b",".join(b'"p%d":%b' % (i, b"1" * (n // 900)) for i in range(900)) + b"}",
     "blanks around what goes": lambda n: b'{"p1"%b:%b1%b,"a":1}' % ((b" " * (n // 3),) * 3),
@@ -213,6 +217,15 @@ HOSTILE_BODIES = {
     "a list of what goes": lambda n: b'{"include":[%b"x"]}' % (b'"x",' * (n // 4)),
     "a list of lists": lambda n: b'{"include":%b}' % (b"[" * 900 + b"]" * 900 + b" " * n),
     "blanks for tools": lambda n: b'{"tools":[%b]}' % (b" " * n),
+    "many messages": lambda n: b'{"input":[%b{}]}' % (b'{"role":"developer"},' * (n // 21)),
+    "many messages of nothing": lambda n: b'{"input":[%b{"role":"system"}]}' % (b"{}," * (n // 3)),
+    "many items that are none": lambda n: b'{"input":[{"role":"system"}%b]}' % (b",1" * (n // 2)),
+    "blanks between messages": lambda n: b'{"input":[%b{"role":"system"}%b,{}]}' % ((b" " * (n // 2),) * 2),
+    "many roles of a message": lambda n: b'{"input":[{%b"role":"system"}]}' % (b'"role":"system",' * (n // 16)),
+    "much beside a role": lambda n: (
+        b'{"input":[{%b"role":"system"}]}' % b"".join(b'"k%d":[],' % i for i in range(n // 10))
+    ),
+    "a long role": lambda n: b'{"input":[{"role":"%b"},{"role":"system"}]}' % (b"\\u0064" * (n // 6)),
     "a number of digits": lambda n: b'{"p1":%b}' % (b"9" * n),
 }
 

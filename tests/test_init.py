@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from router.__main__ import app
 from router.configuration import write
-from router.settings import Settings, SettingsError, Timeouts, UpstreamModel, load
+from router.settings import ModelUpstream, Settings, SettingsError, Timeouts, UpstreamModel, load
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def test_every_setting_is_in_the_file_and_nothing_else(path):
     assert named.keys() == Settings.model_fields.keys()
     assert named["timeouts"].keys() == Timeouts.model_fields.keys()
     assert named["models"]["my-model"].keys() == UpstreamModel.model_fields.keys()
+    assert named["models"]["my-model"]["upstreams"][0].keys() == ModelUpstream.model_fields.keys()
 
 
 def test_the_file_with_every_setting_set_loads(path):
@@ -46,18 +47,19 @@ def test_the_file_with_every_setting_set_loads(path):
 def test_what_stands_there_is_the_default_where_there_is_one(path):
     path.write_text(uncommented(path))
     settings = load()
-    for model, values in ((Settings, settings), (UpstreamModel, settings.models["my-model"])):
+    mine = settings.models["my-model"]
+    for model, values in ((Settings, settings), (UpstreamModel, mine), (ModelUpstream, mine.upstreams[0])):
         for name, field in model.model_fields.items():
-            if field.default is not None and name not in ("models", "base_url"):
+            if field.default is not None and name not in ("models", "base_url", "upstreams"):
                 assert getattr(values, name) == field.default, name
 
 
 def test_every_setting_without_a_default_says_what_happens_without_it(path):
     lines = path.read_text().splitlines()
-    models = (Settings.model_fields, Timeouts.model_fields, UpstreamModel.model_fields)
+    models = (Settings.model_fields, Timeouts.model_fields, UpstreamModel.model_fields, ModelUpstream.model_fields)
     for fields in models:
         for name, field in fields.items():
-            at = [n for n, line in enumerate(lines) if re.match(rf"#\[*{name}\b", line)]
+            at = [n for n, line in enumerate(lines) if re.match(rf"#(\[\[models.*)?\[*{name}\b", line)]
             assert at, name
             for n in at:
                 assert re.match(r"# [A-Z]", lines[n - 1]), f"no word about {name}"

@@ -22,8 +22,9 @@ from router.policy.parameters import (
     adapted,
     apply,
 )
+from router.policy.roles import MOST_MESSAGES
 from router.wire import bodies
-from router.wire.parameters import edits
+from router.wire.parameters import MOST_FIELDS, edits
 from router.wire.skeleton import Stripping
 
 LOGPROBS = "message.output_text.logprobs"
@@ -319,6 +320,91 @@ def test_every_edit_at_once_in_pieces_of_any_size():
     )
     for pieces in (1, 2, 3, 7, 50, len(body)):
         assert sent(body, adaptation.changes, "gpt-6-sol", streamed=True, pieces=pieces) == expected
+
+
+BEFORE = (
+    b'{"x":1.10, "messages" : [ {"content":"\\u00e9 \\"role\\":\\"developer\\"", "role" : "developer" } ,'
+    b'\n{"role":"user"}] }'
+)
+SYSTEM = Takes((ParameterRule("messages", roles={"developer": "system"}),))
+USER = Takes(
+    tuple(ParameterRule(name, roles={"developer": "user", "system": "user"}) for name in ("messages", "input"))
+)
+
+
+@pytest.mark.parametrize(
+    ("takes", "endpoint", "body", "made", "told"),
+    [
+        (
+            SYSTEM,
+            CHAT,
+            BEFORE,
+            BEFORE.replace(b'"role" : "developer"', b'"role" : "system"'),
+            "developer messages as system",
+        ),
+        (
+            USER,
+            RESPONSES,
+            b'{"input":[{"role":"system","content":[{"role":"system"}]},{"type":"x"},{"role":"d\\u0065veloper"}]}',
+            b'{"input":[{"role":"user","content":[{"role":"system"}]},{"type":"x"},{"role":"user"}]}',
+            "developer messages as user, system messages as user",
+        ),
+        (SYSTEM, CHAT, b'{"messages":[{"role":"system"},{"role":"user","content":"developer"}]}', None, ""),
+        (SYSTEM, CHAT, b'{"messages":[{"role":"developer"},5]}', None, ""),
+        (SYSTEM, CHAT, b'{"messages":{"role":"developer"}}', None, ""),
+        (SYSTEM, CHAT, b'{"messages":"developer"}', None, ""),
+        (SYSTEM, CHAT, b'{"messages":null,"role":"developer"}', None, ""),
+        (SYSTEM, CHAT, b'{"messages":[{"role":["developer"]},{"role":null},{}]}', None, ""),
+        (SYSTEM, RESPONSES, b'{"input":[{"role":"developer"}]}', None, ""),
+        (USER, RESPONSES, b'{"input":"developer"}', None, ""),
+    ],
+)
+def test_a_role_is_all_that_is_changed_of_a_message(takes, endpoint, body, made, told):
+    adaptation = adapted(takes, fields_of(body), endpoint)
+    for pieces in (1, 7, len(body)):
+        assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
+    assert adaptation.told == told
+    assert apply(json.loads(body), adaptation.changes) == json.loads(made or body)
+
+
+def test_a_message_with_two_roles_is_left_to_the_upstream():
+    body = b'{"messages":[{"role":"developer","role":"developer"},{"role":"developer"}]}'
+    made = sent(body, adapted(SYSTEM, fields_of(body), CHAT).changes)
+    assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
+
+
+def test_a_hostile_list_of_messages_is_left_as_it_is():
+    many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
+    wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MOST_FIELDS))
+    assert adapted(SYSTEM, fields_of(many), CHAT) is UNCHANGED
+    assert sent(wide, adapted(SYSTEM, fields_of(wide), CHAT).changes) == wide
+
+
+ROLES = st.sampled_from(["developer", "system", "user", "assistant", 5, None, "devel\u00f6per"])
+MESSAGES = st.lists(
+    st.fixed_dictionaries({}, optional={"role": ROLES, "content": VALUES | st.just([{"url": LONG}]), "name": VALUES})
+)
+
+
+@given(
+    MESSAGES,
+    BLANK,
+    st.booleans(),
+    st.integers(1, 9),
+    st.sampled_from([(SYSTEM, CHAT), (USER, CHAT), (USER, RESPONSES)]),
+)
+def test_messages_with_other_roles_parse_to_what_apply_makes(messages, blank, ascii_only, pieces, given_to):
+    takes, endpoint = given_to
+    name = "messages" if endpoint == CHAT else "input"
+    text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
+    body = f'{{"a":1,"{name}":{text},"b":2}}'.encode()
+    changes = adapted(takes, fields_of(body), endpoint).changes
+    made = sent(body, changes, pieces=pieces)
+    roles = next(rule.roles for rule in takes.rules if rule.name == name)
+    expected = [
+        {**each, "role": roles.get(each["role"], each["role"])} if "role" in each else each for each in messages
+    ]
+    assert json.loads(made) == apply(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
 def test_an_attachment_that_goes_takes_its_inside_with_it():

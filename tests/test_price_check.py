@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from datetime import date
 
 import pytest
+from command_line import run as run_module
 from typer.testing import CliRunner
 
 from router.policy.prices import LongContext, Price, PriceBook, day_unix_ns, period_at
@@ -327,9 +327,7 @@ def test_a_file_that_is_no_map_says_what_is_wrong(content, said):
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "router", "prices", *arguments], capture_output=True, text=True, timeout=60
-    )
+    return run_module("router", "prices", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from test_refusing_openai import CASES
 
 from router.policy.naming import EFFORTS
 from router.policy.parameters import LIMITS, ParameterRule, Takes, adapted, apply
-from router.policy.refusals import LOOKED_AT, Kind, read_refusal, taught
+from router.policy.refusals import LOOKED_AT, Kind, Refusal, read_refusal, taught
 from router.wire import bodies
 
 NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
     "response_format on responses": "a field of the other endpoint, which no model takes there",
     "reasoning_effort on responses": "a field of the other endpoint, which no model takes there",
-    "roles of o1-mini": "what is asked is not changed",
     "images": "what is asked is not changed; the policy knows which models read images",
     "audio": "what is asked is not changed; the policy knows which models hear",
     "json_schema": "an answer of another form is no answer",
@@ -29,6 +28,7 @@ KINDS = {  # the others: what they are, where they are not of a parameter
     "retired model": Kind.GONE,
     **{name: Kind.CONTEXT for name in ROWS if "too long" in name},
     **{name: Kind.TOOLS for name in ROWS if name.startswith("function tools")},
+    **{name: Kind.ROLE for name in ROWS if name.startswith("roles of")},
     **{name: Kind.EFFORT for name in ROWS if name.startswith(("reasoning_effort", "reasoning.effort"))},
 }
 
@@ -110,6 +110,46 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
         "reasoning_effort": "minimal",
         "max_completion_tokens": 128_000,
     }
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "role"),
+    [
+        ("Unsupported value: 'messages[3].role' does not support 'developer' with this model.", "messages[3].role", 1),
+        ("messages[0].role: unknown variant `system`, expected `user` or `assistant`", None, 2),
+        ("The parameter `messages.role` specified in the request are not valid: invalid value: `developer`", None, 1),
+        ("Invalid enum value. Expected 'system' | 'user', received 'developer'", "messages.0.role", 1),
+        ("invalid parameter 'messages[0].role': invalid role 'developer', must be one of: system, user", "", 1),
+        ("chat template rejected the request: Unexpected message role.", None, 1),
+        ("Unsupported value: 'messages[59].role' does not support 'function' with this model.", "messages[59].role", 0),
+        ("invalid value: `SYSTEM_`, supported values are: `system`, `developer`: messages.role", None, 0),
+        ("Unsupported value: 'user' does not support 'developer' with this model.", "user", 0),
+        ("You are a developer: 'developer'. What a role!", None, 0),
+    ],
+)
+def test_the_role_that_an_upstream_refuses_is_read_from_its_words(message, param, role):
+    """By the reports of lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
+    found = read(message=message, param=param)
+    assert (found.role if found is not None and found.kind is Kind.ROLE else "") == ["", "developer", "system"][role]
+
+
+def test_a_role_that_is_refused_with_422_is_read_and_nothing_else_of_it():
+    told = "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`"
+    assert read(422, message=told).role == "developer"
+    assert read(422, message="Unsupported parameter: 'stop'", code="unsupported_parameter") is None
+
+
+def test_a_model_that_refuses_the_next_role_as_well_gets_that_of_a_user():
+    asked = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
+    takes, roles = Takes(), []
+    for refused in ("developer", "system"):
+        takes = taught(takes, Refusal(Kind.ROLE, role=refused), CHAT)
+        fields = bodies.read_fields(json.dumps(asked).encode())
+        roles.append([each["role"] for each in apply(asked, adapted(takes, fields, CHAT).changes)["messages"]])
+        assert taught(takes, Refusal(Kind.ROLE, role=refused), CHAT) == takes
+        assert taught(takes, Refusal(Kind.ROLE, role=refused), "completions") == takes
+    assert roles == [["system", "user", "system"], ["user", "user", "user"]]
+    assert adapted(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).told == ""
 
 
 @pytest.mark.parametrize("first", ["limit", "name"])
@@ -248,6 +288,7 @@ WORDS = st.sampled_from(
     [
         *("Unsupported parameter: ", "Unsupported value: ", "'", "temperature", "reasoning_effort", " is too large: "),
         *("Supported values are: ", "Use '", "' instead", "max_tokens", "at most ", "٣", "²", "16384", " ", "none"),
+        *("messages[0].role", " does not support '", "developer", "unknown variant `system`"),
         *("Unrecognized request argument supplied: ", "Function tools with reasoning_effort", "\ud83d", "turbo"),
     ]
 )
@@ -264,7 +305,11 @@ def test_no_error_of_an_upstream_breaks_the_router(said, status, endpoint):
     if found is None:
         return
     takes = taught(Takes(), found, endpoint)
-    for body in (b'{"max_tokens":99999999,"temperature":0,"stop":[]}', b'{"reasoning_effort":"low","tools":[{}]}'):
+    for body in (
+        b'{"max_tokens":99999999,"temperature":0,"stop":[]}',
+        b'{"reasoning_effort":"low","tools":[{}]}',
+        b'{"messages":[{"role":"system"}]}',
+    ):
         changes = adapted(takes, bodies.read_fields(body), endpoint).changes
         assert isinstance(apply(json.loads(body), changes), dict)
     assert set(found.efforts) <= set(EFFORTS)

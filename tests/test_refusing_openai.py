@@ -31,6 +31,10 @@ BELOW = "Invalid '{}': integer below minimum value. Expected a value >= {}, but 
 LOW = "'low', 'medium', and 'high'"
 TO_XHIGH = "'low', 'medium', 'high', and 'xhigh'"
 TO_MAX = "'low', 'medium', 'high', 'xhigh', and 'max'"
+UNKNOWN_ROLE = (
+    "Failed to deserialize the JSON body into the target type: messages[{}].role: unknown variant `developer`, "
+    "expected one of `system`, `user`, `assistant`, `tool`, `latest_reminder`"
+)
 NO, NO_VALUE = "unsupported_parameter", "unsupported_value"
 
 SIZES = {"tokens", "above"}  # conditions that hold at another size for each model
@@ -332,6 +336,45 @@ CASES = {
         ),
         said("user", "assistant"),
     ),
+    "roles of deepseek-chat": (
+        CHAT,
+        "deepseek-chat",
+        said("system", "developer"),
+        (UNKNOWN_ROLE.format(1), None, "invalid_request_error"),
+        said("system"),
+    ),
+    "roles of deepseek-chat on responses": (
+        RESPONSES,
+        "deepseek-chat",
+        {"input": said("developer")["messages"]},
+        (UNKNOWN_ROLE.format(0), None, "invalid_request_error"),
+        {"input": said("system")["messages"]},
+    ),
+    "roles of qwen-plus": (
+        CHAT,
+        "qwen-plus",
+        said("developer"),
+        (
+            "developer is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.['0].role'",
+            None,
+            "invalid_parameter_error",
+        ),
+        said("system"),
+    ),
+    "roles of qwen3": (
+        CHAT,
+        "qwen3",
+        said("developer"),
+        ("Unexpected message role.", None, 400, 400, "BadRequestError"),
+        said("system"),
+    ),
+    "roles of gemma-2b-it": (
+        CHAT,
+        "gemma-2b-it",
+        said("system"),
+        ("System role not supported", None, 400, 400, "BadRequestError", True),
+        said("user"),
+    ),
     "verbosity without reasoning": (
         CHAT,
         "gpt-4o",
@@ -490,8 +533,9 @@ def post(server, endpoint, body):
     return httpx2.post(f"{server.url}/{endpoint}", json=body)
 
 
-def error(message, param, code, status=400):
-    return status, {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+def error(message, param, code, status=400, kind="invalid_request_error", bare=False):
+    said = {"message": message, "type": kind, "param": param, "code": code}
+    return status, {"object": "error", **said} if bare else {"error": said}
 
 
 def test_every_row_of_the_table_has_a_case():

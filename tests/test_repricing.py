@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from made_outcomes import made_outcomes
 from running import RunningRouter
 
@@ -88,14 +86,8 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(policy: Policy
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
     def reprice(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "calibration", "reprice", *arguments],
-            env={**os.environ, "ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri, "COLUMNS": "140"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri, "COLUMNS": "140"}
+        done = run("calibration", "reprice", *arguments, **settings)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         return done.stdout
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import httpx2
 import pytest
+from command_line import run
 
 from calibration.policies import DATA
 from router.doctor.finding import State
@@ -256,13 +257,11 @@ def test_a_pair_that_cannot_be_served_is_refused_with_one_line(tmp_path, pair, w
     (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
     assert finding.state is State.PROBLEM and why in finding.told
     assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
-    env = os.environ | {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
+    settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
     for command in (["serve", "--port", "0"], ["decide", "hi"]):
-        run = subprocess.run(
-            [sys.executable, "-m", "router", *command], env=env, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert run.returncode != 0 and why in run.stderr
-        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+        ended = run("router", *command, **settings)
+        assert ended.returncode != 0 and why in ended.stderr
+        assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
 
 
 @pytest.mark.parametrize("pair", ["gpt-6-luna", "gpt-6-luna,gpt-6-luna", "a,b,c"])
@@ -277,16 +276,14 @@ def test_a_pair_of_names_with_blanks_is_read(tmp_path):
 
 
 def test_decide_and_health_say_that_nothing_was_measured(tmp_path, serve, openai_server):
-    env = os.environ | {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
+    settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
     question = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
-    run = subprocess.run(
-        [sys.executable, "-m", "router", "decide", question], env=env, capture_output=True, text=True, check=True
-    )
-    assert "(expected)" in run.stdout and "evidence: transferred" in run.stdout and "gpt-6-" in run.stdout
+    decided = run("router", "decide", question, **settings).stdout
+    assert "(expected)" in decided and "evidence: transferred" in decided and "gpt-6-" in decided
     router = serve(openai_base_url=openai_server.url, pair=NEW)
     told = httpx2.get(router.origin + "/health").json()
     assert any("nothing was measured of gpt-6-luna,gpt-6-sol" in warning for warning in told["warnings"])
-    assert told["policy"] in run.stdout
+    assert told["policy"] in decided
     answer = httpx2.post(
         router.url + "/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": question}]}
     )

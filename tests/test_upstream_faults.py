@@ -13,8 +13,8 @@ from fake_openai import Say, chat_events, completion, events, json_answer
 from loopback import LoopbackServer
 
 from router.upstream import connection
-from router.upstream.attempts import retry_after
 from router.upstream.breaker import FAILURES, Breaker
+from router.upstream.replies import retry_after
 
 BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'

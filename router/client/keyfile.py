@@ -1,22 +1,17 @@
-"""The named keys in ROUTER_HOME/keys.json: their hashes, rights, limits and ends. The keys themselves are nowhere.
-
-The file is replaced as a whole, and by one writer at a time, so that a reader never sees half of a change.
-"""
+"""The named keys in ROUTER_HOME/keys.json: their hashes, rights, limits and ends. The keys themselves are nowhere."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
 import re
 import secrets
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from router import shared_file
 from router.journal.redaction import without_keys
 from router.settings import SettingsError
 
@@ -159,19 +154,13 @@ def name_problem(name: str) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def locked(home: Path) -> Iterator[Path]:
+def locked(home: Path) -> AbstractContextManager[Path]:
     """Be the only writer of the keys in `home`; gives the path of their file.
 
     Raises:
         OSError: the lock file cannot be opened.
     """
-    fd = os.open(home / f"{FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield home / FILE
-    finally:
-        os.close(fd)
+    return shared_file.locked(home / FILE)
 
 
 def write_keys(path: Path, keys: tuple[NamedKey, ...]) -> None:
@@ -180,15 +169,5 @@ def write_keys(path: Path, keys: tuple[NamedKey, ...]) -> None:
     Raises:
         OSError: the file cannot be written; the one before stays.
     """
-    content = msgspec.json.format(msgspec.json.encode(_Document(FORMAT, keys)), indent=1) + b"\n"
-    partial = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:  # noqa: PTH123  of a descriptor
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    content = msgspec.json.format(msgspec.json.encode(_Document(FORMAT, keys)), indent=1)
+    shared_file.replace(path, content + b"\n")

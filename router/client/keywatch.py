@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from router.client.keyfile import FILE, NamedKey, read_keys
 from router.client.keys import Keys
 from router.lifetime import running
 from router.settings import Settings, SettingsError
+from router.shared_file import signature
 
 log = logging.getLogger("router")
 LOOK_EVERY_SECONDS = 1.0
-Signature = tuple[int, ...] | None  # None: there is no file
 
 
 def served_keys(settings: Settings) -> tuple[NamedKey, ...]:
@@ -31,15 +30,6 @@ def served_keys(settings: Settings) -> tuple[NamedKey, ...]:
             f"ROUTER_FORWARD_CLIENT_KEYS would send the keys of {path} to the upstream: unset it or remove the file"
         )
     return found
-
-
-def signature(path: Path) -> Signature:
-    """What is another number whenever the file was replaced or written to."""
-    try:
-        seen = path.stat()
-    except OSError:
-        return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size
 
 
 class KeyWatch:

@@ -65,7 +65,9 @@ def add_routes(app: FastAPI, router: Router) -> None:
             raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": router.settings.simulated,
+            "upstreams": [each._asdict() for each in router.upstreams.standing()],
             "warnings": await run_in_threadpool(router.told),
+            "learnt": router.learnt(),
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,

@@ -1,6 +1,6 @@
 // The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
 
-import { drawCurve, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { drawCurve, drawLearnt, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
 import { drawWatched } from "./watched.js";
 import { element, percent, plural } from "./words.js";
 
@@ -66,6 +66,7 @@ async function overview() {
 function draw() {
   if (!page.overview || !page.policy) return;
   drawTop(page.policy, page.overview);
+  drawLearnt(page.policy, page.overview);
   drawNow(page.policy, page.overview);
   drawTime(page.policy, page.overview);
   drawCurve(page.policy, page.overview);

@@ -128,5 +128,5 @@ def told(seen: Seen) -> dict[str, Any]:
 _SAME = (
     *("trace_id", "span_id", "endpoint", "asked_model", "status", "model", "stream", "outcome", "attempts", "reason"),
     *("target", "question_type", "quality", "expected_cost_usd", "gap", "novelty", "policy_version", "usage"),
-    *("cost_usd", "read_as"),
+    *("cost_usd", "read_as", "adapted"),
 )

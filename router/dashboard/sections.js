@@ -31,6 +31,24 @@ export function drawTop(policy, overview) {
   $("simulated").hidden = !overview.simulated;
   $("warnings").hidden = overview.warnings.length === 0;
   $("warnings").replaceChildren(...overview.warnings.map((text) => element("li", {}, text)));
+  $("upstreams").hidden = overview.upstreams.length === 0;
+  $("upstreams").textContent = `Upstreams: ${overview.upstreams.map(standing).join(", ")}`;
+}
+
+function standing({ model, upstream, left_alone, key_refused }) {
+  const how = key_refused ? `refuses its key (${key_refused})` : left_alone ? "fails and gets only probes" : "answers";
+  return `${model} at ${upstream} ${how}`;
+}
+
+const LEARNT_ROWS = 50; // the newest; `/health` has all
+
+export function drawLearnt(policy, { learnt }) {
+  $("learnt-card").hidden = learnt.length === 0;
+  const newest = learnt.slice(-LEARNT_ROWS).reverse();
+  $("learnt").tBodies[0].replaceChildren(...newest.map((each) => element("tr", {},
+    element("td", {}, chip(policy, each.model)), element("td", {}, each.parameter), element("td", {}, each.done),
+    element("td", { class: "spare" }, each.endpoint), element("td", { class: "spare" }, each.upstream),
+    element("td", {}, `${ago(Math.max((Date.now() - Date.parse(each.since)) / 1000, 0))} ago`))));
 }
 
 export function headline(policy, { total, window }) {

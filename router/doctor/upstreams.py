@@ -23,12 +23,15 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
     """Reachability and key of every upstream, each key once; then the clock, by the first upstream that tells one."""
     date_heard: Heard | None = None
     asked: set[tuple[Origin | None, bytes | None]] = set()
-    endpoints = [("", known.default), *((name, known.endpoint(name)) for name in settings.models)]
+    endpoints = [("", known.default)]
+    endpoints += [(name, endpoint) for name in settings.models for endpoint in known.endpoints(name)]
     for name, endpoint in endpoints:
         if (endpoint.origin, endpoint.authorization) in asked:
             continue
         asked.add((endpoint.origin, endpoint.authorization))
         of = f" of models.{name}" if name else ""
+        if endpoint.label:
+            of += f" ({endpoint.label})"
         if endpoint.origin is None:
             yield Finding(State.WARNING, f"upstream{of}", "answers are simulated", "Set OPENAI_API_KEY for real ones")
             continue

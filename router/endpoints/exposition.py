@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +28,10 @@ from router.metrics import (
     Flow,
     Histogram,
     Kind,
+    Place,
     Series,
     Timing,
+    UpstreamSeries,
 )
 from router.policy.document import Policy
 
@@ -74,6 +77,7 @@ def families(router: Router) -> Iterator[Metric]:
     counted = total([own, *everyone(router.meter.directory, router.meter.path)], time.time())
     yield from _requests(counted)
     yield from _keys(counted.keys)
+    yield from _upstreams(counted.upstreams)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
@@ -90,6 +94,7 @@ class Total(msgspec.Struct):
     unrecorded: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
+    upstreams: dict[Place, UpstreamSeries] = {}
     workers: int = 0
 
 
@@ -123,7 +128,14 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             together.shed[why] = together.shed.get(why, 0) + number
         for name, series in counts.keys.items():
             together.keys.setdefault(name, Series()).add(series)
-        if now_unix - counts.written_unix < LIVE_SECONDS:
+        live = now_unix - counts.written_unix < LIVE_SECONDS
+        for place, calls in counts.upstreams:
+            into = together.upstreams.setdefault(place, UpstreamSeries())
+            into.answered += calls.answered
+            into.failed += calls.failed
+            into.left_alone += calls.left_alone * live
+            into.key_refused += calls.key_refused * live
+        if live:
             together.workers += 1
             for model in counts.open_circuits:
                 together.open_circuits[model] = together.open_circuits.get(model, 0) + 1
@@ -167,6 +179,21 @@ def _keys(keys: Mapping[str, Series]) -> Iterator[Metric]:
         unpriced.add(series.unpriced, name)
     for made in (requests, tokens, cost, unpriced):
         yield made.family()
+
+
+def _upstreams(upstreams: Mapping[Place, UpstreamSeries]) -> Iterator[Metric]:
+    place = ["model", "upstream"]
+    calls = CounterMetricFamily(
+        "router_upstream_calls", "Calls to the upstreams of models that have several.", labels=[*place, "outcome"]
+    )
+    alone = GaugeMetricFamily("router_upstream_left_alone", "Workers that leave this upstream alone.", labels=place)
+    refused = GaugeMetricFamily("router_upstream_key_refused", "Workers whose key it refuses.", labels=place)
+    for labels, series in upstreams.items():
+        calls.add_metric([*labels, "answered"], series.answered)
+        calls.add_metric([*labels, "failed"], series.failed)
+        alone.add_metric(labels, series.left_alone)
+        refused.add_metric(labels, series.key_refused)
+    yield from (calls, alone, refused)
 
 
 class _Sum:
@@ -258,6 +285,10 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(router.keys.problem)))
     yield warnings
+    learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
+    for model, count in Counter(lesson.model for lesson in router.adapter.lessons).items():
+        learnt.add_metric([model], count)
+    yield learnt
     yield from _sentinel(router)
 
 

@@ -26,7 +26,9 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "policy": router.serving.policy.version,
             "simulated": router.settings.simulated,
             "unrecorded_requests": router.journal.unrecorded,
+            "upstreams": [each._asdict() for each in router.upstreams.standing()],
             "warnings": await run_in_threadpool(router.told),
+            "learnt": router.learnt(),
         }
 
     @app.get("/ready")
@@ -44,5 +46,6 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "unrecorded_requests": router.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
             "refused": await run_in_threadpool(counted, router.journal.directory),
+            "upstreams": [each._asdict() for each in router.upstreams.standing()],
             "warnings": await run_in_threadpool(router.told),
         }

@@ -11,13 +11,15 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 
-from router.settings import Settings
+from router.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
 MAX_RESTART_SECONDS = 30.0
+_DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")  # schemes of MLflow's own stores
 _SECRETS = ("OPENAI_API_KEY", "ROUTER_API_KEYS", "ROUTER_MODELS")
 
 
@@ -67,6 +69,19 @@ class Exporter:
             self._process = self._spawned()
 
 
+def require_store(uri: str) -> None:
+    """Check that this installation can keep traces at `uri`: mlflow-skinny has MLflow's client without its databases.
+
+    Raises:
+        SettingsError: `uri` is a database, and only MLflow's client is installed.
+    """
+    if uri.startswith(_DATABASES) and find_spec("alembic") is None:
+        raise SettingsError(
+            "this installation has MLflow's client and no store of its own: set MLFLOW_TRACKING_URI to an MLflow "
+            "server, or install the package mlflow"
+        )
+
+
 def start(settings: Settings) -> Exporter:
     """Start the exporter for the journal of `settings`. It is not told any key: it has no use for one."""
     environment = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
@@ -75,7 +90,9 @@ def start(settings: Settings) -> Exporter:
     environment["MLFLOW_TRACKING_URI"] = settings.tracking_uri
     environment["MLFLOW_EXPERIMENT_NAME"] = settings.mlflow_experiment_name
     # for their prices; `router.toml` is read there as here
-    models = {name: model.model_dump(mode="json", exclude={"api_key"}) for name, model in settings.models.items()}
+    models = {
+        name: model.model_dump(mode="json", exclude={"api_key", "upstreams"}) for name, model in settings.models.items()
+    }
     if models and "ROUTER_MODELS" in os.environ:
         environment["ROUTER_MODELS"] = json.dumps(models)
     return Exporter(environment)

@@ -94,6 +94,7 @@ def _call(record: Record) -> dict[str, Any]:
         "router.outcome": record.outcome,
         "router.error": record.error,
         "router.attempts": record.attempts,
+        "router.upstream": record.upstream,
         "router.client_retries": record.client_retries,
         "router.simulated": record.simulated,
         "router.key_id": record.key_id,
@@ -127,6 +128,7 @@ def _tags(record: Record) -> dict[str, Any]:
     """What traces are searched by. Few, since each costs SQLite about 0.8 ms."""
     tags = {
         "router.model": record.model,
+        "router.upstream": record.upstream,
         "router.reason": record.reason,
         "router.question_type": record.question_type,
         "router.policy": record.policy_version,

@@ -47,6 +47,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     error: str = ""
     attempts: int = 1  # calls upstream, retries and fallbacks included
     client_retries: int = 0  # x-stainless-retry-count
+    upstream: str = ""  # that answered, of a model that has several
     request_id: str = ""  # the upstream's x-request-id
     simulated: bool = False
     # the decision; empty where the request passed through

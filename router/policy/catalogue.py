@@ -12,6 +12,7 @@ from typing import Any
 
 from router.policy.naming import without_effort
 from router.policy.parameters import ENDPOINTS, ParameterRule, Takes, limited
+from router.policy.roles import INSTRUCTIONS
 
 TRAITS = ("context_tokens", "images", "audio", "tools", "image_tokens")  # of `router.policy.decision.Model`
 
@@ -116,9 +117,13 @@ def read_takes(row: Mapping[str, Any], families: Mapping[str, Any]) -> Takes:
 
 
 _RULE = frozenset(ParameterRule.__slots__)
+_TAKEN = frozenset({"system", "user"})
 
 
 def _rule(row: Any) -> ParameterRule:
     if not isinstance(row, Mapping) or not isinstance(row.get("name"), str) or not set(row) <= _RULE:
         raise ValueError(f"not a rule for a parameter: {row!r}")
+    roles = row.get("roles", {})
+    if not isinstance(roles, Mapping) or not set(roles) <= set(INSTRUCTIONS) or not set(roles.values()) <= _TAKEN:
+        raise ValueError(f"not roles of messages: {roles!r}")
     return ParameterRule(**{**row, "values": tuple(row.get("values", ()))})

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from router.policy.naming import EFFORTS
+from router.policy.roles import roles_in, with_roles
 
 CHAT, RESPONSES = "chat/completions", "responses"
 ENDPOINTS = (CHAT, RESPONSES)
 EFFORT_FIELDS = {CHAT: "reasoning_effort", RESPONSES: "reasoning"}
+MESSAGE_FIELDS = {CHAT: "messages", RESPONSES: "input"}
 _LONGEST_VALUE = 4096  # bytes of a value that is compared; a longer one is none that a rule lists
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")  # names of an answer's longest length
 
@@ -33,6 +35,7 @@ class ParameterRule:
     values: tuple[Any, ...] = ()  # the only values that it takes
     most: int | None = None  # the largest number that it takes
     without: str = ""  # what it does not take among the items of a list
+    roles: Mapping[str, str] = field(default_factory=dict)  # of messages: what it does not take, and what instead
     on: str = ""  # the endpoint where this holds; "" is all
     unless_effort: str = ""  # the reasoning effort at which this does not hold
     needed: bool = False  # without it the answer lacks what was asked for
@@ -62,12 +65,13 @@ class Takes:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field of a request gets another name, another value, or goes."""
+    """A field of a request gets another name, another value, or goes; or its messages get other roles."""
 
     name: str
     called: str = ""  # its new name; "" where it keeps its own
     value: bytes | None = None  # its new value as JSON; None where it keeps its own
     dropped: bool = False
+    roles: Mapping[str, str] = field(default_factory=dict)  # of its messages: what each is in the place of
     told: str = ""  # in words, for a header and the record
 
 
@@ -107,7 +111,7 @@ def adapted(takes: Takes, fields: Mapping[str, msgspec.Raw], endpoint: str, effo
         raw = None if rule.name in changed else fields.get(rule.name)
         if raw is None or (rule.on and rule.on != endpoint) or (rule.unless_effort and rule.unless_effort == effective):
             continue
-        made = _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields)
+        made = _role_changes(rule, bytes(raw)) if rule.roles else _changes(rule, _beginning(raw), fields)
         changes += made
         changed.update(change.name for change in made)
         if made and rule.needed:
@@ -119,7 +123,7 @@ def _effort_sent(fields: Mapping[str, msgspec.Raw], endpoint: str) -> str | None
     raw = fields.get(EFFORT_FIELDS[endpoint])
     if raw is None:
         return None
-    value = _value(bytes(memoryview(raw)[:_LONGEST_VALUE]))
+    value = _value(_beginning(raw))
     if endpoint == RESPONSES:
         value = value.get("effort") if isinstance(value, dict) else None
     elif bytes(memoryview(raw)[:5]) == b"null":  # some models refuse it, and it asks for nothing
@@ -162,7 +166,7 @@ def _gives_only_without_reasoning(takes: Takes, fields: Mapping[str, msgspec.Raw
         raw = fields.get(rule.name) if rule.needed and rule.unless_effort == "none" else None
         if raw is None or rule.on not in ("", endpoint):
             continue
-        if _changes(rule, bytes(memoryview(raw)[:_LONGEST_VALUE]), fields):
+        if _changes(rule, _beginning(raw), fields):
             return True
     return False
 
@@ -227,6 +231,12 @@ def _changes(rule: ParameterRule, raw: bytes, fields: Mapping[str, msgspec.Raw])
     return [Change(rule.name, dropped=True, told=f"{rule.name} dropped")]
 
 
+def _role_changes(rule: ParameterRule, raw: bytes) -> list[Change]:
+    roles = {role: rule.roles[role] for role in roles_in(raw, rule.roles)}
+    told = ", ".join(f"{role} messages as {taken}" for role, taken in roles.items())
+    return [Change(rule.name, roles=roles, told=told)] if roles else []
+
+
 def _renamed(rule: ParameterRule, raw: bytes, too_much: bool, other: msgspec.Raw | None) -> list[Change]:
     """The changes where a parameter has another name; `other` is what the request says under that name already."""
     told = f"{rule.name} as {rule.called}" + (f" {rule.most}" if too_much else "")
@@ -236,6 +246,10 @@ def _renamed(rule: ParameterRule, raw: bytes, too_much: bool, other: msgspec.Raw
     if bytes(memoryview(other)[:5]) != b"null":
         return [Change(rule.name, dropped=True, told=f"{rule.name} dropped")]
     return [Change(rule.name, dropped=True, told=told), Change(rule.called, value=value or raw)]
+
+
+def _beginning(raw: msgspec.Raw) -> bytes:
+    return bytes(memoryview(raw)[:_LONGEST_VALUE])
 
 
 def _value(raw: bytes | msgspec.Raw) -> Any:
@@ -260,7 +274,9 @@ def apply(body: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
     made = dict(body)
     for change in changes:
         value = made.pop(change.name, None) if change.called or change.dropped else made.get(change.name)
-        if not change.dropped:
+        if change.roles:
+            made[change.name] = with_roles(value, change.roles)
+        elif not change.dropped:
             made[change.called or change.name] = value if change.value is None else json.loads(change.value)
     return made
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from router.policy.naming import EFFORTS
-from router.policy.parameters import CHAT, ENDPOINTS, ParameterRule, Takes, limited
+from router.policy.parameters import CHAT, ENDPOINTS, MESSAGE_FIELDS, ParameterRule, Takes, limited
+from router.policy.roles import INSTRUCTIONS, without_role
 
 LOOKED_AT = 64 * 1024  # bytes; an error is never longer
-STATUSES = frozenset({400, 403, 404, 410})
+STATUSES = frozenset({400, 403, 404, 410, 422})
 # what may be taken out of a request, or get another name, so that the model takes it; never what is asked
 MENDABLE = frozenset(
     (
@@ -31,6 +32,11 @@ _NEEDED = frozenset({"logprobs", "top_logprobs"})
 _TOO_LONG = ("This model's maximum context length", "Input tokens exceed", "Your input exceeds the context window")
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _BEGINNINGS = ("Unsupported parameter", "Unsupported value", "Unknown parameter", "Unrecognized request argument")
+_ROLE_IS = ("does not support ", "unknown variant ", "invalid value: ", "invalid role ", "received ")  # before a role
+_TEMPLATES = {  # chat templates of models refuse a message in these words
+    "Unexpected message role": "developer",  # they name no role; all others are known to every one of them
+    "System role not supported": "system",
+}
 _FILTERED = frozenset({"content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"})
 
 
@@ -40,17 +46,19 @@ class Kind(StrEnum):
     PARAMETER = "parameter"
     TOOLS = "tools"  # function tools, unless the reasoning effort is none
     EFFORT = "reasoning_effort"  # a reasoning effort
+    ROLE = "role"  # the role of a message
     CONTEXT = "context_length_exceeded"
     CONTENT = "content_filter"
     GONE = "model_not_found"
 
 
-class Refusal(NamedTuple):
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A refusal as far as it is understood."""
 
     kind: Kind
     rule: ParameterRule | None = None  # what the model takes of the parameter
     efforts: tuple[str, ...] = ()  # those that it takes
+    role: str = ""  # the one that it does not take
 
 
 def read_refusal(status: int, body: bytes) -> Refusal | None:
@@ -67,6 +75,9 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
     message, code, param = (_text(error.get(name)) for name in ("message", "code", "param"))
     if status in (404, 410):
         return Refusal(Kind.GONE) if status == 410 or code == "model_not_found" else None
+    role = _role(message[:500], param)
+    if role or status == 422:  # with which some upstreams refuse a role; what else it says is of no model
+        return Refusal(Kind.ROLE, role=role) if role else None
     if code == "context_length_exceeded" or message.startswith(_TOO_LONG):
         return Refusal(Kind.CONTEXT)
     if code in _FILTERED:
@@ -87,9 +98,12 @@ def read_refusal(status: int, body: bytes) -> Refusal | None:
 
 def _error(body: bytes) -> dict[str, Any]:
     try:
-        error = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+    if not isinstance(said, dict):
+        return {}
+    error = said if said.get("object") == "error" else said.get("error")  # as vLLM said it first
     return error if isinstance(error, dict) else {}
 
 
@@ -114,6 +128,26 @@ def _rule(message: str, code: str, param: str) -> ParameterRule | None:
     if closed and instead in MENDABLE:
         return ParameterRule(name, called=instead)
     return ParameterRule(name, needed=name in _NEEDED)
+
+
+def _role(message: str, param: str) -> str:
+    """The role of instructions that a message refuses; "" where it refuses none.
+
+    >>> _role("messages[0].role: unknown variant `developer`, expected one of `system`, `user`", "")
+    'developer'
+    """
+    for words, role in _TEMPLATES.items():
+        if words in message:
+            return role
+    if not param.endswith("role") and "role" not in message:
+        return ""
+    lower = message.lower()
+    for role in INSTRUCTIONS:
+        if f"{role} is not one of [" in lower:
+            return role
+        if any(f"{words}{quote}{role}{quote}" in lower for words in _ROLE_IS for quote in "'`"):
+            return role
+    return ""
 
 
 def _number_after(text: str, words: str) -> int | None:
@@ -144,6 +178,8 @@ def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
             default_effort=known.default_effort or "medium",
             tools_need_no_effort=True,
         )
+    if refusal.kind is Kind.ROLE and endpoint in MESSAGE_FIELDS:
+        return _without_role(known, MESSAGE_FIELDS[endpoint], refusal.role)
     if refusal.rule is None:
         return known
     if refusal.rule.most is not None:
@@ -155,3 +191,10 @@ def taught(known: Takes, refusal: Refusal, endpoint: str) -> Takes:
         others = tuple(each for each in others if each not in limits)
         rule = replace(rule, most=limits[0].most if limits else None)
     return known if rule in known.rules else replace(known, rules=(*others, rule))
+
+
+def _without_role(known: Takes, name: str, role: str) -> Takes:
+    before = next((rule for rule in known.rules if rule.name == name and rule.roles), None)
+    roles = without_role({} if before is None else before.roles, role)
+    others = tuple(rule for rule in known.rules if rule is not before)
+    return replace(known, rules=(*others, ParameterRule(name, roles=roles)))

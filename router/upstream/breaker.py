@@ -8,7 +8,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Breaker:
-    """The circuit of one model. Time is an argument, in seconds of a clock that never goes back.
+    """The circuit of a model or one of its upstreams. Time is an argument, in seconds of a clock that never goes back.
 
     >>> breaker = Breaker()
     >>> for _ in range(FAILURES):
@@ -32,6 +32,10 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether requests are kept away, or only probed with."""
         return self._open_until is not None
+
+    def would_allow(self, now: float) -> bool:
+        """Whether `allows` would be true; nothing is changed."""
+        return self._open_until is None or (now >= self._open_until and not self._probing)
 
     def allows(self, now: float) -> bool:
         """Whether a request may be sent; one that may, while the circuit is open, is the probe."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from router.policy.naming import without_effort
 from router.policy.network import BundleError, Network
 from router.policy.proxies import ProxyAddressError
-from router.settings import SIMULATED, Settings, SettingsError
+from router.settings import Settings, SettingsError
 from router.upstream.breaker import Breaker
-from router.upstream.calls import Answer, Call, Headers, Origin
+from router.upstream.calls import Answer, Call, Headers
+from router.upstream.endpoints import Endpoint, default_endpoint, endpoints_of
 from router.upstream.pool import Pool
 from router.upstream.simulated import SimulatedUpstream
 
@@ -32,45 +34,55 @@ def passed_back(headers: Headers) -> Headers:
     return [(n, v) for n, v in headers if n not in HOP_BY_HOP and not n.startswith(_NOT_THEIRS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a model is asked."""
+class Standing(NamedTuple):
+    """How an upstream of a model does. Its name is no address, since it is told to everybody."""
 
-    origin: Origin | None  # None: the simulation
-    authorization: bytes | None
-    model: str = ""  # as that upstream calls it; "": by its own name
-    own: bool = False  # named in the settings for this model
+    model: str
+    upstream: str
+    left_alone: bool  # it gets only probes, since it failed
+    key_refused: int  # 401 or 403 where it refuses its key
 
 
 class Upstreams:
     """Every upstream there is, by the models they serve."""
 
     def __init__(self, settings: Settings) -> None:
-        self.default = Endpoint(_origin(settings.base_url, "OPENAI_BASE_URL"), _bearer(settings.openai_api_key))
-        self._own: dict[str, Endpoint] = {}
-        for name, model in settings.models.items():
-            if not model.base_url:
-                key = model.api_key or settings.openai_api_key
-                self._own[name] = replace(self.default, authorization=_bearer(key), model=model.name)
-            else:  # the default key is for the default upstream, and shown to no other
-                origin = _origin(model.base_url, f"models.{name}.base_url")
-                self._own[name] = Endpoint(origin, _bearer(model.api_key), model.name, own=True)
+        self.default = default_endpoint(settings)
+        self._default = [self.default]
+        self._own = {
+            name: endpoints_of(name, model, self.default, settings.openai_api_key)
+            for name, model in settings.models.items()
+        }
+        self.all = [self.default, *chain.from_iterable(self._own.values())]
+        self.labelled = [endpoint for endpoint in self.all if endpoint.health is not None]
         self._forward_keys = settings.forward_client_keys
         self._timeouts = settings.timeouts
-        self.network = _network(settings, (self.default, *self._own.values()))
+        self.network = _network(settings, self.all)
         self._pool = Pool(settings.timeouts.connect, self.network)
         self._simulated = SimulatedUpstream()
         self._breakers: dict[str, Breaker] = {}
 
-    def endpoint(self, model: str) -> Endpoint:
-        """Where `model` is asked; the default upstream for all that have none of their own."""
+    def endpoints(self, model: str) -> Sequence[Endpoint]:
+        """Where `model` is asked, by priority; the default upstream for all that have none of their own."""
         found = self._own.get(model)
         if found is None and ":" in model:  # one that is asked to reason so much
             found = self._own.get(without_effort(model))
-        return found or self.default
+        return found or self._default
 
-    def breaker(self, model: str) -> Breaker:
-        """The circuit of `model`. There is no end of names that clients make up: those that nothing is held of go."""
+    def model_at(self, endpoint: Endpoint, name: str) -> str:
+        """The name in the settings of the model that an upstream calls `name`; that name itself where none is set."""
+        for model, endpoints in self._own.items():
+            if any(each.model == name and each.is_same_account(endpoint) for each in endpoints):
+                return model
+        return name
+
+    def breaker(self, model: str, endpoint: Endpoint) -> Breaker:
+        """The circuit of `model` at an upstream.
+
+        There is no end of names that clients make up: those that nothing is held of go.
+        """
+        if endpoint.health is not None:
+            return endpoint.health.breaker
         breaker = self._breakers.get(model)
         if breaker is None:
             if len(self._breakers) >= MAX_BREAKERS:
@@ -81,8 +93,25 @@ class Upstreams:
         return breaker
 
     def open_circuits(self) -> list[str]:
-        """The models that are being left alone."""
-        return [model for model, breaker in self._breakers.items() if breaker.is_open]
+        """The models that are left alone, at all of their upstreams."""
+        alone = [model for model, breaker in self._breakers.items() if breaker.is_open]
+        several = (name for name, endpoints in self._own.items() if endpoints[0].health is not None)
+        return alone + [name for name in several if all(is_left_alone(each) for each in self._own[name])]
+
+    def standing(self) -> list[Standing]:
+        """How each upstream does, of models that have several, as this worker sees it."""
+        found = []
+        for model, endpoints in self._own.items():
+            for number, endpoint in enumerate(endpoints, 1):
+                if endpoint.health is not None:
+                    name = endpoint.label if endpoint.is_named else f"upstream {number}"
+                    refused = endpoint.health.key_refused
+                    found.append(Standing(model, name, is_left_alone(endpoint), refused))
+        return found
+
+    def is_key_ours(self, endpoint: Endpoint) -> bool:
+        """Whether an upstream gets a key of the settings, and not that of the client."""
+        return endpoint.own or not self._forward_keys
 
     async def send(self, endpoint: Endpoint, call: Call) -> Answer:
         """Send a call; the answer's head is there when this returns.
@@ -122,6 +151,11 @@ class Upstreams:
         self._pool.close()
 
 
+def is_left_alone(endpoint: Endpoint) -> bool:
+    """Whether an upstream gets no requests, or only probes."""
+    return endpoint.health is not None and endpoint.health.breaker.is_open
+
+
 def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
     """The network of the settings, with all that can be wrong about it said now."""
     try:
@@ -131,16 +165,3 @@ def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
     except (ProxyAddressError, BundleError) as error:
         raise SettingsError(f"setting {error}") from None
     return settings.network
-
-
-def _origin(url: str, setting: str) -> Origin | None:
-    if url == SIMULATED:
-        return None
-    try:
-        return Origin.parse(url)
-    except ValueError as error:
-        raise SettingsError(f"setting {setting}: {error}") from None
-
-
-def _bearer(key: object) -> bytes | None:
-    return None if key is None else b"Bearer " + key.get_secret_value().encode()  # type: ignore[attr-defined]

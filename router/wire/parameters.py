@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
+
+from router.errors import BadRequestError
 from router.policy.parameters import Change
-from router.wire.bodies import Edit, encoded
+from router.wire.bodies import Edit, encoded, spans
+from router.wire.text import UNREADABLE
+
+_BETWEEN = re.compile(rb"\s*[\[,]\s*")  # two items of a list
+MOST_FIELDS = 50_000  # of all messages whose role is changed; a hostile body has millions, which are left as they are
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string = msgspec.json.Decoder(str)
 
 
 def edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: Iterable[Change]) -> Iterator[Edit]:
@@ -44,3 +55,30 @@ def _changed(body: bytes, after: int, start: int, stop: int, change: Change) -> 
         yield Edit(key, body.rindex(b'"', key, start) + 1, encoded(change.called))
     if change.value is not None:
         yield Edit(start, stop, change.value)
+    elif change.roles:
+        yield from _role_edits(body[start:stop], start, change.roles)
+
+
+def _role_edits(messages: bytes, begins: int, roles: Mapping[str, str]) -> Iterator[Edit]:
+    """The edits that give messages other roles; `begins` is where their list lies in the body.
+
+    >>> list(_role_edits(b'[ {"role": "developer"} ,{"role":"user"}]', 100, {"developer": "system"}))
+    [Edit(start=111, stop=122, text=b'"system"')]
+    """
+    at, fields_left = 0, MOST_FIELDS
+    for item in _items.decode(messages):
+        message = bytes(item)
+        between = _BETWEEN.match(messages, at)
+        assert between is not None  # it is a list
+        first = between.end()
+        at = first + len(message)
+        try:
+            fields = _fields.decode(message)
+            taken = roles.get(_string.decode(fields["role"]))
+            fields_left -= len(fields) if taken is not None else 0
+            if taken is None or fields_left < 0:
+                continue
+            start, stop = spans(message, fields)["role"]
+        except (KeyError, BadRequestError, *UNREADABLE):  # no role, or two of them
+            continue
+        yield Edit(begins + first + start, begins + first + stop, encoded(taken))

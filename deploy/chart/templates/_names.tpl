@@ -14,8 +14,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- /* A list: the values of an image, and the version that it has without a tag or a digest. */ -}}
 {{- define "router.image" -}}
-{{- with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
+{{- $image := index . 0 -}}
+{{ $image.repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default (index . 1) }}{{ end }}
 {{- end }}
 
 {{- define "router.secret" -}}
@@ -56,7 +58,6 @@ tolerations: {{ toYaml . | nindent 2 }}
 {{- end }}
 
 {{- define "router.container" -}}
-image: {{ include "router.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false

@@ -1,0 +1,473 @@
+"""Several upstreams for one model: who is asked, what happens when one of them fails, and what is told of it."""
+
+import json
+import math
+import threading
+import time
+from collections import Counter
+
+import httpx2
+import pytest
+from fake_openai import Say, chat_events, events, json_answer
+from fault_proxy import FaultProxy
+from upstream_pair import MODEL, Upstream, ask_all, chat, conversations, error, of
+
+from router.settings import SettingsError, load
+from router.upstream import breaker
+from router.upstream.breaker import FAILURES
+from router.upstream.endpoints import Endpoint
+from router.upstream.order import in_order
+from router.upstream.upstreams import Upstreams
+
+FAST = {"timeouts": {"first_byte": 0.4, "idle": 0.3, "connect": 0.3}}
+
+
+@pytest.fixture
+def upstream():
+    """Starts upstreams by name."""
+    running = []
+
+    def start(name="a", port=0) -> Upstream:
+        running.append(Upstream(name, port))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def pair(upstream):
+    return upstream("a"), upstream("b")
+
+
+def ask(router, body, path="/chat/completions", **headers) -> httpx2.Response:
+    return httpx2.post(router.url + path, json=body, headers=headers, timeout=30)
+
+
+def standing(router) -> list[dict]:
+    return httpx2.get(router.origin + "/health").json()["upstreams"]
+
+
+def metric(router, name: str) -> float:
+    told = httpx2.get(router.origin + "/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in told if line.startswith(name))
+
+
+# who is asked
+
+
+def test_weights_hold_over_2000_requests(serve, pair):
+    router = serve(**of(*pair, weight=(3, 1)))
+    assert Counter(ask_all(router.port, conversations(2000))) == {200: 2000}
+    asked = [len(each.received) for each in pair]
+    bound = 4 * math.sqrt(2000 * 0.75 * 0.25)  # standard deviations of a binomial; p < 0.0001
+    assert sum(asked) == 2000 and abs(asked[0] - 1500) < bound
+    answered = Counter(record["upstream"] for record in router.records(2000))
+    assert answered == {"a": asked[0], "b": asked[1]}
+    assert metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == asked[0]
+
+
+def test_a_conversation_stays_at_its_upstream_so_that_its_prompt_is_in_the_cache(serve, pair):
+    router = serve(**of(*pair))
+    for number in range(8):
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}"}]
+        asked = set()
+        for turn in range(4):
+            asked.add(ask(router, {"model": MODEL, "messages": messages}).headers["x-router-upstream"])
+            messages += [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"And {turn}?"}]
+        assert len(asked) == 1
+    assert all(each.received for each in pair)
+
+
+@pytest.mark.parametrize("named", ["prompt_cache_key", "x-session-id"])
+def test_what_names_the_conversation_goes_before_its_messages(serve, pair, named):
+    router = serve(**of(*pair))
+    header = {named: "c1"} if named.startswith("x-") else {}
+    field = {} if header else {named: "c1"}
+    asked = {ask(router, chat(f"Hello {n}", **field), **header).headers["x-router-upstream"] for n in range(12)}
+    assert len(asked) == 1
+
+
+def test_an_upstream_that_is_taken_away_moves_no_conversation_of_the_others():
+    endpoints = [Endpoint(None, None, label=label) for label in "abc"]
+    for key in (str(n).encode() for n in range(200)):
+        before = [each.label for each in in_order(endpoints, key)]
+        after = [each.label for each in in_order(endpoints[:2], key)]
+        assert after == [label for label in before if label != "c"]
+
+
+def test_a_higher_number_is_asked_only_when_those_of_lower_ones_fail(serve, pair):
+    router = serve(**of(*pair, priority=(1, 0)))
+    ask_all(router.port, conversations(20))
+    assert [len(each.received) for each in pair] == [0, 20]
+    pair[1].fault = error(500)
+    assert set(ask_all(router.port, conversations(5))) == {200}
+    assert len(pair[0].received) == 5
+
+
+def test_each_upstream_gets_its_own_key_and_its_own_name_of_the_model(serve, pair):
+    router = serve(**of(*pair, name=("my-deployment", "")), openai_api_key="sk-default")
+    ask_all(router.port, conversations(20))
+    for server, key, name in zip(pair, ("sk-0", "sk-1"), ("my-deployment", MODEL), strict=True):
+        assert {received.header("authorization") for received in server.received} == {f"Bearer {key}"}
+        assert {received.json["model"] for received in server.received} == {name}
+    assert {record["model"] for record in router.records(20)} == {MODEL}
+
+
+def test_what_an_upstream_leaves_out_is_the_models_and_then_the_default():
+    tables = [{"weight": 2}, {"api_key": "sk-2", "label": "second"}, {"base_url": "http://other:1/v1", "name": "x"}]
+    model = {"name": "mine", "api_key": "sk-model", "upstreams": tables}
+    known = Upstreams(load(openai_base_url="http://default:9/v1", openai_api_key="sk-default", models={"m": model}))
+    found = {each.label: (each.origin.host, each.authorization, each.model) for each in known.endpoints("m")}
+    assert found == {
+        "default:9": ("default", b"Bearer sk-model", "mine"),
+        "second": ("default", b"Bearer sk-2", "mine"),
+        "other:1": ("other", None, "x"),  # no key of another address
+    }
+    assert known.endpoints("m:low") is known.endpoints("m")
+    assert "sk-" not in repr(known.endpoints("m"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ([{"weight": 0}], r"ROUTER_MODELS\.m\.upstreams\.0\.weight: Input should be greater than 0"),
+        ([{"priority": -1}], r"upstreams\.0\.priority"),
+        ([{"label": "two words"}], r"upstreams\.0\.label"),
+        ([{"wait": 1}], r"upstreams\.0\.wait: Extra inputs are not permitted"),
+        ([{"base_url": "ftp://x"}], r"models\.m\.upstreams\.0\.base_url: not an http or https URL"),
+        ([{"base_url": "http://u:secret@x"}], r"holds no user or password"),
+        ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams are called"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_in_a_line(tables, told):
+    with pytest.raises(SettingsError, match=told) as raised:
+        Upstreams(load(models={"m": {"upstreams": tables}}))
+    assert "\n" not in str(raised.value) and "secret" not in str(raised.value) and "sk-" not in str(raised.value)
+
+
+# what happens when one fails
+
+
+FAULTS = {
+    "500": (error(500), 0),
+    "503": (error(503), 0),
+    "refused key": (error(401, "invalid_api_key"), 0),
+    "forbidden": (error(403), 0),
+    "no such model": (error(404, "model_not_found"), 0),
+    "long rate limit": (error(429, retry_after="30"), 0),
+    "no money": (error(429, "insufficient_quota"), 0),
+    "reset": (Say(pieces=(), end="reset"), 1),
+    "silence": (Say(wait=5), 1),
+    "early end": (Say(pieces=[b'{"id":"x"', b"}"], end="early"), 1),
+}
+
+
+@pytest.mark.parametrize(("fault", "wasted"), FAULTS.values(), ids=FAULTS)
+def test_no_request_fails_where_one_upstream_does(serve, pair, fault, wasted):
+    router = serve(**of(*pair, priority=(0, 1)), **FAST)
+    pair[0].fault = fault
+    began = time.monotonic()
+    assert ask_all(router.port, conversations(12), threads=1) == [200] * 12
+    assert time.monotonic() - began < 6
+    assert len(pair[0].received) == FAILURES  # then it is left alone
+    assert len(pair[1].received) == 12
+    records = router.records(12)
+    assert {(record["upstream"], record["model"], record["outcome"]) for record in records} == {
+        ("b", MODEL, "answered")
+    }
+    assert [record["attempts"] for record in records] == [2] * FAILURES + [1] * (12 - FAILURES)
+    unknown = [{"model": MODEL, "usage": None, "cost_usd": None}] * wasted  # it may have been billed
+    assert [record["wasted"] for record in records] == [unknown] * FAILURES + [[]] * (12 - FAILURES)
+    assert all(record["cost_usd"] > 0 for record in records)
+
+
+def test_an_upstream_that_is_not_there_costs_no_request(serve, pair, closed_port):
+    router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
+    assert set(ask_all(router.port, conversations(40))) == {200}
+    assert all(record["wasted"] == [] for record in router.records(40))
+    assert standing(router) == [
+        {"model": MODEL, "upstream": "a", "left_alone": True, "key_refused": 0},
+        {"model": MODEL, "upstream": "b", "left_alone": False, "key_refused": 0},
+    ]
+    assert metric(router, "router_upstream_left_alone{") == 1
+    failed = metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="failed",upstream="a"}}')
+    assert FAILURES <= failed <= FAILURES + 3  # as many as were under way when the last of them failed
+
+
+@pytest.mark.parametrize(("mode", "unknown"), [("refuse", 1), ("error", 0), ("lose", 1), ("stall", 1)])
+def test_a_broken_way_to_an_upstream_is_gone_around(serve, pair, mode, unknown):
+    way = FaultProxy(pair[0].port)
+    router = serve(**of(f"http://127.0.0.1:{way.port}/v1", pair[1], priority=(0, 1)), **FAST)
+    try:
+        assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
+        way.mode = mode
+        answer = ask(router, chat("hi"))
+        assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
+        assert len(router.records(2)[1].get("wasted")) == unknown
+        if mode == "lose":  # answered, and billed, and never heard of
+            assert len(pair[0].received) == 2
+    finally:
+        way.close()
+
+
+def test_an_upstream_that_is_back_gets_its_conversations_again(serve, pair, monkeypatch):
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.3)
+    router = serve(**of(*pair, priority=(0, 1)))
+    pair[0].fault = error(500)
+    ask_all(router.port, conversations(FAILURES + 2), threads=1)
+    assert standing(router)[0]["left_alone"]
+    pair[0].fault = None
+    time.sleep(0.35)
+    assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
+    assert not standing(router)[0]["left_alone"]
+
+
+def test_an_upstream_that_is_killed_and_started_again_under_load_costs_no_request(serve, pair, upstream, monkeypatch):
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.2)
+    first = Upstream("a")
+    router, port = serve(**of(first, pair[1])), first.port
+
+    def kill_and_return() -> None:
+        time.sleep(0.3)
+        first.close()
+        time.sleep(0.5)
+        back.append(upstream("a", port))
+
+    back, statuses, killer = [], [], threading.Thread(target=kill_and_return)
+    killer.start()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and not (back and back[0].received):
+        statuses += ask_all(router.port, conversations(60))
+    killer.join()
+    assert set(statuses) == {200} and back[0].received
+    records = router.records(len(statuses))
+    assert len(records) == len(statuses) and all(record["cost_usd"] > 0 for record in records)
+    sent = len(first.received) + len(back[0].received) + len(pair[1].received)
+    assert sent - len(records) <= sum(
+        len(record["wasted"]) for record in records
+    )  # nothing was sent for nothing untold
+
+
+def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, upstream):
+    third = upstream("c")
+    router = serve(**of(*pair, third, priority=(0, 1, 2)))
+    pair[0].fault = pair[1].fault = error(500)
+    assert set(ask_all(router.port, conversations(FAILURES), threads=1)) == {200}
+    pair[0].fault = None
+    router.app.router.upstreams.endpoints(MODEL)[0].health.breaker.succeeded()
+    pair[0].say(error(401))
+    asked = len(pair[1].received)
+    answer = ask(router, chat("hi"))
+    assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "c")
+    assert len(pair[1].received) == asked
+
+
+def test_a_short_rate_limit_is_waited_for_where_the_prompt_is_cached(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)))
+    pair[0].say(error(429, retry_after="0.1"))
+    assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
+    assert not pair[1].received
+
+
+def test_a_fault_of_the_only_upstream_that_is_left_is_retried(serve, pair, closed_port):
+    router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
+    ask_all(router.port, conversations(30), threads=1)
+    pair[1].say(error(500))
+    assert ask(router, chat("hi")).status_code == 200
+
+
+def test_a_stream_that_breaks_midway_is_not_asked_for_again(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)), **FAST)
+    pair[0].say(events(*chat_events(MODEL)[:3], end="reset"))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        ask(router, chat("hi", stream=True))
+    record = router.records()[0]
+    assert (record["outcome"], record["upstream"], record["attempts"]) == ("cut", "a", 1)
+    assert not pair[1].received
+
+
+def test_a_stream_that_breaks_before_its_first_byte_is_asked_for_elsewhere(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)), **FAST)
+    pair[0].say(events())
+    assert ask(router, chat("hi", stream=True)).content == b"".join(chat_events(MODEL))
+    assert router.records()[0]["upstream"] == "b"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_every_upstream_refuses_is_refused_as_the_last_of_them_words_it(serve, pair, status):
+    router = serve(**of(*pair, priority=(0, 1)))
+    pair[0].fault, pair[1].fault = error(status), error(status, x_request_id="req_b")
+    answer = ask(router, chat("hi"))
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, "req_b")
+    assert router.records()[0]["upstream"] == "b"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_the_request_is_to_blame_for_is_asked_once(serve, pair, status):
+    router = serve(**of(*pair, priority=(0, 1)))
+    pair[0].fault = error(status)
+    assert [ask(router, chat("hi")).status_code for _ in range(8)] == [status] * 8
+    assert not pair[1].received
+
+
+def test_a_key_that_is_refused_is_told_to_the_owner_until_it_is_taken(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)))
+    pair[0].say(error(401, "invalid_api_key"))
+    assert ask(router, chat("hi")).status_code == 200
+    health = httpx2.get(router.origin + "/health").json()
+    assert health["upstreams"][0]["key_refused"] == 401
+    assert any("a of gpt-4o refuses its key (401)" in warning for warning in health["warnings"])
+    assert metric(router, "router_upstream_key_refused{") == 1
+    ask(router, chat("hi"))
+    assert standing(router)[0]["key_refused"] == 0
+
+
+def test_the_key_of_a_client_that_is_refused_is_no_fault_of_the_upstream(serve, pair):
+    model = {"upstreams": [{"label": "a"}, {"label": "b", "base_url": pair[1].url, "priority": 1}]}
+    router = serve(openai_base_url=pair[0].url, forward_client_keys=True, models={MODEL: model})
+    pair[0].fault = error(401, "invalid_api_key")
+    statuses = [ask(router, chat("hi"), authorization="Bearer sk-wrong").status_code for _ in range(FAILURES + 2)]
+    assert statuses == [401] * len(statuses) and not pair[1].received
+    assert not standing(router)[0]["left_alone"] and standing(router)[0]["key_refused"] == 0
+
+
+# a model and its fallback
+
+
+def test_the_next_upstream_is_asked_before_another_model_is(serve, pair, openai_server):
+    settings = of(*pair, priority=(0, 1))
+    settings["models"]["gpt-4o-mini"] = settings["models"][MODEL]
+    settings["openai_base_url"] = openai_server.url
+    router = serve(**settings)
+    pair[0].fault = error(500)
+    answer = ask(router, chat("What is 2 + 2?", model="auto"))
+    assert answer.status_code == 200 and answer.headers["x-router-reason"] != "fallback"
+    assert pair[0].received[0].json["model"] == pair[1].received[0].json["model"] == answer.headers["x-router-model"]
+
+
+def test_another_model_answers_when_no_upstream_of_the_first_does(serve, pair, openai_server):
+    probe = serve(openai_base_url=openai_server.url)
+    chosen = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
+    router = serve(**of(*pair, model=chosen) | {"openai_base_url": openai_server.url}, max_attempts=1)
+    pair[0].fault = pair[1].fault = error(500)
+    for count in range(1, FAILURES + 3):
+        answer = ask(router, chat("What is 2 + 2?", model="auto"))
+        assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "fallback")
+        assert sum(len(each.received) for each in pair) == 2 * min(count, FAILURES)
+    assert router.records(FAILURES + 2)[-1]["upstream"] == ""
+    assert metric(router, f'router_circuit_open{{model="{chosen}"}}') == 1
+
+
+# what clients are told
+
+
+def test_an_address_is_told_to_no_client_and_a_label_is(serve, pair):
+    router = serve(**of(*pair, label=("", "azure")))
+    told = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
+    assert set(told.values()) == {None, "azure"}
+    assert {record["upstream"] for record in router.records(12)} == {f"127.0.0.1:{pair[0].port}", "azure"}
+    for path in ("/health", "/ready"):
+        told = httpx2.get(router.origin + path)
+        assert [each["upstream"] for each in told.json()["upstreams"]] == ["upstream 1", "azure"]
+        assert str(pair[0].port) not in told.text and "sk-" not in told.text
+
+
+def test_a_model_with_one_upstream_is_told_of_as_before(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url)
+    assert "x-router-upstream" not in ask(router, chat("hi")).headers
+    assert router.records()[0]["upstream"] == "" and standing(router) == []
+
+
+# what only one upstream holds
+
+
+def respond(router, **body) -> httpx2.Response:
+    return ask(router, {"model": MODEL, "input": [], **body}, "/responses")
+
+
+def test_a_response_is_gone_on_with_where_it_is_stored(serve, pair):
+    router = serve(**of(*pair))
+    for number in range(6):
+        first = respond(router, input=[{"role": "user", "content": f"Question {number}"}])
+        again = respond(router, model="auto", previous_response_id=first.json()["id"])
+        assert again.headers["x-router-upstream"] == first.headers["x-router-upstream"]
+        assert again.headers["x-router-reason"] == "continued"
+    assert all(each.received for each in pair)
+
+
+@pytest.mark.parametrize("named", [MODEL, "auto"])
+def test_another_replica_finds_the_upstream_that_stores_a_response(serve, pair, named):
+    pair[1].stored.add("resp_of_b")
+    for _ in range(2):
+        router = serve(**of(*pair, priority=(0, 1)))
+        answer = respond(router, model=named, previous_response_id="resp_of_b")
+        assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
+        assert answer.headers["x-router-model"] == MODEL
+    assert {received.method for received in pair[0].received} == {"GET"}
+
+
+def test_an_upstream_that_does_not_hold_a_response_is_not_at_fault(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)))
+    names = [f"conv_{number}" for number in range(FAILURES + 1)]
+    pair[1].stored.update(names)
+    for name in [*names, *names]:
+        answer = respond(router, conversation={"id": name})
+        assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
+    assert len(pair[0].received) == len(names)  # then they are known
+    assert not standing(router)[0]["left_alone"]
+
+
+def test_a_response_that_nobody_holds_is_refused_as_the_upstream_words_it(serve, pair):
+    router = serve(**of(*pair))
+    answer = respond(router, previous_response_id="resp_none")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "previous_response_not_found")
+
+
+def test_an_upstream_that_holds_the_response_and_is_down_has_no_stand_in(serve, pair):
+    router = serve(**of(*pair, priority=(0, 1)), max_attempts=1)
+    first = respond(router).json()["id"]
+    pair[0].fault = error(503)
+    assert respond(router, previous_response_id=first).status_code == 503
+    assert not pair[1].received
+
+
+def test_a_file_is_looked_for_at_the_default_upstream_first(serve, pair):
+    tables = [{"base_url": pair[1].url, "label": "b"}, {"label": "a", "priority": 1}]
+    router = serve(openai_base_url=pair[0].url, openai_api_key="sk", models={MODEL: {"upstreams": tables}})
+    pair[0].stored.add("file-1")
+    answer = respond(router, input=[{"type": "input_file", "file_id": "file-1"}])
+    assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "a")
+    assert not pair[1].received
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_what_is_done_with_a_stored_response_goes_to_its_upstream(serve, pair, openai_server, remembered):
+    settings = of(*pair, priority=(1, 0)) | {"openai_base_url": openai_server.url}
+    router = serve(**settings)
+    made = respond(router).json()["id"]
+    asked = router if remembered else serve(**settings)
+    openai_server.say(*[error(404)] * 2)
+    answer = httpx2.post(f"{asked.url}/responses/{made}/cancel")
+    assert answer.json() == {"cancelled_at": "b"}
+    assert len(openai_server.received) == (0 if remembered else 1)
+
+
+def test_other_paths_go_to_the_default_upstream(serve, pair, openai_server):
+    router = serve(**of(*pair) | {"openai_base_url": openai_server.url})
+    openai_server.say(json_answer({"id": "file-1"}), json_answer({"id": "batch-1"}))
+    assert [ask(router, {}, path).json()["id"] for path in ("/files", "/batches")] == ["file-1", "batch-1"]
+    assert not any(each.received for each in pair)
+
+
+def test_the_exporter_is_not_told_the_keys_of_upstreams(monkeypatch, tmp_path):
+    from router.exporter import process
+
+    tables = [{"api_key": "sk-secret", "base_url": "http://x:1"}]
+    monkeypatch.setenv("ROUTER_MODELS", json.dumps({"m": {"upstreams": tables}}))
+    started = []
+    monkeypatch.setattr(process, "Exporter", started.append)
+    process.start(load(home=tmp_path))
+    told = json.loads(started[0]["ROUTER_MODELS"])
+    assert "sk-secret" not in json.dumps(started[0]) and "upstreams" not in told["m"]

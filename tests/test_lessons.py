@@ -1,0 +1,225 @@
+"""What a refusal teaches outlives a worker, is known to all of them, is shown, and can be forgotten."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from browser import Browser, found
+from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures among them
+from typer.testing import CliRunner
+
+from router.__main__ import app
+from router.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
+from router.policy.parameters import ParameterRule
+from router.policy.refusals import Kind, Refusal, read_refusal
+from router.settings import load
+
+NOW = 1_800_000_000.0
+ROLE = Refusal(Kind.ROLE, role="developer")
+
+
+def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
+    return Lesson(model, "api.example.com", endpoint, refusal, since)
+
+
+def waited(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def routed_again(to, router):  # noqa: F811
+    return to("new-cheap", "new-strong", models=router.app.router.settings.models, home=router.home)
+
+
+def learnt(home, *arguments):
+    return CliRunner().invoke(app, ["learnt", *arguments], env={"ROUTER_HOME": str(home)})
+
+
+# the file
+
+KINDS = [
+    ROLE,
+    Refusal(Kind.TOOLS),
+    Refusal(Kind.EFFORT, efforts=("low", "high")),
+    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", called="max_completion_tokens")),
+    Refusal(Kind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True)),
+    Refusal(Kind.PARAMETER, ParameterRule("include", without="message.output_text.logprobs", needed=True)),
+    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", most=4096)),
+]
+
+
+def test_what_is_written_is_read_again_once_for_each_refusal(tmp_path):
+    path = tmp_path / FILE
+    lessons = [lesson(refusal=refusal, since=NOW + n) for n, refusal in enumerate(KINDS)]
+    add(path, lessons[:4], NOW)
+    add(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
+    assert read_lessons(path, NOW) == tuple(lessons)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(each.name for each in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
+
+
+def test_the_file_is_bounded_in_number_and_age(tmp_path):
+    path = tmp_path / FILE
+    add(path, [lesson(f"m{n}") for n in range(MOST_LESSONS + 5)], NOW)
+    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MOST_LESSONS + 5)]
+    assert read_lessons(path, NOW + KEPT_SECONDS) == ()
+    add(path, [lesson("new", since=NOW + KEPT_SECONDS)], NOW + KEPT_SECONDS)
+    assert len(json.loads(path.read_text())["lessons"]) == 1
+
+
+def test_a_model_is_forgotten_at_every_effort(tmp_path):
+    path = tmp_path / FILE
+    add(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
+    assert (forget(path, "m", NOW), forget(path, "n:low", NOW), forget(path, "x", NOW)) == (2, 1, 0)
+    assert [each.model for each in read_lessons(path, NOW)] == ["m2"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        b'{"format":2,"lessons":[]}',
+        b'{"format":1,"lessons":[{"model":"m"}]}',
+        *(
+            b'{"format":1,"lessons":[{"model":"m","upstream":"u","endpoint":"responses","since_unix":1,"refusal":%b}]}'
+            % each
+            for each in (
+                b'{"kind":"parameter"}',
+                b'{"kind":"parameter","rule":{"name":"messages"}}',
+                b'{"kind":"parameter","rule":{"name":"stop","called":"messages"}}',
+                b'{"kind":"reasoning_effort","efforts":["much"]}',
+                b'{"kind":"role","role":"user"}',
+                b'{"kind":"model_not_found"}',
+                b'{"kind":"other"}',
+            )
+        ),
+    ],
+    ids=lambda content: repr(content[-40:]),
+)
+def test_a_damaged_file_says_so_and_is_replaced_by_the_next_lesson(tmp_path, content):
+    path = tmp_path / FILE
+    path.write_bytes(content)
+    with pytest.raises(LessonsError, match=FILE):
+        read_lessons(path, NOW)
+    add(path, [lesson()], NOW)
+    assert read_lessons(path, NOW) == (lesson(),)
+
+
+# a running router
+
+
+def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_openai):  # noqa: F811
+    first = ask(new, chat(max_tokens=9))
+    model = first.headers["x-router-model"]
+    told = httpx2.get(new.origin + "/health").json()["learnt"]
+    host = refusing_openai.url.removeprefix("http://").partition("/")[0]
+    assert [{**each, "since": ""} for each in told] == [
+        {
+            "model": model,
+            "upstream": host,
+            "endpoint": "chat/completions",
+            "parameter": "max_tokens",
+            "done": "sent as max_completion_tokens",
+            "since": "",
+        }
+    ]
+    assert httpx2.get(new.origin + "/router/overview").json()["learnt"] == told
+    assert f'router_learnt_refusals{{model="{model}"}} 1.0' in httpx2.get(new.origin + "/metrics").text
+    new.close()
+    again = routed_again(to, new)
+    assert httpx2.get(again.origin + "/health").json()["learnt"] == told
+    assert ask(again, chat(max_tokens=9)).headers["x-router-adapted"] == first.headers["x-router-adapted"]
+    assert len(refusing_openai.refusals) == 1
+
+
+def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai):  # noqa: F811
+    other = routed_again(to, new)
+    model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
+    assert waited(lambda: other.app.router.learnt())
+    ask(other, chat(max_tokens=9))
+    assert len(refusing_openai.refusals) == 1
+    listed = json.loads(learnt(new.home, "--json").stdout)
+    assert listed == other.app.router.learnt() == new.app.router.learnt()
+    assert "max_completion_tokens" in learnt(new.home).stdout
+    done = learnt(new.home, "--forget", model)
+    assert (done.exit_code, done.stderr) == (
+        0,
+        f"router: 1 refusals of {model} are forgotten; a running router follows\n",
+    )
+    assert waited(lambda: not other.app.router.learnt() and not new.app.router.learnt())
+    ask(other, chat(max_tokens=9))
+    assert len(refusing_openai.refusals) == 2
+    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
+
+
+def test_a_lesson_of_another_upstream_is_not_heeded(new, to, refusing_openai):  # noqa: F811
+    now = time.time()
+    refusal = Refusal(Kind.PARAMETER, ParameterRule("temperature"))
+    add(
+        new.home / FILE,
+        [Lesson(name, "other:1", "chat/completions", refusal, now) for name in ("new-cheap", "new-strong")],
+        now,
+    )
+    again = routed_again(to, new)
+    assert len(again.app.router.learnt()) == 2
+    assert "x-router-adapted" not in ask(again, chat(temperature=0)).headers
+
+
+def test_a_damaged_file_is_told_and_ends_no_router(new, to, unknown, refusing_openai):  # noqa: F811
+    (new.home / FILE).write_text("{")
+    again = routed_again(to, new)
+    warned = httpx2.get(again.origin + "/health").json()["warnings"]
+    assert any(FILE in each and "damaged" in each for each in warned)
+    assert ask(again, chat(max_tokens=9)).status_code == 200
+    assert waited(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
+    assert len(read_lessons(again.home / FILE, time.time())) == 1
+
+
+def test_what_cannot_be_written_stays_in_memory_and_is_told(new, unknown, refusing_openai, monkeypatch):  # noqa: F811
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("router.shared_file.replace", full)
+    ask(new, chat(max_tokens=9))
+    assert waited(lambda: any("No space left" in each for each in new.app.router.told()))
+    ask(new, chat(max_tokens=9))
+    assert len(refusing_openai.refusals) == 1
+    monkeypatch.undo()
+    assert waited(lambda: (new.home / FILE).exists() and not any("No space" in each for each in new.app.router.told()))
+
+
+@pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
+def test_the_page_shows_what_was_learnt(new, unknown, refusing_openai):  # noqa: F811
+    browser = Browser()
+    try:
+        browser.open(new.origin + "/")
+        browser.wait("document.querySelector('#state-text').textContent === 'Live'")
+        assert browser.run("document.querySelector('#learnt-card').hidden")
+        ask(new, chat(max_tokens=9))
+        assert browser.wait("!document.querySelector('#learnt-card').hidden")
+        assert "sent as max_completion_tokens" in browser.text("#learnt")
+        if picture := os.environ.get("LEARNT_PICTURE"):
+            browser.picture(Path(picture))
+        assert browser.errors == []
+    finally:
+        browser.close()
+
+
+def test_settings_with_a_secret_in_an_address_show_none_of_it(tmp_path):
+    from router.lessons import upstream_of
+
+    settings = load(home=tmp_path, openai_base_url="https://ada:secret@api.example.com/v1", openai_api_key="sk-x")
+    assert upstream_of("m:low", settings) == "api.example.com"
+
+
+def test_every_kind_of_refusal_is_one_that_upstreams_make():
+    body = json.dumps({"error": {"message": "Unexpected message role.", "param": None, "code": 400}}).encode()
+    assert read_refusal(400, body) == ROLE
