@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from router.lifetime import running
 from router.policy.document import Policy
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, SentinelError, guarded, parse
 from router.settings import Settings
+from router.shared_file import Signature, replace, signature
 
 if TYPE_CHECKING:
     from router.app import Router
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("router")
 LOOK_EVERY_SECONDS = 1.0
 FETCH_EVERY_SECONDS = 30.0
-Signature = tuple[int, int, int] | None  # None: there is no file
 
 
 def read_sentinel(home: Path) -> Sentinel | None:
@@ -66,7 +65,7 @@ class SentinelWatch:
 
     def look(self) -> None:
         """Read the file if it is another one, and guard the policy that is served."""
-        now = _signature(self._router.settings.home / FILE)
+        now = signature(self._router.settings.home / FILE)
         if now != self._seen:
             self._seen = now
             self._read()
@@ -122,14 +121,6 @@ class SentinelWatch:
                 "them to the cheap model"
             )
         return told
-
-
-def _signature(path: Path) -> Signature:
-    try:
-        seen = path.stat()
-    except OSError:
-        return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 def guarded_policy(policy: Policy, home: Path) -> Policy:
@@ -198,7 +189,5 @@ def fetch(settings: Settings, seen: str = "") -> str:
     except SentinelError as error:
         log.error("what the sentinel found %s", error)
     else:
-        partial = settings.home / f".{FILE}-{os.getpid()}"
-        partial.write_bytes(content)
-        partial.replace(settings.home / FILE)
+        replace(settings.home / FILE, content)  # the exporter alone writes it where the sentinel is elsewhere
     return str(runs[0].info.run_id)
