@@ -150,9 +150,9 @@ def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
     done = CliRunner().invoke(app, [*OPTIONS, *options])
     assert done.exit_code != 0 and not (made.home / "sentinel.json").exists()
     made.models.faults.refuse = 0
-    told = made.watch("--usd-a-day", "0.016", *options)  # one pair may cost most of it
+    told = made.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
     few = made.found()
-    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.016 and "1 wait for the next day's dollars" in told
+    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 wait for the next day's dollars" in told
     made.watch(*options)
     assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
     verdicts = len(made.models.asked("judge"))
