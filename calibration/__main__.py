@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration import commands, reprice_command, retire_command, traffic, workers
+from calibration import commands, reprice_command, retire_command, traffic, watch_command, workers
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
@@ -288,6 +288,7 @@ app.command("from-traces", epilog="Example: python -m calibration from-traces --
 )
 app.command("retire", epilog=retire_command.EXAMPLES)(retire_command.retire_command)
 app.command("reprice", epilog=reprice_command.EXAMPLES)(reprice_command.reprice_command)
+app.command("watch", epilog=watch_command.EXAMPLES)(watch_command.watch_command)
 app.command("rollback", epilog="Example: python -m calibration rollback")(commands.rollback_command)
 
 

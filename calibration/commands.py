@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,12 @@ from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
 from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin, Until, UsageError
+from calibration.outcomes import Outcome
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
+from calibration.watch_rows import FOLDER, Rows
 from calibration.workers import WorkersError
 from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
@@ -52,6 +54,8 @@ Examples:
   python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
 
   python -m calibration run --questions mine.csv --until 0.97 --budget-usd 5
+
+  python -m calibration run --questions mine.csv --from-traffic
 
   python -m calibration run --questions mine.csv --promise expected --confidence 0.9 --type-margin 0.05
 
@@ -83,6 +87,9 @@ def run_command(
     system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
     parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
     max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    from_traffic: Annotated[
+        bool, typer.Option("--from-traffic", help="Learn from what the sentinel compared too (`watch`); costs nothing.")
+    ] = False,
     until: Until = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
@@ -121,6 +128,7 @@ def run_command(
     sent = parameters_of(parameters)
     if questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
+    traffic = _traffic(names) if from_traffic else []
     plan = run.Plan(
         questions=read(questions, system),
         endpoints={name: endpoint_of(name, places, max_output_tokens, sent) for name in names},
@@ -142,7 +150,9 @@ def run_command(
             "questions_from": questions.rsplit("/", 1)[-1],
             "prices_as_of": table.as_of,
             **({"prior": read_policy(SHIPPED).version} if prior else {}),
+            **({"from_traffic": len(traffic)} if from_traffic else {}),
         },
+        traffic=traffic,
     )
     meter = Meter(table, budget_usd)
     looks = None
@@ -161,6 +171,25 @@ def run_command(
         console.print(ended.told, highlight=False)
     if ended.stop is rounds.Stop.BUDGET:
         raise typer.Exit(STOPPED)
+
+
+def _traffic(models: Sequence[str]) -> list[Outcome]:
+    """What the sentinel compared of these models.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    folder = home() / "calibration" / FOLDER
+    found = []
+    if folder.is_dir():
+        with Rows(folder) as rows:
+            found = rows.outcomes(models)
+    if not found:
+        raise UsageError(
+            f"--from-traffic: the sentinel has compared nothing of {' and '.join(models)} yet; run `watch`"
+        )
+    console.print(f"{len(found):,} pairs that the sentinel compared are learnt from too", highlight=False)
+    return found
 
 
 def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:

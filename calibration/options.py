@@ -34,6 +34,11 @@ def _read_promise(text: str) -> Promise:
     return Promise(text)
 
 
+def share_option(option: str, meaning: str) -> Any:
+    """An option that is a share, from 0 to 1."""
+    return _between(option, 0.0, 1.0, meaning, "SHARE")
+
+
 Confidence = Annotated[
     float, _between("--confidence", 0.5, 0.999, "How sure a promise is before it is certified, .5 to .999.")
 ]

@@ -65,6 +65,7 @@ class Plan:
     about: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1  # processes that learn
     ray: str | None = None  # the address of a cluster that learns
+    traffic: Sequence[Outcome] = ()  # what the sentinel compared, learnt from beside the questions
 
     @property
     def models(self) -> Sequence[str]:
@@ -216,7 +217,7 @@ def concluded(
     rows = complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
-    outcomes = [outcome_of(question, answers, found) for question, answers, found in rows]
+    outcomes = [*(outcome_of(question, answers, found) for question, answers, found in rows), *plan.traffic]
     write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
     progress.stage("learning", 0, 1)
     about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}

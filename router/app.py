@@ -34,6 +34,7 @@ from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.policy.repricing import moved, saving_now
 from router.retirement import watching
+from router.sentinel import SentinelWatch, following_sentinel
 from router.serving import Serving, catalogue, prices, served_policy
 from router.settings import Settings, SettingsError, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
@@ -53,6 +54,8 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.serving = Serving(*served_policy(settings), settings)
+        self.sentinel_watch = SentinelWatch(self)
+        self.sentinel_watch.look()  # before the first request
         self.prices = prices(settings)
         self.key_watch = KeyWatch(settings)
         self.keys = self.key_watch.keys
@@ -119,6 +122,7 @@ class Router:
             for each in self.upstreams.standing()
             if each.key_refused
         ]
+        told += self.sentinel_watch.told()
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:
@@ -252,6 +256,7 @@ def create_app(settings: Settings | None = None) -> Application:
                 following_keys(router.key_watch),
                 following_lessons(router.lesson_watch),
                 watching_budgets(router.budgets),
+                following_sentinel(router.sentinel_watch),
             ):
                 yield
         router.close()

@@ -71,6 +71,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,
+            "sentinel": router.sentinel_watch.found,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 

@@ -2,6 +2,7 @@
 
 import { drawKeys, startKeys } from "./keys.js";
 import { drawCurve, drawLearnt, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { drawWatched } from "./watched.js";
 import { element, percent, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -72,6 +73,7 @@ function draw() {
   drawCurve(page.policy, page.overview);
   drawTypes(page.policy, page.overview, page);
   drawReasons(page.overview);
+  drawWatched(page.policy, page.overview);
 }
 
 async function recent() {

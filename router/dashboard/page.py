@@ -17,6 +17,7 @@ FILES = {
     "/dashboard/charts.js": ("charts.js", "text/javascript"),
     "/dashboard/keys.js": ("keys.js", "text/javascript"),
     "/dashboard/sections.js": ("sections.js", "text/javascript"),
+    "/dashboard/watched.js": ("watched.js", "text/javascript"),
     "/dashboard/words.js": ("words.js", "text/javascript"),
 }
 HEADERS = {

@@ -6,6 +6,7 @@ export const REASONS = {
   no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
   uncertain_type: ["Uncertain type", "The request is of no type for sure, or maybe of one that nothing is known of, so the strong model answers."],
   novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
+  drifted: ["Drifted", "This type of question was shown to keep less than it was trusted with, so the strong model answers until it is recalibrated."],
   not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
   context_window: ["Context window", "Only this model can hold the whole request."],
   modality: ["Modality", "Only this model can read what is attached."],

@@ -317,6 +317,29 @@ def _owner(router: Router) -> Iterator[Metric]:
     for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
         alerts.add_metric([kind, delivery], number)
     yield alerts
+    yield from _sentinel(router)
+
+
+def _sentinel(router: Router) -> Iterator[Metric]:
+    """What the sentinel found of the policy that is served; no samples where none watches."""
+    found = router.sentinel_watch.found
+    drifted = GaugeMetricFamily("router_type_drifted", "1 if the type was shown to drift.", labels=["question_type"])
+    pairs = GaugeMetricFamily("router_type_judged_pairs", "Pairs of answers compared.", labels=["question_type"])
+    kept = GaugeMetricFamily(
+        "router_type_quality_kept", "Of the strong model's, by the sentinel.", labels=["question_type", "end"]
+    )
+    for name, its in (found.types if found else {}).items():
+        drifted.add_metric([name], int(its.state == "drifted"))
+        pairs.add_metric([name], its.pairs)
+        for end, value in zip(("low", "estimate", "high"), its.kept, strict=True):
+            kept.add_metric([name, end], value)
+    changed = GaugeMetricFamily("router_signal_changed", "1 if it was shown to be another.", labels=["signal"])
+    for signal in found.signals if found else ():
+        changed.add_metric([signal.name], int(signal.evidence >= 1))
+    age = GaugeMetricFamily("router_sentinel_age_seconds", "Since its last look.", labels=[])
+    if found is not None:
+        age.add_metric([], max(time.time() - found.made_unix, 0))
+    yield from (drifted, pairs, kept, changed, age)
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:
