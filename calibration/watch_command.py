@@ -172,18 +172,21 @@ def _show(done: watching.Looked, plan: watching.Plan) -> None:
             f"changed since the calibration: {signal.name}, {signal.value:.3g} where the limit is {signal.limit:.3g} "
             f"(n = {signal.n:,})",
             highlight=False,
+            soft_wrap=True,
         )
     if found.drifted:
         console.print(
             f"drifted, and sent to {plan.strong_model} until recalibrated: {', '.join(sorted(found.drifted))}. "
             "Next: python -m calibration run --from-traffic",
             highlight=False,
+            soft_wrap=True,
         )
     if found.better:
         console.print(
             f"keeps more than it was trusted with: {', '.join(found.better)}. A recalibration may send more of it to "
             "the cheap model: python -m calibration run --from-traffic",
             highlight=False,
+            soft_wrap=True,
         )
     left = f"; {done.waiting:,} wait for the next day's dollars" if done.waiting else ""
     dear = f"; {done.too_dear:,} cost more than a day has" if done.too_dear else ""
@@ -192,4 +195,5 @@ def _show(done: watching.Looked, plan: watching.Plan) -> None:
         f"{done.new_requests:,} new requests, {done.new_pairs:,} new pairs, ${done.spent_usd:.4f} of "
         f"${found.usd_a_day:g} a day (${found.spent_usd:.4f} today){left}{dear}{failed}",
         highlight=False,
+        soft_wrap=True,
     )

@@ -54,8 +54,6 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.serving = Serving(*served_policy(settings), settings)
-        self.sentinel_watch = SentinelWatch(self)
-        self.sentinel_watch.look()  # before the first request
         self.prices = prices(settings)
         self.key_watch = KeyWatch(settings)
         self.keys = self.key_watch.keys
@@ -68,6 +66,8 @@ class Router:
         self.limiter = Limiter(self, alone=not is_one_of_several())
         self.alerts = Alerts(settings)
         self.budgets = Budgets(self.limiter, self.alerts)
+        self.sentinel_watch = SentinelWatch(self)
+        self.sentinel_watch.look()  # before the first request
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.ending = False  # told to end: what is asked is still answered
@@ -96,7 +96,7 @@ class Router:
         With `alerts`, those of the last day in words; else how many there are, since `/health` needs no key.
         """
         told = [*self.warnings]
-        raised = self.alerts.recent()
+        raised = [each for each in self.alerts.recent() if each.alert.kind != "drifted"]  # the sentinel tells of those
         if alerts:
             told += [in_words(each) for each in raised]
         elif raised:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from router.alerts.alert import Field
 from router.champion import import_mlflow
 from router.lifetime import running
 from router.policy.document import Policy
@@ -66,15 +67,16 @@ class SentinelWatch:
     def look(self) -> None:
         """Read the file if it is another one, and guard the policy that is served."""
         now = signature(self._router.settings.home / FILE)
-        if now != self._seen:
+        is_new = now != self._seen
+        if is_new:
             self._seen = now
             self._read()
         serving = self._router.serving
         before, after = serving.policy, guarded(serving.policy, self._found)
         if after is not before:
             serving.policy = after  # one assignment: a request has the one or the other
-            if new := sorted(after.rules.drifted - before.rules.drifted):
-                self.became_drifted(new)
+        if is_new or after is not before:
+            self._alert(sorted(after.rules.drifted))
 
     def _read(self) -> None:
         try:
@@ -85,10 +87,15 @@ class SentinelWatch:
         else:
             self.problem = ""
 
-    def became_drifted(self, types: list[str]) -> None:
-        """Alert: these types are shown to keep less than their floor, and go to the strong model from now on."""
+    def _alert(self, types: list[str]) -> None:
+        """Tell the owner that these types go to the strong model from now on; each is told once for a policy."""
+        version = self._router.serving.policy.version
         for name in types:
-            log.warning(self.drift_told(name))
+            fields: dict[str, Field] = {"question_type": name, "policy": version}
+            its = self.found.types.get(name) if self.found is not None else None
+            if its is not None:
+                fields |= {"quality_kept": its.kept[1], "floor": its.floor, "judged_pairs": its.pairs}
+            self._router.alerts.alert("drifted", name, self.drift_told(name), fields, occasion=version)
 
     def drift_told(self, name: str) -> str:
         """A drift in a sentence."""

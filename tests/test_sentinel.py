@@ -217,11 +217,16 @@ def reason(router) -> str:
 
 def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, caplog):
     assert reason(router) == "cheap_is_enough"
+    alerts = router.app.router.alerts
     with caplog.at_level(logging.WARNING, "router"):
         follow(router, dump(found_of(policy.version)))
+        follow(router, dump(found_of(policy.version)))
+        alerts.close()
     assert reason(router) == "drifted"
     told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
-    assert [r.message for r in caplog.records if told in r.message]
+    assert len([r.message for r in caplog.records if told in r.message]) == 1
+    (raised,) = alerts.recent()
+    assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
     assert any(told in text for text in httpx2.get(router.origin + "/health").json()["warnings"])
     follow(router, b"broken")
     assert reason(router) == "drifted"  # what was known stays

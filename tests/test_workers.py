@@ -116,7 +116,7 @@ def _doubled(values):
 @pytest.mark.slow
 def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
-    write_outcomes(made_outcomes(120), outcomes)
+    write_outcomes(made_outcomes(60), outcomes)
 
     def command(out):
         options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
