@@ -86,9 +86,11 @@ class Router:
     def counts(self) -> Counts:
         """What this worker counted, for `/metrics`."""
         upstreams = self.upstreams
-        return self.meter.counts(
+        counts = self.meter.counts(
             upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
         )
+        counts.state_away = int(bool(self.limiter.away))
+        return counts
 
     def told(self, *, alerts: bool = False) -> list[str]:
         """What the owner should know: of the models, of the policy, and of what stores refused.
@@ -113,8 +115,7 @@ class Router:
             )
         if self.keys.problem:
             told.append(f"the keys stay as they were: {self.keys.problem}")
-        if self.limiter.problem:
-            told.append(self.limiter.problem)
+        told += [problem for problem in (self.limiter.problem, self.limiter.away) if problem]
         if self.lesson_watch.problem:
             told.append(self.lesson_watch.problem)
         told += [
@@ -257,6 +258,7 @@ def create_app(settings: Settings | None = None) -> Application:
                 following_lessons(router.lesson_watch),
                 watching_budgets(router.budgets),
                 following_sentinel(router.sentinel_watch),
+                router.limiter.running(),
             ):
                 yield
         router.close()

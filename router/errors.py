@@ -185,6 +185,12 @@ class LimitsError(RouterError):
     code = "limits_unknown"
 
 
+class StateAwayError(LimitsError):
+    """Redis, which has the limits that workers share, does not answer."""
+
+    headers = ((b"retry-after", b"1"), (b"x-should-retry", b"true"))
+
+
 class StoreError(RouterError):
     """What was recorded cannot be read now; requests are answered all the same."""
 

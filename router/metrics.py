@@ -128,6 +128,7 @@ class Counts(msgspec.Struct):
     upstreams: list[tuple[Place, UpstreamSeries]] = []
     verified: list[tuple[Judged, Verified]] = []
     written_unix: float = 0.0
+    state_away: int = 0  # workers that do not reach the Redis of ROUTER_STATE
 
 
 class Meter:

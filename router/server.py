@@ -44,8 +44,11 @@ def run(host: str, port: int, workers: int) -> None:
             "set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
     limited = next((key.name for key in named if key.limits and key.state(time.time()) == "active"), None)
-    if workers > 1 and limited is not None:
-        raise SettingsError(f"key {limited} has limits, which several workers do not share: serve with --workers 1")
+    if workers > 1 and limited is not None and settings.state is None:
+        raise SettingsError(
+            f"key {limited} has limits, which several workers share in Redis alone: set ROUTER_STATE, "
+            "or serve with --workers 1"
+        )
     lines = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(lines)
     _check(settings)

@@ -79,6 +79,18 @@ def _a_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _a_redis_url(url: SecretStr) -> SecretStr:
+    """The address of a Redis. It may hold a login, so that no message quotes it."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        fits = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError("expected redis://host:port/number or rediss://user:password@host:port/number")
+    return url
+
+
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_long_enough)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -162,6 +174,8 @@ class Settings(BaseSettings):
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
     usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
+    state: Annotated[SecretStr, AfterValidator(_a_redis_url)] | None = None  # Redis, for limits that workers share
+    state_failure: Literal["closed", "open"] = "closed"  # keys with limits, while Redis is away: refused, or local
     pair: Annotated[Names, AfterValidator(_a_pair)] = ()  # cheap and strong model, before they are calibrated
     default_target: float | None = Field(None, gt=0, le=1)  # None: the policy's
     routed_models: Names = ()  # names beside `auto` that are routed, for clients that cannot be changed

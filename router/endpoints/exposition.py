@@ -96,6 +96,7 @@ class Total(msgspec.Struct):
     added: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ADDED_BUCKETS) + 1)))
     open_circuits: dict[str, int] = {}  # in how many workers
     unrecorded: int = 0
+    state_away: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
     upstreams: dict[Place, UpstreamSeries] = {}
@@ -134,6 +135,7 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
         for name, series in counts.keys.items():
             together.keys.setdefault(name, Series()).add(series)
         live = now_unix - counts.written_unix < LIVE_SECONDS
+        together.state_away += counts.state_away if live else 0
         for place, calls in counts.upstreams:
             into = together.upstreams.setdefault(place, UpstreamSeries())
             into.answered += calls.answered
@@ -279,6 +281,7 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
     yield from (added, circuits, version, shed)
     yield CounterMetricFamily("router_unrecorded_requests", "Requests the journal had no room for.", counted.unrecorded)
     yield GaugeMetricFamily("router_workers", "Processes that answer.", counted.workers)
+    yield GaugeMetricFamily("router_state_away", "Workers whose Redis is away.", counted.state_away)
     yield GaugeMetricFamily("router_default_target", "Share of quality that `auto` keeps.", default_target)
     made = policy_made_unix(policy.about)
     if made is not None:

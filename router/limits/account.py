@@ -15,6 +15,7 @@ from router.journal.writer import Record
 from router.limits.bound import Most
 
 MINUTE_NS = 60 * 10**9
+NANO = 10**9  # nano-dollars of a dollar
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -67,6 +68,15 @@ class Bucket:
         self.left = float(limit)  # below 0 where more was used than was expected
         self._at_unix_ns = now_unix_ns
 
+    @classmethod
+    def with_left(cls, limit: int | None, left: float, now_unix_ns: int) -> Bucket | None:
+        """A bucket of which so much is left; None without a limit."""
+        if limit is None:
+            return None
+        bucket = cls(limit, now_unix_ns)
+        bucket.left = left
+        return bucket
+
     def fill(self, limit: int, now_unix_ns: int) -> None:
         """Give back what the time since the last call gives; `limit` may be another one than before."""
         passed = now_unix_ns - self._at_unix_ns
@@ -107,7 +117,7 @@ class Account:
         """
         limits = self.limits
         if now_unix_ns >= self.day.ends_unix_ns:
-            self._turn(now_unix_ns)
+            self.turn(now_unix_ns)
         day, month, usd = self.day, self.month, most.usd
         # every request comes by: no call for each budget
         budget = limits.usd_a_day
@@ -130,7 +140,7 @@ class Account:
     def floor(self, now_unix_ns: int) -> float | None:
         """The target of the limits, once the soft share of a budget is spent or held."""
         if now_unix_ns >= self.day.ends_unix_ns:
-            self._turn(now_unix_ns)
+            self.turn(now_unix_ns)
         limits = self.limits
         for period, budget in ((self.day, limits.usd_a_day), (self.month, limits.usd_a_month)):
             if budget is not None and period.spent_usd + period.held_usd >= (limits.soft or SOFT) * budget:
@@ -200,7 +210,7 @@ class Account:
     def spend(self, usd: float, started_unix_ns: int) -> None:
         """Add what a request cost for which nothing was held."""
         if started_unix_ns >= self.day.ends_unix_ns:
-            self._turn(started_unix_ns)
+            self.turn(started_unix_ns)
         for period in (self.day, self.month):
             if period.starts_unix_ns <= started_unix_ns:
                 period.spent_usd += usd
@@ -212,7 +222,29 @@ class Account:
             left = bucket.left + tokens
             bucket.left = left if left < bucket.limit else float(bucket.limit)
 
-    def _turn(self, now_unix_ns: int) -> None:
+    def mirror_dollars(self, day: tuple[int, int], month: tuple[int, int]) -> None:
+        """Take over what Redis has: nano-dollars spent and held."""
+        self.day.spent_usd, self.day.held_usd = day[0] / NANO, day[1] / NANO
+        self.month.spent_usd, self.month.held_usd = month[0] / NANO, month[1] / NANO
+
+    def mirror_rates(self, now_unix_ns: int, requests: float, tokens: float) -> None:
+        """Take over what Redis has left of requests and tokens."""
+        limits = self.limits
+        self._requests = Bucket.with_left(limits.requests_a_minute, requests, now_unix_ns)
+        self._tokens = Bucket.with_left(limits.tokens_a_minute, tokens, now_unix_ns)
+
+    def refuse(self, verdict: str, most: Most, needed_tokens: int) -> QuotaError | RateLimitError:
+        """Why Redis refuses a request: by its `day`, `month`, `requests` or `tokens`."""
+        limits = self.limits
+        if verdict == "day" and limits.usd_a_day is not None:
+            return self.day.refusal(self.key, most.usd, limits.usd_a_day)
+        if verdict == "month" and limits.usd_a_month is not None:
+            return self.month.refusal(self.key, most.usd, limits.usd_a_month)
+        bucket = self._requests if verdict == "requests" else self._tokens
+        assert bucket is not None
+        return self._limited(verdict, bucket, 1 if verdict == "requests" else needed_tokens)
+
+    def turn(self, now_unix_ns: int) -> None:
         """Begin a new day, and a new month where it is one; requests under way settle in those they began in."""
         self.day = day_of(now_unix_ns)
         if now_unix_ns >= self.month.ends_unix_ns:
@@ -230,13 +262,15 @@ class Booking:
         self._day, self._month = day, month
         self._settled = False
 
-    def settle(self, record: Record, *, begun: bool | None = None) -> None:
+    def settle(self, record: Record, *, begun: bool | None = None) -> tuple[float, int] | None:
         """Spend what the request cost, and give back the rest; `begun`: a model may have billed it.
+
+        The dollars it spent and the tokens it gives back; None where it was settled before.
 
         Where it is not known what was billed, what was held counts as spent, and the record says so in `kept_usd`.
         """
         if self._settled:
-            return
+            return None
         self._settled = True
         usd, day, month, spent = self._usd, self._day, self._month, record.cost_usd
         if begun is None:
@@ -253,6 +287,7 @@ class Booking:
         month.held_usd -= usd
         day.spent_usd += spent
         month.spent_usd += spent
+        back = 0
         if self._tokens:
             usage = record.usage
             if usage is not None:
@@ -260,9 +295,12 @@ class Booking:
                 for attempt in record.wasted:
                     if attempt["usage"] is not None:
                         used += attempt["usage"]["input_tokens"] + attempt["usage"]["output_tokens"]
-                self.account.give_back(self._tokens - used)
+                back = self._tokens - used
+                self.account.give_back(back)
             elif not begun:
-                self.account.give_back(self._tokens)
+                back = self._tokens
+                self.account.give_back(back)
+        return spent, back
 
 
 def duration(seconds: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from router.adapting import Adapter
@@ -13,6 +15,7 @@ from router.errors import LimitsError
 from router.journal.writer import Record
 from router.limits.account import Account, Booking
 from router.limits.bound import Bound, Most
+from router.limits.shared import Shared
 from router.limits.spent import Spent, spent
 from router.planning import Plan, Surface
 from router.policy.prices import PriceBook
@@ -45,6 +48,29 @@ class Limiter:
         self._bound = Bound(router.prices, router.adapter)
         self._alone = alone
         self._reading: dict[str, asyncio.Task[None]] = {}
+        state = router.settings.state
+        self._shared: Shared | None = None
+        if state is not None:
+            self._shared = Shared(state.get_secret_value(), router.settings.state_failure, self._spent)
+
+    @property
+    def away(self) -> str:
+        """Why Redis is away, and what follows; nothing where it is there or not used."""
+        shared = self._shared
+        if shared is None or not shared.link.problem:
+            return ""
+        closed = self._router.settings.state_failure == "closed"
+        follows = "keys with limits are refused" if closed else "each worker holds keys to their limits by itself"
+        return f"Redis at {shared.link.address} is away ({shared.link.problem}): {follows}"
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Be connected to Redis, where it is used, while the context is open."""
+        if self._shared is None:
+            yield
+            return
+        async with self._shared.running():
+            yield
 
     async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton, now: int) -> Booking:
         """Hold what a request may use at most; `now` is in nanoseconds since 1970.
@@ -59,7 +85,8 @@ class Limiter:
             account = await self._opened(caller)
         priced = account.in_dollars
         models = self._router.serving.policy.rules.models
-        return account.hold(self._bound.most(plan, surface, body, models, now, priced=priced), now)
+        most = self._bound.most(plan, surface, body, models, now, priced=priced)
+        return account.hold(most, now) if self._shared is None else await self._shared.hold(account, most, now)
 
     def floor(self, caller: Caller, now: int) -> float | None:
         """The target that `auto` is held to, where a budget of the key is nearly spent."""
@@ -78,15 +105,20 @@ class Limiter:
         account = self.accounts.get(caller.key_id)
         if account is None or account.limits is not caller.limits:
             account = await self._opened(caller)
+        most = NOTHING
         if model is not None:
-            return account.hold(self._bound.most_of_embedding(model, size, now, priced=account.in_dollars), now)
-        return account.hold(NOTHING, now, billed=billed)
+            most, billed = self._bound.most_of_embedding(model, size, now, priced=account.in_dollars), True
+        if self._shared is not None:
+            return await self._shared.hold(account, most, now, billed=billed)
+        return account.hold(most, now, billed=billed)
 
     def count(self, record: Record) -> None:
         """Count a request of a key with limits for which nothing was held: it began before the key had them."""
         account = self.accounts[record.key_id]
         if record.cost_usd is not None and record.ended_unix_ns >= account.since_unix_ns:
             account.spend(record.cost_usd, record.started_unix_ns)
+            if self._shared is not None:
+                self._shared.spend(account, record.cost_usd, record)
 
     async def _opened(self, caller: Caller) -> Account:
         """The account of a key that asks for the first time, or whose limits changed.
@@ -96,35 +128,41 @@ class Limiter:
         """
         limits, key = caller.limits, caller.key_id
         assert limits is not None
-        if not self._alone:
-            self.problem = f"key {key} has limits, which several workers do not share: serve with one worker"
+        if not self._alone and self._shared is None:
+            self.problem = f"key {key} has limits, which several workers share by ROUTER_STATE alone: set it"
             raise LimitsError(f"{self.problem[0].upper()}{self.problem[1:]}.")
         account = self.accounts.get(key)
         if account is None:
             account = self.accounts[key] = Account(key, time.time_ns())
-        if limits.in_dollars and not account.known:
+        if limits.in_dollars and not account.known and self._shared is None:
             reading = self._reading.get(key)
             if reading is None:
                 reading = self._reading[key] = asyncio.create_task(self._read(account))
                 reading.add_done_callback(lambda _: self._reading.pop(key, None))
             await asyncio.shield(reading)  # others wait for it as well
-            if not account.known:
-                raise LimitsError(f"What key {key} has spent cannot be read now; try again.")
         account.limit(limits)
         return account
 
     async def _read(self, account: Account) -> None:
-        """Add what the key had spent before its account was opened; leaves it unknown where that cannot be read."""
-        settings, day, month = self._router.settings, account.day, account.month
-        given = (day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
-        journal = settings.home / "journal"
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                found: Spent = await asyncio.to_thread(spent, settings.usage_url, journal, account.key, *given)
-        except Exception as error:  # whatever it is, nothing is spent that is not known to be there
-            log.error("what key %s has spent cannot be read: %s", account.key, type(error).__name__)
-            return
+        """Add what the key had spent before its account was opened."""
+        day, month = account.day, account.month
+        found = await self._spent(account.key, day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
         day.spent_usd += found.day_usd
         month.spent_usd += found.month_usd
         account.known = True
         log.info("key %s has spent $%.4f today and $%.4f this month", account.key, found.day_usd, found.month_usd)
+
+    async def _spent(self, key: str, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
+        """What a key spent on a day and in a month, by the ledger.
+
+        Raises:
+            LimitsError: that cannot be read.
+        """
+        settings = self._router.settings
+        given = settings.usage_url, settings.home / "journal", key, day_unix_ns, month_unix_ns, until_unix_ns
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await asyncio.to_thread(spent, *given)
+        except Exception as error:  # whatever it is, nothing is spent that is not known to be there
+            log.error("what key %s has spent cannot be read: %s", key, type(error).__name__)
+            raise LimitsError(f"What key {key} has spent cannot be read now; try again.") from error

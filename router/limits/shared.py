@@ -1,0 +1,251 @@
+"""Limits that several workers and replicas share, in Redis. `Account` is then a mirror of what Redis has.
+
+A hold is one call of state.lua, and so is a settlement. Where Redis does not have an account (first use, or its data
+is gone), the worker that finds this out reads what was spent from the ledger, and makes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal
+
+from router.errors import LimitsError, StateAwayError
+from router.journal.writer import Record
+from router.lifetime import running
+from router.limits.account import Account, Booking, day_of, month_of
+from router.limits.bound import Most
+from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, nano, place_of
+from router.limits.link import AwayError, Link
+from router.limits.spent import Spent
+
+log = logging.getLogger("router")
+LAPSE_SECONDS = 600.0  # without being renewed, until a hold counts as spent in full
+RENEW_SECONDS = 60.0
+CORRECT_SECONDS = 60.0  # after an account was made: what other replicas had not exported then is in the tables
+MOST_UNKNOWN = 10_000  # settlements of one account that Redis does not have
+ATTEMPTS = 3
+END_SECONDS = 1.0
+
+Ledger = Callable[[str, int, int, int], Awaitable[Spent]]  # key, beginnings of day and month, end; LimitsError
+
+
+class SharedBooking(Booking):
+    """What one request holds in Redis, until it is settled."""
+
+    __slots__ = ("_shared", "born", "member", "place")
+
+    def __init__(self, shared: Shared, booking: Booking, place: Place, member: str, born: str) -> None:
+        """`born` names the account that has the hold; it is empty where none has."""
+        super().__init__(booking.account, booking._usd, booking._tokens, booking._day, booking._month)
+        self._shared = shared
+        self.place, self.member, self.born = place, member, born
+
+    def settle(self, record: Record, *, begun: bool | None = None) -> tuple[float, int] | None:
+        """Settle here and in Redis."""
+        settled = super().settle(record, begun=begun)
+        if settled is not None:
+            self._shared.settle(self, record.ended_unix_ns, *settled)
+        return settled
+
+    def mirror(self, day: tuple[int, int], month: tuple[int, int]) -> None:
+        """Know what Redis has now."""
+        if self.account.day is self._day:
+            self.account.mirror_dollars(day, month)
+
+
+class Shared:
+    """Holds and settles in Redis, for one worker; `run` has to run."""
+
+    def __init__(self, url: str, failure: Literal["closed", "open"], ledger: Ledger) -> None:
+        self.link = Link(url)
+        self._failure = failure
+        self._ledger = ledger
+        self._worker = secrets.token_hex(6)
+        self._numbers = itertools.count()
+        self._born: dict[str, str] = {}  # by the account's key in Redis
+        self._open: dict[str, SharedBooking] = {}  # by member
+        self._unknown: dict[str, deque[SettleCall]] = {}  # by the account's key in Redis
+        self._making: dict[str, asyncio.Task[None]] = {}
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def hold(self, account: Account, most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
+        """Hold what a request may use at most.
+
+        Raises:
+            QuotaError, RateLimitError: the limits do not hold it.
+            LimitsError: Redis is away, or what was spent cannot be read.
+        """
+        if now_unix_ns >= account.day.ends_unix_ns:
+            account.turn(now_unix_ns)
+        place, usd = place_of(account), nano(most.usd)
+        member = f"{self._worker}-{next(self._numbers)} {place.day} {usd}"
+        day, month = account.day, account.month
+        try:
+            held = await self._held(account, place, member, most, now_unix_ns, billed=billed)
+        except AwayError as error:
+            return await self._without(account, most, now_unix_ns, billed=billed, error=error)
+        if account.day is day:
+            account.mirror_dollars(held.day, held.month)
+            account.mirror_rates(now_unix_ns, *held.left)
+            account.known = account.known or account.in_dollars
+        if held.born and held.born != self._born.get(place.keys[0]):
+            self._found(place, held.born)
+        if held.verdict != "held":
+            raise account.refuse(held.verdict, most, held.tokens)
+        booking = SharedBooking(self, Booking(account, most.usd, held.tokens, day, month), place, member, held.born)
+        self._open[member] = booking
+        return booking
+
+    def settle(self, booking: SharedBooking, ended_unix_ns: int, usd: float, tokens: int) -> None:
+        """Tell Redis what a request spent, and which tokens it gives back."""
+        self._open.pop(booking.member, None)
+        unknown = self._keep if booking.account.in_dollars else None
+        given = booking.place, booking.member, booking.born, usd, ended_unix_ns // 1000, tokens
+        self.link.send(SettleCall(*given, booking.mirror, unknown))
+
+    def spend(self, account: Account, usd: float, record: Record) -> None:
+        """Tell Redis what a request cost for which nothing was held."""
+        place = Place.of(account.key, day_of(record.started_unix_ns), month_of(record.started_unix_ns))
+        member = f"{self._worker}-{next(self._numbers)} {place.day} 0"
+        self.link.send(SettleCall(place, member, "", usd, record.ended_unix_ns // 1000, unknown=self._keep))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Be connected and renew what is held while the context is open; what was settled is sent before it ends."""
+        async with running(self.link.run()), running(self._renew_for_ever()):
+            try:
+                yield
+            finally:
+                await self.link.drain(END_SECONDS)
+                for task in (*self._later, *self._making.values()):
+                    task.cancel()
+
+    async def _held(
+        self, account: Account, place: Place, member: str, most: Most, now_unix_ns: int, *, billed: bool
+    ) -> Held:
+        now_us = now_unix_ns // 1000
+        for _ in range(ATTEMPTS):
+            call = HoldCall(place, member, account.limits, most, now_us, now_us + int(LAPSE_SECONDS * 1e6))
+            call.billed = billed
+            self.link.send(call)
+            try:
+                held = await call.answer
+            except asyncio.CancelledError:
+                self._release(account, place, member)
+                raise
+            if held is None:
+                self._release(account, place, member)
+                raise AwayError(self.link.problem)
+            if held.verdict != "unknown":
+                return held
+            await self._made(account, place)
+        raise LimitsError(f"Redis does not keep the limits of key {account.key}; try again.")
+
+    def _release(self, account: Account, place: Place, member: str) -> None:
+        """Give back what may be held for a request that is not sent."""
+        if account.in_dollars:
+            born = self._born.get(place.keys[0], "")
+            self.link.send(SettleCall(place, member, born, 0.0, time.time_ns() // 1000))
+
+    async def _without(
+        self, account: Account, most: Most, now_unix_ns: int, *, billed: bool, error: AwayError
+    ) -> Booking:
+        """What happens where Redis is away: nothing is sent, or the limits are held to by this worker alone."""
+        if self._failure == "closed":
+            raise StateAwayError(f"The limits of key {account.key} cannot be read now; try again.") from error
+        if account.in_dollars and not account.known:
+            day, month, now = account.day, account.month, account.since_unix_ns
+            found = await self._ledger(account.key, day.starts_unix_ns, month.starts_unix_ns, now)
+            if not account.known:
+                day.spent_usd += found.day_usd
+                month.spent_usd += found.month_usd
+                account.known = True
+        booking = account.hold(most, now_unix_ns, billed=billed)
+        place = place_of(account)
+        member = f"{self._worker}-{next(self._numbers)} {place.day} {nano(most.usd)}"
+        shared = self._open[member] = SharedBooking(self, booking, place, member, "")
+        return shared
+
+    # the account in Redis
+
+    async def _made(self, account: Account, place: Place) -> None:
+        """Have Redis know the account; several requests wait for the same reading of the ledger."""
+        key = place.keys[0]
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(self._make(account, place))
+            making.add_done_callback(lambda _: self._making.pop(key, None))
+        await asyncio.shield(making)
+
+    async def _make(self, account: Account, place: Place) -> None:
+        since_us = time.time_ns() // 1000
+        day, month = account.day.starts_unix_ns, account.month.starts_unix_ns
+        found = await self._ledger(account.key, day, month, since_us * 1000)
+        name = secrets.token_hex(8)
+        call = self._renewal(place, name, since_us, found)
+        self.link.send(call)
+        born = await call.answer
+        if born is None:
+            raise AwayError(self.link.problem)
+        self._found(place, born)
+        if born.endswith(name):
+            log.info("key %s has spent $%.4f today and $%.4f this month", account.key, found.day_usd, found.month_usd)
+            task = asyncio.create_task(self._correct(account.key, place, born, (day, month, since_us * 1000)))
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+
+    def _renewal(self, place: Place, name: str = "", since_us: int = 0, found: Spent | None = None) -> RenewCall:
+        until_us = time.time_ns() // 1000 + int(LAPSE_SECONDS * 1e6)
+        holds: list[str] = []
+        for booking in self._open.values():
+            if booking.place.keys == place.keys:
+                holds += (booking.member, booking.born)
+        spent = (0, 0) if found is None else (nano(found.day_usd), nano(found.month_usd))
+        call = RenewCall(place, name, since_us, spent, until_us, holds)
+
+        def renewed(answer: asyncio.Future[str | None]) -> None:
+            if not answer.cancelled() and (born := answer.result()):
+                for member in holds[::2]:
+                    if (booking := self._open.get(member)) is not None:
+                        booking.born = born
+
+        call.answer.add_done_callback(renewed)
+        return call
+
+    def _found(self, place: Place, born: str) -> None:
+        """Know the account that Redis has: where it is another one, it gets what this worker holds and settled."""
+        key = place.keys[0]
+        if self._born.get(key) == born:
+            return
+        if len(self._born) > MOST_UNKNOWN:
+            self._born.clear()
+        self._born[key] = born
+        for call in self._unknown.pop(key, ()):
+            self.link.send(call)
+        with contextlib.suppress(AwayError):  # it is renewed every minute
+            self.link.send(self._renewal(place))
+
+    def _keep(self, call: SettleCall) -> None:
+        """Keep a settlement until Redis has the account."""
+        self._unknown.setdefault(call.keys[0], deque(maxlen=MOST_UNKNOWN)).append(call)
+
+    async def _correct(self, key: str, place: Place, born: str, given: tuple[int, int, int]) -> None:
+        """Read the ledger again once all replicas have exported what ended before the account was made."""
+        await asyncio.sleep(CORRECT_SECONDS)
+        with contextlib.suppress(LimitsError):  # it was logged
+            found = await self._ledger(key, *given)
+            self.link.send(CorrectCall(place, born, (nano(found.day_usd), nano(found.month_usd))))
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with contextlib.suppress(AwayError):
+                for place in {booking.place.keys: booking.place for booking in self._open.values()}.values():
+                    self.link.send(self._renewal(place))

@@ -1,0 +1,351 @@
+"""Limits that workers share in Redis, by a real Redis: the same answers as of one worker, and sums to the cent."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+from made_records import made_record
+from redis_server import RedisServer
+from test_keys import UPSTREAM, ask, make, until
+from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, chat, many
+
+from router.client.keyfile import Limits
+from router.errors import LimitsError, QuotaError, RateLimitError
+from router.limits import shared as shared_limits
+from router.limits.account import MINUTE_NS, Account
+from router.limits.bound import Most
+from router.limits.shared import Shared
+from router.limits.spent import Spent
+from router.settings import SettingsError, load
+
+
+@pytest.fixture
+def redis(tmp_path):
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def pair(serve, openai_server, redis, tmp_path):
+    """Starts two routers that share their limits and their usage tables; gives both and the key `ada` of both."""
+
+    def start(settings=UPSTREAM, **limits):
+        homes = [tmp_path / f"replica-{number}" for number in range(2)]
+        key = make(homes[0], "ada", limits=Limits(**limits))
+        homes[1].mkdir()
+        (homes[1] / "keys.json").write_bytes((homes[0] / "keys.json").read_bytes())
+        given = {"openai_base_url": openai_server.url, "state": redis.url, **settings}
+        given["usage_database"] = f"sqlite:///{tmp_path / 'usage.db'}"
+        return *(serve(home=home, **given) for home in homes), key
+
+    return start
+
+
+def costs(*routers):
+    return sum(
+        (record["cost_usd"] or 0.0) + record["kept_usd"] for router in routers for record in router.records(0, 0.1)
+    )
+
+
+async def flush(redis):
+    reader, writer = await asyncio.open_connection("127.0.0.1", redis.port)
+    writer.write(b"FLUSHALL\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()
+
+
+async def nothing_spent(*given):
+    return Spent(0.0, 0.0)
+
+
+@contextlib.asynccontextmanager
+async def connected(redis, ledger=nothing_spent, failure="closed"):
+    made = Shared(redis.url, failure, ledger)
+    async with made.running():
+        while not made.link._run:
+            await asyncio.sleep(0.005)
+        yield made
+
+
+def opened(**limits):
+    made = Account("ada", NOON)
+    made.limit(Limits(**limits))
+    return made
+
+
+# the same as one worker
+
+
+async def held_alone(account, most, now, billed):
+    return account.hold(most, now, billed=billed)
+
+
+async def outcome(account, holding):
+    try:
+        booking = await holding
+    except (QuotaError, RateLimitError) as error:
+        return error.message, error.headers, None
+    return "held", booking, account.rates()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_redis_gives_the_same_answers_as_one_worker(redis, seed):
+    """Random holds and settlements over minutes and midnight, with amounts that both count exactly."""
+    chance = random.Random(seed)
+    limits = {"usd_a_day": 4.0, "usd_a_month": 6.0, "requests_a_minute": 40, "tokens_a_minute": 2000}
+    if seed % 2:
+        del limits[chance.choice(sorted(limits))]
+    alone, ours = opened(**limits), opened(**limits)
+    async with connected(redis) as shared:
+        now, bookings, verdicts = NOON, [], set()
+        for step in range(300):
+            now += chance.choice((0, MINUTE_NS // 200, MINUTE_NS // 20, DAY_NS // 60))
+            if bookings and chance.random() < 0.5:
+                one, other = bookings.pop(chance.randrange(len(bookings)))
+                usage = {"input_tokens": chance.randint(0, 64), "output_tokens": 16}
+                cost = chance.choice((None, chance.randint(0, 64) / 512))
+                given = made_record(step, cost_usd=cost, usage=usage, started_unix_ns=now, ended_unix_ns=time.time_ns())
+                one.settle(given)
+                other.settle(given)
+                continue
+            most = Most(chance.randint(0, 64) / 512, chance.randint(0, 300), chance.randint(300, 3000))
+            billed = chance.random() < 0.9
+            answers = [
+                await outcome(alone, held_alone(alone, most, now, billed)),
+                await outcome(ours, shared.hold(ours, most, now, billed=billed)),
+            ]
+            (told, one, rates), (told_by_redis, other, rates_by_redis) = answers
+            assert told_by_redis == told
+            verdicts.add(told.split(" key")[0])
+            if told == "held":
+                assert rates_by_redis == rates
+                bookings.append((one, other))
+            else:
+                assert other == one
+            for period, mirrored in ((alone.day, ours.day), (alone.month, ours.month)):
+                assert (mirrored.spent_usd, mirrored.held_usd) == (period.spent_usd, period.held_usd)
+    assert len(verdicts) >= 3
+
+
+# the whole path
+
+
+def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_is_left(pair, openai_server):
+    one, two, key = pair(usd_a_day=1.0)
+    openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
+    with ThreadPoolExecutor(2) as threads:
+        halves = [threads.submit(asyncio.run, many(router, key, 100)) for router in (one, two)]
+        answers = [answer for half in halves for answer in half.result()]
+    answered = [status for status, _ in answers].count(200)
+    assert {status for status, _ in answers} == {200, 429}
+    assert len(openai_server.received) == answered and 15 <= answered <= 1.0 / ANSWER_USD
+    one.records(100), two.records(100)
+    while sum(chat(router, key, stream=True).status_code == 200 for router in (one, two)):  # what is left, one by one
+        pass
+    spent = costs(one, two)
+    assert 1.0 - 2 * ANSWER_USD < spent <= 1.0
+    for router in (one, two):
+        assert chat(router, key).headers["x-should-retry"] == "false"
+        assert account(router).day.spent_usd == pytest.approx(spent, abs=1e-6)
+        assert account(router).day.held_usd == 0.0
+
+
+def test_requests_a_minute_are_those_of_all_replicas(pair):
+    one, two, key = pair(requests_a_minute=3)
+    assert [chat(router, key).status_code for router in (one, two, one, two)] == [200, 200, 200, 429]
+    told = chat(one, key)
+    assert told.json()["error"]["message"].startswith(
+        "Rate limit reached for key ada on requests per min (RPM): Limit 3"
+    )
+    assert told.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, openai_server, redis):
+    one, two, key = pair(usd_a_day=2.0)
+    openai_server.say(*(big_stream() for _ in range(5)), *(big_stream(wait=0.8) for _ in range(4)), big_stream())
+    for _ in range(5):
+        assert chat(one, key, stream=True).status_code == 200
+    with ThreadPoolExecutor(4) as threads:
+        under_way = [threads.submit(chat, one, key, stream=True) for _ in range(4)]
+        assert until(lambda: len(openai_server.received) == 9)
+        redis.kill()
+        assert until(lambda: one.app.router.limiter.away)
+        refused = chat(one, key)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
+        assert refused.headers["retry-after"] == "1"
+        assert "Redis at 127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
+        assert "ConnectionError" not in refused.text
+        redis.start()
+        assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+        assert chat(one, key, stream=True).status_code == 200  # while four are under way
+        assert account(one).day.held_usd > 0.1 or all(each.done() for each in under_way)
+        assert [each.result().status_code for each in under_way] == [200] * 4
+    one.records(11)
+    assert chat(one, key, max_tokens=1).status_code == 200
+    assert until(lambda: account(one).day.spent_usd == pytest.approx(costs(one, two), abs=1e-6))
+    assert account(one).day.held_usd == 0.0 and costs(one, two) == pytest.approx(10 * ANSWER_USD, abs=1e-3)
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, when):
+    """Two workers; the ledger knows of nothing, so that all comes from holds and settlements."""
+    async with connected(redis) as one, connected(redis) as other:
+        ours, theirs = opened(usd_a_day=10.0), opened(usd_a_day=10.0)
+        mine = await one.hold(ours, Most(1.0, 0, 0), time.time_ns())
+        yours = await other.hold(theirs, Most(2.0, 0, 0), time.time_ns())
+        await flush(redis)
+        if when == "before":
+            yours.settle(made_record(0, cost_usd=0.5, ended_unix_ns=time.time_ns() + 10**9))
+        await one.hold(ours, Most(0.25, 0, 0), time.time_ns())
+        assert ours.day.held_usd == 1.25
+        await other.hold(theirs, Most(0.25, 0, 0), time.time_ns())
+        await other.link.drain(1)
+        await asyncio.sleep(0.05)
+        await other.hold(theirs, Most(0.25, 0, 0), time.time_ns())
+        if when == "before":
+            assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.5, 1.75)
+        else:
+            assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.0, 3.75)
+        mine.settle(made_record(1, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
+        await one.link.drain(1)
+        await one.hold(ours, Most(0.0, 0, 0), time.time_ns())
+        assert ours.day.held_usd == theirs.day.held_usd - 1.0
+
+
+async def test_a_settlement_counts_once_however_often_it_is_sent(redis):
+    async with connected(redis) as shared:
+        ours = opened(usd_a_day=10.0)
+        booking = await shared.hold(ours, Most(1.0, 0, 0), time.time_ns())
+        ended = time.time_ns() + 10**9
+        for born in (booking.born, booking.born, "", ""):
+            booking.born = born
+            shared.settle(booking, ended, 0.25, 0)
+        await shared.link.drain(1)
+        late = await shared.hold(ours, Most(1.0, 0, 0), time.time_ns())
+        for _ in range(2):
+            late.born = "another"
+            shared.settle(late, ended, 0.25, 0)
+        await shared.link.drain(1)
+        assert (ours.day.spent_usd, ours.day.held_usd) == (0.75, 0.0)
+
+
+async def test_a_dead_worker_s_holds_count_as_spent_until_it_comes_back(redis, monkeypatch):
+    monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 0.1)
+    async with connected(redis) as one, connected(redis) as other:
+        ours, theirs = opened(usd_a_day=1.0), opened(usd_a_day=1.0)
+        now = time.time_ns()
+        booking = await one.hold(ours, Most(0.75, 0, 0), now)
+        with pytest.raises(QuotaError) as waits:
+            await other.hold(theirs, Most(0.5, 0, 0), now)
+        assert waits.value.again
+        with pytest.raises(QuotaError) as over:
+            await other.hold(theirs, Most(0.5, 0, 0), now + 10**9)
+        assert not over.value.again and theirs.day.spent_usd == 0.75
+        booking.settle(made_record(0, cost_usd=0.25, ended_unix_ns=now + 10**9))  # it was only slow
+        await one.link.drain(1)
+        await other.hold(theirs, Most(0.5, 0, 0), now + 10**9)
+        assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.25, 0.5)
+
+
+async def test_open_holds_are_renewed(redis, monkeypatch):
+    monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 0.5)
+    monkeypatch.setattr(shared_limits, "RENEW_SECONDS", 0.1)
+    async with connected(redis) as one, connected(redis) as other:
+        ours, theirs = opened(usd_a_day=1.0), opened(usd_a_day=1.0)
+        await one.hold(ours, Most(0.75, 0, 0), time.time_ns())
+        await asyncio.sleep(0.8)
+        with pytest.raises(QuotaError) as waits:
+            await other.hold(theirs, Most(0.5, 0, 0), time.time_ns())
+        assert waits.value.again
+
+
+async def test_what_replicas_export_late_is_corrected(redis, monkeypatch):
+    monkeypatch.setattr(shared_limits, "CORRECT_SECONDS", 0.1)
+    known = [Spent(0.25, 0.5)]
+
+    async def ledger(*given):
+        return known[0]
+
+    async with connected(redis, ledger) as shared:
+        ours = opened(usd_a_day=1.0)
+        booking = await shared.hold(ours, Most(0.125, 0, 0), time.time_ns())
+        known[0] = Spent(0.375, 0.25)
+        booking.settle(made_record(0, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
+        await asyncio.sleep(0.2)
+        await shared.hold(ours, Most(0.0, 0, 0), time.time_ns())
+        assert (ours.day.spent_usd, ours.month.spent_usd) == (0.5, 0.625)
+
+
+# Redis away
+
+
+def test_open_holds_keys_to_their_limits_by_one_worker_and_tells_redis_later(pair, openai_server, redis):
+    redis.kill()
+    one, two, key = pair({**UPSTREAM, "state_failure": "open"}, usd_a_day=0.1)
+    openai_server.say(*(big_stream() for _ in range(3)))
+    assert [chat(one, key, stream=True).status_code for _ in range(3)] == [200, 200, 429]
+    redis.start()
+    assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+    assert until(lambda: chat(one, key).status_code == 429)
+    assert account(one).day.spent_usd == pytest.approx(2 * ANSWER_USD)
+    refused = chat(two, key, stream=True)
+    assert refused.status_code == 429 and "has spent $0.080100 of $0.1 a day" in refused.text
+    assert len(openai_server.received) == 2
+
+
+def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, openai_server, redis, tmp_path):
+    redis.kill()
+    home = tmp_path / "replica-0"
+    home.mkdir()
+    free = make(home, "bob")
+    one, _, key = pair(usd_a_day=1.0)
+    assert until(lambda: one.app.router.limiter.away)
+    began = time.monotonic()
+    assert chat(one, key).status_code == 503
+    assert time.monotonic() - began < 1.0
+    assert chat(one, free).status_code == 200 and len(openai_server.received) == 1
+    assert until(lambda: "router_state_away 1.0" in ask(one, "/metrics", make_admin(home)).text)
+
+
+def make_admin(home):
+    return make(home, f"admin-{time.time_ns()}", admin=True)
+
+
+async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
+    async with connected(redis) as shared:
+        ours = opened(usd_a_day=1.0)
+        await shared.hold(ours, Most(0.5, 0, 0), time.time_ns())
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(LimitsError):
+                await shared.hold(ours, Most(0.25, 0, 0), time.time_ns())
+            assert time.monotonic() - began < 0.6
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+        while shared.link.problem:
+            await asyncio.sleep(0.01)
+        await shared.link.drain(1)
+        await shared.hold(ours, Most(0.5, 0, 0), time.time_ns())  # what was asked for in vain is not held
+
+
+# settings
+
+
+def test_the_address_of_redis_is_never_shown_with_its_login():
+    settings = load(state="rediss://user:secret-password@redis.example.com:6380/1")
+    assert "secret-password" not in repr(settings)
+    assert Shared(settings.state.get_secret_value(), "closed", nothing_spent).link.address == (
+        "rediss://redis.example.com:6380/1"
+    )
+    for wrong in ("http://user:secret-password@x", "redis://", "redis://h:0"):
+        with pytest.raises(SettingsError, match="ROUTER_STATE") as told:
+            load(state=wrong)
+        assert "secret-password" not in str(told.value)
