@@ -69,7 +69,7 @@ async def nothing_spent(*given):
 async def connected(redis, ledger=nothing_spent, failure="closed"):
     made = Shared(redis.url, failure, ledger)
     async with made.running():
-        while not made.link._run:
+        while not made.link._run:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         yield made
 
@@ -96,8 +96,9 @@ async def outcome(account, holding):
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_redis_gives_the_same_answers_as_one_worker(redis, seed):
+async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypatch):
     """Random holds and settlements over minutes and midnight, with amounts that both count exactly."""
+    monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 1e6)
     chance = random.Random(seed)
     limits = {"usd_a_day": 4.0, "usd_a_month": 6.0, "requests_a_minute": 40, "tokens_a_minute": 2000}
     if seed % 2:
@@ -154,7 +155,7 @@ def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_
     for router in (one, two):
         assert chat(router, key).headers["x-should-retry"] == "false"
         assert account(router).day.spent_usd == pytest.approx(spent, abs=1e-6)
-        assert account(router).day.held_usd == 0.0
+        assert account(router).day.held_usd == pytest.approx(0.0, abs=1e-9)
 
 
 def test_requests_a_minute_are_those_of_all_replicas(pair):
@@ -180,8 +181,8 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
         refused = chat(one, key)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
         assert refused.headers["retry-after"] == "1"
-        assert "Redis at 127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
-        assert "ConnectionError" not in refused.text
+        assert "Redis at redis://127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
+        assert "redis://" not in refused.text
         redis.start()
         assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
         assert chat(one, key, stream=True).status_code == 200  # while four are under way
@@ -190,7 +191,8 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
     one.records(11)
     assert chat(one, key, max_tokens=1).status_code == 200
     assert until(lambda: account(one).day.spent_usd == pytest.approx(costs(one, two), abs=1e-6))
-    assert account(one).day.held_usd == 0.0 and costs(one, two) == pytest.approx(10 * ANSWER_USD, abs=1e-3)
+    assert account(one).day.held_usd == pytest.approx(0.0, abs=1e-9)
+    assert costs(one, two) == pytest.approx(10 * ANSWER_USD, abs=1e-3)
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
@@ -304,18 +306,14 @@ def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, opena
     redis.kill()
     home = tmp_path / "replica-0"
     home.mkdir()
-    free = make(home, "bob")
+    free, admin = make(home, "bob"), make(home, "root", admin=True)
     one, _, key = pair(usd_a_day=1.0)
     assert until(lambda: one.app.router.limiter.away)
     began = time.monotonic()
     assert chat(one, key).status_code == 503
     assert time.monotonic() - began < 1.0
     assert chat(one, free).status_code == 200 and len(openai_server.received) == 1
-    assert until(lambda: "router_state_away 1.0" in ask(one, "/metrics", make_admin(home)).text)
-
-
-def make_admin(home):
-    return make(home, f"admin-{time.time_ns()}", admin=True)
+    assert until(lambda: "router_state_away 1.0" in ask(one, "/metrics", admin).text)
 
 
 async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
@@ -330,7 +328,7 @@ async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
             assert time.monotonic() - began < 0.6
         finally:
             os.kill(redis.pid, signal.SIGCONT)
-        while shared.link.problem:
+        while shared.link.problem:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await shared.link.drain(1)
         await shared.hold(ours, Most(0.5, 0, 0), time.time_ns())  # what was asked for in vain is not held
@@ -343,7 +341,7 @@ def test_the_address_of_redis_is_never_shown_with_its_login():
     settings = load(state="rediss://user:secret-password@redis.example.com:6380/1")
     assert "secret-password" not in repr(settings)
     assert Shared(settings.state.get_secret_value(), "closed", nothing_spent).link.address == (
-        "rediss://redis.example.com:6380/1"
+        "rediss://[login]@redis.example.com:6380/1"
     )
     for wrong in ("http://user:secret-password@x", "redis://", "redis://h:0"):
         with pytest.raises(SettingsError, match="ROUTER_STATE") as told:

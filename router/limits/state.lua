@@ -17,7 +17,7 @@ if born and string.sub(born, 1, #run) ~= run then
 end
 
 local function add(kind, day, amount)
-  local text = string.format('%.0f', amount)
+  local text = string.format('%.0f', amount + 0) -- which makes no -0 of it
   redis.call('HINCRBY', KEYS[1], kind .. ':' .. day, text)
   redis.call('HINCRBY', KEYS[1], kind .. ':month', text)
 end
