@@ -116,7 +116,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 one.settle(given)
                 other.settle(given)
                 continue
-            most = Most(chance.randint(0, 64) / 512, chance.randint(0, 300), chance.randint(300, 3000))
+            most = Most(chance.randint(0, 20) / 512, chance.randint(0, 300), chance.randint(100, 1500))
             billed = chance.random() < 0.9
             answers = [
                 await outcome(alone, held_alone(alone, most, now, billed)),
@@ -132,7 +132,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 assert other == one
             for period, mirrored in ((alone.day, ours.day), (alone.month, ours.month)):
                 assert (mirrored.spent_usd, mirrored.held_usd) == (period.spent_usd, period.held_usd)
-    assert len(verdicts) >= 3
+    assert {"held", "Rate limit reached for"} < verdicts
 
 
 # the whole path

@@ -1,0 +1,143 @@
+"""What limits that are shared in Redis cost: processor time of a request with a key that has limits, and without.
+
+    python benchmarks/limits.py [--clients 16] [--requests 2000] [--rounds 6] [--all-limits]
+
+One router, one Redis, an OpenAI in another process; a key without limits and one with a budget (`--all-limits`: and
+with rates) take turns in one run, so that other work on the machine hits both alike. Processor time is that of the
+router's process, which answers, and of Redis; compare within a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import aiohttp
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from fake_openai import FakeOpenAI  # noqa: E402
+from redis_server import RedisServer  # noqa: E402
+from servers import free_port, is_listening  # noqa: E402
+
+from router.client import issuing  # noqa: E402
+from router.client.keyfile import Limits, locked, read_keys, write_keys  # noqa: E402
+
+BODY = {"model": "auto", "messages": [{"role": "user", "content": "What is the capital of France? " * 4}]}
+
+
+def upstream(pipe: Connection) -> None:
+    """An OpenAI, until the pipe closes."""
+    server = FakeOpenAI()
+    pipe.send(server.url)
+    pipe.poll(None)
+
+
+def make_keys(home: Path, limits: Limits) -> dict[str, str]:
+    """The secrets of a key without limits and of one with them."""
+    home.mkdir(mode=0o700)
+    with locked(home) as path:
+        keys, free = issuing.added(read_keys(path), "free", time.time())
+        keys, limited = issuing.added(keys, "limited", time.time(), limits=limits)
+        write_keys(path, keys)
+    return {"without": free, "with limits": limited}
+
+
+def seconds_of(pid: int) -> float:
+    """Processor seconds of a process, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def load(session: aiohttp.ClientSession, key: str, clients: int, requests: int) -> None:
+    """So many requests by so many clients, each one after another.
+
+    Raises:
+        RuntimeError: one was not answered.
+    """
+    numbers = iter(range(requests))
+
+    async def client() -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        for _ in numbers:
+            async with session.post("/v1/chat/completions", json=BODY, headers=headers) as answer:
+                if answer.status != 200:
+                    raise RuntimeError(await answer.text())
+                await answer.read()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+
+
+async def measure(given: argparse.Namespace, port: int, router: int, redis: int, keys: dict[str, str]) -> None:
+    """Print microseconds a request, and the ratio."""
+    requests, clients = given.requests, given.clients
+    found: dict[str, list[float]] = {name: [] for name in keys}
+    of_redis: list[float] = []
+    rates: list[float] = []
+    connector = aiohttp.TCPConnector(limit=200)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector) as session:
+        for key in keys.values():
+            await load(session, key, clients, 500)
+        for number in range(given.rounds):
+            for name in sorted(keys, reverse=bool(number % 2)):
+                began, before, before_redis = time.monotonic(), seconds_of(router), seconds_of(redis)
+                await load(session, keys[name], clients, requests)
+                found[name].append((seconds_of(router) - before) / requests * 1e6)
+                rates.append(requests / (time.monotonic() - began))
+                if name != "without":
+                    of_redis.append((seconds_of(redis) - before_redis) / requests * 1e6)
+    for name, values in found.items():
+        rounds = ", ".join(f"{value:.0f}" for value in values)
+        print(f"{name:12} {statistics.median(values):6.0f} us a request ({rounds})")
+    ratios = [one / other for one, other in zip(found["with limits"], found["without"], strict=True)]
+    print(f"Redis        {statistics.median(of_redis):6.0f} us a request")
+    print(f"rate         {statistics.median(rates):6.0f} requests/s")
+    print(f"ratio        {statistics.median(ratios):6.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def main() -> None:
+    """Start everything, measure, and stop it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=2000, help="of each round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--all-limits", action="store_true", help="requests and tokens a minute as well")
+    given = parser.parse_args()
+    rates = {"requests_a_minute": 10**9, "tokens_a_minute": 10**11} if given.all_limits else {}
+    ours, theirs = multiprocessing.Pipe()
+    openai = multiprocessing.get_context("spawn").Process(target=upstream, args=(theirs,), daemon=True)
+    openai.start()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        keys = make_keys(folder / "home", Limits(usd_a_day=1e6, usd_a_month=1e6, **rates))
+        redis, port = RedisServer(folder), free_port()
+        settings = {"ROUTER_HOME": str(folder / "home"), "ROUTER_STATE": redis.url, "OPENAI_BASE_URL": ours.recv()}
+        environment = {**os.environ, **settings, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(PROJECT)}
+        with (folder / "log").open("wb") as log:
+            command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
+            router = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+        try:
+            while not is_listening(port):
+                if router.poll() is not None:
+                    raise SystemExit((folder / "log").read_text())
+                time.sleep(0.1)
+            asyncio.run(measure(given, port, router.pid, redis.pid, keys))
+        finally:
+            router.terminate()
+            router.wait(60)
+            redis.kill()
+            openai.terminate()
+
+
+if __name__ == "__main__":
+    main()
