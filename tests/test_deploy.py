@@ -42,6 +42,7 @@ OF_OTHERS = {  # by whom they are read
         *("MLFLOW_DISABLE_TELEMETRY", "HOME"),
     },
     "postgres": {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"},
+    "redis": {"REDIS_PASSWORD"},  # of the entry point in compose.yaml
     "prometheus": {"ROUTER_METRICS_KEY"},  # of the entry point in compose.yaml
     "grafana": {
         *("GF_SECURITY_ADMIN_PASSWORD", "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", "GF_PLUGINS_PREINSTALL_DISABLED"),

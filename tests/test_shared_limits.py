@@ -102,7 +102,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
     chance = random.Random(seed)
     limits = {"usd_a_day": 4.0, "usd_a_month": 6.0, "requests_a_minute": 40, "tokens_a_minute": 2000}
     if seed % 2:
-        del limits[chance.choice(sorted(limits))]
+        del limits[("usd_a_month", "tokens_a_minute")[seed // 2]]
     alone, ours = opened(**limits), opened(**limits)
     async with connected(redis) as shared:
         now, bookings, verdicts = NOON, [], set()
@@ -116,7 +116,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 one.settle(given)
                 other.settle(given)
                 continue
-            most = Most(chance.randint(0, 20) / 512, chance.randint(0, 300), chance.randint(100, 1500))
+            most = Most(chance.choice((0, 8, 60, 400)) / 512, chance.randint(0, 300), chance.randint(100, 1500))
             billed = chance.random() < 0.9
             answers = [
                 await outcome(alone, held_alone(alone, most, now, billed)),
@@ -132,7 +132,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 assert other == one
             for period, mirrored in ((alone.day, ours.day), (alone.month, ours.month)):
                 assert (mirrored.spent_usd, mirrored.held_usd) == (period.spent_usd, period.held_usd)
-    assert {"held", "Rate limit reached for"} < verdicts
+    assert {"held", "You exceeded your current quota:", "Rate limit reached for"} <= verdicts
 
 
 # the whole path

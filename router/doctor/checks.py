@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from router.doctor.finding import Finding, State
 from router.doctor.machine import client_keys, disk_free, home_writable, policy_and_prices
-from router.doctor.stores import database, mlflow_store
+from router.doctor.stores import database, mlflow_store, redis
 from router.doctor.upstreams import upstreams
 from router.settings import CONFIG, SettingsError, load
 from router.upstream.upstreams import Upstreams
@@ -41,3 +41,5 @@ def findings() -> Iterator[Finding]:
     yield client_keys(settings)
     yield mlflow_store(settings.tracking_uri, known.network)
     yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")
+    if settings.state is not None:
+        yield redis(settings.state.get_secret_value())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import sqlite3
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from router.doctor.finding import Finding, State
 from router.doctor.proxies import proxied, proxy_remedy
 from router.journal.redaction import without_passwords
+from router.limits.link import EXTRA, check
 from router.policy.address import without_login
 from router.policy.network import Network
 from router.upstream.asking import TIMEOUT_SECONDS, SilentError, get
@@ -54,6 +56,20 @@ def database(subject: str, url: str, setting: str) -> Finding:
     except Exception as error:  # whatever the driver raises; its first line, which may name the login
         told = without_passwords((str(getattr(error, "orig", None) or error).splitlines() or [""])[0])
         return Finding(State.PROBLEM, subject, f"{shown} cannot be opened: {told}", f"Start it, or correct {setting}")
+    return Finding(State.OK, subject, f"{shown} answers")
+
+
+def redis(url: str) -> Finding:
+    """Whether the Redis of shared limits answers, and runs scripts."""
+    subject, setting, shown = "Redis", "ROUTER_STATE", without_login(url)
+    try:
+        asyncio.run(check(url, TIMEOUT_SECONDS))
+    except ImportError as error:
+        told = f"{shown} needs the module {error.name}"
+        return Finding(State.PROBLEM, subject, told, f"Install {EXTRA}")
+    except Exception as error:  # whatever the client raises; its text may hold what was sent
+        told = f"{shown} cannot be used: {type(error).__name__}"
+        return Finding(State.PROBLEM, subject, told, f"Start it, or correct {setting}")
     return Finding(State.OK, subject, f"{shown} answers")
 
 

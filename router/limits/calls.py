@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from router.client.keyfile import Limits
-from router.limits.account import NANO, Account, Period
+from router.limits.account import NANO, Period
 from router.limits.bound import Most
 
 Argument = str | bytes | int
@@ -183,8 +183,3 @@ class CorrectCall:
 
     def failed(self) -> None:
         """It is sent again."""
-
-
-def place_of(account: Account) -> Place:
-    """The place of an account's present day."""
-    return Place.of(account.key, account.day, account.month)

@@ -8,11 +8,13 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
+from router.lifetime import running
 from router.policy.address import without_login
+from router.settings import SettingsError
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("router")
 CALL_SECONDS = 0.25
 CONNECT_SECONDS = 1.0
-GATHER_SECONDS = 0.01  # how long what nobody waits for is gathered
-IDLE_SECONDS = 1.0  # until a connection at rest is tried
+GATHER_SECONDS = 0.02  # how long what nobody waits for is gathered
+IDLE_SECONDS = 1.0  # between looks at whether a connection at rest is still there
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)  # between attempts to connect
 MOST_AT_ONCE = 200  # calls sent together
 MOST_WAITING = 100_000  # calls that wait for Redis to come back
+EXTRA = "calibrated-router[redis]"
 _jitter = random.Random()  # noqa: S311  keeps workers apart, and is no secret
 
 
@@ -52,6 +55,17 @@ class Link:
     """Sends calls while `run` runs."""
 
     def __init__(self, url: str) -> None:
+        """`url` is that of Redis.
+
+        Raises:
+            SettingsError: the client of Redis is not installed.
+        """
+        try:
+            import redis.asyncio  # noqa: F401  loaded where ROUTER_STATE is set
+            from hiredis import pack_command
+        except ImportError as error:
+            raise SettingsError(f"setting ROUTER_STATE: needs `pip install {EXTRA}`, which has {error.name}") from None
+        self._pack: Callable[[Any], bytes] = pack_command
         self.address = without_login(url)
         self.problem = ""  # why Redis is away, or nothing
         self.dropped = 0  # lasting calls that there was no room for
@@ -90,8 +104,16 @@ class Link:
 
     async def run(self) -> None:
         """Connect, send what is to be sent, and connect again after an error, for ever."""
-        from redis.exceptions import RedisError  # loaded where ROUTER_STATE is set
+        async with running(self._try_for_ever()):
+            await self._send_for_ever()
 
+    async def _try_for_ever(self) -> None:
+        """Have a connection at rest say that it is there."""
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            self._work.set()
+
+    async def _send_for_ever(self) -> None:
         failures = 0
         while True:
             try:
@@ -102,11 +124,10 @@ class Link:
                 self.problem, failures = "", 0
                 self._work.set()
                 while True:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._work.wait(), IDLE_SECONDS)
+                    await self._work.wait()
                     async with asyncio.timeout(CALL_SECONDS):
                         await self._exchange(connection)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is, Redis is away until it answers again
                 self._away(error)
             finally:
                 await self._disconnect()
@@ -142,9 +163,9 @@ class Link:
             await connection.send_command("PING")
             await connection.read_response()
             return
-        run, digest = self._run, self._digest
-        calls = [("EVALSHA", digest, 3, *call.keys, *call.arguments(run)) for call in self._sending]
-        await connection.send_packed_command(connection.pack_commands(calls))
+        run, digest, pack = self._run, self._digest, self._pack
+        calls = [pack(("EVALSHA", digest, 3, *call.keys, *call.arguments(run))) for call in self._sending]
+        await connection.send_packed_command(b"".join(calls), check_health=False)
         answers = [await connection.read_response() for _ in calls]
         sent, self._sending = self._sending, []
         for call, answer in zip(sent, answers, strict=True):
@@ -180,3 +201,19 @@ def connect(url: str) -> Connection:
     )
     made: Connection = pool.make_connection()
     return made
+
+
+async def check(url: str, seconds: float) -> None:
+    """Connect, and run a script.
+
+    Raises:
+        redis.exceptions.RedisError, OSError, TimeoutError, ImportError: that does not work.
+    """
+    async with asyncio.timeout(seconds):
+        connection = connect(url)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("EVAL", "return 1", 0)
+            await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)

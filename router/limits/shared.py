@@ -19,9 +19,9 @@ from typing import Literal
 from router.errors import LimitsError, StateAwayError
 from router.journal.writer import Record
 from router.lifetime import running
-from router.limits.account import Account, Booking, day_of, month_of
+from router.limits.account import Account, Booking, Period, day_of, month_of
 from router.limits.bound import Most
-from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, nano, place_of
+from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, nano
 from router.limits.link import AwayError, Link
 from router.limits.spent import Spent
 
@@ -70,6 +70,7 @@ class Shared:
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
         self._born: dict[str, str] = {}  # by the account's key in Redis
+        self._places: dict[str, tuple[Period, Place]] = {}  # by key, on one day
         self._open: dict[str, SharedBooking] = {}  # by member
         self._unknown: dict[str, deque[SettleCall]] = {}  # by the account's key in Redis
         self._making: dict[str, asyncio.Task[None]] = {}
@@ -84,7 +85,7 @@ class Shared:
         """
         if now_unix_ns >= account.day.ends_unix_ns:
             account.turn(now_unix_ns)
-        place, usd = place_of(account), nano(most.usd)
+        place, usd = self._place(account), nano(most.usd)
         member = f"{self._worker}-{next(self._numbers)} {place.day} {usd}"
         day, month = account.day, account.month
         try:
@@ -127,6 +128,13 @@ class Shared:
                 for task in (*self._later, *self._making.values()):
                     task.cancel()
 
+    def _place(self, account: Account) -> Place:
+        """Where the account is in Redis today."""
+        known = self._places.get(account.key)
+        if known is None or known[0] is not account.day:
+            known = self._places[account.key] = account.day, Place.of(account.key, account.day, account.month)
+        return known[1]
+
     async def _held(
         self, account: Account, place: Place, member: str, most: Most, now_unix_ns: int, *, billed: bool
     ) -> Held:
@@ -168,7 +176,7 @@ class Shared:
                 month.spent_usd += found.month_usd
                 account.known = True
         booking = account.hold(most, now_unix_ns, billed=billed)
-        place = place_of(account)
+        place = self._place(account)
         member = f"{self._worker}-{next(self._numbers)} {place.day} {nano(most.usd)}"
         shared = self._open[member] = SharedBooking(self, booking, place, member, "")
         return shared
