@@ -95,14 +95,14 @@ async def outcome(account, holding):
     return "held", booking, account.rates()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypatch):
     """Random holds and settlements over minutes and midnight, with amounts that both count exactly."""
     monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 1e6)
     chance = random.Random(seed)
     limits = {"usd_a_day": 4.0, "usd_a_month": 6.0, "requests_a_minute": 40, "tokens_a_minute": 2000}
-    if seed % 2:
-        del limits[("usd_a_month", "tokens_a_minute")[seed // 2]]
+    if seed:
+        del limits["usd_a_month"]
     alone, ours = opened(**limits), opened(**limits)
     async with connected(redis) as shared:
         now, bookings, verdicts = NOON, [], set()
