@@ -1,6 +1,6 @@
 """What limits that are shared in Redis cost: processor time of a request with a key that has limits, and without.
 
-    python benchmarks/limits.py [--clients 16] [--requests 2000] [--rounds 6] [--all-limits]
+    python benchmarks/limits.py [--clients 16] [--requests 200] [--rounds 24] [--all-limits]
 
 One router, one Redis, an OpenAI in another process; a key without limits and one with a budget (`--all-limits`: and
 with rates) take turns in one run, so that other work on the machine hits both alike. Processor time is that of the
@@ -55,8 +55,8 @@ def make_keys(home: Path, limits: Limits) -> dict[str, str]:
 
 def seconds_of(pid: int) -> float:
     """Processor seconds of a process, its threads included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 async def load(session: aiohttp.ClientSession, key: str, clients: int, requests: int) -> None:
@@ -97,20 +97,22 @@ async def measure(given: argparse.Namespace, port: int, router: int, redis: int,
                 if name != "without":
                     of_redis.append((seconds_of(redis) - before_redis) / requests * 1e6)
     for name, values in found.items():
-        rounds = ", ".join(f"{value:.0f}" for value in values)
-        print(f"{name:12} {statistics.median(values):6.0f} us a request ({rounds})")
+        print(f"{name:12} {statistics.median(values):6.0f} us a request ({min(values):.0f} to {max(values):.0f})")
     ratios = [one / other for one, other in zip(found["with limits"], found["without"], strict=True)]
     print(f"Redis        {statistics.median(of_redis):6.0f} us a request")
     print(f"rate         {statistics.median(rates):6.0f} requests/s")
-    print(f"ratio        {statistics.median(ratios):6.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    least, _, most = statistics.quantiles(ratios, n=4)
+    medians = statistics.median(found["with limits"]) / statistics.median(found["without"])
+    print(f"ratio        {medians:6.3f} of the medians; {statistics.median(ratios):.3f} of rounds side by side")
+    print(f"             half of these are within {least:.3f} and {most:.3f}")
 
 
 def main() -> None:
     """Start everything, measure, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=2000, help="of each round")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--requests", type=int, default=200, help="of each round")
+    parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--all-limits", action="store_true", help="requests and tokens a minute as well")
     given = parser.parse_args()
     rates = {"requests_a_minute": 10**9, "tokens_a_minute": 10**11} if given.all_limits else {}

@@ -5,6 +5,8 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,10 +14,13 @@ import httpx2
 import pytest
 from made_records import made_record
 from redis_server import RedisServer
+from servers import free_port, is_listening
 from test_keys import UPSTREAM, ask, make, until
-from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, chat, many
+from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, body, chat, many
 
 from router.client.keyfile import Limits
+from router.doctor.finding import State
+from router.doctor.stores import redis as doctor_redis
 from router.errors import LimitsError, QuotaError, RateLimitError
 from router.limits import shared as shared_limits
 from router.limits.account import MINUTE_NS, Account
@@ -347,3 +352,28 @@ def test_the_address_of_redis_is_never_shown_with_its_login():
         with pytest.raises(SettingsError, match="ROUTER_STATE") as told:
             load(state=wrong)
         assert "secret-password" not in str(told.value)
+
+
+def test_doctor_looks_at_redis_and_shows_no_login(redis, closed_port):
+    assert doctor_redis(redis.url).state == State.OK
+    found = doctor_redis(f"redis://ada:secret@127.0.0.1:{closed_port}/0")
+    assert found.state == State.PROBLEM and "secret" not in str(found) and "ROUTER_STATE" in str(found)
+
+
+def test_workers_of_one_router_share_the_limits_of_a_key(redis, openai_server, tmp_path):
+    key = make(tmp_path / "w2", "ada", limits=Limits(requests_a_minute=5, usd_a_day=1.0))
+    port, settings = free_port(), {"OPENAI_BASE_URL": openai_server.url, "OPENAI_API_KEY": "sk-upstream"}
+    settings |= {"ROUTER_STATE": redis.url, "ROUTER_HOME": str(tmp_path / "w2")}
+    command = [sys.executable, "-m", "router", "serve", "--workers", "2", "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        served = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        assert until(lambda: is_listening(port), 60), (tmp_path / "log").read_text()
+        ask = {"headers": {"authorization": f"Bearer {key}"}, "json": body(max_tokens=1), "timeout": 30}
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with ThreadPoolExecutor(12) as threads:
+            statuses = list(threads.map(lambda _: httpx2.post(url, **ask).status_code, range(12)))
+        assert statuses.count(200) in (5, 6) and statuses.count(429) == 12 - statuses.count(200), statuses
+    finally:
+        served.terminate()
+        served.wait(60)
