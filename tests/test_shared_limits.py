@@ -210,6 +210,7 @@ async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, wh
         await flush(redis)
         if when == "before":
             yours.settle(made_record(0, cost_usd=0.5, ended_unix_ns=time.time_ns() + 10**9))
+            await other.link.drain(1)  # to a Redis that does not have the account
         await one.hold(ours, Most(0.25, 0, 0), time.time_ns())
         assert ours.day.held_usd == 1.25
         await other.hold(theirs, Most(0.25, 0, 0), time.time_ns())
