@@ -13,7 +13,7 @@ PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-replicas test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
+.PHONY: help setup serve test test-replicas test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
 .PHONY: lock sbom clean
 
 help: ## show this list
@@ -45,6 +45,11 @@ test: .venv/.compiled ## run the tests
 
 test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
 	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
+
+test-ray: .venv/.compiled ## learn on the workers of Ray (installs the extra `ray` into .ray, about 200 MB)
+	@test -x .ray/bin/python || $(PYTHON) -m venv .ray
+	$(BIN)/uv pip install --quiet --python .ray/bin/python --requirement requirements-dev.lock "ray>=2.40"
+	PYTHONPATH=. .ray/bin/python -m pytest tests/test_workers.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-clients: setup ## run real clients through the router (installs them into .clients; CLIENTS="openai curl")
 	$(BIN)/python tests/clients/run.py $(CLIENTS)

@@ -41,7 +41,7 @@ def without(background: Background, name: str) -> Background:
     rows = [i for i, t in enumerate(examples.types) if t != name]
     fewer = replace(
         examples,
-        features=[examples.features[i] for i in rows],
+        features=examples.features.at(rows),
         types=[examples.types[i] for i in rows],
         quality={t: q for t, q in examples.quality.items() if t != name},
     )

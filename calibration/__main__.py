@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calibration import commands, reprice_command, retire_command, traffic
+from calibration import commands, reprice_command, retire_command, traffic, watch_command, workers
 from calibration.background import read_background
 from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
+from calibration.looking import with_answers
 from calibration.mix import types_of
-from calibration.options import Confidence, PromiseOption, TypeMargin
+from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
@@ -78,22 +80,40 @@ def learn_command(
     confidence: Confidence = CONFIDENCE,
     promise: PromiseOption = Promise.CERTIFIED,
     type_margin: TypeMargin = TYPE_MARGIN,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     seed: Seed = 0,
 ) -> None:
-    """Write a policy learnt from outcomes. No network."""
+    """Write a policy learnt from outcomes. No network, but to the workers of --ray.
+
+    What was computed is kept beside --out until the policy is written: after an interruption the same command goes on.
+    """
     names = [name.strip() for name in models.split(",")] if models else [cheap, strong]
-    rows = read_outcomes(outcomes, names)
-    about = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
+    rows = read_outcomes(outcomes, names, answers=False)
+    about = {"made_at": _now().isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_background(questions, types, published, names) if questions else None
         its = models_named(names, load_prices(prices))
-        policy = learn(
-            rows, its, seed, about, background, confidence=confidence, promise=promise, type_margin=type_margin
-        ).policy
+        with workers.opened(jobs, ray) as hands:
+            learnt = learn(
+                rows,
+                its,
+                seed,
+                about,
+                background,
+                confidence=confidence,
+                promise=promise,
+                type_margin=type_margin,
+                workers=hands,
+                folder=out.with_name(out.name + ".learning"),
+            )
+        policy = with_answers(learnt, seed, confidence, promise, type_margin).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
-    for heading in ("target", "promise", "cost saved (95 % interval)", "more questions needed"):
-        table.add_column(heading)
+    looked = {rule.target: rule for rule in policy.answers.targets} if policy.answers else {}
+    headings = ["target", "promise", "cost saved (95 % interval)", "more questions needed"]
+    for title in [*headings, *(["saved with answers looked at"] if looked else [])]:
+        table.add_column(title)
     for rule in policy.rules.targets:
         saving, routes = rule.expected_saving, rule.quality_per_usd is not None
         table.add_row(
@@ -101,9 +121,27 @@ def learn_command(
             _promised(rule) if routes else "none: always strong",
             f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%})" if routes else "-",
             f"{rule.more_questions_needed:,}" if rule.more_questions_needed else "-",
+            *([_saved(looked[rule.target])] if looked else []),
         )
     console.print(table)
+    if policy.answers:
+        types_looked_at = ", ".join(sorted(policy.answers.types))
+        console.print(f"answers are worth a look on: {types_looked_at}", highlight=False, soft_wrap=True, markup=False)
     console.print(_auto(policy), highlight=False, soft_wrap=True)
+
+
+def _now() -> datetime:
+    """The time; SOURCE_DATE_EPOCH stops it, so that equal outcomes give equal bytes (reproducible-builds.org)."""
+    stopped = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(stopped), UTC) if stopped else datetime.now(UTC)
+
+
+def _saved(rule: Rule) -> str:
+    """What a rule saves with answers looked at, both calls counted."""
+    saving = rule.expected_saving
+    if rule.quality_per_usd is None:
+        return "-"
+    return f"{saving.estimate:.0%} ({saving.low:.0%} to {saving.high:.0%}), {rule.promise.value}"
 
 
 def _auto(policy: Policy) -> str:
@@ -187,8 +225,33 @@ def evaluate_command(
         values = (part["apgr"], part["cpt50"], part["saved_cost"]["0.97"])
         table.add_row(name, f"{part['n']:,}", *(f"{v.estimate:.3f} ({v.low:.3f} to {v.high:.3f})" for v in values))
     console.print(table)
+    if "answers" in figures:
+        console.print(_answers_table(figures["answers"], figures["targets"]))
     if shares is not None:
         console.print(_mix_table(figures["mix"]))
+
+
+def _answers_table(answers: Mapping[str, Any], targets: Mapping[str, Any]) -> Table:
+    """What each promise gives with answers looked at, and without."""
+    pooled, without = answers["apgr"].estimate, answers["apgr_without"].estimate
+    title = f"with answers looked at: APGR {pooled:.3f}, without {without:.3f}"
+    table = Table(title=title, title_justify="left")
+    for heading in (
+        "target",
+        "certified",
+        "quality kept",
+        "cost saved",
+        "quality kept, without",
+        "cost saved, without",
+    ):
+        table.add_column(heading)
+    for target, its in answers["targets"].items():
+        values = [its[k] for k in ("quality_kept", "saved_cost")] + [
+            targets[target][k] for k in ("quality_kept", "saved_cost")
+        ]
+        shown = [f"{v.estimate:.1%} ({v.low:.1%} to {v.high:.1%})" for v in values]
+        table.add_row(f"{float(target):.1%}", "yes" if its["certified"] else "no", *shown)
+    return table
 
 
 def _warn_of(mix: Mapping[str, Any]) -> None:
@@ -225,6 +288,7 @@ app.command("from-traces", epilog="Example: python -m calibration from-traces --
 )
 app.command("retire", epilog=retire_command.EXAMPLES)(retire_command.retire_command)
 app.command("reprice", epilog=reprice_command.EXAMPLES)(reprice_command.reprice_command)
+app.command("watch", epilog=watch_command.EXAMPLES)(watch_command.watch_command)
 app.command("rollback", epilog="Example: python -m calibration rollback")(commands.rollback_command)
 
 

@@ -18,13 +18,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from calibration.corpus import Questions
 from calibration.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.policies import TYPED, read_policy
 from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
-from router.policy.features import Features, RequestError, read_question
+from router.policy.features import RequestError, encode_question, read_body
 from router.policy.transfer import transferred
 
 PSEUDO_OUTCOMES = 30
@@ -80,7 +81,8 @@ def _background(
     """Evidence by type, with the typed questions that show what each type looks like."""
     named = [row for path in questions for row in _typed(path)]
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
-    return Background(TypeExamples([row[0] for row in named], [row[1] for row in named], quality), evidence, rename)
+    examples = TypeExamples(Questions([row[0] for row in named]), [row[1] for row in named], quality)
+    return Background(examples, evidence, rename)
 
 
 def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
@@ -143,14 +145,16 @@ def _of_policy(known: Evidence, version: str) -> Evidence:
     return replace(known, kind="published", n=min(known.n, PSEUDO_OUTCOMES), source=source)
 
 
-def _typed(path: Path) -> Iterator[tuple[Features, str]]:
+def _typed(path: Path) -> Iterator[tuple[bytes, str]]:
     """The questions of a file that have a type; nothing else is asked of a row than its type and what was said."""
     for line, row in read_rows(path):
         if not isinstance(row, Mapping) or not isinstance(row.get("question_type"), str):
             continue
         messages = row.get("messages") or [{"role": "user", "content": row.get("question", row.get("text"))}]
         try:
-            yield read_question(messages, row.get("tools")), row["question_type"]
+            body = encode_question(messages, row.get("tools"))
+            read_body(body)
+            yield body, row["question_type"]
         except RequestError as error:
             raise InputError(path, line, str(error)) from error
 

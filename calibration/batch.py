@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletion
 from calibration import network
 from calibration.adapting import Adapting
 from calibration.answers import Answer, Asked, Endpoint, body_of, kept, key_of, read_completion, said
+from calibration.interruption import InterruptionError
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions import Question
@@ -82,7 +83,7 @@ class _Interruption:
             StoppedError: interrupted.
         """
         if self._asked.wait(seconds):
-            raise StoppedError("interrupted; the batch goes on at OpenAI, and the same command takes it up again")
+            raise InterruptionError("interrupted; the batch goes on at OpenAI, and the same command takes it up again")
 
 
 def _one(

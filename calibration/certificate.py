@@ -16,13 +16,14 @@ none may have lost anything yet. So one more question is counted that loses the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from calibration.replay import Ints, Replay, bootstrap, picked
+from calibration.corpus import Ints
+from calibration.replay import Replay, Worth, bootstrap, picked
 from router.policy.decision import Interval, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
@@ -74,11 +75,17 @@ def _one_sided(values: Floats, low: float) -> float:
 def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:
     """The mean, its standard error with groups as clusters, and how many clusters there are."""
     mean = float(values.mean())
-    _, places = np.unique(groups, return_inverse=True)
-    totals = np.bincount(places, values - mean)
+    totals = np.bincount(_places(groups), values - mean)
     clusters = len(totals)
     error = math.sqrt(float(totals @ totals) * clusters / max(clusters - 1, 1)) / len(values)
     return mean, error, clusters
+
+
+def _places(groups: Ints) -> Ints:
+    """The groups numbered without gaps, in their order; to sort them takes longer than to see that they are."""
+    if np.bincount(groups).all():
+        return groups
+    return np.unique(groups, return_inverse=True)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,141 +105,176 @@ class Walk:
 
     def grid(self, target: float) -> Floats:
         """Prices of quality from always-strong to always-cheap, even in the share of questions that go cheap."""
-        needed = self.replay.needed(self.rules, target)
-        finite = needed[np.isfinite(needed)]
-        if not len(finite):
-            return np.zeros(0)
-        return np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
+        return _grid(self.replay.needed(self.rules, target))
 
-    def rule(self, target: float, seed: int, promise: Promise = Promise.CERTIFIED) -> Rule:
-        """The cheapest threshold that keeps `target`, shown or expected, with what it saves."""
-        grid, choose = self.grid(target), self.replay.choices(self.rules, target)
-        types = np.array([prediction.question_type for prediction in self.replay.predictions])
-        alike = [choose(np.full(len(types), price)) for price in grid]
-        limits = self.type_limits(target, grid, alike)
-        limit = np.array([limits.get(name, np.inf) for name in types])
-        steps = [choose(np.minimum(price, limit)) for price in grid]
-        kept = [losses(self.replay.scores, chosen, target) for chosen in steps]
+    def all_rules(self, targets: Sequence[float], seed: int, promise: Promise = Promise.CERTIFIED) -> list[Rule]:
+        """For each target the cheapest threshold that keeps it, shown or expected, with what it saves."""
+        types, known_types = self.replay.question_types, self.known.question_types
+        of_targets = zip(
+            targets, self.replay.worth(self.rules, targets), self.known.worth(self.rules, targets), strict=True
+        )
+        return [
+            Steps(self, target, worth, known, types, known_types).rule(seed, promise)
+            for target, worth, known in of_targets
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The walk of one target. What is kept at a step is computed when it is looked at: a step has n numbers."""
+
+    walk: Walk
+    target: float
+    worth: Worth
+    known: Worth
+    types: np.ndarray  # (n,) that the questions are taken for
+    known_types: np.ndarray
+
+    def rule(self, seed: int, promise: Promise) -> Rule:
+        """The cheapest threshold that keeps the target, shown or expected, with what it saves."""
+        walk, target, grid = self.walk, self.target, _grid(self.worth.needed)
+        limits = self._type_limits(grid)
+        served = self._as_served(limits)
+        limit = np.array([limits.get(name, np.inf) for name in self.types])
+        limit_served = np.array([served.get(name, np.inf) for name in self.known_types])
+        kept = _Kept(grid, limit, self.worth, walk.replay.scores, target)
         # what a limited type does not lose is no licence for others to lose more: the walk must hold without limits too
-        without = [losses(self.replay.scores, chosen, target) for chosen in alike]
-        served = self._as_served(limits, target)
-        seen = self._seen(grid, served, target)
-        passed = min(self._certified(values, target) for values in (kept, without, seen))
+        without = _Kept(grid, np.full(len(limit), np.inf), self.worth, walk.replay.scores, target)
+        # and where users ask what was asked in the calibration
+        seen = _Kept(grid, limit_served, self.known, walk.known.scores, target)
+        passed = min(self._certified(each) for each in (kept, without, seen))
         kind = Promise.CERTIFIED
         if promise is Promise.EXPECTED and (wished := min(map(_expected, (kept, without, seen)))) > passed:
             passed, kind = wished, Promise.EXPECTED
-        n, more = len(self.groups), None
+        n, more = len(walk.groups), None
         if passed < 0 or kind is Promise.EXPECTED:
-            more = self._questions_needed(steps, kept, target)
+            more = self._questions_needed(kept)
         if passed < 0:
-            return Rule(target, None, False, n, self.confidence, Interval(0.0, 0.0, 0.0), more)
-        costs, spent = self.replay.costs_usd, picked(self.replay.costs_usd, steps[passed])
-        price = float(grid[passed])
+            return Rule(target, None, False, n, walk.confidence, Interval(0.0, 0.0, 0.0), more)
+        chosen, costs = kept.chosen(passed), walk.replay.costs_usd
+        spent, price = picked(costs, chosen), float(grid[passed])
         return Rule(
             target=target,
             quality_per_usd=price,
             certified=kind is Promise.CERTIFIED,
             n=n,
-            confidence=self.confidence,
+            confidence=walk.confidence,
             expected_saving=bootstrap(
-                lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), self.groups, ROUNDS, seed
+                lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), walk.groups, ROUNDS, seed
             ),
             more_questions_needed=more,
             type_limits={name: served[name] for name, limit in limits.items() if limit < price},
-            falls_short=_falls_short(kept, self.groups, seed) if kind is Promise.EXPECTED else None,
-            kept_by_type=self._kept_by_type(steps[passed]),
+            falls_short=_falls_short(list(kept), walk.groups, seed) if kind is Promise.EXPECTED else None,
+            kept_by_type=self._kept_by_type(chosen),
         )
 
-    def _certified(self, kept: list[Floats], target: float) -> int:
+    def _certified(self, kept: _Kept) -> int:
         """The last step of the walk that is shown to keep the target; -1 where the first is not."""
+        step = -1
         for step, values in enumerate(kept):
-            if lower_bound(values, self.groups, -target, self.confidence) < 0:
+            if lower_bound(values, self.walk.groups, -self.target, self.walk.confidence) < 0:
                 return step - 1
-        return len(kept) - 1
+        return step
 
-    def type_limits(self, target: float, grid: Floats, chosen: Sequence[Ints]) -> dict[str, float]:
-        """By type, the price of quality from which on it would likely keep less than the target less the margin.
+    def _type_limits(self, grid: Floats) -> dict[str, float]:
+        """By type, the price of quality from which on it would likely keep less than the target less the margin."""
+        rows = {str(name): np.flatnonzero(self.types == name) for name in np.unique(self.types)}
+        rows = {name: mine for name, mine in rows.items() if len(mine) >= MIN_TYPE_QUESTIONS}
+        likely = {name: float(stats.t.ppf(LIKELY, max(len(mine) - 1, 1))) for name, mine in rows.items()}
+        keeping = dict.fromkeys(rows, -1)
+        scores, least = self.walk.replay.scores, self.target - self.walk.margin
+        for step, price in enumerate(grid):
+            chosen = self.worth.chosen(np.full(len(self.types), price))
+            for name, mine in rows.items():
+                mean, error, _ = _mean_and_error(losses(scores[mine], chosen[mine], least), self.walk.groups[mine])
+                if mean + likely[name] * error >= 0:
+                    keeping[name] = step
+        return {
+            name: float(grid[step]) if step >= 0 else float(grid[0]) - 1.0
+            for name, step in keeping.items()
+            if step < len(grid) - 1
+        }
 
-        `chosen` are the decisions at each price of the grid.
-        """
-        types = np.array([prediction.question_type for prediction in self.replay.predictions])
-        found: dict[str, float] = {}
-        for name in np.unique(types):
-            mine = np.flatnonzero(types == name)
-            if len(mine) < MIN_TYPE_QUESTIONS:
-                continue
-            likely = float(stats.t.ppf(LIKELY, max(len(mine) - 1, 1)))
-            keeping = -1
-            for step, columns in enumerate(chosen):
-                values = losses(self.replay.scores[mine], columns[mine], target - self.margin)
-                mean, error, _ = _mean_and_error(values, self.groups[mine])
-                if mean + likely * error >= 0:
-                    keeping = step
-            if keeping < len(grid) - 1:
-                found[str(name)] = float(grid[keeping]) if keeping >= 0 else float(grid[0]) - 1.0
-        return found
-
-    def _as_served(self, limits: Mapping[str, float], target: float) -> dict[str, float]:
+    def _as_served(self, limits: Mapping[str, float]) -> dict[str, float]:
         """The limits of types on the scale of the predictor that serves.
 
         A limit cuts through the questions of one type, whose prices lie close together and which each fit places
         elsewhere: the share of them that goes cheap stays.
         """
-        if not limits:
-            return {}
-        before, after = (replay.needed(self.rules, target) for replay in (self.replay, self.known))
-        types = np.array([prediction.question_type for prediction in self.replay.predictions])
+        before, after = self.worth.needed, self.known.needed
         both = np.isfinite(before) & np.isfinite(after)
         served = dict(limits)
         for name, limit in limits.items():
-            mine = both & (types == name)
+            mine = both & (self.types == name)
             if mine.any():
                 served[name] = float(np.quantile(after[mine], (before[mine] <= limit).mean()))
         return served
 
-    def _seen(self, grid: Floats, served: Mapping[str, float], target: float) -> list[Floats]:
-        """What each price keeps beyond the target where users ask what was asked in the calibration."""
-        choose = self.known.choices(self.rules, target)
-        limit = np.array([served.get(prediction.question_type, np.inf) for prediction in self.known.predictions])
-        return [losses(self.known.scores, choose(np.minimum(price, limit)), target) for price in grid]
-
     def _kept_by_type(self, chosen: Ints) -> dict[str, Interval]:
         """The share of the strong model's quality that each recorded type keeps, with its interval."""
-        types = np.array([outcome.question_type or "unknown" for outcome in self.replay.outcomes])
+        scores, groups = self.walk.replay.scores, self.walk.groups
+        types = np.array([outcome.question_type or "unknown" for outcome in self.walk.replay.outcomes])
         kept: dict[str, Interval] = {}
         for name in np.unique(types):
             mine = np.flatnonzero(types == name)
-            strong = float(self.replay.scores[mine, -1].sum())
+            strong = float(scores[mine, -1].sum())
             if len(mine) < MIN_TYPE_QUESTIONS or not strong:
                 continue
-            share = float(picked(self.replay.scores[mine], chosen[mine]).sum()) / strong
-            _, error, clusters = _mean_and_error(
-                losses(self.replay.scores[mine], chosen[mine], share), self.groups[mine]
-            )
+            share = float(picked(scores[mine], chosen[mine]).sum()) / strong
+            _, error, clusters = _mean_and_error(losses(scores[mine], chosen[mine], share), groups[mine])
             half = float(stats.t.ppf(0.975, max(clusters - 1, 1))) * error * len(mine) / strong
             kept[str(name)] = Interval(max(share - half, 0.0), share, share + half)
         return kept
 
-    def _questions_needed(self, steps: list[Ints], kept: list[Floats], target: float) -> int | None:
+    def _questions_needed(self, kept: _Kept) -> int | None:
         """How many more questions like these would certify a useful saving; None where more of the same would not."""
-        n, needed = len(self.groups), math.inf
-        costs = self.replay.costs_usd
-        quantile = float(stats.norm.ppf(self.confidence)) * SPREAD
-        for chosen, values in zip(steps, kept, strict=True):
-            if 1 - picked(costs, chosen).sum() / costs[:, -1].sum() < USEFUL_SAVING:
+        n, needed = len(self.walk.groups), math.inf
+        costs = self.walk.replay.costs_usd
+        quantile = float(stats.norm.ppf(self.walk.confidence)) * SPREAD
+        for step, values in enumerate(kept):
+            if 1 - picked(costs, kept.chosen(step)).sum() / costs[:, -1].sum() < USEFUL_SAVING:
                 continue
-            mean, error, _ = _mean_and_error(values, self.groups)
+            mean, error, _ = _mean_and_error(values, self.walk.groups)
             if mean > 0:
-                needed = min(needed, n * (quantile * error / mean) ** 2 + target / mean)
+                needed = min(needed, n * (quantile * error / mean) ** 2 + self.target / mean)
         return max(math.ceil(needed) - n, 1) if needed < MOST_QUESTIONS else None
 
 
-def _expected(kept: list[Floats]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What each price of a grid keeps beyond the target, with limits on the price of each question (n,)."""
+
+    grid: Floats
+    limit: Floats
+    worth: Worth
+    scores: Floats
+    target: float
+
+    def __iter__(self) -> Iterator[Floats]:
+        return (losses(self.scores, self.chosen(step), self.target) for step in range(len(self.grid)))
+
+    def chosen(self, step: int) -> Ints:
+        return self.worth.chosen(np.minimum(self.grid[step], self.limit))
+
+
+def _grid(needed: Floats) -> Floats:
+    finite = needed[np.isfinite(needed)]
+    if not len(finite):
+        return np.zeros(0)
+    return np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
+
+
+def _expected(kept: _Kept) -> int:
     """The last step of the walk before the first that is not expected to keep the target."""
+    return _last_kept(iter(kept))
+
+
+def _last_kept(kept: Iterator[Floats]) -> int:
+    step = -1
     for step, values in enumerate(kept):
         if values.mean() < 0:
             return step - 1
-    return len(kept) - 1
+    return step
 
 
 def _falls_short(kept: list[Floats], groups: Ints, seed: int) -> float:
@@ -242,6 +284,6 @@ def _falls_short(kept: list[Floats], groups: Ints, seed: int) -> float:
     missed = 0
     for _ in range(_SHARES):
         half = (rng.permutation(len(names)) < len(names) / 2)[places]
-        step = _expected([values[half] for values in kept])
+        step = _last_kept(values[half] for values in kept)
         missed += bool(step >= 0 and kept[step][~half].mean() < 0)
     return missed / _SHARES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,14 @@ from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
-from calibration.options import Confidence, PromiseOption, TypeMargin, Until, UsageError
+from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin, Until, UsageError
+from calibration.outcomes import Outcome
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.sources import MLFLOW_DATASET, QuestionError
 from calibration.spending import Meter, book
+from calibration.watch_rows import FOLDER, Rows
+from calibration.workers import WorkersError
 from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
 from router.policy.document import REGISTERED_MODEL
@@ -51,6 +54,8 @@ Examples:
   python -m calibration run --questions mine.csv --models gpt-4.1-nano,gpt-4.1 --budget-usd 5
 
   python -m calibration run --questions mine.csv --until 0.97 --budget-usd 5
+
+  python -m calibration run --questions mine.csv --from-traffic
 
   python -m calibration run --questions mine.csv --promise expected --confidence 0.9 --type-margin 0.05
 
@@ -82,6 +87,9 @@ def run_command(
     system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
     parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
     max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    from_traffic: Annotated[
+        bool, typer.Option("--from-traffic", help="Learn from what the sentinel compared too (`watch`); costs nothing.")
+    ] = False,
     until: Until = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
@@ -97,6 +105,8 @@ def run_command(
     type_margin: TypeMargin = TYPE_MARGIN,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
+    jobs: Jobs = 1,
+    ray: Ray = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending.")] = False,
     seed: Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")] = 0,
 ) -> None:
@@ -118,6 +128,7 @@ def run_command(
     sent = parameters_of(parameters)
     if questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
+    traffic = _traffic(names) if from_traffic else []
     plan = run.Plan(
         questions=read(questions, system),
         endpoints={name: endpoint_of(name, places, max_output_tokens, sent) for name in names},
@@ -129,6 +140,8 @@ def run_command(
         seed=seed,
         concurrency=concurrency,
         batch=batch,
+        jobs=jobs,
+        ray=ray,
         known_types=read_policy(types_from) if types_from else None,
         confidence=confidence,
         promise=promise,
@@ -137,7 +150,9 @@ def run_command(
             "questions_from": questions.rsplit("/", 1)[-1],
             "prices_as_of": table.as_of,
             **({"prior": read_policy(SHIPPED).version} if prior else {}),
+            **({"from_traffic": len(traffic)} if from_traffic else {}),
         },
+        traffic=traffic,
     )
     meter = Meter(table, budget_usd)
     looks = None
@@ -156,6 +171,25 @@ def run_command(
         console.print(ended.told, highlight=False)
     if ended.stop is rounds.Stop.BUDGET:
         raise typer.Exit(STOPPED)
+
+
+def _traffic(models: Sequence[str]) -> list[Outcome]:
+    """What the sentinel compared of these models.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    folder = home() / "calibration" / FOLDER
+    found = []
+    if folder.is_dir():
+        with Rows(folder) as rows:
+            found = rows.outcomes(models)
+    if not found:
+        raise UsageError(
+            f"--from-traffic: the sentinel has compared nothing of {' and '.join(models)} yet; run `watch`"
+        )
+    console.print(f"{len(found):,} pairs that the sentinel compared are learnt from too", highlight=False)
+    return found
 
 
 def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:
@@ -295,4 +329,4 @@ def progress_with(meter: Meter) -> Iterator[run.Progress]:
         yield run.Progress(stage, step)
 
 
-FAULTS = (UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)
+FAULTS = (WorkersError, UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)

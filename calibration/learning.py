@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,15 @@ from scipy import stats
 
 from calibration.background import Background
 from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
+from calibration.corpus import Questions, read_corpus
 from calibration.crossfit import cross_fit, seen_again
 from calibration.duplicates import near_duplicate_groups
-from calibration.examples import Examples, question_of, read_features, types_of
+from calibration.examples import Examples, TypeExamples, read_features, types_of
 from calibration.outcomes import Outcome
 from calibration.predictor import fit
 from calibration.replay import Replay, replay_of
+from calibration.resuming import Resumable, key_of
+from calibration.workers import HERE, Workers, single_threaded
 from router.policy.decision import Evidence, Interval, Model, Promise, Rule, Rules
 from router.policy.document import Policy
 from router.policy.vocabulary import Floats
@@ -35,6 +41,7 @@ NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for no
 PUBLISHED_TOLERANCE = 0.01  # a point of quality is less than two runs of one model differ by
 MEASURED_SHARE = 0.015  # of the questions: with fewer outcomes a type was not asked for, and published results stand
 MIN_QUESTIONS = 60
+NO_MORE = TypeExamples()
 
 
 class LearningError(ValueError):
@@ -47,6 +54,7 @@ class Learnt:
 
     policy: Policy
     replay: Replay
+    known: Replay  # the same questions, predicted by what was learnt from all of them
     groups: np.ndarray  # (n,) near-duplicates share a number
 
 
@@ -60,10 +68,14 @@ def learn(
     confidence: float = CONFIDENCE,
     promise: Promise = Promise.CERTIFIED,
     type_margin: float = TYPE_MARGIN,
+    workers: Workers = HERE,
+    folder: Path | None = None,
 ) -> Learnt:
     """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
 
-    `background` adds what is known beside the outcomes; without it, types that were not asked are not known.
+    `background` adds what is known beside the outcomes; without it, types that were not asked are not known. The
+    policy has the same bytes whoever the workers are. What they computed is kept in `folder` until all is learnt, so
+    that the same call goes on where another was interrupted.
 
     Raises:
         LearningError: there are too few questions to learn from and to test on.
@@ -73,20 +85,25 @@ def learn(
     background = background or Background()
     names = [model.name for model in models]
     outcomes = background.renamed(outcomes)
-    examples = examples_of(outcomes, names)
-    crossed = cross_fit(examples, names, seed, background.examples)
-    predictor = crossed.complete(fit(examples, names, background.examples))
-    replay = replay_of(outcomes, examples.features, crossed.predictions, models)
-    measured = {
-        name: known
-        for name, known in measured_evidence(examples, names).items()
-        if name not in background.evidence
-        or known.n >= min(MEASURED_SHARE * len(outcomes), background.evidence[name].n)
-    }
-    rules = rules_for(models, {**background.evidence, **measured}, replay)
-    known = replay_of(outcomes, examples.features, seen_again(examples, predictor, background.examples), models)
-    walk = Walk(rules, replay, known, examples.groups, confidence, type_margin)
-    certified = tuple(walk.rule(target, seed, promise) for target in targets)
+    features = read_features(outcomes)
+    if folder is not None:
+        workers = Resumable(workers, folder, _key(outcomes, features, models, seed, background))
+    with single_threaded():
+        examples = examples_of(outcomes, names, background.examples, workers, features)
+        crossed = cross_fit(examples, names, seed, workers)
+        predictor = crossed.complete(fit(examples, names, workers))
+        replay = replay_of(outcomes, features, crossed.predictions, models)
+        measured = {
+            name: known
+            for name, known in measured_evidence(examples, names).items()
+            if name not in background.evidence
+            or known.n >= min(MEASURED_SHARE * len(outcomes), background.evidence[name].n)
+        }
+        rules = rules_for(models, {**background.evidence, **measured}, replay)
+        again = seen_again(examples, predictor, workers)
+        known = replay_of(outcomes, features, again, models)
+        walk = Walk(rules, replay, known, examples.groups, confidence, type_margin)
+        certified = tuple(walk.all_rules(targets, seed, promise))
     made = {
         **about,
         "questions": len(outcomes),
@@ -96,7 +113,21 @@ def learn(
         "seed": seed,
     }
     policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
-    return Learnt(policy, replay, examples.groups)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    replay = replace(replay, predictions=crossed.predictions.by(HERE))
+    known = replace(known, predictions=again.by(HERE))
+    return Learnt(policy, replay, known, examples.groups)
+
+
+def _key(
+    outcomes: Sequence[Outcome], features: Questions, models: Sequence[Model], seed: int, background: Background
+) -> str:
+    """A name for what is learnt from."""
+    results = (repr((outcome.id, outcome.question_type, outcome.results)).encode() for outcome in outcomes)
+    beside = repr((tuple(models), seed, sorted(background.evidence.items()), background.examples.types))
+    bodies = (*features.bodies, *background.examples.features.bodies)
+    return key_of(itertools.chain(results, bodies, [beside.encode()]))
 
 
 def cross_replayed(
@@ -105,9 +136,10 @@ def cross_replayed(
     """Outcomes predicted by what is learnt without them, as `learn` does with the same seed; and their groups."""
     background = background or Background()
     outcomes, names = background.renamed(outcomes), [model.name for model in models]
-    examples = examples_of(outcomes, names)
-    crossed = cross_fit(examples, names, seed, background.examples)
-    return replay_of(outcomes, examples.features, crossed.predictions, models), examples.groups
+    with single_threaded():
+        examples = examples_of(outcomes, names, background.examples)
+        crossed = cross_fit(examples, names, seed)
+        return replay_of(outcomes, examples.features, crossed.predictions, models), examples.groups
 
 
 def default_target(rules: Sequence[Rule]) -> float:
@@ -142,28 +174,34 @@ def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay:
 
 def usual_type_probability(replay: Replay) -> float:
     """The upper decile over questions of the probability of the type that each is taken for."""
-    return float(np.quantile([p.type_probabilities[p.question_type] for p in replay.predictions], 0.9))
+    return float(np.quantile(replay.types_told[1], 0.9))
 
 
-def examples_of(outcomes: Sequence[Outcome], models: Sequence[str]) -> Examples:
-    """The outcomes as the learner takes them."""
+def examples_of(
+    outcomes: Sequence[Outcome],
+    models: Sequence[str],
+    more: TypeExamples = NO_MORE,
+    workers: Workers = HERE,
+    features: Questions | None = None,
+) -> Examples:
+    """The outcomes as the learner takes them, with questions that teach to tell types apart."""
+    features = read_features(outcomes) if features is None else features
     results = [[outcome.results[model] for model in models] for outcome in outcomes]
-    features = read_features(outcomes)
     return Examples(
-        features=features,
-        questions=[question_of(each) for each in features],
+        corpus=read_corpus(Questions([*features.bodies, *more.features.bodies]), workers),
         types=types_of(outcomes),
         scores=np.array([[r.score for r in row] for row in results]),
         lengths=np.array([[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]),
-        groups=near_duplicate_groups([outcome.text for outcome in outcomes]),
+        groups=near_duplicate_groups([outcome.text for outcome in outcomes], workers),
+        more=more,
     )
 
 
 def measured_evidence(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
     """What was measured of each type, from the first outcome on: the intervals say how little few outcomes tell."""
-    evidence = {}
+    evidence, types = {}, np.array(examples.types)
     for name in sorted(set(examples.types)):
-        rows = np.array([t == name for t in examples.types])
+        rows = types == name
         scores, lengths = examples.scores[rows], examples.lengths[rows]
         written = {m: float(np.nanmean(v)) for m, v in zip(models, lengths.T, strict=True) if not np.isnan(v).all()}
         evidence[name] = Evidence(

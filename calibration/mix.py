@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from calibration.certificate import MIN_TYPE_QUESTIONS
+from calibration.corpus import Ints
 from calibration.outcomes import InputError, Outcome
-from calibration.replay import Ints, Replay, bootstrap, picked
+from calibration.replay import Replay, bootstrap, picked
 from router.policy.decision import Interval
 from router.policy.document import Policy
 from router.policy.mix import holds

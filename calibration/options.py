@@ -34,6 +34,11 @@ def _read_promise(text: str) -> Promise:
     return Promise(text)
 
 
+def share_option(option: str, meaning: str) -> Any:
+    """An option that is a share, from 0 to 1."""
+    return _between(option, 0.0, 1.0, meaning, "SHARE")
+
+
 Confidence = Annotated[
     float, _between("--confidence", 0.5, 0.999, "How sure a promise is before it is certified, .5 to .999.")
 ]
@@ -49,6 +54,15 @@ PromiseOption = Annotated[
 TypeMargin = Annotated[
     float,
     _between("--type-margin", 0.0, 1.0, "By how much a single type may keep less than the target, 0 to 1."),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that learn. The policy is the same for any number.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="Learn on a Ray cluster: its address, or auto for the one of this machine, started with --jobs workers.",
+    ),
 ]
 Until = Annotated[
     float | None,

@@ -6,7 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,10 @@ def _text(content: Any) -> str:
     return ""
 
 
-def read_outcomes(paths: Iterable[Path], models: Sequence[str] = ()) -> list[Outcome]:
+def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bool = True) -> list[Outcome]:
     """Read outcomes files (JSON lines, gzipped or not) whose rows have a result of each of `models`.
+
+    Without `answers`, what nothing is learnt from is left out: answers, references and expected facts.
 
     Raises:
         InputError: a file cannot be read, a row does not fit, or an id occurs twice.
@@ -80,10 +82,15 @@ def read_outcomes(paths: Iterable[Path], models: Sequence[str] = ()) -> list[Out
             if outcome.id in seen:
                 raise InputError(path, line, f"id {outcome.id!r} was already used at {seen[outcome.id]}")
             seen[outcome.id] = where
-            outcomes.append(outcome)
+            outcomes.append(outcome if answers else _without_answers(outcome))
         if not outcomes:
             raise InputError(path, None, "holds no outcomes")
     return outcomes
+
+
+def _without_answers(outcome: Outcome) -> Outcome:
+    results = {model: replace(result, answer=None) for model, result in outcome.results.items()}
+    return replace(outcome, results=results, reference=None, expected_facts=())
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from router.policy.catalogue import Catalogue, CatalogueError
 from router.policy.decision import Model
 from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
-from router.policy.document import Policy, PolicyError, dump, parse
+from router.policy.document import FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
 
@@ -36,10 +36,13 @@ def read_policy(folder: Path) -> Policy:
 def write_policy(policy: Policy, folder: Path) -> None:
     """Write the policy's files into `folder`, each replaced at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in dump(policy).items():
+    files = dump(policy)
+    for name, content in files.items():
         partial = folder / (name + ".partial")
         partial.write_bytes(content)
         partial.replace(folder / name)
+    for name in set(FILES) - set(files):  # of a policy that was here before
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.linear_model import Ridge
 
-from calibration.examples import NUMBER_WEIGHT, Examples, Inputs, TypeExamples, question_of
+from calibration.corpus import Ints
+from calibration.examples import NUMBER_WEIGHT, Examples, Inputs
+from calibration.ridge import System, solve
+from calibration.workers import HERE, Workers
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor
 from router.policy.vocabulary import Floats
@@ -28,29 +31,29 @@ SLOPE_WEIGHT = 0.3  # of a hand feature within its type, where it weighs NUMBER_
 RIDGE = 30.0  # of quality and length, whose outcomes are noisy
 TYPE_RIDGE = 1.0
 TYPE_SHARPNESS = 11.0  # gives the types of held-out questions their largest likelihood
-NO_MORE = TypeExamples()
 
 
-def fit(examples: Examples, models: Sequence[str], more: TypeExamples = NO_MORE) -> Predictor:
+def fit(examples: Examples, models: Sequence[str], workers: Workers = HERE) -> Predictor:
     """Fit the predictor; what is familiar is not known until questions held out tell it."""
+    more = examples.more
     named = [*examples.types, *more.types]
     types = sorted(set(named))
-    questions = [*examples.questions, *map(question_of, more.features)]
-    inputs = Inputs.fit(questions)
-    matrix = inputs.matrix(questions)
+    inputs = Inputs.fit(examples.corpus)
+    matrix = inputs.matrix(examples.corpus, workers)
+    of_types = _type_heads(matrix, named, types, workers)
     known = matrix[: len(examples.types)]
-    belongs = _belongs(examples.types, types)
-    quality = type_quality(examples, types, more)
+    del matrix
+    own = _columns(examples.types, types)
+    quality = type_quality(examples, types)
     logs = _log_lengths(examples)
     log_quality = _means(logs, examples.types, types, {})
-    beyond = np.hstack([examples.scores - belongs @ quality, logs - belongs @ log_quality])
-    with_slopes = _with_slopes(known, belongs)
-    heads = Ridge(RIDGE, tol=1e-4).fit(with_slopes, beyond)
-    residuals = (beyond - heads.predict(with_slopes))[:, len(models) :]
-    of_types = _type_heads(matrix, named, types)
-    inputs_known = matrix.shape[1]
-    weights = np.vstack([heads.coef_[:, :inputs_known], of_types[0]])  # (2 M + T, V + N)
-    slopes = heads.coef_[:, inputs_known:].reshape(len(heads.coef_), len(types), len(NUMBER_NAMES))
+    beyond = np.hstack([examples.scores - quality[own], logs - log_quality[own]])
+    inputs_known = known.shape[1]
+    known = _with_slopes(known, own, len(types))
+    heads, intercepts = solve(System.of(known, RIDGE), partial(_column, beyond), range(beyond.shape[1]), workers)
+    residuals = (beyond - (known @ heads.T + intercepts))[:, len(models) :]
+    weights = np.vstack([heads[:, :inputs_known], of_types[0]])  # (2 M + T, V + N)
+    slopes = heads[:, inputs_known:].reshape(len(heads), len(types), len(NUMBER_NAMES))
     terms = len(inputs.vocabulary.rows)
     measured = set(examples.types)
     return Predictor(
@@ -61,12 +64,12 @@ def fit(examples: Examples, models: Sequence[str], more: TypeExamples = NO_MORE)
         number_mean=inputs.number_mean,
         number_scale=inputs.number_scale,
         number_weights=weights[:, terms : terms + len(NUMBER_NAMES)].T * NUMBER_WEIGHT,
-        intercept=np.concatenate([heads.intercept_, of_types[1]]),
+        intercept=np.concatenate([intercepts, of_types[1]]),
         type_slopes=slopes.transpose(1, 0, 2) * SLOPE_WEIGHT,
         type_sharpness=TYPE_SHARPNESS,
         type_quality=quality,
         type_log_length=log_quality,
-        type_variance=type_variance(examples, types, more),
+        type_variance=type_variance(examples, types),
         type_measured=np.array([float(name in measured) for name in types]),
         length_smearing=np.exp(residuals).mean(axis=0),
         type_familiarity=np.zeros(len(types)),
@@ -74,31 +77,40 @@ def fit(examples: Examples, models: Sequence[str], more: TypeExamples = NO_MORE)
     )
 
 
-def _with_slopes(inputs: sp.csr_matrix, types: Floats) -> sp.csr_matrix:
-    """The inputs, and the hand features once more for each type, by how much a question is of it (n, T)."""
-    hand = inputs[:, -len(NUMBER_NAMES) :].toarray() * (SLOPE_WEIGHT / NUMBER_WEIGHT)
-    of_types = (types[:, :, None] * hand[:, None, :]).reshape(len(hand), -1)
-    return sp.csr_matrix(sp.hstack([inputs, sp.csr_matrix(of_types)]))
+def _column(table: Floats, number: int) -> Floats:
+    return np.asarray(table[:, number]).copy()
 
 
-def type_quality(examples: Examples, types: Sequence[str], more: TypeExamples) -> Floats:
+def _with_slopes(inputs: sp.csr_matrix, own: Ints, types: int) -> sp.csr_matrix:
+    """The inputs, and the hand features once more for the type that each question is of."""
+    hand = inputs[:, -len(NUMBER_NAMES) :] * (SLOPE_WEIGHT / NUMBER_WEIGHT)
+    of_type = np.repeat(own, np.diff(hand.indptr)) * len(NUMBER_NAMES) + hand.indices
+    shape = (hand.shape[0], types * len(NUMBER_NAMES))
+    of_types = sp.csr_matrix((hand.data, of_type, hand.indptr), shape=shape)
+    return sp.csr_matrix(sp.hstack([inputs, of_types]))
+
+
+def type_quality(examples: Examples, types: Sequence[str]) -> Floats:
     """What each model is worth on each type (T, M), before anything is known of the question."""
-    quality = _means(examples.scores, examples.types, types, more.quality)
-    quality[[name not in set(examples.types) and name not in more.quality for name in types], :-1] -= UNKNOWN_GAP
+    published, measured = examples.more.quality, set(examples.types)
+    quality = _means(examples.scores, examples.types, types, published)
+    quality[[name not in measured and name not in published for name in types], :-1] -= UNKNOWN_GAP
     return quality
 
 
-def type_variance(examples: Examples, types: Sequence[str], more: TypeExamples) -> Floats:
+def type_variance(examples: Examples, types: Sequence[str]) -> Floats:
     """How surely the mean gap of each model to the strong one is known of each type (T, M), as a variance.
 
     The variance of a question's gap within its type is pooled over all types, and shared by what the mean rests on.
     """
     gaps = examples.scores[:, -1:] - examples.scores
-    belongs = _belongs(examples.types, types)
+    own = _columns(examples.types, types)
+    belongs = np.zeros((len(own), len(types)))
+    belongs[np.arange(len(own)), own] = 1.0
     counts = belongs.sum(axis=0)
     means = belongs.T @ gaps / np.maximum(counts, 1.0)[:, None]
-    within = np.square(gaps - belongs @ means).sum(axis=0) / max(len(gaps) - np.count_nonzero(counts), 1)
-    prior = np.array([PUBLISHED_QUESTIONS if name in more.quality else PRIOR_QUESTIONS for name in types])
+    within = np.square(gaps - means[own]).sum(axis=0) / max(len(gaps) - np.count_nonzero(counts), 1)
+    prior = np.array([PUBLISHED_QUESTIONS if name in examples.more.quality else PRIOR_QUESTIONS for name in types])
     return np.asarray(within / (counts + prior)[:, None])
 
 
@@ -108,23 +120,27 @@ def without(mean: Floats, scores: Floats, n: int, published: bool) -> Floats:
     return np.asarray((weight * mean - scores.sum(axis=0)) / (weight - len(scores)))
 
 
-def _belongs(named: Sequence[str], types: Sequence[str]) -> Floats:
-    """Which type each question is of, (n, T) of 0 and 1."""
+def _columns(named: Sequence[str], types: Sequence[str]) -> Ints:
+    """The column of each question's type (n,)."""
     column = {name: at for at, name in enumerate(types)}
-    table = np.zeros((len(named), len(types)))
-    table[np.arange(len(named)), [column[name] for name in named]] = 1.0
-    return table
+    return np.array([column[name] for name in named], dtype=np.int64)
 
 
-def _type_heads(matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str]) -> tuple[Floats, Floats]:
+def _type_heads(
+    matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str], workers: Workers
+) -> tuple[Floats, Floats]:
     """Weights (T, V + N) and intercepts (T,) of a regression on which type a question is of.
 
     How often a type was asked in a calibration says little of how often users will ask it: half way to balanced.
     """
     counts = Counter(named)
     weights = np.array([counts[name] ** -0.5 for name in named])
-    ridge = Ridge(TYPE_RIDGE, tol=1e-4).fit(matrix, _belongs(named, types), sample_weight=weights / weights.mean())
-    return np.atleast_2d(ridge.coef_), np.atleast_1d(ridge.intercept_)
+    system = System.of(matrix, TYPE_RIDGE, weights / weights.mean())
+    return solve(system, partial(_is_of_type, _columns(named, types)), range(len(types)), workers)
+
+
+def _is_of_type(own: Ints, number: int) -> Floats:
+    return np.asarray(own == number, dtype=np.float64)
 
 
 def _means(
@@ -132,11 +148,11 @@ def _means(
 ) -> Floats:
     """The mean of each type (T, M), shrunken towards published results or its family's mean, and that towards all's."""
     overall = values.mean(axis=0)
-    of_type, of_family = ([name.split("/")[0] if family else name for name in named] for family in (False, True))
+    of_type, of_family = np.array(named), np.array([name.split("/")[0] for name in named])
     rows: list[Floats] = []
     for name in types:
-        family = _shrunken(values[[f == name.split("/")[0] for f in of_family]], overall, PRIOR_QUESTIONS)
-        mine = values[[t == name for t in of_type]]
+        family = _shrunken(values[of_family == name.split("/")[0]], overall, PRIOR_QUESTIONS)
+        mine = values[of_type == name]
         if name in published:
             rows.append(_shrunken(mine, np.asarray(published[name]), PUBLISHED_QUESTIONS))
         else:

@@ -21,6 +21,7 @@ from calibration.run import Calibration
 from calibration.spending import Expected
 from calibration.tradeoffs import ALL, Pair, Row
 from calibration.verdict import of_types
+from router.policy.answers import Answers
 from router.policy.decision import Interval, Promise, Rule
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -224,6 +225,8 @@ def _targets(found: Calibration) -> str:
     if found.policy is None or found.held is None:
         return "<p>No policy was learnt.</p>"
     lines = []
+    answers = found.policy.answers
+    looked = {rule.target: rule for rule in answers.targets} if answers else {}
     for rule in found.policy.rules.targets:
         point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
         lines.append(
@@ -234,17 +237,27 @@ def _targets(found: Calibration) -> str:
                 f"{point.strong_share:.0%}",
                 interval(point.quality),
                 interval(gain, signed=True),
+                *([interval(looked[rule.target].expected_saving)] if looked else []),
             )
         )
-    headings = (
+    headings: tuple[str, ...] = (
         "target",
         "promise",
         "saves, %",
         "to the strong model",
         "held-out % right",
         "above a coin toss, points",
+        *(["saves with answers looked at, %"] if looked else []),
     )
-    return _html_table(headings, lines)
+    return _html_table(headings, lines) + (_looked_at(answers) if answers else "")
+
+
+def _looked_at(answers: Answers) -> str:
+    """The types whose answers are worth a look."""
+    lines = [
+        (name, str(its.n), f"{its.apgr:.2f}", f"{its.apgr_without:.2f}") for name, its in sorted(answers.types.items())
+    ]
+    return _html_table(("answers worth a look", "n", "APGR with the answer", "without"), lines)
 
 
 def _promised(rule: Rule) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 
 from calibration.answers import REFUSED, Answer
 from calibration.comparisons import holds_json
+from calibration.corpus import Ints
 from calibration.judgements import Judgement
 from calibration.learning import mean_interval
 from calibration.outcomes import Outcome
 from calibration.questions import Question
-from calibration.replay import Ints, Replay, replayed
+from calibration.replay import Replay, replayed
 from calibration.tradeoffs import ALL, Judged
 from calibration.verdict import best_rule
 from router.policy.decision import Interval

@@ -122,8 +122,14 @@ def rule_of(policy: Policy, target: float) -> Rule:
 def promised(policy: Policy, confidence: float) -> Policy:
     """The policy with the confidence that it holds at over all looks, not the stricter one of its own look."""
     rules = [replace(rule, confidence=confidence) for rule in policy.rules.targets]
+    answers = policy.answers
+    if answers is not None:
+        answers = replace(answers, targets=[replace(rule, confidence=confidence) for rule in answers.targets])
     return replace(
-        policy, rules=replace(policy.rules, targets=tuple(rules)), about={**policy.about, "confidence": confidence}
+        policy,
+        rules=replace(policy.rules, targets=tuple(rules)),
+        about={**policy.about, "confidence": confidence},
+        answers=answers,
     )
 
 

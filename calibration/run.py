@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from calibration import assessments, batch, judgements, naming, rounds, tracking, tradeoffs
+from calibration import assessments, batch, judgements, naming, rounds, tracking, tradeoffs, workers
 from calibration.answers import Asked, Asking, Endpoint, kept
 from calibration.background import prior
 from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN
@@ -19,6 +19,7 @@ from calibration.judge_relay import JudgeRelay
 from calibration.judgements import Scorers
 from calibration.learning import DEFAULT_TARGET, LearningError, Learnt, learn
 from calibration.ledger import Ledger
+from calibration.looking import with_answers
 from calibration.outcomes import Outcome, write_outcomes
 from calibration.policies import models_named, read_policy, write_policy
 from calibration.questions import Question
@@ -62,6 +63,9 @@ class Plan:
     targets: Sequence[float] = TARGETS
     tested_at: float | None = None  # confidence of one look, where several share the error of the whole
     about: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1  # processes that learn
+    ray: str | None = None  # the address of a cluster that learns
+    traffic: Sequence[Outcome] = ()  # what the sentinel compared, learnt from beside the questions
 
     @property
     def models(self) -> Sequence[str]:
@@ -213,7 +217,7 @@ def concluded(
     rows = complete(questions, plan.models, asked, judged.judgements)
     if not rows:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
-    outcomes = [outcome_of(question, answers, found) for question, answers, found in rows]
+    outcomes = [*(outcome_of(question, answers, found) for question, answers, found in rows), *plan.traffic]
     write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
     progress.stage("learning", 0, 1)
     about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}
@@ -304,17 +308,21 @@ def _question_usd(plan: Plan, rows: Sequence[Row], judge_kept: tuple[int, float]
 
 def _learnt(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> Learnt | None:
     try:
-        learnt = learn(
-            outcomes,
-            models_named(plan.models, plan.prices),
-            plan.seed,
-            about,
-            prior(about, plan.models),
-            targets=plan.targets,
-            confidence=plan.tested_at or plan.confidence,
-            promise=plan.promise,
-            type_margin=plan.type_margin,
-        )
+        with workers.opened(plan.jobs, plan.ray) as hands:
+            learnt = learn(
+                outcomes,
+                models_named(plan.models, plan.prices),
+                plan.seed,
+                about,
+                prior(about, plan.models),
+                targets=plan.targets,
+                confidence=plan.tested_at or plan.confidence,
+                promise=plan.promise,
+                type_margin=plan.type_margin,
+                workers=hands,
+                folder=plan.folder / "learning",
+            )
+        learnt = with_answers(learnt, plan.seed, plan.tested_at or plan.confidence, plan.promise, plan.type_margin)
     except LearningError:
         return None
     policy = learnt.policy if plan.tested_at is None else rounds.promised(learnt.policy, plan.confidence)

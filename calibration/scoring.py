@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from calibration.corpus import Ints
 from calibration.duplicates import near_duplicate_groups
+from calibration.looking import CHEAP_THEN_STRONG, replay_answers
 from calibration.mix import mixed, types_of
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.replay import Replay, apgr, bootstrap, cpt, picked, replayed, saved_cost
+from router.policy.answers import Answers
 from router.policy.decision import Interval, Rule, decide
 from router.policy.document import Policy
 from router.policy.features import RequestError, read_question
@@ -73,6 +76,11 @@ def evaluate(
             for name, count in zip(names, counts, strict=True)
             if count >= MIN_TYPE_ROWS
         },
+        **(
+            {}
+            if policy.answers is None
+            else {"answers": _answers(policy, policy.answers, replay, groups, rounds, seed)}
+        ),
         **({} if mix is None else {"mix": mixed(policy, replay, groups, mix, rounds, seed)}),
     }
 
@@ -107,7 +115,40 @@ def _targets(policy: Policy, replay: Replay, groups: np.ndarray, rounds: int, se
 
 def _target(policy: Policy, rule: Rule, replay: Replay, groups: np.ndarray, rounds: int, seed: int) -> dict[str, Any]:
     chosen = replay.chosen(policy.rules, rule.target)
+    calls = float((chosen == len(replay.models) - 1).mean())
+    return _kept_and_saved(rule, replay, chosen, groups, rounds, seed) | {"strong_calls": calls}
 
+
+def _answers(
+    policy: Policy, answers: Answers, replay: Replay, groups: np.ndarray, rounds: int, seed: int
+) -> dict[str, Any]:
+    """The same with the cheap model's answers looked at; dollars are of both calls where both are made."""
+    looked = replay_answers(policy, answers, replay)
+    by_question = replay.gaps
+    types = np.array([outcome.question_type or "unknown" for outcome in replay.outcomes])
+    targets = {}
+    for rule in answers.targets:
+        chosen = looked.chosen_by(policy.rules, rule)
+        costs = picked(looked.costs_usd, chosen)
+        targets[f"{rule.target:g}"] = _kept_and_saved(rule, looked, chosen, groups, rounds, seed) | {
+            "cheap_then_strong": float((chosen == CHEAP_THEN_STRONG).mean()),
+            "saved_cost_by_type": {
+                str(name): float(1 - costs[types == name].sum() / looked.costs_usd[types == name, -1].sum())
+                for name in np.unique(types)
+                if (types == name).sum() >= MIN_TYPE_ROWS
+            },
+        }
+    return {
+        "types": sorted(answers.types),
+        "apgr": bootstrap(lambda i: apgr(looked.gaps[i], replay.scores[i]), groups, rounds, seed),
+        "apgr_without": bootstrap(lambda i: apgr(by_question[i], replay.scores[i]), groups, rounds, seed),
+        "targets": targets,
+    }
+
+
+def _kept_and_saved(
+    rule: Rule, replay: Replay, chosen: Ints, groups: np.ndarray, rounds: int, seed: int
+) -> dict[str, Any]:
     def share(table: Floats) -> Interval:
         of_chosen, of_strong = picked(table, chosen), table[:, -1]
         return bootstrap(lambda rows: float(of_chosen[rows].sum() / of_strong[rows].sum()), groups, rounds, seed)
@@ -117,5 +158,4 @@ def _target(policy: Policy, rule: Rule, replay: Replay, groups: np.ndarray, roun
         "certified": rule.certified,
         "quality_kept": share(replay.scores),
         "saved_cost": Interval(1 - cost.high, 1 - cost.estimate, 1 - cost.low),
-        "strong_calls": float((chosen == len(replay.models) - 1).mean()),
     }

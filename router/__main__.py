@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|learnt|keys|prices|ui|init|doctor`."""
+"""The command line: `python -m router serve|decide|export|usage|learnt|keys|prices|alert|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -139,6 +139,17 @@ def ui(
     from router.pages import show
 
     raise typer.Exit(show(host, port, everybody=everybody))
+
+
+@app.command(no_args_is_help=True)
+def alert(test: Annotated[bool, typer.Option("--test", help="Post a test, once.")] = False) -> None:  # noqa: ARG001
+    """Post to ROUTER_ALERT_WEBHOOK what an alert looks like. The exit code is 1 where the webhook does not take it."""
+    from router.alerts.alerts import send_test
+    from router.settings import load
+
+    problem = send_test(load())
+    sys.stderr.write(f"router: the webhook {f'did not take the test: {problem}' if problem else 'took the test'}\n")
+    raise typer.Exit(int(bool(problem)))
 
 
 INIT_EXAMPLES = """

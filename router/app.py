@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from router import passthrough
 from router.adapting import Adapter
 from router.admission import Admission
+from router.alerts.alerts import Alerts, in_words
 from router.champion import following
 from router.chat import RoutedEndpoint, Scope
 from router.client.body import Receive, Send
@@ -20,24 +21,27 @@ from router.client.door import Door, preflight, shared
 from router.client.keywatch import KeyWatch, following_keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
-from router.endpoints import accounts, decisions, exposition, listing, status
+from router.endpoints import accounts, decisions, exposition, keys, listing, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
 from router.lessons import described
 from router.lessonwatch import LessonWatch, following_lessons
 from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
+from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.policy.repricing import moved, saving_now
 from router.retirement import watching
+from router.sentinel import SentinelWatch, following_sentinel
 from router.serving import Serving, catalogue, prices, served_policy
 from router.settings import Settings, SettingsError, load
 from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
 from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
+from router.verification import Verifier
 
 log = logging.getLogger("router")
 _LAST_ANSWER: Headers = [(b"connection", b"close")]  # so that no client is about to ask when the connection ends
@@ -58,7 +62,12 @@ class Router:
         self.upstreams = Upstreams(settings)
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
+        self.verifier = Verifier(self)
         self.limiter = Limiter(self, alone=not is_one_of_several())
+        self.alerts = Alerts(settings)
+        self.budgets = Budgets(self.limiter, self.alerts)
+        self.sentinel_watch = SentinelWatch(self)
+        self.sentinel_watch.look()  # before the first request
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.ending = False  # told to end: what is asked is still answered
@@ -81,9 +90,18 @@ class Router:
             upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
         )
 
-    def told(self) -> list[str]:
-        """What the owner should know: of the models, of the policy, and of what stores refused."""
+    def told(self, *, alerts: bool = False) -> list[str]:
+        """What the owner should know: of the models, of the policy, and of what stores refused.
+
+        With `alerts`, those of the last day in words; else how many there are, since `/health` needs no key.
+        """
         told = [*self.warnings]
+        raised = [each for each in self.alerts.recent() if each.alert.kind != "drifted"]  # the sentinel tells of those
+        if alerts:
+            told += [in_words(each) for each in raised]
+        elif raised:
+            kinds = ", ".join(sorted({each.alert.kind for each in raised}))
+            told.append(f"{len(raised)} alerts in the last day ({kinds}); the page tells them to admin keys")
         if self.serving.problem:
             told.append(f"{self.serving.problem}; policy {self.serving.policy.version} serves")
         if made_from := self.serving.policy.about.get("transferred_from"):
@@ -104,6 +122,7 @@ class Router:
             for each in self.upstreams.standing()
             if each.key_refused
         ]
+        told += self.sentinel_watch.told()
         told += self._repriced()
         refused = sum(counted(self.journal.directory).values())
         if refused:
@@ -150,6 +169,7 @@ class Router:
         """Close the connections and the journal."""
         self.upstreams.close()
         self.journal.close()
+        self.alerts.close()
 
 
 class Application:
@@ -235,6 +255,8 @@ def create_app(settings: Settings | None = None) -> Application:
                 following(router),
                 following_keys(router.key_watch),
                 following_lessons(router.lesson_watch),
+                watching_budgets(router.budgets),
+                following_sentinel(router.sentinel_watch),
             ):
                 yield
         router.close()
@@ -248,7 +270,7 @@ def create_app(settings: Settings | None = None) -> Application:
         redirect_slashes=False,  # a redirect would lead to whatever the Host header says
         exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
     )
-    for module in (accounts, status, page, decisions, exposition, overview, recent, listing):
+    for module in (accounts, status, page, decisions, exposition, overview, recent, keys, listing):
         module.add_routes(other, router)
     passthrough.add_routes(other, router)  # takes what is left of /v1
     return Application(router, other)

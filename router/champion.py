@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from router.lifetime import running
-from router.policy.document import CHAMPION, DOCUMENT, REGISTERED_MODEL, WEIGHTS, PolicyError
+from router.policy.document import CHAMPION, FILES, REGISTERED_MODEL, PolicyError
 from router.serving import keep_policy, policy_folder, read_policy
 from router.settings import Settings, SettingsError
 
@@ -126,7 +126,7 @@ def fetch(settings: Settings, seen: str = "") -> str:
         except PolicyError as error:
             log.error("version %s of the champion is broken and is left out: %s", champion.version, error)
         else:
-            files = {name: (Path(place) / name).read_bytes() for name in (DOCUMENT, WEIGHTS)}
+            files = {name: (Path(place) / name).read_bytes() for name in FILES if (Path(place) / name).exists()}
             point_to(settings.home, policy.version, files)
     return str(champion.version)
 

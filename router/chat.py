@@ -17,10 +17,11 @@ from router.client.body import Body, Receive, Send, read
 from router.client.keys import Caller, Keys, lacking
 from router.client.watch import Watch
 from router.continuation import Continuations
-from router.errors import BadKeyError, BadRequestError, ClientLeftError, RouterError, UndecodableError
-from router.heads import answer_head, decision_head
+from router.errors import BadKeyError, BadRequestError, ClientLeftError, QuotaError, RouterError, UndecodableError
+from router.heads import answer_head, decision_head, with_rates
 from router.journal.writer import Journal
 from router.limits.account import Booking
+from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning import Plan, Request, Stream, Surface, make_plan, read_request
@@ -34,6 +35,7 @@ from router.upstream.calls import CutError, Headers, StallError
 from router.upstream.endpoints import Endpoint
 from router.upstream.replies import Reply
 from router.upstream.upstreams import Upstreams
+from router.verification import Verification, Verifier
 from router.wire import bodies
 from router.wire.ends import Ends
 from router.wire.sse import KEEP_ALIVE, error_event
@@ -59,8 +61,10 @@ class Collaborators(Protocol):
     journal: Journal
     keys: Keys
     limiter: Limiter
+    budgets: Budgets
     meter: Meter
     prices: PriceBook
+    verifier: Verifier
 
 
 class RoutedEndpoint:
@@ -96,6 +100,7 @@ class Exchange:
         self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
         self.admitted: Admitted | None = None
         self.booking: Booking | None = None  # of a key with limits
+        self.verification: Verification | None = None
         self.left: Callable[[], bool] | None = scope.get("router.left")
         self.recorded = self.started = False
 
@@ -184,10 +189,11 @@ class Exchange:
     # to the upstream
 
     async def _asked(self, plan: Plan) -> Reply:
+        ask = self._ask_verified if plan.verify else self._ask
         seconds = self.router.settings.keep_alive_seconds
         if not seconds or not plan.streamed:
-            return await self._ask(plan)
-        task = asyncio.ensure_future(self._ask(plan))
+            return await ask(plan)
+        task = asyncio.ensure_future(ask(plan))
         try:
             while not (await asyncio.wait([task], timeout=seconds))[0]:
                 if not self.started:
@@ -219,12 +225,22 @@ class Exchange:
         reply.adapted = sending.told(reply.model)
         return reply
 
+    async def _ask_verified(self, plan: Plan) -> Reply:
+        """The answer that holds, and how it was found in `verification`."""
+        assert self.admitted is not None
+        given = plan, self.endpoint.surface, self._ask, self.admitted.hold, self.trail.started_unix_ns
+        self.verification = Verification(self.router.verifier, *given)
+        self.reply = reply = await self.verification.answer(await self._ask(plan))
+        return reply
+
     # out
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
         if self.trail.first_byte_unix_ns is None:
             self.trail.first_byte_unix_ns = self.trail.now()
+        if self.booking is not None and status < 400:
+            headers = with_rates(headers, self.booking.account.rates())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _echo(self, plan: Plan) -> str | None:
@@ -304,6 +320,8 @@ class Exchange:
     async def _refuse(self, error: RouterError) -> None:
         if not isinstance(error, BadKeyError):  # strangers write nothing to our disk
             await self._record(error.status, "failed", own_error(error, self.router.settings.record_content))
+        if isinstance(error, QuotaError) and not error.again:
+            self.router.budgets.refused(self.trail.key_id)
         body = error.body()
         if self.started:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
@@ -327,6 +345,8 @@ class Exchange:
         if self.recorded:
             return
         self._remember(stream.id)
+        if self.verification is not None and outcome == "answered":
+            await self.verification.end(stream.content())
         await self._record(200, outcome, error, Told(stream.model, stream.usage, stream.service_tier, stream.content()))
 
     async def _record(self, status: int, outcome: str, error: str, told: Told = NOTHING_TOLD) -> None:
@@ -338,6 +358,8 @@ class Exchange:
         record.simulated = router.settings.simulated
         try:
             add_all(record, trail, self.plan, self.reply, self.unsettled, told, router.prices)
+            if self.verification is not None:
+                self.verification.add_to(record)
             tidy(record, content)
             if self.plan is not None:
                 await add_content(record, content, self.body.skeleton.text, told.response)

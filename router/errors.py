@@ -83,6 +83,14 @@ class NotFoundError(RouterError):
     code = "not_found"
 
 
+class ConflictError(RouterError):
+    """It does not go with what is there: a name is taken, or a key has ended."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
 class ModelNotFoundError(RouterError):
     """A name that can never be a model's, or that the key may not ask for."""
 
@@ -133,6 +141,7 @@ class QuotaError(RouterError):
     def __init__(self, message: str, *, again: bool = False) -> None:
         """`again`: requests under way hold what is left, and may give some of it back."""
         super().__init__(message)
+        self.again = again
         self.headers = ((b"x-should-retry", b"false"),)
         if again:
             self.headers = ((b"x-should-retry", b"true"), (b"retry-after", b"1"))

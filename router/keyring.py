@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
 import time
 from typing import Annotated, Any
@@ -12,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from router.client import issuing
-from router.client.keyfile import FILE, Limits, NamedKey, locked, read_keys, write_keys
-from router.settings import Settings, SettingsError, load, with_home
+from router.client import issuing, keystore
+from router.client.keyfile import FILE, Limits, read_keys
+from router.settings import load
 
 ADD_EXAMPLES = """
 The key is printed on standard output, this once: only its hash is stored. All else goes to standard error.
@@ -87,20 +86,15 @@ def add(
     floor: Floor = None,
 ) -> None:
     """Make a key. A running router knows it within two seconds."""
-    now, settings = time.time(), _settings()
-    limits = issuing.limits_of(_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor))
-    with locked(settings.home) as path:
-        keys, key = issuing.added(
-            read_keys(path),
-            name,
-            now,
-            models=_names(models),
-            paths=None if paths is None else _names(paths),
-            expires_unix=issuing.end_unix(expires, now),
-            admin=admin,
-            limits=limits,
-        )
-        write_keys(path, keys)
+    _, key = keystore.add_key(
+        load(),
+        name,
+        models=_names(models),
+        paths=None if paths is None else _names(paths),
+        expires=expires,
+        admin=admin,
+        limits=_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor),
+    )
     _hand_out(key, f"key {name} is made; it is shown this once, so keep it now")
 
 
@@ -116,11 +110,7 @@ def limit(
 ) -> None:
     """Change what a key may spend and send; none removes a limit. A running router holds to it within two seconds."""
     given = _given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
-    settings = _settings()
-    with locked(settings.home) as path:
-        keys = issuing.limited(read_keys(path), name, given)
-        write_keys(path, keys)
-    told = _limits(issuing.named(keys, name))
+    told = keystore.limits_as_mapping(keystore.limit_key(load(), name, given))
     sys.stderr.write(f"router: key {name} has {_cell(told) if told else 'no limits'}\n")
 
 
@@ -129,11 +119,11 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
     """List the keys with their rights and ends; the keys themselves are stored nowhere."""
     keys, now = read_keys(load().home / FILE), time.time()
     if as_data:
-        sys.stdout.write(msgspec.json.encode([_told(key, now) for key in keys]).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode([keystore.as_mapping(key, now) for key in keys]).decode() + "\n")
         return
     table = Table("name", "state", "admin", "paths", "models", "limits", "created", "expires")
     for key in keys:
-        told = _told(key, now)
+        told = keystore.as_mapping(key, now)
         named = ("name", "state", "admin", "paths", "models", "limits")
         table.add_row(*(_cell(told[name]) for name in named), *_days(told))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
@@ -143,7 +133,7 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 def show(name: Name) -> None:
     """Show one key: its rights, its ends, and the keys that it replaced."""
     now = time.time()
-    told = _told(issuing.named(read_keys(load().home / FILE), name), now)
+    told = keystore.as_mapping(issuing.named(read_keys(load().home / FILE), name), now)
     for field, value in told.items():
         sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
 
@@ -151,9 +141,7 @@ def show(name: Name) -> None:
 @app.command()
 def revoke(name: Name) -> None:
     """End a key for good. A running router refuses it within two seconds; requests in flight are answered."""
-    now, settings = time.time(), _settings()
-    with locked(settings.home) as path:
-        write_keys(path, issuing.revoked(read_keys(path), name, now))
+    keystore.revoke_key(load(), name)
     sys.stderr.write(f"router: key {name} is revoked\n")
 
 
@@ -165,20 +153,9 @@ def rotate(
     ),
 ) -> None:
     """Make another key for a name, with the same rights and the same end."""
-    now, settings = time.time(), _settings()
-    seconds = issuing.span_seconds(grace, "--grace")
-    with locked(settings.home) as path:
-        keys, key = issuing.rotated(read_keys(path), name, now, seconds)
-        write_keys(path, keys)
-    until = f"until {_moment(now + seconds)}" if seconds else "no longer"
+    _, key, until_unix = keystore.rotate_key(load(), name, grace)
+    until = "no longer" if until_unix is None else f"until {keystore.moment(until_unix)}"
     _hand_out(key, f"key {name} is another one, shown this once; the one before is accepted {until}")
-
-
-def _settings() -> Settings:
-    settings = with_home(load())
-    if settings.forward_client_keys:
-        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: unset it")
-    return settings
 
 
 def _hand_out(key: str, told: str) -> None:
@@ -187,33 +164,8 @@ def _hand_out(key: str, told: str) -> None:
     sys.stderr.write(f"router: {told}\n")
 
 
-def _told(key: NamedKey, now_unix: float) -> dict[str, Any]:
-    """A key for readers: all but its hashes."""
-    return {
-        "name": key.name,
-        "state": key.state(now_unix),
-        "admin": key.admin,
-        "paths": list(key.paths),
-        "models": list(key.models) or ["all"],
-        "limits": _limits(key),
-        "created": _moment(key.created_unix),
-        "expires": _moment(key.expires_unix),
-        "revoked": _moment(key.revoked_unix),
-        "replaced_until": [_moment(each.until_unix) for each in key.earlier],
-    }
-
-
 def _given(*values: str | None) -> dict[str, str | None]:
     return dict(zip(Limits.__struct_fields__, values, strict=True))
-
-
-def _limits(key: NamedKey) -> dict[str, float]:
-    """The limits that a key has."""
-    return {} if key.limits is None else {k: v for k, v in msgspec.structs.asdict(key.limits).items() if v is not None}
-
-
-def _moment(unix: float | None) -> str | None:
-    return None if unix is None else dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _days(told: dict[str, Any]) -> list[str]:

@@ -86,6 +86,19 @@ class Timing(msgspec.Struct, array_like=True):
             getattr(self, name).add(getattr(other, name))
 
 
+class Verified(msgspec.Struct, array_like=True):
+    """Requests whose answers were verified, with the same outcome and finding."""
+
+    requests: int = 0
+    escalation_usd: float = 0.0  # paid for the answers of stronger models
+
+    def add(self, other: Verified) -> None:
+        """Add another's numbers to these."""
+        self.requests += other.requests
+        self.escalation_usd += other.escalation_usd
+
+
+Judged = tuple[str, str, str]  # model that answered first, what became of the verification, finding
 Kind = tuple[str, str, str, str, str, int]  # endpoint, model, question type, reason, outcome, status
 Flow = tuple[str, str, str]  # endpoint, model, error ("" for none)
 
@@ -113,6 +126,7 @@ class Counts(msgspec.Struct):
     shed: dict[str, int] = {}  # requests that were refused, by why
     keys: dict[str, Series] = {}  # by the name of the key
     upstreams: list[tuple[Place, UpstreamSeries]] = []
+    verified: list[tuple[Judged, Verified]] = []
     written_unix: float = 0.0
 
 
@@ -133,6 +147,7 @@ class Meter:
         self._series: dict[Kind, Series] = {}
         self._timings: dict[Flow, Timing] = {}
         self._added = Histogram([0] * (len(ADDED_BUCKETS) + 1))
+        self._verified: dict[Judged, Verified] = {}
         self._changed = True
 
     def observe(self, record: Record) -> None:
@@ -162,6 +177,16 @@ class Meter:
             self._count_key(record)
         for attempt in record.wasted:
             series.wasted_usd += attempt.get("cost_usd") or 0.0
+        if record.verification:
+            self._count_verified(record)
+
+    def _count_verified(self, record: Record) -> None:
+        model = record.escalated_from or record.model
+        judged = (model if model in self._models else OTHER, record.verification, record.finding)
+        counted = self._verified.setdefault(judged, Verified())
+        counted.requests += 1
+        if record.verification == "escalated":
+            counted.escalation_usd += record.cost_usd or 0.0
 
     def _count_key(self, record: Record) -> None:
         series = self._keys.setdefault(record.key_id, Series())
@@ -211,7 +236,10 @@ class Meter:
         series, timings = list(self._series.items()), list(self._timings.items())
         known = [model if model in self._models else OTHER for model in open_circuits]
         places = [_place(endpoint, endpoint.health) for endpoint in upstreams if endpoint.health is not None]
-        return Counts(series, timings, self._added, known, unrecorded, shed or {}, self._keys, places, time.time())
+        verified = [*self._verified.items()]
+        return Counts(
+            *(series, timings, self._added, known, unrecorded, shed or {}, self._keys, places, verified, time.time())
+        )
 
     def write(self, counts: Counts) -> None:
         """Replace this worker's file."""

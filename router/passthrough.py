@@ -19,11 +19,13 @@ from router.errors import (
     BadKeyError,
     BadRequestError,
     ClientLeftError,
+    QuotaError,
     RouterError,
     UndecodableError,
     UnreachableError,
     UpstreamTimeoutError,
 )
+from router.heads import with_rates
 from router.limits.account import Booking
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
@@ -149,6 +151,8 @@ class _Passing:
             (b"x-router-reason", Reason.PASSED_THROUGH.encode()),
             (b"x-router-trace-id", self._trail.trace_id.encode()),
         ]
+        if self._booking is not None and answer.status < 400:
+            headers = with_rates(headers, self._booking.account.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         passed = 0
         try:
@@ -231,6 +235,8 @@ class _Passing:
         """Tell the client what is wrong."""
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
+        if isinstance(error, QuotaError) and not error.again:
+            self._router.budgets.refused(self._trail.key_id)
         body = error.body()
         await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
         await self._send({"type": "http.response.body", "body": body})

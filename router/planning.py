@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from router.policy.prediction import predict
 from router.routing import asked
 from router.serving import Serving
 from router.wire import bodies
+from router.wire.heard import Heard
 from router.wire.nesting import MOST_LEVELS, nests_deeper
 from router.wire.parameters import edits
 
@@ -41,6 +42,7 @@ class Stream(Protocol):
     @property
     def waiting_bytes(self) -> int: ...
     def content(self) -> Any: ...
+    def heard(self) -> Heard: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Plan:
     session: str
     features: Features | None = None  # what was decided on
     adaptations: Mapping[str, Adaptation] = field(default_factory=dict)  # of models that do not take it as it is
+    verify: str = ""  # how the answer is verified, where a stronger model could be asked; "": not at all
+    stronger: Sequence[str] = ()  # than the model decided on, the next one first; known where the answer is verified
 
     def edits(self, body: bytes, model: str, adaptation: Adaptation | None) -> Iterator[bodies.Edit]:
         """What is changed in the body for `model`, as its upstream calls it."""
@@ -129,7 +133,7 @@ def make_plan(
     fields = request.fields
     if len(request.name) > MAX_NAME or len(headers.get(b"x-router-model", b"")) > MAX_NAME:
         raise ModelNotFoundError(f"No model has a name of more than {MAX_NAME} characters.", "model")
-    wish = asked(request.name, headers, serving.default_target, routed_models)
+    wish = asked(request.name, headers, serving.default_target, routed_models, serving.verify)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
     features = None
     adaptations: Mapping[str, Adaptation] = {}
@@ -149,7 +153,16 @@ def make_plan(
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
-    return Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
+    plan = Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
+    return _verified(plan, wish.verify, serving.policy) if wish.verify and decision is not None else plan
+
+
+def _verified(plan: Plan, verify: str, policy: Policy) -> Plan:
+    """The plan, with the models that may be asked where the answer does not hold; as it is where there are none."""
+    assert plan.decision is not None
+    names = [model.name for model in policy.rules.models]
+    stronger = [name for name in names[names.index(plan.decision.model) + 1 :] if name in plan.models]
+    return replace(plan, verify=verify, stronger=stronger) if stronger else plan
 
 
 def read_features(

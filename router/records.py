@@ -203,6 +203,17 @@ def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, An
     record.cost_usd = prices.cost_usd(model, billed, tier, day) if cost is None else cost
 
 
+def billed_attempt(model: str, told: Told, prices: PriceBook, unix_ns: int) -> dict[str, Any]:
+    """An answer of `model` that is not passed on, as records have attempts; null where it is not known what it cost."""
+    usage = cost = None
+    if told.usage is not None and Usage.is_told(told.usage):
+        billed, tier = Usage.from_openai(told.usage), told.service_tier
+        usage = {name: getattr(billed, name) for name in _COUNTS}
+        cost = prices.cost_usd(model, billed, tier, unix_ns)
+        cost = prices.cost_usd(told.model, billed, tier, unix_ns) if cost is None else cost
+    return {"model": model, "usage": usage, "cost_usd": cost}
+
+
 def _number(value: bytes | None) -> int:
     return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0
 

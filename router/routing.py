@@ -11,6 +11,8 @@ from router.policy.decision import Decision, Evidence, Promise
 
 TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
 NAMES = ("auto", *TARGETS)
+VERIFIED = "+verify"  # behind one of our names: the answer is verified
+VERIFICATIONS = ("form",)  # how answers may be verified; "" or "off" is not at all
 _AT = re.compile(r"auto@(.*)", re.DOTALL)
 
 
@@ -21,32 +23,66 @@ class Asked:
     name: str
     target: float | None  # None: not routed
     forced: str | None  # by header
+    verify: str = ""  # how the answer is verified; "": not at all
 
 
-def asked(name: str, headers: Mapping[bytes, bytes], default_target: float, routed_models: Collection[str]) -> Asked:
+def asked(
+    name: str,
+    headers: Mapping[bytes, bytes],
+    default_target: float,
+    routed_models: Collection[str],
+    default_verify: str = "",
+) -> Asked:
     """Read the wish from the model's name and our headers.
 
     Raises:
-        BadRequestError: a target that is none.
+        BadRequestError: a target that is none, or a way to verify that is none.
     """
     forced = headers.get(b"x-router-model")
     if forced:
         return Asked(name, None, forced.decode("latin-1"))
+    verify = default_verify
+    if VERIFIED in name:
+        plain = without_verify(name)
+        verify, name = ("form", plain) if plain != name else (verify, name)
     target = _target(name, default_target, routed_models)
+    if b"x-router-verify" in headers and target is not None:
+        verify = verification(headers[b"x-router-verify"].decode("latin-1"))
     override = headers.get(b"x-router-target")
     if override is not None and target is not None:
         target = share(override.decode("latin-1"), "x-router-target")
-    return Asked(name, target, None)
+    return Asked(name, target, None, verify) if verify else Asked(name, target, None)
+
+
+def without_verify(name: str) -> str:
+    """A name without the `+verify` behind it.
+
+    >>> without_verify("auto@0.9+verify"), without_verify("auto")
+    ('auto@0.9', 'auto')
+    """
+    return name.removesuffix(VERIFIED)
+
+
+def verification(text: str) -> str:
+    """How answers are verified, as the header `x-router-verify` says: "form", or "" for "off".
+
+    Raises:
+        BadRequestError: it is neither.
+    """
+    if text not in (*VERIFICATIONS, "off"):
+        message = f"Invalid x-router-verify {text[:100]!r}: expected {', '.join(VERIFICATIONS)} or off."
+        raise BadRequestError(message, "x-router-verify", "invalid_verify")
+    return "" if text == "off" else text
 
 
 def is_routing_name(name: str) -> bool:
     """Whether a name is one of ours, and not a model's.
 
-    >>> is_routing_name("auto@0.9"), is_routing_name("auto@2"), is_routing_name("gpt-4o")
+    >>> is_routing_name("auto@0.9+verify"), is_routing_name("auto@2"), is_routing_name("gpt-4o")
     (True, False, False)
     """
     try:
-        return _target(name, 1.0, ()) is not None
+        return _target(without_verify(name), 1.0, ()) is not None
     except BadRequestError:
         return False
 

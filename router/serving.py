@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from router.policy.answer_document import ANSWER_FILES
 from router.policy.catalogue import Catalogue, CatalogueError
 from router.policy.distribution import MODELS, PRICES, SHIPPED
-from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, dump, parse
+from router.policy.document import DOCUMENT, FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import Price, PriceBook, PriceError
 from router.policy.transfer import TransferError, transferred
@@ -95,10 +96,12 @@ def read_policy(folder: Path) -> Policy:
         PolicyError: it is missing or does not parse; names the file.
     """
     files = {}
-    for name in (DOCUMENT, WEIGHTS):
+    for name in FILES:
         try:
             files[name] = (folder / name).read_bytes()
         except OSError as error:
+            if name in ANSWER_FILES and isinstance(error, FileNotFoundError):
+                continue
             raise PolicyError(str(folder / name), f"cannot be read: {error.strerror}") from error
     try:
         return parse(files)
@@ -131,6 +134,7 @@ class Serving:
         self.policy = policy
         self.problem = problem  # why another policy than this one is not served, or nothing
         self._default_target = settings.default_target
+        self.verify = "" if settings.verify == "off" else settings.verify  # how answers to `auto` are verified
 
     @property
     def default_target(self) -> float:

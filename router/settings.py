@@ -9,6 +9,7 @@ from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -63,6 +64,19 @@ def _known_fallbacks(names: tuple[str, ...]) -> tuple[str, ...]:
     if not set(names) <= set(FALLBACKS):
         raise ValueError(f"expected any of {', '.join(FALLBACKS)}")
     return names
+
+
+def _a_url(url: SecretStr) -> SecretStr:
+    """An address that is a secret as a whole, so that no message quotes it."""
+    text = url.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        fits = False
+    if not fits or not text.isascii() or any(character <= " " or character == "\x7f" for character in text):
+        raise ValueError("expected an http or https URL without a user and a password")
+    return url
 
 
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_long_enough)]
@@ -144,6 +158,7 @@ class Settings(BaseSettings):
     hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
     cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
     forward_client_keys: bool = False  # send the client's own key upstream
+    alert_webhook: Annotated[SecretStr, AfterValidator(_a_url)] | None = None  # the URL that alerts are posted to
     home: Path = Path(".router")  # journal, usage, policies
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
     usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
@@ -153,6 +168,8 @@ class Settings(BaseSettings):
     record_content: Content = "whole"  # what of questions and answers the journal keeps
     adapt: bool = True  # change parameters that the model chosen for `auto` does not take
     fallbacks: Annotated[Names, AfterValidator(_known_fallbacks)] = ("context_length_exceeded",)
+    verify: Literal["off", "form"] = "off"  # how answers to `auto` are verified, where the request does not say
+    verify_hold_tokens: int = Field(32, ge=0, le=4096)  # of prose that a verified stream holds back at first
     echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
     max_body_bytes: int = Field(64 * 2**20, gt=0)
     max_requests: int = Field(10_000, ge=1)  # in flight in one worker; a stream that waits costs little

@@ -18,6 +18,7 @@ from router.explanation import Explanation, explain
 from router.policy.decision import Decision, Rules, likely_types
 from router.reading import matching_tools, reading_of
 from router.routing import share
+from router.sentinel import guarded_policy
 from router.serving import Serving, catalogue, policy_folder, prices, read_policy
 from router.settings import load
 
@@ -31,7 +32,7 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
         BadRequestError: the body cannot be read, or the target is not a share.
     """
     settings = load()
-    serving = Serving(read_policy(folder or policy_folder(settings)), "", settings)
+    serving = Serving(guarded_policy(read_policy(folder or policy_folder(settings)), settings.home), "", settings)
     wanted = share(target, "target") if target else None
     adapter = Adapter(catalogue(prices(settings).aliases), settings)
     explanation = explain(serving, adapter, settings.routed_models, _body(question, request), {}, wanted)

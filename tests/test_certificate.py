@@ -8,7 +8,6 @@ from calibration.background import Background
 from calibration.certificate import TARGETS, Walk, losses, lower_bound
 from calibration.crossfit import cross_fit
 from calibration.duplicates import near_duplicate_groups
-from calibration.examples import TypeExamples
 from calibration.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
 from calibration.policies import load_prices, models_named
 from calibration.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
@@ -123,9 +122,9 @@ def test_no_question_is_predicted_by_what_was_learnt_from_it():
     outcomes = made_outcomes(200)
     examples = examples_of(outcomes, PAIR)
     examples.scores[7] = [0.0, 1.0]
-    before = cross_fit(examples, PAIR, 0, TypeExamples()).predictions[7]
+    before = cross_fit(examples, PAIR, 0).predictions[7]
     examples.scores[7] = [1.0, 0.0]
-    after = cross_fit(examples, PAIR, 0, TypeExamples()).predictions[7]
+    after = cross_fit(examples, PAIR, 0).predictions[7]
     assert before.quality == pytest.approx(after.quality, abs=0.01)  # hand features of all types share a scale
 
 

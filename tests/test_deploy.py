@@ -36,6 +36,7 @@ SETTINGS = {
     for name, field in Settings.model_fields.items()
 }
 OF_OTHERS = {  # by whom they are read
+    "sentinel": {*SETTINGS, "SHARE", "USD_A_DAY"},  # of its command in compose.yaml
     "mlflow": {
         *("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVER_ALLOWED_HOSTS"),
         *("MLFLOW_DISABLE_TELEMETRY", "HOME"),
@@ -153,8 +154,14 @@ def test_memory_is_limited_above_what_requests_may_hold():
 
 def test_the_options_of_the_recalibration_are_those_of_the_command():
     commands = typer.main.get_command(calibration).commands
-    for command in ("from-traces", "run", "promote"):
-        (arguments,) = re.findall(rf"python -m calibration {command}\b([^|\n]*)", TEMPLATES["recalibration.yaml"])
+    compose = (DEPLOY / "compose.yaml").read_text()
+    templates = [
+        *(("recalibration.yaml", name) for name in ("from-traces", "run", "promote")),
+        ("sentinel.yaml", "watch"),
+    ]
+    for template, command in (*templates, ("", "watch")):
+        text = TEMPLATES[template] if template else compose
+        (arguments,) = re.findall(rf"python -m calibration {command}\b([^|\n]*)", text)
         known = {option for parameter in commands[command].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", arguments)) <= known
         assert command == "promote" or "--" in arguments
@@ -167,7 +174,7 @@ def test_the_chart_renders_where_helm_is(tmp_path):
     values = {
         "secret": {"name": "keys"},
         "settings": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
-        **{name: {"enabled": True} for name in ("autoscaling", "serviceMonitor", "recalibration")},
+        **{name: {"enabled": True} for name in ("autoscaling", "serviceMonitor", "recalibration", "sentinel")},
     }
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
     rendered = subprocess.run(
@@ -177,13 +184,16 @@ def test_the_chart_renders_where_helm_is(tmp_path):
         check=True,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     ).stdout
-    kinds = {made["kind"]: made for made in yaml.safe_load_all(rendered) if made}
+    made = [each for each in yaml.safe_load_all(rendered) if each]
+    kinds = {each["kind"]: each for each in made}
     assert {"StatefulSet", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= set(kinds)
     assert {"ServiceMonitor", "CronJob"} <= set(kinds)
     (container,) = kinds["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
-    script = kinds["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"][0]
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    jobs = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in made if each["kind"] == "CronJob"]
+    assert len(jobs) == 2
+    for job in jobs:
+        subprocess.run(["bash", "-n"], input=job["containers"][0]["args"][0], text=True, check=True)
 
 
 def in_dockerfile(instruction: str) -> list[str]:

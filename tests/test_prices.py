@@ -28,6 +28,22 @@ def test_a_dated_snapshot_is_billed_by_its_listed_alias_and_never_by_likeness():
     assert book.cost_usd("gpt-4o-2024-05-13", Usage(input_tokens=1_000_000)) == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize(
+    ("model", "usd", "batch_usd"),
+    [
+        ("text-embedding-3-small", 0.02, 0.01),
+        ("text-embedding-3-large", 0.13, 0.065),
+        ("text-embedding-ada-002-v2", 0.10, 0.05),  # as the answers to text-embedding-ada-002 call it
+    ],
+)
+def test_embeddings_have_prices_with_a_source_and_cost_nothing_for_output(model, usd, batch_usd):
+    book = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
+    a_million = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+    assert book.cost_usd(model, a_million) == pytest.approx(usd)
+    assert book.cost_usd(model, a_million, "batch") == pytest.approx(batch_usd)
+    assert book.history(model)[0].source and book.as_of == "2026-11-28"
+
+
 @given(tokens, tokens, st.integers(0, 10**6))
 def test_money_adds_up_whatever_way_the_tokens_are_grouped(first, second, written):
     price = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)

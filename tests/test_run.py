@@ -116,8 +116,13 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         each += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
         assert f"At least 60 are needed: about 54 more questions like these, about ${54 * each:.2f}" in said
         assert f"at ${each:.4f} each" in said and "--per-type 3 --out more.jsonl" in said
-        code, out = finish(start(fake, home, "run", "--questions", str(six)))
-        assert code == 0, out
+        scores = {name: {"score": score} for name, score in zip(MODELS, (0.0, 1.0), strict=True)}
+        pair = {"key": "tr-1", "by_cheap": True, "question_type": "sums", "tools": [], "outcomes": scores}
+        (home / "calibration" / "sentinel").mkdir()
+        asked = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
+        (home / "calibration" / "sentinel" / "compared.jsonl").write_text(asked + "\n")
+        code, out = finish(start(fake, home, "run", "--questions", str(six), "--from-traffic"))
+        assert code == 0 and "1 pairs that the sentinel compared are learnt from too" in out, out
     both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
     assert verdicts_on_traces(home) == both  # after two runs
     folder = home / "calibration"
@@ -126,7 +131,8 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
     page = (folder / "report.html").read_text()
     assert "Do not route yet" in page and "<svg" in page
     assert not [scheme for scheme in ("src=", 'href="http', "@import", "url(http") if scheme in page]
-    assert len(read_outcomes([folder / "outcomes.jsonl.gz"], MODELS)) == 6
+    *six_more, compared = read_outcomes([folder / "outcomes.jsonl.gz"], MODELS)
+    assert len(six_more) == 6 and (compared.id, compared.source) == ("traffic/tr-1", "sentinel")
 
 
 def test_nothing_is_asked_before_the_cost_is_confirmed(

@@ -84,6 +84,8 @@ def test_the_wheel_holds_every_module_and_the_data_that_programs_read(wheel):
         "questions.jsonl",
         "policy/policy.json",
         "policy/weights.npz",
+        "policy/answers.json",
+        "policy/answers.npz",
     }
     read_by_programs |= {f"requests/{path.name}" for path in (DATA / "requests").iterdir()}
     assert {name for name in names if "_data" in name} == {f"router/_data/{name}" for name in read_by_programs}

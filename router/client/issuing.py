@@ -18,6 +18,23 @@ LONGEST_SECONDS = 100 * 365 * 86_400
 MOST = 10**12  # dollars, requests or tokens
 
 
+class OptionError(SettingsError):
+    """An option of a key does not fit. The command writes its name as `--usd-a-day`, the HTTP API as `usd_a_day`."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(problem if option == "name" else f"--{option.replace('_', '-')}: {problem}")
+        self.option = option
+        self.problem = problem
+
+
+class UnknownKeyError(SettingsError):
+    """There is no key of that name."""
+
+
+class KeyStateError(SettingsError):
+    """The name is taken, or the key has ended."""
+
+
 def added(
     keys: tuple[NamedKey, ...],
     name: str,
@@ -35,15 +52,15 @@ def added(
         SettingsError: the name is taken or no name, a path is none, or the key would have expired.
     """
     if problem := name_problem(name):
-        raise SettingsError(problem)
+        raise OptionError("name", problem)
     if any(key.name == name for key in keys):
-        raise SettingsError(f"a key {name} is there already, or was; names are used once, so that bills stay apart")
+        raise KeyStateError(f"a key {name} is there already, or was; names are used once, so that bills stay apart")
     rights = (RIGHTS if admin else CALLS) if paths is None else paths
     for right in rights:
         if right not in RIGHTS:
-            raise SettingsError(f"--paths: {right!r} is none of {', '.join(RIGHTS)}")
+            raise OptionError("paths", f"{right!r} is none of {', '.join(RIGHTS)}")
     if expires_unix is not None and expires_unix <= now_unix:
-        raise SettingsError("--expires: that is over already")
+        raise OptionError("expires", "that is over already")
     key = new_key()
     made = NamedKey(name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix, limits=limits)
     return (*keys, made), key
@@ -57,7 +74,7 @@ def revoked(keys: tuple[NamedKey, ...], name: str, now_unix: float) -> tuple[Nam
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
-        raise SettingsError(f"key {name} is revoked already")
+        raise KeyStateError(f"key {name} is revoked already")
     return _with(keys, msgspec.structs.replace(key, revoked_unix=now_unix))
 
 
@@ -71,7 +88,7 @@ def rotated(
     """
     key = named(keys, name)
     if key.state(now_unix) != "active":
-        raise SettingsError(f"key {name} is {key.state(now_unix)}; add another one")
+        raise KeyStateError(f"key {name} is {key.state(now_unix)}; add another one")
     new = new_key()
     until = now_unix + grace_seconds
     before = (EarlierKey(each.sha256, min(each.until_unix, until)) for each in key.earlier)
@@ -87,7 +104,7 @@ def limited(keys: tuple[NamedKey, ...], name: str, given: Mapping[str, str | Non
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
-        raise SettingsError(f"key {name} is revoked")
+        raise KeyStateError(f"key {name} is revoked")
     return _with(keys, msgspec.structs.replace(key, limits=limits_of(given, key.limits)))
 
 
@@ -105,9 +122,9 @@ def limits_of(given: Mapping[str, str | None], before: Limits | None = None) -> 
     values = {name: None if text == "none" else _amount(name, text) for name, text in given.items() if text is not None}
     limits = msgspec.structs.replace(before or NO_LIMITS, **values)
     if limits.soft is not None and limits.floor is None:
-        raise SettingsError("--soft needs --floor, the target that auto is held to from there on")
+        raise OptionError("soft", "it needs --floor, the target that auto is held to from there on")
     if limits.floor is not None and not limits.in_dollars:
-        raise SettingsError("--floor needs --usd-a-day or --usd-a-month")
+        raise OptionError("floor", "it needs --usd-a-day or --usd-a-month")
     return None if limits == NO_LIMITS else limits
 
 
@@ -119,7 +136,7 @@ def _amount(name: str, text: str) -> float | int:
         amount = math.nan
     if not 0 < amount <= (1 if share else MOST) or (name == "soft" and amount == 1):
         what = "a share, as 0.8" if share else "dollars above 0, as 2.50" if in_dollars else "a whole number above 0"
-        raise SettingsError(f"--{name.replace('_', '-')}: expected {what}, or none for no limit")
+        raise OptionError(name, f"expected {what}, or none for no limit")
     return amount
 
 
@@ -132,7 +149,7 @@ def named(keys: Iterable[NamedKey], name: str) -> NamedKey:
     for key in keys:
         if key.name == name:
             return key
-    raise SettingsError(name_problem(name) or f"there is no key {name}; python -m router keys list shows all")
+    raise UnknownKeyError(name_problem(name) or f"there is no key {name}; python -m router keys list shows all")
 
 
 def _with(keys: tuple[NamedKey, ...], changed: NamedKey) -> tuple[NamedKey, ...]:
@@ -146,7 +163,7 @@ def _once(names: Iterable[str]) -> tuple[str, ...]:
 def span_seconds(text: str, option: str) -> float:
     """A length of time.
 
-    >>> span_seconds("24h", "--grace"), span_seconds("0", "--grace")
+    >>> span_seconds("24h", "grace"), span_seconds("0", "grace")
     (86400, 0)
 
     Raises:
@@ -157,7 +174,7 @@ def span_seconds(text: str, option: str) -> float:
     found = _SPAN.fullmatch(text)
     seconds = int(found[1]) * _SECONDS[found[2]] if found else LONGEST_SECONDS + 1
     if seconds > LONGEST_SECONDS:
-        raise SettingsError(f"{option}: expected a length of time such as 30m, 24h, 90d or 2w")
+        raise OptionError(option, "expected a length of time such as 30m, 24h, 90d or 2w")
     return seconds
 
 
@@ -173,9 +190,9 @@ def end_unix(text: str, now_unix: float) -> float | None:
     if not text:
         return None
     if _SPAN.fullmatch(text):
-        return now_unix + span_seconds(text, "--expires")
+        return now_unix + span_seconds(text, "expires")
     try:
         day = dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
         return (day + dt.timedelta(days=1)).timestamp()
     except (ValueError, OverflowError):
-        raise SettingsError("--expires: expected a length of time such as 90d, or a day such as 2027-01-31") from None
+        raise OptionError("expires", "expected a length of time such as 90d, or a day such as 2027-01-31") from None

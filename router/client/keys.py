@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from router.client.keyfile import ACCOUNT, RIGHTS, Limits, NamedKey
 from router.errors import BadKeyError, BadRequestError, ForbiddenError, ModelNotFoundError
 from router.policy.naming import without_effort
-from router.routing import is_routing_name
+from router.routing import is_routing_name, without_verify
 
 _KNOWN_DIGESTS = 10_000
 _CREDENTIALS = (b"authorization", b"api-key")
@@ -64,6 +64,7 @@ class Caller:
         """Whether the key may ask for a model. Routed names count as `auto`, and `model:effort` as `model`."""
         if not self.models or model in self.models:
             return True
+        model = without_verify(model)
         if is_routing_name(model) or model in routed_models:
             return _ROUTED in self.models
         return without_effort(model) in self.models

@@ -66,11 +66,12 @@ def add_routes(app: FastAPI, router: Router) -> None:
         now = {
             "simulated": router.settings.simulated,
             "upstreams": [each._asdict() for each in router.upstreams.standing()],
-            "warnings": await run_in_threadpool(router.told),
+            "warnings": await run_in_threadpool(lambda: router.told(alerts=True)),
             "learnt": router.learnt(),
             "content": router.settings.record_content,
             "default_target": target,
             "policy_version": router.serving.policy.version,
+            "sentinel": router.sentinel_watch.found,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 
@@ -81,6 +82,7 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: fl
     total, models, types, steps = Sums(), Group(), Group(), Group()
     reasons: list[sqlite3.Row] = []
     times: list[sqlite3.Row] = []
+    verified: list[sqlite3.Row] = []
     with reading(path) as store:
         if store is not None:
             for row in _rows(store, window, since, "unix / :step * :step AS step, model, outcome"):
@@ -90,6 +92,7 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: fl
                 types.at(row["question_type"]).add(row)
             reasons = _reasons(store, window, since)
             times = _times(store, window, since)
+            verified = _verified(store, window, since)
     return {
         "from_unix": since,
         "to_unix": until,
@@ -99,6 +102,7 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: fl
         "over_time": _over_time(steps, times, range(since, until, window.step)),
         "types": [_type(name, sums, rules) for name, sums in types.largest(200) if name],
         "reasons": [{"reason": row["reason"], "requests": int(row["requests"])} for row in reasons],
+        "verified": [dict(row) for row in verified],
         "mix": _mix({name: sums.requests for name, sums in types.sums.items() if name}, rules, target),
     }
 
@@ -124,6 +128,18 @@ def _times(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite
         f"SELECT unix / ? * ? AS step, what, bucket, sum(requests) AS requests FROM {window.table}_times "  # noqa: S608
         "WHERE unix >= ? GROUP BY 1, 2, 3",
         (window.step, window.step, since),
+    ).fetchall()
+
+
+def _verified(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite3.Row]:
+    """What verification found; nothing in a store that the exporter of an earlier version left."""
+    name = f"{window.table}_verified"
+    if not store.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0]:
+        return []
+    return store.execute(
+        "SELECT verification, finding, sum(requests) AS requests, sum(escalation_usd) AS escalation_usd "  # noqa: S608
+        f"FROM {name} WHERE unix >= ? GROUP BY 1, 2 ORDER BY 3 DESC",
+        (since,),
     ).fetchall()
 
 

@@ -1,19 +1,21 @@
 // The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
 
+import { drawKeys, startKeys } from "./keys.js";
 import { drawCurve, drawLearnt, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
+import { drawWatched } from "./watched.js";
 import { element, percent, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const KEY = "router-key";
-const RECENT_EVERY = 1500, OVERVIEW_EVERY = 4000, ANNOUNCE_EVERY = 20000;
+const RECENT_EVERY = 1500, OVERVIEW_EVERY = 4000, KEYS_EVERY = 10000, ANNOUNCE_EVERY = 20000;
 
 const page = { policy: null, overview: null, window: "hour", sort: "cost", all: false, paused: false, fresh: 0, announced: Date.now(), key: sessionStorage.getItem(KEY) || "" };
 
 class Refused extends Error {}
 
-async function ask(path, body) {
+async function ask(path, body, method = body === undefined ? "GET" : "POST") {
   const headers = page.key ? { authorization: `Bearer ${page.key}` } : {};
-  const options = body === undefined ? { headers } : { method: "POST", headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(body) };
+  const options = body === undefined ? { method, headers } : { method, headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(body) };
   const answer = await fetch(path, { ...options, cache: "no-store" });
   if (answer.status === 401) throw new Refused();
   const told = await answer.json();
@@ -71,6 +73,7 @@ function draw() {
   drawCurve(page.policy, page.overview);
   drawTypes(page.policy, page.overview, page);
   drawReasons(page.overview);
+  drawWatched(page.policy, page.overview);
 }
 
 async function recent() {
@@ -87,6 +90,11 @@ async function recent() {
     page.fresh = 0;
     page.announced = Date.now();
   }
+}
+
+async function keys() {
+  if (page.denied) throw new Refused(page.denied);
+  drawKeys(await ask("/router/keys"));
 }
 
 // Asks for ever, waits longer while the router is away, and rests while nobody looks.
@@ -155,3 +163,5 @@ addEventListener("resize", () => { clearTimeout(redraw); redraw = setTimeout(dra
 
 keepAsking(overview, OVERVIEW_EVERY);
 keepAsking(recent, RECENT_EVERY);
+startKeys(ask, keys);
+keepAsking(keys, KEYS_EVERY);

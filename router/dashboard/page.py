@@ -15,7 +15,9 @@ FILES = {
     "/dashboard/style.css": ("style.css", "text/css"),
     "/dashboard/page.js": ("page.js", "text/javascript"),
     "/dashboard/charts.js": ("charts.js", "text/javascript"),
+    "/dashboard/keys.js": ("keys.js", "text/javascript"),
     "/dashboard/sections.js": ("sections.js", "text/javascript"),
+    "/dashboard/watched.js": ("watched.js", "text/javascript"),
     "/dashboard/words.js": ("words.js", "text/javascript"),
 }
 HEADERS = {

@@ -50,6 +50,9 @@ class Seen(msgspec.Struct):
     policy_version: str = ""
     adapted: str = ""
     read_as: dict[str, int] = {}
+    verification: str = ""
+    finding: str = ""
+    escalated_from: str = ""
     usage: dict[str, int] | None = None
     cost_usd: float | None = None
     key_id: str = ""
@@ -128,5 +131,5 @@ def told(seen: Seen) -> dict[str, Any]:
 _SAME = (
     *("trace_id", "span_id", "endpoint", "asked_model", "status", "model", "stream", "outcome", "attempts", "reason"),
     *("target", "question_type", "quality", "expected_cost_usd", "gap", "novelty", "policy_version", "usage"),
-    *("cost_usd", "read_as", "adapted"),
+    *("cost_usd", "read_as", "adapted", "verification", "finding", "escalated_from"),
 )

@@ -2,7 +2,7 @@
 // that focus, selection and open details survive an update.
 
 import { bars, curve, intervals, lines, shares, shareWithTick } from "./charts.js";
-import { ago, clock, count, dollars, element, exactly, kindOf, milliseconds, named, percent, plural, readAs, reasonOf, usd } from "./words.js";
+import { ago, clock, count, dollars, element, exactly, findingOf, kindOf, milliseconds, named, percent, plural, readAs, reasonOf, usd, verifiedAs } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LENGTHS = { hour: "hour", day: "24 hours", week: "7 days", month: "30 days" };
@@ -217,7 +217,20 @@ function promiseInWords(policy, { mix, default_target }) {
   return { text: kept + verdict[holds], holds };
 }
 
-export function drawReasons({ reasons }) {
+function verifiedInWords(verified) {
+  const sum = (rows, name) => rows.reduce((all, row) => all + row[name], 0);
+  const checked = verified.filter((row) => row.verification !== "unchecked"), found = checked.filter((row) => row.finding);
+  if (!checked.length) return "";
+  const escalated = found.filter((row) => row.verification === "escalated"), kinds = new Map();
+  for (const row of found) kinds.set(row.finding, (kinds.get(row.finding) || 0) + row.requests);
+  const told = [...kinds].map(([finding, n]) => `${findingOf(finding)} ${count(n)}`).join(", ");
+  const start = `Verified, in the time shown: ${plural(sum(checked, "requests"), "answer")}`;
+  if (!found.length) return `${start}, all of which held.`;
+  return `${start}, of which ${count(sum(found, "requests"))} did not hold (${told}). A stronger model answered in the place of ${count(sum(escalated, "requests"))}, for ${usd(sum(escalated, "escalation_usd"))}.`;
+}
+
+export function drawReasons({ reasons, verified }) {
+  $("verified").textContent = verifiedInWords(verified);
   const all = reasons.reduce((sum, row) => sum + row.requests, 0);
   const told = reasons.map((row) => `${reasonOf(row.reason)[0].toLowerCase()} ${percent(row.requests / all)}`).join(" · ");
   $("reasons").textContent = told ? `Why, in the time shown: ${told}` : "";
@@ -285,6 +298,8 @@ export function explained(policy, request, decision) {
   const { asked } = decision;  // of POST /router/decision, which has the question's text as well
   const read = asked ? readAs(asked, decision.question_type, asked.question.length) : readAs(request.read_as, decision.question_type, request.read_as?.question_characters);
   if (read) out.append(element("p", { class: "read-as" }, read));
+  const verified = verifiedAs(request);
+  if (verified) out.append(element("p", { class: "read-as" }, verified));
   const names = policy.models.map((model) => model.name).filter((name) => name in decision.quality);
   if (names.length) {
     const known = (decision.evidence || {}).quality || {};

@@ -6,6 +6,7 @@ export const REASONS = {
   no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
   uncertain_type: ["Uncertain type", "The request is of no type for sure, or maybe of one that nothing is known of, so the strong model answers."],
   novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
+  drifted: ["Drifted", "This type of question was shown to keep less than it was trusted with, so the strong model answers until it is recalibrated."],
   not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
   context_window: ["Context window", "Only this model can hold the whole request."],
   modality: ["Modality", "Only this model can read what is attached."],
@@ -16,8 +17,28 @@ export const REASONS = {
   budget: ["Budget", "The key's budget is nearly spent, and its lower target takes this model."],
   passed_through: ["Passed through", "The client asked for a name that is not routed."],
   fallback: ["Fallback", "The model that was decided on could not answer, so another one did."],
+  escalated: ["Escalated", "The answer of the model that was decided on did not hold when it was looked at, so a stronger one was asked."],
   successor: ["Successor", "The model that was decided on is gone, and the one that follows it answered. Nothing was measured of it."],
 };
+
+const FINDINGS = {
+  empty: "empty", refused: "refused", length: "cut off at the length", content_filter: "filtered", failed: "an error",
+  interrupted: "interrupted", not_json: "no JSON", schema: "not as the schema asks", unknown_tool: "call of an unknown tool",
+  tool_arguments: "wrong tool arguments", no_tool_call: "no tool call", python_syntax: "Python that does not parse", json_syntax: "JSON in a fence that does not parse",
+};
+export const findingOf = (finding) => FINDINGS[finding] || finding.replaceAll("_", " ");
+
+// What verification did with an answer; empty where it was not asked for.
+export function verifiedAs({ verification, finding, escalated_from }) {
+  const found = finding ? findingOf(finding) : "";
+  return {
+    verified: "The answer was verified by its form.",
+    escalated: `The answer of ${escalated_from} did not hold (${found}), so this model answered in its place.`,
+    kept: `The answer did not hold (${found}), and no stronger model could answer in its place.`,
+    late: `The answer did not hold (${found}), which was found after its beginning was passed on.`,
+    unchecked: "The answer was to be verified, and could not be checked.",
+  }[verification] || "";
+}
 
 const KINDS = { measured: "measured", published: "published", transferred: "transferred", none: "nothing known" };
 export const kindOf = (kind) => KINDS[kind] || kind;

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from router.doctor.asking import SilentError
 from router.policy.network import Network
+from router.upstream.asking import SilentError
 from router.upstream.calls import Origin, ProxyError, ProxyRefusedError
 
 

@@ -8,12 +8,12 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from router.doctor.asking import TIMEOUT_SECONDS, SilentError, get
 from router.doctor.finding import Finding, State
 from router.doctor.proxies import proxied, proxy_remedy
 from router.journal.redaction import without_passwords
 from router.policy.address import without_login
 from router.policy.network import Network
+from router.upstream.asking import TIMEOUT_SECONDS, SilentError, get
 from router.upstream.calls import Origin
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from router.doctor.asking import Heard, SilentError, get
 from router.doctor.finding import Finding, State
 from router.doctor.proxies import proxied, proxy_remedy
 from router.settings import Settings
+from router.upstream.asking import Heard, SilentError, get
 from router.upstream.calls import Origin
 from router.upstream.upstreams import Upstreams
 from router.wire.text import UNREADABLE

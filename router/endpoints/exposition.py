@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from router.alerts.record import SHOWN_SECONDS
 from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
@@ -27,11 +28,13 @@ from router.metrics import (
     Counts,
     Flow,
     Histogram,
+    Judged,
     Kind,
     Place,
     Series,
     Timing,
     UpstreamSeries,
+    Verified,
 )
 from router.policy.document import Policy
 
@@ -78,6 +81,7 @@ def families(router: Router) -> Iterator[Metric]:
     yield from _requests(counted)
     yield from _keys(counted.keys)
     yield from _upstreams(counted.upstreams)
+    yield from _verified(counted.verified)
     yield from _timings(counted.timings)
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
@@ -95,6 +99,7 @@ class Total(msgspec.Struct):
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
     upstreams: dict[Place, UpstreamSeries] = {}
+    verified: dict[Judged, Verified] = {}
     workers: int = 0
 
 
@@ -135,6 +140,8 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
             into.failed += calls.failed
             into.left_alone += calls.left_alone * live
             into.key_refused += calls.key_refused * live
+        for judged, verified in counts.verified:
+            together.verified.setdefault(judged, Verified()).add(verified)
         if live:
             together.workers += 1
             for model in counts.open_circuits:
@@ -194,6 +201,17 @@ def _upstreams(upstreams: Mapping[Place, UpstreamSeries]) -> Iterator[Metric]:
         alone.add_metric(labels, series.left_alone)
         refused.add_metric(labels, series.key_refused)
     yield from (calls, alone, refused)
+
+
+def _verified(verified: Mapping[Judged, Verified]) -> Iterator[Metric]:
+    labels = ["model", "verification", "finding"]
+    requests = _Sum("router_verified_answers", "Answers that were verified, by what was found.", labels)
+    cost = _Sum("router_escalation_usd", "Dollars of the answers of stronger models.", labels)
+    for judged, counted in verified.items():
+        requests.add(counted.requests, *judged)
+        cost.add(counted.escalation_usd, *judged)
+    for made in (requests, cost):
+        yield made.family()
 
 
 class _Sum:
@@ -284,11 +302,44 @@ def _owner(router: Router) -> Iterator[Metric]:
     warnings.add_metric(["models"], len(router.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(router.keys.problem)))
+    raised = router.alerts.all()
+    warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
     learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
     for model, count in Counter(lesson.model for lesson in router.adapter.lessons).items():
         learnt.add_metric([model], count)
     yield learnt
+    alerts = GaugeMetricFamily(
+        "router_alerts",
+        "Alerts that are kept, those of a budget until a day after it ends.",
+        labels=["kind", "delivery"],
+    )
+    for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
+        alerts.add_metric([kind, delivery], number)
+    yield alerts
+    yield from _sentinel(router)
+
+
+def _sentinel(router: Router) -> Iterator[Metric]:
+    """What the sentinel found of the policy that is served; no samples where none watches."""
+    found = router.sentinel_watch.found
+    drifted = GaugeMetricFamily("router_type_drifted", "1 if the type was shown to drift.", labels=["question_type"])
+    pairs = GaugeMetricFamily("router_type_judged_pairs", "Pairs of answers compared.", labels=["question_type"])
+    kept = GaugeMetricFamily(
+        "router_type_quality_kept", "Of the strong model's, by the sentinel.", labels=["question_type", "end"]
+    )
+    for name, its in (found.types if found else {}).items():
+        drifted.add_metric([name], int(its.state == "drifted"))
+        pairs.add_metric([name], its.pairs)
+        for end, value in zip(("low", "estimate", "high"), its.kept, strict=True):
+            kept.add_metric([name, end], value)
+    changed = GaugeMetricFamily("router_signal_changed", "1 if it was shown to be another.", labels=["signal"])
+    for signal in found.signals if found else ():
+        changed.add_metric([signal.name], int(signal.evidence >= 1))
+    age = GaugeMetricFamily("router_sentinel_age_seconds", "Since its last look.", labels=[])
+    if found is not None:
+        age.add_metric([], max(time.time() - found.made_unix, 0))
+    yield from (drifted, pairs, kept, changed, age)
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:

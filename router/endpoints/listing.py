@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 from router.client.keys import Caller
 from router.errors import UnreachableError
+from router.heads import RATES
 from router.routing import NAMES, is_routing_name
 from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
 from router.upstream.upstreams import passed_back
@@ -32,7 +33,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
         status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
         routed = router.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
-        response.raw_headers = [(n, v) for n, v in passed_back(headers) if n != b"content-length"]
+        hidden = (b"content-length", *((RATES,) if caller.limits is not None else ()))  # the rates are the owner's
+        response.raw_headers = [(n, v) for n, v in passed_back(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response
 
@@ -87,7 +89,9 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
     except (*UNREADABLE, KeyError):
-        return body
+        if not caller.models:
+            return body
+        fields, listed = {"object": msgspec.Raw(b'"list"')}, []
     if caller.models:
         listed = [raw for raw in listed if caller.may_ask_for(_id(raw), routed_models)]
     names = [name for name in NAMES if caller.may_ask_for(name)]

@@ -109,7 +109,7 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
 
 def main(*, once: bool = False, attached: bool = False, refused: bool = False) -> int:
     """Run the exporter; the exit code."""
-    from router.champion import keep_fetching
+    from router import champion, sentinel
     from router.policy.network import BundleError
     from router.settings import SettingsError, load, with_home
 
@@ -136,7 +136,8 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
                 ways = {shipper.name: shipper.ship_again for shipper in shippers}
                 return int(again(directory, ways | {FEEDBACK: assessments.assess_again}) > 0)
         else:
-            threading.Thread(target=keep_fetching, args=(settings, stopping), name="champion", daemon=True).start()
+            for followed in (champion, sentinel):
+                threading.Thread(target=followed.keep_fetching, args=(settings, stopping), daemon=True).start()
             run(directory, shippers, stopping, DRAIN_SECONDS)
     return 0
 

@@ -113,6 +113,9 @@ def _decision(record: Record) -> dict[str, Any]:
         "router.gap": record.gap,
         "router.novelty": record.novelty,
         "router.policy_version": record.policy_version,
+        "router.verification": record.verification,
+        "router.finding": record.finding,
+        "router.escalated_from": record.escalated_from,
     }
 
 
@@ -133,6 +136,8 @@ def _tags(record: Record) -> dict[str, Any]:
         "router.question_type": record.question_type,
         "router.policy": record.policy_version,
         "router.adapted": record.adapted,
+        "router.verification": record.verification,
+        "router.finding": record.finding,
         "router.status": str(record.status),
         "router.outcome": record.outcome,
         "router.key": record.key_id,

@@ -62,11 +62,16 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
     adapted: str = ""  # what was changed in the request for the model, in words
     read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.reading.counts_of`)
+    # verification of the answer
+    verification: str = ""  # verified, escalated, kept, late, unchecked (docs/answers.md); "": not asked for
+    finding: str = ""  # what is wrong with the answer that was looked at (`router.verifying.finding.Fault`)
+    escalated_from: str = ""  # the model whose answer was replaced by that of `model`
     # what was billed
     service_tier: str = ""  # as the upstream billed it; "" is the default one
     usage: dict[str, int] | None = None  # the fields of router.policy.prices.Usage; None where the upstream told none
     cost_usd: float | None = None  # None where usage or price is unknown
     # attempts that came to nothing and may have been billed: {"model", "usage", "cost_usd"}, null where nobody told
+    # and answers that a stronger model's took the place of, with what they were billed
     wasted: list[dict[str, Any]] = []
     kept_usd: float = 0.0  # counted against the budget of the key, since what was billed is not known
     # who asked

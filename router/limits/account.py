@@ -244,9 +244,11 @@ class Booking:
         if spent is None:
             spent = usd if begun else 0.0
             record.kept_usd = spent
-        if record.wasted:  # what each of these cost is not known either
-            record.kept_usd += usd * len(record.wasted)
-            spent += usd * len(record.wasted)
+        if record.wasted:
+            known = [cost for attempt in record.wasted if (cost := attempt["cost_usd"]) is not None]
+            kept = usd * (len(record.wasted) - len(known))  # what the others cost is not known
+            record.kept_usd += kept
+            spent += kept + sum(known)
         day.held_usd -= usd
         month.held_usd -= usd
         day.spent_usd += spent
@@ -255,6 +257,9 @@ class Booking:
             usage = record.usage
             if usage is not None:
                 used = usage["input_tokens"] + usage["output_tokens"]
+                for attempt in record.wasted:
+                    if attempt["usage"] is not None:
+                        used += attempt["usage"]["input_tokens"] + attempt["usage"]["output_tokens"]
                 self.account.give_back(self._tokens - used)
             elif not begun:
                 self.account.give_back(self._tokens)

@@ -100,6 +100,8 @@ class Bound:
         if read > rates.long_above:
             reading, writing = reading * rates.long_input_factor, writing * rates.long_output_factor
         told = expected + (0 if given is None else written * choices)
+        if plan.verify:  # two models may answer
+            return Most(2 * (reading + writing), 2 * told, 2 * (expected + written * choices))
         return Most(reading + writing, told, expected + written * choices)
 
     def most_of_embedding(self, model: str, size: int, now_unix_ns: int, *, priced: bool) -> Most:

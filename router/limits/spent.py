@@ -26,7 +26,7 @@ class Spent(NamedTuple):
     month_usd: float
 
 
-class _Cost(msgspec.Struct, tag_field="kind", tag="request"):
+class Cost(msgspec.Struct, tag_field="kind", tag="request"):
     """A record as far as it says what was spent."""
 
     trace_id: str
@@ -44,7 +44,7 @@ class _Cost(msgspec.Struct, tag_field="kind", tag="request"):
         return (self.cost_usd or 0.0) + self.kept_usd + sum(each.get("cost_usd") or 0.0 for each in self.wasted)
 
 
-_decoder = msgspec.json.Decoder(_Cost)
+_decoder = msgspec.json.Decoder(Cost)
 
 
 def spent(url: str, journal: Path, key: str, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
@@ -55,8 +55,8 @@ def spent(url: str, journal: Path, key: str, day_unix_ns: int, month_unix_ns: in
     Raises:
         sqlalchemy.exc.SQLAlchemyError, OSError: the tables or the journal cannot be read.
     """
-    beyond: dict[tuple[str, str], _Cost] = {}
-    for cost in _not_exported(journal, key):
+    beyond: dict[tuple[str, str], Cost] = {}
+    for cost in not_exported(journal, key):
         if month_unix_ns <= cost.started_unix_ns and cost.ended_unix_ns < until_unix_ns:
             beyond[cost.trace_id, cost.span_id] = cost
     day_usd, month_usd, there = _in_tables(url, key, day_unix_ns, month_unix_ns, until_unix_ns, beyond)
@@ -105,10 +105,10 @@ def _in_tables(
         engine.dispose()
 
 
-def _not_exported(journal: Path, key: str) -> Iterator[_Cost]:
-    """The requests of a key that the journal has and the tables may not have."""
+def not_exported(journal: Path, key: str | None = None) -> Iterator[Cost]:
+    """The requests of a key, or of all keys, that the journal has and the tables may not have."""
     cursor = Cursor(journal, READER)
-    mark = b'"key_id":' + msgspec.json.encode(key)
+    mark = b"" if key is None else b'"key_id":' + msgspec.json.encode(key)
     for segment in listed(journal):
         offset = cursor.offset(segment)
         with contextlib.suppress(FileNotFoundError):  # all of it was exported meanwhile, and it was removed
@@ -116,14 +116,16 @@ def _not_exported(journal: Path, key: str) -> Iterator[_Cost]:
                 lines, offset = read(segment, offset, LINES)
                 if not lines:
                     break
-                yield from (cost for line in lines if mark in line and (cost := _cost(line)) and cost.key_id == key)
+                yield from (
+                    cost for line in lines if mark in line and (cost := _cost(line)) and key in (None, cost.key_id)
+                )
     for refused in parked(journal):
         entry = refused.entry
-        if refused.sink == READER and isinstance(entry, Record) and entry.key_id == key:
+        if refused.sink == READER and isinstance(entry, Record) and key in (None, entry.key_id):
             yield _of(entry)
 
 
-def _cost(line: bytes) -> _Cost | None:
+def _cost(line: bytes) -> Cost | None:
     try:
         return _decoder.decode(line)
     except UNREADABLE:  # what was said in it, perhaps
@@ -131,8 +133,8 @@ def _cost(line: bytes) -> _Cost | None:
         return None if found is None else _of(found)
 
 
-def _of(record: Record) -> _Cost:
-    return _Cost(
+def _of(record: Record) -> Cost:
+    return Cost(
         record.trace_id,
         record.span_id,
         record.started_unix_ns,

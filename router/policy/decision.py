@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_EVIDENCE = "no_evidence"  # nothing is known of this type of question
     UNCERTAIN_TYPE = "uncertain_type"  # of no type for sure, or maybe of one that nothing is known of
     NOVEL = "novel"  # unlike anything the calibration saw
+    DRIFTED = "drifted"  # the type was shown to keep less than it was trusted with, since the calibration
     NOT_CERTIFIED = "not_certified"  # no threshold was shown to keep this target
     CONTEXT_WINDOW = "context_window"  # only the chosen model can hold the request
     MODALITY = "modality"  # only the chosen model can read what is attached
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     FALLBACK = "fallback"  # the model decided on could not answer
     BUDGET = "budget"  # the budget of the key is nearly spent, and a lower target takes this model
     SUCCESSOR = "successor"  # the model decided on is gone, and the one that follows it answered
+    ESCALATED = "escalated"  # the answer of the model decided on did not hold, and a stronger one answered
 
 
 class Promise(StrEnum):
@@ -125,6 +127,7 @@ class Rules:
     familiar_until: float = 1.0  # novelty from which on dollars count less
     novelty_limit: float = 0.95  # requests more unusual than this share of the calibration go to the strong model
     version: str = ""
+    drifted: frozenset[str] = frozenset()  # types that were shown to keep less since; not part of the policy
 
     @property
     def strong(self) -> Model:
@@ -170,9 +173,10 @@ def decide(rules: Rules, features: Features, prediction: Prediction, target: flo
     before has in its cache costs what the cache costs. Which model that was follows from the same request, since each
     turn is decided on as it was then.
 
-    The guards, in order: what a model cannot hold or read; a type without evidence; an uncertain type; a request unlike
-    the calibration; a target without a certificate. Each of the last four sends the request to the strong model. A type
-    of which only published results are known is cheap only where these keep the target by themselves.
+    The guards, in order: what a model cannot hold or read; a type without evidence; a type that drifted since; an
+    uncertain type; a request unlike the calibration; a target without a certificate. Each of the last five sends the
+    request to the strong model. A type of which only published results are known is cheap only where these keep the
+    target by themselves.
     """
     cached: str | None = None
     for turn in prediction.earlier:
@@ -327,6 +331,8 @@ def _why_unknown(rules: Rules, features: Features, prediction: Prediction) -> Re
     """What makes the evidence say nothing of this request, or None."""
     if rules.evidence_of(prediction.question_type).kind == "none" or features.has_attachments:
         return Reason.NO_EVIDENCE
+    if prediction.question_type in rules.drifted:
+        return Reason.DRIFTED
     if _is_uncertain(rules, prediction):
         return Reason.UNCERTAIN_TYPE
     return Reason.NOVEL if prediction.novelty > rules.novelty_limit else None

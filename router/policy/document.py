@@ -1,15 +1,14 @@
-"""The policy artefact: two files, read from bytes, checked, and written back.
+"""The policy artefact: its files, read from bytes, checked, and written back.
 
 `policy.json` holds what a person may want to read: models, evidence, targets. `weights.npz` holds the predictor's
-arrays. Neither holds the text of a question, and neither is ever unpickled.
+arrays. Where answers are looked at, `answers.json` and `answers.npz` hold the like for them; a policy without these
+two looks at no answer. None holds the text of a question, and none is ever unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,27 +16,23 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from router.policy.answer_document import ANSWER_FILES, dump_answers, parse_answers
+from router.policy.answers import Answers, answer_holds, decide_first
 from router.policy.decision import Evidence, Model, Rule, Rules, decide
 from router.policy.features import read_question
+from router.policy.files import PolicyError as PolicyError  # users of the document catch it
+from router.policy.files import check_arrays, npz, read_npz
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor, predict
 from router.policy.vocabulary import Vocabulary
 
 DOCUMENT = "policy.json"
 WEIGHTS = "weights.npz"
+FILES = (DOCUMENT, WEIGHTS, *ANSWER_FILES)
 FORMAT = 2
 REGISTERED_MODEL = "router"  # in MLflow's registry
 CHAMPION = "champion"  # the alias of the version that serves
 _TRIED = ("What is 17 plus 25?", "")  # a policy that is read decides on these before it serves
-
-
-class PolicyError(ValueError):
-    """The policy does not parse; says the file and what is wrong with it."""
-
-    def __init__(self, file: str, problem: str) -> None:
-        super().__init__(f"{file}: {problem}")
-        self.file = file
-        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +43,11 @@ class Policy:
     predictor: Predictor
     default_target: float
     about: Mapping[str, Any]  # when and from what it was made, and how it replays, for people
+    answers: Answers | None = None  # which answers of the cheap model are passed on, where they are looked at
 
     @property
     def version(self) -> str:
-        """The first twelve hex digits of the SHA-256 of both files, so that equal policies have equal versions."""
+        """The first twelve hex digits of the SHA-256 of its files, so that equal policies have equal versions."""
         return self.rules.version
 
 
@@ -93,7 +89,6 @@ _ARRAYS = (
     "familiarity_quantiles",
 )
 _MAY_BE_INFINITE = ("number_scale",)  # of a feature that never varied
-_LARGEST = 1e9  # that an array may hold: sums and products of far larger numbers are no numbers
 
 
 def dump(policy: Policy) -> dict[str, bytes]:
@@ -123,20 +118,13 @@ def dump(policy: Policy) -> dict[str, bytes]:
     arrays = {name: getattr(predictor, name) for name in _ARRAYS}
     arrays |= {"idf": predictor.vocabulary.idf, "type_sharpness": np.array([predictor.type_sharpness])}
     arrays["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), dtype=np.uint8)
-    return {DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", WEIGHTS: _npz(arrays)}
+    files = {DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", WEIGHTS: npz(arrays)}
+    return files if policy.answers is None else files | dump_answers(policy.answers, _sha256(files))
 
 
-def _npz(arrays: Mapping[str, Any]) -> bytes:
-    """A .npz with fixed dates, so that the same weights give the same bytes (and so the same policy version)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(arrays):
-            file = io.BytesIO()
-            np.lib.format.write_array(file, np.ascontiguousarray(arrays[name]), allow_pickle=False)
-            archive.writestr(
-                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), file.getvalue(), zipfile.ZIP_DEFLATED
-            )
-    return buffer.getvalue()
+def _sha256(files: Mapping[str, bytes]) -> str:
+    """Of the two files that every policy has."""
+    return hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()
 
 
 def parse(files: Mapping[str, bytes]) -> Policy:
@@ -164,11 +152,17 @@ def parse(files: Mapping[str, bytes]) -> Policy:
         usual_type_probability=document.usual_type_probability,
         familiar_until=document.familiar_until,
         novelty_limit=document.novelty_limit,
-        version=hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()[:12],
+        version=_version(files),
     )
-    policy = Policy(rules, predictor, document.default_target, document.about)
+    answers = parse_answers(files, rules, predictor.types, _sha256(files))
+    policy = Policy(rules, predictor, document.default_target, document.about, answers)
     _try(policy)
     return policy
+
+
+def _version(files: Mapping[str, bytes]) -> str:
+    present = [files[name] for name in FILES if name in files]
+    return hashlib.sha256(b"".join(present)).hexdigest()[:12]
 
 
 def _try(policy: Policy) -> None:
@@ -181,6 +175,9 @@ def _try(policy: Policy) -> None:
                 raise ValueError("it predicts something that is not a number")
             for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
                 decide(policy.rules, features, prediction, target)
+                if policy.answers is not None:
+                    decide_first(policy.answers, policy.rules, features, prediction, target)
+                    answer_holds(policy.answers, policy.rules, features, prediction, target, "42")
         except Exception as error:
             raise PolicyError(DOCUMENT, f"does not decide: {type(error).__name__}: {error}") from error
 
@@ -211,16 +208,7 @@ def _document(content: bytes) -> _Document:
 
 
 def _predictor(content: bytes, document: _Document) -> Predictor:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*_ARRAYS, "idf", "type_sharpness", "vocabulary")}
-    except KeyError as error:
-        raise PolicyError(WEIGHTS, f"lacks an array: {error.args[0]}") from error
-    except Exception as error:  # an archive can be damaged in more ways than its readers have names for
-        raise PolicyError(WEIGHTS, f"does not parse: {type(error).__name__}: {error}") from error
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise PolicyError(WEIGHTS, f"{name} is no array")
+    arrays = read_npz(WEIGHTS, content, (*_ARRAYS, "idf", "type_sharpness", "vocabulary"))
     vocabulary = arrays.pop("vocabulary").tobytes().decode("utf-8", "replace").split("\n")
     models, types, terms = len(document.models), len(document.types), len(vocabulary)
     heads = 2 * models + types
@@ -241,14 +229,7 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
         "type_familiarity": (types,),
         "familiarity_quantiles": (max(arrays["familiarity_quantiles"].size, 1),),
     }
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise PolicyError(WEIGHTS, f"{name} has the shape {arrays[name].shape}, not {shape}")
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or not (np.isfinite(array).all() or name in _MAY_BE_INFINITE):
-            raise PolicyError(WEIGHTS, f"{name} holds something that is not a finite number")
-        if float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) > _LARGEST:
-            raise PolicyError(WEIGHTS, f"{name} holds a number beyond {_LARGEST:g}")
+    check_arrays(WEIGHTS, arrays, shapes, _MAY_BE_INFINITE)
     if not (arrays["number_scale"] > 0).all() or arrays["type_sharpness"][0] < 0:
         raise PolicyError(WEIGHTS, "number_scale or type_sharpness holds a number that is too small")
     return Predictor(

@@ -99,6 +99,7 @@ class _Tool(_Function, gc=False):
     function: _Function = msgspec.field(default_factory=_Function)
 
 
+_body = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[_Message])
 _parts = msgspec.json.Decoder(list[_Part])
 _string = msgspec.json.Decoder(str)
@@ -147,14 +148,27 @@ def read_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping
     Raises:
         RequestError: it can be no such body.
     """
+    return read_body(encode_question(messages, tools))
+
+
+def encode_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> bytes:
+    """The chat body of a question of a calibration.
+
+    Raises:
+        RequestError: it can be no such body.
+    """
     try:
         body: dict[str, Any] = {"messages": list(messages)}
         if tools:
             body["tools"] = list(tools)
-        encoded = {name: msgspec.Raw(_encoder.encode(value)) for name, value in body.items()}
+        return _encoder.encode(body)
     except (OverflowError, RecursionError, TypeError, ValueError) as error:
         raise RequestError(f"'messages' or 'tools' cannot be sent: {error}.", "messages") from error
-    return read_chat(encoded)
+
+
+def read_body(body: bytes) -> Features:
+    """Read what `encode_question` wrote."""
+    return read_chat(_body.decode(body))
 
 
 class _Reading:

@@ -36,6 +36,8 @@ def kept_of_mix(rules: Rules, target: float, requests: Mapping[str, int]) -> Int
 
 def _kept(rules: Rules, rule: Rule, name: str, evidence: Evidence) -> Interval:
     cheap, strong = rules.models[0].name, rules.strong.name
+    if name in rules.drifted:
+        return SURE
     if evidence.kind == "none" or (stands_alone(evidence) and not keeps(rules, evidence, cheap, strong, rule.target)):
         return SURE
     if evidence.kind == "measured" and name in rule.kept_by_type:

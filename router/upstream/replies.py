@@ -31,6 +31,7 @@ class Reply:
     failed_models: list[str] = field(default_factory=list)  # those that were given up before
     because: Reason | None = None  # why another model than the one decided on answered
     adapted: str = ""  # what was changed in the request for the model, in words
+    told: tuple[tuple[bytes, bytes], ...] = ()  # headers that say how the answer was verified
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header."""

@@ -53,7 +53,15 @@ def _print(answer: Mapping[str, Any]) -> None:
     console.print(
         f"saved after ${spent:.4f} of calibration: ${net['estimate']:.4f} (${net['low']:.4f} to ${net['high']:.4f})"
     )
-    for name, what in (("wasted_usd", "retries and fallbacks"), ("vain_usd", "answers that came to nothing")):
+    if total["verified_requests"]:
+        found = f"{total['found_requests']:,} did not hold, {total['escalated_requests']:,} of them were escalated"
+        console.print(
+            f"{total['verified_requests']:,} answers were verified: {found}, for ${total['escalation_usd']:.4f}"
+        )
+    for name, what in (
+        ("wasted_usd", "retries, fallbacks and answers that were replaced"),
+        ("vain_usd", "answers that came to nothing"),
+    ):
         console.print(f"of the cost, for {what}: ${total[name]:.4f}")
     if total["unknown_cost_attempts"]:
         console.print(

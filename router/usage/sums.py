@@ -21,7 +21,9 @@ GROUPS = {
     "user": requests.c.user_name,
     "reason": requests.c.reason,
     "policy": requests.c.policy_version,
+    "finding": sa.func.coalesce(requests.c.finding, ""),
 }
+LOOKED_AT = ("verified", "escalated", "kept", "late")  # what verification says of answers that were checked
 ENDS = ("low", "estimate", "high")
 MAX_ROWS = 10_000
 YEARS = 1970, 2200  # nanoseconds of later ones are beyond the tables
@@ -135,6 +137,10 @@ def _sums() -> list[sa.ColumnElement[Any]]:
         _sum(table.wasted_usd).label("wasted_usd"),
         sa.func.coalesce(sa.func.sum(table.wasted_unknown), 0).label("unknown_cost_attempts"),
         _sum(sa.case((vain, table.cost_usd), else_=0.0)).label("vain_usd"),
+        _count(table.verification.in_(LOOKED_AT)).label("verified_requests"),
+        _count(table.finding != "").label("found_requests"),
+        _count(table.verification == "escalated").label("escalated_requests"),
+        _sum(sa.case((table.verification == "escalated", table.cost_usd), else_=0.0)).label("escalation_usd"),
         _count(table.simulated == 1).label("simulated_requests"),
         _sum(sa.case((table.simulated == 1, table.cost_usd), else_=0.0)).label("simulated_usd"),
         _count(compared).label("compared_requests"),

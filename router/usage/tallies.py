@@ -42,6 +42,14 @@ _SCHEMA = "".join(
     """
     for table in _TABLES
 )
+_SCHEMA += "".join(
+    f"""
+    CREATE TABLE IF NOT EXISTS {table}_verified (
+        unix INTEGER, verification TEXT, finding TEXT, requests INTEGER, escalation_usd REAL,
+        PRIMARY KEY (unix, verification, finding)) WITHOUT ROWID;
+    """
+    for table in _TABLES
+)
 _SCHEMA += "CREATE TABLE IF NOT EXISTS latest (at INTEGER PRIMARY KEY, span_id TEXT);"
 BATCH = 2000
 LATEST = 2 * BATCH  # spans that are kept: more than any batch has
@@ -49,6 +57,7 @@ LATEST = 2 * BATCH  # spans that are kept: more than any batch has
 _TOKENS = frozenset(field.name for field in fields(Usage))
 
 Key = tuple[int, str, str, str, str]
+VerifiedKey = tuple[int, str, str]
 TimeKey = tuple[int, str, int]
 
 
@@ -104,6 +113,7 @@ class Tallies:
     def _add(self, connection: sqlite3.Connection, table: str, seconds: int, records: Sequence[Record]) -> None:
         sums: dict[Key, list[float]] = {}
         times: dict[TimeKey, int] = {}
+        verified: dict[VerifiedKey, list[float]] = {}
         for record in records:
             unix = record.started_unix_ns // 10**9 // seconds * seconds
             model = record.model or record.asked_model
@@ -114,6 +124,10 @@ class Tallies:
             for what, nanoseconds in _times(record):
                 time_key = (unix, what, bisect_left(MILLISECONDS, nanoseconds / 1e6))
                 times[time_key] = times.get(time_key, 0) + 1
+            if record.verification:
+                counted = verified.setdefault((unix, record.verification, record.finding), [0, 0.0])
+                counted[0] += 1
+                counted[1] += (record.cost_usd or 0.0) if record.verification == "escalated" else 0.0
         added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
         marks = ", ".join("?" * (5 + len(SUMS)))
         connection.executemany(
@@ -124,6 +138,11 @@ class Tallies:
             f"INSERT INTO {table}_times VALUES (?, ?, ?, ?) "  # noqa: S608
             "ON CONFLICT DO UPDATE SET requests = requests + excluded.requests",
             [(*key, number) for key, number in times.items()],
+        )
+        connection.executemany(
+            f"INSERT INTO {table}_verified VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "  # noqa: S608
+            "requests = requests + excluded.requests, escalation_usd = escalation_usd + excluded.escalation_usd",
+            [(*key, *numbers) for key, numbers in verified.items()],
         )
 
     def _numbers(self, record: Record) -> Iterator[float]:
@@ -146,7 +165,7 @@ class Tallies:
 
     def _forget(self, connection: sqlite3.Connection, now_unix: int) -> None:
         for table, keep in KEEP_SECONDS.items():
-            for name in (table, f"{table}_times"):
+            for name in (table, f"{table}_times", f"{table}_verified"):
                 connection.execute(f"DELETE FROM {name} WHERE unix < ?", (now_unix - keep,))  # noqa: S608
 
 

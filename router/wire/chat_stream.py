@@ -10,6 +10,7 @@ import msgspec
 from router.errors import envelope
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed, without_usage
+from router.wire.heard import Heard
 from router.wire.sse import MAX_KEPT_BYTES, Splitter, data_of, error_event
 from router.wire.text import NULL, UNREADABLE, read
 
@@ -18,6 +19,8 @@ class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     tool_calls: msgspec.Raw = NULL
+    function_call: msgspec.Raw = NULL  # as tool calls were before there were several
+    audio: msgspec.Raw = NULL
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -98,8 +101,21 @@ class ChatStream:
                 message["refusal"] = "".join(said["refusal"])
             if said["tool_calls"]:
                 message["tool_calls"] = _joined_calls(said["tool_calls"])
+            if said["function_call"]:
+                message["function_call"] = _joined_function(said["function_call"])
+            if said["has_audio"]:
+                message["audio"] = {}  # which is not kept
             choices.append({"index": index, "message": message, "finish_reason": said["finish_reason"]})
         return {"id": self.id, "model": self.model, "choices": choices, "usage": self.usage}
+
+    def heard(self) -> Heard:
+        """What it said so far. A text that is too long to be kept has all characters that are asked for."""
+        if self._room < 0:
+            return Heard(MAX_CHOICES, MAX_KEPT_BYTES, False)
+        said = self._said.values()
+        shortest = min((one["content"].tell() for one in said), default=0)
+        special = any(one["refusal"] or one["tool_calls"] or one["function_call"] for one in said)
+        return Heard(len(said), shortest, special)
 
     def _read(self, event: bytes) -> bytes:
         data = data_of(event)
@@ -142,7 +158,8 @@ class ChatStream:
                 self._room = -1
             if self._room < 0:
                 return
-            said = {"content": StringIO(), "refusal": [], "tool_calls": [], "finish_reason": None}
+            said = {"content": StringIO(), "refusal": [], "tool_calls": [], "function_call": [], "finish_reason": None}
+            said["has_audio"] = False
             self._said[choice.index] = said
         self._keep(said, choice)
 
@@ -160,6 +177,11 @@ class ChatStream:
             if bytes(delta.tool_calls) != b"null":
                 said["tool_calls"].append(bytes(delta.tool_calls))
                 self._room -= len(said["tool_calls"][-1]) + PIECE_BYTES
+            if bytes(delta.function_call) != b"null":
+                said["function_call"].append(bytes(delta.function_call))
+                self._room -= len(said["function_call"][-1]) + PIECE_BYTES
+            if bytes(delta.audio) != b"null":
+                said["has_audio"] = True
         if choice.text:
             said["content"].write(choice.text)
             self._room -= len(choice.text)
@@ -174,9 +196,11 @@ class _Fragment(msgspec.Struct, gc=False):
     id: str | None = None
     type: str | None = None
     function: dict[str, Any] | None = None
+    custom: dict[str, Any] | None = None
 
 
 _fragments = msgspec.json.Decoder(list[_Fragment])
+_function = msgspec.json.Decoder(dict[str, Any])
 
 
 def _joined_calls(pieces: list[bytes]) -> list[dict[str, Any]]:
@@ -188,9 +212,25 @@ def _joined_calls(pieces: list[bytes]) -> list[dict[str, Any]]:
         except UNREADABLE:
             continue  # a form we do not know is kept out of the record, never out of the stream
         for fragment in fragments:
-            call = calls.setdefault(fragment.index, {"id": None, "type": "function", "function": {}})
+            kind = "function" if fragment.custom is None else "custom"
+            call = calls.setdefault(fragment.index, {"id": None, "type": kind, kind: {}})
             call["id"] = fragment.id or call["id"]
-            for name, value in (fragment.function or {}).items():
-                text = value if isinstance(value, str) else "" if value is None else encoded(value).decode()
-                call["function"][name] = call["function"].get(name, "") + text
+            _join(call[call["type"]], fragment.function or fragment.custom or {})
     return [calls[index] for index in sorted(calls)]
+
+
+def _joined_function(pieces: list[bytes]) -> dict[str, str]:
+    """A function call of the older form, put together from its fragments."""
+    call: dict[str, str] = {}
+    for piece in pieces:
+        try:
+            _join(call, _function.decode(piece))
+        except UNREADABLE:
+            continue
+    return call
+
+
+def _join(call: dict[str, str], fragment: dict[str, Any]) -> None:
+    for name, value in fragment.items():
+        text = value if isinstance(value, str) else "" if value is None else encoded(value).decode()
+        call[name] = call.get(name, "") + text

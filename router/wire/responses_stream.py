@@ -9,6 +9,7 @@ import msgspec
 
 from router.wire.bodies import encoded
 from router.wire.event_edits import renamed
+from router.wire.heard import Heard
 from router.wire.sse import MAX_KEPT_BYTES, Splitter, data_of, error_event
 from router.wire.text import NULL, UNREADABLE, read
 
@@ -31,6 +32,10 @@ _event = msgspec.json.Decoder(_Event)
 _response = msgspec.json.Decoder(_Response)
 _string = msgspec.json.Decoder(str)
 
+_SPECIAL = frozenset(
+    {"response.refusal.delta", "response.function_call_arguments.delta", "response.custom_tool_call_input.delta"}
+)
+
 
 class ResponsesStream:
     """A stream of the Responses API: typed events, of which the last holds the whole response."""
@@ -42,6 +47,7 @@ class ResponsesStream:
         self._room = MAX_KEPT_BYTES
         self._whole: msgspec.Raw | None = None
         self._events = 0
+        self._is_special = False
         self.model = ""
         self.id = ""
         self.usage: dict[str, Any] | None = None
@@ -81,6 +87,10 @@ class ResponsesStream:
         """What was said: the whole response, or as much of its text as came."""
         return self._whole if self._whole is not None else {"id": self.id, "output_text": self._text.getvalue()}
 
+    def heard(self) -> Heard:
+        """What it said so far. A text that is too long to be kept has all characters that are asked for."""
+        return Heard(1, self._text.tell() if self._room > 0 else MAX_KEPT_BYTES, self._is_special)
+
     def _read(self, event: bytes) -> None:
         data = data_of(event)
         if not data:
@@ -92,6 +102,8 @@ class ResponsesStream:
             return  # not what we know: passed on unread
         if said.type == "response.output_text.delta":
             self._hear(said.delta)
+        elif said.type in _SPECIAL:
+            self._is_special = True
         elif said.type == "error":
             told = bytes(said.message)
             self.error = "error" if told == b"null" else told.decode(errors="replace").strip('"')

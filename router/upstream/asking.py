@@ -1,10 +1,10 @@
-"""One GET to a server, with one clock for all of it."""
+"""One call to a server outside of any request, with one clock for all of it; it follows no redirect."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -46,15 +46,24 @@ def get(origin: Origin, path: bytes, authorization: bytes | None, network: Netwo
     Raises:
         SilentError: no whole answer came within `TIMEOUT_SECONDS`.
     """
+    headers = [] if authorization is None else [(b"authorization", authorization)]
+    return ask(origin, Call(b"GET", path, headers), network)
+
+
+def ask(origin: Origin, call: Call, network: Network) -> Heard:
+    """Send one call, to be called where no event loop runs.
+
+    Raises:
+        SilentError: no whole answer came within `TIMEOUT_SECONDS`.
+    """
 
     async def exchange() -> Heard:
         pool = Pool(CONNECT_SECONDS, network)
-        headers = [(b"accept-encoding", b"identity"), (b"user-agent", b"calibrated-router")]
-        if authorization is not None:
-            headers.append((b"authorization", authorization))
+        common = [(b"accept-encoding", b"identity"), (b"user-agent", b"calibrated-router")]
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await pool.send(origin, Call(b"GET", path, headers), TIMEOUT_SECONDS)
+                sent = replace(call, headers=[*common, *call.headers])
+                answer = await pool.send(origin, sent, TIMEOUT_SECONDS)
                 now = time.time()
                 return Heard(answer.status, answer.headers, await read_whole(answer, TIMEOUT_SECONDS), now)
         finally:

@@ -1,0 +1,108 @@
+"""Time and memory of learning against the number of outcomes.
+
+No larger file of recorded outcomes is at hand, so larger ones are resampled: a row is drawn with replacement from the
+recorded ones, gets an id of its own, and a share of its words is exchanged for words of other questions of its type.
+So the texts are not near-duplicates, and terms grow in number as they would, roughly. Scores and tokens stay those of
+the row that was drawn: what is learnt is of no use, only what it costs to learn.
+
+    python benchmarks/learning_scale.py ../shared/data/calibration.jsonl.gz --rows 5000 10000 [--jobs 2] [--ray auto]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from calibration.outcomes import Outcome, read_outcomes, write_outcomes
+
+PAIR = ("gpt-4o-mini", "gpt-4o")
+EXCHANGED = 0.4  # of the words of a question
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def resampled(outcomes: Sequence[Outcome], rows: int, seed: int) -> Iterator[Outcome]:
+    """So many outcomes drawn with replacement, with words exchanged within their type."""
+    chance = random.Random(seed)
+    words: dict[str | None, list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        words[outcome.question_type] += _WORD.findall(outcome.text)
+    for number in range(rows):
+        drawn = chance.choice(outcomes)
+        of_type = words[drawn.question_type] or ["word"]
+
+        def exchange(found: re.Match[str], of_type: Sequence[str] = of_type) -> str:
+            return chance.choice(of_type) if chance.random() < EXCHANGED else found[0]
+
+        messages = [
+            {**message, "content": _WORD.sub(exchange, message["content"])}
+            if isinstance(message.get("content"), str)
+            else message
+            for message in drawn.messages
+        ]
+        yield replace(drawn, id=f"{drawn.id}-resampled-{number}", messages=messages)
+
+
+def measured(file: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
+    """Seconds, processor seconds, and MiB at the peak of learning from a file, over the command and its workers."""
+    command = [sys.executable, "-m", "calibration", "learn", "--outcomes", str(file), "--out", str(out), *options]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process, peak))
+    watcher.start()
+    if process.wait():
+        raise SystemExit(f"learning from {file} failed")
+    watcher.join()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - began, "processor_seconds": cpu, "command_mib": peak[0] / 1024}
+
+
+def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
+    """The peak of the command's own resident memory in KiB, as the system tells it."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        try:
+            found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+        except OSError:
+            return
+        peak[0] = max(peak[0], int(found[1]) if found else 0)
+        time.sleep(0.2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    parser.add_argument("--jobs", default="1")
+    parser.add_argument("--ray")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    options = ["--jobs", given.jobs, *(["--ray", given.ray] if given.ray else [])]
+    recorded = read_outcomes([given.outcomes], PAIR, answers=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in given.rows:
+            file = Path(folder) / f"{rows}.jsonl"
+            write_outcomes(resampled(recorded, rows, given.seed), file)
+            figures = measured(file, Path(folder) / f"policy-{rows}", options)
+            print(
+                json.dumps({"rows": rows, "options": options, **{k: round(v, 1) for k, v in figures.items()}}),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

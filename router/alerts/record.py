@@ -1,0 +1,89 @@
+"""The alerts that were raised, a small file each in ROUTER_HOME/alerts: all processes see them, and restarts keep them.
+
+A file is created by one process alone, which then sends the alert.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from router.alerts.alert import Alert
+
+FOLDER = "alerts"
+PENDING, SENT, FAILED, UNSENT = "pending", "sent", "failed", "not_sent"  # how a delivery ended; UNSENT: no webhook
+KEEP_SECONDS = 70 * 86_400.0  # of an alert that says nothing else
+SHOWN_SECONDS = 86_400.0
+
+
+class Raised(msgspec.Struct):
+    """An alert as it is kept."""
+
+    alert: Alert
+    delivery: str = PENDING
+    problem: str = ""  # why the webhook did not take it
+
+
+_decoder = msgspec.json.Decoder(Raised)
+
+
+class AlertRecord:
+    """The folder of one home."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / FOLDER
+
+    def is_first(self, alert: Alert) -> bool:
+        """Whether this alert was not raised before, in this process or another one; from now on it was.
+
+        Raises:
+            OSError: that cannot be kept.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            fd = os.open(self._path(alert), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return False
+        with open(fd, "wb") as file:  # noqa: PTH123  of a descriptor
+            file.write(msgspec.json.encode(Raised(alert)))
+        return True
+
+    def settle(self, alert: Alert, delivery: str, problem: str = "") -> None:
+        """Keep how the delivery of an alert ended; a full disk loses that.
+
+        The file is replaced as a whole.
+        """
+        partial = self._folder / f".{alert.id}-{secrets.token_hex(4)}"
+        with contextlib.suppress(OSError):
+            partial.write_bytes(msgspec.json.encode(Raised(alert, delivery, problem)))
+            partial.replace(self._path(alert))
+
+    def all(self) -> list[Raised]:
+        """Every alert that is kept, the oldest first."""
+        found = []
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(OSError, msgspec.DecodeError):  # being written, or of another version
+                found.append(_decoder.decode(path.read_bytes()))
+        return sorted(found, key=lambda raised: raised.alert.unix)
+
+    def recent(self, now_unix: float) -> list[Raised]:
+        """The alerts of the last day, the oldest first."""
+        return [raised for raised in self.all() if raised.alert.unix > now_unix - SHOWN_SECONDS]
+
+    def tidy(self, now_unix: float) -> None:
+        """Forget alerts that cannot be repeated any more, and files that are none."""
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(OSError):
+                try:
+                    until = _decoder.decode(path.read_bytes()).alert.keep_until_unix
+                except msgspec.DecodeError:
+                    until = path.stat().st_mtime + KEEP_SECONDS
+                if until < now_unix:
+                    path.unlink()
+
+    def _path(self, alert: Alert) -> Path:
+        return self._folder / f"{alert.id}.json"

@@ -1,0 +1,136 @@
+// The keys: what each spent and may do; add, rotate and revoke. A secret is shown once and kept nowhere.
+
+import { shares } from "./charts.js";
+import { ago, count, element, percent, usd } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const NUMBERS = ["usd_a_day", "usd_a_month", "requests_a_minute", "tokens_a_minute", "soft", "floor"];
+const GRACES = [["0", "at once: it leaked, or nobody uses it"], ["1h", "in an hour"], ["24h", "in 24 hours"], ["7d", "in 7 days"]];
+const CALLS = "chat, responses, completions, embeddings, models";  // the paths of a new key
+const rows = new Map();
+let ask, refresh, confirmed;
+
+export function startKeys(asking, refreshing) {
+  ask = asking;
+  refresh = refreshing;
+  $("new-key").addEventListener("click", () => { $("add-key-problem").textContent = ""; $("add-key").showModal(); $("key-name").focus(); });
+  for (const button of document.querySelectorAll("dialog .cancel")) button.addEventListener("click", () => button.closest("dialog").close());
+  $("add-key-form").addEventListener("submit", (event) => { event.preventDefault(); tried($("add-key"), $("add-key-problem"), add); });
+  $("confirm-form").addEventListener("submit", (event) => { event.preventDefault(); tried($("confirm"), $("confirm-problem"), () => confirmed()); });
+  $("secret-copy").addEventListener("click", async () => {
+    $("secret-value").select();
+    try { await navigator.clipboard.writeText($("secret-value").value); $("secret-copy").textContent = "Copied"; } catch { $("secret-copy").textContent = "Press Ctrl+C"; }
+  });
+  $("secret-done").addEventListener("click", () => { $("secret-value").value = ""; $("secret").hidden = true; $("new-key").focus(); });
+}
+
+// Do what a form is for, once at a time; close its dialog where that went well, else say in it what is wrong.
+async function tried(dialog, problem, what) {
+  const button = dialog.querySelector("button[type=submit]");
+  if (button.disabled) return;
+  button.disabled = true;
+  problem.textContent = "";
+  try {
+    await what();
+    dialog.close();
+    await refresh();
+  } catch (error) {
+    problem.textContent = error.message || "That key is not known to this router.";
+  } finally {
+    button.disabled = false;
+  }
+}
+
+async function add() {
+  const form = $("add-key-form"), given = new FormData(form), body = { name: given.get("name").trim() };
+  const models = given.get("models").split(",").map((name) => name.trim()).filter(Boolean);
+  if (models.length) body.models = models;
+  if (given.get("expires").trim()) body.expires = given.get("expires").trim();
+  if (given.get("admin")) body.admin = true;
+  else body.paths = given.getAll("paths");
+  for (const name of NUMBERS) if (given.get(name).trim()) body[name] = given.get(name).trim();
+  shown(await ask("/router/keys", body));
+  form.reset();
+}
+
+function shown({ name, key }) {
+  $("secret-name").textContent = name;
+  $("secret-value").value = key;
+  $("secret-copy").textContent = "Copy";
+  $("secret").hidden = false;
+  $("secret").scrollIntoView({ block: "nearest" });
+}
+
+function confirm(title, text, action, options, what) {
+  $("confirm-title").textContent = title;
+  $("confirm-text").textContent = text;
+  $("confirm-problem").textContent = "";
+  $("confirm-action").textContent = action;
+  $("confirm-grace-row").hidden = !options;
+  if (options) $("confirm-grace").replaceChildren(...GRACES.map(([value, words]) => element("option", { value }, words)));
+  confirmed = what;
+  $("confirm").showModal();
+}
+
+function rotate(name) {
+  confirm(`Rotate ${name}?`, "It gets another secret, with the same rights, limits and end.", "Rotate", true,
+    async () => shown(await ask(`/router/keys/${name}/rotate`, { grace: $("confirm-grace").value })));
+}
+
+function revoke(name) {
+  confirm(`Revoke ${name}?`, "Requests with it are refused from now on; those under way are answered. This cannot be undone, and the name cannot be used again.",
+    "Revoke", false, () => ask(`/router/keys/${name}`, undefined, "DELETE"));
+}
+
+export function drawKeys({ keys, may_change: mayChange, why }) {
+  const body = $("keys-table").tBodies[0];
+  const order = [...keys].sort((a, b) => (a.state !== "active") - (b.state !== "active") || a.name.localeCompare(b.name));
+  const names = new Set(order.map((key) => key.name));
+  for (const [name, { row }] of rows) if (!names.has(name)) { row.remove(); rows.delete(name); }
+  order.forEach((key, at) => {
+    const told = JSON.stringify([key, mayChange, key.last_used && ago(Math.max(Date.now() / 1000 - Date.parse(key.last_used) / 1000, 0))]);
+    const known = rows.get(key.name);
+    let row = known?.row;
+    if (known?.told !== told) {
+      const focused = row?.contains(document.activeElement) ? document.activeElement.className : null;
+      const made = keyRow(key, mayChange);
+      row?.replaceWith(made);
+      row = made;
+      rows.set(key.name, { row, told });
+      if (focused) row.querySelector(`button.${focused.split(" ")[0]}`)?.focus();
+    }
+    if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] || null);
+  });
+  $("keys-table").hidden = keys.length === 0;
+  $("new-key").hidden = !mayChange;
+  $("keys-note").textContent = why || (keys.length ? "" : "There is no named key yet.");
+}
+
+function keyRow(key, mayChange) {
+  const active = key.state === "active", { limits } = key;
+  const marks = [key.admin ? "admin" : "", active ? "" : key.state].filter(Boolean).join(" · ");
+  const models = key.models.join(", "), rights = key.paths.join(", ");
+  const paths = { "": "no path", [CALLS]: "all paths but account", [`${CALLS}, account`]: "every path" }[rights] ?? rights;
+  const rates = [["requests_a_minute", "requests"], ["tokens_a_minute", "tokens"]].filter(([name]) => limits[name]).map(([name, words]) => `${count(limits[name])} ${words}`);
+  const buttons = active && mayChange ? [
+    element("button", { type: "button", class: "rotate plain", "aria-label": `Rotate ${key.name}` }, "Rotate"),
+    element("button", { type: "button", class: "revoke plain", "aria-label": `Revoke ${key.name}` }, "Revoke")] : [];
+  buttons[0]?.addEventListener("click", () => rotate(key.name));
+  buttons[1]?.addEventListener("click", () => revoke(key.name));
+  return element("tr", { class: active ? "" : "ended", "data-name": key.name },
+    element("th", { scope: "row" }, key.name, marks ? element("small", {}, marks) : null),
+    spent("today", key.spent_usd_today, limits.usd_a_day), spent("this month", key.spent_usd_this_month, limits.usd_a_month),
+    element("td", { class: "spare wraps" }, rates.length ? `${rates.join(", ")} a minute` : "no limit"),
+    element("td", { class: "spare wraps" }, models === "all" ? "all models" : models, element("small", {}, paths)),
+    element("td", { class: "spare" }, key.last_used ? `${ago(Math.max((Date.now() - Date.parse(key.last_used)) / 1000, 0))} ago` : "not in a month"),
+    element("td", { class: "spare" }, key.expires ? key.expires.slice(0, 10) : "never"),
+    element("td", { class: "actions" }, ...buttons));
+}
+
+function spent(when, dollars, budget) {
+  if (!budget) return element("td", { class: "number" }, usd(dollars));
+  const share = dollars === null ? 0 : Math.min(dollars / budget, 1);
+  const kind = share >= 1 ? "bad" : share >= 0.8 ? "middle" : "cheap";
+  const words = `${usd(dollars)} of ${usd(budget)}`;
+  return element("td", { class: "number" }, words, shares([[kind, share], ["track", 1 - share]], `${words} spent ${when}, ${percent(share)}`));
+}

@@ -1,0 +1,284 @@
+"""Alerts: in the log, on the page, in the metrics and by a webhook; each told once, and no request waits for it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+from corporate_proxy import CorporateProxy
+from fake_openai import FakeOpenAI, Say, completion, json_answer
+from test_keys import OWNER, UPSTREAM, ask, make, until
+
+from router.alerts import webhook
+from router.alerts.alert import Alert
+from router.alerts.alerts import MOST_WAITING, Alerts, send_test
+from router.alerts.record import FAILED, SENT, UNSENT, AlertRecord
+from router.client.keyfile import Limits
+from router.limits.account import Account
+from router.limits.budgets import Budgets
+from router.settings import SettingsError, load
+
+PATH = "/services/T0/geheim-123?token=geheim-456"
+MODEL = "gpt-4o"
+
+
+@pytest.fixture
+def receiver():
+    """Where alerts are posted; it answers 200."""
+    server = FakeOpenAI()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch):
+    monkeypatch.setattr(webhook, "RETRY_SECONDS", (0.05, 0.05, 0.05))
+
+
+def settings(tmp_path, receiver, **given):
+    return load(home=tmp_path / "home", alert_webhook=f"http://127.0.0.1:{receiver.port}{PATH}", **given)
+
+
+def posted(receiver):
+    return [each for each in receiver.received if each.target.startswith("/services")]
+
+
+def test_an_alert_is_posted_in_the_documented_form_and_kept(tmp_path, receiver):
+    alerts = Alerts(settings(tmp_path, receiver))
+    alerts.alert("drifted", "gpt-4o", "gpt-4o answers otherwise", {"share": 0.4, "n": 50}, occasion="2026-11-28")
+    alerts.close()
+    (post,) = posted(receiver)
+    assert (post.method, post.target, post.header("content-type")) == ("POST", PATH, "application/json")
+    told = post.json
+    assert told["text"] == "Router: gpt-4o answers otherwise" and len(told["id"]) == 32
+    assert (told["kind"], told["subject"], told["fields"]) == ("drifted", "gpt-4o", {"share": 0.4, "n": 50})
+    assert abs(time.time() - time.mktime(time.strptime(told["at"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 30
+    (raised,) = alerts.recent()
+    assert raised.delivery == SENT and raised.alert.text == "gpt-4o answers otherwise"
+
+
+def test_the_same_alert_is_told_once_also_after_a_restart_and_by_several_at_once(tmp_path, receiver):
+    several = [Alerts(settings(tmp_path, receiver)) for _ in range(4)]
+    for _ in range(3):
+        for each in several:
+            each.alert("budget", "ada", "half is spent", occasion="2026-11-28 50%")
+    for each in several:
+        each.close()
+    again = Alerts(settings(tmp_path, receiver))
+    again.alert("budget", "ada", "half is spent, in other words", occasion="2026-11-28 50%")
+    again.alert("budget", "ada", "half is spent", occasion="2026-11-29 50%")
+    again.close()
+    assert [post.json["text"] for post in posted(receiver)] == ["Router: half is spent"] * 2
+
+
+def test_an_alert_is_forgotten_when_it_cannot_be_repeated_any_more(tmp_path):
+    now, record = time.time(), AlertRecord(tmp_path)
+    for days in (2, 40):
+        assert record.is_first(made_alert(occasion=f"{days}", unix=now, keep_until_unix=now + days * 86_400))
+    (tmp_path / "alerts" / "torn.json").write_text("")
+    record.tidy(now + 3 * 86_400)
+    assert [each.alert.occasion for each in record.all()] == ["40"]
+    record.tidy(now + 80 * 86_400)
+    assert list((tmp_path / "alerts").iterdir()) == []
+
+
+def made_alert(**given):
+    return Alert(**{"kind": "test", "subject": "x", "text": "x", **given})
+
+
+def test_another_process_tells_it_too_and_only_once(tmp_path, receiver):
+    code = (
+        "from router.settings import load; from router.alerts.alerts import Alerts; import sys; a = Alerts(load());"
+        "a.alert('drifted', 'm', 'it drifted'); a.close(); assert 'fastapi' not in sys.modules"
+    )
+    given = settings(tmp_path, receiver)
+    environment = {"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(given.home)}
+    environment["ROUTER_ALERT_WEBHOOK"] = given.alert_webhook.get_secret_value()
+    running = [subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert len(posted(receiver)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "posts", "delivery"),
+    [
+        ([500, 503], 3, SENT),
+        ([429], 2, SENT),
+        ([500] * 4, 4, FAILED),
+        ([404], 1, FAILED),
+        ([302], 1, FAILED),
+    ],
+)
+def test_what_may_help_is_tried_again_three_times_and_no_redirect_is_followed(
+    tmp_path, receiver, answers, posts, delivery
+):
+    moved = (("location", "/elsewhere"), ("content-type", "text/plain"))
+    receiver.say(*(Say(status, moved if status == 302 else ()) for status in answers))
+    alerts = Alerts(settings(tmp_path, receiver))
+    alerts.alert("test", "x", "x")
+    assert until(lambda: alerts.recent() and alerts.recent()[0].delivery == delivery)
+    assert len(receiver.received) == posts == len(posted(receiver))
+    assert len({post.body for post in receiver.received}) == 1
+    alerts.close()
+
+
+def test_a_receiver_that_is_not_there_is_in_the_log_and_the_address_nowhere(tmp_path, caplog):
+    gone = FakeOpenAI()
+    gone.close()
+    given = settings(tmp_path, gone)
+    alerts = Alerts(given)
+    alerts.alert("budget", "ada", "all is spent")
+    assert until(lambda: alerts.recent() and alerts.recent()[0].delivery == FAILED)
+    alerts.close()
+    assert "alert: all is spent" in caplog.text and "did not take the alert about ada: no answer" in caplog.text
+    kept = b"".join(path.read_bytes() for path in given.home.rglob("*") if path.is_file())
+    for where in (caplog.text, kept.decode(), repr(given), repr(vars(alerts)), repr(alerts._webhook)):
+        assert "geheim" not in where
+
+
+@pytest.mark.parametrize(
+    "url", ["hooks.example/geheim", "ftp://h/geheim", "https://ada:geheim@h/", "https:///geheim", "https://h/geheim x"]
+)
+def test_an_address_that_is_none_is_refused_and_not_printed(url):
+    with pytest.raises(SettingsError, match="ROUTER_ALERT_WEBHOOK") as refused:
+        load(alert_webhook=url)
+    assert "geheim" not in str(refused.value)
+
+
+def test_nobody_waits_for_a_slow_receiver_and_no_more_wait_than_fit(tmp_path, receiver, caplog):
+    receiver.say(Say(wait=30.0))
+    alerts = Alerts(settings(tmp_path, receiver))
+    began = time.monotonic()
+    for number in range(MOST_WAITING + 20):
+        alerts.alert("test", str(number), f"alert {number}")
+    assert time.monotonic() - began < 1.0
+    assert "others wait" in caplog.text
+    alerts.close(0.1)
+
+
+def test_a_disk_that_takes_nothing_does_not_silence_an_alert(tmp_path, receiver):
+    given = settings(tmp_path, receiver)
+    given.home.write_text("a file, and no folder")
+    alerts = Alerts(given)
+    alerts.alert("test", "x", "x")
+    alerts.close()
+    assert len(posted(receiver)) == 1
+
+
+def test_alerts_go_through_the_proxy(tmp_path, receiver):
+    proxy = CorporateProxy({"hooks.test": receiver.port}, "ada:secret")
+    given = load(home=tmp_path, alert_webhook="http://hooks.test" + PATH, proxy=f"http://ada:secret@{proxy.address}")
+    alerts = Alerts(given)
+    alerts.alert("test", "x", "x")
+    alerts.close()
+    proxy.close()
+    assert len(proxy.forwarded) == 1 and len(receiver.received) == 1
+
+
+def test_the_command_posts_a_test(tmp_path, receiver):
+    url = f"http://127.0.0.1:{receiver.port}{PATH}"
+    environment = {"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_ALERT_WEBHOOK": url}
+    command = [sys.executable, "-m", "router", "alert", "--test"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "router: the webhook took the test\n")
+    assert posted(receiver)[0].json["kind"] == "test"
+    receiver.say(Say(404))
+    assert send_test(settings(tmp_path, receiver)) == "it answered 404"
+    with pytest.raises(SettingsError, match="no webhook is set"):
+        send_test(load())
+
+
+# budgets
+
+
+class Told(list):
+    def alert(self, kind, subject, text, fields=None, *, occasion="", until_unix=None):
+        assert until_unix > time.time() + 86_400
+        self.append((subject, fields["period"], fields["share"], occasion))
+
+
+class OneAccount:
+    def __init__(self, now, **limits):
+        account = Account("ada", now)
+        account.limit(Limits(**limits))
+        self.accounts = {"ada": account}
+        self.day, self.month = account.day, account.month
+
+
+def test_each_share_of_each_budget_is_told_once_and_of_several_the_highest():
+    limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
+    budgets = Budgets(limiter, told)
+    for spent in (4.99, 5.0, 5.1, 8.0, 8.2, 10.0, 10.5):
+        limiter.day.spent_usd = limiter.month.spent_usd = spent
+        budgets.look()
+    limiter.month.spent_usd = 99.0
+    budgets.look()
+    assert [each[1:3] for each in told] == [("day", 0.5), ("day", 0.8), ("day", 1.0), ("month", 0.8)]
+    limiter.accounts["ada"].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
+    budgets.look()
+    assert told[-1][1:3] == ("day", 0.5) and len({each[3] for each in told}) == 5
+
+
+def test_a_budget_that_is_nearly_spent_and_refuses_is_told_as_spent():
+    limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
+    budgets = Budgets(limiter, told)
+    limiter.day.spent_usd = 7.0
+    budgets.refused("ada")  # it asked for too much at once: there is a lot left
+    budgets.refused("somebody")
+    budgets.look()
+    assert [each[1:3] for each in told] == [("day", 0.5)]
+    limiter.day.spent_usd = 9.9
+    budgets.refused("ada")
+    budgets.look()
+    assert [each[1:3] for each in told] == [("day", 0.5), ("day", 1.0)]
+
+
+def chat(router, key):
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 4000}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx2.post(router.url + "/chat/completions", json=body, headers=headers, timeout=60)
+
+
+def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
+    serve, openai_server, receiver, tmp_path, caplog
+):
+    key = make(tmp_path / "home-0", "ada", limits=Limits(usd_a_day=0.10))
+    webhook_url = f"http://127.0.0.1:{receiver.port}{PATH}"
+    router = serve(openai_base_url=openai_server.url, api_keys=[OWNER], alert_webhook=webhook_url, **UPSTREAM)
+    costly = completion(MODEL, prompt_tokens=20, completion_tokens=4000)  # $0.04
+    costly["usage"].pop("prompt_tokens_details", None)
+    openai_server.say(*(json_answer(costly) for _ in range(3)))
+    statuses = []
+    for shares in ([], [0.8], [1.0]):
+        statuses.append(chat(router, key).status_code)
+        expected = 1 + len(shares) if shares else 0
+        router.app.router.budgets.look()
+        if expected:
+            assert until(lambda shares=shares: shares[0] in [p.json["fields"]["share"] for p in posted(receiver)])
+    assert statuses == [200, 200, 429]
+    posts = posted(receiver)
+    assert [post.json["fields"]["share"] for post in posts] == [0.8, 1.0]
+    assert posts[1].json["text"].startswith("Router: key ada has spent $0.08 of $0.1 a day; its requests are refused")
+    page = ask(router, "/router/overview", OWNER).json()["warnings"]
+    assert sum("key ada has spent" in line for line in page) == 2
+    health = httpx2.get(router.origin + "/health").json()["warnings"]
+    assert any("2 alerts in the last day (budget)" in line for line in health) and "ada" not in json.dumps(health)
+    metrics = ask(router, "/metrics", OWNER).text
+    assert 'router_alerts{delivery="sent",kind="budget"} 2.0' in metrics
+    assert 'router_warnings{about="alerts"} 2.0' in metrics
+    assert router.app.router.alerts.all()[0].delivery == SENT and "geheim" not in caplog.text + metrics + str(page)
+    again = Alerts(router.app.router.settings)  # as after a restart
+    restarted = Budgets(router.app.router.limiter, again)
+    restarted.refused("ada")
+    restarted.look()
+    again.close()
+    assert len(posted(receiver)) == 2
+
+
+def test_without_a_webhook_an_alert_is_on_the_page(tmp_path):
+    alerts = Alerts(load(home=tmp_path))
+    alerts.alert("budget", "ada", "half is spent")
+    alerts.close()
+    assert [(each.delivery, each.alert.text) for each in AlertRecord(tmp_path).all()] == [(UNSENT, "half is spent")]

@@ -1,0 +1,192 @@
+"""`/router/keys`: keys made, limited, rotated and revoked over HTTP, by admin keys that may do everything."""
+
+import time
+
+import httpx2
+import openai
+import pytest
+from fake_openai import completion, json_answer
+from made_records import made_record
+from test_keys import OWNER, UPSTREAM, ask, make
+
+from router.client.keyfile import FILE, Limits, read_keys, sha256
+from router.exporter.shipper import Shipper
+from router.exporter.shipping import drain
+from router.journal.segments import Cursor
+from router.journal.writer import Journal
+from router.limits.account import month_of
+from router.limits.standings import Standing, standings
+from router.serving import prices
+from router.settings import load
+from router.usage.ledger import Ledger
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+def owned(serve, openai_server, tmp_path):
+    """A router with an admin key; gives both."""
+    key = make(tmp_path / "home-0", "owner", admin=True)
+    return serve(openai_base_url=openai_server.url, **UPSTREAM), key
+
+
+def keys(router, key, path="", body=None, method=None, **headers):
+    return ask(router, "/router/keys" + path, key, body, method, **headers)
+
+
+def told(answer):
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return answer.status_code, error["param"], error["message"]
+
+
+def chat(router, key, model="gpt-4o"):
+    with openai.OpenAI(base_url=router.url, api_key=key, max_retries=0) as client:
+        return client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}], max_tokens=10)
+
+
+def test_a_key_is_made_used_limited_rotated_and_revoked_over_http(owned):
+    router, owner = owned
+    wanted = {"name": "ada", "models": ["gpt-4o"], "paths": ["chat"], "expires": "90d", "usd_a_day": 5}
+    made = keys(router, owner, body={**wanted, "requests_a_minute": 1})
+    assert made.status_code == 201 and made.headers["cache-control"] == "no-store"
+    secret = made.json()["key"]
+    assert made.json()["limits"] == {"usd_a_day": 5.0, "requests_a_minute": 1}
+    assert read_keys(router.home / FILE)[1].sha256 == sha256(secret)
+    assert chat(router, secret).choices  # at once
+    with pytest.raises(openai.RateLimitError, match="Limit 1"):
+        chat(router, secret)
+    changed = keys(router, owner, "/ada", {"requests_a_minute": "none", "usd_a_month": 9.5}, "PATCH").json()
+    assert changed["limits"] == {"usd_a_day": 5.0, "usd_a_month": 9.5}
+    new = keys(router, owner, "/ada/rotate", {"grace": "1h"}).json()["key"]
+    assert new != secret and chat(router, secret).choices and chat(router, new).choices
+    assert keys(router, owner, "/ada", method="DELETE").json()["state"] == "revoked"
+    for each in (secret, new):
+        with pytest.raises(openai.AuthenticationError, match="was revoked"):
+            chat(router, each)
+    listed = keys(router, owner)
+    states = [(each["name"], each["state"]) for each in listed.json()["keys"]]
+    assert states == [("owner", "active"), ("ada", "revoked")]
+    for answer in (listed, keys(router, owner, "/ada")):
+        assert not any(part in answer.text for part in (secret, new, sha256(new), "sk-router-"))
+
+
+def test_what_does_not_fit_is_refused_as_by_the_command_with_the_name_of_the_field(owned):
+    router, owner = owned
+    for body, param in (
+        ({"name": "a b"}, "name"),
+        ({"name": "x", "paths": ["root"]}, "paths"),
+        ({"name": "x", "expires": "soon"}, "expires"),
+        ({"name": "x", "usd_a_day": -1}, "usd_a_day"),
+        ({"name": "x", "requests_a_minute": "1.5"}, "requests_a_minute"),
+        ({"name": "x", "floor": 0.9}, "floor"),
+    ):
+        status, named, message = told(keys(router, owner, body=body))
+        assert (status, named) == (400, param) and "--" not in message, message
+    for wrong in (
+        {},
+        [],
+        {"name": "x", "usd_a_year": 1},
+        {"name": "x", "admin": "yes"},
+        {"name": "x", "usd_a_day": True},
+    ):
+        assert told(keys(router, owner, body=wrong))[0] == 400, wrong
+    assert told(keys(router, owner, body={"name": "owner"}))[:2] == (409, "name")
+    assert told(keys(router, owner, "/nobody/rotate", {}))[:2] == (404, "name")
+    secret = keys(router, owner, body={"name": "once"}).json()["key"]
+    assert secret not in keys(router, owner, f"/{secret}", method="DELETE").text
+    assert keys(router, owner, "/once", method="DELETE").status_code == 200
+    assert told(keys(router, owner, "/once", method="DELETE"))[0] == 409
+    assert [key.name for key in read_keys(router.home / FILE)] == ["owner", "once"]
+
+
+def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
+    router, owner = owned
+    plain = make(router.home, "plain")
+    scraper = make(router.home, "prometheus", admin=True, paths=())
+    bounded = make(router.home, "bounded", admin=True, limits=Limits(usd_a_day=1.0))
+    router.app.router.key_watch.look()
+    assert keys(router, plain).status_code == 403
+    for key in (scraper, bounded):
+        assert keys(router, key).json()["may_change"] is False
+    for key in (plain, scraper, bounded):
+        for path, body, method in (
+            ("", {"name": "x"}, "POST"),
+            ("/plain/rotate", {}, "POST"),
+            ("/plain", {}, "PATCH"),
+            ("/plain", None, "DELETE"),
+        ):
+            status, _, message = told(keys(router, key, path, body, method))
+            assert status == 403 and "admin key" in message
+    assert keys(router, "sk-router-unknown", body={"name": "x"}).status_code == 401
+    assert len(read_keys(router.home / FILE)) == 4 and keys(router, owner).json()["may_change"] is True
+
+
+def test_a_router_without_keys_makes_none_over_http(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    assert "keys add NAME --admin" in told(keys(router, "", body={"name": "x"}))[2]
+    assert keys(router, "").json() == {"keys": [], "may_change": False, "why": keys(router, "").json()["why"]}
+    assert not (router.home / FILE).exists()
+
+
+def test_a_key_of_the_settings_makes_keys_and_a_page_of_another_site_none(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, api_keys=[OWNER], **UPSTREAM)
+    for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        answer = keys(router, OWNER, body={"name": "x"}, **headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_page")
+    assert keys(router, OWNER, body={"name": "x"}, origin=router.origin).status_code == 201
+
+
+def test_no_secret_is_written_anywhere(owned, caplog):
+    router, owner = owned
+    with caplog.at_level("DEBUG"):
+        secret = keys(router, owner, body={"name": "ada"}).json()["key"]
+        new = keys(router, owner, "/ada/rotate", {}).json()["key"]
+        httpx2.get(router.origin + "/metrics", headers={"authorization": f"Bearer {owner}"})
+    files = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file())
+    for each in (secret, new, owner):
+        assert each not in caplog.text and each.encode() not in files
+    assert "key ada is rotated by key owner" in caplog.text
+
+
+def test_a_damaged_file_is_said_and_not_replaced(owned):
+    router, owner = owned
+    (router.home / FILE).write_text("{")
+    for answer in (keys(router, owner), keys(router, owner, body={"name": "x"})):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unreadable")
+    assert (router.home / FILE).read_text() == "{"
+
+
+def test_the_list_tells_what_each_spent_and_when_it_was_used(owned, openai_server):
+    router, owner = owned
+    secret = keys(router, owner, body={"name": "ada", "usd_a_day": 5}).json()["key"]
+    openai_server.say(json_answer(completion("gpt-4o", prompt_tokens=1000, completion_tokens=10)))
+    chat(router, secret)
+    _, ada = keys(router, owner).json()["keys"]
+    usd = router.records(1)[0]["cost_usd"]
+    assert ada["spent_usd_today"] == pytest.approx(usd) == ada["spent_usd_this_month"] and usd > 0.002
+    assert time.time() - 5 < time.mktime(time.strptime(ada["last_used"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+
+
+def test_a_standing_counts_each_request_once_whether_it_is_exported_or_not(tmp_path):
+    settings = load(home=tmp_path)
+    now = month_of(time.time_ns()).starts_unix_ns + 10 * DAY_NS
+    journal = Journal(tmp_path / "journal")
+    days = {"ada": (0.0, 1.5, 12.0), "bob": (3.0,)}  # days ago
+    number = 0
+    for name, ages in days.items():
+        for age in ages:
+            number += 1
+            began = int(now + DAY_NS / 2 - age * DAY_NS)
+            journal.append(made_record(number, key_id=name, cost_usd=1.0, started_unix_ns=began, ended_unix_ns=began))
+    before = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)
+    drain([Shipper(journal.directory, "usage", Ledger(settings.usage_url, prices(settings), lambda _: None))])
+    after = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)
+    Cursor(journal.directory, "usage").path.unlink()  # as where the exporter died before it noted how far it came
+    both = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)
+    expected = {
+        "ada": Standing(1.0, 2.0, now / 1e9 + 43_200),
+        "bob": Standing(0.0, 1.0, now / 1e9 + 43_200 - 3 * 86_400),
+    }
+    assert before == after == both == expected
+    journal.close()

@@ -1,0 +1,131 @@
+"""The keys on the page at `/`, in a real Chromium: added, used, limited, rotated and revoked."""
+
+import json
+import re
+
+import openai
+import pytest
+from browser import Browser, found
+from test_keys import UPSTREAM, make
+
+from router.client.keyfile import FILE, read_keys
+from router.limits import standings
+
+pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
+
+SECRET = "document.querySelector('#secret-value').value"
+ROW = "document.querySelector('#keys-table tr[data-name=ada]')"
+
+
+@pytest.fixture(scope="module")
+def browsing():
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(browsing):
+    browsing.errors.clear()
+    browsing.look(1280, 900)
+    yield browsing
+    browsing.run("sessionStorage.clear()")
+    browsing.open("about:blank")
+
+
+@pytest.fixture
+def opened(serve, openai_server, tmp_path, browser, monkeypatch):
+    """The page of a router with an admin key, opened with it."""
+    monkeypatch.setattr(standings, "LEAST_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(standings, "REST", 0)
+    key = make(tmp_path / "home-0", "owner", admin=True)
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    browser.open(router.origin + "/")
+    browser.wait("!document.querySelector('#key-form').hidden")
+    browser.run(f"document.querySelector('#key').value = '{key}'; document.querySelector('#key-form button').click()")
+    browser.wait("document.querySelectorAll('#keys-table tbody tr').length === 1")
+    return router
+
+
+def fill(browser, **values):
+    for name, value in values.items():
+        browser.run(f"document.querySelector('#add-key [name={name}]').value = {json.dumps(value)}")
+
+
+def click(browser, selector):
+    browser.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def chat(router, key):
+    with openai.OpenAI(base_url=router.url, api_key=key, max_retries=0) as client:
+        return client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}], max_tokens=9)
+
+
+def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, browser):
+    click(browser, "#new-key")
+    assert browser.run("document.activeElement.id") == "key-name"
+    fill(browser, name="ada", models="gpt-4o", requests_a_minute="2", usd_a_day="minus one")
+    click(browser, "#add-key-form button[type=submit]")
+    assert "usd_a_day: expected dollars" in browser.wait("document.querySelector('#add-key-problem').textContent")
+    fill(browser, usd_a_day="0.001")
+    click(browser, "#add-key-form button[type=submit]")
+    secret = browser.wait(SECRET)
+    assert re.fullmatch(r"sk-router-[A-Za-z0-9_-]{43}", secret)
+    browser.wait(f"{ROW} && !document.querySelector('#add-key').open")
+    for _ in range(2):
+        assert chat(opened, secret).choices
+    with pytest.raises(openai.RateLimitError, match="Limit 2"):
+        chat(opened, secret)
+
+    click(browser, "#keys-table tr[data-name=ada] .rotate")
+    browser.run("document.querySelector('#confirm-grace').value = '1h'")
+    click(browser, "#confirm-action")
+    new = browser.wait(f"{SECRET} !== {json.dumps(secret)} && {SECRET}")
+    browser.wait("!document.querySelector('#confirm').open")
+    with pytest.raises(openai.RateLimitError, match="Limit 2"):
+        chat(opened, new)
+    told = browser.wait(f"{ROW}.innerText.includes(' ago') && {ROW}.innerText")
+    assert "2 requests a minute" in told and "gpt-4o" in told and " of $0.0010" in told
+    assert browser.run(f"{ROW}.querySelector('.shares').getAttribute('aria-label')").endswith("%")
+    click(browser, "#secret-done")
+    page = browser.run("document.documentElement.outerHTML") + browser.run("JSON.stringify(sessionStorage)")
+    assert secret not in page and new not in page and browser.run(SECRET) == ""
+
+    click(browser, "#keys-table tr[data-name=ada] .revoke")
+    click(browser, "#confirm .cancel")
+    assert read_keys(opened.home / FILE)[1].revoked_unix is None
+    click(browser, "#keys-table tr[data-name=ada] .revoke")
+    assert "cannot be undone" in browser.text("#confirm-text")
+    click(browser, "#confirm-action")
+    browser.wait(f"{ROW}.classList.contains('ended')")
+    for each in (secret, new):
+        with pytest.raises(openai.AuthenticationError, match="was revoked"):
+            chat(opened, each)
+    assert browser.run(f"{ROW}.querySelectorAll('button').length") == 0
+    expected = ("400", "429", "401")  # the browser logs the answers that refuse
+    assert [error for error in browser.errors if not any(code in error for code in expected)] == []
+
+
+def test_the_keys_fit_the_window(opened, browser):
+    make(opened.home, "a-team-with-a-rather-long-name", models=("auto", "gpt-4o-mini", "gpt-6-luna"))
+    browser.run("document.dispatchEvent(new Event('visibilitychange'))")  # which asks at once
+    browser.wait("document.querySelectorAll('#keys-table tbody tr').length === 2")
+    for width in (1280, 400):
+        browser.look(width, 900)
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth") is True
+        for inside in ("document.querySelector('#keys-table').parentElement", "document.querySelector('#add-key')"):
+            click(browser, "#new-key")
+            assert browser.run(f"{inside}.scrollWidth <= {inside}.clientWidth") is True, (width, inside)
+            browser.run("document.querySelector('#add-key').close()")
+        click(browser, "#new-key")
+        assert browser.run("document.querySelector('#add-key').getBoundingClientRect().right <= innerWidth") is True
+        fields = "[...document.querySelectorAll('#add-key .fields label')]"
+        assert browser.run(f"{fields}.every((label) => label.scrollWidth <= label.clientWidth)") is True
+        browser.run("document.querySelector('#add-key').close()")
+
+
+def test_a_router_without_keys_says_how_to_make_the_first(serve, openai_server, browser):
+    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    browser.open(router.origin + "/")
+    assert "keys add NAME --admin" in browser.wait("document.querySelector('#keys-note').textContent")
+    assert browser.run("document.querySelector('#new-key').hidden") is True and browser.errors == []

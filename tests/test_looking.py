@@ -1,0 +1,205 @@
+"""A look at the cheap model's answers: what is read of them, what is learnt, and what a policy does with it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calibration.learning import learn
+from calibration.looking import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.outcomes import Outcome, Result
+from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
+from calibration.replay import apgr, replayed
+from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
+from router.policy.answer_features import NUMBERS, answer_numbers
+from router.policy.answers import answer_holds, decide_first
+from router.policy.decision import decide
+from router.policy.document import PolicyError, dump, parse
+from router.policy.features import read_question
+from router.policy.prediction import predict
+from router.policy.tracing import agrees, traced
+from router.policy.transfer import transferred
+
+PAIR = ("gpt-4o-mini", "gpt-4o")
+TARGET = 0.97
+
+
+def made(n: int, seed: int = 0) -> list[Outcome]:
+    """Sums whose wrong answers do not follow from their steps, and choices whose answers are single letters."""
+    rng = np.random.default_rng(seed)
+    outcomes = []
+    for i in range(n):
+        a, b = (int(value) for value in rng.integers(10, 99, 2))
+        is_sum, right = i % 2 == 0, float(rng.random() < 0.75)
+        if is_sum:
+            text = f"Basket {i} holds {a} apples and {b} pears. How many pieces of fruit are in the basket in all?"
+            found = a + b if right else a + b + int(rng.integers(1, 9))
+            answer = f"We add apples and pears: {a} + {b} = {a + b}. The answer is {found}."
+        else:
+            text = f"Patient {a} of ward {b} has fever and a cough. Which diagnosis fits, A, B, C or D? Case {i}."
+            answer = str(rng.choice(list("ABCD")))
+        results = {
+            PAIR[0]: Result(right, answer, 60, 40 if is_sum else 2),
+            PAIR[1]: Result(float(rng.random() < 0.97), answer, 60, 40 if is_sum else 2),
+        }
+        message = {"role": "user", "content": text}
+        outcomes.append(Outcome(f"made-{i}", [message], results, "sums/baskets" if is_sum else "medical/choices"))
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    return learn(made(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
+
+
+@pytest.fixture(scope="module")
+def policy(learnt):
+    answers = learn_answers(learnt, 0)
+    return parse(dump(replace(learnt.policy, answers=answers)))
+
+
+def numbers(question, answer, tools=()):
+    return dict(zip(NUMBERS, answer_numbers(question, answer, 50.0, tools), strict=True))
+
+
+def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
+    right, wrong = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
+    assert (right["final_is_last_number"], wrong["final_is_last_number"]) == (1.0, 0.0)
+    assert numbers("?", "3 * 4 = 13. The answer is 13.")["sums_wrong"] == 1.0
+
+
+@pytest.mark.parametrize(("answer", "holds"), [("9.9", True), ("9.11", False)])
+def test_the_larger_of_two_numbers_is_known(answer, holds):
+    found = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
+    assert (found["order_holds"], found["order_broken"]) == (float(holds), float(not holds))
+
+
+def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
+    for call in (
+        {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
+        {"weather": '{"city":"Oslo","days":3}'},
+    ):
+        found = numbers("The weather in Oslo?", json.dumps([call]), ("weather city days",))
+        assert (found["calls"], found["values_in_question"], found["prose_for_call"]) == (1.0, 0.5, 0.0)
+    assert numbers("The weather in Oslo?", "It rains.", ("weather",))["prose_for_call"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("program", "value"),
+    [
+        ("def f(s):\n    return ''.join(c for c in s if c != 'a')\nassert f('banana') == ??", "bnn"),
+        (
+            "def f(d):\n    d.pop('x')\n    return {k: v + 1 for k, v in d.items()}\nassert f({'x': 1, 'y': 2}) == ??",
+            {"y": 3},
+        ),
+        ("def f(n):\n    return 1 if n < 2 else n * f(n - 1)\nassert f(5) == ??", 120),
+        ("def f(xs):\n    a, *b = xs\n    return a\nassert f([1]) == ??", None),  # what is not interpreted is not known
+        ("def f(x):\n    return x.__class__\nassert f(1) == ??", None),
+        ("def f(x):\n    return open('/etc/passwd')\nassert f(1) == ??", None),
+        ("def f(x):\n    return 'a' * 10**9\nassert f(1) == ??", None),
+        ("def f(x):\n    while True:\n        x.append(x)\nassert f([]) == ??", None),
+        ("def f(x):\n    return f(x)\nassert f([]) == ??", None),
+        ("def f(x):\n    return round(x, -1000000000)\nassert f(5) == ??", None),
+        ("def f(x):\n    return x.expandtabs(tabsize=10**9)\nassert f('\\t') == ??", None),
+        ("def f(x):\n    g = round\n    return list(map(g, x))\nassert f([5]) == ??", None),
+        ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
+    ],
+)
+def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
+    found = traced(program)
+    assert found == (None if value is None else (value,))
+    assert value is None or agrees(value, repr(value))
+
+
+def test_looking_helps_where_there_is_something_to_see(policy):
+    assert set(policy.answers.types) == {"sums/baskets"}
+    rule = policy.answers.rules(policy.rules).rule(TARGET)
+    assert rule.certified and rule.answer_limit == rule.quality_per_usd
+    assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
+
+
+def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
+    outcomes = made(200, seed=1)
+    replay = replayed(outcomes, policy.predictor, policy.rules.models)
+    looked = replay_answers(policy, policy.answers, replay)
+    assert apgr(looked.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
+    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
+    assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
+    for row, (outcome, features, prediction) in enumerate(
+        zip(outcomes, replay.features, replay.predictions, strict=True)
+    ):
+        tried = decide_first(policy.answers, policy.rules, features, prediction, TARGET)
+        way = STRONG if tried.decision.model == PAIR[1] else CHEAP
+        answer = outcome.results[PAIR[0]].answer
+        if tried.is_looked_at and not answer_holds(policy.answers, policy.rules, features, prediction, TARGET, answer):
+            way = CHEAP_THEN_STRONG
+        assert way == chosen[row]
+    assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
+
+
+def test_what_was_decided_without_a_look_stays(learnt, policy):
+    for outcome in made(40, seed=2):
+        features = read_question(outcome.messages)
+        prediction = predict(policy.predictor, features)
+        before = decide(learnt.policy.rules, features, prediction, TARGET)
+        assert decide(policy.rules, features, prediction, TARGET).model == before.model
+
+
+def test_a_guard_stands_before_a_look(policy):
+    odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
+    tried = decide_first(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
+    assert (tried.decision.model, tried.is_looked_at) == (PAIR[1], False)
+
+
+def test_a_policy_without_the_part_reads_as_before(learnt, policy, tmp_path):
+    assert learn_answers(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+    plain = dump(learnt.policy)
+    assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
+    assert parse(plain).version != policy.version
+    write_policy(policy, tmp_path)
+    assert read_policy(tmp_path).version == policy.version
+    write_policy(learnt.policy, tmp_path)  # in the place of one that has the part
+    assert read_policy(tmp_path).answers is None
+
+
+def without_answers(learnt):
+    return [
+        replace(o, results={m: replace(r, answer=None) for m, r in o.results.items()}) for o in learnt.replay.outcomes
+    ]
+
+
+def test_a_damaged_part_is_refused_and_named(policy):
+    files = dump(policy)
+    document = json.loads(files[ANSWERS])
+    broken = {
+        ANSWERS: [
+            b"{",
+            json.dumps(document | {"format": 9}).encode(),
+            json.dumps(document | {"policy_sha256": "0" * 64}).encode(),
+            json.dumps(document | {"numbers": ["length"]}).encode(),
+            json.dumps(document | {"types": {"no/such": document["types"]["sums/baskets"]}}).encode(),
+            json.dumps(document | {"targets": [document["targets"][-1] | {"answer_limit": None}]}).encode(),
+            None,
+        ],
+        ANSWER_WEIGHTS: [b"", files[ANSWER_WEIGHTS][:100], files["weights.npz"], None],
+    }
+    for name, contents in broken.items():
+        for content in contents:
+            changed = {k: v for k, v in files.items() if k != name} | ({} if content is None else {name: content})
+            with pytest.raises(PolicyError) as told:
+                parse(changed)
+            assert told.value.file == name and "\n" not in str(told.value)
+
+
+def test_what_is_transferred_to_another_pair_looks_at_no_answers(policy):
+    cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
+    assert transferred(policy, cheap, strong).answers is None
+
+
+def test_the_shipped_policy_looks_at_answers_and_at_no_single_letters():
+    shipped = read_policy(DATA / "policy")
+    assert {"code/execution-tracing", "math/number-comparison"} <= set(shipped.answers.types)
+    assert not any(name.startswith("medical/") for name in shipped.answers.types)
+    for rule, looked in zip(shipped.rules.targets, shipped.answers.targets, strict=True):
+        assert looked.certified and looked.expected_saving.estimate >= rule.expected_saving.estimate - 0.01

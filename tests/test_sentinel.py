@@ -1,0 +1,281 @@
+"""The sentinel's statistics, and what a router does with what it found."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx2
+import numpy as np
+import pytest
+from browser import Browser
+from browser import found as browser_found
+
+from calibration import bets
+from calibration.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
+from calibration.signals import signals
+from calibration.watch_sample import place, sample_of
+from router.policy.decision import Reason, decide
+from router.policy.distribution import SHIPPED
+from router.policy.features import read_question
+from router.policy.mix import kept_of_mix
+from router.policy.prediction import predict
+from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
+from router.serving import read_policy
+
+SUM = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
+KIND = "math/grade-school"
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return read_policy(SHIPPED)
+
+
+def drawn(rng, n, cheap, strong, by_cheap=1.0):
+    return [
+        Observed(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
+        for _ in range(n)
+    ]
+
+
+def test_a_claim_that_holds_is_hardly_ever_refuted_however_often_it_is_looked_at():
+    rng = np.random.default_rng(0)
+    least, refuted = needed(1, 0.1), 0
+    for _ in range(300):
+        ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # whose mean is exactly 1
+        refuted += bets.first_reached(ratios, least) is not None
+    assert refuted <= 30
+
+
+def test_wealth_that_is_looked_at_later_is_reached_when_it_is_first_there():
+    rng = np.random.default_rng(1)
+    ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
+    least = needed(5)
+    first = bets.first_reached(ratios, least)
+    assert first is not None
+    assert next(n for n in range(1, 901) if bets.evidence(ratios[:n])[0] >= least) == first
+
+
+def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
+    rng, least, floor = np.random.default_rng(2), needed(40), 0.94
+    at, found = 300, []
+    after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
+    weights = np.array([p * q for p in (0.16, 0.84) for q in (0.04, 0.96)])
+    rate = bets.growth_rate(after, weights)
+    theory = (least - bets.log_share(at) + math.log(len(bets.FRACTIONS))) / rate + bets.START_EVERY
+    for _ in range(15):
+        observed = [*drawn(rng, at, 0.94, 0.96), *drawn(rng, 3000, 0.84, 0.96)]
+        reached = bets.first_reached(Contributions.of(observed).at_least(floor), least)
+        found.append(math.inf if reached is None else reached - at)
+    assert 0 < np.median(found) <= theory
+
+
+def test_the_band_holds_the_truth_and_is_below_the_floor_when_a_drift_is_shown():
+    rng, least = np.random.default_rng(3), needed(1)
+    for _ in range(20):
+        kept = kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
+        assert kept.band.low <= 0.9 / 0.95 <= kept.band.high
+    its, drifted = until_drifted(drawn(rng, 2000, 0.6, 0.95), 0.94, least)
+    found = kept_quality(its, 0.94, least)
+    assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.against_floor >= least
+
+
+def test_what_the_strong_model_answers_itself_counts_as_kept_and_takes_no_drift_back():
+    rng, least = np.random.default_rng(4), needed(40)
+    pairs = drawn(rng, 600, 0.75, 0.95)
+    alone = kept_quality(pairs, 0.94, least).band.estimate
+    mixed = [each for pair in pairs for each in (pair, Observed(by_cheap=False))]
+    assert kept_quality(mixed, 0.94, least).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
+    shown, drifted = until_drifted(pairs, 0.94, least)
+    assert drifted
+    again = until_drifted([*pairs, *[Observed(by_cheap=False)] * 3000], 0.94, least)
+    assert again == (shown, True)
+
+
+def test_a_better_type_has_its_whole_band_above_what_it_was_trusted_with():
+    found = kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, needed(40))
+    assert found.band.low > 0.97
+
+
+def test_which_requests_are_sampled_is_chance_of_their_trace_alone():
+    places = [place(f"tr-{n:032x}") for n in range(4000)]
+    assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
+
+
+def rows(policy, n, kinds=None, **given):
+    calibrated = {name: e.n for name, e in policy.rules.evidence.items() if e.kind == "measured"}
+    rng, names = np.random.default_rng(7), list(calibrated)
+    shares = np.array([calibrated[name] for name in names]) / sum(calibrated.values())
+    for kind in kinds or rng.choice(names, size=n, p=shares):
+        usual = policy.rules.evidence[kind].output_tokens["gpt-4o-mini"]
+        row = {"failed": False, "refused": False, "output_tokens": usual * rng.uniform(0.7, 1.3)}
+        novelty = float(rng.random())
+        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **given}
+
+
+def shown(policy, made):
+    return {signal.name for signal in signals(list(made), policy.rules) if signal.evidence >= 1}
+
+
+def test_traffic_as_in_the_calibration_shows_no_change(policy):
+    assert shown(policy, rows(policy, 800)) == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"failed": True}, "errors"),
+        ({"refused": True}, "refusals"),
+        ({"novelty": 1.0}, "novelty"),
+        ({"kinds": [KIND] * 200}, "mix"),
+        ({"kinds": [KIND] * 200, "output_tokens": 5000}, f"longer {KIND} gpt-4o-mini"),
+        ({"kinds": [KIND] * 200, "output_tokens": 3}, f"shorter {KIND} gpt-4o-mini"),
+    ],
+)
+def test_what_changed_is_shown_without_a_judge(policy, given, name):
+    assert name in shown(policy, rows(policy, 200, **given))
+
+
+def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
+    span = SimpleNamespace(
+        inputs={"messages": [{"role": "user", "content": SUM}]},
+        outputs={"choices": [{"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}]},
+        attributes={"router.target": 0.97, "router.novelty": "0.25"},
+        start_time_ns=10**9,
+        end_time_ns=2 * 10**9,
+    )
+    tags = {"router.question_type": KIND, "router.model": "cheap"}
+    info = SimpleNamespace(trace_id="tr-1", tags=tags, token_usage=None)
+    trace = SimpleNamespace(info=info, data=SimpleNamespace(spans=[span]))
+    found = sample_of(trace)
+    assert (found.text, found.refused, found.target, found.novelty) == ("I will not.", True, 0.97, 0.25)
+    span.outputs = {"choices": [{"message": {"content": "", "tool_calls": [{}]}}]}
+    assert sample_of(trace).question is None  # a tool call is no text
+    span.outputs = {"choices": [{"message": {"content": ""}}]}
+    assert sample_of(trace).text == "(no answer)"
+    span.inputs = {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
+    assert sample_of(trace).question is None
+
+
+def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
+    history = [Look(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
+    its = Watched(
+        **{
+            **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
+            **{"trusted": 0.97, "evidence": 1.02, "history": history},
+            **given,
+        }
+    )  # type: ignore[arg-type]
+    return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: its})
+
+
+def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
+    now = guarded(policy, found_of(policy.version))
+    features = read_question([{"role": "user", "content": SUM}])
+    before, after = (decide(p.rules, features, predict(p.predictor, features), 0.97) for p in (policy, now))
+    assert (before.reason, after.reason, after.model) == (Reason.CHEAP_IS_ENOUGH, Reason.DRIFTED, "gpt-4o")
+    assert now.version == policy.version
+    other = guarded(policy, found_of(policy.version, "medical/pubmed-abstract"))
+    assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
+    kept = kept_of_mix(now.rules, 0.97, {KIND: 5})
+    assert kept is not None and kept.low == 1.0
+    for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
+        assert guarded(policy, nothing) is policy
+        assert guarded(now, nothing).rules.drifted == frozenset()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"format": 2, "policy": "v", "target": 0.9, "made_unix": 1}', b"\xff"]
+)
+def test_a_file_that_does_not_fit_is_refused(content):
+    with pytest.raises(SentinelError):
+        parse(content)
+
+
+def test_the_file_is_read_back_as_it_was_written():
+    found = found_of("v")
+    assert parse(dump(found)) == found
+
+
+def follow(router, content: bytes) -> None:
+    path = router.home / "sentinel.json"
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").replace(path)
+    time.sleep(0.01)
+    router.app.router.sentinel_watch.look()
+
+
+def reason(router) -> str:
+    body = {"model": "auto", "messages": [{"role": "user", "content": SUM}]}
+    return httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-reason"]
+
+
+def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, caplog):
+    assert reason(router) == "cheap_is_enough"
+    alerts = router.app.router.alerts
+    with caplog.at_level(logging.WARNING, "router"):
+        follow(router, dump(found_of(policy.version)))
+        follow(router, dump(found_of(policy.version)))
+        alerts.close()
+    assert reason(router) == "drifted"
+    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
+    assert len([r.message for r in caplog.records if told in r.message]) == 1
+    (raised,) = alerts.recent()
+    assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
+    assert any(told in text for text in httpx2.get(router.origin + "/health").json()["warnings"])
+    follow(router, b"broken")
+    assert reason(router) == "drifted"  # what was known stays
+    assert any("sentinel.json: does not parse" in text for text in router.app.router.told())
+    served = router.app.router.serving
+    served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
+    router.app.router.sentinel_watch.look()
+    assert reason(router) == "cheap_is_enough" and router.app.router.sentinel_watch.found is None
+    follow(router, dump(found_of("promoted", state="better")))
+    assert reason(router) == "cheap_is_enough"
+    assert any("more than they were trusted with" in text for text in router.app.router.told())
+
+
+def test_a_router_that_starts_knows_what_drifted(serve, openai_server, policy, tmp_path):
+    (tmp_path / "home-0").mkdir()
+    (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(found_of(policy.version)))
+    assert reason(serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
+
+
+@pytest.mark.skipif(browser_found() is None, reason="no Chromium is installed here")
+def test_the_page_shows_each_types_evidence_with_its_band(router, policy, tmp_path):
+    made = found_of(policy.version)
+    fine = found_of(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
+    signal = Signal("novelty", 300, 0.4, 0.1, 1.2)
+    made = Sentinel(
+        policy=made.policy,
+        target=0.97,
+        made_unix=made.made_unix,
+        types={**made.types, "code/execution-tracing": fine},
+        signals=[signal],
+    )
+    browser = Browser()
+    try:
+        browser.look(1280, 900)
+        browser.open(router.origin + "/")
+        assert browser.wait("document.querySelector('#state-text').textContent === 'Live'")
+        assert browser.run("document.querySelector('#watched-section').hidden")
+        follow(router, dump(made))
+        browser.wait("document.querySelectorAll('#watched svg.evolution').length === 2", 20)
+        first = browser.text("#watched li")
+        assert KIND in first and "drifted" in first and "75.0" in first and "200 pairs" in first
+        assert "novelty 0.4, beyond 0.1" in browser.text("#signals")
+        assert browser.run("document.querySelectorAll('#watched .band, #watched .line.against').length") == 4
+        browser.look(390, 800, dark=True)
+        browser.picture(tmp_path / "narrow.png")
+        assert browser.run("document.documentElement.scrollWidth <= 390")
+        browser.look(1280, 900)
+        browser.picture(tmp_path / "page.png")
+        assert browser.errors == []
+        assert Path(tmp_path / "page.png").stat().st_size
+    finally:
+        browser.close()

@@ -1,0 +1,177 @@
+"""Learning in parts: the same bytes whoever computes them, and nothing twice after an interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from made_outcomes import made_outcomes
+
+from calibration import corpus, crossfit, duplicates, predictions, workers
+from calibration.background import Background
+from calibration.corpus import Questions, question_of, read_corpus
+from calibration.examples import TypeExamples, read_features
+from calibration.learning import learn
+from calibration.outcomes import write_outcomes
+from calibration.policies import load_prices, models_named
+from calibration.resuming import Resumable, key_of
+from calibration.workers import HERE, Processes, WorkersError
+from router.policy.document import dump
+from router.policy.inputs import terms
+
+PAIR = ("gpt-4o-mini", "gpt-4o")
+PART = 40  # so that a few hundred questions are several parts
+EXPECTED = {}  # made once, with parts and folds as small as each test has them
+
+
+class Counting:
+    """This process, which counts what it computed; ends it in the middle where told to."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.computed = 0
+        self._stop_after = stop_after
+
+    def map(self, function, parts):
+        for part in parts:
+            if self.computed == self._stop_after:
+                raise KeyboardInterrupt
+            self.computed += 1
+            yield workers.alone(function, part)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    for module in (corpus, duplicates, predictions):
+        monkeypatch.setattr(module, "PART_ROWS", PART)
+    monkeypatch.setattr(crossfit, "FOLDS_OF_FEW", 2)
+
+
+def policy_by(hands, folder=None):
+    outcomes = made_outcomes(110)
+    more = made_outcomes(20, seed=5)
+    background = Background(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
+    models = models_named(PAIR, load_prices())
+    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=hands, folder=folder)
+    return dump(learnt.policy)
+
+
+@pytest.fixture
+def expected():
+    if not EXPECTED:
+        EXPECTED.update(policy_by(HERE))
+    return EXPECTED
+
+
+def test_the_size_of_a_part_does_not_change_the_policy(expected, monkeypatch):
+    for module in (corpus, duplicates, predictions):
+        monkeypatch.setattr(module, "PART_ROWS", 17)
+    assert policy_by(HERE) == expected
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_bytes(expected):
+    assert policy_by(Processes(2)) == expected
+
+
+def test_ray_learns_the_same_bytes(expected):
+    pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` installs it beside the project")
+    with workers.opened(2, "auto") as hands:
+        assert policy_by(hands) == expected
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WorkersError, match=r"pip install 'calibrated-router\[ray\]'"), workers.opened(2, "auto"):
+        pass
+
+
+def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
+    first = Counting(stop_after=30)
+    with pytest.raises(KeyboardInterrupt):
+        policy_by(first, tmp_path / "kept")
+    second, whole = Counting(), Counting()
+    assert policy_by(second, tmp_path / "kept") == expected
+    assert policy_by(whole) == expected
+    assert first.computed + second.computed == whole.computed
+    assert not (tmp_path / "kept").exists()
+
+
+def test_results_of_other_outcomes_or_other_code_are_not_gone_on_with(tmp_path):
+    parts = [np.arange(3.0), np.arange(4.0)]
+    one, other = Counting(), Counting()
+    for counting, key in ((one, key_of([b"a"])), (other, key_of([b"b"]))):
+        results = list(Resumable(counting, tmp_path, key).map(_doubled, parts))
+        assert [each["doubled"].tolist() for each in results] == [(2 * part).tolist() for part in parts]
+    assert (one.computed, other.computed) == (2, 2)
+    assert [path.name for path in tmp_path.iterdir()] == [key_of([b"b"])]
+
+
+def _doubled(values):
+    return {"doubled": 2 * values}
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
+    outcomes = tmp_path / "outcomes.jsonl"
+    write_outcomes(made_outcomes(60), outcomes)
+
+    def command(out):
+        options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
+        # a stopped clock: a policy says when it was made
+        return subprocess.Popen(
+            [sys.executable, "-m", "calibration", "learn", *options],
+            env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+            stdout=subprocess.DEVNULL,
+        )
+
+    killed, whole = command("killed"), command("whole")
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("killed.learning/*/*/*.npz"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed.learning/*/*/*.npz")}
+    assert kept
+    assert command("killed").wait(120) == whole.wait(120) == 0
+    for name in ("policy.json", "weights.npz"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list(tmp_path.glob("*.learning"))
+
+
+def test_terms_are_counted_as_they_are(monkeypatch):
+    monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
+    features = read_features(made_outcomes(300))
+    read = read_corpus(features, HERE)
+    found = [set(terms(question_of(each).asked.question)) for each in features]
+    known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
+    assert list(read.terms) == known
+    for row, its in enumerate(found):
+        assert {read.terms[column] for column in read.uses[[row]].indices} == its & set(known)
+
+
+def test_near_duplicates_are_those_of_all_pairs():
+    rng = np.random.default_rng(0)
+    words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
+    texts = [" ".join(rng.choice(words, size=12)) for _ in range(150)]
+    for i in range(100):  # with none to six words exchanged
+        changed = texts[i].split()
+        for at in rng.choice(12, size=i % 7, replace=False):
+            changed[at] = str(rng.choice(words))
+        texts.append(" ".join(changed))
+    from scipy.sparse.csgraph import connected_components
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    share = duplicates.TEMPLATE_SHARE
+    vectors = TfidfVectorizer(analyzer=duplicates._words, max_df=share).fit_transform(texts)
+    likeness = (vectors @ vectors.T).toarray() >= duplicates.COSINE_LIMIT
+    groups = duplicates.near_duplicate_groups(texts)
+    assert groups.tolist() == connected_components(likeness, directed=False)[1].tolist()
+    assert 150 < len(set(groups.tolist())) < 250
+
+
+def test_no_questions_are_no_trouble():
+    assert len(Questions([])) == 0
+    assert duplicates.near_duplicate_groups([]).tolist() == []
