@@ -169,9 +169,9 @@ def test_no_kind_of_key_is_looked_for_longer_than_the_text_is(shape):
         for begun in (f"{sign}aaaaaaaaaaaaaaaaaaaaaaaa", f"{sign}RSA PRIVATE KEY-----"):
             for unit in ANY:
                 text = begun + unit * LENGTH
-                began = time.perf_counter()
+                began = time.thread_time()
                 shape.expression.search(text)
-                assert time.perf_counter() - began < 0.5
+                assert time.thread_time() - began < 0.5
 
 
 def test_the_measure_finds_an_expression_that_grows_with_the_square():
@@ -235,9 +235,9 @@ def test_no_body_is_adapted_in_a_time_that_grows_faster_than_it(name):
     def best(length):
         body, times = HOSTILE_BODIES[name](length), []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()
             adapt(body)
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         return min(times)
 
     for _ in range(3):  # others run on this machine too
