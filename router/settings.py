@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     record_content: Content = "whole"  # what of questions and answers the journal keeps
     adapt: bool = True  # change parameters that the model chosen for `auto` does not take
     fallbacks: Annotated[Names, AfterValidator(_known_fallbacks)] = ("context_length_exceeded",)
-    verify: Literal["off", "form"] = "off"  # how answers to `auto` are verified, where the request does not say
+    verify: Literal["off", "form", "content"] = "off"  # of answers to `auto`, where the request does not say
     verify_hold_tokens: int = Field(32, ge=0, le=4096)  # of prose that a verified stream holds back at first
     echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
     max_body_bytes: int = Field(64 * 2**20, gt=0)
