@@ -5,6 +5,7 @@ UI_PORT ?= 5000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 CYCLONEDX := $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements \
 	--mc-type application --output-reproducible --spec-version 1.6
 BENCH ?= ../shared/bench
@@ -40,7 +41,7 @@ serve: setup ## serve the proxy on PORT (default 8000)
 	$(BIN)/python -m router serve --port $(PORT)
 
 test: .venv/.compiled ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
 	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)

@@ -89,7 +89,7 @@ def learn_command(
     What was computed is kept beside --out until the policy is written: after an interruption the same command goes on.
     """
     names = [name.strip() for name in models.split(",")] if models else [cheap, strong]
-    rows = read_outcomes(outcomes, names, answers=False)
+    rows = read_outcomes(outcomes, names, answers=len(names) == 2)  # of a pair it is learnt which answers hold
     about = {"made_at": _now().isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_background(questions, types, published, names) if questions else None

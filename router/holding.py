@@ -70,8 +70,8 @@ async def hold(
 ) -> Held:
     """Read a stream until it is whole, or has `tokens` of prose; the reply is then read again from its beginning.
 
-    Tool calls, refusals and JSON are held until they are whole. `stream` is fed with what is read, and `take` is told
-    of the bytes that are held; where it refuses them, the rest is not held.
+    Tool calls, refusals, JSON and what is looked at by content are held until they are whole. `stream` is fed with what
+    is read, and `take` is told of the bytes that are held; where it refuses them, the rest is not held.
     """
     assert reply.answer is not None
     answer = Replayed(reply.answer)
@@ -97,7 +97,7 @@ async def hold(
 
 def _is_prose(stream: Stream, request: Expectation, tokens: int) -> bool:
     """Whether a stream has said enough to be taken for an answer in prose."""
-    if request.json or request.must_call:
+    if request.json or request.must_call or request.holds is not None:
         return False
     heard = stream.heard()
     enough = heard.characters >= max(tokens * CHARACTERS_PER_TOKEN, 1)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from router.adapting import Adapter
 from router.client.caller import caller
 from router.errors import BadRequestError, ModelNotFoundError
+from router.policy.answers import answer_holds, decide_first
 from router.policy.decision import Decision, Reason, decide, why_unable
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
 from router.policy.parameters import Adaptation
 from router.policy.prediction import predict
-from router.routing import asked
+from router.routing import CONTENT, FORM, asked
 from router.serving import Serving
 from router.wire import bodies
 from router.wire.heard import Heard
 from router.wire.nesting import MOST_LEVELS, nests_deeper
 from router.wire.parameters import edits
 
+Holds = Callable[[str], bool]  # whether an answer, as a text, is passed on
 MAX_NAME = 256  # characters of a model's name
 
 
@@ -85,6 +88,7 @@ class Plan:
     features: Features | None = None  # what was decided on
     adaptations: Mapping[str, Adaptation] = field(default_factory=dict)  # of models that do not take it as it is
     verify: str = ""  # how the answer is verified, where a stronger model could be asked; "": not at all
+    holds: Holds | None = None  # whether an answer of the cheap model is passed on by its content
     stronger: Sequence[str] = ()  # than the model decided on, the next one first; known where the answer is verified
 
     def edits(self, body: bytes, model: str, adaptation: Adaptation | None) -> Iterator[bodies.Edit]:
@@ -135,34 +139,42 @@ def make_plan(
         raise ModelNotFoundError(f"No model has a name of more than {MAX_NAME} characters.", "model")
     wish = asked(request.name, headers, serving.default_target, routed_models, serving.verify)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
-    features = None
+    features = holds = None
     adaptations: Mapping[str, Adaptation] = {}
     if wish.target is not None and continued is not None:
         models, reason = [continued], Reason.CONTINUED
         adaptations = {continued: adapter.adaptation(continued, fields, surface.name)}
     elif wish.target is not None:
         features, adaptations = read_features(surface, serving, adapter, fields)
-        decision = decision_for(serving, features, wish.target)
+        looks = wish.verify == CONTENT  # every request comes by: no call for what few ask for
+        if looks:
+            decision, holds = first_step(serving.policy, features, wish.target)
+        else:
+            decision = decision_for(serving, features, wish.target)
         reason = decision.reason
         if floor is not None and floor < wish.target:
-            lower = decision_for(serving, features, floor)
+            lower, its = (
+                first_step(serving.policy, features, floor) if looks else (decision_for(serving, features, floor), None)
+            )
             if lower.model != decision.model:
-                decision, reason = lower, Reason.BUDGET
+                decision, reason, holds = lower, Reason.BUDGET, its
         models = candidates(serving.policy, decision, features)
     elif wish.forced:
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
     plan = Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
-    return _verified(plan, wish.verify, serving.policy) if wish.verify and decision is not None else plan
+    return _verified(plan, holds, serving.policy) if wish.verify and decision is not None else plan
 
 
-def _verified(plan: Plan, verify: str, policy: Policy) -> Plan:
+def _verified(plan: Plan, holds: Holds | None, policy: Policy) -> Plan:
     """The plan, with the models that may be asked where the answer does not hold; as it is where there are none."""
     assert plan.decision is not None
     names = [model.name for model in policy.rules.models]
     stronger = [name for name in names[names.index(plan.decision.model) + 1 :] if name in plan.models]
-    return replace(plan, verify=verify, stronger=stronger) if stronger else plan
+    if not stronger:
+        return plan
+    return replace(plan, verify=FORM if holds is None else CONTENT, holds=holds, stronger=stronger)
 
 
 def read_features(
@@ -197,6 +209,21 @@ def decision_for(serving: Serving, features: Features, target: float) -> Decisio
     """The decision of the policy that is served."""
     policy = serving.policy
     return decide(policy.rules, features, predict(policy.predictor, features), target)
+
+
+def first_step(policy: Policy, features: Features, target: float) -> tuple[Decision, Holds | None]:
+    """The decision where answers are looked at by content, and which answers of the cheap model are passed on.
+
+    None in the place of the latter where the answer is not looked at: the policy knows nothing of answers to such
+    questions, or the strong model is asked at once.
+    """
+    prediction, answers = predict(policy.predictor, features), policy.answers
+    if answers is None:
+        return decide(policy.rules, features, prediction, target), None
+    tried = decide_first(answers, policy.rules, features, prediction, target)
+    if not tried.is_looked_at:
+        return tried.decision, None
+    return tried.decision, partial(answer_holds, answers, policy.rules, features, prediction, target)
 
 
 def candidates(policy: Policy, decision: Decision, features: Features) -> list[str]:

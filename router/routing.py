@@ -12,7 +12,8 @@ from router.policy.decision import Decision, Evidence, Promise
 TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
 NAMES = ("auto", *TARGETS)
 VERIFIED = "+verify"  # behind one of our names: the answer is verified
-VERIFICATIONS = ("form",)  # how answers may be verified; "" or "off" is not at all
+FORM, CONTENT = "form", "content"
+VERIFICATIONS = (FORM, CONTENT)  # how answers may be verified, by content also by form; "" or "off" is not at all
 _AT = re.compile(r"auto@(.*)", re.DOTALL)
 
 
@@ -44,7 +45,7 @@ def asked(
     verify = default_verify
     if VERIFIED in name:
         plain = without_verify(name)
-        verify, name = ("form", plain) if plain != name else (verify, name)
+        verify, name = (CONTENT, plain) if plain != name else (verify, name)
     target = _target(name, default_target, routed_models)
     if b"x-router-verify" in headers and target is not None:
         verify = verification(headers[b"x-router-verify"].decode("latin-1"))
@@ -64,10 +65,10 @@ def without_verify(name: str) -> str:
 
 
 def verification(text: str) -> str:
-    """How answers are verified, as the header `x-router-verify` says: "form", or "" for "off".
+    """How answers are verified, as the header `x-router-verify` says: "form", "content", or "" for "off".
 
     Raises:
-        BadRequestError: it is neither.
+        BadRequestError: it is none of them.
     """
     if text not in (*VERIFICATIONS, "off"):
         message = f"Invalid x-router-verify {text[:100]!r}: expected {', '.join(VERIFICATIONS)} or off."

@@ -54,6 +54,10 @@ def _long_enough(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return keys
 
 
+def _long_enough_one(key: SecretStr) -> SecretStr:
+    return _long_enough((key,))[0]
+
+
 def _a_pair(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) not in (0, 2) or len(set(names)) < len(names):
         raise ValueError("expected two models, the cheap one first, such as gpt-6-luna,gpt-6-sol")
@@ -167,6 +171,7 @@ class Settings(BaseSettings):
     proxy: SecretStr | None = None  # the proxy to upstreams and MLflow; None: as HTTPS_PROXY and its like say; "none"
     ca_bundle: Path | None = None  # certificates trusted instead of the system's; None: SSL_CERT_FILE, or the system's
     api_keys: Secrets = ()  # of admins, beside the named keys; without any key only loopback is served
+    metrics_key: Annotated[SecretStr, AfterValidator(_long_enough_one)] | None = None  # reads /metrics and nothing else
     hosts: Names = ()  # names by which this machine may be called without keys, beside those of loopback
     cors_origins: Names = ()  # sites whose pages may ask, as https://app.example.com
     forward_client_keys: bool = False  # send the client's own key upstream
@@ -182,7 +187,7 @@ class Settings(BaseSettings):
     record_content: Content = "whole"  # what of questions and answers the journal keeps
     adapt: bool = True  # change parameters that the model chosen for `auto` does not take
     fallbacks: Annotated[Names, AfterValidator(_known_fallbacks)] = ("context_length_exceeded",)
-    verify: Literal["off", "form"] = "off"  # how answers to `auto` are verified, where the request does not say
+    verify: Literal["off", "form", "content"] = "off"  # of answers to `auto`, where the request does not say
     verify_hold_tokens: int = Field(32, ge=0, le=4096)  # of prose that a verified stream holds back at first
     echo_asked_model: bool = False  # answers bear the name the client asked for, and not the one that served
     max_body_bytes: int = Field(64 * 2**20, gt=0)

@@ -21,6 +21,7 @@ from router.records import Told, billed_attempt
 from router.settings import Settings
 from router.upstream.replies import Reply
 from router.verifying.answer import read_answer
+from router.verifying.content import check_content
 from router.verifying.expectation import Expectation, read_expectation
 from router.verifying.finding import Check, Fault, Finding
 from router.verifying.form import check_form
@@ -47,7 +48,7 @@ class Verifier:
         """`checks` are those of each way to verify (`router.routing.VERIFICATIONS`), in their order."""
         self.settings = router.settings
         self.prices = router.prices
-        self._checks = checks or {"form": (check_form,)}
+        self._checks = checks or {"form": (check_form,), "content": (check_form, check_content)}
         self._threads = asyncio.Semaphore(THREADS)
 
     async def look(self, verify: str, request: Expectation, body: bytes) -> tuple[bool, Finding | None]:
@@ -95,7 +96,7 @@ class Verification:
         if reply.status != 200 or not stronger:
             return reply
         self.outcome = "unchecked"
-        request = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision)
+        request = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision, plan.holds)
         if request is None:
             return reply
         if reply.answer is None:

@@ -19,8 +19,8 @@ from router.policy.prediction import predict, word_weights
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
 
-@pytest.fixture
-def files(tmp_path):
+def written(folder):
+    """The files of questions, of types and of published results, by name."""
     verses = [
         f"write a {a} verse about {b}" for a in ("short", "sad", "funny", "silly") for b in ("frogs", "rain", "tea")
     ]
@@ -39,15 +39,26 @@ def files(tmp_path):
         "source": "a paper",
     }
     table = {"rename": [{"id": "made-0-1*", "as": "law/renamed"}], "published": {"verse": ["B"]}}
-    paths = {name: tmp_path / name for name in ("questions", "types", "published")}
+    paths = {name: folder / name for name in ("questions", "types", "published")}
     paths["questions"].write_text("".join(json.dumps(row) + "\n" for row in rows))
     paths["types"].write_text(json.dumps(table))
     paths["published"].write_text(json.dumps([published | {"question_type": "poems"}]))
     return paths
 
 
+@pytest.fixture
+def files(tmp_path):
+    return written(tmp_path)
+
+
 def background_of(files):
     return read_background([files["questions"]], files["types"], files["published"], PAIR)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    background = background_of(written(tmp_path_factory.mktemp("background")))
+    return learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background).policy
 
 
 def decided(policy, text, target=0.8):
@@ -55,16 +66,14 @@ def decided(policy, text, target=0.8):
     return decide(policy.rules, features, predict(policy.predictor, features), target)
 
 
-def test_a_type_with_published_results_is_routed_on_them_and_says_so(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
+def test_a_type_with_published_results_is_routed_on_them_and_says_so(policy):
     decision = decided(policy, "write a silly verse about frogs and rain")
     assert (decision.question_type, decision.model) == ("verse", "gpt-4o-mini")
     assert (decision.evidence.kind, decision.evidence.n) == ("published", PSEUDO_OUTCOMES)
     assert "a paper" in decision.evidence.source
 
 
-def test_a_question_is_recognised_where_its_own_type_is_likely_enough(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
+def test_a_question_is_recognised_where_its_own_type_is_likely_enough(policy):
     features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
     prediction = predict(policy.predictor, features)
     published = policy.rules.evidence["verse"]
@@ -79,8 +88,7 @@ def test_a_question_is_recognised_where_its_own_type_is_likely_enough(files):
         assert decide(rules, features, replace(prediction, type_probabilities=of), 0.8).reason == reason
 
 
-def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(files):
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background_of(files)).policy
+def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(policy):
     decision = decided(policy, "is this note happy or angry: go away")
     assert (decision.question_type, decision.reason) == ("mood", Reason.NO_EVIDENCE)
 

@@ -111,8 +111,12 @@ def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
     assert ((needed < price) == (chosen == 0)).all()
 
 
-def test_more_questions_are_asked_for_where_a_target_is_not_shown():
-    few = learn(made_outcomes(120), models_named(PAIR, load_prices()), seed=0, about={}).policy
+@pytest.fixture(scope="module")
+def few():
+    return learn(made_outcomes(150), models_named(PAIR, load_prices()), seed=0, about={}).policy
+
+
+def test_more_questions_are_asked_for_where_a_target_is_not_shown(few):
     missing = [rule for rule in few.rules.targets if not rule.certified]
     assert missing
     assert any(rule.more_questions_needed for rule in missing)
@@ -139,21 +143,19 @@ def test_a_type_that_would_likely_keep_too_little_is_limited():
     assert loose.rules.targets[0].kept_by_type["law/clauses"].estimate < 0.7
 
 
-def test_an_expected_promise_says_so_and_how_often_it_falls_short():
-    outcomes = made_outcomes(150)
+def test_an_expected_promise_says_so_and_how_often_it_falls_short(few):
     models = models_named(PAIR, load_prices())
-    shown = learn(outcomes, models, 0, {}).policy.rules
-    expected = learn(outcomes, models, 0, {}, promise=Promise.EXPECTED).policy.rules
-    for proof, estimate in zip(shown.targets, expected.targets, strict=True):
+    expected = learn(made_outcomes(150), models, 0, {}, promise=Promise.EXPECTED).policy.rules
+    for proof, estimate in zip(few.rules.targets, expected.targets, strict=True):
         assert estimate.expected_saving.estimate >= proof.expected_saving.estimate - 1e-9
         if estimate.quality_per_usd is not None:
             assert (estimate.promise is Promise.EXPECTED) == (estimate.falls_short is not None)
     assert any(rule.falls_short for rule in expected.targets if rule.falls_short is not None)
 
 
-def test_the_default_target_is_the_highest_useful_one_up_to_97_percent():
-    for n in (80, 200, 800):
-        policy = learn(made_outcomes(n), models_named(PAIR, load_prices()), seed=0, about={}).policy
+def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, few):
+    models = models_named(PAIR, load_prices())
+    for policy in (learn(made_outcomes(80), models, seed=0, about={}).policy, few, learnt.policy):
         useful = [r.target for r in policy.rules.targets if r.expected_saving.estimate >= 0.05 and r.target <= 0.97]
         assert policy.default_target == max((t for t in useful if t >= 0.9), default=0.97)
 
@@ -222,8 +224,8 @@ def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_rout
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
-def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was():
-    policy = learn(made_outcomes(400), models_named(PAIR, load_prices()), seed=0, about={}).policy
+def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was(learnt):
+    policy = learnt.policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown
     strictest = policy.rules.rule(min(shown))

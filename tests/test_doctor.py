@@ -281,7 +281,8 @@ def test_a_promoted_policy_that_cannot_be_read_is_a_warning_since_the_shipped_on
 
 
 def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
-    shutil.copytree(SHIPPED, tmp_path / "policy")
+    without_answers = shutil.ignore_patterns("answers.*")  # they belong to the policy as it is
+    shutil.copytree(SHIPPED, tmp_path / "policy", ignore=without_answers)
     document = tmp_path / "policy" / "policy.json"
     document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
     found = examined(ROUTER_POLICY="policy")

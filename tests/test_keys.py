@@ -161,6 +161,29 @@ def callers(keys, *admins):
     return Keys([SecretStr(key) for key in admins], keys)
 
 
+def test_the_key_of_the_metrics_reads_them_and_nothing_else(serve, openai_server):
+    metrics, admin = "mk-of-the-tests-0001", "rk-of-the-tests-0001"
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key=metrics, api_keys=[admin])
+
+    def status(key, path, method="GET", **body):
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx2.request(method, router.origin + path, headers=headers, **body).status_code
+
+    asked = {"json": {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}}
+    assert status(metrics, "/metrics") == status(admin, "/metrics") == 200
+    assert status(metrics, "/v1/chat/completions", "POST", **asked) == 403
+    for path in ("/router/keys", "/router/overview", "/v1/files"):
+        assert status(metrics, path) == 403, path
+    assert status(metrics, "/router/keys", "POST", json={"name": "mine", "admin": True}) == 403
+    assert not openai_server.received
+
+
+def test_a_key_for_the_metrics_alone_closes_nothing(serve, openai_server):
+    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key="mk-of-the-tests-0001")
+    assert httpx2.get(router.origin + "/metrics").status_code == 200
+    assert httpx2.get(router.url + "/models").status_code == 200
+
+
 def present(keys, key):
     return keys.check([(b"authorization", b"Bearer " + key.encode())])
 

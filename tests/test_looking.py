@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import run
 
 from calibration.learning import learn
 from calibration.looking import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
-from calibration.outcomes import Outcome, Result
+from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from calibration.replay import apgr, replayed
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
@@ -117,6 +118,13 @@ def test_looking_helps_where_there_is_something_to_see(policy):
     rule = policy.answers.rules(policy.rules).rule(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
+
+
+def test_the_command_learns_from_answers_and_says_so(tmp_path):
+    write_outcomes(made(200), tmp_path / "outcomes.jsonl")
+    done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
+    assert done.returncode == 0 and "answers are worth a look on: sums/baskets" in done.stdout, done.stderr
+    assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
 def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):

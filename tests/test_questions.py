@@ -196,7 +196,7 @@ def test_the_questions_of_the_project_begin_with_the_documents_six() -> None:
     [
         ("q.jsonl", b"\xff\xfe{}\n"),
         ("q.jsonl.gz", b"no gzip at all"),
-        ("q.jsonl.gz", gzip.compress(b'{"question": "?"}\n' * 999)[:-20]),
+        ("q.jsonl.gz", gzip.compress(b'{"question": "?"}\n' * 999, mtime=0)[:-20]),
         ("q.jsonl", b"[" * 100_000),
         ("q.jsonl", b'{"question": "?", "reference": 1, "check": {}}'),
         ("q.jsonl", b'{"question": "?", "reference": 1, "check": ["number"]}'),

@@ -30,6 +30,7 @@ STRONG_ANSWER = {
         {"type": "output_text", "text": "Strong.", "annotations": []}]}]),
     "completions": Case("strong", "", "completions", {}, [{"text": "Strong."}]),
 }  # fmt: skip
+FORM = {"x-router-verify": "form"}
 MINI_USD = (12 * 0.15 + 20 * 0.6) / 1e6
 STRONG_USD = (12 * 2.5 + 20 * 10) / 1e6
 
@@ -53,12 +54,12 @@ def verifying(upstream, tmp_path_factory):
 
 @pytest.fixture
 def ask(verifying, upstream):
-    """Asks for `auto+verify`, with what each model will say; the answer, and the models that were asked."""
+    """Asks for the check by form, with what each model will say; the answer, and the models that were asked."""
 
-    def asked(case: Case, *says, model="auto-cost+verify", **headers: str):
+    def asked(case: Case, *says, **headers: str):
         upstream.say(*says)
-        before = len(upstream.received)
-        answer = httpx2.post(f"{verifying.url}/{SAID[case.api]}", json=case.request(model), headers=headers, timeout=30)
+        before, body = len(upstream.received), case.request("auto-cost")
+        answer = httpx2.post(f"{verifying.url}/{SAID[case.api]}", json=body, headers=FORM | headers, timeout=30)
         return answer, [received.json["model"] for received in upstream.received[before:]]
 
     return asked
@@ -150,9 +151,9 @@ def test_prose_is_passed_on_after_its_first_tokens_and_its_end_still_looked_at(a
 
 def test_the_first_bytes_of_prose_go_out_before_its_end(verifying, upstream):
     upstream.say(events(*chat_events(CHEAP, ["word " * 60] * 3), gap=0.3))
-    body = Case("", "", "chat", {"stream": True}).request("auto-cost+verify")
+    body = Case("", "", "chat", {"stream": True}).request("auto-cost")
     began = time.monotonic()
-    with httpx2.stream("POST", f"{verifying.url}/chat/completions", json=body) as answer:
+    with httpx2.stream("POST", f"{verifying.url}/chat/completions", json=body, headers=FORM) as answer:
         pieces = [(time.monotonic() - began, piece) for piece in answer.iter_raw()]
     first = next(at for at, piece in pieces if b"word" in piece)
     assert pieces[-1][0] - first > 0.4
@@ -191,6 +192,8 @@ def test_a_held_stream_counts_in_the_memory_budget_and_gives_it_back(verifying, 
         ("auto-cost+verify", None, "off", True),
         ("auto@0.95+verify", None, "off", True),
         ("auto-cost", "form", "off", True),
+        ("auto-cost", "content", "off", True),
+        ("auto-cost", None, "content", True),
         ("auto-cost", None, "form", True),
         ("auto-cost", "off", "form", False),
         ("auto-cost+verify", "off", "off", False),
@@ -208,7 +211,7 @@ def test_who_opts_in(serve, openai_server, model, header, setting, looked_at):
 
 
 def test_a_way_to_verify_that_is_none_is_refused(ask):
-    answer, models = ask(Case("", "", "chat", {}), x_router_verify="", **{"x-router-verify": "twice"})
+    answer, models = ask(Case("", "", "chat", {}), **{"x-router-verify": "twice"})
     assert (answer.status_code, models) == (400, [])
     assert answer.json()["error"]["code"] == "invalid_verify"
 

@@ -36,6 +36,7 @@ class Caller:
     until_unix: float = math.inf  # it is refused from that moment on
     ends: str = ""  # how it ends then, in words
     limits: Limits | None = None  # what it may use; None: as much as it likes
+    reads_metrics: bool = False  # although it is no admin key
 
     @property
     def own(self) -> str | None:
@@ -59,6 +60,15 @@ class Caller:
         """
         if not self.admin:
             raise ForbiddenError("This is for admin keys of the router; your key is not one.")
+
+    def require_metrics(self) -> None:
+        """Refuse who may not read the metrics.
+
+        Raises:
+            ForbiddenError: it is neither an admin key nor the one for the metrics.
+        """
+        if not self.reads_metrics:
+            self.require_admin()
 
     def may_ask_for(self, model: str, routed_models: Iterable[str] = ()) -> bool:
         """Whether the key may ask for a model. Routed names count as `auto`, and `model:effort` as `model`."""
@@ -89,13 +99,18 @@ def lacking(right: str) -> ForbiddenError:
     )
 
 
+_METRICS = Caller("metrics", admin=False, rights=frozenset(), reads_metrics=True)
+
+
 class Keys:
     """The keys that are accepted; with none, every caller is, and `serve` keeps to loopback."""
 
-    def __init__(self, keys: Iterable[SecretStr], named: Iterable[NamedKey] = ()) -> None:
-        self._admins = tuple(
-            hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys
-        )  # of the settings
+    def __init__(
+        self, keys: Iterable[SecretStr], named: Iterable[NamedKey] = (), metrics_key: SecretStr | None = None
+    ) -> None:
+        """`keys` are the admin keys of the settings."""
+        self._admins = tuple(map(_digest, keys))
+        self._metrics = None if metrics_key is None else _digest(metrics_key)
         self.names: set[str] = set()  # of all named keys there were; it only grows, and others may hold it
         self.problem = ""  # why the named keys are not those of the file, or nothing
         self.take(named)
@@ -112,6 +127,8 @@ class Keys:
         self.alone = len(ids) < 2  # nobody to be told apart from
         if not callers:
             callers[hashlib.sha256(b"").digest()] = Caller("")
+        if self._metrics is not None:  # it asks for nothing, and closes nothing
+            callers.setdefault(self._metrics, _METRICS)
         self._callers = callers
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
@@ -138,6 +155,10 @@ class Keys:
             self.take(())
         caller = self._callers[digest] = Caller(digest.hex()[:16])  # by its digest: no key is kept
         return caller
+
+
+def _digest(key: SecretStr) -> bytes:
+    return hashlib.sha256(key.get_secret_value().encode()).digest()
 
 
 def _callers(key: NamedKey) -> dict[bytes, Caller]:

@@ -45,7 +45,7 @@ class KeyWatch:
         self._seen = signature(settings.home / FILE)  # first: what changes meanwhile is looked at again
         named = served_keys(settings)
         self._had_keys = bool(named)
-        self.keys = Keys(settings.api_keys, named)
+        self.keys = Keys(settings.api_keys, named, settings.metrics_key)
 
     def look(self) -> None:
         """Take up a file that changed. One that is damaged, or gone, changes nothing but `problem`."""

@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The numbers of all workers; in OpenMetrics where that is asked for."""
-        router.keys.check(request.scope["headers"]).require_admin()
+        router.keys.check(request.scope["headers"]).require_metrics()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await run_in_threadpool(lambda: encode(_Once(families(router))))
         return Response(body, headers={"content-type": content_type})

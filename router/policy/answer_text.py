@@ -14,7 +14,7 @@ _MOST_SUMS = 60  # that are checked
 _STATED = re.compile(r'"(?:final_)?answer"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,}][^\n}]*))', re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SAID = re.compile(
-    r"(?:#{4}|\b(?:final answer|answer|result|output|total)(?: is| are| will be|:)(?: equal to)?)\s*:?\s*"
+    r"(?:#{4}|\b(?:final answer|answer|result|output|total)(?: is| are| will be|:)(?: equal to)?)\s*+(?::\s*+)?"
     r"([^\n]{1,200})",
     re.IGNORECASE,
 )

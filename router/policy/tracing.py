@@ -19,7 +19,8 @@ MAX_SIZE = 1_000  # items of a value, those inside of it included, and character
 MAX_INTEGER = 2**64
 MAX_CALLS = 20  # that stand inside of each other
 
-_FENCE = re.compile(r"(?:```(?:python|py)?|\[PYTHON\])[ ]*\n(.*?)(?:```|\[/PYTHON\])", re.DOTALL | re.IGNORECASE)
+_OPENED = re.compile(r"(?:```(?:python|py)?|\[PYTHON\])[ ]*+\n", re.IGNORECASE)
+_CLOSED = re.compile(r"```|\[/PYTHON\]", re.IGNORECASE)
 _BEGIN = re.compile(r"^def \w+\(", re.MULTILINE)
 _UNKNOWN = re.compile(r"\?{2,}|\.{3,}|_{3,}")
 _BINARY: Mapping[type, Callable[[Any, Any], Any]] = {
@@ -92,11 +93,13 @@ class _Continue(Exception):  # noqa: N818 - the same
 
 def program_of(question: str) -> str | None:
     """The program in a question, with what is left open in it as `None`."""
-    fenced = _FENCE.search(question)
-    begin = None if fenced else _BEGIN.search(question)
-    if fenced is None and begin is None:
+    opened = _OPENED.search(question)
+    if opened and (closed := _CLOSED.search(question, opened.end())):  # what does not close the first closes no other
+        code = question[opened.end() : closed.start()]
+    elif begin := _BEGIN.search(question):
+        code = question[begin.start() :]
+    else:
         return None
-    code = fenced[1] if fenced else question[begin.start() :]  # type: ignore[union-attr]
     return _UNKNOWN.sub("None", code) if len(code) <= MAX_PROGRAM_CHARACTERS else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Expectation:
     has_stops: bool = False  # the client's own words end an answer
     features: Features | None = None
     decision: Decision | None = None
+    holds: Callable[[str], bool] | None = None  # whether an answer is passed on by its content; None: not looked at
 
 
 class _Format(msgspec.Struct, gc=False):
@@ -64,7 +65,11 @@ class _Tool(msgspec.Struct, gc=False):
 
 
 def read_expectation(
-    endpoint: str, fields: Fields, features: Features | None = None, decision: Decision | None = None
+    endpoint: str,
+    fields: Fields,
+    features: Features | None = None,
+    decision: Decision | None = None,
+    holds: Callable[[str], bool] | None = None,
 ) -> Expectation | None:
     """Read what a request asks of its answer; None where no second answer may be asked for, or it cannot be read.
 
@@ -98,6 +103,7 @@ def read_expectation(
         bool(_value(fields, "stop")),
         features,
         decision,
+        holds,
     )
 
 

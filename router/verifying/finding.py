@@ -26,6 +26,7 @@ class Fault(StrEnum):
     NO_TOOL_CALL = "no_tool_call"  # `tool_choice` requires one
     PYTHON_SYNTAX = "python_syntax"  # code in a fence that says Python
     JSON_SYNTAX = "json_syntax"  # code in a fence that says JSON
+    DOUBTFUL = "doubtful"  # by question and answer, the stronger model likely gives enough of a better one
 
 
 @dataclass(frozen=True, slots=True)
