@@ -14,7 +14,7 @@ FUZZ_SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test test-replicas test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
-.PHONY: lock sbom clean
+.PHONY: lock sbom clean coverage
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,11 +62,14 @@ test-clients-refusing: setup ## run real clients against models that refuse para
 fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
-check: setup ## lint, types, import rules, tests and coverage: what CI runs
+check: setup ## lint, types, import rules and tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) test
+
+coverage: ## run the tests and say which lines none of them reaches
 	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
 
 check-deploy: setup ## check deploy/ with the tools that are here (promtool, nginx, helm, ...); says what was skipped
@@ -91,7 +94,7 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 	$(BIN)/python -m router ui --port $(UI_PORT)
 
 lock: setup ## rewrite the lock files from pyproject.toml
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql --extra redis pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock deploy/requirements-proxy.in -o requirements-proxy.lock
 
