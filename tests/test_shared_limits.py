@@ -361,6 +361,7 @@ def test_doctor_looks_at_redis_and_shows_no_login(redis, closed_port):
     assert found.state == State.PROBLEM and "secret" not in str(found) and "ROUTER_STATE" in str(found)
 
 
+@pytest.mark.slow
 def test_workers_of_one_router_share_the_limits_of_a_key(redis, openai_server, tmp_path):
     key = make(tmp_path / "w2", "ada", limits=Limits(requests_a_minute=5, usd_a_day=1.0))
     port, settings = free_port(), {"OPENAI_BASE_URL": openai_server.url, "OPENAI_API_KEY": "sk-upstream"}
