@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from command_line import run
 from made_outcomes import made_outcomes
+from rich.console import Console
 from running import RunningRouter
 
-from calibration import registry, tracking
+from calibration import registry, reprice_command, tracking
 from calibration.learning import learn
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.repricing import repriced
@@ -76,8 +77,12 @@ def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tm
     assert 0.0 <= at.saved <= 1 - 1.0 / 2.5
 
 
-def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(policy: Policy, tmp_path: Path) -> None:
+def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
+
+    monkeypatch.setattr(reprice_command, "console", Console(width=140))
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
@@ -86,7 +91,7 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(policy: Policy
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
     def reprice(*arguments: str) -> str:
-        settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri, "COLUMNS": "140"}
+        settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
         done = run("calibration", "reprice", *arguments, **settings)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         return done.stdout
