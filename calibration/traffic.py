@@ -49,18 +49,27 @@ def asked_since(client: Any, experiment_id: str, from_unix_ms: int) -> Iterator[
 
     Those of the simulated upstream are left out: nobody asked them in earnest.
     """
+    for info in routed_traces(client, experiment_id, from_unix_ms, "attributes.status = 'OK'"):
+        yield _asked(info)
+
+
+def routed_traces(client: Any, experiment_id: str, from_unix_ms: int, condition: str) -> Iterator[Any]:
+    """The infos of routed requests since then that fulfil a condition of MLflow's, newest first, a page at a time.
+
+    Those of the simulated upstream are left out.
+    """
     token = None
     while True:
         page = client.search_traces(
             locations=[experiment_id],
-            filter_string=f"attributes.timestamp_ms > {from_unix_ms} AND attributes.status = 'OK'",
+            filter_string=f"attributes.timestamp_ms > {from_unix_ms} AND {condition}",
             max_results=PAGE,
             page_token=token,
             include_spans=False,
         )
         for trace in page:
             if "router.question_type" in trace.info.tags and "router.simulated" not in trace.info.tags:
-                yield _asked(trace.info)
+                yield trace.info
         token = page.token
         if not token:
             return
@@ -89,6 +98,16 @@ def recorded_since(since: str, uri: str) -> tuple[Any, list[Asked]]:
     Raises:
         TrafficError: `since` is no length of time, or nothing was recorded.
     """
+    client, experiment_id, earliest = opened_traffic(since, uri)
+    return client, list(asked_since(client, experiment_id, earliest))
+
+
+def opened_traffic(since: str, uri: str) -> tuple[Any, str, int]:
+    """MLflow's client, the id of the router's experiment, and the moment `since` ago in milliseconds since 1970.
+
+    Raises:
+        TrafficError: `since` is no length of time, or nothing was recorded.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -96,8 +115,7 @@ def recorded_since(since: str, uri: str) -> tuple[Any, list[Asked]]:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
-    earliest = int((time.time() - read_since(since).total_seconds()) * 1000)
-    return client, list(asked_since(client, found.experiment_id, earliest))
+    return client, found.experiment_id, int((time.time() - read_since(since).total_seconds()) * 1000)
 
 
 def bodies_since(since: str, uri: str, most: int = 500) -> list[Mapping[str, Any]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from calibration.questions import Question, content_text
-from calibration.traffic import PAGE, TrafficError, read_since
+from calibration.traffic import opened_traffic, routed_traces
 from router.policy.usage import Usage
 
 NO_ANSWER = "(no answer)"  # what a judge reads where a model said nothing
@@ -57,38 +55,15 @@ def sampled(uri: str, policy_version: str, share: float, since: str, known: set[
     Raises:
         TrafficError: `since` is no length of time, or nothing was recorded.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "router"
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        raise TrafficError(f"there is no experiment {experiment!r} in MLflow: nothing has been recorded yet")
-    from_ms = int((time.time() - read_since(since).total_seconds()) * 1000)
-    for trace_id in _drawn(client, found.experiment_id, from_ms, policy_version, share):
+    client, experiment_id, from_ms = opened_traffic(since, uri)
+    for trace_id in _drawn(client, experiment_id, from_ms, policy_version, share):
         if trace_id not in known:
             yield sample_of(client.get_trace(trace_id))
 
 
 def _drawn(client: Any, experiment_id: str, from_ms: int, version: str, share: float) -> list[str]:
-    drawn: list[str] = []
-    token = None
-    while True:
-        page = client.search_traces(
-            locations=[experiment_id],
-            filter_string=f"attributes.timestamp_ms > {from_ms} AND tags.`router.policy` = '{version}'",
-            max_results=PAGE,
-            page_token=token,
-            include_spans=False,
-        )
-        for trace in page:
-            told = trace.info.tags
-            routed = "router.question_type" in told and "router.simulated" not in told
-            if routed and place(trace.info.trace_id) < share:
-                drawn.append(trace.info.trace_id)
-        token = page.token
-        if not token:
-            return drawn
+    routed = routed_traces(client, experiment_id, from_ms, f"tags.`router.policy` = '{version}'")
+    return [info.trace_id for info in routed if place(info.trace_id) < share]
 
 
 def sample_of(trace: Any) -> Sampled:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 from fake_openai import FakeOpenAI
 from hypothesis import settings
 from refusing_openai import RefusingOpenAI
@@ -102,3 +103,21 @@ def store_with_tables(_empty_store: Path) -> Callable[[Path], str]:
         return f"sqlite:///{folder / 'mlflow.db'}"
 
     return put
+
+
+@pytest.fixture(scope="module")
+def browsing() -> Iterator[Browser]:
+    """A Chromium that the tests of a module share."""
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(browsing: Browser) -> Iterator[Browser]:
+    """The shared Chromium with an empty page, and nothing kept of the test before."""
+    browsing.errors.clear()
+    browsing.look(1280, 900)
+    yield browsing
+    browsing.run("sessionStorage.clear()")
+    browsing.open("about:blank")

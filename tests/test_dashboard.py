@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from browser import Browser, found
+from browser import found
 from fake_openai import json_answer
 from made_outcomes import expected_policy
 from made_records import made_record
@@ -28,22 +28,6 @@ pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installe
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
 LIVE = "document.querySelector('#state-text').textContent === 'Live'"
 ROWS = "document.querySelectorAll('#recent tbody tr.fresh').length"
-
-
-@pytest.fixture(scope="module")
-def browsing():
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def browser(browsing: Browser):
-    browsing.errors.clear()
-    browsing.look(1280, 900)
-    yield browsing
-    browsing.run("sessionStorage.clear()")
-    browsing.open("about:blank")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 
 import openai
 import pytest
-from browser import Browser, found
+from browser import found
 from test_keys import UPSTREAM, make
 
 from router.client.keyfile import FILE, read_keys
@@ -15,22 +15,6 @@ pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installe
 
 SECRET = "document.querySelector('#secret-value').value"
 ROW = "document.querySelector('#keys-table tr[data-name=ada]')"
-
-
-@pytest.fixture(scope="module")
-def browsing():
-    browser = Browser()
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def browser(browsing):
-    browsing.errors.clear()
-    browsing.look(1280, 900)
-    yield browsing
-    browsing.run("sessionStorage.clear()")
-    browsing.open("about:blank")
 
 
 @pytest.fixture
