@@ -15,7 +15,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +86,20 @@ async def _take_up(router: Router, folder: Path) -> None:
 
 def keep_fetching(settings: Settings, stopping: threading.Event) -> None:
     """Fetch the champion whenever it is another one, until told to stop. Runs in the exporter."""
-    if settings.policy is not None:
-        return
+    if settings.policy is None:
+        fetch_again_and_again(fetch, "champion", settings, FETCH_EVERY_SECONDS, stopping)
+
+
+def fetch_again_and_again(
+    fetch: Callable[[Settings, str], str], name: str, settings: Settings, seconds: float, stopping: threading.Event
+) -> None:
+    """Call `fetch` every so many seconds with what it returned last, first with "", until told to stop."""
     seen = ""
-    while not stopping.wait(FETCH_EVERY_SECONDS):
+    while not stopping.wait(seconds):
         try:
             seen = fetch(settings, seen)
-        except Exception as error:  # a registry that is away or confused must not end the exporter
-            log.warning("the champion could not be looked up: %s: %s", type(error).__name__, str(error)[:300])
+        except Exception as error:  # an MLflow that is away or confused must not end the exporter
+            log.warning("the %s could not be looked up: %s: %s", name, type(error).__name__, str(error)[:300])
 
 
 def fetch(settings: Settings, seen: str = "") -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.alerts.alert import Field
-from router.champion import import_mlflow
+from router.champion import fetch_again_and_again, import_mlflow
 from router.lifetime import running
 from router.policy.document import Policy
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, SentinelError, guarded, parse
@@ -160,14 +160,8 @@ def keep_fetching(settings: Settings, stopping: threading.Event) -> None:
 
     Where MLflow's store is SQLite in the home folder, the sentinel writes its file there itself.
     """
-    if settings.tracking_uri.startswith("sqlite:"):
-        return
-    seen = ""
-    while not stopping.wait(FETCH_EVERY_SECONDS):
-        try:
-            seen = fetch(settings, seen)
-        except Exception as error:  # an MLflow that is away or confused must not end the exporter
-            log.warning("the sentinel could not be looked up: %s: %s", type(error).__name__, str(error)[:300])
+    if not settings.tracking_uri.startswith("sqlite:"):
+        fetch_again_and_again(fetch, "sentinel", settings, FETCH_EVERY_SECONDS, stopping)
 
 
 def fetch(settings: Settings, seen: str = "") -> str:

@@ -10,7 +10,7 @@ from router.policy.answer_features import NUMBERS
 from router.policy.answer_prediction import BESIDE, AnswerPredictor
 from router.policy.answers import AnswerRule, Answers, Help
 from router.policy.decision import Rules
-from router.policy.files import PolicyError, check_arrays, npz, read_npz
+from router.policy.files import PolicyError, check_arrays, npz, parsed, read_npz
 
 ANSWERS = "answers.json"
 ANSWER_WEIGHTS = "answers.npz"
@@ -68,12 +68,7 @@ def parse_answers(files: Mapping[str, bytes], rules: Rules, types: Sequence[str]
 
 
 def _document(content: bytes, rules: Rules, types: Sequence[str], policy_sha256: str) -> _Document:
-    try:
-        document = msgspec.json.decode(content, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PolicyError(ANSWERS, f"does not parse: {error}") from error
-    if document.format != FORMAT:
-        raise PolicyError(ANSWERS, f"has format {document.format}; this version reads format {FORMAT}")
+    document = parsed(ANSWERS, content, _Document, FORMAT)
     if document.policy_sha256 != policy_sha256:
         raise PolicyError(ANSWERS, "belongs to another policy than the one beside it")
     if len(rules.models) != 2:

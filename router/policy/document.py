@@ -21,7 +21,7 @@ from router.policy.answers import Answers, answer_holds, decide_first
 from router.policy.decision import Evidence, Model, Rule, Rules, decide
 from router.policy.features import read_question
 from router.policy.files import PolicyError as PolicyError  # users of the document catch it
-from router.policy.files import check_arrays, npz, read_npz
+from router.policy.files import check_arrays, npz, parsed, read_npz
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor, predict
 from router.policy.vocabulary import Vocabulary
@@ -183,12 +183,7 @@ def _try(policy: Policy) -> None:
 
 
 def _document(content: bytes) -> _Document:
-    try:
-        document = msgspec.json.decode(content, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PolicyError(DOCUMENT, f"does not parse: {error}") from error
-    if document.format != FORMAT:
-        raise PolicyError(DOCUMENT, f"has format {document.format}; this version reads format {FORMAT}")
+    document = parsed(DOCUMENT, content, _Document, FORMAT)
     if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
         raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
     for name in ("default_target", "no_evidence_limit", "usual_type_probability", "familiar_until", "novelty_limit"):

@@ -1,12 +1,13 @@
-"""The files of a policy: arrays as bytes that are checked when they are read, and what is wrong with a file."""
+"""The files of a policy: documents and arrays that are checked when they are read, and what is wrong with a file."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 
 _LARGEST = 1e9  # that an array may hold: sums and products of far larger numbers are no numbers
@@ -20,6 +21,28 @@ class PolicyError(ValueError):
         super().__init__(f"{file}: {problem}")
         self.file = file
         self.problem = problem
+
+
+class _Form(Protocol):
+    format: int
+
+
+F = TypeVar("F", bound=_Form)
+
+
+def parsed(file: str, content: bytes, form: type[F], version: int) -> F:
+    """A JSON document of a form, and of this version of its format.
+
+    Raises:
+        PolicyError: it does not fit the form, or has another format.
+    """
+    try:
+        document = msgspec.json.decode(content, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(file, f"does not parse: {error}") from error
+    if document.format != version:
+        raise PolicyError(file, f"has format {document.format}; this version reads format {version}")
+    return document
 
 
 def npz(arrays: Mapping[str, Any]) -> bytes:
