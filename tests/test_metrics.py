@@ -11,7 +11,7 @@ from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.endpoints.exposition import everyone, total
+from router.endpoints.totals import everyone, total
 from router.metrics import MAX_SERIES, Meter
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]

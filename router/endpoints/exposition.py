@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry, Metric
@@ -19,17 +17,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from router.alerts.record import SHOWN_SECONDS
+from router.endpoints.totals import Total, everyone, total
 from router.journal.lag import lags
 from router.metrics import (
     ADDED_BUCKETS,
-    LIVE_SECONDS,
     SECONDS_BUCKETS,
     TOKEN_BUCKETS,
-    Counts,
     Flow,
     Histogram,
     Judged,
-    Kind,
     Place,
     Series,
     Timing,
@@ -41,7 +37,6 @@ from router.policy.document import Policy
 if TYPE_CHECKING:
     from router.app import Router
 
-log = logging.getLogger(__name__)
 
 OPERATIONS = {"chat/completions": "chat", "responses": "chat", "completions": "text_completion"}  # else the endpoint
 _FLOW = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
@@ -86,69 +81,6 @@ def families(router: Router) -> Iterator[Metric]:
     yield from _state(counted, router.serving.policy, router.serving.default_target)
     yield from _owner(router)
     yield from _exporter(router.journal.directory)
-
-
-class Total(msgspec.Struct):
-    """The counts of all workers, added up."""
-
-    series: dict[Kind, Series] = {}
-    timings: dict[Flow, Timing] = {}
-    added: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * (len(ADDED_BUCKETS) + 1)))
-    open_circuits: dict[str, int] = {}  # in how many workers
-    unrecorded: int = 0
-    state_away: int = 0
-    shed: dict[str, int] = {}
-    keys: dict[str, Series] = {}
-    upstreams: dict[Place, UpstreamSeries] = {}
-    verified: dict[Judged, Verified] = {}
-    workers: int = 0
-
-
-_decoder = msgspec.json.Decoder(Counts)
-
-
-def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
-    """What each worker wrote last, those that are gone included: a counter never falls."""
-    for path in sorted(directory.glob("*.json")):
-        if path == but:
-            continue
-        try:
-            yield _decoder.decode(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except msgspec.DecodeError as error:  # of another version
-            log.warning("metrics: %s cannot be read: %s", path.name, error)
-
-
-def total(workers: Iterable[Counts], now_unix: float) -> Total:
-    """Add up what workers counted; what is true only while they run is taken from those that do."""
-    together = Total()
-    for counts in workers:
-        for kind, series in counts.series:
-            together.series.setdefault(kind, Series()).add(series)
-        for flow, timing in counts.timings:
-            together.timings.setdefault(flow, Timing()).add(timing)
-        together.added.add(counts.added)
-        together.unrecorded += counts.unrecorded
-        for why, number in counts.shed.items():
-            together.shed[why] = together.shed.get(why, 0) + number
-        for name, series in counts.keys.items():
-            together.keys.setdefault(name, Series()).add(series)
-        live = now_unix - counts.written_unix < LIVE_SECONDS
-        together.state_away += counts.state_away if live else 0
-        for place, calls in counts.upstreams:
-            into = together.upstreams.setdefault(place, UpstreamSeries())
-            into.answered += calls.answered
-            into.failed += calls.failed
-            into.left_alone += calls.left_alone * live
-            into.key_refused += calls.key_refused * live
-        for judged, verified in counts.verified:
-            together.verified.setdefault(judged, Verified()).add(verified)
-        if live:
-            together.workers += 1
-            for model in counts.open_circuits:
-                together.open_circuits[model] = together.open_circuits.get(model, 0) + 1
-    return together
 
 
 def _requests(counted: Total) -> Iterator[Metric]:
