@@ -20,7 +20,7 @@ from calibration.certificate import CONFIDENCE, MIN_TYPE_QUESTIONS, TYPE_MARGIN
 from calibration.learning import LearningError, learn
 from calibration.looking import with_answers
 from calibration.mix import types_of
-from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin
+from calibration.options import Confidence, Jobs, Prices, PromiseOption, Ray, TypeMargin
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import load_prices, models_named, read_policy, write_policy
 from calibration.scoring import evaluate as evaluated
@@ -73,7 +73,7 @@ def learn_command(
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
     strong: Annotated[str, typer.Option(help="The strong model, whose quality is to be kept.")] = "gpt-4o",
     models: Annotated[str, typer.Option(help="Instead of the two: all models, cheap to strong, comma-separated.")] = "",
-    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
+    prices: Prices = None,
     questions: Annotated[list[Path], typer.Option(help="Typed questions, which teach to tell types apart.")] = [],  # noqa: B006
     types: Annotated[Path, typer.Option(help="How types are named, and what was published of them.")] = TYPES,
     published: Annotated[Path | None, typer.Option(help="Published results, for types without outcomes.")] = None,

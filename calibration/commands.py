@@ -19,7 +19,20 @@ from calibration.answers import Endpoint
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
 from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
 from calibration.ledger import LedgerError
-from calibration.options import Confidence, Jobs, PromiseOption, Ray, TypeMargin, Until, UsageError
+from calibration.options import (
+    Confidence,
+    EndpointOption,
+    Jobs,
+    Judge,
+    MaxOutputTokens,
+    Parameters,
+    Prices,
+    PromiseOption,
+    Ray,
+    TypeMargin,
+    Until,
+    UsageError,
+)
 from calibration.outcomes import Outcome
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
@@ -75,24 +88,21 @@ def run_command(
         "gpt-4o-mini,gpt-4o"
     ),
     out: Annotated[Path | None, typer.Option(help="Where everything goes. Default: ROUTER_HOME/calibration.")] = None,
-    judge: Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")] = "",
+    judge: Judge = "",
     scorer: Annotated[
         list[str] | None,
         typer.Option(help="correctness, completeness or package.module:name; repeatable. Default: both."),
     ] = None,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(help="MODEL=URL, or MODEL=URL,KEY_VARIABLE, for a model (or the judge) that lives elsewhere."),
-    ] = None,
+    endpoint: EndpointOption = None,
     system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
-    parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
-    max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    parameters: Parameters = "{}",
+    max_output_tokens: MaxOutputTokens = 2000,
     from_traffic: Annotated[
         bool, typer.Option("--from-traffic", help="Learn from what the sentinel compared too (`watch`); costs nothing.")
     ] = False,
     until: Until = None,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
-    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
+    prices: Prices = None,
     types_from: Annotated[
         Path | None,
         typer.Option(help="A policy that tells the type of questions without one; else they are clustered."),

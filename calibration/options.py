@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +56,14 @@ TypeMargin = Annotated[
     float,
     _between("--type-margin", 0.0, 1.0, "By how much a single type may keep less than the target, 0 to 1."),
 ]
+Judge = Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")]
+EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(help="MODEL=URL, or MODEL=URL,KEY_VARIABLE, for a model (or the judge) that lives elsewhere."),
+]
+Parameters = Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')]
+MaxOutputTokens = Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")]
+Prices = Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that learn. The policy is the same for any number.")]
 Ray = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from calibration import judgements, registry, report, retirement_report, retirin
 from calibration.commands import endpoint_of, home, parameters_of, places_of, progress_with, tracking_uri
 from calibration.leaving import leaving
 from calibration.ledger import Ledger
-from calibration.options import UsageError
+from calibration.options import Judge, MaxOutputTokens, Parameters, UsageError
 from calibration.policies import default_judge, load_prices, models_named
 from calibration.probes import probes_usd, shapes_of, standard_shapes
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
@@ -55,13 +55,13 @@ def retire_command(
     ask_old: Annotated[
         bool, typer.Option("--ask-old", help="Ask the leaving models what they have not answered yet.")
     ] = False,
-    judge: Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")] = "",
+    judge: Judge = "",
     endpoint: Annotated[
         list[str] | None, typer.Option(help="MODEL=URL, or MODEL=URL,KEY_VARIABLE, for a model that lives elsewhere.")
     ] = None,
     system: Annotated[str, typer.Option(help="The system prompt of questions that have none.")] = DEFAULT_SYSTEM_PROMPT,
-    parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
-    max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    parameters: Parameters = "{}",
+    max_output_tokens: MaxOutputTokens = 2000,
     budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before this is crossed.")] = None,
     prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace data/prices.json.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions under way at once.")] = 16,

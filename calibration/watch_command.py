@@ -16,7 +16,16 @@ from calibration.certificate import TYPE_MARGIN
 from calibration.commands import endpoint_of, home, parameters_of, places_of, tracking_uri
 from calibration.interruption import InterruptionError, interruptible
 from calibration.judgements import COMPLETENESS, CORRECTNESS, Scorers
-from calibration.options import TypeMargin, UsageError, share_option
+from calibration.options import (
+    EndpointOption,
+    Judge,
+    MaxOutputTokens,
+    Parameters,
+    Prices,
+    TypeMargin,
+    UsageError,
+    share_option,
+)
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.spending import StoppedError, book
 from calibration.traffic import TrafficError, read_since
@@ -53,19 +62,16 @@ def watch_command(
     policy: Annotated[
         Path | None, typer.Option(help="The folder of the policy. Default: ROUTER_POLICY, else the one that serves.")
     ] = None,
-    judge: Annotated[str, typer.Option(help="The model that judges. Default: one of the table that stays.")] = "",
+    judge: Judge = "",
     scorer: Annotated[
         list[str] | None,
         typer.Option(help="completeness or package.module:name; repeatable. Default: completeness."),
     ] = None,
-    endpoint: Annotated[
-        list[str] | None,
-        typer.Option(help="MODEL=URL, or MODEL=URL,KEY_VARIABLE, for a model (or the judge) that lives elsewhere."),
-    ] = None,
-    parameters: Annotated[str, typer.Option(help='JSON sent with every question, such as {"temperature": 0}.')] = "{}",
-    max_output_tokens: Annotated[int, typer.Option(min=1, help="The cap of an answer; the budget rests on it.")] = 2000,
+    endpoint: EndpointOption = None,
+    parameters: Parameters = "{}",
+    max_output_tokens: MaxOutputTokens = 2000,
     batch: Annotated[bool, typer.Option("--batch", help="OpenAI's Batch API: half the price, within a day.")] = False,
-    prices: Annotated[Path | None, typer.Option(help="Prices that add to or replace the shipped ones.")] = None,
+    prices: Prices = None,
 ) -> None:
     """Ask the strong model a share of what the cheap one answered, and watch that every type keeps its promise.
 
