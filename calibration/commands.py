@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration import network, promotion, registry, report, rounds, run, stopping, tracking
-from calibration.answers import Endpoint
+from calibration import registry, report, rounds, run, stopping, tracking
 from calibration.certificate import CONFIDENCE, TYPE_MARGIN
-from calibration.judgements import DEFAULT_SCORERS, ScorerError, Scorers
-from calibration.ledger import LedgerError
+from calibration.endpoint_options import endpoint_of, parameters_of, places_of
+from calibration.judgements import DEFAULT_SCORERS, Scorers
+from calibration.locations import home, tracking_uri
 from calibration.options import (
     Confidence,
     EndpointOption,
@@ -35,28 +30,17 @@ from calibration.options import (
 )
 from calibration.outcomes import Outcome
 from calibration.policies import default_judge, load_prices, models_named, read_policy
+from calibration.progress import progress_with
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
-from calibration.sources import MLFLOW_DATASET, QuestionError
+from calibration.sources import MLFLOW_DATASET
 from calibration.spending import Meter, book
 from calibration.watch_rows import FOLDER, Rows
-from calibration.workers import WorkersError
 from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
 from router.policy.document import REGISTERED_MODEL
 
 STOPPED = 3  # the exit code of a calibration that can go on
-OPENAI = "https://api.openai.com/v1"
 console = Console()
-
-
-def home() -> Path:
-    """The folder of the proxy's journal and policies."""
-    return Path(os.environ.get("ROUTER_HOME") or ".router")
-
-
-def tracking_uri() -> str:
-    """MLflow's store: as set, or SQLite in the home folder, where the proxy keeps it too."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().absolute() / 'mlflow.db'}"
 
 
 EXAMPLES = """
@@ -203,7 +187,7 @@ def _traffic(models: Sequence[str]) -> list[Outcome]:
 
 
 def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers, meter: Meter) -> stopping.Ended:
-    with progress_with(meter) as progress:
+    with progress_with(meter, console) as progress:
         try:
             if looks is not None:
                 return stopping.run_until(plan, looks, ledgers, meter, progress)
@@ -226,117 +210,3 @@ def _show(found: run.Calibration, folder: Path, seed: int) -> None:
         f"Policy {found.policy.version if found.policy else ''} is version {version} of {REGISTERED_MODEL!r} in "
         f"MLflow, with alias {registry.CHALLENGER!r}. Next: python -m calibration promote"
     )
-
-
-def report_command(
-    run_id: Annotated[str, typer.Argument(help="A calibration's run in MLflow; without it, the newest.")] = "",
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
-) -> None:
-    """Fetch the report and the tables of a calibration from MLflow."""
-    experiment = tracking.prepare(tracking_uri())
-    for path in registry.fetch_report(experiment, run_id, out):
-        console.print(str(path))
-
-
-def promote_command(
-    force: Annotated[str | None, typer.Option(help="Promote whatever the replay says; the reason is recorded.")] = None,
-) -> None:
-    """Make the challenger the champion, if it is better on questions it was not fitted on.
-
-    A running proxy takes the champion up within seconds.
-    """
-    tracking.prepare(tracking_uri())
-    with console.status("replaying the challenger and the champion"):
-        done = promotion.promote(force)
-    for name, its in (("challenger", done.challenger), ("champion", done.champion)):
-        if its is not None:
-            gain = its.gain_over_mix
-            console.print(
-                f"{name}: keeps {its.quality_kept:.1%} of the strong model's quality and saves {its.saving:.1%}; "
-                f"over a random mix {gain.estimate * 100:+.1f} points "
-                f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f})",
-                highlight=False,
-            )
-    if not done.promoted:
-        why = "; ".join(done.reasons)
-        raise registry.RegistryError(f"version {done.version} was not promoted: {why}. To do it anyway: --force REASON")
-    console.print(f"version {done.version} is now the champion" + (f", forced: {force}" if done.reasons else ""))
-
-
-def rollback_command() -> None:
-    """Give the alias back to the champion before this one, or to the shipped policy where there is none.
-
-    A running proxy takes it up within seconds.
-    """
-    tracking.prepare(tracking_uri())
-    left, reached = promotion.rollback()
-    if reached is None:
-        console.print(f"{promotion.SHIPPED} serves again, no longer version {left}")
-    else:
-        console.print(f"the champion is version {reached} again, no longer {left}")
-
-
-def places_of(given: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Address and variable of the key of each upstream, in turn, by model."""
-    places: dict[str, list[tuple[str, str]]] = {}
-    for each in given:
-        name, _, rest = each.partition("=")
-        url, _, variable = rest.partition(",")
-        if not name or not url.startswith(("http://", "https://")):
-            raise UsageError(f"--endpoint {each!r}: expected MODEL=URL or MODEL=URL,KEY_VARIABLE")
-        places.setdefault(name, []).append((url.rstrip("/"), variable))
-    return places
-
-
-def endpoint_of(
-    model: str, places: Mapping[str, list[tuple[str, str]]], max_output_tokens: int, sent: Mapping[str, Any]
-) -> Endpoint:
-    default = [(os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, "")]
-    first, *others = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
-    return replace(first, others=tuple(others))
-
-
-def _endpoint(model: str, url: str, variable: str, max_output_tokens: int, sent: Mapping[str, Any]) -> Endpoint:
-    key = os.environ.get(variable or "OPENAI_API_KEY", "")
-    if not key and url == OPENAI:
-        raise UsageError(
-            f"{model} is asked at {OPENAI}, and OPENAI_API_KEY is not set (or give --endpoint {model}=URL)"
-        )
-    return Endpoint(url, key or "none", max_output_tokens, sent)
-
-
-def parameters_of(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--parameters is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError("--parameters is not an object")
-    return value
-
-
-@contextmanager
-def progress_with(meter: Meter) -> Iterator[run.Progress]:
-    """A bar for each stage, with what was spent so far."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("${task.fields[spent]:.4f} spent"),
-    )
-    with Progress(*columns, console=console) as bars:
-
-        def stage(name: str, done: int, of: int) -> None:
-            for task in bars.tasks:
-                bars.stop_task(task.id)
-            bars.add_task(name, total=of, completed=done, spent=meter.spent_usd())
-
-        def step() -> None:
-            bars.update(bars.tasks[-1].id, advance=1, spent=meter.spent_usd())
-
-        yield run.Progress(stage, step)
-
-
-FAULTS = (WorkersError, UsageError, ScorerError, QuestionError, LedgerError, registry.RegistryError, *network.FAULTS)

@@ -83,3 +83,6 @@ Until = Annotated[
         "TARGET",
     ),
 ]
+Outcomes = Annotated[list[Path], typer.Option("--outcomes", help="Outcomes, JSON lines, gzipped or not; repeatable.")]
+PolicyFolder = Annotated[Path, typer.Option("--policy", help="The folder of a policy.")]
+Seed = Annotated[int, typer.Option(help="Chance is an argument: the same seed gives the same policy.")]

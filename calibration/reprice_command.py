@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration import registry, tracking
-from calibration.commands import tracking_uri
+from calibration.locations import tracking_uri
 from calibration.policies import load_prices
 from calibration.repricing import Repriced, repriced
 from calibration.verdict import percent

@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 
 from calibration import judgements, registry, report, retirement_report, retiring, run, tracking
-from calibration.commands import endpoint_of, home, parameters_of, places_of, progress_with, tracking_uri
+from calibration.endpoint_options import endpoint_of, parameters_of, places_of
 from calibration.leaving import leaving
 from calibration.ledger import Ledger
+from calibration.locations import home, tracking_uri
 from calibration.options import Judge, MaxOutputTokens, Parameters, UsageError
 from calibration.policies import default_judge, load_prices, models_named
 from calibration.probes import probes_usd, shapes_of, standard_shapes
+from calibration.progress import progress_with
 from calibration.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.spending import Meter, book
 from calibration.traffic import bodies_since
@@ -139,7 +141,7 @@ def retire_command(
         if not yes:
             typer.confirm("Go on?", abort=True)
         try:
-            with progress_with(meter) as progress:
+            with progress_with(meter, console) as progress:
                 task = retiring.Task(plan, before, old, new, shapes, gone, today, samples)
                 found, made = retiring.run(task, ledgers, probes, meter, progress)
         finally:

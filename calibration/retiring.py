@@ -18,6 +18,7 @@ from calibration.judgements import COMPLETENESS, Scorers
 from calibration.learning import LearningError, cross_replayed
 from calibration.leaving import Leaving
 from calibration.ledger import Ledger
+from calibration.locations import home
 from calibration.outcomes import InputError, Outcome
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.probes import Shape, probe
@@ -208,8 +209,6 @@ def _new_choices(made: Calibration, ids: Sequence[str]) -> Chosen | None:
 
 def _named(old: Sequence[str]) -> Mapping[str, int]:
     """How many requests of late named the old models themselves; none where no traffic is recorded."""
-    from calibration.commands import home
-
     try:
         return named_since(datetime.now(UTC) - LOOKED_BACK, home(), old)
     except InputError:

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from calibration import tracking, watching
 from calibration.certificate import TYPE_MARGIN
-from calibration.commands import endpoint_of, home, parameters_of, places_of, tracking_uri
+from calibration.endpoint_options import endpoint_of, parameters_of, places_of
 from calibration.interruption import InterruptionError, interruptible
 from calibration.judgements import COMPLETENESS, CORRECTNESS, Scorers
+from calibration.locations import home, tracking_uri
 from calibration.options import (
     EndpointOption,
     Judge,
