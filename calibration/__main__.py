@@ -7,26 +7,24 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from calibration import (
-    commands,
-    evaluate_command,
-    from_traces_command,
-    learn_command,
-    network,
-    policies_command,
-    reprice_command,
-    retire_command,
-    watch_command,
-)
-from calibration.judgements import ScorerError
-from calibration.learning import LearningError
+from calibration import network
+from calibration.commands import describe, from_traces, generate, policies
+from calibration.commands import evaluate as evaluate_command
+from calibration.commands import learn as learn_command
+from calibration.commands import reprice as reprice_command
+from calibration.commands import retire as retire_command
+from calibration.commands import run as commands
+from calibration.commands import watch as watch_command
+from calibration.commands.options import UsageError
+from calibration.generation.kinds import GenerationError
+from calibration.judging.judgements import ScorerError
+from calibration.learning.learning import LearningError
 from calibration.ledger import LedgerError
-from calibration.options import UsageError
 from calibration.outcomes import InputError
-from calibration.registry import RegistryError
-from calibration.sources import QuestionError
+from calibration.questions.sources import QuestionError
+from calibration.registry.registration import RegistryError
 from calibration.spending import StoppedError
-from calibration.traffic import TrafficError
+from calibration.traffic.traffic import TrafficError
 from calibration.workers import WorkersError
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
@@ -36,6 +34,7 @@ FAULTS = (  # of the input: each is one line on the terminal
     InputError,
     LearningError,
     LedgerError,
+    GenerationError,
     PolicyError,
     PriceError,
     QuestionError,
@@ -72,17 +71,17 @@ app.command("learn", epilog=learn_command.EXAMPLES)(learn_command.learn_command)
 app.command("score", epilog=evaluate_command.SCORE_EXAMPLE)(evaluate_command.score_command)
 app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
 app.command("run", epilog=commands.EXAMPLES)(commands.run_command)
-app.command("report", epilog="Example: python -m calibration report --out reports")(policies_command.report_command)
-app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(
-    policies_command.promote_command
-)
+app.command("report", epilog="Example: python -m calibration report --out reports")(policies.report_command)
+app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(policies.promote_command)
 app.command("from-traces", epilog="Example: python -m calibration from-traces --since 7d --sample 500")(
-    from_traces_command.from_traces_command
+    from_traces.from_traces_command
 )
 app.command("retire", epilog=retire_command.EXAMPLES)(retire_command.retire_command)
 app.command("reprice", epilog=reprice_command.EXAMPLES)(reprice_command.reprice_command)
 app.command("watch", epilog=watch_command.EXAMPLES)(watch_command.watch_command)
-app.command("rollback", epilog="Example: python -m calibration rollback")(policies_command.rollback_command)
+app.command("generate", epilog=generate.EXAMPLES)(generate.generate_command)
+app.command("describe", epilog=describe.EXAMPLE)(describe.describe_command)
+app.command("rollback", epilog="Example: python -m calibration rollback")(policies.rollback_command)
 
 
 def main() -> None:
