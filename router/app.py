@@ -111,7 +111,8 @@ def create_app(settings: Settings | None = None) -> Application:
         redirect_slashes=False,  # a redirect would lead to whatever the Host header says
         exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
     )
-    for module in (accounts, status, page, decisions, exposition, overview, recent, keys, listing):
+    page.add_routes(other)
+    for module in (accounts, status, decisions, exposition, overview, recent, keys, listing):
         module.add_routes(other, worker)
     other.router.routes.append(Route("/v1/{path:path}", endpoint=worker.passthrough))  # takes what is left of /v1
     return Application(worker, other)
