@@ -151,7 +151,9 @@ async def add_content(record: Record, content: Content, request: bytes, response
         record.response = await _said(content, response, _answer_kept)
 
 
-async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = kept) -> Any:
+async def _said(
+    content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = recorded_content
+) -> Any:
     size = len(memoryview(said))
     if size > MAX_CONTENT_BYTES:
         return None
