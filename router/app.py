@@ -14,7 +14,7 @@ from router.client.body import Receive, Send
 from router.client.door import Door, preflight, shared
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, keys, listing, status
-from router.errors import ClientLeftError, RouterError
+from router.errors import ClientDisconnectedError, RouterError
 from router.request.routed import Scope
 from router.settings import Settings, load
 from router.upstream.calls import Headers
@@ -46,7 +46,7 @@ class Application:
         refusal = self._door.refusal(method, headers)
         if refusal is not None:
             body = refusal.body()
-            await _answer(send, refusal.status, refusal.head(body), body)
+            await _answer(send, refusal.status, refusal.response_headers(body), body)
             return
         origin = self._door.allowed(headers)
         if origin is not None:
@@ -81,7 +81,7 @@ async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
     body = error.body()
     response = Response(body, error.status)
-    response.raw_headers = error.head(body)
+    response.raw_headers = error.response_headers(body)
     return response
 
 
@@ -109,7 +109,7 @@ def create_app(settings: Settings | None = None) -> Application:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever the Host header says
-        exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
+        exception_handlers={RouterError: _refused, ClientDisconnectedError: _nobody},
     )
     page.add_routes(other)
     for module in (accounts, status, decisions, exposition, overview, recent, keys, listing):

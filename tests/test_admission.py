@@ -157,11 +157,11 @@ def test_what_a_stream_says_beyond_a_mebibyte_passes_and_is_not_kept():
     stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
         assert stream.feed(said) == said
-    assert stream.content() is None and not stream._said
+    assert stream.content() is None and not stream._choices
 
 
 def test_choices_without_end_are_not_kept():
     stream = ChatStream()
     said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
     assert stream.feed(said) == said
-    assert stream.ended and stream.content() is None
+    assert stream.is_complete and stream.content() is None

@@ -15,7 +15,7 @@ from router.request.response_headers import RATES
 from router.settings import Settings
 from router.upstream.model_list import fetch
 from router.upstream.upstreams import Upstreams, passed_back
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 _CREATED = 1735689600  # 2025-01-01; the names have no birthday, and clients want a number
 
@@ -78,7 +78,7 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
-    except (*UNREADABLE, KeyError):
+    except (*DECODE_ERRORS, KeyError):
         if not caller.models:
             return body
         fields, listed = {"object": msgspec.Raw(b'"list"')}, []
@@ -99,5 +99,5 @@ _listed = msgspec.json.Decoder(_Listed)
 def _id(raw: msgspec.Raw) -> str:
     try:
         return _listed.decode(raw).id
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""

@@ -15,10 +15,10 @@ from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
-    ClientLeftError,
+    ClientDisconnectedError,
+    CompressedBodyError,
     QuotaError,
     RouterError,
-    UndecodableError,
     UnreachableError,
     UpstreamTimeoutError,
 )
@@ -36,7 +36,7 @@ from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import Upstreams, passed_back
 from router.wire import bodies
-from router.wire.ends import Ends
+from router.wire.head_tail import HeadTailBuffer
 
 if TYPE_CHECKING:
     from router.request.routed import Scope
@@ -111,7 +111,7 @@ class PassThrough:
             await passing.run(watch, caller, admitted.hold)
         except RouterError as error:
             await passing.refuse(error)
-        except (asyncio.CancelledError, ClientLeftError):
+        except (asyncio.CancelledError, ClientDisconnectedError):
             passing.record(499, "abandoned", "the client left")
             watch.forgive()
         except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
@@ -138,7 +138,7 @@ class _Passing:
         self._seen: bytearray | None = None
         self._recorded = False
         self._booking: Booking | None = None  # of a key with limits
-        self._ends: Ends | None = None  # of an embedding for it, however long that is
+        self._ends: HeadTailBuffer | None = None  # of an embedding for it, however long that is
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
@@ -150,7 +150,7 @@ class _Passing:
             if caller.limits is not None:
                 size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
                 self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
-                self._ends = None if model is None else Ends()
+                self._ends = None if model is None else HeadTailBuffer()
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
@@ -194,12 +194,14 @@ class _Passing:
             return None, None  # what is beyond single calls is beyond models
         named, settings = dict(self._scope["headers"]), self._worker.settings
         if named.get(b"content-encoding", b"identity") != b"identity":
-            raise UndecodableError("This key has models or limits of its own: send the body as it is, not compressed.")
+            raise CompressedBodyError(
+                "This key has models or limits of its own: send the body as it is, not compressed."
+            )
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
         body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
-        bodies.spans(body.skeleton.text, fields)  # no key twice
-        model = bodies.text(fields, "model") or ""
+        bodies.locate_fields(body.skeleton.text, fields)  # no key twice
+        model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
@@ -251,7 +253,9 @@ class _Passing:
         if isinstance(error, QuotaError) and not error.again:
             self._worker.budgets.refused(self._trail.key_id)
         body = error.body()
-        await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
+        await self._send(
+            {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
+        )
         await self._send({"type": "http.response.body", "body": body})
 
     def _see(self, piece: bytes) -> None:
@@ -289,8 +293,8 @@ class _Passing:
         self._worker.journal.append(record)
         self._worker.meter.observe(record)
 
-    def _told(self) -> bodies.AnswerSeen | None:
+    def _told(self) -> bodies.AnswerMetadata | None:
         """What the answer tells of itself; of a long one for a key with limits, by its beginning and its end."""
         if self._seen:
-            return bodies.read_answer(bytes(self._seen))
-        return None if self._ends is None else self._ends.told()
+            return bodies.read_metadata(bytes(self._seen))
+        return None if self._ends is None else self._ends.read_metadata()

@@ -21,7 +21,7 @@ from router.serving.policy import Serving
 from router.settings import OPENAI_BASE_URL, SIMULATED, Settings
 from router.upstream.model_list import fetch
 from router.upstream.upstreams import Upstreams
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger("router")
 WARN_DAYS = 90
@@ -80,7 +80,7 @@ async def look(worker: Collaborators, today: dt.date) -> None:
     try:
         status, _, body = await fetch(worker.upstreams, worker.settings.timeouts.idle, [], b"")
         listed = msgspec.json.decode(body)
-    except (RouterError, *UNREADABLE) as error:
+    except (RouterError, *DECODE_ERRORS) as error:
         log.info("the upstream's list of models could not be read: %s", error)
         return
     if status == 200:  # else what was known stays known
