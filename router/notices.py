@@ -61,7 +61,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
         told.append(worker.lesson_watch.problem)
     told += [
         f"{each.upstream} of {each.model} refuses its key ({each.key_refused}), so others are asked"
-        for each in worker.upstreams.standing()
+        for each in worker.upstreams.statuses()
         if each.key_refused
     ]
     told += worker.sentinel_watch.told()

@@ -13,7 +13,7 @@ from router.admission import Admission
 from router.alerts.alerts import Alerts
 from router.client.keywatch import KeyWatch, following_keys
 from router.journal.writer import Journal
-from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
+from router.lifetime import delayed_shutdown, exit_with_parent, is_child_worker, on_hangup
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
@@ -48,7 +48,7 @@ class Worker:
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.verifier = Verifier(self)
-        self.limiter = Limiter(self, alone=not is_one_of_several())
+        self.limiter = Limiter(self, alone=not is_child_worker())
         self.alerts = Alerts(settings)
         self.budgets = Budgets(self.limiter, self.alerts)
         self.sentinel_watch = SentinelWatch(self)
@@ -99,8 +99,8 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """Keep up with what changes while requests are served; close everything at the end."""
         timeouts = self.settings.timeouts
-        end_with_parent(timeouts.ending)
-        with told_to_end(timeouts.drain_before, self.end), on_hangup(self.reload):
+        exit_with_parent(timeouts.ending)
+        with delayed_shutdown(timeouts.drain_before, self.end), on_hangup(self.reload):
             async with (
                 self.meter.writing(self.counts),
                 watching(self),

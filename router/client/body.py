@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.admission import SMALL_BYTES, Hold
+from router.admission import SMALL_BYTES, Reserve
 from router.errors import BadRequestError, ClientDisconnectedError, SlowBodyError, TooLargeError
 from router.wire.skeleton import Skeleton, SkeletonBuilder
 
@@ -35,10 +35,10 @@ class Body:
 
 
 def _no_limit(_: int) -> None:
-    """Hold anything."""
+    """Reserve anything."""
 
 
-async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float, hold: Hold = _no_limit) -> Body:
+async def read(receive: Receive, declared: bytes | None, limit: int, seconds: float, hold: Reserve = _no_limit) -> Body:
     """The whole body, which is text in UTF-8; `hold` is told of each piece, and may refuse it.
 
     Raises:
@@ -61,7 +61,7 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
     return await _read_pieces(receive, bytes(piece), limit, seconds, hold)
 
 
-async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float, hold: Hold) -> Body:
+async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float, hold: Reserve) -> Body:
     decoder, stripping = _utf8(), SkeletonBuilder()
     pieces: list[bytes] = []
     size, more = 0, True

@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "policy": worker.serving.policy.version,
             "simulated": worker.settings.simulated,
             "unrecorded_requests": worker.journal.unrecorded,
-            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
             "learnt": worker.adapter.described(),
         }
@@ -55,6 +55,6 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "unrecorded_requests": worker.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
             "refused": await run_in_threadpool(counted, worker.journal.directory),
-            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
         }

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
-from router.admission import Admission, Hold
+from router.admission import Admission, Reserve
 from router.client.body import Receive, Send, read, stream, too_large
 from router.client.keyfile import ACCOUNT
 from router.client.keys import Caller, Keys
@@ -34,7 +34,7 @@ from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error,
 from router.request.response_headers import with_rates
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
-from router.upstream.upstreams import Upstreams, passed_back
+from router.upstream.upstreams import Upstreams, returned_headers
 from router.wire import bodies
 from router.wire.head_tail import HeadTailBuffer
 
@@ -107,8 +107,8 @@ class PassThrough:
             caller = self._worker.keys.check(scope["headers"])
             trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
-            admitted = self._worker.admission.enter()
-            await passing.run(watch, caller, admitted.hold)
+            admitted = self._worker.admission.admit()
+            await passing.run(watch, caller, admitted.reserve)
         except RouterError as error:
             await passing.refuse(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
@@ -122,7 +122,7 @@ class PassThrough:
             if passing.answer is not None:
                 passing.answer.close()
             if admitted is not None:
-                admitted.leave()
+                admitted.release()
 
 
 class _Passing:
@@ -142,7 +142,7 @@ class _Passing:
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
-    async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
+    async def run(self, watch: Watch, caller: Caller, hold: Reserve) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
         if caller.models or caller.limits is not None:
@@ -154,7 +154,7 @@ class _Passing:
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
-        headers = passed_back(answer.headers)
+        headers = returned_headers(answer.headers)
         if answer.status in _WITHOUT_BODY:
             headers = [(n, v) for n, v in headers if n != b"content-length"]
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
@@ -181,7 +181,7 @@ class _Passing:
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> tuple[Sequence[bytes] | None, str | None]:
+    async def _body_of_a_known_model(self, caller: Caller, hold: Reserve) -> tuple[Sequence[bytes] | None, str | None]:
         """The body and the model it names, which the key may ask for; None where it need not be looked at.
 
         Raises:
@@ -223,7 +223,7 @@ class _Passing:
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
-            upstreams.headers(endpoint, scope["headers"], readable=self._booking is not None),
+            upstreams.request_headers(endpoint, scope["headers"], readable=self._booking is not None),
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
