@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
 from router.admission import Admission, Reserve
-from router.client.body import Receive, Send, read, stream, too_large
+from router.client.body import Receive, Send, read_body, stream_body, too_large_error
+from router.client.disconnect import DisconnectWatch
 from router.client.keyfile import ACCOUNT
 from router.client.keys import Caller, Keys
-from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -100,7 +100,7 @@ class PassThrough:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         trail = Trail(dict(scope["headers"]))
-        watch = Watch(receive)
+        watch = DisconnectWatch(receive)
         passing = _Passing(self._worker, trail, scope, receive, send)
         admitted = None
         try:
@@ -113,7 +113,7 @@ class PassThrough:
             await passing.refuse(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
             passing.record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
             passing.record(500, "failed", "the router failed")
             raise
@@ -142,7 +142,7 @@ class _Passing:
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
-    async def run(self, watch: Watch, caller: Caller, hold: Reserve) -> None:
+    async def run(self, watch: DisconnectWatch, caller: Caller, hold: Reserve) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
         if caller.models or caller.limits is not None:
@@ -198,14 +198,14 @@ class _Passing:
                 "This key has models or limits of its own: send the body as it is, not compressed."
             )
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
-        body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
+        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
         bodies.locate_fields(body.skeleton.text, fields)  # no key twice
         model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
-    async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
+    async def _ask(self, watch: DisconnectWatch, read_whole: Sequence[bytes] | None) -> Answer:
         worker, scope = self._worker, self._scope
         if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
             raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
@@ -215,7 +215,7 @@ class _Passing:
             raise BadRequestError(message, code="websocket_not_supported")
         length = int(named[b"content-length"]) if b"content-length" in named else None
         if length is not None and length > 8 * worker.settings.max_body_bytes:
-            raise too_large(8 * worker.settings.max_body_bytes)
+            raise too_large_error(8 * worker.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = worker.upstreams
         endpoint = await worker.continuations.holder(self._path, scope["headers"])
@@ -241,7 +241,7 @@ class _Passing:
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
         """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
-        pieces = stream(self._receive, self._worker.settings.timeouts.request_body)
+        pieces = stream_body(self._receive, self._worker.settings.timeouts.request_body)
         if length is None or length > WHOLE_BYTES:
             return pieces
         return [piece async for piece in pieces]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.client.model_names import decision_headers, header_value
+from router.client.model_names import evidence_headers, header_value
 from router.planning.plan import Plan
 from router.policy.decision import Reason
 from router.upstream.calls import Headers
@@ -56,5 +56,5 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     if told:
         headers += told
     if plan.decision is not None:
-        headers += decision_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
+        headers += evidence_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
     return headers

@@ -12,9 +12,9 @@ import msgspec
 
 from router.adaptation.adapter import Adapter
 from router.admission import Admission, AdmittedRequest, Reserve
-from router.client.body import Body, Receive, Send, read
+from router.client.body import Body, Receive, Send, read_body
+from router.client.disconnect import DisconnectWatch
 from router.client.keys import Caller, Keys, lacking
-from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -100,7 +100,7 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.named = dict(self.headers)
         self.trail = Trail(self.named)
-        self.body = Body.of(b"")
+        self.body = Body.from_bytes(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.holder: Endpoint | None = None  # the upstream that holds what the request goes on with
@@ -108,12 +108,12 @@ class Exchange:
         self.admitted: AdmittedRequest | None = None
         self.booking: Booking | None = None  # of a key with limits
         self.verification: Verification | None = None
-        self.left: Callable[[], bool] | None = scope.get("router.left")
+        self.left: Callable[[], bool] | None = scope.get("router.is_disconnected")
         self.recorded = self.started = False
 
     async def run(self) -> None:
         """Answer, and record how it ended."""
-        watch = Watch(self.receive)
+        watch = DisconnectWatch(self.receive)
         try:
             caller = self.router.keys.check(self.headers)
             self.trail.belongs_to(caller.key_id, alone=self.router.keys.alone)
@@ -141,7 +141,7 @@ class Exchange:
             await self._refuse(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
             await self._record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: told as such, and written down where it can be found
             log.exception("request %s failed", self.trail.trace_id)
             await self._refuse(RouterError("The router failed on this request."))
@@ -159,7 +159,9 @@ class Exchange:
         if self.named.get(b"content-encoding", b"identity") != b"identity":
             raise CompressedBodyError("A compressed request body cannot be routed; send it as it is.")
         declared = self.named.get(b"content-length")
-        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold)
+        self.body = await read_body(
+            self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold
+        )
 
     async def _planned(self, caller: Caller) -> Plan:
         router = self.router

@@ -104,6 +104,6 @@ def _known(worker: Collaborators, names: Sequence[str]) -> dict[str, dt.date]:
     settings, catalogue = worker.settings, worker.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
-    own = {name for name, model in settings.models.items() if model.leaves_default}
+    own = {name for name, model in settings.models.items() if model.bypasses_default}
     days = {name: catalogue.of(name).leaves for name in names if without_effort(name) not in own and name not in own}
     return {name: day for name, day in days.items() if day is not None}

@@ -250,9 +250,7 @@ class Connection(asyncio.Protocol):
         whole = self._ended and not self._has_extra_data and not self._until_close and not self._body_unsent
         if whole and self._lost is None and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
-            while (
-                self._pool and not self._pool[0].usable
-            ):  # the pool is last in, first out, so the oldest are on the left
+            while self._pool and not self._pool[0].usable:  # the oldest connections are on the left
                 self._pool.popleft().abort()
             self._pool.append(self)
         elif self._lost is None:
