@@ -17,7 +17,7 @@ from router.client.keys import Keys
 from router.journal.segments import listed
 from router.journal.tail import newest_lines
 from router.journal.writer import Journal, RequestSummary
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 LIMIT = 50
 MAX_TAIL_BYTES = 16 * 2**20  # read of each segment
@@ -62,7 +62,9 @@ def _requests(segment: Path, key_id: str | None) -> Iterator[RequestSummary]:
     """The requests at the end of a segment, newest first."""
     containing = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
     for line in newest_lines(segment, containing, MAX_TAIL_BYTES):
-        with contextlib.suppress(*UNREADABLE):  # an entry of another kind, or a damaged line, which the exporter logs
+        with contextlib.suppress(
+            *DECODE_ERRORS
+        ):  # an entry of another kind, or a damaged line, which the exporter logs
             summary = _decoder.decode(line)
             if key_id is None or summary.key_id == key_id:  # a question can contain the same bytes
                 yield summary

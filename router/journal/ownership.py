@@ -10,7 +10,7 @@ import msgspec
 from router.journal.segments import listed
 from router.journal.tail import newest_lines
 from router.journal.writer import RequestSummary
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 MAX_SEARCHED_BYTES = 64 * 2**20  # of the newest segments
 
@@ -34,6 +34,6 @@ def is_of_key(directory: Path, trace_id: str, key_id: str) -> bool:
 def _is_of(line: bytes, trace_id: str, key_id: str) -> bool:
     try:
         summary = _decoder.decode(line)
-    except UNREADABLE:  # an entry of another kind, or a damaged line
+    except DECODE_ERRORS:  # an entry of another kind, or a damaged line
         return False
     return summary.trace_id == trace_id and summary.key_id == key_id

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from router.wire.text import MENDED_BYTES, UNREADABLE, has_halves, readable
+from router.wire.text import DECODE_ERRORS, MAX_REPAIRED_BYTES, may_contain_surrogates, repair_utf8
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Journal:
             line = self._encoder.encode(_without_content(entry))
         if len(line) > MAX_RECORD_BYTES and isinstance(entry, Record):
             line = self._encoder.encode(_without_content(entry))
-        if not line.isascii() or has_halves(line):
+        if not line.isascii() or may_contain_surrogates(line):
             line = self._repair(line, entry)
         if b"\n" in line:  # a raw body was indented; newlines inside strings are escaped, so these are white space
             line = line.replace(b"\n", b" ")
@@ -167,11 +167,11 @@ class Journal:
 
     def _repair(self, line: bytes, entry: Entry) -> bytes:
         """The line with malformed text repaired, so that it can be decoded again."""
-        line = readable(line)
-        if len(line) > MENDED_BYTES and has_halves(line) and isinstance(entry, Record):
+        line = repair_utf8(line)
+        if len(line) > MAX_REPAIRED_BYTES and may_contain_surrogates(line) and isinstance(entry, Record):
             try:
                 msgspec.json.decode(line)
-            except UNREADABLE:
+            except DECODE_ERRORS:
                 return self._encoder.encode(_without_content(entry))
         return line
 
