@@ -64,7 +64,7 @@ def _requests(segment: Path, key_id: str | None) -> Iterator[RequestSummary]:
     for line in newest_lines(segment, containing, MAX_TAIL_BYTES):
         with contextlib.suppress(
             *DECODE_ERRORS
-        ):  # an entry of another kind, or a damaged line, which the exporter logs
+        ):  # another kind of entry, or a damaged line
             summary = _decoder.decode(line)
             if key_id is None or summary.key_id == key_id:  # a question can contain the same bytes
                 yield summary
