@@ -1,4 +1,4 @@
-"""What all workers counted, added up from the files that each of them writes."""
+"""Adds up the counts of all workers from their files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Total(msgspec.Struct):
-    """The counts of all workers, added up."""
+    """The sums over all workers."""
 
     series: dict[Kind, Series] = {}
     timings: dict[Flow, Timing] = {}
@@ -45,8 +45,8 @@ class Total(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Counts)
 
 
-def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
-    """What each worker wrote last, those that are gone included: a counter never falls."""
+def read_counts(directory: Path, but: Path | None = None) -> Iterator[Counts]:
+    """The counts of each worker, ended workers included, so that no counter decreases."""
     for path in sorted(directory.glob("*.json")):
         if path == but:
             continue
@@ -55,11 +55,11 @@ def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
         except FileNotFoundError:
             continue
         except msgspec.DecodeError as error:  # of another version
-            log.warning("metrics: %s cannot be read: %s", path.name, error)
+            log.warning("metrics: cannot read %s: %s", path.name, error)
 
 
 def total(workers: Iterable[Counts], now_unix: float) -> Total:
-    """Add up what workers counted; what is true only while they run is taken from those that do."""
+    """Add up the counts of workers. The state of a worker, such as an open circuit, counts only while it runs."""
     together = Total()
     for counts in workers:
         for kind, series in counts.series:
