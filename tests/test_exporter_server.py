@@ -37,11 +37,8 @@ def server_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(server_folder, _empty_store):
-    made, copy = sqlite3.connect(_empty_store), sqlite3.connect(server_folder / "mlflow.db")
-    with contextlib.closing(made), contextlib.closing(copy):
-        made.backup(copy)
-    running = MlflowServer(f"sqlite:///{server_folder / 'mlflow.db'}", server_folder)
+def server(server_folder, store_with_tables):
+    running = MlflowServer(store_with_tables(server_folder), server_folder)
     yield running
     running.kill()
 

@@ -101,8 +101,8 @@ DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
+    return store_with_tables(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
