@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from calibration.background import Background
-from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
+from calibration.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk, student
 from calibration.corpus import Questions, read_corpus
 from calibration.crossfit import cross_fit, seen_again
 from calibration.duplicates import near_duplicate_groups
@@ -221,7 +221,7 @@ def mean_interval(values: Floats, low: float, high: float, confidence: float = C
     (the adjustment of Agresti and Coull 1998 for proportions).
     """
     padded = np.concatenate([values, [low, high]])
-    half = float(stats.t.ppf((1 + confidence) / 2, len(padded) - 1) * padded.std(ddof=1) / np.sqrt(len(padded)))
+    half = student((1 + confidence) / 2, len(padded) - 1) * float(padded.std(ddof=1)) / math.sqrt(len(padded))
     centre = float(padded.mean())
     mean = float(values.mean())
     return Interval(min(max(low, centre - half), mean), mean, max(min(high, centre + half), mean))

@@ -57,7 +57,7 @@ def _policies_parsed_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no key, address or setting of the machine they run on."""
     for name in list(os.environ):
         ours = name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT"))

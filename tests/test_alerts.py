@@ -10,7 +10,8 @@ import pytest
 from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, completion, json_answer
-from test_keys import OWNER, UPSTREAM, ask, make, until
+from test_keys import OWNER, UPSTREAM, ask, make
+from waiting import until
 
 from router.alerts import webhook
 from router.alerts.alert import Alert

@@ -16,7 +16,7 @@ from corporate_proxy import CorporateProxy
 from cryptography import x509
 from fake_openai import FakeOpenAI
 from made_records import made_record
-from test_app_serve import free_port
+from servers import free_port
 from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 
 from router.journal.writer import Journal

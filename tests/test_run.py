@@ -18,6 +18,7 @@ import pytest
 from calibrating import calibrate, finish, kept, start
 from fake_models import FakeModels
 from typer.testing import CliRunner
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions import Question, read
@@ -50,13 +51,6 @@ def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as store:
         grouped = "assessment_type = 'feedback' GROUP BY trace_id, name, source_type"
         return Counter(store.execute(f"SELECT name, source_type, count(*) FROM assessments WHERE {grouped}").fetchall())
-
-
-def wait_for_answers(home: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(kept(home)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def settle(fake: FakeModels) -> None:
@@ -130,7 +124,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             before = len(fake.calls)
             had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
             process = start(fake, home, *arguments, "--yes")
-            wait_for_answers(home, after)
+            assert until(lambda count=after: len(kept(home)) >= count, 60.0)
             process.send_signal(how)
             code, out = finish(process)
             settle(fake)
