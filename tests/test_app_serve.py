@@ -20,8 +20,9 @@ from waiting import until
 
 
 @pytest.fixture
-def serving(tmp_path, openai_server):
+def serving(tmp_path, openai_server, store_with_tables):
     """Starts the command; gives the process and its origin."""
+    store_with_tables(tmp_path / "home")
     running = []
 
     def start(*arguments: str, stderr=subprocess.PIPE, **settings: str) -> tuple[subprocess.Popen, str]:
@@ -149,8 +150,7 @@ def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(servi
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path, store_with_tables, sign, workers):
-    store_with_tables(tmp_path / "home")
+def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path, sign, workers):
     process, origin = serving("--workers", workers)
 
     def ask() -> None:

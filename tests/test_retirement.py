@@ -176,7 +176,10 @@ def test_the_challenger_is_of_the_new_pair_and_starts_from_the_old_policy(
     assert len(outcomes) == 96
 
 
-def test_a_budget_that_does_not_do_stops_before_it_is_crossed(tmp_path: Path) -> None:
+def test_a_budget_that_does_not_do_stops_before_it_is_crossed(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
+    store_with_tables(tmp_path)
     asked = questions(tmp_path / "mine.jsonl", 60)
     with FakeModels(asked, quality) as fake:
         mine = ("--questions", str(tmp_path / "mine.jsonl"), "--yes")
@@ -190,8 +193,11 @@ def test_a_budget_that_does_not_do_stops_before_it_is_crossed(tmp_path: Path) ->
         assert 0 < sum(spent) <= 0.05
 
 
-def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Path) -> None:
+def test_three_models_by_effort_are_calibrated_certified_and_served(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     """One model at two efforts: each is asked with its own, and each answers where it is best."""
+    store_with_tables(tmp_path)
     models = ("gpt-6-luna:none", "gpt-6-sol:low", "gpt-6-sol:high")
     best = {"sums": 0.97, "products": 0.0}
 

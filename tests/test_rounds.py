@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,8 +156,11 @@ def said(out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path) -> None:
+def test_a_run_stops_at_the_certified_target_and_asks_no_further(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = ("run", "--yes", "--questions", str(path), "--until", "0.9", "--no-prior")
     with FakeModels(written(path, 400)) as fake:
         code, out = calibrate(fake, home, *arguments)
@@ -177,8 +181,11 @@ def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = (
         "run",
         "--yes",

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,8 +113,11 @@ def test_nothing_is_asked_before_the_cost_is_confirmed(
         assert asked.exit_code == 1 and "Go on?" in asked.output and not fake.calls
 
 
-def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     questions = sums(path, 40)
     texts = {question.id: question.text for question in questions}
     arguments = ("run", "--questions", str(path), "--concurrency", "4")
@@ -146,8 +149,11 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
     assert verdicts_on_traces(home) == {("correctness", "CODE", 1): 80}
 
 
-def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
+def test_the_budget_stops_the_run_before_it_is_crossed(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     options = ("--max-output-tokens", "100", "--budget-usd", "0.01")
     with FakeModels(sums(path, 40)) as fake:
         code, out = calibrate(fake, home, "run", "--yes", "--questions", str(path), *options)
