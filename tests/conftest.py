@@ -16,7 +16,7 @@ from hypothesis import settings
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
-from router import serving
+from router.serving import policy
 
 pytest.register_assert_rewrite("replicas")
 settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
@@ -55,10 +55,10 @@ def _system_certificates_read_once() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _policies_parsed_once() -> Iterator[None]:
     """Routers of the tests share a policy of the same bytes: it takes 70 ms of CPU to parse and 16 MB to hold."""
-    parse = serving.parse
+    parse = policy.parse
     shared = functools.lru_cache(8)(lambda files: parse(dict(files)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "parse", lambda files: shared(tuple(files.items())))
+        patch.setattr(policy, "parse", lambda files: shared(tuple(files.items())))
         yield
 
 

@@ -16,7 +16,7 @@ from fake_models import FakeModels
 from running import RunningRouter
 
 from calibration.outcomes import read_outcomes
-from calibration.questions import Question, read
+from calibration.questions.questions import Question, read
 from router.exporter.shipping import drain, shippers_for
 from router.policy.distribution import SHIPPED
 from router.policy.document import parse
@@ -77,7 +77,7 @@ def used(fake: FakeModels, home: Path) -> None:
     client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello?"}])
     router.records(11)
     router.close()
-    drain(shippers_for(router.app.router.settings)[0])
+    drain(shippers_for(router.app.worker.settings)[0])
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from waiting import until
 
 from calibration.outcomes import read_outcomes
-from calibration.questions import Question, read
+from calibration.questions.questions import Question, read
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(
             before = len(fake.calls)
             had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
             process = start(fake, home, *arguments, "--yes")
-            assert until(lambda count=after: len(kept(home)) >= count, 60.0)
+            assert until(lambda count=after: len(kept(home)) >= count, 120.0)
             process.send_signal(how)
             code, out = finish(process)
             settle(fake)
@@ -198,7 +198,7 @@ def untyped() -> Iterator[list[str]]:
 
 
 def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
-    from calibration.naming import clusters
+    from calibration.questions.naming import clusters
 
     names = clusters(untyped, seed=0)
     assert {name.split("/")[1].split("-")[0] for name in names} == {"rivers", "planets", "banks"}
