@@ -21,7 +21,17 @@ from router.serving import policy
 pytest.register_assert_rewrite("replicas")
 settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
 settings.load_profile("project")
+LONGEST = (
+    *("test_promotion", "test_verification", "test_run", "test_retirement", "test_app_serve", "test_rounds"),
+    *("test_watch", "test_exporter_server", "test_exporter", "test_wheel", "test_judgements", "test_workers"),
+)
 CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}  # variables that say what is trusted
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no process is left with a long one when the others are done."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 def pytest_collection_finish() -> None:
