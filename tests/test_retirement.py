@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from calibrating import calibrate, finish, start
 from fake_models import FakeModels
 from running import RunningRouter
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
@@ -102,10 +102,8 @@ def retired(
         assert code == 0 and "gpt-4o leaves on 2027-01-14" in out and not fake.calls, out
         fake.faults.seconds = 0.2
         process = start(fake, home, *to)
-        deadline = time.monotonic() + 60
-        while sum(asked_of(fake).values()) < 40:
-            assert time.monotonic() < deadline and process.poll() is None, process.stdout and process.stdout.read()
-            time.sleep(0.02)
+        assert until(lambda: sum(asked_of(fake).values()) >= 40 or process.poll() is not None, 120.0)
+        assert process.poll() is None, process.stdout and process.stdout.read()
         process.send_signal(signal.SIGINT)
         code, out = finish(process)
         assert code == 3 and "interrupted" in out, out
