@@ -7,9 +7,11 @@ import time
 
 import httpx2
 import pytest
+from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, completion, json_answer
-from test_keys import OWNER, UPSTREAM, ask, make, until
+from test_keys import OWNER, UPSTREAM, ask, make
+from waiting import until
 
 from router.alerts import webhook
 from router.alerts.alert import Alert
@@ -179,9 +181,7 @@ def test_alerts_go_through_the_proxy(tmp_path, receiver):
 
 def test_the_command_posts_a_test(tmp_path, receiver):
     url = f"http://127.0.0.1:{receiver.port}{PATH}"
-    environment = {"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_ALERT_WEBHOOK": url}
-    command = [sys.executable, "-m", "router", "alert", "--test"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = run("router", "alert", "--test", cwd=tmp_path, ROUTER_HOME=str(tmp_path), ROUTER_ALERT_WEBHOOK=url)
     assert (done.returncode, done.stderr) == (0, "router: the webhook took the test\n")
     assert posted(receiver)[0].json["kind"] == "test"
     receiver.say(Say(404))

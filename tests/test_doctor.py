@@ -4,12 +4,11 @@ import datetime as dt
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from email.utils import format_datetime
 
 import pytest
+from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
@@ -90,7 +89,7 @@ def test_without_a_key_it_says_that_answers_are_simulated(examined):
 @pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
 def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
     environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
-    ended = run(tmp_path, **environment)
+    ended = run("router", "doctor", cwd=tmp_path, **environment)
     assert ended.returncode == 1
     told = "the upstream refuses it (401)" if key else "none is set, and the upstream asks for one (401)"
     assert f"problem  key: {told}. Set OPENAI_API_KEY" in ended.stdout
@@ -99,7 +98,7 @@ def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, 
 
 
 def test_the_command_ends_with_0_where_there_is_no_problem_and_prints_no_key(keyed, tmp_path):
-    ended = run(tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
+    ended = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
     assert ended.returncode == 0 and "ok       key: accepted\n" in ended.stdout
     assert "right" not in ended.stdout + ended.stderr
 
@@ -109,19 +108,6 @@ def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed
     found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
     assert found["key"].state == PROBLEM and "upstream" not in found
     assert keyed.open_connections == 0
-
-
-def run(folder, **environment):
-    """The command as its users run it."""
-    root = SHIPPED.parents[1]
-    return subprocess.run(
-        [sys.executable, "-m", "router", "doctor"],
-        cwd=folder,
-        env={"PYTHONPATH": str(root), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(

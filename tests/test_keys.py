@@ -18,6 +18,7 @@ import pytest
 from fake_openai import chat_events, events
 from made_records import made_record
 from test_app import SUM, command
+from waiting import until
 
 from router.client import issuing
 from router.client.keyfile import CALLS, FILE, RIGHTS, locked, read_keys, sha256, write_keys
@@ -72,16 +73,6 @@ def ask(router, path, key, body=None, method=None, **headers):
 
 def chat(router, key, model="auto", **headers):
     return ask(router, "/v1/chat/completions", key, {"model": model, "messages": SUM}, **headers)
-
-
-def until(condition, seconds=5.0):
-    """Whether a condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 # what a key is

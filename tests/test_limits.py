@@ -19,7 +19,8 @@ from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from running import RunningRouter
 from test_app import SUM, command
-from test_keys import UPSTREAM, ask, change, make, until
+from test_keys import UPSTREAM, ask, change, make
+from waiting import until
 
 from router.client import issuing
 from router.client.keyfile import FILE, Limits, read_keys

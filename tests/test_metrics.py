@@ -10,6 +10,7 @@ import pytest
 from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import until
 
 from router.endpoints.totals import read_counts, total
 from router.metrics import MAX_SERIES, Meter
@@ -172,10 +173,7 @@ def test_what_the_owner_should_know_is_a_number(router, serve):
     router.app.worker.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
     (router.home / "policy").mkdir()
     (router.home / "policy" / "policy.json").write_text("{}")  # was promoted, and is broken
-    deadline = time.monotonic() + 10
-    while told() != (1, 1, 1):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until(lambda: told() == (1, 1, 1))
     strong_alone = scraped(serve(default_target=1.0).origin)
     assert summed(strong_alone, "router_policy_certified") == 0
 

@@ -15,8 +15,9 @@ import pytest
 from made_records import made_record
 from redis_server import RedisServer
 from servers import free_port, is_listening
-from test_keys import UPSTREAM, ask, make, until
+from test_keys import UPSTREAM, ask, make
 from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, body, chat, many
+from waiting import until
 
 from router.client.keyfile import Limits
 from router.commands.doctor.finding import State

@@ -12,6 +12,7 @@ from answer_wire import as_sent
 from fake_openai import chat_events, completion, events, json_answer
 from made_records import made_record
 from running import RunningRouter
+from waiting import until
 
 from router.client.keyfile import Limits
 from router.limits.account import Account
@@ -179,10 +180,7 @@ def test_a_held_stream_counts_in_the_memory_budget_and_gives_it_back(verifying, 
         time.sleep(0.01)
     thread.join()
     assert most > 250_000
-    deadline = time.monotonic() + 5
-    while admission.reserved_bytes and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert admission.reserved_bytes == 0
+    assert until(lambda: admission.reserved_bytes == 0)
 
 
 @pytest.mark.parametrize(
