@@ -30,6 +30,7 @@ from router.lessonwatch import LessonWatch, following_lessons
 from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
+from router.limits.standings import Standings
 from router.metrics import Counts, Meter
 from router.passthrough import PassThrough
 from router.policy.repricing import moved, saving_now
@@ -69,6 +70,7 @@ class Router:
         self.sentinel_watch = SentinelWatch(self)
         self.sentinel_watch.look()  # before the first request
         self.journal = Journal(settings.home / "journal")
+        self.standings = Standings(settings.usage_url, self.journal.directory)
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.ending = False  # told to end: what is asked is still answered
         self.warnings: list[str] = []  # what the owner should know of the models

@@ -132,15 +132,16 @@ class UndecodableError(RouterError):
 
 
 class QuotaError(RouterError):
-    """The key's budget does not hold this request. Nothing was sent."""
+    """The budget of the key or of its team does not hold this request. Nothing was sent."""
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
-        """`again`: requests under way hold what is left, and may give some of it back."""
+    def __init__(self, message: str, owner: tuple[str, str], *, again: bool = False) -> None:
+        """`owner` (kind and name) has the budget. `again`: requests under way hold the rest, and may give some back."""
         super().__init__(message)
+        self.owner = owner
         self.again = again
         self.headers = ((b"x-should-retry", b"false"),)
         if again:

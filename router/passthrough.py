@@ -26,7 +26,7 @@ from router.errors import (
     UpstreamTimeoutError,
 )
 from router.heads import with_rates
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.policy.decision import Reason
 from router.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
@@ -92,7 +92,7 @@ class PassThrough:
         admitted = None
         try:
             caller = self._router.keys.check(scope["headers"])
-            trail.belongs_to(caller.key_id, alone=self._router.keys.alone)
+            trail.belongs_to(caller.key_id, caller.team, alone=self._router.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
             admitted = self._router.admission.enter()
             await passing.run(watch, caller, admitted.hold)
@@ -132,9 +132,9 @@ class _Passing:
     async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
-        if caller.models or caller.limits is not None:
+        if caller.models or caller.held_to:
             read_whole, model = await self._body_of_a_known_model(caller, hold)
-            if caller.limits is not None:
+            if caller.held_to:
                 size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
                 self._booking = await self._router.limiter.hold_call(caller, model, size, billed=billed)
                 self._ends = None if model is None else Ends()
@@ -152,7 +152,7 @@ class _Passing:
             (b"x-router-trace-id", self._trail.trace_id.encode()),
         ]
         if self._booking is not None and answer.status < 400:
-            headers = with_rates(headers, self._booking.account.rates())
+            headers = with_rates(headers, self._booking.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         passed = 0
         try:
@@ -236,7 +236,7 @@ class _Passing:
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self._router.budgets.refused(self._trail.key_id)
+            self._router.budgets.refused(error.owner)
         body = error.body()
         await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
         await self._send({"type": "http.response.body", "body": body})
@@ -268,11 +268,9 @@ class _Passing:
             if seen.usage is not None:
                 add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
         tidy(record, self._router.settings.record_content)
-        if self._booking is not None:
+        if self._router.limiter.accounts:
             begun = self._sent and (status < 400 or outcome == "abandoned")
-            self._booking.settle(record, begun=begun or self._lost)
-        elif record.key_id in self._router.limiter.accounts:
-            self._router.limiter.count(record)
+            self._router.limiter.settle(record, self._booking, begun=begun or self._lost)
         self._router.journal.append(record)
         self._router.meter.observe(record)
 

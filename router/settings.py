@@ -24,6 +24,7 @@ from router.policy.network import Network
 from router.policy.proxies import ProxyAddressError
 
 CONFIG = Path("router.toml")
+KEYS_FILE = "keys.json"  # in the home folder
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 SIMULATED = "simulated:"  # as a base URL: the upstream that is built in
 
@@ -177,6 +178,7 @@ class Settings(BaseSettings):
     forward_client_keys: bool = False  # send the client's own key upstream
     alert_webhook: Annotated[SecretStr, AfterValidator(_a_url)] | None = None  # the URL that alerts are posted to
     home: Path = Path(".router")  # journal, usage, policies
+    keys_file: Path | None = None  # the named keys and teams; None: keys.json in the home folder
     policy: Path | None = None  # None: the one that was promoted, else the one that is shipped
     usage_database: SecretStr | None = None  # URL of the usage tables, as PostgreSQL; None: SQLite in the home folder
     state: Annotated[SecretStr, AfterValidator(_a_redis_url)] | None = None  # Redis, for limits that workers share
@@ -235,6 +237,11 @@ class Settings(BaseSettings):
     def simulated(self) -> bool:
         """Whether answers come from the built-in upstream, for want of a key and an address."""
         return self.base_url == SIMULATED
+
+    @property
+    def keys_path(self) -> Path:
+        """The file of the named keys and their teams."""
+        return self.home / KEYS_FILE if self.keys_file is None else self.keys_file
 
     @property
     def tracking_uri(self) -> str:

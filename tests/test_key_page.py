@@ -8,8 +8,9 @@ import pytest
 from browser import found
 from test_keys import UPSTREAM, make
 
-from router.client.keyfile import FILE, read_keys
+from router.client.keyfile import read_keys
 from router.limits import standings
+from router.settings import KEYS_FILE
 
 pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
 
@@ -77,7 +78,7 @@ def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, bro
 
     click(browser, "#keys-table tr[data-name=ada] .revoke")
     click(browser, "#confirm .cancel")
-    assert read_keys(opened.home / FILE)[1].revoked_unix is None
+    assert read_keys(opened.home / KEYS_FILE)[1].revoked_unix is None
     click(browser, "#keys-table tr[data-name=ada] .revoke")
     assert "cannot be undone" in browser.text("#confirm-text")
     click(browser, "#confirm-action")

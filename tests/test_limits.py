@@ -22,16 +22,17 @@ from test_app import SUM, command
 from test_keys import UPSTREAM, ask, change, make, until
 
 from router.client import issuing
-from router.client.keyfile import FILE, Limits, read_keys
+from router.client.keyfile import Limits, Owner, read_keys
 from router.errors import QuotaError, RateLimitError
 from router.exporter.shipping import drain, shippers_for
 from router.journal.segments import Cursor
 from router.journal.writer import Journal
 from router.limits.account import Account, day_of, duration, month_of
+from router.limits.booking import hold
 from router.limits.bound import Most
 from router.limits.spent import spent
 from router.planning import make_plan, read_request
-from router.settings import SettingsError, load
+from router.settings import KEYS_FILE, SettingsError, load
 from router.surfaces import CHAT
 from router.wire.skeleton import Skeleton
 
@@ -40,6 +41,7 @@ import hot_path
 
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 10**9
 DAY_NS = 86_400 * 10**9
+ADA, TEAM = Owner("key", "ada"), Owner("team", "research")
 MODEL = "gpt-4o"  # $2.50 and $10 a million tokens
 ANSWER_USD = (20 * 2.5 + 4000 * 10) / 1e6
 
@@ -73,8 +75,8 @@ def chat(router, key, model=MODEL, **given):
     return ask(router, "/v1/chat/completions", key, body(model, **given))
 
 
-def account(router, key="ada"):
-    return router.app.router.limiter.accounts[key]
+def account(router, owner=ADA):
+    return router.app.router.limiter.accounts[owner]
 
 
 async def many(router, key, count, **given):
@@ -264,7 +266,7 @@ def test_each_request_is_counted_once_also_where_tables_and_journal_have_it(tmp_
 
     def found(until_unix_ns=NOON + DAY_NS):
         bounds = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns
-        return spent(settings.usage_url, tmp_path / "journal", "ada", *bounds, until_unix_ns)
+        return spent(settings.usage_url, tmp_path / "journal", ADA, *bounds, until_unix_ns)
 
     assert found() == (1.75, 2.25)
     (shipper,) = shippers_for(settings)[0][:1]
@@ -285,7 +287,7 @@ def test_tables_of_an_earlier_version_tell_what_was_spent(tmp_path, store_with_t
     with contextlib.closing(sqlite3.connect(tmp_path / "usage.db")) as tables:
         tables.execute("ALTER TABLE router_requests DROP COLUMN kept_usd")
     given = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns, NOON + DAY_NS
-    assert spent(settings.usage_url, tmp_path / "journal", "ada", *given) == (0.5, 0.5)
+    assert spent(settings.usage_url, tmp_path / "journal", ADA, *given) == (0.5, 0.5)
 
 
 def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_server):
@@ -314,28 +316,32 @@ def test_a_key_whose_spending_cannot_be_read_is_not_answered(limited, openai_ser
 # the clock
 
 
-def opened(now=NOON, **limits) -> Account:
-    made = Account("ada", now)
+def opened(now=NOON, owner=ADA, **limits) -> Account:
+    made = Account(owner, now)
     made.limit(Limits(**limits))
     return made
+
+
+def held(account, most, now):
+    return hold([account], most, now)
 
 
 def test_a_day_ends_at_midnight_in_utc_and_a_month_with_its_last_day():
     key = opened(usd_a_day=1.0, usd_a_month=1.5)
     end_of_day = NOON + DAY_NS // 2
-    key.hold(Most(0.9, 0, 0), NOON)
+    held(key, Most(0.9, 0, 0), NOON)
     with pytest.raises(QuotaError):
-        key.hold(Most(0.2, 0, 0), end_of_day - 1)
-    key.hold(Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
+        held(key, Most(0.2, 0, 0), end_of_day - 1)
+    held(key, Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
     with pytest.raises(QuotaError, match="a month"):
-        key.hold(Most(0.5, 0, 0), end_of_day)
-    key.hold(Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
+        held(key, Most(0.5, 0, 0), end_of_day)
+    held(key, Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
 
 
 def test_a_request_over_midnight_is_settled_on_the_day_on_which_it_began():
     key = opened(usd_a_day=1.0)
-    late, midnight = key.hold(Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
-    key.hold(Most(0.5, 0, 0), midnight)
+    late, midnight = held(key, Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
+    held(key, Most(0.5, 0, 0), midnight)
     late.settle(made_record(0, cost_usd=0.8))
     late.settle(made_record(0, cost_usd=0.8))
     assert (key.day.spent_usd, key.day.held_usd) == (0.0, 0.5)
@@ -347,7 +353,7 @@ def test_what_is_spent_while_a_key_has_no_limits_counts_on_its_own_day():
     key.spend(0.7, NOON)
     key.spend(0.4, NOON + DAY_NS)
     assert (key.day.spent_usd, key.month.spent_usd) == (0.4, pytest.approx(1.1))
-    key.hold(Most(0.5, 0, 0), NOON + DAY_NS)
+    held(key, Most(0.5, 0, 0), NOON + DAY_NS)
 
 
 # requests and tokens a minute
@@ -439,18 +445,18 @@ def test_a_minute_refills_evenly_and_holds_no_more_than_its_limit():
     key = opened(requests_a_minute=60)
     second = 10**9
     for _ in range(60):
-        key.hold(Most(0, 0, 0), NOON)
+        held(key, Most(0, 0, 0), NOON)
     with pytest.raises(RateLimitError):
-        key.hold(Most(0, 0, 0), NOON)
-    key.hold(Most(0, 0, 0), NOON + second)
+        held(key, Most(0, 0, 0), NOON)
+    held(key, Most(0, 0, 0), NOON + second)
     with pytest.raises(RateLimitError):
-        key.hold(Most(0, 0, 0), NOON + second)
+        held(key, Most(0, 0, 0), NOON + second)
     with pytest.raises(RateLimitError):  # a clock that is put back gives nothing
-        key.hold(Most(0, 0, 0), NOON - 60 * second)
+        held(key, Most(0, 0, 0), NOON - 60 * second)
     for _ in range(60):
-        key.hold(Most(0, 0, 0), NOON + 3600 * second)
+        held(key, Most(0, 0, 0), NOON + 3600 * second)
     with pytest.raises(RateLimitError):
-        key.hold(Most(0, 0, 0), NOON + 3600 * second)
+        held(key, Most(0, 0, 0), NOON + 3600 * second)
 
 
 def test_durations_are_written_as_openai_writes_them():
@@ -503,7 +509,7 @@ def test_limits_are_set_changed_shown_and_removed(tmp_path):
 
     given = ("--usd-a-day", "5", "--usd-a-month", "50", "--requests-a-minute", "60", "--tokens-a-minute", "100000")
     assert keys("add", "ada", *given).returncode == 0
-    assert read_keys(tmp_path / FILE)[0].limits == Limits(5.0, 50.0, 60, 100_000)
+    assert read_keys(tmp_path / KEYS_FILE)[0].limits == Limits(5.0, 50.0, 60, 100_000)
     shown = keys("show", "ada").stdout
     for told in ("$5 a day", "$50 a month", "60 requests a minute", "100000 tokens a minute"):
         assert told in shown, told

@@ -16,14 +16,15 @@ from made_records import made_record
 from redis_server import RedisServer
 from servers import free_port, is_listening
 from test_keys import UPSTREAM, ask, make, until
-from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, body, chat, many
+from test_limits import ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, many, opened
 
 from router.client.keyfile import Limits
 from router.doctor.finding import State
 from router.doctor.stores import redis as doctor_redis
 from router.errors import LimitsError, QuotaError, RateLimitError
 from router.limits import shared as shared_limits
-from router.limits.account import MINUTE_NS, Account
+from router.limits.account import MINUTE_NS
+from router.limits.booking import hold
 from router.limits.bound import Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent
@@ -79,36 +80,40 @@ async def connected(redis, ledger=nothing_spent, failure="closed"):
         yield made
 
 
-def opened(**limits):
-    made = Account("ada", NOON)
-    made.limit(Limits(**limits))
-    return made
-
-
 # the same as one worker
 
 
-async def held_alone(account, most, now, billed):
-    return account.hold(most, now, billed=billed)
+async def held_alone(accounts, most, now, billed):
+    return hold(accounts, most, now, billed=billed)
 
 
-async def outcome(account, holding):
+async def outcome(holding):
     try:
         booking = await holding
     except (QuotaError, RateLimitError) as error:
         return error.message, error.headers, None
-    return "held", booking, account.rates()
+    return "held", booking, booking.rates()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypatch):
-    """Random holds and settlements over minutes and midnight, with amounts that both count exactly."""
+    """Random holds and settlements over minutes and midnight, with amounts that both count exactly.
+
+    With an odd seed by two keys of a team, each with limits of its own or without.
+    """
     monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 1e6)
     chance = random.Random(seed)
     limits = {"usd_a_day": 4.0, "usd_a_month": 6.0, "requests_a_minute": 40, "tokens_a_minute": 2000}
-    if seed:
+    if seed > 1:
         del limits["usd_a_month"]
-    alone, ours = opened(**limits), opened(**limits)
+
+    def made():
+        if seed % 2 == 0:
+            return [[opened(**limits)]]
+        team = opened(owner=TEAM, **limits)
+        return [[opened(usd_a_day=3.0, requests_a_minute=25, tokens_a_minute=2500), team], [team]]
+
+    ours_alone, ours_shared = made(), made()
     async with connected(redis) as shared:
         now, bookings, verdicts = NOON, [], set()
         for step in range(300):
@@ -122,22 +127,25 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 other.settle(given)
                 continue
             most = Most(chance.choice((0, 8, 60, 400)) / 512, chance.randint(0, 300), chance.randint(100, 1500))
-            billed = chance.random() < 0.9
+            billed, which = chance.random() < 0.9, chance.randrange(len(ours_alone))
+            alone, ours = ours_alone[which], ours_shared[which]
             answers = [
-                await outcome(alone, held_alone(alone, most, now, billed)),
-                await outcome(ours, shared.hold(ours, most, now, billed=billed)),
+                await outcome(held_alone(alone, most, now, billed)),
+                await outcome(shared.hold(ours, most, now, billed=billed)),
             ]
             (told, one, rates), (told_by_redis, other, rates_by_redis) = answers
             assert told_by_redis == told
-            verdicts.add(told.split(" key")[0])
+            verdicts |= {told.split(" key")[0].split(" team")[0], "team" if " team research" in told else ""}
             if told == "held":
                 assert rates_by_redis == rates
                 bookings.append((one, other))
             else:
                 assert other == one
-            for period, mirrored in ((alone.day, ours.day), (alone.month, ours.month)):
-                assert (mirrored.spent_usd, mirrored.held_usd) == (period.spent_usd, period.held_usd)
+            for one, other in zip(alone, ours, strict=True):
+                for period, mirrored in ((one.day, other.day), (one.month, other.month)):
+                    assert (mirrored.spent_usd, mirrored.held_usd) == (period.spent_usd, period.held_usd)
     assert {"held", "You exceeded your current quota:", "Rate limit reached for"} <= verdicts
+    assert ("team" in verdicts) == bool(seed % 2)
 
 
 # the whole path
@@ -205,41 +213,42 @@ async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, wh
     """Two workers; the ledger knows of nothing, so that all comes from holds and settlements."""
     async with connected(redis) as one, connected(redis) as other:
         ours, theirs = opened(usd_a_day=10.0), opened(usd_a_day=10.0)
-        mine = await one.hold(ours, Most(1.0, 0, 0), time.time_ns())
-        yours = await other.hold(theirs, Most(2.0, 0, 0), time.time_ns())
+        mine = await one.hold([ours], Most(1.0, 0, 0), time.time_ns())
+        yours = await other.hold([theirs], Most(2.0, 0, 0), time.time_ns())
         await flush(redis)
         if when == "before":
             yours.settle(made_record(0, cost_usd=0.5, ended_unix_ns=time.time_ns() + 10**9))
             await other.link.drain(1)  # to a Redis that does not have the account
-        await one.hold(ours, Most(0.25, 0, 0), time.time_ns())
+        await one.hold([ours], Most(0.25, 0, 0), time.time_ns())
         assert ours.day.held_usd == 1.25
-        await other.hold(theirs, Most(0.25, 0, 0), time.time_ns())
+        await other.hold([theirs], Most(0.25, 0, 0), time.time_ns())
         await other.link.drain(1)
         await asyncio.sleep(0.05)
-        await other.hold(theirs, Most(0.25, 0, 0), time.time_ns())
+        await other.hold([theirs], Most(0.25, 0, 0), time.time_ns())
         if when == "before":
             assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.5, 1.75)
         else:
             assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.0, 3.75)
         mine.settle(made_record(1, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
         await one.link.drain(1)
-        await one.hold(ours, Most(0.0, 0, 0), time.time_ns())
+        await one.hold([ours], Most(0.0, 0, 0), time.time_ns())
         assert ours.day.held_usd == theirs.day.held_usd - 1.0
 
 
 async def test_a_settlement_counts_once_however_often_it_is_sent(redis):
     async with connected(redis) as shared:
         ours = opened(usd_a_day=10.0)
-        booking = await shared.hold(ours, Most(1.0, 0, 0), time.time_ns())
+        booking = await shared.hold([ours], Most(1.0, 0, 0), time.time_ns())
         ended = time.time_ns() + 10**9
-        for born in (booking.born, booking.born, "", ""):
-            booking.born = born
-            shared.settle(booking, ended, 0.25, 0)
+        (share,) = booking.shares
+        for born in (share.born, share.born, "", ""):
+            share.born = born
+            shared.settle(share, ended, 0.25, 0)
         await shared.link.drain(1)
-        late = await shared.hold(ours, Most(1.0, 0, 0), time.time_ns())
+        late = await shared.hold([ours], Most(1.0, 0, 0), time.time_ns())
         for _ in range(2):
-            late.born = "another"
-            shared.settle(late, ended, 0.25, 0)
+            late.shares[0].born = "another"
+            shared.settle(late.shares[0], ended, 0.25, 0)
         await shared.link.drain(1)
         assert (ours.day.spent_usd, ours.day.held_usd) == (0.75, 0.0)
 
@@ -249,16 +258,16 @@ async def test_a_dead_worker_s_holds_count_as_spent_until_it_comes_back(redis, m
     async with connected(redis) as one, connected(redis) as other:
         ours, theirs = opened(usd_a_day=1.0), opened(usd_a_day=1.0)
         now = time.time_ns()
-        booking = await one.hold(ours, Most(0.75, 0, 0), now)
+        booking = await one.hold([ours], Most(0.75, 0, 0), now)
         with pytest.raises(QuotaError) as waits:
-            await other.hold(theirs, Most(0.5, 0, 0), now)
+            await other.hold([theirs], Most(0.5, 0, 0), now)
         assert waits.value.again
         with pytest.raises(QuotaError) as over:
-            await other.hold(theirs, Most(0.5, 0, 0), now + 10**9)
+            await other.hold([theirs], Most(0.5, 0, 0), now + 10**9)
         assert not over.value.again and theirs.day.spent_usd == 0.75
         booking.settle(made_record(0, cost_usd=0.25, ended_unix_ns=now + 10**9))  # it was only slow
         await one.link.drain(1)
-        await other.hold(theirs, Most(0.5, 0, 0), now + 10**9)
+        await other.hold([theirs], Most(0.5, 0, 0), now + 10**9)
         assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.25, 0.5)
 
 
@@ -267,10 +276,10 @@ async def test_open_holds_are_renewed(redis, monkeypatch):
     monkeypatch.setattr(shared_limits, "RENEW_SECONDS", 0.1)
     async with connected(redis) as one, connected(redis) as other:
         ours, theirs = opened(usd_a_day=1.0), opened(usd_a_day=1.0)
-        await one.hold(ours, Most(0.75, 0, 0), time.time_ns())
+        await one.hold([ours], Most(0.75, 0, 0), time.time_ns())
         await asyncio.sleep(0.8)
         with pytest.raises(QuotaError) as waits:
-            await other.hold(theirs, Most(0.5, 0, 0), time.time_ns())
+            await other.hold([theirs], Most(0.5, 0, 0), time.time_ns())
         assert waits.value.again
 
 
@@ -283,11 +292,11 @@ async def test_what_replicas_export_late_is_corrected(redis, monkeypatch):
 
     async with connected(redis, ledger) as shared:
         ours = opened(usd_a_day=1.0)
-        booking = await shared.hold(ours, Most(0.125, 0, 0), time.time_ns())
+        booking = await shared.hold([ours], Most(0.125, 0, 0), time.time_ns())
         known[0] = Spent(0.375, 0.25)
         booking.settle(made_record(0, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
         await asyncio.sleep(0.2)
-        await shared.hold(ours, Most(0.0, 0, 0), time.time_ns())
+        await shared.hold([ours], Most(0.0, 0, 0), time.time_ns())
         assert (ours.day.spent_usd, ours.month.spent_usd) == (0.5, 0.625)
 
 
@@ -325,19 +334,19 @@ def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, opena
 async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
     async with connected(redis) as shared:
         ours = opened(usd_a_day=1.0)
-        await shared.hold(ours, Most(0.5, 0, 0), time.time_ns())
+        await shared.hold([ours], Most(0.5, 0, 0), time.time_ns())
         os.kill(redis.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(LimitsError):
-                await shared.hold(ours, Most(0.25, 0, 0), time.time_ns())
+                await shared.hold([ours], Most(0.25, 0, 0), time.time_ns())
             assert time.monotonic() - began < 0.6
         finally:
             os.kill(redis.pid, signal.SIGCONT)
         while shared.link.problem:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await shared.link.drain(1)
-        await shared.hold(ours, Most(0.5, 0, 0), time.time_ns())  # what was asked for in vain is not held
+        await shared.hold([ours], Most(0.5, 0, 0), time.time_ns())  # what was asked for in vain is not held
 
 
 # settings

@@ -56,6 +56,7 @@ class Seen(msgspec.Struct):
     usage: dict[str, int] | None = None
     cost_usd: float | None = None
     key_id: str = ""
+    team: str = ""
     kind: str = "request"
 
 
@@ -119,6 +120,7 @@ def told(seen: Seen) -> dict[str, Any]:
     return {
         **{name: getattr(seen, name) for name in _SAME},
         "key": None if is_digest(seen.key_id) else seen.key_id or None,  # a name, and no digest
+        "team": seen.team or None,
         "unix": seen.ended_unix_ns / 1e9,
         "milliseconds": {
             "whole": (seen.ended_unix_ns - seen.started_unix_ns) / 1e6,

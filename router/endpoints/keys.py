@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from router.client import issuing, keystore
 from router.client.body import read
-from router.client.keyfile import FILE, RIGHTS, NamedKey, read_keys
+from router.client.keyfile import RIGHTS, NamedKey, Owner, read_keys, read_roster
 from router.client.keys import Caller
 from router.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, StoreError
 from router.limits.standings import Standing, Standings
@@ -51,10 +51,17 @@ class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
     """A key to make."""
 
     name: str
+    team: str = ""
     models: tuple[str, ...] = ()
     paths: tuple[str, ...] | None = None
     expires: str = ""
     admin: bool = False
+
+
+class Changing(Limiting, forbid_unknown_fields=True, kw_only=True):
+    """What is to be changed of a key."""
+
+    team: str | None = None  # "none" for no team
 
 
 class Rotating(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,18 +72,10 @@ class Rotating(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(app: FastAPI, router: Router) -> None:
     """Add the endpoints."""
-    standings = Standings(router.settings.usage_url, router.journal.directory)
-
-    def manager(request: Request) -> str:
-        """The id of the key that presents itself, which may change keys."""
-        caller = router.keys.check(request.scope["headers"])
-        if refusal := _refusal(caller, keyed=router.keys.keyed):
-            raise ForbiddenError(refusal)
-        return caller.key_id
 
     async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
         """Make a change, have this worker know it at once, and log who made it."""
-        made = await run_in_threadpool(_done, change)
+        made = await run_in_threadpool(done, change)
         router.key_watch.look()
         log.info("key %s is %s by key %s", made[0].name, told, by)
         return made
@@ -86,16 +85,21 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """All keys with their rights, limits and ends, what each spent, and when it was last used."""
         caller = router.keys.check(request.scope["headers"])
         caller.require_admin()
-        keys = await run_in_threadpool(_done, lambda: read_keys(router.settings.home / FILE))
-        spent = await run_in_threadpool(_standings, standings)
+        roster = await run_in_threadpool(done, lambda: read_roster(router.settings.keys_path))
+        spent = await run_in_threadpool(known_standings, router.standings)
         now = time.time()
         refusal = _refusal(caller, keyed=router.keys.keyed)
-        return _json({"keys": [_told(key, now, spent) for key in keys], "may_change": not refusal, "why": refusal})
+        teams = [
+            {**keystore.team_as_mapping(team, roster.keys, now), **spending(Owner("team", team.name), spent)}
+            for team in roster.teams
+        ]
+        keys = [_told(key, now, spent) for key in roster.keys]
+        return _json({"keys": keys, "teams": teams, "may_change": not refusal, "why": refusal})
 
     @app.post("/router/keys")
     async def add(request: Request) -> Response:
         """Make a key. Its secret is in this answer, and nowhere else."""
-        by = manager(request)
+        by = manager(router, request)
         given = await _read(request, Adding)
         change = partial(
             keystore.add_key,
@@ -106,6 +110,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
             expires=given.expires,
             admin=given.admin,
             limits=given.given(),
+            team=given.team,
         )
         key, secret = await changed(by, "made", change)
         return _json({**keystore.as_mapping(key, time.time()), "key": secret}, 201)
@@ -114,32 +119,44 @@ def add_routes(app: FastAPI, router: Router) -> None:
     async def show(name: str, request: Request) -> Response:
         """One key."""
         router.keys.check(request.scope["headers"]).require_admin()
-        key = await run_in_threadpool(_done, lambda: issuing.named(read_keys(router.settings.home / FILE), name))
-        return _json(_told(key, time.time(), await run_in_threadpool(_standings, standings)))
+        key = await run_in_threadpool(done, lambda: issuing.named(read_keys(router.settings.keys_path), name))
+        return _json(_told(key, time.time(), await run_in_threadpool(known_standings, router.standings)))
 
     @app.patch("/router/keys/{name}")
     async def limit(name: str, request: Request) -> Response:
-        """Change the limits of a key; "none" removes one."""
-        by = manager(request)
-        limits = (await _read(request, Limiting)).given()
-        change = partial(_alone, keystore.limit_key, router.settings, name, limits)
+        """Change the limits and the team of a key; "none" removes one."""
+        by = manager(router, request)
+        given = await _read(request, Changing)
+        change = partial(_alone, keystore.limit_key, router.settings, name, given.given(), given.team)
         return _json(keystore.as_mapping((await changed(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """End a key for good. Requests in flight are answered."""
-        by = manager(request)
+        by = manager(router, request)
         change = partial(_alone, keystore.revoke_key, router.settings, name)
         return _json(keystore.as_mapping((await changed(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
         """Make another secret for a key; the one before is accepted for `grace` more."""
-        by = manager(request)
+        by = manager(router, request)
         given = await _read(request, Rotating)
         change = partial(keystore.rotate_key, router.settings, name, given.grace)
         key, secret, _ = await changed(by, "rotated", change)
         return _json({**keystore.as_mapping(key, time.time()), "key": secret})
+
+
+def manager(router: Router, request: Request) -> str:
+    """The id of the key that presents itself, which may change keys.
+
+    Raises:
+        ForbiddenError: it may not.
+    """
+    caller = router.keys.check(request.scope["headers"])
+    if refusal := _refusal(caller, keyed=router.keys.keyed):
+        raise ForbiddenError(refusal)
+    return caller.key_id
 
 
 def _refusal(caller: Caller, *, keyed: bool) -> str:
@@ -151,7 +168,7 @@ def _refusal(caller: Caller, *, keyed: bool) -> str:
     caller.require_admin()
     if not keyed:
         return "Without keys, everybody here may ask. Make the first: `python -m router keys add NAME --admin`."
-    if caller.rights < frozenset(RIGHTS) or caller.models or caller.limits is not None:
+    if caller.rights < frozenset(RIGHTS) or caller.models or caller.held_to:
         return "Keys are changed by admin keys that have every path, every model and no limits; your key is not one."
     return ""
 
@@ -160,16 +177,19 @@ def _alone(change: Callable[..., NamedKey], *given: Any) -> tuple[NamedKey]:
     return (change(*given),)
 
 
-def _done(change: Callable[[], Any]) -> Any:
+def done(change: Callable[[], Any]) -> Any:
     """The result of a change, its errors as the client sees them."""
     try:
         return change()
     except issuing.OptionError as error:
         raise BadRequestError(_words(error), error.option) from error
-    except issuing.UnknownKeyError as error:
-        raise NotFoundError("There is no key of that name.", "name") from error
-    except issuing.KeyStateError as error:
+    except issuing.UnknownNameError as error:
+        raise NotFoundError("There is nothing of that name.", "name") from error
+    except issuing.StateError as error:
         raise ConflictError(_words(error), "name") from error
+    except keystore.ReadOnlyError as error:
+        log.error("%s", error)
+        raise StoreError("The keys cannot be changed here: their file is read-only; the log has its path.") from error
     except SettingsError as error:  # the file is damaged, or keys would be sent to the upstream
         log.error("the keys cannot be changed: %s", error)
         raise StoreError("The keys cannot be read or changed; the router's log says why.") from error
@@ -184,22 +204,26 @@ def _words(error: SettingsError) -> str:
     return f"{text[0].upper()}{text[1:]}." if not isinstance(error, issuing.OptionError) else f"{text}."
 
 
-def _standings(standings: Standings) -> Mapping[str, Standing] | None:
+def known_standings(standings: Standings) -> Mapping[Owner, Standing] | None:
     """The standings, or None where they cannot be read: the keys are shown without them."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return standings.by_key()
+        return standings.by_owner()
     except (SQLAlchemyError, OSError) as error:
         log.error("what keys have spent cannot be read: %s", type(error).__name__)
         return None
 
 
-def _told(key: NamedKey, now_unix: float, spent: Mapping[str, Standing] | None) -> dict[str, Any]:
-    """A key for readers, with what it spent; null where that is not known."""
-    standing = None if spent is None else spent.get(key.name, Standing())
+def _told(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
+    """A key for readers, with what it spent."""
+    return {**keystore.as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}
+
+
+def spending(owner: Owner, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
+    """What a key or a team spent; null where that is not known."""
+    standing = None if spent is None else spent.get(owner, Standing())
     return {
-        **keystore.as_mapping(key, now_unix),
         "spent_usd_today": standing and standing.day_usd,
         "spent_usd_this_month": standing and standing.month_usd,
         "last_used": standing and keystore.moment(standing.last_used_unix),

@@ -76,6 +76,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     kept_usd: float = 0.0  # counted against the budget of the key, since what was billed is not known
     # who asked
     key_id: str = ""  # the name of the client's key, a digest of one without a name; never the key
+    team: str = ""  # of that key, when the request began
     user: str = ""
     session: str = ""
     # what was said, as configured (whole, lengths only, redacted, or none)
