@@ -19,7 +19,7 @@ from fake_openai import chat_events, events
 from made_records import made_record
 from test_app import SUM, command
 
-from router.client import issuing
+from router.client import grouping, issuing
 from router.client.keyfile import CALLS, RIGHTS, Roster, locked, read_keys, read_roster, sha256, write_roster
 from router.client.keys import Keys
 from router.client.keywatch import KeyWatch
@@ -44,6 +44,15 @@ def make(home: Path, name: str, **given) -> str:
         keys, key = issuing.added(roster.keys, name, time.time(), **given)
         write_roster(path, Roster(keys, roster.teams))
     return key
+
+
+def group(home: Path, name: str, **limits) -> None:
+    """A new team in a home folder, with limits."""
+    home.mkdir(parents=True, exist_ok=True)
+    with locked(home / KEYS_FILE) as path:
+        roster = read_roster(path)
+        given = {limit: str(amount) for limit, amount in limits.items()}
+        write_roster(path, Roster(roster.keys, grouping.added(roster.teams, name, time.time(), given)))
 
 
 def change(home: Path, how, *given) -> str | None:

@@ -19,7 +19,7 @@ from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from running import RunningRouter
 from test_app import SUM, command
-from test_keys import UPSTREAM, ask, change, make, until
+from test_keys import UPSTREAM, ask, change, group, make, until
 
 from router.client import issuing
 from router.client.keyfile import Limits, Owner, read_keys
@@ -79,42 +79,57 @@ def account(router, owner=ADA):
     return router.app.router.limiter.accounts[owner]
 
 
-async def many(router, key, count, **given):
-    """So many streams at the same time; their statuses."""
-    limits = httpx2.Limits(max_connections=count)
-    async with httpx2.AsyncClient(timeout=30, limits=limits, headers={"authorization": f"Bearer {key}"}) as client:
+def limited_keys(home, owner, **limits):
+    """A key with limits, or two keys without any, in a team that has them."""
+    if owner.kind == "key":
+        return [make(home, owner.name, limits=Limits(**limits))]
+    group(home, owner.name, **limits)
+    return [make(home, name, team=owner.name) for name in ("ada", "bob")]
 
-        async def one():
-            async with client.stream("POST", router.url + "/chat/completions", json=body(stream=True, **given)) as got:
+
+async def many(router, keys, count, **given):
+    """So many streams of these keys at the same time; their statuses."""
+    limits = httpx2.Limits(max_connections=count)
+    async with httpx2.AsyncClient(timeout=30, limits=limits) as client:
+
+        async def one(key):
+            asked = {"json": body(stream=True, **given), "headers": {"authorization": f"Bearer {key}"}}
+            async with client.stream("POST", router.url + "/chat/completions", **asked) as got:
                 await got.aread()
                 return got.status_code, got.headers.get("x-should-retry")
 
-        return await asyncio.gather(*(one() for _ in range(count)))
+        return await asyncio.gather(*(one(keys[number % len(keys)]) for number in range(count)))
 
 
 # dollars
 
 
-def test_200_streams_at_once_on_a_key_with_one_dollar_left_spend_no_more_than_that(limited, openai_server):
-    router, key = limited(usd_a_day=1.0)
+@pytest.mark.parametrize("owner", [ADA, TEAM], ids=str)
+def test_200_streams_at_once_with_one_dollar_left_spend_no_more_than_that(limited, openai_server, tmp_path, owner):
+    keys = limited_keys(tmp_path / "home-0", owner, usd_a_day=1.0)
+    router, key = limited(key=keys[0])
     openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
-    answers = asyncio.run(many(router, key, 200))
+    answers = asyncio.run(many(router, keys, 200))
     answered = [status for status, _ in answers].count(200)
     assert {status for status, _ in answers} == {200, 429}
     assert len(openai_server.received) == answered  # nothing is sent for who is refused
     assert 15 <= answered <= 1.0 / ANSWER_USD
     assert ("true" in {retry for _, retry in answers}) and "false" not in {retry for _, retry in answers}
     records = router.records(200)
-    assert len(records) == 200 and {record["key_id"] for record in records} == {"ada"}
+    assert len(records) == 200
+    assert {record["key_id"] for record in records} == set(("ada", "bob")[: len(keys)])
+    assert {record["team"] for record in records} == {"" if owner == ADA else "research"}
     cost = sum(record["cost_usd"] or 0.0 for record in records)
     assert cost == pytest.approx(answered * ANSWER_USD) and cost <= 1.0
-    assert account(router).day.spent_usd == pytest.approx(cost) and account(router).day.held_usd == pytest.approx(0)
+    day = account(router, owner).day
+    assert day.spent_usd == pytest.approx(cost) and day.held_usd == pytest.approx(0)
     while chat(router, key, stream=True).status_code == 200:  # what is left, one by one
         pass
-    assert 1.0 - 2 * ANSWER_USD < account(router).day.spent_usd <= 1.0
+    assert 1.0 - 2 * ANSWER_USD < day.spent_usd <= 1.0
     over = chat(router, key)
     assert (over.status_code, over.json()["error"]["code"]) == (429, "insufficient_quota")
     assert over.json()["error"]["type"] == "insufficient_quota" and over.headers["x-should-retry"] == "false"
+    assert f"{owner} has spent" in over.json()["error"]["message"]
 
 
 def test_a_refused_request_is_recorded_with_its_key_and_costs_nothing(limited, openai_server):

@@ -16,7 +16,7 @@ from made_records import made_record
 from redis_server import RedisServer
 from servers import free_port, is_listening
 from test_keys import UPSTREAM, ask, make, until
-from test_limits import ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, many, opened
+from test_limits import ADA, ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, limited_keys, many, opened
 
 from router.client.keyfile import Limits
 from router.doctor.finding import State
@@ -28,7 +28,7 @@ from router.limits.booking import hold
 from router.limits.bound import Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent
-from router.settings import SettingsError, load
+from router.settings import KEYS_FILE, SettingsError, load
 
 
 @pytest.fixture
@@ -40,16 +40,14 @@ def redis(tmp_path):
 
 @pytest.fixture
 def pair(serve, openai_server, redis, tmp_path):
-    """Starts two routers that share their limits and their usage tables; gives both and the key `ada` of both."""
+    """Starts two routers that share keys, limits and usage tables; gives both, and the keys that have the limits."""
 
-    def start(settings=UPSTREAM, **limits):
-        homes = [tmp_path / f"replica-{number}" for number in range(2)]
-        key = make(homes[0], "ada", limits=Limits(**limits))
-        homes[1].mkdir()
-        (homes[1] / "keys.json").write_bytes((homes[0] / "keys.json").read_bytes())
+    def start(settings=UPSTREAM, owner=ADA, **limits):
+        keys = limited_keys(tmp_path / "shared", owner, **limits)
         given = {"openai_base_url": openai_server.url, "state": redis.url, **settings}
+        given["keys_file"] = tmp_path / "shared" / KEYS_FILE
         given["usage_database"] = f"sqlite:///{tmp_path / 'usage.db'}"
-        return *(serve(home=home, **given) for home in homes), key
+        return *(serve(home=tmp_path / f"replica-{number}", **given) for number in range(2)), *keys
 
     return start
 
@@ -151,24 +149,26 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
 # the whole path
 
 
-def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_is_left(pair, openai_server):
-    one, two, key = pair(usd_a_day=1.0)
+@pytest.mark.parametrize("owner", [ADA, TEAM], ids=str)
+def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_is_left(pair, openai_server, owner):
+    one, two, *keys = pair(owner=owner, usd_a_day=1.0)
     openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
     with ThreadPoolExecutor(2) as threads:
-        halves = [threads.submit(asyncio.run, many(router, key, 100)) for router in (one, two)]
+        halves = [threads.submit(asyncio.run, many(router, keys, 100)) for router in (one, two)]
         answers = [answer for half in halves for answer in half.result()]
     answered = [status for status, _ in answers].count(200)
     assert {status for status, _ in answers} == {200, 429}
     assert len(openai_server.received) == answered and 15 <= answered <= 1.0 / ANSWER_USD
     one.records(100), two.records(100)
+    key = keys[-1]
     while sum(chat(router, key, stream=True).status_code == 200 for router in (one, two)):  # what is left, one by one
         pass
     spent = costs(one, two)
     assert 1.0 - 2 * ANSWER_USD < spent <= 1.0
     for router in (one, two):
         assert chat(router, key).headers["x-should-retry"] == "false"
-        assert account(router).day.spent_usd == pytest.approx(spent, abs=1e-6)
-        assert account(router).day.held_usd == pytest.approx(0.0, abs=1e-9)
+        assert account(router, owner).day.spent_usd == pytest.approx(spent, abs=1e-6)
+        assert account(router, owner).day.held_usd == pytest.approx(0.0, abs=1e-9)
 
 
 def test_requests_a_minute_are_those_of_all_replicas(pair):
@@ -319,8 +319,7 @@ def test_open_holds_keys_to_their_limits_by_one_worker_and_tells_redis_later(pai
 
 def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, openai_server, redis, tmp_path):
     redis.kill()
-    home = tmp_path / "replica-0"
-    home.mkdir()
+    home = tmp_path / "shared"
     free, admin = make(home, "bob"), make(home, "root", admin=True)
     one, _, key = pair(usd_a_day=1.0)
     assert until(lambda: one.app.router.limiter.away)

@@ -138,7 +138,7 @@ def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
     """Be the only writer of the file of keys; gives its path and what it holds."""
     if settings.forward_client_keys:
         raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: unset it")
-    path = with_home(settings).keys_path
+    path = with_home(settings).keys_path if settings.keys_file is None else settings.keys_file
     try:
         with locked(path):
             yield path, read_roster(path)

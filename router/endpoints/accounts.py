@@ -11,10 +11,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
+from router.client.keyfile import Owner
+from router.client.keys import Caller
+from router.endpoints.management import known_standings
 from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
 from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
+from router.limits.standings import Standing
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -38,10 +42,11 @@ def add_routes(app: FastAPI, router: Router) -> None:
     async def usage(request: Request) -> Response:
         """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`.
 
-        A key that is no admin is told its own.
+        A key that is no admin is told its own, and what is left of the budget that it shares with its team.
         """
         caller = router.keys.check(request.scope["headers"])
-        return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own)
+        team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, router, caller)
+        return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own, team)
 
     @app.post("/router/feedback")
     async def feedback(request: Request) -> Response:
@@ -80,7 +85,21 @@ def _owns(router: Router, engine: Any, trace_id: str, key_id: str) -> bool:
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
 
 
-def _usage(engine: Any, query: dict[str, str], key: str | None) -> Response:
+def _left(router: Router, caller: Caller) -> dict[str, Any]:
+    """What is left of the budget of a caller's team: dollars, null where there is no budget or it is not known."""
+    owner = Owner("team", caller.team)
+    limits = dict(caller.held_to).get(owner)
+    standings = known_standings(router.standings)
+    left: dict[str, float | None] = {"usd_left_today": None, "usd_left_this_month": None}
+    if limits is not None and standings is not None:
+        spent = standings.get(owner, Standing())
+        budgets = (limits.usd_a_day, spent.day_usd), (limits.usd_a_month, spent.month_usd)
+        for name, (budget, usd) in zip(left, budgets, strict=True):
+            left[name] = None if budget is None else max(budget - usd, 0.0)
+    return {"team": {"name": caller.team, **left}}
+
+
+def _usage(engine: Any, query: dict[str, str], key: str | None, team: dict[str, Any]) -> Response:
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.sums import UsageError, as_csv, read_question, usage
@@ -94,4 +113,4 @@ def _usage(engine: Any, query: dict[str, str], key: str | None) -> Response:
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
     if query.get("format") == "csv":
         return Response(as_csv(answer), media_type="text/csv")
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+    return Response(msgspec.json.encode({**answer, **team}), media_type="application/json")
