@@ -10,7 +10,7 @@ from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
-from router.adapting import MOST_RULES
+from router.adaptation.adapter import MOST_RULES
 
 EASY = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
 CHAT, RESPONSES = "/chat/completions", "/responses"
@@ -312,7 +312,7 @@ def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai
     assert answer.json()["error"]["param"] == "max_tokens"
     assert refusing_openai.bodies == [{**body, "model": "gpt-6-luna"}]
     assert "x-router-adapted" not in answer.headers
-    assert router.app.router.adapter.lessons == []
+    assert router.app.worker.adapter.lessons == []
 
 
 # what is learnt
@@ -326,7 +326,7 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    (told,) = new.app.router.learnt()
+    (told,) = new.app.worker.adapter.described()
     assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
@@ -418,7 +418,7 @@ def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
     assert len(refusing_openai.bodies) == 1
-    assert new.app.router.adapter.lessons == []
+    assert new.app.worker.adapter.lessons == []
 
 
 def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
@@ -435,7 +435,7 @@ def test_what_is_learnt_of_a_model_is_bounded(new):
     from router.policy.parameters import ParameterRule
     from router.policy.refusals import Kind, Refusal
 
-    adapter = new.app.router.adapter
+    adapter = new.app.worker.adapter
     taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
     assert taught.count(True) == MOST_RULES == len(adapter.lessons)
 
@@ -717,7 +717,7 @@ def test_a_successor_that_is_the_other_model_of_the_policy_is_asked_once(to, ref
 def test_a_model_that_comes_back_is_asked_again(to, refusing_openai, monkeypatch):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
-    monkeypatch.setattr("router.adapting.GONE_SECONDS", 0.0)
+    monkeypatch.setattr("router.adaptation.adapter.GONE_SECONDS", 0.0)
     assert ask(router, chat()).headers["x-router-reason"] == "successor"
     refusing_openai.retired = set()
     assert ask(router, chat()).headers["x-router-model"] == refusing_openai.bodies[0]["model"]

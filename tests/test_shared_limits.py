@@ -19,8 +19,8 @@ from test_keys import UPSTREAM, ask, make, until
 from test_limits import ADA, ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, limited_keys, many, opened
 
 from router.client.keyfile import Limits
-from router.doctor.finding import State
-from router.doctor.stores import redis as doctor_redis
+from router.commands.doctor.finding import State
+from router.commands.doctor.stores import redis as doctor_redis
 from router.errors import LimitsError, QuotaError, RateLimitError
 from router.limits import shared as shared_limits
 from router.limits.account import MINUTE_NS
@@ -190,14 +190,14 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
         under_way = [threads.submit(chat, one, key, stream=True) for _ in range(4)]
         assert until(lambda: len(openai_server.received) == 9)
         redis.kill()
-        assert until(lambda: one.app.router.limiter.away)
+        assert until(lambda: one.app.worker.limiter.away)
         refused = chat(one, key)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
         assert refused.headers["retry-after"] == "1"
         assert "Redis at redis://127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
         assert "redis://" not in refused.text
         redis.start()
-        assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+        assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
         assert chat(one, key, stream=True).status_code == 200  # while four are under way
         assert account(one).day.held_usd > 0.1 or all(each.done() for each in under_way)
         assert [each.result().status_code for each in under_way] == [200] * 4
@@ -309,7 +309,7 @@ def test_open_holds_keys_to_their_limits_by_one_worker_and_tells_redis_later(pai
     openai_server.say(*(big_stream() for _ in range(3)))
     assert [chat(one, key, stream=True).status_code for _ in range(3)] == [200, 200, 429]
     redis.start()
-    assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+    assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
     assert until(lambda: chat(one, key).status_code == 429)
     assert account(one).day.spent_usd == pytest.approx(2 * ANSWER_USD)
     refused = chat(two, key, stream=True)
@@ -322,7 +322,7 @@ def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, opena
     home = tmp_path / "shared"
     free, admin = make(home, "bob"), make(home, "root", admin=True)
     one, _, key = pair(usd_a_day=1.0)
-    assert until(lambda: one.app.router.limiter.away)
+    assert until(lambda: one.app.worker.limiter.away)
     began = time.monotonic()
     assert chat(one, key).status_code == 503
     assert time.monotonic() - began < 1.0

@@ -25,7 +25,7 @@ from router.limits.bound import Most
 from router.limits.budgets import Budgets
 from router.limits.spent import spent
 from router.server import run as serve_command
-from router.serving import prices
+from router.serving.policy import prices
 from router.settings import KEYS_FILE, SettingsError
 from router.usage.ledger import Ledger
 
@@ -45,7 +45,7 @@ def grouped(serve, openai_server, tmp_path):
 
 def export(router):
     """Fill the usage tables with what the journal has."""
-    settings = router.app.router.settings
+    settings = router.app.worker.settings
     drain([Shipper(router.home / "journal", "usage", Ledger(settings.usage_url, prices(settings), lambda _: None))])
 
 
@@ -163,13 +163,13 @@ def test_a_request_that_was_under_way_when_its_team_got_a_budget_is_counted(grou
         slow = asyncio.create_task(asyncio.to_thread(chat, router, ada, stream=True))
         while len(openai_server.received) < 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        keystore.limit_team(router.app.router.settings, "research", {"usd_a_day": "1"})
-        while TEAM not in router.app.router.limiter.accounts:
+        keystore.limit_team(router.app.worker.settings, "research", {"usd_a_day": "1"})
+        while TEAM not in router.app.worker.limiter.accounts:
             await asyncio.to_thread(chat, router, bob, max_tokens=1)
         return await slow
 
     assert asyncio.run(both()).status_code == 200
-    records = [record for record in router.records(2) if TEAM in router.app.router.limiter.accounts]
+    records = [record for record in router.records(2) if TEAM in router.app.worker.limiter.accounts]
     total = sum(record["cost_usd"] for record in records)
     assert account(router).day.spent_usd == pytest.approx(ANSWER_USD)
     assert account(router, TEAM).day.spent_usd == pytest.approx(total)
@@ -178,16 +178,16 @@ def test_a_request_that_was_under_way_when_its_team_got_a_budget_is_counted(grou
 def test_a_request_that_ends_while_an_account_is_opened_is_counted_once(grouped, openai_server):
     """The journal has it after the ledger was read: what was said in it is looked through in a thread meanwhile."""
     router, ada, _ = grouped(usd_a_day=1.0)
-    limiter, now = router.app.router.limiter, time.time_ns()
+    limiter, now = router.app.worker.limiter, time.time_ns()
     record = made_record(0, key_id="bob", team="research", started_unix_ns=now, ended_unix_ns=now, cost_usd=0.25)
     assert chat(router, ada, max_tokens=1).status_code == 200  # opens the account, and reads the ledger
     limiter.settle(record, None)
-    router.app.router.journal.append(record)
+    router.app.worker.journal.append(record)
     expected = 0.25 + next(each["cost_usd"] for each in router.records(2) if each["key_id"] == "ada")
     assert account(router, TEAM).day.spent_usd == pytest.approx(expected)
     opened = account(router, TEAM)
     given = opened.day.starts_unix_ns, opened.month.starts_unix_ns
-    journal, url = router.home / "journal", router.app.router.settings.usage_url
+    journal, url = router.home / "journal", router.app.worker.settings.usage_url
     assert spent(url, journal, TEAM, *given, opened.since_unix_ns).day_usd == 0.0  # read again, it is not counted twice
     assert spent(url, journal, TEAM, *given, time.time_ns()).day_usd == pytest.approx(expected)
 
@@ -222,7 +222,7 @@ def test_usage_records_traces_and_metrics_know_the_team(grouped, openai_server):
     metrics = ask(router, "/metrics", OWNER).text
     assert 'router_team_requests_total{team="research"} 3.0' in metrics and 'team=""' not in metrics
     assert 'router_team_cost_usd_total{team="research"}' in metrics
-    (root, *_) = spans(made_record(0, key_id="ada", team="research"), router.app.router.prices)
+    (root, *_) = spans(made_record(0, key_id="ada", team="research"), router.app.worker.prices)
     assert {each.value.string_value for each in root.attributes if "router.team" in each.key} == {"research"}
 
 

@@ -12,15 +12,15 @@ import pytest
 from command_line import run
 
 from calibration.policies import DATA
-from router.doctor.finding import State
-from router.doctor.machine import policy_and_prices
+from router.commands.doctor.finding import State
+from router.commands.doctor.machine import policy_and_prices
 from router.policy.decision import Promise, decide
 from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
 from router.policy.features import read_question
 from router.policy.models import model_named
 from router.policy.prediction import predict
 from router.policy.transfer import TransferError, transferred
-from router.serving import catalogue, policy_folder, prices, read_policy, served_policy
+from router.serving.policy import catalogue, policy_folder, prices, read_policy, served_policy
 from router.settings import SettingsError, load
 
 NEW = ("gpt-6-luna", "gpt-6-sol")
@@ -237,7 +237,7 @@ def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve
     first = httpx2.get(router.origin + "/health").json()["policy"]
     cheap, strong = policy.rules.models
     flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
-    promote(router.app.router.settings, flat)
+    promote(router.app.worker.settings, flat)
     told = health_until(router, lambda told: "saves nothing" in str(told))
     assert "ROUTER_PAIR" in str(told["warnings"]) and told["policy"] == first
     (router.home / "policy").unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -12,31 +12,40 @@ from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
 from router.client.keyfile import Owner
-from router.client.keys import Caller
+from router.client.keys import Caller, Keys
 from router.endpoints.management import known_standings
 from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
 from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
-from router.limits.standings import Standing
+from router.journal.writer import Journal
+from router.limits.standings import Standing, Standings
+from router.settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy
-
-    from router.app import Router
 
 MAX_FEEDBACK_BYTES = 8 * MAX_COMMENT_CHARACTERS
 READ_SECONDS = 10.0
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+class Collaborators(Protocol):
+    """What the endpoints work with."""
+
+    keys: Keys
+    settings: Settings
+    journal: Journal
+    standings: Standings
+
+
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     @cache
     def engine() -> sqlalchemy.Engine:
         from router.usage.ledger import engine as opened  # SQLAlchemy is loaded when it is first asked for
 
-        return opened(router.settings.usage_url)
+        return opened(worker.settings.usage_url)
 
     @app.get("/router/usage")
     async def usage(request: Request) -> Response:
@@ -44,8 +53,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
         A key that is no admin is told its own, and what is left of the budget that it shares with its team.
         """
-        caller = router.keys.check(request.scope["headers"])
-        team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, router, caller)
+        caller = worker.keys.check(request.scope["headers"])
+        team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, worker.standings, caller)
         return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own, team)
 
     @app.post("/router/feedback")
@@ -55,29 +64,29 @@ def add_routes(app: FastAPI, router: Router) -> None:
         It is durable when this is answered.
         """
         try:
-            caller = router.keys.check(request.scope["headers"])
+            caller = worker.keys.check(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
             body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)
         except FeedbackError as error:
             raise BadRequestError(str(error)) from error
-        if caller.own is not None and not await run_in_threadpool(_owns, router, engine, entry.trace_id, caller.own):
+        if caller.own is not None and not await run_in_threadpool(_owns, worker, engine, entry.trace_id, caller.own):
             raise NotFoundError("There is no such trace.", "trace_id")
-        redact = without_personal_data if router.settings.record_content == "redacted" else without_keys
-        entry.comment = redact(entry.comment) if router.settings.record_content in ("whole", "redacted") else ""
-        recorded = router.journal.append(entry)
+        redact = without_personal_data if worker.settings.record_content == "redacted" else without_keys
+        entry.comment = redact(entry.comment) if worker.settings.record_content in ("whole", "redacted") else ""
+        recorded = worker.journal.append(entry)
         status = 202 if recorded else 507
         answer = {"recorded": recorded, "feedback_id": entry.feedback_id, "trace_id": "tr-" + entry.trace_id}
         return Response(msgspec.json.encode(answer), status, media_type="application/json")
 
 
-def _owns(router: Router, engine: Any, trace_id: str, key_id: str) -> bool:
+def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> bool:
     """Whether a trace has a request of this key: in the usage tables, else in the journal."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.ledger import has_trace
 
-    if is_of_key(router.journal.directory, trace_id, key_id):
+    if is_of_key(worker.journal.directory, trace_id, key_id):
         return True
     try:
         return has_trace(engine(), trace_id, key_id)
@@ -85,14 +94,14 @@ def _owns(router: Router, engine: Any, trace_id: str, key_id: str) -> bool:
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
 
 
-def _left(router: Router, caller: Caller) -> dict[str, Any]:
+def _left(standings: Standings, caller: Caller) -> dict[str, Any]:
     """What is left of the budget of a caller's team: dollars, null where there is no budget or it is not known."""
     owner = Owner("team", caller.team)
     limits = dict(caller.held_to).get(owner)
-    standings = known_standings(router.standings)
+    known = known_standings(standings)
     left: dict[str, float | None] = {"usd_left_today": None, "usd_left_this_month": None}
-    if limits is not None and standings is not None:
-        spent = standings.get(owner, Standing())
+    if limits is not None and known is not None:
+        spent = known.get(owner, Standing())
         budgets = (limits.usd_a_day, spent.day_usd), (limits.usd_a_month, spent.month_usd)
         for name, (budget, usd) in zip(left, budgets, strict=True):
             left[name] = None if budget is None else max(budget - usd, 0.0)

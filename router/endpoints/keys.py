@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from router.client import issuing, keystore
 from router.client.keyfile import NamedKey, Owner, read_keys
 from router.endpoints.management import (
+    Collaborators,
     Limiting,
     done,
     json_answer,
@@ -25,9 +26,6 @@ from router.endpoints.management import (
     spending,
 )
 from router.limits.standings import Standing
-
-if TYPE_CHECKING:
-    from router.app import Router
 
 log = logging.getLogger("router")
 
@@ -55,34 +53,34 @@ class Rotating(msgspec.Struct, forbid_unknown_fields=True):
     grace: str = "0"
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(done, change)
-        router.key_watch.look()
+        worker.key_watch.look()
         log.info("key %s is %s by key %s", made[0].name, told, by)
         return made
 
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
         """All keys with their rights, limits and ends, what each spent, and when it was last used."""
-        caller = router.keys.check(request.scope["headers"])
+        caller = worker.keys.check(request.scope["headers"])
         caller.require_admin()
-        keys = await run_in_threadpool(done, lambda: read_keys(router.settings.keys_path))
-        spent = await run_in_threadpool(known_standings, router.standings)
-        now, why = time.time(), refusal(caller, keyed=router.keys.keyed)
+        keys = await run_in_threadpool(done, lambda: read_keys(worker.settings.keys_path))
+        spent = await run_in_threadpool(known_standings, worker.standings)
+        now, why = time.time(), refusal(caller, keyed=worker.keys.keyed)
         return json_answer({"keys": [_told(key, now, spent) for key in keys], "may_change": not why, "why": why})
 
     @app.post("/router/keys")
     async def add(request: Request) -> Response:
         """Make a key. Its secret is in this answer, and nowhere else."""
-        by = manager(router, request)
+        by = manager(worker, request)
         given = await read_form(request, Adding)
         change = partial(
             keystore.add_key,
-            router.settings,
+            worker.settings,
             given.name,
             models=given.models,
             paths=given.paths,
@@ -97,31 +95,31 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
         """One key."""
-        router.keys.check(request.scope["headers"]).require_admin()
-        key = await run_in_threadpool(done, lambda: issuing.named(read_keys(router.settings.keys_path), name))
-        return json_answer(_told(key, time.time(), await run_in_threadpool(known_standings, router.standings)))
+        worker.keys.check(request.scope["headers"]).require_admin()
+        key = await run_in_threadpool(done, lambda: issuing.named(read_keys(worker.settings.keys_path), name))
+        return json_answer(_told(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
 
     @app.patch("/router/keys/{name}")
     async def limit(name: str, request: Request) -> Response:
         """Change the limits and the team of a key; "none" removes one."""
-        by = manager(router, request)
+        by = manager(worker, request)
         given = await read_form(request, Changing)
-        change = partial(_alone, keystore.limit_key, router.settings, name, given.given(), given.team)
+        change = partial(_alone, keystore.limit_key, worker.settings, name, given.given(), given.team)
         return json_answer(keystore.as_mapping((await changed(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """End a key for good. Requests in flight are answered."""
-        by = manager(router, request)
-        change = partial(_alone, keystore.revoke_key, router.settings, name)
+        by = manager(worker, request)
+        change = partial(_alone, keystore.revoke_key, worker.settings, name)
         return json_answer(keystore.as_mapping((await changed(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
         """Make another secret for a key; the one before is accepted for `grace` more."""
-        by = manager(router, request)
+        by = manager(worker, request)
         given = await read_form(request, Rotating)
-        change = partial(keystore.rotate_key, router.settings, name, given.grace)
+        change = partial(keystore.rotate_key, worker.settings, name, given.grace)
         key, secret, _ = await changed(by, "rotated", change)
         return json_answer({**keystore.as_mapping(key, time.time()), "key": secret})
 

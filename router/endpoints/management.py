@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from fastapi import Request, Response
@@ -13,13 +13,11 @@ from fastapi import Request, Response
 from router.client import issuing, keystore
 from router.client.body import read
 from router.client.keyfile import RIGHTS, Owner
-from router.client.keys import Caller
+from router.client.keys import Caller, Keys
+from router.client.keywatch import KeyWatch
 from router.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, StoreError
 from router.limits.standings import Standing, Standings
-from router.settings import SettingsError
-
-if TYPE_CHECKING:
-    from router.app import Router
+from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
 Form = TypeVar("Form")
@@ -27,6 +25,15 @@ T = TypeVar("T")
 MAX_BYTES = 16 * 1024
 READ_SECONDS = 10.0
 _OPTION = re.compile(r"--([a-z-]+)")  # as the command names it
+
+
+class Collaborators(Protocol):
+    """What the endpoints of keys and of teams work with."""
+
+    keys: Keys
+    settings: Settings
+    key_watch: KeyWatch
+    standings: Standings
 
 
 class Limiting(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,14 +52,14 @@ class Limiting(msgspec.Struct, forbid_unknown_fields=True):
         return {name: None if value is None else str(value) for name, value in values.items()}
 
 
-def manager(router: Router, request: Request) -> str:
+def manager(worker: Collaborators, request: Request) -> str:
     """The id of the key that presents itself, which may change keys.
 
     Raises:
         ForbiddenError: it may not.
     """
-    caller = router.keys.check(request.scope["headers"])
-    if why := refusal(caller, keyed=router.keys.keyed):
+    caller = worker.keys.check(request.scope["headers"])
+    if why := refusal(caller, keyed=worker.keys.keyed):
         raise ForbiddenError(why)
     return caller.key_id
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from router.client import grouping, keystore
 from router.client.keyfile import Owner, Roster, Team, read_roster
 from router.endpoints.management import (
+    Collaborators,
     Limiting,
     done,
     json_answer,
@@ -24,9 +25,6 @@ from router.endpoints.management import (
     spending,
 )
 
-if TYPE_CHECKING:
-    from router.app import Router
-
 log = logging.getLogger("router")
 
 
@@ -36,13 +34,13 @@ class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
     name: str
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     async def told(teams: Callable[[Roster], tuple[Team, ...]]) -> list[dict[str, Any]]:
         """Teams for readers, with what they spent."""
-        roster = await run_in_threadpool(done, lambda: read_roster(router.settings.keys_path))
-        spent = await run_in_threadpool(known_standings, router.standings)
+        roster = await run_in_threadpool(done, lambda: read_roster(worker.settings.keys_path))
+        spent = await run_in_threadpool(known_standings, worker.standings)
         chosen, now = done(lambda: teams(roster)), time.time()
         return [
             {**keystore.team_as_mapping(team, roster.keys, now), **spending(Owner("team", team.name), spent)}
@@ -52,7 +50,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
     async def changed(by: str, how: str, change: Callable[[], Team], status: int = 200) -> Response:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(done, change)
-        router.key_watch.look()
+        worker.key_watch.look()
         log.info("team %s is %s by key %s", made.name, how, by)
         (team,) = await told(lambda roster: (grouping.named(roster.teams, made.name),))
         return json_answer(team, status)
@@ -60,31 +58,31 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/router/teams")
     async def show_all(request: Request) -> Response:
         """All teams with their active keys, their limits, and what they spent."""
-        caller = router.keys.check(request.scope["headers"])
+        caller = worker.keys.check(request.scope["headers"])
         caller.require_admin()
-        why = refusal(caller, keyed=router.keys.keyed)
+        why = refusal(caller, keyed=worker.keys.keyed)
         return json_answer({"teams": await told(lambda roster: roster.teams), "may_change": not why, "why": why})
 
     @app.post("/router/teams")
     async def add(request: Request) -> Response:
         """Make a team."""
-        by, given = manager(router, request), await read_form(request, Adding)
-        return await changed(by, "made", partial(keystore.add_team, router.settings, given.name, given.given()), 201)
+        by, given = manager(worker, request), await read_form(request, Adding)
+        return await changed(by, "made", partial(keystore.add_team, worker.settings, given.name, given.given()), 201)
 
     @app.get("/router/teams/{name}")
     async def show(name: str, request: Request) -> Response:
         """One team."""
-        router.keys.check(request.scope["headers"]).require_admin()
+        worker.keys.check(request.scope["headers"]).require_admin()
         (team,) = await told(lambda roster: (grouping.named(roster.teams, name),))
         return json_answer(team)
 
     @app.patch("/router/teams/{name}")
     async def limit(name: str, request: Request) -> Response:
         """Change the limits of a team; "none" removes one."""
-        by, given = manager(router, request), await read_form(request, Limiting)
-        return await changed(by, "limited", partial(keystore.limit_team, router.settings, name, given.given()))
+        by, given = manager(worker, request), await read_form(request, Limiting)
+        return await changed(by, "limited", partial(keystore.limit_team, worker.settings, name, given.given()))
 
     @app.delete("/router/teams/{name}")
     async def remove(name: str, request: Request) -> Response:
         """Remove a team that has no active keys."""
-        return await changed(manager(router, request), "removed", partial(keystore.remove_team, router.settings, name))
+        return await changed(manager(worker, request), "removed", partial(keystore.remove_team, worker.settings, name))
