@@ -59,7 +59,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(done, change)
-        worker.key_watch.look()
+        worker.key_watch.check()
         log.info("key %s is %s by key %s", made[0].name, told, by)
         return made
 

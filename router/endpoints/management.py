@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request, Response
 
 from router.client import issuing, keystore
-from router.client.body import read
+from router.client.body import read_body
 from router.client.keyfile import RIGHTS, Owner
 from router.client.keys import Caller, Keys
 from router.client.keywatch import KeyWatch
@@ -137,7 +137,7 @@ async def read_form(request: Request, form: type[Form]) -> Form:
         BadRequestError: it does not fit the form.
     """
     length = request.headers.get("content-length", "").encode() or None
-    body = await read(request.receive, length, MAX_BYTES, READ_SECONDS)
+    body = await read_body(request.receive, length, MAX_BYTES, READ_SECONDS)
     try:
         return msgspec.json.decode(body.skeleton.text or b"{}", type=form)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -50,7 +50,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def changed(by: str, how: str, change: Callable[[], Team], status: int = 200) -> Response:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(done, change)
-        worker.key_watch.look()
+        worker.key_watch.check()
         log.info("team %s is %s by key %s", made.name, how, by)
         (team,) = await told(lambda roster: (grouping.named(roster.teams, made.name),))
         return json_answer(team, status)

@@ -96,11 +96,11 @@ def add_all(
     trail: Trail,
     plan: Plan | None,
     reply: Reply | None,
-    unsettled: Iterable[str],
+    unbilled_attempts: Iterable[str],
     told: Told,
     prices: PriceBook,
 ) -> None:
-    """Add all that is known of a routed request but what was said; `unsettled` is as in `Attempts.ask`."""
+    """Add all that is known of a routed request but what was said; `unbilled_attempts` is as in `Attempts.ask`."""
     if plan is not None:
         _add_plan(record, plan)
     if reply is not None:
@@ -108,7 +108,7 @@ def add_all(
     elif plan is not None and record.outcome == "abandoned" and trail.asked_unix_ns:
         record.model = plan.models[0]  # it was asked, and may bill what it began
     # what was cut off or given up: what that cost is not known, and is not nothing
-    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unsettled]
+    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unbilled_attempts]
     record.response_model = told.model
     if told.usage is not None:
         add_usage(record, prices, told.model, told.usage, told.service_tier)
@@ -132,8 +132,8 @@ def _add_reply(record: Record, reply: Reply) -> None:
     record.simulated = reply.endpoint.origin is None
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     record.adapted = reply.adapted
-    if reply.because is not None:
-        record.reason = reply.because
+    if reply.override_reason is not None:
+        record.reason = reply.override_reason
 
 
 def own_error(error: RouterError, content: Content) -> str:
