@@ -129,6 +129,7 @@ class Counts(msgspec.Struct):
     verified: list[tuple[Judged, Verified]] = []
     written_unix: float = 0.0
     state_away: int = 0  # workers without a connection to the Redis of ROUTER_STATE
+    teams: dict[str, Series] = {}  # by the name of the team
 
 
 class Meter:
@@ -144,6 +145,7 @@ class Meter:
         self._models = set(models)
         self._names = keys
         self._keys: dict[str, Series] = {}
+        self._teams: dict[str, Series] = {}
         self._known: dict[Kind, tuple[Series, Timing]] = {}  # by unbounded names, each mapped to bounded names once
         self._series: dict[Kind, Series] = {}
         self._timings: dict[Flow, Timing] = {}
@@ -175,7 +177,9 @@ class Meter:
         elif record.outcome == "answered":
             series.unpriced += 1
         if record.key_id in self._names:
-            self._count_key(record)
+            _count_owner(self._keys, record.key_id, record)
+        if record.team:  # the owner gives these names
+            _count_owner(self._teams, record.team, record)
         for attempt in record.wasted:
             series.wasted_usd += attempt.get("cost_usd") or 0.0
         if record.verification:
@@ -188,17 +192,6 @@ class Meter:
         counted.requests += 1
         if record.verification == "escalated":
             counted.escalation_usd += record.cost_usd or 0.0
-
-    def _count_key(self, record: Record) -> None:
-        series = self._keys.setdefault(record.key_id, Series())
-        series.requests += 1
-        if record.usage is not None:
-            series.input_tokens += record.usage.get("input_tokens", 0)
-            series.output_tokens += record.usage.get("output_tokens", 0)
-        if record.cost_usd is not None:
-            series.cost_usd += record.cost_usd
-        elif record.outcome == "answered":
-            series.unpriced += 1
 
     def _register(self, kind: Kind, record: Record) -> tuple[Series, Timing]:
         """The counters of a new kind of request, under bounded names."""
@@ -241,7 +234,8 @@ class Meter:
         places = [_place(endpoint, endpoint.health) for endpoint in upstreams if endpoint.health is not None]
         verified = [*self._verified.items()]
         return Counts(
-            *(series, timings, self._added, known, unrecorded, shed or {}, self._keys, places, verified, time.time())
+            *(series, timings, self._added, known, unrecorded, shed or {}, self._keys, places, verified, time.time()),
+            teams=self._teams,
         )
 
     def write(self, counts: Counts) -> None:
@@ -290,6 +284,18 @@ class Meter:
 def _place(endpoint: Endpoint, health: Health) -> tuple[Place, UpstreamSeries]:
     left_alone, refused = int(health.breaker.is_open), int(bool(health.key_refused))
     return (health.model, endpoint.label), UpstreamSeries(health.answered, health.failed, left_alone, refused)
+
+
+def _count_owner(owners: dict[str, Series], name: str, record: Record) -> None:
+    series = owners.setdefault(name, Series())
+    series.requests += 1
+    if record.usage is not None:
+        series.input_tokens += record.usage.get("input_tokens", 0)
+        series.output_tokens += record.usage.get("output_tokens", 0)
+    if record.cost_usd is not None:
+        series.cost_usd += record.cost_usd
+    elif record.outcome == "answered":
+        series.unpriced += 1
 
 
 def _count_tokens(series: Series, timing: Timing, usage: dict[str, int]) -> None:

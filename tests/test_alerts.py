@@ -17,13 +17,14 @@ from router.alerts import webhook
 from router.alerts.alert import Alert
 from router.alerts.alerts import MOST_WAITING, Alerts, send_test
 from router.alerts.record import FAILED, SENT, UNSENT, AlertRecord
-from router.client.keyfile import Limits
+from router.client.keyfile import Limits, Owner
 from router.limits.account import Account
 from router.limits.budgets import Budgets
 from router.settings import SettingsError, load
 
 PATH = "/services/T0/geheim-123?token=geheim-456"
 MODEL = "gpt-4o"
+ADA = Owner("key", "ada")
 
 
 @pytest.fixture
@@ -201,9 +202,9 @@ class Told(list):
 
 class OneAccount:
     def __init__(self, now, **limits):
-        account = Account("ada", now)
+        account = Account(ADA, now)
         account.limit(Limits(**limits))
-        self.accounts = {"ada": account}
+        self.accounts = {ADA: account}
         self.day, self.month = account.day, account.month
 
 
@@ -216,7 +217,7 @@ def test_each_share_of_each_budget_is_told_once_and_of_several_the_highest():
     limiter.month.spent_usd = 99.0
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5), ("day", 0.8), ("day", 1.0), ("month", 0.8)]
-    limiter.accounts["ada"].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
+    limiter.accounts[ADA].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
     budgets.look()
     assert told[-1][1:3] == ("day", 0.5) and len({each[3] for each in told}) == 5
 
@@ -225,12 +226,12 @@ def test_a_budget_that_is_nearly_spent_and_refuses_is_told_as_spent():
     limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
     budgets = Budgets(limiter, told)
     limiter.day.spent_usd = 7.0
-    budgets.refused("ada")  # it asked for too much at once: there is a lot left
-    budgets.refused("somebody")
+    budgets.refused(ADA)  # it asked for too much at once: there is a lot left
+    budgets.refused(("team", "ada"))
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5)]
     limiter.day.spent_usd = 9.9
-    budgets.refused("ada")
+    budgets.refused(ADA)
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5), ("day", 1.0)]
 
@@ -271,7 +272,7 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     assert router.app.worker.alerts.all()[0].delivery == SENT and "geheim" not in caplog.text + metrics + str(page)
     again = Alerts(router.app.worker.settings)  # as after a restart
     restarted = Budgets(router.app.worker.limiter, again)
-    restarted.refused("ada")
+    restarted.refused(ADA)
     restarted.look()
     again.close()
     assert len(posted(receiver)) == 2

@@ -14,7 +14,7 @@ from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
 from router.client.issuing import added, revoked
-from router.client.keyfile import write_keys
+from router.client.keyfile import Roster, write_roster
 from router.commands.doctor.checks import findings
 from router.commands.doctor.finding import State
 from router.commands.doctor.machine import client_keys, disk_free, home_writable
@@ -398,7 +398,7 @@ def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
     keys, key = added((), "ada", time.time())
     keys, _ = added(keys, "bob", time.time())
-    write_keys(tmp_path / "keys.json", revoked(keys, "bob", time.time()))
+    write_roster(tmp_path / "keys.json", Roster(revoked(keys, "bob", time.time())))
     assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
     found = client_keys(settings)

@@ -96,7 +96,8 @@ def families(worker: Collaborators) -> Iterator[Metric]:
         worker.meter.write(own)
     counted = total([own, *read_counts(worker.meter.directory, worker.meter.path)], time.time())
     yield from _requests(counted)
-    yield from _keys(counted.keys)
+    yield from _owners("key", "named keys", counted.keys)
+    yield from _owners("team", "teams", counted.teams)
     yield from _upstreams(counted.upstreams)
     yield from _verified(counted.verified)
     yield from _timings(counted.timings)
@@ -129,12 +130,12 @@ def _requests(counted: Total) -> Iterator[Metric]:
         yield made.family()
 
 
-def _keys(keys: Mapping[str, Series]) -> Iterator[Metric]:
-    requests = _Sum("router_key_requests", "Finished requests of named keys.", ["key"])
-    tokens = _Sum("router_key_tokens", "Billed tokens of named keys.", ["key", "token_type"])
-    cost = _Sum("router_key_cost_usd", "Cost of named keys in dollars, if the price is known.", ["key"])
-    unpriced = _Sum("router_key_unpriced_requests", "Answered requests of named keys of unknown cost.", ["key"])
-    for name, series in keys.items():
+def _owners(kind: str, of: str, owners: Mapping[str, Series]) -> Iterator[Metric]:
+    requests = _Sum(f"router_{kind}_requests", f"Finished requests of {of}.", [kind])
+    tokens = _Sum(f"router_{kind}_tokens", f"Billed tokens of {of}.", [kind, "token_type"])
+    cost = _Sum(f"router_{kind}_cost_usd", f"Cost of {of} in dollars, if the price is known.", [kind])
+    unpriced = _Sum(f"router_{kind}_unpriced_requests", f"Answered requests of {of} of unknown cost.", [kind])
+    for name, series in owners.items():
         requests.add(series.requests, name)
         tokens.add(series.input_tokens, name, "input")
         tokens.add(series.output_tokens, name, "output")

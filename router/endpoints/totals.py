@@ -37,6 +37,7 @@ class Total(msgspec.Struct):
     state_away: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
+    teams: dict[str, Series] = {}
     upstreams: dict[Place, UpstreamSeries] = {}
     verified: dict[Judged, Verified] = {}
     workers: int = 0
@@ -70,16 +71,17 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
         together.unrecorded += counts.unrecorded
         for why, number in counts.shed.items():
             together.shed[why] = together.shed.get(why, 0) + number
-        for name, series in counts.keys.items():
-            together.keys.setdefault(name, Series()).add(series)
+        for owners, into in ((counts.keys, together.keys), (counts.teams, together.teams)):
+            for name, series in owners.items():
+                into.setdefault(name, Series()).add(series)
         live = now_unix - counts.written_unix < LIVE_SECONDS
         together.state_away += counts.state_away if live else 0
         for place, calls in counts.upstreams:
-            into = together.upstreams.setdefault(place, UpstreamSeries())
-            into.answered += calls.answered
-            into.failed += calls.failed
-            into.left_alone += calls.left_alone * live
-            into.key_refused += calls.key_refused * live
+            sums = together.upstreams.setdefault(place, UpstreamSeries())
+            sums.answered += calls.answered
+            sums.failed += calls.failed
+            sums.left_alone += calls.left_alone * live
+            sums.key_refused += calls.key_refused * live
         for judged, verified in counts.verified:
             together.verified.setdefault(judged, Verified()).add(verified)
         if live:
