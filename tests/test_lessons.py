@@ -147,12 +147,12 @@ def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai): 
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
-        f"router: 1 refusals of {model} are forgotten; a running router follows\n",
+        f"router: deleted 1 adaptations for {model}; a running router follows within two seconds\n",
     )
     assert until(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
-    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
+    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("no adaptations are stored for 'nobody'")
 
 
 def test_a_lesson_of_another_upstream_is_not_heeded(new, to, refusing_openai):  # noqa: F811
