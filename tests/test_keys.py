@@ -139,7 +139,7 @@ def test_a_name_that_is_none_or_looks_like_a_key_or_a_digest_is_refused_and_not_
 def test_a_name_is_used_once_also_after_its_key_was_revoked():
     keys, _ = issuing.added((), "ada", NOW)
     for there in (keys, issuing.revoked(keys, "ada", NOW)):
-        with pytest.raises(SettingsError, match="there already"):
+        with pytest.raises(SettingsError, match="is taken"):
             issuing.added(there, "ada", NOW)
 
 

@@ -395,5 +395,5 @@ def test_the_table_is_shown_with_its_days_tiers_and_sources():
 
 def test_the_help_has_examples_and_exit_codes():
     shown = run("check", "--help").stdout
-    assert "python -m router prices check" in shown and "Exit code 0" in shown
+    assert "python -m router prices check" in shown and "Exit codes: 0" in shown
     assert "python -m router prices show" in run("show", "--help").stdout

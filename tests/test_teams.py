@@ -272,15 +272,15 @@ def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
     assert "$200 a month" in router("teams", "show", "research").stdout
     assert "research" in router("keys", "show", "ada").stdout and "research" in router("keys", "list").stdout
     for wrong, why in (
-        (("keys", "add", "eve", "--team", "nobody"), "no active team nobody"),
-        (("keys", "limit", "ada", "--team", "nobody"), "no active team nobody"),
-        (("teams", "add", "research"), "names are used once"),
+        (("keys", "add", "eve", "--team", "nobody"), "nobody is not an active team"),
+        (("keys", "limit", "ada", "--team", "nobody"), "nobody is not an active team"),
+        (("teams", "add", "research"), "names cannot be reused"),
         (("teams", "add", "sales", "--usd-a-day", "0"), "--usd-a-day"),
-        (("teams", "add", "a b"), "a team's name"),
-        (("teams", "add", "none"), "no team can have this name"),
-        (("teams", "limit", "nobody"), "no team nobody"),
+        (("teams", "add", "a b"), "the name of a team"),
+        (("teams", "add", "none"), "this name is reserved"),
+        (("teams", "limit", "nobody"), "team nobody does not exist"),
         (("teams", "remove", "research"), "active keys (ada, bob)"),
-        (("teams", "show", "sk-router-" + "x" * 43), "looks like a key"),
+        (("teams", "show", "sk-router-" + "x" * 43), "looks like a secret key"),
     ):
         refused = router(*wrong)
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), wrong
@@ -301,7 +301,7 @@ def test_several_workers_refuse_a_team_with_limits_without_redis(tmp_path, monke
         serve_command("127.0.0.1", 0, 2)
 
 
-@pytest.mark.parametrize("damage", ["a team is there twice", "a team that is not there", "a team's name"])
+@pytest.mark.parametrize("damage", ["contains a team twice", "a team that does not exist", "the name of a team"])
 def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
     group(tmp_path, "research")
     make(tmp_path, "ada", team="research")
@@ -309,9 +309,9 @@ def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
     document = json.loads(path.read_bytes())
     (team,) = document["teams"]
     teams = {
-        "a team is there twice": [team, team],
-        "a team that is not there": [],
-        "a team's name": [{**team, "name": "a b"}],
+        "contains a team twice": [team, team],
+        "a team that does not exist": [],
+        "the name of a team": [{**team, "name": "a b"}],
     }
     path.write_text(json.dumps({**document, "teams": teams[damage]}))
     with pytest.raises(SettingsError, match=damage):
@@ -388,7 +388,7 @@ def test_a_read_only_file_of_keys_is_served_and_changed_elsewhere(serve, openai_
         assert refused.status_code == 503 and "read-only" in told(refused)[2]
         command = run("router", "keys", "add", "bob", ROUTER_KEYS_FILE=str(folder / KEYS_FILE))
         assert (command.returncode, command.stdout, command.stderr.count("\n")) == (2, "", 1)
-        assert "cannot be changed here" in command.stderr
+        assert "is read-only here" in command.stderr
         bob = make(shared, "bob")
         assert until(lambda: chat(router, bob).status_code == 200)
     finally:

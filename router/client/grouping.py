@@ -1,4 +1,4 @@
-"""Making, limiting and removing teams of keys: values in, values out; the clock is the caller's."""
+"""Create, limit and remove teams of keys. Pure functions; callers pass the time."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ import msgspec
 from router.client.issuing import OptionError, StateError, UnknownNameError, limits_of
 from router.client.keyfile import NamedKey, Roster, Team, name_problem
 
-NO_TEAM = "none"  # as an option: the key leaves its team
+NO_TEAM = "none"  # option value that removes a key from its team
 
 
 def added(teams: tuple[Team, ...], name: str, now_unix: float, given: Mapping[str, str | None]) -> tuple[Team, ...]:
     """The teams with a new one; `given` is as in `issuing.limits_of`.
 
     Raises:
-        SettingsError: the name is taken or no name, or a limit does not fit.
+        SettingsError: the name is taken or invalid, or a limit is invalid.
     """
     if problem := _problem(name):
         raise OptionError("name", problem)
     if any(team.name == name for team in teams):
-        raise StateError(f"a team {name} is there already, or was; names are used once, so that bills stay apart")
+        raise StateError(
+            f"the name {name} is taken by a current or former team; names cannot be reused, to keep usage separate"
+        )
     return (*teams, Team(name, now_unix, limits_of(given)))
 
 
 def limited(teams: tuple[Team, ...], name: str, given: Mapping[str, str | None]) -> tuple[Team, ...]:
-    """The teams, with other limits for one of them; `given` is as in `issuing.limits_of`.
+    """The teams, with changed limits for one of them; `given` is as in `issuing.limits_of`.
 
     Raises:
-        SettingsError: there is no such team, it is removed, or a limit does not fit.
+        SettingsError: the team does not exist or is removed, or a limit is invalid.
     """
     team = _active(teams, name)
     return _with(teams, msgspec.structs.replace(team, limits=limits_of(given, team.limits)))
 
 
 def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
-    """The teams, with one of them removed. Its name stays, for the bill.
+    """The teams, with one of them marked as removed. Its name stays reserved for past usage.
 
     Raises:
-        SettingsError: there is no such team, it was removed before, or it has active keys.
+        SettingsError: the team does not exist, is already removed, or has active keys.
     """
     team = _active(roster.teams, name)
     active = [key.name for key in members(roster.keys, name) if key.state(now_unix) == "active"]
@@ -49,39 +51,39 @@ def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
 
 
 def team_of(teams: Iterable[Team], name: str) -> str:
-    """The name of the team that a key is put into, for an option; "" for `NO_TEAM`.
+    """Resolve a team option to the name of a team; "" for `NO_TEAM`.
 
     Raises:
-        OptionError: there is no such team, or it is removed.
+        OptionError: the team does not exist or is removed.
     """
     if name in ("", NO_TEAM):
         return ""
     if not any(team.name == name and team.state == "active" for team in teams):
-        raise OptionError("team", name_problem(name, "team") or f"there is no active team {name}")
+        raise OptionError("team", name_problem(name, "team") or f"{name} is not an active team")
     return name
 
 
 def named(teams: Iterable[Team], name: str) -> Team:
-    """The team of a name.
+    """Find a team by name.
 
     Raises:
-        UnknownNameError: there is none. The name is not printed where it may be a key.
+        UnknownNameError: no team has this name. The message omits the name if it looks like a secret.
     """
     for team in teams:
         if team.name == name:
             return team
     raise UnknownNameError(
-        name_problem(name, "team") or f"there is no team {name}; python -m router teams list shows all"
+        name_problem(name, "team") or f"team {name} does not exist; `python -m router teams list` lists all teams"
     )
 
 
 def members(keys: Iterable[NamedKey], team: str) -> list[NamedKey]:
-    """The keys of a team, those that have ended among them."""
+    """The keys of a team, including inactive ones."""
     return [key for key in keys if key.team == team]
 
 
 def _problem(name: str) -> str:
-    return "no team can have this name" if name == NO_TEAM else name_problem(name, "team")
+    return "this name is reserved" if name == NO_TEAM else name_problem(name, "team")
 
 
 def _active(teams: tuple[Team, ...], name: str) -> Team:

@@ -1,4 +1,4 @@
-"""Making, ending and replacing named keys: values in, values out; the clock is the caller's."""
+"""Create, revoke, rotate and limit named keys. Pure functions; callers pass the time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 10**12  # dollars, requests or tokens
 
 
 class OptionError(SettingsError):
-    """An option of a key or team does not fit. The command names it `--usd-a-day`, the HTTP API `usd_a_day`."""
+    """An option of a key or team is invalid. The command names it `--usd-a-day`, the HTTP API `usd_a_day`."""
 
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(problem if option == "name" else f"--{option.replace('_', '-')}: {problem}")
@@ -28,11 +28,11 @@ class OptionError(SettingsError):
 
 
 class UnknownNameError(SettingsError):
-    """There is no key, or no team, of that name."""
+    """No key or team has this name."""
 
 
 class StateError(SettingsError):
-    """The name is taken, or the key or the team has ended."""
+    """The name is taken, or the key or team is no longer active."""
 
 
 def added(
@@ -47,54 +47,56 @@ def added(
     limits: Limits | None = None,
     team: str = "",
 ) -> tuple[tuple[NamedKey, ...], str]:
-    """The keys with a new one, and the new key itself. Without `paths` it may call, and an admin may do everything.
+    """The keys with a new one, and its secret. `paths` defaults to `CALLS`, for an admin key to all rights.
 
     Raises:
-        SettingsError: the name is taken or no name, a path is none, or the key would have expired.
+        SettingsError: the name is taken or invalid, a path is unknown, or the expiry is in the past.
     """
     if problem := name_problem(name):
         raise OptionError("name", problem)
     if any(key.name == name for key in keys):
-        raise StateError(f"a key {name} is there already, or was; names are used once, so that bills stay apart")
+        raise StateError(
+            f"the name {name} is taken by a current or former key; names cannot be reused, to keep usage separate"
+        )
     rights = (RIGHTS if admin else CALLS) if paths is None else paths
     for right in rights:
         if right not in RIGHTS:
-            raise OptionError("paths", f"{right!r} is none of {', '.join(RIGHTS)}")
+            raise OptionError("paths", f"{right!r} is not one of {', '.join(RIGHTS)}")
     if expires_unix is not None and expires_unix <= now_unix:
-        raise OptionError("expires", "that is over already")
+        raise OptionError("expires", "the expiry is in the past")
     key = new_key()
-    made = NamedKey(
+    created = NamedKey(
         name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix, limits=limits, team=team
     )
-    return (*keys, made), key
+    return (*keys, created), key
 
 
 def revoked(keys: tuple[NamedKey, ...], name: str, now_unix: float) -> tuple[NamedKey, ...]:
-    """The keys, with one of them revoked; its earlier keys end with it.
+    """The keys, with one of them revoked together with its replaced secrets.
 
     Raises:
-        SettingsError: there is no such key, or it was revoked before.
+        SettingsError: the key does not exist or is already revoked.
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
-        raise StateError(f"key {name} is revoked already")
+        raise StateError(f"key {name} is already revoked")
     return _with(keys, msgspec.structs.replace(key, revoked_unix=now_unix))
 
 
 def rotated(
     keys: tuple[NamedKey, ...], name: str, now_unix: float, grace_seconds: float
 ) -> tuple[tuple[NamedKey, ...], str]:
-    """The keys, with another key for `name`, and that key. Those before it are accepted for `grace_seconds` more.
+    """The keys with a new secret for `name`, and that secret. Old secrets are accepted for `grace_seconds`.
 
     Raises:
-        SettingsError: there is no such key, or it is revoked or expired.
+        SettingsError: the key does not exist, or is revoked or expired.
     """
     key = named(keys, name)
     if key.state(now_unix) != "active":
-        raise StateError(f"key {name} is {key.state(now_unix)}; add another one")
+        raise StateError(f"key {name} is {key.state(now_unix)}; create a new one")
     new = new_key()
     until = now_unix + grace_seconds
-    before = (EarlierKey(each.sha256, min(each.until_unix, until)) for each in key.earlier)
+    before = (EarlierKey(old.sha256, min(old.until_unix, until)) for old in key.earlier)
     earlier = (*before, EarlierKey(key.sha256, until))
     return _with(keys, msgspec.structs.replace(key, sha256=sha256(new), earlier=earlier)), new
 
@@ -102,12 +104,12 @@ def rotated(
 def limited(
     keys: tuple[NamedKey, ...], name: str, given: Mapping[str, str | None], team: str | None = None
 ) -> tuple[NamedKey, ...]:
-    """The keys, with other limits for one of them; `given` is as in `limits_of`.
+    """The keys, with changed limits for one of them; `given` is as in `limits_of`.
 
-    `team` is the name of its team from now on; "" for none, None to leave it as it is.
+    `team` is its new team: "" for no team, None to leave it unchanged.
 
     Raises:
-        SettingsError: there is no such key, it is revoked, or a limit is none.
+        SettingsError: the key does not exist or is revoked, or a limit is invalid.
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
@@ -125,14 +127,14 @@ def limits_of(given: Mapping[str, str | None], before: Limits | None = None) -> 
     True
 
     Raises:
-        SettingsError: one of them does not fit.
+        SettingsError: a limit is invalid.
     """
     values = {name: None if text == "none" else _amount(name, text) for name, text in given.items() if text is not None}
     limits = msgspec.structs.replace(before or NO_LIMITS, **values)
     if limits.soft is not None and limits.floor is None:
-        raise OptionError("soft", "it needs --floor, the target that auto is held to from there on")
+        raise OptionError("soft", "requires --floor, the target of auto once this share is spent")
     if limits.floor is not None and not limits.in_dollars:
-        raise OptionError("floor", "it needs --usd-a-day or --usd-a-month")
+        raise OptionError("floor", "requires --usd-a-day or --usd-a-month")
     return None if limits == NO_LIMITS else limits
 
 
@@ -143,21 +145,25 @@ def _amount(name: str, text: str) -> float | int:
     except ValueError:
         amount = math.nan
     if not 0 < amount <= (1 if share else MOST) or (name == "soft" and amount == 1):
-        what = "a share, as 0.8" if share else "dollars above 0, as 2.50" if in_dollars else "a whole number above 0"
-        raise OptionError(name, f"expected {what}, or none for no limit")
+        form = (
+            "a share, such as 0.8" if share else "dollars above 0, such as 2.50" if in_dollars else "an integer above 0"
+        )
+        raise OptionError(name, f"expected {form}, or none for no limit")
     return amount
 
 
 def named(keys: Iterable[NamedKey], name: str) -> NamedKey:
-    """The key of a name.
+    """Find a key by name.
 
     Raises:
-        SettingsError: there is none. The name is not printed where it may be a key.
+        SettingsError: no key has this name. The message omits the name if it looks like a secret.
     """
     for key in keys:
         if key.name == name:
             return key
-    raise UnknownNameError(name_problem(name) or f"there is no key {name}; python -m router keys list shows all")
+    raise UnknownNameError(
+        name_problem(name) or f"key {name} does not exist; `python -m router keys list` lists all keys"
+    )
 
 
 def _with(keys: tuple[NamedKey, ...], changed: NamedKey) -> tuple[NamedKey, ...]:
@@ -169,31 +175,31 @@ def _once(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def span_seconds(text: str, option: str) -> float:
-    """A length of time.
+    """Parse a duration to seconds.
 
     >>> span_seconds("24h", "grace"), span_seconds("0", "grace")
     (86400, 0)
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: the text is not a duration.
     """
     if text == "0":
         return 0
-    found = _SPAN.fullmatch(text)
-    seconds = int(found[1]) * _SECONDS[found[2]] if found else LONGEST_SECONDS + 1
+    match = _SPAN.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else LONGEST_SECONDS + 1
     if seconds > LONGEST_SECONDS:
-        raise OptionError(option, "expected a length of time such as 30m, 24h, 90d or 2w")
+        raise OptionError(option, "expected a duration such as 30m, 24h, 90d or 2w")
     return seconds
 
 
 def end_unix(text: str, now_unix: float) -> float | None:
-    """When a key expires: after a length of time, or when a day (UTC) is over; None for an empty text.
+    """When a key expires: after a duration, or at the end of a day (UTC); None for an empty text.
 
     >>> end_unix("90d", 0.0), end_unix("1970-01-31", 0.0), end_unix("", 0.0)
     (7776000.0, 2678400.0, None)
 
     Raises:
-        SettingsError: it is neither.
+        SettingsError: the text is neither.
     """
     if not text:
         return None
@@ -203,4 +209,4 @@ def end_unix(text: str, now_unix: float) -> float | None:
         day = dt.datetime.combine(dt.date.fromisoformat(text), dt.time(), dt.UTC)
         return (day + dt.timedelta(days=1)).timestamp()
     except (ValueError, OverflowError):
-        raise OptionError("expires", "expected a length of time such as 90d, or a day such as 2027-01-31") from None
+        raise OptionError("expires", "expected a duration such as 90d, or a day such as 2027-01-31") from None

@@ -1,7 +1,7 @@
-"""Who may ask, and for what: the keys that clients present.
+"""Authenticate clients by key, and check their rights.
 
-A key is hashed, and its hash is looked up: how long that takes says nothing of any key. What a key may do is worked out
-when the keys are read, so that a request costs one look-up.
+Keys are looked up by hash, so the duration of a lookup reveals nothing about any key. Rights are computed when the keys
+are read, so a request costs one lookup.
 """
 
 from __future__ import annotations
@@ -22,57 +22,57 @@ from router.policy.naming import without_effort
 _KNOWN_DIGESTS = 10_000
 _CREDENTIALS = (b"authorization", b"api-key")
 _HOW = "Present one of this router's keys as 'Authorization: Bearer KEY'."
-_ROUTED = "auto"  # stands for all names that are routed
+_ROUTED = "auto"  # in the models of a key: all routed names
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who presented a key, and what that key may do."""
+    """The owner of a presented key, and its rights."""
 
-    key_id: str  # the key's name; a digest of a key without one; "" for none
+    key_id: str  # the name of the key, or its digest if it has no name; "" without a key
     admin: bool = True
     rights: frozenset[str] = frozenset(RIGHTS)
-    models: frozenset[str] = frozenset()  # names that it may ask for; empty: all
-    until_unix: float = math.inf  # it is refused from that moment on
-    ends: str = ""  # how it ends then, in words
-    held_to: Holding = ()  # the limits of the key and of its team; empty: it may use as much as it likes
+    models: frozenset[str] = frozenset()  # models that the key may use; empty: all
+    until_unix: float = math.inf  # rejected from this moment on
+    ends: str = ""  # why it is rejected then, for the error message
+    held_to: Holding = ()  # the limits of the key and its team; empty: unlimited
     team: str = ""  # the name of the key's team
-    reads_metrics: bool = False  # although it is no admin key
+    reads_metrics: bool = False  # even if it is not an admin key
 
     @property
     def own(self) -> str | None:
-        """The id of the only key whose records this caller sees; None: it sees all."""
+        """The id of the key whose records the caller may see; None: it may see all."""
         return None if self.admin else self.key_id
 
     def require(self, right: str) -> None:
-        """Refuse what the key may not do.
+        """Check that the key has a right.
 
         Raises:
-            ForbiddenError: it has not this right.
+            ForbiddenError: the key lacks the right.
         """
         if right not in self.rights:
             raise lacking(right)
 
     def require_admin(self) -> None:
-        """Refuse what is for admin keys.
+        """Check that the key is an admin key.
 
         Raises:
-            ForbiddenError: the key is none.
+            ForbiddenError: it is not.
         """
         if not self.admin:
-            raise ForbiddenError("This is for admin keys of the router; your key is not one.")
+            raise ForbiddenError("This endpoint requires an admin key of the router; your key is not an admin key.")
 
     def require_metrics(self) -> None:
-        """Refuse who may not read the metrics.
+        """Check that the key may read the metrics.
 
         Raises:
-            ForbiddenError: it is neither an admin key nor the one for the metrics.
+            ForbiddenError: the key is neither an admin key nor ROUTER_METRICS_KEY.
         """
         if not self.reads_metrics:
             self.require_admin()
 
     def may_ask_for(self, model: str, routed_models: Iterable[str] = ()) -> bool:
-        """Whether the key may ask for a model. Routed names count as `auto`, and `model:effort` as `model`."""
+        """Whether the key may use a model. Routed names count as `auto`, and `model:effort` as `model`."""
         if not self.models or model in self.models:
             return True
         model = strip_verify(model)
@@ -81,10 +81,10 @@ class Caller:
         return without_effort(model) in self.models
 
     def require_model(self, model: str, routed_models: Iterable[str] = ()) -> None:
-        """Refuse a model that the key may not ask for, as OpenAI does.
+        """Check that the key may use a model. The error is the same as OpenAI's.
 
         Raises:
-            ModelNotFoundError: the key may not ask for it.
+            ModelNotFoundError: the key may not use the model.
         """
         if not self.may_ask_for(model, routed_models):
             name = model[:100] or "(none)"
@@ -92,7 +92,7 @@ class Caller:
 
 
 def lacking(right: str) -> ForbiddenError:
-    """The error for a key that has not a right."""
+    """The error for a key that lacks a right."""
     more = " to the upstream's account beyond single calls (files, batches, fine-tuning, deletes)"
     return ForbiddenError(
         f"You have insufficient permissions for this operation. Missing right: {right}. "
@@ -104,40 +104,42 @@ _METRICS = Caller("metrics", admin=False, rights=frozenset(), reads_metrics=True
 
 
 class Keys:
-    """The keys that are accepted; with none, every caller is, and `serve` keeps to loopback."""
+    """The accepted keys. Without any, every caller is accepted, and `serve` listens on loopback only."""
 
     def __init__(
         self, keys: Iterable[SecretStr], named: Roster | None = None, metrics_key: SecretStr | None = None
     ) -> None:
-        """`keys` are the admin keys of the settings."""
+        """`keys` are the admin keys from the settings."""
         self._admins = tuple(map(_digest, keys))
         self._metrics = None if metrics_key is None else _digest(metrics_key)
-        self.names: set[str] = set()  # of all named keys there were; it only grows, and others may hold it
-        self.problem = ""  # why the named keys are not those of the file, or nothing
+        self.names: set[str] = (
+            set()
+        )  # names of all current and former keys; shared with other modules, and only ever extended
+        self.problem = ""  # why the named keys differ from the file; empty if they do not
         self.take(named or Roster())
 
     def take(self, named: Roster) -> None:
-        """Know these named keys from now on, and no others. Requests that are in flight are not touched."""
+        """Replace the named keys. Requests in flight are not affected."""
         callers: dict[bytes, Caller] = {}
         for key, held_to in named.holdings():
             callers |= _callers(key, held_to)
             self.names.add(key.name)
         callers |= {digest: Caller(digest.hex()[:16]) for digest in self._admins}
         ids = {caller.key_id for caller in callers.values()}
-        self.keyed = bool(callers)  # also where all are revoked
-        self.alone = len(ids) < 2  # nobody to be told apart from
+        self.keyed = bool(callers)  # also if all keys are revoked
+        self.alone = len(ids) < 2  # all requests have the same key id
         if not callers:
             callers[hashlib.sha256(b"").digest()] = Caller("")
-        if self._metrics is not None:  # it asks for nothing, and closes nothing
+        if self._metrics is not None:  # it has no rights, and does not make keys mandatory
             callers.setdefault(self._metrics, _METRICS)
         self._callers = callers
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> Caller:
-        """Who presents a key.
+        """Authenticate the caller by the headers of a request.
 
         Raises:
-            BadKeyError: keys are needed, and this is none of them, or one that has ended.
-            BadRequestError: there are several, of which others may be read elsewhere.
+            BadKeyError: a key is required, and this one is missing, unknown or no longer valid.
+            BadRequestError: the request has several credentials, which servers may interpret differently.
         """
         presented = _presented(headers)
         digest = hashlib.sha256(presented).digest()
@@ -154,7 +156,7 @@ class Keys:
             raise BadKeyError(f"{problem} {_HOW}")
         if len(self._callers) >= _KNOWN_DIGESTS:
             self.take(Roster())
-        caller = self._callers[digest] = Caller(digest.hex()[:16])  # by its digest: no key is kept
+        caller = self._callers[digest] = Caller(digest.hex()[:16])  # identified by digest; the key is not stored
         return caller
 
 
@@ -163,19 +165,19 @@ def _digest(key: SecretStr) -> bytes:
 
 
 def _callers(key: NamedKey, held_to: Holding) -> dict[bytes, Caller]:
-    """By their hashes, who presents a key of this name: the one it has now, and those before it."""
+    """The caller for each hash of a key: the current secret and the replaced ones."""
     rights, models = frozenset(key.paths), frozenset(key.models)
     ends = [(math.inf, "")]
     if key.expires_unix is not None:
         ends.append((key.expires_unix, "has expired"))
     if key.revoked_unix is not None:
         ends = [(key.revoked_unix, "was revoked")]
-    found = {key.sha256: min(ends)}
-    for each in key.earlier:
-        found[each.sha256] = min(*ends, (each.until_unix, "was replaced by another one"))
+    by_hash = {key.sha256: min(ends)}
+    for earlier in key.earlier:
+        by_hash[earlier.sha256] = min(*ends, (earlier.until_unix, "was replaced by another one"))
     return {
         bytes.fromhex(digest): Caller(key.name, key.admin, rights, models, until, how, held_to, key.team)
-        for digest, (until, how) in found.items()
+        for digest, (until, how) in by_hash.items()
     }
 
 
@@ -184,7 +186,7 @@ def _presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     for header in headers:
         if header[0] in _CREDENTIALS:
             if found is not None:
-                raise BadRequestError("There are several credentials; send one, as 'Authorization: Bearer KEY'.")
+                raise BadRequestError("The request has several credentials; send one, as 'Authorization: Bearer KEY'.")
             found = header
     if found is None:
         return b""

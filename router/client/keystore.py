@@ -1,4 +1,4 @@
-"""Changes of the named keys and their teams, for the command line and the HTTP API; and both as readers see them."""
+"""Change named keys and teams, for the command line and the HTTP API, and describe them as JSON values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ReadOnlyError(SettingsError):
-    """The file of keys cannot be changed from here."""
+    """The key file is read-only."""
 
 
 def add_key(
@@ -34,10 +34,10 @@ def add_key(
     limits: Mapping[str, str | None] | None = None,
     team: str = "",
 ) -> tuple[NamedKey, str]:
-    """Make a key; gives it and its secret, which is stored nowhere. `limits` are as in `issuing.limits_of`.
+    """Create a key and return it with its secret, which is not stored. `limits` is as in `issuing.limits_of`.
 
     Raises:
-        SettingsError: an option does not fit, the name is taken, or the file of keys is damaged or read-only.
+        SettingsError: an option is invalid, the name is taken, or the key file is damaged or read-only.
         OSError: the file cannot be written.
     """
     now = time.time()
@@ -60,7 +60,7 @@ def add_key(
 
 
 def limit_key(settings: Settings, name: str, limits: Mapping[str, str | None], team: str | None = None) -> NamedKey:
-    """Change the limits and the team of a key; what is not given stays.
+    """Change the limits and the team of a key. Limits that are not given stay unchanged.
 
     Raises:
         SettingsError, OSError: as `add_key`.
@@ -73,7 +73,7 @@ def limit_key(settings: Settings, name: str, limits: Mapping[str, str | None], t
 
 
 def revoke_key(settings: Settings, name: str) -> NamedKey:
-    """End a key for good.
+    """Revoke a key permanently.
 
     Raises:
         SettingsError, OSError: as `add_key`.
@@ -85,7 +85,7 @@ def revoke_key(settings: Settings, name: str) -> NamedKey:
 
 
 def rotate_key(settings: Settings, name: str, grace: str = "0") -> tuple[NamedKey, str, float | None]:
-    """Make another secret for a key; gives the key, the secret, and until when the one before is accepted.
+    """Replace the secret of a key. Returns the key, its secret, and until when the old one is accepted.
 
     Raises:
         SettingsError, OSError: as `add_key`.
@@ -98,7 +98,7 @@ def rotate_key(settings: Settings, name: str, grace: str = "0") -> tuple[NamedKe
 
 
 def add_team(settings: Settings, name: str, limits: Mapping[str, str | None]) -> Team:
-    """Make a team; `limits` are as in `issuing.limits_of`.
+    """Create a team. `limits` is as in `issuing.limits_of`.
 
     Raises:
         SettingsError, OSError: as `add_key`.
@@ -110,7 +110,7 @@ def add_team(settings: Settings, name: str, limits: Mapping[str, str | None]) ->
 
 
 def limit_team(settings: Settings, name: str, limits: Mapping[str, str | None]) -> Team:
-    """Change the limits of a team; what is not given stays.
+    """Change the limits of a team. Limits that are not given stay unchanged.
 
     Raises:
         SettingsError, OSError: as `add_key`.
@@ -135,9 +135,9 @@ def remove_team(settings: Settings, name: str) -> Team:
 
 @contextlib.contextmanager
 def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
-    """Be the only writer of the file of keys; gives its path and what it holds."""
+    """Lock the key file, and yield its path and content."""
     if settings.forward_client_keys:
-        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: unset it")
+        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's keys to the upstream; unset it")
     path = with_home(settings).keys_path if settings.keys_file is None else settings.keys_file
     try:
         with locked(path):
@@ -145,13 +145,13 @@ def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
     except OSError as error:
         if error.errno in _READ_ONLY:
             raise ReadOnlyError(
-                f"{path}: cannot be changed here ({error.strerror}); run this where it can be written"
+                f"{path}: is read-only here ({error.strerror}); run the command where the file is writable"
             ) from error
         raise
 
 
 def as_mapping(key: NamedKey, now_unix: float) -> dict[str, Any]:
-    """A key for readers: all but its hashes."""
+    """A key as JSON values, without its hashes."""
     return {
         "name": key.name,
         "state": key.state(now_unix),
@@ -163,12 +163,12 @@ def as_mapping(key: NamedKey, now_unix: float) -> dict[str, Any]:
         "created": moment(key.created_unix),
         "expires": moment(key.expires_unix),
         "revoked": moment(key.revoked_unix),
-        "replaced_until": [moment(each.until_unix) for each in key.earlier],
+        "replaced_until": [moment(earlier.until_unix) for earlier in key.earlier],
     }
 
 
 def team_as_mapping(team: Team, keys: Iterable[NamedKey], now_unix: float) -> dict[str, Any]:
-    """A team for readers, with the names of its active keys."""
+    """A team as JSON values, with the names of its active keys."""
     active = [key.name for key in grouping.members(keys, team.name) if key.state(now_unix) == "active"]
     return {
         "name": team.name,
@@ -181,12 +181,14 @@ def team_as_mapping(team: Team, keys: Iterable[NamedKey], now_unix: float) -> di
 
 
 def limits_as_mapping(limits: Limits | None) -> dict[str, float]:
-    """The limits that there are, by name."""
-    return {} if limits is None else {k: v for k, v in msgspec.structs.asdict(limits).items() if v is not None}
+    """The limits that are set, by name."""
+    if limits is None:
+        return {}
+    return {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
 
 
 def moment(unix: float | None) -> str | None:
-    """A moment as RFC 3339 has it, in UTC.
+    """Format a moment as RFC 3339, in UTC.
 
     >>> moment(0.0), moment(None)
     ('1970-01-01T00:00:00Z', None)

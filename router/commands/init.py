@@ -38,4 +38,4 @@ def show(path: Path, *, force: bool) -> None:
     write(path, force=force)
     sys.stdout.write(f"Wrote every setting with its default to {path}. Edit it, then run `python -m router doctor`.\n")
     if path.resolve() != CONFIG.resolve():
-        sys.stdout.write(f"The router reads only {CONFIG} in its working directory.\n")
+        sys.stdout.write(f"The router reads only the {CONFIG} in its working directory.\n")
