@@ -5,7 +5,8 @@ import pytest
 
 from router.journal.credentials import SHAPES
 from router.journal.redaction import kept, kept_error, without_keys
-from router.request.records import Trail, tidy
+from router.request.records import redact_names
+from router.request.timeline import RequestTimeline
 from router.wire.event_edits import remove_null_usage
 
 TAIL = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -50,9 +51,9 @@ def test_a_redacted_error_holds_no_address():
 
 
 def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
-    record = Trail({}).record("files/sk-" + TAIL, 200, "answered", "")
+    record = RequestTimeline({}).record("files/sk-" + TAIL, 200, "answered", "")
     record.asked_model, record.user, record.session = f"sk-{TAIL}", f"npm_{TAIL}", "s" * 10_000
-    tidy(record, "whole")
+    redact_names(record, "whole")
     assert (record.endpoint, record.asked_model, record.user) == ("files/[key]", "[key]", "[key]")
     assert len(record.session) == 256
 
