@@ -138,7 +138,7 @@ def test_what_an_upstream_leaves_out_is_the_models_and_then_the_default():
         ([{"wait": 1}], r"upstreams\.0\.wait: Extra inputs are not permitted"),
         ([{"base_url": "ftp://x"}], r"models\.m\.upstreams\.0\.base_url: not an http or https URL"),
         ([{"base_url": "http://u:secret@x"}], r"must not contain a user or password"),
-        ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams are called"),
+        ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams have the label"),
     ],
 )
 def test_settings_that_do_not_fit_are_told_in_a_line(tables, told):
@@ -318,7 +318,7 @@ def test_a_key_that_is_refused_is_told_to_the_owner_until_it_is_taken(serve, pai
     assert ask(router, chat("hi")).status_code == 200
     health = httpx2.get(router.origin + "/health").json()
     assert health["upstreams"][0]["key_refused"] == 401
-    assert any("a of gpt-4o refuses its key (401)" in warning for warning in health["warnings"])
+    assert any("a of gpt-4o rejects its API key (401)" in warning for warning in health["warnings"])
     assert metric(router, "router_upstream_key_refused{") == 1
     ask(router, chat("hi"))
     assert standing(router)[0]["key_refused"] == 0
