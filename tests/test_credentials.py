@@ -1,4 +1,4 @@
-"""What is a key in one place is a key in all: in text, in JSON with escapes, and in names."""
+"""API keys are redacted everywhere: in text, in JSON with escapes, and in names."""
 
 import msgspec
 import pytest
@@ -30,7 +30,7 @@ KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in _IN
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_kind_of_key_is_taken_out_of_text_and_json(key):
+def test_every_kind_of_key_is_redacted_in_text_and_json(key):
     assert key not in without_keys(f"it is {key} ok")
     for mode in ("whole", "redacted"):
         plain = msgspec.json.encode({"content": f"\n{key} ok"})
@@ -40,17 +40,17 @@ def test_every_kind_of_key_is_taken_out_of_text_and_json(key):
 
 
 @pytest.mark.parametrize("mode", ["none", "lengths"])
-def test_an_error_that_quotes_the_prompt_keeps_its_type_and_code_alone(mode):
+def test_only_type_and_code_of_an_error_that_quotes_the_prompt_are_kept(mode):
     error = '{"error":{"message":"no: ada@example.org","type":"invalid_request_error","code":"content_filter"}}'
     assert kept_error(error, mode) == '{"type":"invalid_request_error","code":"content_filter"}'
     assert kept_error("the prompt itself, cut", mode) == ""
 
 
-def test_a_redacted_error_holds_no_address():
+def test_a_redacted_error_contains_no_email_address():
     assert kept_error("no: ada@example.org", "redacted") == "no: [e-mail]"
 
 
-def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
+def test_names_in_a_record_are_redacted_and_truncated():
     record = RequestTimeline({}).record("files/sk-" + TAIL, 200, "answered", "")
     record.asked_model, record.user, record.session = f"sk-{TAIL}", f"npm_{TAIL}", "s" * 10_000
     redact_names(record, "whole")
@@ -58,7 +58,7 @@ def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
     assert len(record.session) == 256
 
 
-def test_a_usage_whose_name_is_escaped_is_taken_out_of_an_event():
+def test_usage_with_an_escaped_name_is_removed_from_an_event():
     data = rb'{"id":"x","us\u0061ge":null}'
     event = b"data: " + data + b"\n\n"
     assert remove_null_usage(event, data) == b'data: {"id":"x"}\n\n'
