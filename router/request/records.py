@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from router.errors import RouterError
-from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
+from router.journal.redaction import recorded_content, recorded_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning.plan import Plan
 from router.planning.summary import counts_of
@@ -102,7 +102,9 @@ async def add_content(record: Record, content: Content, request: bytes, response
         record.response = await _recordable(content, response, _recordable_response)
 
 
-async def _recordable(content: Content, raw: msgspec.Raw, redact: Callable[[msgspec.Raw, Content], Any] = kept) -> Any:
+async def _recordable(
+    content: Content, raw: msgspec.Raw, redact: Callable[[msgspec.Raw, Content], Any] = recorded_content
+) -> Any:
     size = len(memoryview(raw))
     if size > MAX_CONTENT_BYTES:
         return None
@@ -113,7 +115,7 @@ async def _recordable(content: Content, raw: msgspec.Raw, redact: Callable[[msgs
 
 def _recordable_response(raw: msgspec.Raw, content: Content) -> Any:
     """The recorded part of a response; None if it is nested too deeply for readers of the journal."""
-    return None if exceeds_depth(bytes(raw)) else kept(raw, content)
+    return None if exceeds_depth(bytes(raw)) else recorded_content(raw, content)
 
 
 def redact_names(record: Record, content: Content) -> None:
@@ -122,7 +124,7 @@ def redact_names(record: Record, content: Content) -> None:
     Keys are always redacted, personal data unless `content` is "whole".
     """
     if record.error and record.outcome == "failed":
-        record.error = kept_error(record.error, content)
+        record.error = recorded_error(record.error, content)
     clean = without_keys if content == "whole" else without_personal_data
     names = "\n".join(_names_of(record))
     if len(names) > MAX_NAME_CHARACTERS or clean(names) != names:
