@@ -111,7 +111,7 @@ async def test_utf8_is_checked_across_pieces(cut):
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    assert b"".join((await body.read(receive, None, 1000, 1)).pieces) == letters
+    assert b"".join((await body.read_body(receive, None, 1000, 1)).pieces) == letters
 
 
 def test_an_attachment_is_removed_and_positions_are_kept():
