@@ -1,11 +1,10 @@
 """Web pages of other sites are rejected; programs and the dashboard are not."""
 
 import json
-import subprocess
-import sys
 
 import httpx2
 import pytest
+from command_line import run
 from test_app import SUM
 
 from router.settings import SettingsError, is_loopback, load
@@ -101,9 +100,7 @@ def test_only_addresses_of_this_machine_are_loopback():
 
 
 def test_serving_a_network_requires_a_key():
-    done = subprocess.run(
-        [sys.executable, "-m", "router", "ui", "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60
-    )
+    done = run("router", "ui", "--host", "0.0.0.0")
     assert done.returncode == 2 and "--everybody" in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -42,10 +42,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
-        hidden = (
-            b"content-length",
-            *((RATE_LIMIT_PREFIX,) if caller.limits is not None else ()),
-        )
+        hidden = (b"content-length", *((RATE_LIMIT_PREFIX,) if caller.held_to else ()))
         response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response

@@ -65,7 +65,7 @@ class ClientResponse:
         if recorder.timeline.first_byte_unix_ns is None:
             recorder.timeline.first_byte_unix_ns = recorder.timeline.now()
         if recorder.booking is not None and status < 400:
-            headers = with_rate_limits(headers, recorder.booking.account.rates())
+            headers = with_rate_limits(headers, recorder.booking.rates())
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _send_whole(self, plan: Plan, reply: Reply) -> None:

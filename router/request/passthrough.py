@@ -22,7 +22,7 @@ from router.errors import (
     UpstreamTimeoutError,
 )
 from router.journal.writer import Journal
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
@@ -74,7 +74,7 @@ class PassThrough:
         admitted = None
         try:
             caller = self._worker.keys.check(scope["headers"])
-            timeline.set_key(caller.key_id, alone=self._worker.keys.alone)
+            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.alone)
             caller.require(required_right(scope["method"], scope["raw_path"]))
             admitted = self._worker.admission.admit()
             await request.run(watch, caller, admitted.reserve)
@@ -117,9 +117,9 @@ class _PassThroughRequest:
     async def run(self, watch: DisconnectWatch, caller: Caller, reserve: Reserve) -> None:
         """Send the request, and stream the answer to the client. `reserve` reserves memory for a whole body."""
         pieces = None
-        if caller.models or caller.limits is not None:
+        if caller.models or caller.held_to:
             pieces, model = await self._read_checked_body(caller, reserve)
-            if caller.limits is not None:
+            if caller.held_to:
                 size, billed = sum(map(len, pieces or ())), self._scope["method"] == "POST"
                 self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
                 self._buffer = None if model is None else HeadTailBuffer()
@@ -137,7 +137,7 @@ class _PassThroughRequest:
             (b"x-router-trace-id", self._timeline.trace_id.encode()),
         ]
         if self._booking is not None and answer.status < 400:
-            headers = with_rate_limits(headers, self._booking.account.rates())
+            headers = with_rate_limits(headers, self._booking.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         forwarded = 0
         try:
@@ -223,7 +223,7 @@ class _PassThroughRequest:
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", error_text(error, self._worker.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self._worker.budgets.refused(self._timeline.key_id)
+            self._worker.budgets.refused(error.owner)
         body = error.body()
         await self._send(
             {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
@@ -257,11 +257,9 @@ class _PassThroughRequest:
             if metadata.usage is not None:
                 add_usage(record, self._worker.prices, record.model, metadata.usage, metadata.service_tier)
         redact_names(record, self._worker.settings.record_content)
-        if self._booking is not None:
+        if self._worker.limiter.accounts:
             begun = self._is_sent and (status < 400 or outcome == "abandoned")
-            self._booking.settle(record, begun=begun or self._is_lost)
-        elif record.key_id in self._worker.limiter.accounts:
-            self._worker.limiter.count(record)
+            self._worker.limiter.settle(record, self._booking, begun=begun or self._is_lost)
         self._worker.journal.append(record)
         self._worker.meter.observe(record)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from router.client.body import Body
 from router.journal.writer import Journal
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning.affinity import conversation_id
@@ -78,10 +78,8 @@ class RequestRecorder:
         except Exception:  # a bug here does not cost the client the answer
             log.exception("the record of request %s is incomplete", timeline.trace_id)
         finally:  # also if the client disconnects meanwhile
-            if self.booking is not None:
-                self.booking.settle(record)
-            elif timeline.key_id in worker.limiter.accounts:
-                worker.limiter.count(record)
+            if worker.limiter.accounts:
+                worker.limiter.settle(record, self.booking)
             worker.journal.append(record)
             worker.meter.observe(record)
 

@@ -108,7 +108,7 @@ class RoutedRequest:
         worker, recorder = self._worker, self._recorder
         timeline = recorder.timeline
         caller = worker.keys.check(self._headers)
-        timeline.set_key(caller.key_id, alone=worker.keys.alone)
+        timeline.set_key(caller.key_id, caller.team, alone=worker.keys.alone)
         if self._endpoint.right not in caller.rights:
             raise lacking(self._endpoint.right)
         self._admitted = admitted = worker.admission.admit()
@@ -117,7 +117,7 @@ class RoutedRequest:
         await worker.admission.wait_turn()
         timeline.read_unix_ns = timeline.now()
         recorder.plan = plan = await self._make_plan(caller)
-        if caller.limits is not None:
+        if caller.held_to:
             arguments = caller, plan, self._surface, recorder.body.skeleton, timeline.read_unix_ns
             recorder.booking = await worker.limiter.hold(*arguments)
         timeline.sent_unix_ns = timeline.now()
@@ -149,7 +149,7 @@ class RoutedRequest:
             self._pinned_endpoint = worker.continuations.conversation_endpoint(request)
         surface, routed_models = self._surface, worker.settings.routed_models
         floor = None
-        if caller.limits is not None and caller.limits.floor is not None:
+        if caller.held_to:
             floor = worker.limiter.floor(caller, self._recorder.timeline.read_unix_ns)
         arguments = surface, worker.serving, worker.adapter, routed_models, request, values, continued, floor
         return await asyncio.to_thread(make_plan, *arguments) if is_large else make_plan(*arguments)
@@ -215,5 +215,5 @@ class RoutedRequest:
         if not isinstance(error, BadKeyError):  # unauthenticated requests write nothing to the disk
             await recorder.record(error.status, "failed", error_text(error, worker.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            worker.budgets.refused(recorder.timeline.key_id)
+            worker.budgets.refused(error.owner)
         await self._response.send_error(error)

@@ -22,7 +22,7 @@ class RequestTimeline:
 
     __slots__ = (
         *("answered_unix_ns", "first_byte_unix_ns", "headers", "key_id", "parent_span_id", "read_unix_ns"),
-        *("sent_unix_ns", "started_unix_ns", "trace_id"),
+        *("sent_unix_ns", "started_unix_ns", "team", "trace_id"),
     )
 
     now = staticmethod(time.time_ns)  # nanoseconds since 1970
@@ -33,15 +33,15 @@ class RequestTimeline:
         self.first_byte_unix_ns: int | None = None
         self.read_unix_ns = self.sent_unix_ns = self.answered_unix_ns = 0
         self.trace_id, self.parent_span_id = _parse_traceparent(headers.get(b"traceparent"))
-        self.key_id = ""
+        self.key_id = self.team = ""
 
-    def set_key(self, key_id: str, *, alone: bool) -> None:
-        """Set the API key of the request. `alone` says that there is only one key.
+    def set_key(self, key_id: str, team: str, *, alone: bool) -> None:
+        """Set the API key of the request and its team. `alone` says that there is only one key.
 
         With several keys, a trace id from a client is replaced by one that is derived from it and the key. So no key
         can add spans to a trace of another one.
         """
-        self.key_id = key_id
+        self.key_id, self.team = key_id, team
         if self.parent_span_id and not alone:
             self.trace_id = hashlib.sha256(f"{self.trace_id} {key_id}".encode()).hexdigest()[:32]
 
@@ -70,6 +70,7 @@ class RequestTimeline:
             error=error,
             client_retries=_parse_count(headers[_RETRY_COUNT]) if _RETRY_COUNT in headers else 0,
             key_id=self.key_id,
+            team=self.team,
             session=headers[_SESSION][:MAX_SESSION_CHARACTERS].decode("latin-1") if _SESSION in headers else "",
         )
 
