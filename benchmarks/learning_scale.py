@@ -20,6 +20,7 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,9 +73,13 @@ def measured(file: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
     peak = [0, 0]
     watcher = threading.Thread(target=_watch, args=(process, peak))
     watcher.start()
-    if process.wait():
-        raise SystemExit(f"learning from {file} failed")
-    watcher.join()
+    try:
+        if process.wait():
+            raise SystemExit(f"learning from {file} failed")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, where it was interrupted
+        watcher.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--ray")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     recorded = read_outcomes([given.outcomes], PAIR, answers=False)
     with tempfile.TemporaryDirectory() as folder:
         for rows in given.rows:
