@@ -115,9 +115,8 @@ async def measure(given: argparse.Namespace, ways: dict[str, Way], redis: int) -
         low, middle, high = statistics.quantiles(values, n=4)
         print(f"{name:18} {middle:6.0f} us a request (half of the rounds: {low:.0f} to {high:.0f})")
     print(f"Redis              {statistics.median(of_redis):6.0f} us a request with limits")
-    print(
-        f"rate               {statistics.median(rates):6.0f} requests/s; {refused} were refused; load {os.getloadavg()}"
-    )
+    print(f"rate               {statistics.median(rates):6.0f} requests/s; {refused} were refused")
+    print(f"load               {os.getloadavg()[0]:6.1f} processes in the last minute")
     for name, other in ((KEY, NOTHING), (LIMITS, KEY), (LIMITS, NOTHING)):
         middle, low, high = ratio(found[name], found[other])
         print(f"{name} / {other}: {middle:.3f} ({low:.3f} to {high:.3f})")
