@@ -3,11 +3,10 @@
     python benchmarks/limits.py [--rate 500] [--requests 50] [--rounds 200] [--all-limits]
 
 Two routers in front of one OpenAI: one without keys, one with keys and Redis. Four ways to ask take turns in short
-rounds at a steady rate: without a key, with a key, with a key that has a budget (`--all-limits`: and rates), and with one
-in a team that has it as well. Other
-work on the machine hits neighbouring rounds alike, so the ratio of each round to that beside it is taken, and the
-median of these with its bootstrap interval (percentiles, 95 %). Processor time is that of the process that answers,
-as the scheduler counts it; that of Redis is told apart.
+rounds at a steady rate: without a key, with a key, with a key that has a budget (`--all-limits`: and rates), and
+with a key in a team that has it as well. Other work on the machine affects neighbouring rounds alike. So the script
+takes the ratio of each round to the round beside it, and prints the median with its bootstrap interval (percentiles,
+95 %). Processor time is that of the process that answers, as the scheduler counts it; that of Redis is separate.
 """
 
 from __future__ import annotations
