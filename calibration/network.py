@@ -11,10 +11,10 @@ import openai
 from router.policy.network import BundleError, Network
 from router.policy.proxies import ProxyAddressError
 
-FAULTS = (BundleError, ProxyAddressError)
+INPUT_ERRORS = (BundleError, ProxyAddressError)
 
 
-def network() -> Network:
+def read_network() -> Network:
     """The network that ROUTER_PROXY, ROUTER_CA_BUNDLE and the environment describe.
 
     Raises:
@@ -24,13 +24,13 @@ def network() -> Network:
     return Network.read(given.get("ROUTER_PROXY", ""), given.get("ROUTER_CA_BUNDLE", ""), given)
 
 
-def prepare() -> None:
+def prepare_environment() -> None:
     """Make MLflow's client, which reads the environment, go the same way.
 
     Raises:
         BundleError, ProxyAddressError: what is set is no certificate, or no address of a proxy.
     """
-    found = network()
+    found = read_network()
     found.check()
     found.prepare(os.environ)
 
@@ -41,10 +41,10 @@ def openai_client(base_url: str, api_key: str, **options: Any) -> openai.OpenAI:
     Raises:
         BundleError, ProxyAddressError: as `client` does.
     """
-    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=client(base_url), **options)
+    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=http_client(base_url), **options)
 
 
-def client(base_url: str) -> openai.DefaultHttpxClient:
+def http_client(base_url: str) -> openai.DefaultHttpxClient:
     """What `openai.OpenAI` speaks to `base_url` by.
 
     Raises:
@@ -53,13 +53,13 @@ def client(base_url: str) -> openai.DefaultHttpxClient:
     return openai.DefaultHttpxClient(**_options(base_url))
 
 
-def async_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
+def async_http_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
     """What `openai.AsyncOpenAI` speaks to `base_url` by; raises as `client` does."""
     return openai.DefaultAsyncHttpxClient(**_options(base_url))
 
 
 def _options(base_url: str) -> dict[str, Any]:
-    found, parts = network(), urlsplit(base_url)
+    found, parts = read_network(), urlsplit(base_url)
     tls = parts.scheme == "https"
     proxy = found.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
     # not by the environment a second time: httpx reads NO_PROXY otherwise, and takes loopback to the proxy

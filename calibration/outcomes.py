@@ -60,6 +60,11 @@ def _text(content: Any) -> str:
     return ""
 
 
+def question_types(outcomes: Sequence[Outcome]) -> list[str]:
+    """The recorded type of each question; "unknown" where none was recorded."""
+    return [outcome.question_type or "unknown" for outcome in outcomes]
+
+
 def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bool = True) -> list[Outcome]:
     """Read outcomes files (JSON lines, gzipped or not) whose rows have a result of each of `models`.
 
@@ -74,7 +79,7 @@ def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bo
         for line, row in read_rows(path):
             where = f"{path}:{line}"
             try:
-                outcome = _outcome(row, path, line, models)
+                outcome = _parse_outcome(row, path, line, models)
             except InputError:
                 raise
             except ROW_FAULTS as error:
@@ -99,21 +104,21 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for line, text in enumerate(file, 1):
                 if text.strip():
-                    yield line, _json(path, line, text)
+                    yield line, _parse_json(path, line, text)
     except OSError as error:
         raise InputError(path, None, f"cannot be read: {error.strerror or error}") from error
     except (EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(path, None, f"is damaged: {error}") from error
 
 
-def _json(path: Path, line: int, text: str) -> Any:
+def _parse_json(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(path, line, f"is not JSON: {error}") from error
 
 
-def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
+def _parse_outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     if not isinstance(row, Mapping):
         raise InputError(path, line, "expected an object")
     for name, kind in (("id", str), ("messages", list), ("outcomes", Mapping)):
@@ -133,7 +138,7 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     return Outcome(
         id=row["id"],
         messages=row["messages"],
-        results={m: _result(row["outcomes"][m], m, path, line) for m in (models or row["outcomes"])},
+        results={m: _parse_result(row["outcomes"][m], m, path, line) for m in (models or row["outcomes"])},
         question_type=row.get("question_type"),
         source=row.get("source"),
         tools=row.get("tools"),
@@ -142,7 +147,7 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     )
 
 
-def _result(value: Any, model: str, path: Path, line: int) -> Result:
+def _parse_result(value: Any, model: str, path: Path, line: int) -> Result:
     score = value.get("score") if isinstance(value, Mapping) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(path, line, f"the score of {model!r} is not a number from 0 to 1: {score!r}")
@@ -162,11 +167,11 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
         else partial.open("w", encoding="utf-8") as file
     ):
         for outcome in outcomes:
-            file.write(json.dumps(_row(outcome), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_build_row(outcome), ensure_ascii=False) + "\n")
     partial.replace(path)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _build_row(outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"id": outcome.id}
     for name in ("source", "question_type", "messages", "tools", "reference", "expected_facts"):
         value = getattr(outcome, name)

@@ -15,8 +15,8 @@ from router.policy.document import FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
 
-JUDGE_STAYS_DAYS = 90  # so that verdicts of one calibration can be compared with those of the next
-TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
+MIN_JUDGE_DAYS = 90  # so that verdicts of one calibration can be compared with those of the next
+TYPED_QUESTIONS = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
 
 
 def read_policy(folder: Path) -> Policy:
@@ -77,7 +77,7 @@ def load_catalogue() -> Catalogue:
 
 def default_judge(today: date | None = None) -> str:
     """The model that judges where none is named: one that stays for `JUDGE_STAYS_DAYS` at least."""
-    return load_catalogue().judge(today or datetime.now(UTC).date(), JUDGE_STAYS_DAYS)
+    return load_catalogue().judge(today or datetime.now(UTC).date(), MIN_JUDGE_DAYS)
 
 
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:

@@ -107,14 +107,14 @@ class Meter:
         return cost
 
 
-def most_usd(price: Price, body: Any, max_output_tokens: int) -> float:
+def max_cost_usd(price: Price, body: Any, max_output_tokens: int) -> float:
     """The most that a call can cost: a token is at least a byte of the request, and the answer is capped."""
     read = len(json.dumps(body, ensure_ascii=False).encode()) + PER_MESSAGE_BYTES
     return price.cost_usd(Usage(input_tokens=read, output_tokens=max_output_tokens))
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedCost:
     """What a model, or the judge, is expected to be asked and to cost."""
 
     purpose: str  # answers or judge
@@ -125,19 +125,19 @@ class Expected:
     cost_usd: float
 
 
-def expect_answers(
+def estimate_answers(
     model: str,
     asked: Iterable[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
     cached: int,
     prices: PriceBook,
     mean_output_tokens: float | None = None,
     discount: float = 1.0,
-) -> Expected:
+) -> ExpectedCost:
     """The expected cost of asking `model`; each of `asked` is messages and tools."""
     tokens = [read_question(messages, tools).input_tokens for messages, tools in asked]
     usage = Usage(sum(tokens), round(len(tokens) * (mean_output_tokens or EXPECTED_OUTPUT_TOKENS)))
     cost = price_of(prices, model).total_usd(usage, len(tokens)) * discount
-    return Expected("answers", model, len(tokens), cached, usage, cost)
+    return ExpectedCost("answers", model, len(tokens), cached, usage, cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +148,9 @@ class JudgedText:
     verdicts: int  # how many are asked for
 
 
-def expect_judgements(
+def estimate_judgements(
     judge: str, texts: Iterable[JudgedText], cached: int, prices: PriceBook, answer_tokens: float | None = None
-) -> Expected:
+) -> ExpectedCost:
     """The expected cost of the judge's verdicts."""
     calls = read = 0
     for text in texts:
@@ -159,10 +159,10 @@ def expect_judgements(
         read += round(text.verdicts * each)
     usage = Usage(read, calls * JUDGE_OUTPUT_TOKENS)
     cost = price_of(prices, judge).total_usd(usage, calls) if calls else 0.0
-    return Expected("judge", judge, calls, cached, usage, cost)
+    return ExpectedCost("judge", judge, calls, cached, usage, cost)
 
 
-def book(file: Path, cost_usd: float) -> None:
+def record_spending(file: Path, cost_usd: float) -> None:
     """Add what a calibration cost to a file of the home folder, from where it is set against what routing saves."""
     if cost_usd <= 0:
         return

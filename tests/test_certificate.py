@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.learning.certificate import TARGETS, Walk, losses, lower_bound
+from calibration.learning.certificate import TARGETS, FixedSequenceTest, excess_quality
 from calibration.learning.crossfit import cross_fit
 from calibration.learning.duplicates import near_duplicate_groups
-from calibration.learning.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
-from calibration.learning.prior import Background
-from calibration.learning.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
+from calibration.learning.intervals import bootstrap, lower_bound, mean_interval
+from calibration.learning.learning import LearningError, build_examples, cross_fit_replay, learn
+from calibration.learning.prior import Prior
+from calibration.learning.ranking import apgr, cpt, pgr_curve, saved_cost
+from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import load_prices, models_named
 from router.policy.decision import Interval, Model, Promise, Rule
 from router.policy.prices import Price
@@ -56,7 +58,7 @@ def test_near_duplicates_count_as_one_question():
 
 def test_escalating_everything_keeps_every_target_below_one():
     scores = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] * 200)
-    assert losses(scores, np.ones(600, dtype=int), 0.97).mean() == pytest.approx(0.03 * 2 / 3)
+    assert excess_quality(scores, np.ones(600, dtype=int), 0.97).mean() == pytest.approx(0.03 * 2 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +67,17 @@ def learnt():
 
 
 def walk_of(learnt, **more):
-    return Walk(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **more)
+    return FixedSequenceTest(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **more)
 
 
 def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
     grid = walk_of(learnt).grid(0.9)
-    choose = learnt.replay.choices(learnt.policy.rules, 0.9)
+    choose = learnt.replay.chooser(learnt.policy.rules, 0.9)
     shares = [float((choose(np.full(len(learnt.groups), price)) == 0).mean()) for price in grid]
     assert (np.diff(grid) > 0).all()
     assert shares == sorted(shares)
     assert shares[0] < 0.1
-    needed = learnt.replay.needed(learnt.policy.rules, 0.9)
+    needed = learnt.replay.switch_thresholds(learnt.policy.rules, 0.9)
     assert shares[-1] == pytest.approx(np.isfinite(needed).mean())
 
 
@@ -95,8 +97,8 @@ def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
     seen = set()
     for price in (0.0, 30.0, 100.0, 300.0, 1000.0):
         rule = Rule(0.9, price, False, 150, 0.95, Interval(0.0, 0.0, 0.0))
-        decided = three.chosen(replace(rules, models=models, targets=(rule,)), 0.9)
-        chosen = three.choices(replace(rules, models=models), 0.9)(np.full(150, price))
+        decided = three.choose(replace(rules, models=models, targets=(rule,)), 0.9)
+        chosen = three.chooser(replace(rules, models=models), 0.9)(np.full(150, price))
         assert (decided == chosen).all()
         seen |= set(chosen.tolist())
     assert seen == {0, 1, 2}
@@ -104,8 +106,8 @@ def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
 
 def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
     rule = learnt.policy.rules.rule(0.9)
-    chosen = learnt.replay.chosen(learnt.policy.rules, 0.9)
-    needed = learnt.replay.needed(learnt.policy.rules, rule.target)
+    chosen = learnt.replay.choose(learnt.policy.rules, 0.9)
+    needed = learnt.replay.switch_thresholds(learnt.policy.rules, rule.target)
     types = [prediction.question_type for prediction in learnt.replay.predictions]
     price = np.array([min(rule.quality_per_usd, rule.type_limits.get(name, np.inf)) for name in types])
     assert ((needed < price) == (chosen == 0)).all()
@@ -124,7 +126,7 @@ def test_more_questions_are_asked_for_where_a_target_is_not_shown(few):
 
 def test_no_question_is_predicted_by_what_was_learnt_from_it():
     outcomes = made_outcomes(200)
-    examples = examples_of(outcomes, PAIR)
+    examples = build_examples(outcomes, PAIR)
     examples.scores[7] = [0.0, 1.0]
     before = cross_fit(examples, PAIR, 0).predictions[7]
     examples.scores[7] = [1.0, 0.0]
@@ -163,19 +165,19 @@ def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, f
 def test_a_few_hundred_questions_are_worth_their_money():
     outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
-    from calibration.learning.replay import replayed
+    from calibration.learning.replay import replay_outcomes
 
-    replay = replayed(new, policy.predictor, policy.rules.models)
+    replay = replay_outcomes(new, policy.predictor, policy.rules.models)
     for target in (0.9, 0.95):
-        chosen = replay.chosen(policy.rules, target)
-        assert picked(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
-        assert picked(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
+        chosen = replay.choose(policy.rules, target)
+        assert pick_columns(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
+        assert pick_columns(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
 
 
 def test_a_cross_fitted_replay_is_the_same_with_the_same_seed():
     outcomes, models = made_outcomes(200), models_named(PAIR, load_prices())
-    learnt = learn(outcomes, models, 3, {}, Background(), TARGETS)
-    again, groups = cross_replayed(outcomes, models, 3)
+    learnt = learn(outcomes, models, 3, {}, Prior(), TARGETS)
+    again, groups = cross_fit_replay(outcomes, models, 3)
     assert [p.quality for p in again.predictions] == [p.quality for p in learnt.replay.predictions]
     assert (groups == learnt.groups).all()
 

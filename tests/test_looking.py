@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from command_line import run
 
-from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answer_rules, replay_cascade
 from calibration.learning.learning import learn
-from calibration.learning.replay import apgr, replayed
+from calibration.learning.ranking import apgr
+from calibration.learning.replay import replay_outcomes
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
@@ -56,7 +57,7 @@ def learnt():
 
 @pytest.fixture(scope="module")
 def policy(learnt):
-    answers = learn_answers(learnt, 0)
+    answers = learn_answer_rules(learnt, 0)
     return parse(dump(replace(learnt.policy, answers=answers)))
 
 
@@ -129,10 +130,10 @@ def test_the_command_learns_from_answers_and_says_so(tmp_path):
 
 def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
     outcomes = made(200, seed=1)
-    replay = replayed(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_answers(policy, policy.answers, replay)
+    replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
+    looked = replay_cascade(policy, policy.answers, replay)
     assert apgr(looked.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
+    chosen = looked.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
     assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
@@ -161,7 +162,9 @@ def test_a_guard_stands_before_a_look(policy):
 
 
 def test_a_policy_without_the_part_reads_as_before(learnt, policy, tmp_path):
-    assert learn_answers(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+    assert (
+        learn_answer_rules(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+    )
     plain = dump(learnt.policy)
     assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
     assert parse(plain).version != policy.version

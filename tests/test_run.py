@@ -122,7 +122,7 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         asked = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
         (home / "calibration" / "sentinel" / "compared.jsonl").write_text(asked + "\n")
         code, out = finish(start(fake, home, "run", "--questions", str(six), "--from-traffic"))
-        assert code == 0 and "1 pairs that the sentinel compared are learnt from too" in out, out
+        assert code == 0 and "Outcomes that `watch` recorded: 1" in out, out
     both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
     assert verdicts_on_traces(home) == both  # after two runs
     folder = home / "calibration"
@@ -143,7 +143,7 @@ def test_nothing_is_asked_before_the_cost_is_confirmed(
     with FakeModels(read(str(six))) as fake:
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
         asked = CliRunner().invoke(app, ["run", "--questions", str(six), "--out", str(tmp_path)], input="n\n")
-        assert asked.exit_code == 1 and "Go on?" in asked.output and not fake.calls
+        assert asked.exit_code == 1 and "Continue?" in asked.output and not fake.calls
 
 
 def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (("--questions", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
-        (("--models", "gpt-4o"), "name two models or more"),
+        (("--models", "gpt-4o"), "name two or more different models"),
         (("--models", "gpt-4o-mini,llama-9"), "llama-9"),
         (("--judge", "llama-9"), "llama-9"),
         (("--endpoint", "x"), "expected MODEL=URL"),
@@ -202,7 +202,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
         (("--promise", "sure"), "--promise sure: expected certified or expected"),
         (("--until", "97"), "--until 97: expected a number from 0.5 to 0.999"),
         (("--until", "most"), "--until most: expected a number"),
-        (("--until", "0.97", "--promise", "expected"), "--until asks for a certified target"),
+        (("--until", "0.97", "--promise", "expected"), "--until needs a certified target"),
     ],
 )
 def test_a_fault_of_the_input_is_one_line(

@@ -15,8 +15,8 @@ from calibration.learning import corpus, crossfit, duplicates, predictions
 from calibration.learning.corpus import Questions, question_of, read_corpus
 from calibration.learning.examples import TypeExamples, read_features
 from calibration.learning.learning import learn
-from calibration.learning.prior import Background
-from calibration.learning.resuming import Resumable, key_of
+from calibration.learning.prior import Prior
+from calibration.learning.resuming import ResumableWorkers, work_key
 from calibration.outcomes import write_outcomes
 from calibration.policies import load_prices, models_named
 from calibration.workers import HERE, Processes, WorkersError
@@ -47,13 +47,13 @@ class Counting:
 def small_parts(monkeypatch):
     for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", PART)
-    monkeypatch.setattr(crossfit, "FOLDS_OF_FEW", 2)
+    monkeypatch.setattr(crossfit, "FOLDS_OF_SMALL_SET", 2)
 
 
 def policy_by(hands, folder=None):
     outcomes = made_outcomes(110)
     more = made_outcomes(20, seed=5)
-    background = Background(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
+    background = Prior(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
     models = models_named(PAIR, load_prices())
     learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=hands, folder=folder)
     return dump(learnt.policy)
@@ -103,11 +103,11 @@ def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
 def test_results_of_other_outcomes_or_other_code_are_not_gone_on_with(tmp_path):
     parts = [np.arange(3.0), np.arange(4.0)]
     one, other = Counting(), Counting()
-    for counting, key in ((one, key_of([b"a"])), (other, key_of([b"b"]))):
-        results = list(Resumable(counting, tmp_path, key).map(_doubled, parts))
+    for counting, key in ((one, work_key([b"a"])), (other, work_key([b"b"]))):
+        results = list(ResumableWorkers(counting, tmp_path, key).map(_doubled, parts))
         assert [each["doubled"].tolist() for each in results] == [(2 * part).tolist() for part in parts]
     assert (one.computed, other.computed) == (2, 2)
-    assert [path.name for path in tmp_path.iterdir()] == [key_of([b"b"])]
+    assert [path.name for path in tmp_path.iterdir()] == [work_key([b"b"])]
 
 
 def _doubled(values):
@@ -150,7 +150,7 @@ def test_terms_are_counted_as_they_are(monkeypatch):
     known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
     assert list(read.terms) == known
     for row, its in enumerate(found):
-        assert {read.terms[column] for column in read.uses[[row]].indices} == its & set(known)
+        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == its & set(known)
 
 
 def test_near_duplicates_are_those_of_all_pairs():

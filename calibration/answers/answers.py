@@ -16,11 +16,11 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from calibration import network
-from calibration.answers.adapting import Adapting
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
-from calibration.spending import Meter, StoppedError, most_usd, price_of
+from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import without_login
 from router.policy.usage import Usage
 
@@ -37,7 +37,7 @@ class Endpoint:
     api_key: str = field(repr=False)
     max_output_tokens: int = 2000
     parameters: Mapping[str, Any] = field(default_factory=dict)  # sent with every question, such as temperature
-    others: tuple[Endpoint, ...] = ()  # asked in turn where this one is away or refuses the key
+    fallbacks: tuple[Endpoint, ...] = ()  # asked in turn where this one is away or refuses the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,15 @@ class Answer:
 
 
 @dataclass
-class Asked:
+class AnswerSet:
     """What came of asking."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)  # by question id and model
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
-    new: int = 0
+    new_count: int = 0
 
 
-def body_of(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any]:
+def build_body(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any]:
     """The chat body that puts a question to a model, whose name is as in the policy."""
     body: dict[str, Any] = {"model": model, "messages": list(question.messages), **endpoint.parameters}
     if question.tools:
@@ -82,18 +82,18 @@ def body_of(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any
     return {**body, "max_tokens": endpoint.max_output_tokens}
 
 
-def key_of(body: Mapping[str, Any], endpoint: Endpoint) -> str:
+def answer_key(body: Mapping[str, Any], endpoint: Endpoint) -> str:
     """What an answer is kept under: the first endpoint, the model, its parameters and the prompt."""
     asked = json.dumps([endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def kept(questions: Iterable[Question], endpoints: Mapping[str, Endpoint], ledger: Ledger) -> Asked:
+def stored_answers(questions: Iterable[Question], endpoints: Mapping[str, Endpoint], ledger: Ledger) -> AnswerSet:
     """The answers that are there already."""
-    asked = Asked()
+    asked = AnswerSet()
     for question in questions:
         for model, endpoint in endpoints.items():
-            key = key_of(body_of(question, model, endpoint), endpoint)
+            key = answer_key(build_body(question, model, endpoint), endpoint)
             row = ledger.get(key)
             if row is not None:
                 asked.answers[question.id, model] = Answer.from_row(key, row, question.id)
@@ -127,7 +127,7 @@ def _arguments(text: str) -> Any:
         return text  # no check will accept it
 
 
-class Asking:
+class AnswerCollector:
     """One pass over questions and models: holds the connections, who waits for what, and when to give up."""
 
     def __init__(
@@ -151,20 +151,20 @@ class Asking:
         self._at = dict.fromkeys(endpoints, 0)  # the upstream of each model that is asked
         self._resume_at = dict.fromkeys(endpoints, 0.0)  # a rate limit of one model holds back that model only
         self._failing_since: dict[str, float] = {}
-        self._adapting = Adapting(load_catalogue())
+        self._adapting = RequestAdapter(load_catalogue())
         self._stop: StoppedError | None = None
 
     def stop(self, reason: StoppedError) -> None:
         """Send nothing more; what is under way is awaited and kept."""
         self._stop = self._stop or reason
 
-    async def ask(self, questions: Sequence[Question]) -> Asked:
+    async def collect(self, questions: Sequence[Question]) -> AnswerSet:
         """Put every question to every model that has not answered it.
 
         Raises:
             StoppedError: by budget, outage, refusal or interruption. What came in until then is in the ledger.
         """
-        asked = kept(questions, self._endpoints, self._ledger)
+        asked = stored_answers(questions, self._endpoints, self._ledger)
         todo = iter([(q, m) for q in questions for m in self._endpoints if (q.id, m) not in asked.answers])
         self._clients = {
             model: [
@@ -173,9 +173,9 @@ class Asking:
                     api_key=each.api_key,
                     max_retries=0,
                     timeout=self._timeout,
-                    http_client=network.async_client(each.base_url),
+                    http_client=network.async_http_client(each.base_url),
                 )
-                for each in (end, *end.others)
+                for each in (end, *end.fallbacks)
             ]
             for model, end in self._endpoints.items()
         }
@@ -190,7 +190,7 @@ class Asking:
             raise self._stop
         return asked
 
-    async def _work(self, todo: Iterable[tuple[Question, str]], asked: Asked) -> None:
+    async def _work(self, todo: Iterable[tuple[Question, str]], asked: AnswerSet) -> None:
         for question, model in todo:
             if self._stop is not None:
                 return
@@ -200,17 +200,17 @@ class Asking:
                 self.stop(reason)
                 return
             except (openai.APIStatusError, ValueError) as error:
-                asked.failures[question.id, model] = said(error)
+                asked.failures[question.id, model] = describe_error(error)
             else:
                 asked.answers[question.id, model] = answer
-                asked.new += 1
+                asked.new_count += 1
             self._on_progress()
 
     async def _ask(self, question: Question, model: str) -> Answer:
         endpoint = self._endpoints[model]
-        body = body_of(question, model, endpoint)
-        key = key_of(body, endpoint)
-        most = most_usd(price_of(self._meter.prices, model), body, endpoint.max_output_tokens)
+        body = build_body(question, model, endpoint)
+        key = answer_key(body, endpoint)
+        most = max_cost_usd(price_of(self._meter.prices, model), body, endpoint.max_output_tokens)
         attempt = 0
         while True:
             await self._turn(model)
@@ -221,7 +221,7 @@ class Asking:
             at = self._at[model]
             started, began = time.time_ns(), time.monotonic()
             try:
-                completion = await self._clients[model][at].chat.completions.create(**self._adapting.sent(body))
+                completion = await self._clients[model][at].chat.completions.create(**self._adapting.adapt(body))
                 text, usage, finish = read_completion(completion)
             except openai.APIError as error:
                 self._after(error, model, at, attempt)
@@ -258,15 +258,15 @@ class Asking:
     def _after(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
         """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = without_login((self._endpoints[model], *self._endpoints[model].others)[at].base_url)
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
+        where = without_login((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
             if self._moves_on(model, at):
                 return
             raise StoppedError(
-                f"{where} refuses {model}: {said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
-                "the answers so far are kept"
+                f"{where} refuses {model}: {describe_error(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and "
+                "--models; answers so far are stored"
             ) from error
         retried = status is None or status in (408, 409, 429) or status >= 500
         if not retried:
@@ -279,7 +279,7 @@ class Asking:
             if self._moves_on(model, at):
                 return
             raise StoppedError(
-                f"no answer from {model} at {where} for {self._patience:.0f} s ({said(error)}). "
+                f"no answer from {model} at {where} for {self._patience:.0f} s ({describe_error(error)}). "
                 "The answers so far are kept; run the same command again when it is back"
             ) from error
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
@@ -297,7 +297,7 @@ def retry_after(error: openai.APIError) -> float | None:
     return None
 
 
-def said(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What went wrong, without the request that it answers."""
     if isinstance(error, openai.APIStatusError):
         if error.status_code == 407:

@@ -16,22 +16,31 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
 from calibration import network
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import Answer, Asked, Endpoint, body_of, kept, key_of, read_completion, said
+from calibration.answers.answers import (
+    Answer,
+    AnswerSet,
+    Endpoint,
+    answer_key,
+    build_body,
+    describe_error,
+    read_completion,
+    stored_answers,
+)
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.interruption import InterruptionError
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
-from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, most_usd, price_of
+from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import without_login
 
 POLL_SECONDS = 20.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-OVER = ("completed", "expired", "cancelled", "failed")
+FINAL_STATUSES = ("completed", "expired", "cancelled", "failed")
 QUESTIONS_PER_BATCH = 10_000  # OpenAI takes 50,000 and 200 MB
 
 
-def ask(
+def collect_batch(
     questions: Sequence[Question],
     endpoints: Mapping[str, Endpoint],
     meter: Meter,
@@ -39,26 +48,26 @@ def ask(
     folder: Path,
     on_progress: Callable[[], None] = lambda: None,
     poll_seconds: float = POLL_SECONDS,
-) -> Asked:
+) -> AnswerSet:
     """Hand in what is not answered, wait, and keep the answers. An interrupted wait goes on where it was.
 
     Raises:
         StoppedError: by budget, refusal or interruption; batches that are under way are found again.
     """
-    asked = kept(questions, endpoints, ledger)
+    asked = stored_answers(questions, endpoints, ledger)
     waiting = _Interruption()
     with waiting:
         for model, endpoint in endpoints.items():
             todo = {
-                key_of(body, endpoint): (q, body)
+                answer_key(body, endpoint): (q, body)
                 for q in questions
                 if (q.id, model) not in asked.answers
-                for body in [body_of(q, model, endpoint)]
+                for body in [build_body(q, model, endpoint)]
             }
             keys = sorted(todo)
             for start in range(0, len(keys), QUESTIONS_PER_BATCH):
                 part = {key: todo[key] for key in keys[start : start + QUESTIONS_PER_BATCH]}
-                _one(model, endpoint, part, meter, ledger, folder, asked, on_progress, poll_seconds, waiting)
+                _collect_part(model, endpoint, part, meter, ledger, folder, asked, on_progress, poll_seconds, waiting)
     return asked
 
 
@@ -86,27 +95,27 @@ class _Interruption:
             raise InterruptionError("interrupted; the batch goes on at OpenAI, and the same command takes it up again")
 
 
-def _one(
+def _collect_part(
     model: str,
     endpoint: Endpoint,
     part: Mapping[str, tuple[Question, dict[str, Any]]],
     meter: Meter,
     ledger: Ledger,
     folder: Path,
-    asked: Asked,
+    asked: AnswerSet,
     on_progress: Callable[[], None],
     poll_seconds: float,
     waiting: _Interruption,
 ) -> None:
     client = network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=5)
     price = price_of(meter.prices, model)
-    most = sum(most_usd(price, body, endpoint.max_output_tokens) for _, body in part.values()) * BATCH_DISCOUNT
+    most = sum(max_cost_usd(price, body, endpoint.max_output_tokens) for _, body in part.values()) * BATCH_DISCOUNT
     try:
-        batch = _under_way(client, part) or _hand_in(client, part, folder, meter, most)
-        while batch.status not in OVER:
+        batch = _find_submitted(client, part) or _submit(client, part, folder, meter, most)
+        while batch.status not in FINAL_STATUSES:
             waiting.wait(poll_seconds)
             batch = client.batches.retrieve(batch.id)
-        for line in _lines(client, batch):
+        for line in _read_lines(client, batch):
             question, body = part[line["custom_id"]]
             response = line.get("response") or {}
             if response.get("status_code") != 200:
@@ -115,16 +124,16 @@ def _one(
                 continue
             text, usage, finish = read_completion(ChatCompletion.model_validate(response["body"]))
             cost = meter.settle(0.0, "answers", model, usage, BATCH_DISCOUNT)
-            key = key_of(body, endpoint)
+            key = answer_key(body, endpoint)
             now = time.time_ns()
             answer = Answer(key, question.id, model, text, usage, cost, finish, now, 0.0, batch=True)
             ledger.add(key, answer.row())
             asked.answers[question.id, model] = answer
-            asked.new += 1
+            asked.new_count += 1
             on_progress()
     except openai.APIError as error:
         raise StoppedError(
-            f"{without_login(endpoint.base_url)} did not take the batch: {said(error)}. Leave --batch out?"
+            f"{without_login(endpoint.base_url)} did not take the batch: {describe_error(error)}. Leave --batch out?"
         ) from error
     finally:
         client.close()
@@ -133,19 +142,22 @@ def _one(
             asked.failures.setdefault((question.id, model), f"the batch ended as {batch.status} without an answer")
 
 
-def _name(part: Mapping[str, object]) -> str:
+def _batch_name(part: Mapping[str, object]) -> str:
     return hashlib.sha256("".join(sorted(part)).encode()).hexdigest()[:32]
 
 
-def _under_way(client: openai.OpenAI, part: Mapping[str, object]) -> Batch | None:
+def _find_submitted(client: openai.OpenAI, part: Mapping[str, object]) -> Batch | None:
     """The batch of these very questions that was handed in already, whether or not that was written down."""
     for batch in client.batches.list(limit=100):
-        if (batch.metadata or {}).get("calibration") == _name(part) and batch.status not in ("failed", "cancelled"):
+        if (batch.metadata or {}).get("calibration") == _batch_name(part) and batch.status not in (
+            "failed",
+            "cancelled",
+        ):
             return batch
     return None
 
 
-def _hand_in(
+def _submit(
     client: openai.OpenAI,
     part: Mapping[str, tuple[Question, dict[str, Any]]],
     folder: Path,
@@ -155,10 +167,10 @@ def _hand_in(
     meter.reserve(most)  # raises where the batch could cross the budget; it is settled answer by answer
     meter.settle(most, "answers", "", None)
     path = folder / "batch.jsonl"
-    adapting = Adapting(load_catalogue())
+    adapting = RequestAdapter(load_catalogue())
     with path.open("w", encoding="utf-8") as file:
         for key, (_, body) in part.items():
-            line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": adapting.sent(body)}
+            line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": adapting.adapt(body)}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     with path.open("rb") as content:
         upload = client.files.create(file=content, purpose="batch")
@@ -166,10 +178,10 @@ def _hand_in(
         input_file_id=upload.id,
         endpoint=ENDPOINT,
         completion_window="24h",
-        metadata={"calibration": _name(part)},
+        metadata={"calibration": _batch_name(part)},
     )
 
 
-def _lines(client: openai.OpenAI, batch: Batch) -> list[dict[str, Any]]:
+def _read_lines(client: openai.OpenAI, batch: Batch) -> list[dict[str, Any]]:
     files = [name for name in (batch.output_file_id, batch.error_file_id) if name]
     return [json.loads(line) for name in files for line in client.files.content(name).text.splitlines() if line]

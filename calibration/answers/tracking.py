@@ -51,38 +51,38 @@ def prepare(uri: str) -> str:
     """Set MLflow up for `uri`, making its store if there is none; returns the experiment's id."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    network.prepare()
+    network.prepare_environment()
     import mlflow  # a second and a half, and it reads its settings as it loads
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
-    folder = _folder(uri)
-    with _alone(folder):
+    folder = _store_folder(uri)
+    with _exclusive(folder):
         found = mlflow.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             mlflow.set_experiment(experiment_id=found.experiment_id)
             return str(found.experiment_id)
         artifacts = None if folder is None else (folder / "artifacts").as_uri()
         if folder is not None:
-            _let_readers_read(Path(uri.removeprefix("sqlite:///")))
+            _enable_write_ahead_log(Path(uri.removeprefix("sqlite:///")))
         made = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
         mlflow.set_experiment(experiment_id=made)
         return str(made)
 
 
-def _let_readers_read(path: Path) -> None:
+def _enable_write_ahead_log(path: Path) -> None:
     """Switch a new store to SQLite's write-ahead log: the evaluation's threads wait less for each other."""
     with contextlib.closing(sqlite3.connect(path)) as store:
         store.execute("PRAGMA journal_mode=WAL")
 
 
-def _folder(uri: str) -> Path | None:
+def _store_folder(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
 
 
 @contextlib.contextmanager
-def _alone(folder: Path | None) -> Iterator[None]:
+def _exclusive(folder: Path | None) -> Iterator[None]:
     """Two processes that make one SQLite store at once break each other."""
     if folder is None:
         yield
@@ -98,7 +98,7 @@ def open_runs(experiment_id: str, name: str, models: Sequence[str], params: Mapp
     import mlflow
 
     client = mlflow.MlflowClient()
-    runs = _interrupted(client, experiment_id, models, state)
+    runs = _read_interrupted_runs(client, experiment_id, models, state)
     if runs is None:
         parent = client.create_run(experiment_id, run_name=name).info.run_id
         beneath = {"mlflow.parentRunId": parent}
@@ -112,7 +112,7 @@ def open_runs(experiment_id: str, name: str, models: Sequence[str], params: Mapp
     return runs
 
 
-def _interrupted(client: Any, experiment_id: str, models: Sequence[str], state: Path) -> Runs | None:
+def _read_interrupted_runs(client: Any, experiment_id: str, models: Sequence[str], state: Path) -> Runs | None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -176,24 +176,24 @@ def log_answers(
     from mlflow.tracing.client import TracingClient
 
     client = TracingClient()
-    there = _there(client, answers)
+    there = _stored_ids(client, answers)
     missing = [answer for answer in answers if trace_id(answer) not in there]
     for start in range(0, len(missing), TRACES_PER_WRITE):
         part = missing[start : start + TRACES_PER_WRITE]
-        client.log_spans(runs.experiment_id, [_span(a, questions[a.question_id], prices) for a in part])
+        client.log_spans(runs.experiment_id, [_build_span(a, questions[a.question_id], prices) for a in part])
     ids = [trace_id(answer) for answer in answers]
     for start in range(0, len(ids), 100):
         mlflow.MlflowClient().link_traces_to_run(ids[start : start + 100], run_id=runs.models[model])
-    lost = set(ids) - _there(client, answers)
+    lost = set(ids) - _stored_ids(client, answers)
     if lost:
         raise StoppedError(f"MLflow's store lost {len(lost)} of {len(ids)} traces; run the same command again")
 
 
-def _there(client: Any, answers: Sequence[Answer]) -> set[str]:
-    return {info.trace_id for info in _infos(client, answers)}
+def _stored_ids(client: Any, answers: Sequence[Answer]) -> set[str]:
+    return {info.trace_id for info in _trace_infos(client, answers)}
 
 
-def _infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
+def _trace_infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
     ids = [trace_id(answer) for answer in answers]
     for start in range(0, len(ids), 100):
         yield from client.store.batch_get_trace_infos(ids[start : start + 100])
@@ -203,10 +203,10 @@ def assessments_of(answers: Sequence[Answer]) -> dict[str, list[Any]]:
     """What MLflow holds of assessments, by trace id."""
     from mlflow.tracing.client import TracingClient
 
-    return {info.trace_id: list(info.assessments) for info in _infos(TracingClient(), answers)}
+    return {info.trace_id: list(info.assessments) for info in _trace_infos(TracingClient(), answers)}
 
 
-def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
+def _build_span(answer: Answer, question: Question, prices: PriceBook) -> Any:
     from mlflow.entities import Span
 
     trace = trace_id(answer)
@@ -222,8 +222,8 @@ def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
         "mlflow.spanOutputs": {
             "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}}],
         },
-        "mlflow.chat.tokenUsage": _usage(answer.usage),
-        "mlflow.llm.cost": _cost(answer, prices),
+        "mlflow.chat.tokenUsage": _token_usage(answer.usage),
+        "mlflow.llm.cost": _cost_by_direction(answer, prices),
         "mlflow.traceTag.question_id": question.id,
         "mlflow.traceTag.question_type": question.question_type or "",
         "mlflow.traceTag.model": answer.model,
@@ -247,7 +247,7 @@ def _base64(digits: str) -> str:
     return base64.b64encode(bytes.fromhex(digits)).decode()
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _token_usage(usage: Usage) -> dict[str, int]:
     told = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -256,7 +256,7 @@ def _usage(usage: Usage) -> dict[str, int]:
     return {**told, "cache_read_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens else told
 
 
-def _cost(answer: Answer, prices: PriceBook) -> dict[str, float]:
+def _cost_by_direction(answer: Answer, prices: PriceBook) -> dict[str, float]:
     written = prices.cost_usd(answer.model, Usage(output_tokens=answer.usage.output_tokens)) or 0.0
     written = min(written * (0.5 if answer.batch else 1.0), answer.cost_usd)
     return {"input_cost": answer.cost_usd - written, "output_cost": written, "total_cost": answer.cost_usd}

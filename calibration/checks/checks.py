@@ -46,7 +46,7 @@ class Check:
     def passes(self, answer: str) -> bool:
         """Whether `answer` is right. Tool calls are given as a JSON list of `{"name", "arguments"}`."""
         if self.name == "number":
-            return comparisons.number(answer, self.reference, self.tolerance)
+            return comparisons.check_number(answer, self.reference, self.tolerance)
         return _CHECKS[self.name](answer, self.reference)
 
     def accepted_answer(self) -> str:
@@ -54,7 +54,11 @@ class Check:
         if self.name == "regex":
             return self.example or ""
         if self.name in ("json", "tool_call"):
-            value = comparisons.plain_calls(self.reference) if self.name == "tool_call" else self.reference
+            value = (
+                comparisons.calls_with_first_alternatives(self.reference)
+                if self.name == "tool_call"
+                else self.reference
+            )
             return json.dumps(value, ensure_ascii=False)
         if isinstance(self.reference, list):
             if self.name == "exact":
@@ -63,7 +67,7 @@ class Check:
         return str(self.reference)
 
 
-def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None) -> Check:
+def parse_check(name: Any, reference: Any, tolerance: Any = None, example: Any = None) -> Check:
     """A check, its reference looked over.
 
     Raises:
@@ -76,7 +80,7 @@ def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None)
     ):
         raise CheckError('"tolerance" is not a number of 0 or more')
     check = Check(str(name), reference, float(tolerance or 0.0), None if example is None else str(example))
-    problem = _problem(check)
+    problem = _find_problem(check)
     if problem is None and not check.passes(check.accepted_answer()):
         problem = (
             'the pattern does not match the row\'s "example"' if name == "regex" else "it refuses itself as an answer"
@@ -86,10 +90,10 @@ def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None)
     return check
 
 
-def _problem(check: Check) -> str | None:
+def _find_problem(check: Check) -> str | None:
     reference = check.reference
     if check.name == "number":
-        return None if comparisons.as_number(str(reference)) is not None else f"{reference!r} is not a number"
+        return None if comparisons.parse_number(str(reference)) is not None else f"{reference!r} is not a number"
     if check.name == "choice":
         letter = isinstance(reference, str) and re.fullmatch("[A-J]", reference)
         return None if letter else f"{reference!r} is not one letter from A to J"
@@ -106,17 +110,19 @@ def _problem(check: Check) -> str | None:
             return f"not a pattern ({error})"
         return None if check.example is not None else 'the row needs an "example" that it matches'
     if check.name == "tool_call":
-        right = isinstance(reference, list | dict) and all(map(comparisons.is_call, comparisons.as_calls(reference)))
+        right = isinstance(reference, list | dict) and all(
+            map(comparisons.is_call, comparisons.as_call_list(reference))
+        )
         return None if right else 'expected {"name": ..., "arguments": {...}}, a list of them, or []'
     return None
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
-    "number": comparisons.number,
-    "choice": comparisons.choice,
-    "exact": comparisons.exact,
-    "contains": comparisons.contains,
-    "json": comparisons.equal_json,
-    "regex": comparisons.regex,
-    "tool_call": comparisons.tool_call,
+    "number": comparisons.check_number,
+    "choice": comparisons.check_choice,
+    "exact": comparisons.check_exact,
+    "contains": comparisons.check_contains,
+    "json": comparisons.json_equals,
+    "regex": comparisons.check_regex,
+    "tool_call": comparisons.check_tool_call,
 }

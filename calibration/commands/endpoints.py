@@ -30,8 +30,8 @@ def endpoint_of(
     model: str, places: Mapping[str, list[tuple[str, str]]], max_output_tokens: int, sent: Mapping[str, Any]
 ) -> Endpoint:
     default = [(os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, "")]
-    first, *others = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
-    return replace(first, others=tuple(others))
+    first, *fallbacks = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
+    return replace(first, fallbacks=tuple(fallbacks))
 
 
 def _endpoint(model: str, url: str, variable: str, max_output_tokens: int, sent: Mapping[str, Any]) -> Endpoint:

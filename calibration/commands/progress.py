@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration.pipeline import run
+from calibration.pipeline.progress import Progress as PipelineProgress
 from calibration.spending import Meter
 
 
 @contextmanager
-def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
+def progress_with(meter: Meter, console: Console) -> Iterator[PipelineProgress]:
     """A bar for each stage, with what was spent so far."""
     columns = (
         SpinnerColumn(),
@@ -33,4 +33,4 @@ def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
         def step() -> None:
             bars.update(bars.tasks[-1].id, advance=1, spent=meter.spent_usd())
 
-        yield run.Progress(stage, step)
+        yield PipelineProgress(stage, step)

@@ -18,7 +18,7 @@ from typing import Any
 from calibration.answers import tracking
 from calibration.answers.answers import Answer
 from calibration.checks.checks import Check
-from calibration.judging.judgements import CORRECTNESS, DEFAULT_SCORERS, Judged, Scorers, as_score
+from calibration.judging.judgements import CORRECTNESS, DEFAULT_SCORERS, JudgementSet, Scorers, as_score
 from calibration.questions.questions import Question
 from calibration.spending import StoppedError
 
@@ -35,22 +35,22 @@ class Assessment:
     source_id: str  # the check, the judge, or the scorer of the user's own
     score: float | None  # None where the scorer gave no verdict
     rationale: str = ""
-    own: bool = False  # by a scorer of the user's own, which names its source as it likes
+    is_custom: bool = False  # by a scorer of the user's own, which names its source as it likes
 
-    def is_about(self, there: Any) -> bool:
+    def has_source_of(self, there: Any) -> bool:
         """Whether an assessment of MLflow is by this scorer; another judge's and a person's are not."""
         if there.name != self.name or getattr(there, "feedback", None) is None or there.source.source_type == "HUMAN":
             return False
-        return self.own or there.source.source_type == "CODE" or there.source.source_id == self.source_id
+        return self.is_custom or there.source.source_type == "CODE" or there.source.source_id == self.source_id
 
-    def equals(self, there: Any) -> bool:
+    def has_verdict_of(self, there: Any) -> bool:
         """Whether an assessment of MLflow says the same; where there is no verdict, anything does."""
         if self.score is None:
             return True
         return as_score(there.feedback.value) == self.score and (there.rationale or "") == self.rationale
 
 
-def log(pairs: Sequence[tuple[Question, Answer]], judged: Judged, scorers: Scorers) -> None:
+def write_assessments(pairs: Sequence[tuple[Question, Answer]], judged: JudgementSet, scorers: Scorers) -> None:
     """Write the verdicts on the traces of the answers, each once.
 
     Raises:
@@ -62,11 +62,11 @@ def log(pairs: Sequence[tuple[Question, Answer]], judged: Judged, scorers: Score
     missing: list[Callable[[], object]] = []
     surplus: list[Callable[[], object]] = []
     for question, answer in pairs:
-        for wanted in _wanted(question, answer, judged, scorers):
-            found = [each for each in there[wanted.trace_id] if wanted.is_about(each)]
+        for wanted in _expected_assessments(question, answer, judged, scorers):
+            found = [each for each in there[wanted.trace_id] if wanted.has_source_of(each)]
             # a verdict that a person has overridden stays, so that the override still has what it is about
             found.sort(key=lambda each: (each.valid is False, each.create_time_ms))
-            kept = next((each for each in reversed(found) if wanted.equals(each)), None)
+            kept = next((each for each in reversed(found) if wanted.has_verdict_of(each)), None)
             if kept is None and wanted.score is not None:
                 missing.append(partial(_write, wanted))
             surplus += [partial(_delete, wanted.trace_id, each.assessment_id) for each in found if each is not kept]
@@ -78,7 +78,9 @@ def log(pairs: Sequence[tuple[Question, Answer]], judged: Judged, scorers: Score
         raise StoppedError(f"MLflow's store did not take the verdicts ({error}); run the same command again") from error
 
 
-def _wanted(question: Question, answer: Answer, judged: Judged, scorers: Scorers) -> Iterator[Assessment]:
+def _expected_assessments(
+    question: Question, answer: Answer, judged: JudgementSet, scorers: Scorers
+) -> Iterator[Assessment]:
     """The verdicts of every scorer that the question needs."""
     trace = tracking.trace_id(answer)
     judgement = judged.judgements.get((question.id, answer.model))
@@ -89,9 +91,9 @@ def _wanted(question: Question, answer: Answer, judged: Judged, scorers: Scorers
     else:
         for name in scorers.names:
             yield Assessment(trace, name, "LLM_JUDGE", scorers.judge, scores.get(name), rationales.get(name, ""))
-    for own in scorers.own:
+    for own in scorers.custom:
         name = own.name
-        yield Assessment(trace, name, "CODE", name, scores.get(name), rationales.get(name, ""), own=True)
+        yield Assessment(trace, name, "CODE", name, scores.get(name), rationales.get(name, ""), is_custom=True)
 
 
 def _rationale(check: Check) -> str:

@@ -42,7 +42,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgementSet:
     """The judgements, by question id and model, and what got none."""
 
     judgements: Mapping[tuple[str, str], Judgement]
@@ -59,7 +59,7 @@ class Scorers:
 
     names: Sequence[str]
     judge: str  # as MLflow names it, such as openai:/gpt-4.1-mini
-    own: Sequence[Any] = ()  # MLflow scorers
+    custom: Sequence[Any] = ()  # MLflow scorers
 
     @classmethod
     def load(cls, given: Sequence[str], judge: str) -> Scorers:
@@ -69,30 +69,30 @@ class Scorers:
             ScorerError: there is no such scorer, or it is none.
         """
         names = [each for each in given if each in DEFAULT_SCORERS]
-        return cls(names, judge, [_own(each) for each in given if each not in DEFAULT_SCORERS])
+        return cls(names, judge, [_load_scorer(each) for each in given if each not in DEFAULT_SCORERS])
 
-    def needed(self, question: Question) -> Mapping[str, Any]:
+    def scorers_for(self, question: Question) -> Mapping[str, Any]:
         """The MLflow scorers that a question needs, by name; an exact check needs no judge."""
         from mlflow.genai.scorers import Completeness, Correctness
 
-        own = {scorer.name: scorer for scorer in self.own}
+        own = {scorer.name: scorer for scorer in self.custom}
         if question.check is not None:
             return own
         judges = {CORRECTNESS: Correctness, COMPLETENESS: Completeness}
         return {**{name: judges[name](name=name, model=self.judge) for name in self.names}, **own}
 
-    def verdicts(self, question: Question) -> int:
+    def judge_calls(self, question: Question) -> int:
         """How often the judge is asked about one answer."""
         return 0 if question.check is not None else len(self.names)
 
     def key(self, question: Question, answer: Answer) -> str:
         """What a judgement is kept under."""
         expected = [question.expected_facts, question.expected_response, repr(question.check)]
-        scored = [*self.names, *(scorer.name for scorer in self.own), self.judge]
+        scored = [*self.names, *(scorer.name for scorer in self.custom), self.judge]
         return hashlib.sha256(json.dumps([answer.key, expected, scored]).encode()).hexdigest()
 
 
-def _own(path: str) -> Any:
+def _load_scorer(path: str) -> Any:
     from mlflow.genai.scorers import Scorer
 
     module, _, name = path.partition(":")
@@ -107,19 +107,19 @@ def _own(path: str) -> Any:
     return found
 
 
-def kept(pairs: Sequence[tuple[Question, Answer]], scorers: Scorers, ledger: Ledger) -> Judged:
+def stored_judgements(pairs: Sequence[tuple[Question, Answer]], scorers: Scorers, ledger: Ledger) -> JudgementSet:
     """The judgements that are there already, exact checks among them: they cost nothing."""
     judgements: dict[tuple[str, str], Judgement] = {}
     for question, answer in pairs:
         row = ledger.get(scorers.key(question, answer))
         if row is not None:
             judgements[question.id, answer.model] = Judgement(row["scores"], row["rationales"])
-        elif question.check is not None and not scorers.own:
-            judgements[question.id, answer.model] = Judgement(_checked(question, answer))
-    return Judged(judgements, {})
+        elif question.check is not None and not scorers.custom:
+            judgements[question.id, answer.model] = Judgement(_check_score(question, answer))
+    return JudgementSet(judgements, {})
 
 
-def _checked(question: Question, answer: Answer) -> dict[str, float]:
+def _check_score(question: Question, answer: Answer) -> dict[str, float]:
     return {} if question.check is None else {CORRECTNESS: float(question.check.passes(answer.text))}
 
 
@@ -130,18 +130,18 @@ def judge(
     relay: JudgeRelay,
     runs: tracking.Runs,
     on_progress: Callable[[], None] = lambda: None,
-) -> Judged:
+) -> JudgementSet:
     """Score every answer; those of one model are evaluated in its MLflow run.
 
     Raises:
         StoppedError: by budget, outage or interruption. Verdicts until then are in the ledger.
     """
-    judgements = dict(kept(pairs, scorers, ledger).judgements)
+    judgements = dict(stored_judgements(pairs, scorers, ledger).judgements)
     failures: dict[tuple[str, str], str] = {}
     todo = [pair for pair in pairs if (pair[0].id, pair[1].model) not in judgements]
     with relay.in_environment():
-        for chunk in _chunks(todo):
-            for (question, answer), result in zip(chunk, _evaluated(chunk, scorers, relay, runs), strict=True):
+        for chunk in _split_for_evaluation(todo):
+            for (question, answer), result in zip(chunk, _judge_chunk(chunk, scorers, relay, runs), strict=True):
                 at = question.id, answer.model
                 if isinstance(result, str):
                     failures[at] = result
@@ -152,10 +152,10 @@ def judge(
                 on_progress()
             if relay.stopped is not None:
                 raise relay.stopped
-    return Judged(judgements, failures)
+    return JudgementSet(judgements, failures)
 
 
-def _chunks(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Question, Answer]]]:
+def _split_for_evaluation(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Question, Answer]]]:
     """Pairs of one model and one set of scorers, as MLflow evaluates them."""
     kinds: dict[tuple[str, bool], list[tuple[Question, Answer]]] = {}
     for question, answer in pairs:
@@ -165,11 +165,11 @@ def _chunks(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Que
             yield alike[start : start + ROWS_PER_EVALUATION]
 
 
-def _evaluated(
+def _judge_chunk(
     chunk: Sequence[tuple[Question, Answer]], scorers: Scorers, relay: JudgeRelay, runs: tracking.Runs
 ) -> list[Judgement | str]:
     """A judgement for each pair, or what kept it from one, after as many rounds as are worth it."""
-    needed = scorers.needed(chunk[0][0])
+    needed = scorers.scorers_for(chunk[0][0])
     verdicts: list[dict[str, tuple[float, str]]] = [{} for _ in chunk]
     problems: list[str] = ["" for _ in chunk]
     for _ in range(ROUNDS):
@@ -187,7 +187,7 @@ def _evaluated(
                     verdicts[number].setdefault(name, (value, str(row.get(f"{name}/rationale") or "")))
     return [
         Judgement(
-            {**_checked(question, answer), **{name: score for name, (score, _) in found.items()}},
+            {**_check_score(question, answer), **{name: score for name, (score, _) in found.items()}},
             {name: why for name, (_, why) in found.items()},
         )
         if len(found) == len(needed)
@@ -204,22 +204,27 @@ def _evaluate(
 
     traces = tracking.traces_of([answer for _, answer in pairs])
     data = [
-        {"inputs": _inputs(question), "outputs": answer.text, "expectations": _expectations(question), "trace": trace}
+        {
+            "inputs": _judge_inputs(question),
+            "outputs": answer.text,
+            "expectations": _expectations(question),
+            "trace": trace,
+        }
         for (question, answer), trace in zip(pairs, traces, strict=True)
     ]
     with mlflow.start_run(run_id=runs.models[pairs[0][1].model]), contextlib.redirect_stdout(io.StringIO()):
         result = mlflow.genai.evaluate(data=data, scorers=list(scorers))
     if result.result_df is None or len(result.result_df) != len(pairs):
         raise StoppedError(f"MLflow evaluated {len(result.result_df or [])} rows of {len(pairs)}; run again")
-    rows = {str(row["trace_id"]): _named(row) for row in result.result_df.to_dict("records")}
+    rows = {str(row["trace_id"]): _with_text_keys(row) for row in result.result_df.to_dict("records")}
     return [rows[trace.info.trace_id] for trace in traces]
 
 
-def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _with_text_keys(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row.items()}
 
 
-def _inputs(question: Question) -> dict[str, Any]:
+def _judge_inputs(question: Question) -> dict[str, Any]:
     """What the judge reads of a question: its text, or the whole where there were earlier turns or tools."""
     turns = [message for message in question.messages if message.get("role") not in ("system", "developer")]
     if len(turns) == 1 and not question.tools:

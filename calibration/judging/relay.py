@@ -22,11 +22,11 @@ from typing import Any
 import openai
 
 from calibration import network
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import Endpoint, retry_after, said
+from calibration.answers.answers import Endpoint, describe_error, retry_after
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
-from calibration.spending import Meter, StoppedError, most_usd, price_of
+from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import without_login
 from router.policy.usage import Usage
 
@@ -49,7 +49,7 @@ class JudgeRelay:
         self._lock = threading.Lock()
         self._failing_since: float | None = None
         self._resume_at = 0.0
-        self._adapting = Adapting(load_catalogue())
+        self._adapting = RequestAdapter(load_catalogue())
         self._client = network.openai_client(
             endpoint.base_url, endpoint.api_key, max_retries=0, timeout=TIMEOUT_SECONDS
         )
@@ -111,7 +111,7 @@ class JudgeRelay:
 
     def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         model = body["model"]
-        most = most_usd(price_of(self._meter.prices, model), body, self._endpoint.max_output_tokens)
+        most = max_cost_usd(price_of(self._meter.prices, model), body, self._endpoint.max_output_tokens)
         attempt = 0
         while True:
             self._wait()
@@ -132,7 +132,7 @@ class JudgeRelay:
                 self._meter.settle(most, "judge", model, usage)
 
     def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self._adapting.sent(
+        return self._adapting.adapt(
             {"max_tokens": self._endpoint.max_output_tokens, **self._endpoint.parameters, **body}
         )
 
@@ -148,14 +148,14 @@ class JudgeRelay:
     def _after(self, error: openai.APIError, model: str, attempt: int, began: float) -> None:
         """Go on (returns) or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
         where = f"the judge at {without_login(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are kept"
         if (
             status is not None and status not in (408, 409, 429) and status < 500
         ) or error.code == "insufficient_quota":
-            self.stop(StoppedError(f"{where} refuses: {said(error)}. Check --judge and its key. {kept}"))
+            self.stop(StoppedError(f"{where} refuses: {describe_error(error)}. Check --judge and its key. {kept}"))
         elif status == 429:
             self._failing_since = None
         elif status is not None and status < 500 and status not in (408, 409):
@@ -166,7 +166,11 @@ class JudgeRelay:
                 failing = time.monotonic() - self._failing_since
             if failing > self._patience:
                 advice = "run the same command again when it is back, or choose another with --judge"
-                self.stop(StoppedError(f"{where} did not answer for {failing:.0f} s ({said(error)}). {kept}; {advice}"))
+                self.stop(
+                    StoppedError(
+                        f"{where} did not answer for {failing:.0f} s ({describe_error(error)}). {kept}; {advice}"
+                    )
+                )
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS)
         self._resume_at = max(self._resume_at, time.monotonic() + (retry_after(error) or backoff))
 
@@ -201,7 +205,7 @@ def _handler(relay: JudgeRelay, path: str) -> type[http.server.BaseHTTPRequestHa
                 # 400 is what MLflow does not retry.
                 self._send(400, {"error": {"message": f"the calibration has stopped: {type(reason).__name__}"}})
             except openai.APIError as error:
-                self._send(400, {"error": {"message": said(error)}})
+                self._send(400, {"error": {"message": describe_error(error)}})
 
         def _send(self, status: int, value: Mapping[str, Any]) -> None:
             content = json.dumps(value).encode()

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from calibration.learning.corpus import Ints
-from calibration.learning.examples import NUMBER_WEIGHT, Examples, Inputs
+from calibration.learning.examples import NUMBER_WEIGHT, Examples, Vectorizer
 from calibration.learning.ridge import System, solve
 from calibration.workers import HERE, Workers
 from router.policy.inputs import NUMBER_NAMES
@@ -35,22 +35,22 @@ TYPE_SHARPNESS = 11.0  # gives the types of held-out questions their largest lik
 
 def fit(examples: Examples, models: Sequence[str], workers: Workers = HERE) -> Predictor:
     """Fit the predictor; what is familiar is not known until questions held out tell it."""
-    more = examples.more
+    more = examples.type_examples
     named = [*examples.types, *more.types]
     types = sorted(set(named))
-    inputs = Inputs.fit(examples.corpus)
-    matrix = inputs.matrix(examples.corpus, workers)
-    of_types = _type_heads(matrix, named, types, workers)
+    inputs = Vectorizer.fit(examples.corpus)
+    matrix = inputs.transform(examples.corpus, workers)
+    of_types = _fit_type_heads(matrix, named, types, workers)
     known = matrix[: len(examples.types)]
     del matrix
-    own = _columns(examples.types, types)
+    own = _type_columns(examples.types, types)
     quality = type_quality(examples, types)
     logs = _log_lengths(examples)
-    log_quality = _means(logs, examples.types, types, {})
+    log_quality = _pooled_means(logs, examples.types, types, {})
     beyond = np.hstack([examples.scores - quality[own], logs - log_quality[own]])
     inputs_known = known.shape[1]
     known = _with_slopes(known, own, len(types))
-    heads, intercepts = solve(System.of(known, RIDGE), partial(_column, beyond), range(beyond.shape[1]), workers)
+    heads, intercepts = solve(System.of(known, RIDGE), partial(_copy_column, beyond), range(beyond.shape[1]), workers)
     residuals = (beyond - (known @ heads.T + intercepts))[:, len(models) :]
     weights = np.vstack([heads[:, :inputs_known], of_types[0]])  # (2 M + T, V + N)
     slopes = heads[:, inputs_known:].reshape(len(heads), len(types), len(NUMBER_NAMES))
@@ -77,7 +77,7 @@ def fit(examples: Examples, models: Sequence[str], workers: Workers = HERE) -> P
     )
 
 
-def _column(table: Floats, number: int) -> Floats:
+def _copy_column(table: Floats, number: int) -> Floats:
     return np.asarray(table[:, number]).copy()
 
 
@@ -92,8 +92,8 @@ def _with_slopes(inputs: sp.csr_matrix, own: Ints, types: int) -> sp.csr_matrix:
 
 def type_quality(examples: Examples, types: Sequence[str]) -> Floats:
     """What each model is worth on each type (T, M), before anything is known of the question."""
-    published, measured = examples.more.quality, set(examples.types)
-    quality = _means(examples.scores, examples.types, types, published)
+    published, measured = examples.type_examples.quality, set(examples.types)
+    quality = _pooled_means(examples.scores, examples.types, types, published)
     quality[[name not in measured and name not in published for name in types], :-1] -= UNKNOWN_GAP
     return quality
 
@@ -104,29 +104,30 @@ def type_variance(examples: Examples, types: Sequence[str]) -> Floats:
     The variance of a question's gap within its type is pooled over all types, and shared by what the mean rests on.
     """
     gaps = examples.scores[:, -1:] - examples.scores
-    own = _columns(examples.types, types)
+    own = _type_columns(examples.types, types)
     belongs = np.zeros((len(own), len(types)))
     belongs[np.arange(len(own)), own] = 1.0
     counts = belongs.sum(axis=0)
     means = belongs.T @ gaps / np.maximum(counts, 1.0)[:, None]
     within = np.square(gaps - means[own]).sum(axis=0) / max(len(gaps) - np.count_nonzero(counts), 1)
-    prior = np.array([PUBLISHED_QUESTIONS if name in examples.more.quality else PRIOR_QUESTIONS for name in types])
+    published = examples.type_examples.quality
+    prior = np.array([PUBLISHED_QUESTIONS if name in published else PRIOR_QUESTIONS for name in types])
     return np.asarray(within / (counts + prior)[:, None])
 
 
-def without(mean: Floats, scores: Floats, n: int, published: bool) -> Floats:
+def mean_without(mean: Floats, scores: Floats, n: int, published: bool) -> Floats:
     """The mean of a type of `n` outcomes (M,) without those of `scores` (k, M)."""
     weight = n + (PUBLISHED_QUESTIONS if published else PRIOR_QUESTIONS)
     return np.asarray((weight * mean - scores.sum(axis=0)) / (weight - len(scores)))
 
 
-def _columns(named: Sequence[str], types: Sequence[str]) -> Ints:
+def _type_columns(named: Sequence[str], types: Sequence[str]) -> Ints:
     """The column of each question's type (n,)."""
     column = {name: at for at, name in enumerate(types)}
     return np.array([column[name] for name in named], dtype=np.int64)
 
 
-def _type_heads(
+def _fit_type_heads(
     matrix: sp.csr_matrix, named: Sequence[str], types: Sequence[str], workers: Workers
 ) -> tuple[Floats, Floats]:
     """Weights (T, V + N) and intercepts (T,) of a regression on which type a question is of.
@@ -136,14 +137,14 @@ def _type_heads(
     counts = Counter(named)
     weights = np.array([counts[name] ** -0.5 for name in named])
     system = System.of(matrix, TYPE_RIDGE, weights / weights.mean())
-    return solve(system, partial(_is_of_type, _columns(named, types)), range(len(types)), workers)
+    return solve(system, partial(_type_indicator, _type_columns(named, types)), range(len(types)), workers)
 
 
-def _is_of_type(own: Ints, number: int) -> Floats:
+def _type_indicator(own: Ints, number: int) -> Floats:
     return np.asarray(own == number, dtype=np.float64)
 
 
-def _means(
+def _pooled_means(
     values: Floats, named: Sequence[str], types: Sequence[str], published: Mapping[str, Sequence[float]]
 ) -> Floats:
     """The mean of each type (T, M), shrunken towards published results or its family's mean, and that towards all's."""
@@ -151,23 +152,23 @@ def _means(
     of_type, of_family = np.array(named), np.array([name.split("/")[0] for name in named])
     rows: list[Floats] = []
     for name in types:
-        family = _shrunken(values[of_family == name.split("/")[0]], overall, PRIOR_QUESTIONS)
+        family = _shrunken_mean(values[of_family == name.split("/")[0]], overall, PRIOR_QUESTIONS)
         mine = values[of_type == name]
         if name in published:
-            rows.append(_shrunken(mine, np.asarray(published[name]), PUBLISHED_QUESTIONS))
+            rows.append(_shrunken_mean(mine, np.asarray(published[name]), PUBLISHED_QUESTIONS))
         else:
-            rows.append(_shrunken(mine, family, PRIOR_QUESTIONS))
+            rows.append(_shrunken_mean(mine, family, PRIOR_QUESTIONS))
     return np.array(rows)
 
 
-def _shrunken(values: Floats, prior: Floats, weight: float) -> Floats:
+def _shrunken_mean(values: Floats, prior: Floats, weight: float) -> Floats:
     """The mean of `values` (n, M) and of `weight` more that are as `prior` (M,)."""
     return np.asarray((values.sum(axis=0) + weight * prior) / (len(values) + weight))
 
 
 def _log_lengths(examples: Examples) -> Floats:
     """Logs of the answers' lengths (n, M); where a length is unknown, the mean of that model's others."""
-    logs = np.log(np.maximum(examples.lengths, 1.0))
+    logs = np.log(np.maximum(examples.output_tokens, 1.0))
     known = ~np.isnan(logs)
     filler = [
         logs[known[:, m], m].mean() if known[:, m].any() else np.log(UNKNOWN_LENGTH) for m in range(logs.shape[1])

@@ -21,7 +21,7 @@ import numpy as np
 from calibration.learning.corpus import Questions
 from calibration.learning.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
-from calibration.policies import TYPED, read_policy
+from calibration.policies import TYPED_QUESTIONS, read_policy
 from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
@@ -34,14 +34,14 @@ _KINDS = ("accuracy01", "score01", "f1", "judge01")  # on a scale from 0 to 1; a
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
+class Prior:
     """What a policy may know of types that it has no outcomes of."""
 
     examples: TypeExamples = field(default_factory=TypeExamples)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by type
     rename: Sequence[Mapping[str, str]] = ()
 
-    def renamed(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def rename_types(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The outcomes under the type names of the question set."""
         return [replace(outcome, question_type=self._type(outcome)) for outcome in outcomes]
 
@@ -54,55 +54,53 @@ class Background:
         return outcome.question_type
 
 
-def read_background(
-    questions: Sequence[Path], types: Path, published: Path | None, models: Sequence[str]
-) -> Background:
+def read_prior(questions: Sequence[Path], types: Path, published: Path | None, models: Sequence[str]) -> Prior:
     """Read questions of every type, the table of types, and the published results of `models` (cheap to strong).
 
     Raises:
         InputError: a file does not fit; names it.
     """
-    table = _json(types)
-    rows = _by_benchmark(_json(published)) if published else {}
+    table = _read_json(types)
+    rows = _index_by_benchmark(_read_json(published)) if published else {}
     evidence = {
-        name: _evidence([_row(rows, benchmark, types) for benchmark in benchmarks], models)
+        name: _published_evidence([_published_row(rows, benchmark, types) for benchmark in benchmarks], models)
         for name, benchmarks in table.get("published", {}).items()
         if rows
     }
-    return _background(questions, evidence, models, table.get("rename", ()))
+    return _build_prior(questions, evidence, models, table.get("rename", ()))
 
 
-def _background(
+def _build_prior(
     questions: Sequence[Path],
     evidence: Mapping[str, Evidence],
     models: Sequence[str],
     rename: Sequence[Mapping[str, str]] = (),
-) -> Background:
+) -> Prior:
     """Evidence by type, with the typed questions that show what each type looks like."""
-    named = [row for path in questions for row in _typed(path)]
+    named = [row for path in questions for row in _read_typed_questions(path)]
     quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
     examples = TypeExamples(Questions([row[0] for row in named]), [row[1] for row in named], quality)
-    return Background(examples, evidence, rename)
+    return Prior(examples, evidence, rename)
 
 
-def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
+def prior_of_run(about: Mapping[str, Any], models: Sequence[str]) -> Prior | None:
     """What a calibration started from, as its policy tells; None where it started from nothing.
 
     Raises:
         PolicyError: the policy that it started from is not the one that is shipped with this version.
     """
     if "prior_evidence" in about:
-        return transferred_background(about["prior_evidence"], models)
+        return transferred_prior(about["prior_evidence"], models)
     version = about.get("prior")
     if version is None:
         return None
     shipped = read_policy(SHIPPED)
     if shipped.version != version:
         raise PolicyError(str(SHIPPED), f"is version {shipped.version}; the calibration started from {version}")
-    return background_of(shipped, TYPED, models)
+    return prior_of_policy(shipped, TYPED_QUESTIONS, models)
 
 
-def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[str]) -> Background:
+def prior_of_policy(policy: Policy, questions: Sequence[Path], models: Sequence[str]) -> Prior:
     """What a policy knows that was learnt from other outcomes: what types look like, and what models are worth on them.
 
     What it knows of a type counts as at most PSEUDO_OUTCOMES outcomes, and is not certified for another calibration.
@@ -114,17 +112,17 @@ def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[st
     evidence: dict[str, Evidence] = {}
     if list(models) == list(policy.predictor.models):
         evidence = {
-            name: _of_policy(known, policy.version) for name, known in policy.rules.evidence.items() if known.n > 0
+            name: _as_published(known, policy.version) for name, known in policy.rules.evidence.items() if known.n > 0
         }
-    return _background(questions, evidence, models)
+    return _build_prior(questions, evidence, models)
 
 
-def transferred_background(evidence: Mapping[str, Any], models: Sequence[str]) -> Background:
+def transferred_prior(evidence: Mapping[str, Any], models: Sequence[str]) -> Prior:
     """What a policy for other models knows, as evidence that it was transferred into (`router.policy.transfer`)."""
-    return _background(TYPED, msgspec.convert(evidence, dict[str, Evidence]), models)
+    return _build_prior(TYPED_QUESTIONS, msgspec.convert(evidence, dict[str, Evidence]), models)
 
 
-def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
+def transfer_evidence(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
     """What a policy of two models knows, for another pair: at most PSEUDO_OUTCOMES outcomes a type, none certified.
 
     Raises:
@@ -140,12 +138,12 @@ def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
     return found
 
 
-def _of_policy(known: Evidence, version: str) -> Evidence:
+def _as_published(known: Evidence, version: str) -> Evidence:
     source = known.source or f"{known.n} outcomes of policy {version}"
     return replace(known, kind="published", n=min(known.n, PSEUDO_OUTCOMES), source=source)
 
 
-def _typed(path: Path) -> Iterator[tuple[bytes, str]]:
+def _read_typed_questions(path: Path) -> Iterator[tuple[bytes, str]]:
     """The questions of a file that have a type; nothing else is asked of a row than its type and what was said."""
     for line, row in read_rows(path):
         if not isinstance(row, Mapping) or not isinstance(row.get("question_type"), str):
@@ -159,7 +157,7 @@ def _typed(path: Path) -> Iterator[tuple[bytes, str]]:
             raise InputError(path, line, str(error)) from error
 
 
-def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _index_by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Results by the name of their benchmark, with the published type where it has several."""
     several = Counter(row["benchmark"] for row in rows)
     return {
@@ -168,14 +166,14 @@ def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, A
     }
 
 
-def _row(rows: Mapping[str, Any], benchmark: str, types: Path) -> Mapping[str, Any]:
+def _published_row(rows: Mapping[str, Any], benchmark: str, types: Path) -> Mapping[str, Any]:
     row: Mapping[str, Any] | None = rows.get(benchmark)
     if row is None or row.get("kind") not in _KINDS:
         raise InputError(types, None, f"no published result from 0 to 1 is known of benchmark {benchmark!r}")
     return row
 
 
-def _evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evidence:
+def _published_evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evidence:
     """The mean of the published results, each as good as the others, with the interval of PSEUDO_OUTCOMES outcomes."""
     quality = {model: float(np.mean([row["scores"][model] for row in rows])) for model in models}
     difference = quality[models[0]] - quality[models[-1]]
@@ -190,7 +188,7 @@ def _evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evide
     )
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

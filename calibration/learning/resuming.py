@@ -13,10 +13,10 @@ import numpy as np
 from calibration.workers import Arrays, P, Workers
 from router.policy import features
 
-CODE = (Path(__file__).parents[1], Path(features.__file__).parent)  # what the results are computed by
+CODE_FOLDERS = (Path(__file__).parents[1], Path(features.__file__).parent)  # what the results are computed by
 
 
-class Resumable:
+class ResumableWorkers:
     """Workers whose results are written down, each as one file that is there whole or not at all.
 
     The n-th call of `map` gets the results of the n-th call before, so the same work has to be done in the same order;
@@ -58,10 +58,10 @@ def _write(file: Path, arrays: Arrays) -> None:
     partial.replace(file)
 
 
-def key_of(values: Iterable[bytes]) -> str:
+def work_key(values: Iterable[bytes]) -> str:
     """A name for work on these values by this code: changed code does not go on with results of the old."""
     digest = hashlib.sha256()
-    for folder in CODE:
+    for folder in CODE_FOLDERS:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
     for value in values:

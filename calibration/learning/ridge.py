@@ -45,19 +45,19 @@ def solve(
     system: System, columns: Callable[[int], Floats], numbers: Sequence[int], workers: Workers
 ) -> tuple[Floats, Floats]:
     """Coefficients (K, D) and intercepts (K,) of the regressions on `columns(k)` (n,), for each of the numbers."""
-    solved = list(workers.map(partial(_solved, system, columns), numbers))
+    solved = list(workers.map(partial(_solve_one, system, columns), numbers))
     coefficients = np.array([each["coefficients"] for each in solved])
     offsets = np.array([float(each["offset"]) for each in solved])
     return coefficients, offsets - system.means @ coefficients.T
 
 
-def _solved(system: System, columns: Callable[[int], Floats], number: int) -> Arrays:
+def _solve_one(system: System, columns: Callable[[int], Floats], number: int) -> Arrays:
     column = columns(number)
-    offset, centred = _centred(column, system.weights)
-    return {"coefficients": _coefficients(system, centred), "offset": np.array(offset)}
+    offset, centred = _centre(column, system.weights)
+    return {"coefficients": _solve_coefficients(system, centred), "offset": np.array(offset)}
 
 
-def _centred(column: Floats, weights: Floats | None) -> tuple[float, Floats]:
+def _centre(column: Floats, weights: Floats | None) -> tuple[float, Floats]:
     """The mean of a column, and the column less it, times the roots of the weights."""
     # np.cumsum sums from the first to the last, as a sum over the rows of a table does, where np.sum halves and halves
     if weights is None:
@@ -67,7 +67,7 @@ def _centred(column: Floats, weights: Floats | None) -> tuple[float, Floats]:
     return offset, (column - offset) * np.sqrt(weights)
 
 
-def _coefficients(system: System, centred: Floats) -> Floats:
+def _solve_coefficients(system: System, centred: Floats) -> Floats:
     matrix, means, alpha = system.matrix, system.means, system.alpha
     n, width = matrix.shape
     turned = matrix.T
@@ -80,10 +80,10 @@ def _coefficients(system: System, centred: Floats) -> Floats:
         return np.asarray(turned.dot(values) - means * values.dot(roots))
 
     if width > n:  # the smaller of the two systems
-        return turned_times(_conjugate(n, lambda v: times(turned_times(v)) + alpha * v, centred))
-    return _conjugate(width, lambda v: turned_times(times(v)) + alpha * v, turned_times(centred))
+        return turned_times(_conjugate_gradients(n, lambda v: times(turned_times(v)) + alpha * v, centred))
+    return _conjugate_gradients(width, lambda v: turned_times(times(v)) + alpha * v, turned_times(centred))
 
 
-def _conjugate(size: int, product: Callable[[Floats], Floats], right: Floats) -> Floats:
+def _conjugate_gradients(size: int, product: Callable[[Floats], Floats], right: Floats) -> Floats:
     operator: Any = LinearOperator((size, size), matvec=product, dtype=np.float64)
     return np.asarray(cg(operator, right, rtol=TOLERANCE)[0])

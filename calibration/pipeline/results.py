@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from calibration.answers.answers import Answer, Asked
+from calibration.answers.answers import Answer, AnswerSet
 from calibration.judging.judgements import Judgement
 from calibration.outcomes import Outcome, Result
 from calibration.questions.questions import Question
 
 
-def complete(
-    questions: Sequence[Question], models: Sequence[str], asked: Asked, found: Mapping[tuple[str, str], Judgement]
+def complete_questions(
+    questions: Sequence[Question], models: Sequence[str], asked: AnswerSet, found: Mapping[tuple[str, str], Judgement]
 ) -> list[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]]]:
     """The questions that every model answered and that were judged: models are compared on the same ones."""
     return [
@@ -21,7 +21,7 @@ def complete(
     ]
 
 
-def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
+def build_outcome(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
     """A question with every model's answer, score and tokens."""
     results = {
         model: Result(found[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)

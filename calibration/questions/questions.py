@@ -182,7 +182,7 @@ def _expectation(row: Mapping[str, Any]) -> tuple[Sequence[str], str | None, che
     if given[0] == "reference":
         if "check" not in row:
             raise ValueError('"reference" needs a "check" that says how to compare')
-        return (), None, checks.parse(row["check"], row["reference"], row.get("tolerance"), row.get("example"))
+        return (), None, checks.parse_check(row["check"], row["reference"], row.get("tolerance"), row.get("example"))
     if "check" in row:
         raise ValueError('"check" needs a "reference"')
     if given[0] == "expected_response":

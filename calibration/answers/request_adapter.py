@@ -14,19 +14,19 @@ from router.policy.parameters import CHAT, Adaptation, Takes, adapted, apply
 from router.policy.refusals import read_refusal, taught
 
 
-class Adapting:
+class RequestAdapter:
     """What each model takes, for one run. Safe to share among threads: what is known is replaced as a whole."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._takes: dict[str, Takes] = {}
 
-    def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A chat body that names a model as a policy does, as that model's upstream takes it."""
         model = without_effort(str(body["model"]))
         return apply({**body, "model": model}, self._adaptation(body).changes)
 
-    def told(self, body: Mapping[str, Any]) -> str:
+    def describe_changes(self, body: Mapping[str, Any]) -> str:
         """What is changed in a chat body, in words; "" where nothing is."""
         return self._adaptation(body).told
 
@@ -35,7 +35,7 @@ class Adapting:
         fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in body.items()}
         return adapted(self._known(model), fields, CHAT, effort_of(model))
 
-    def learn(self, model: str, error: openai.APIStatusError) -> bool:
+    def learn_from_error(self, model: str, error: openai.APIStatusError) -> bool:
         """Note what a model refuses; whether that is new, so that the question may be asked again."""
         refusal = read_refusal(error.status_code, error.response.content)
         if refusal is None:
