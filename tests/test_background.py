@@ -132,5 +132,5 @@ def test_a_calibration_keeps_what_the_shipped_policy_knows_of_types_it_did_not_a
     assert (decision.question_type, decision.evidence.kind) == ("facts/software", "published")
     assert prior_of_run({"prior": shipped.version}, ("small", "large")).evidence == {}
     assert prior_of_run({}, PAIR) is None
-    with pytest.raises(PolicyError, match="the calibration started from 0123"):
+    with pytest.raises(PolicyError, match="the prior of the calibration had version 0123"):
         prior_of_run({"prior": "0123"}, PAIR)
