@@ -137,7 +137,7 @@ def _fit_type_heads(
     """
     counts = Counter(labels)
     weights = np.array([counts[name] ** -0.5 for name in labels])
-    system = System.of(matrix, TYPE_RIDGE, weights / weights.mean())
+    system = System.build(matrix, TYPE_RIDGE, weights / weights.mean())
     return solve(system, partial(_type_indicator, _type_columns(labels, types)), range(len(types)), workers)
 
 
