@@ -219,7 +219,7 @@ def _write_beyond_a_limit(path: Path) -> int:
         try:
             ledger.add("lost", {"text": "x" * 100})
         except StoppedError as error:
-            if "make room and run the same command again" not in str(error) or "lost" in ledger:
+            if "free disk space and run the same command again" not in str(error) or "lost" in ledger:
                 return 1
         else:
             return 2
@@ -250,7 +250,7 @@ def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice
     fake.faults.answers_out = True  # the batch does not end
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(StoppedError, match="takes it up again"):
+    with pytest.raises(StoppedError, match="resumes waiting for it"):
         handed_in()
     fake.faults.answers_out = False
     asked, meter = handed_in()

@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             # What was under way at a kill was asked for and never answered; Ctrl-C waits for it.
             unanswered = len(fake.calls) - before - (len(kept(home)) - len(had))
             assert unanswered <= (4 if how == signal.SIGKILL else 0)
-            assert (code, "goes on from here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
+            assert (code, "resumes here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
         fake.faults.seconds = 0.0
         there, before = len(kept(home)), len(fake.calls)
         code, out = finish(start(fake, home, *arguments, "--yes"))

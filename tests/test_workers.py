@@ -19,7 +19,7 @@ from calibration.learning.prior import Prior
 from calibration.learning.resuming import ResumableWorkers, work_key
 from calibration.outcomes import write_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.workers import HERE, Processes, WorkersError
+from calibration.workers import IN_PROCESS, Processes, WorkersError
 from router.policy.document import dump
 from router.policy.inputs import terms
 
@@ -40,7 +40,7 @@ class Counting:
             if self.computed == self._stop_after:
                 raise KeyboardInterrupt
             self.computed += 1
-            yield workers.alone(function, part)
+            yield workers.run_single_threaded(function, part)
 
 
 @pytest.fixture(autouse=True)
@@ -50,26 +50,26 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(crossfit, "FOLDS_OF_SMALL_SET", 2)
 
 
-def policy_by(hands, folder=None):
+def policy_by(pool, folder=None):
     outcomes = made_outcomes(110)
     more = made_outcomes(20, seed=5)
     background = Prior(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
     models = models_named(PAIR, load_prices())
-    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=hands, folder=folder)
+    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=pool, folder=folder)
     return dump(learnt.policy)
 
 
 @pytest.fixture
 def expected():
     if not EXPECTED:
-        EXPECTED.update(policy_by(HERE))
+        EXPECTED.update(policy_by(IN_PROCESS))
     return EXPECTED
 
 
 def test_the_size_of_a_part_does_not_change_the_policy(expected, monkeypatch):
     for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", 17)
-    assert policy_by(HERE) == expected
+    assert policy_by(IN_PROCESS) == expected
 
 
 @pytest.mark.slow
@@ -79,13 +79,13 @@ def test_two_processes_learn_the_same_bytes(expected):
 
 def test_ray_learns_the_same_bytes(expected):
     pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` installs it beside the project")
-    with workers.opened(2, "auto") as hands:
-        assert policy_by(hands) == expected
+    with workers.open_workers(2, "auto") as pool:
+        assert policy_by(pool) == expected
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(WorkersError, match=r"pip install 'calibrated-router\[ray\]'"), workers.opened(2, "auto"):
+    with pytest.raises(WorkersError, match=r"pip install 'calibrated-router\[ray\]'"), workers.open_workers(2, "auto"):
         pass
 
 
@@ -145,7 +145,7 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
 def test_terms_are_counted_as_they_are(monkeypatch):
     monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
     features = read_features(made_outcomes(300))
-    read = read_corpus(features, HERE)
+    read = read_corpus(features, IN_PROCESS)
     found = [set(terms(question_of(each).asked.question)) for each in features]
     known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
     assert list(read.terms) == known

@@ -1,22 +1,22 @@
-"""Exact checks: an answer against its reference, without a judge.
+"""Exact checks: compare an answer with a reference, without a judge.
 
 - `number`: the reference is a number, or a text such as "3/4". An answer passes where its number equals it, or is
   within the row's `tolerance` of it.
-- `choice`: the reference is one letter, A to J. The answer names that option and no other.
-- `exact`: a text, or a list of texts that are all right. The answer is that text, apart from case, spacing, quotes,
-  markdown and a final stop.
-- `contains`: a text, or a list of texts that are all needed; an inner list gives alternatives. Each occurs in the
+- `choice`: the reference is one letter, A to J. The answer names this option and no other.
+- `exact`: a text, or a list of accepted texts. The answer is one of them, apart from case, spacing, quotes, markdown
+  and a final stop.
+- `contains`: a text, or a list of texts that are all required; an inner list has alternatives. Each occurs in the
   answer as whole words, apart from case.
-- `json`: any JSON value. The answer holds one JSON value, equal to it: no key more, none less, `true` is not 1.
+- `json`: any JSON value. The answer contains one JSON value that is equal to it; `true` is not equal to 1.
 - `regex`: a Python pattern, with an `example` in the row that it matches. It matches the whole answer, apart from
-  surrounding space.
+  surrounding white space.
 - `tool_call`: `{"name", "arguments"}`, a list of them, or `[]` for none. The answer calls those tools, in any order,
   with equal arguments; texts are compared apart from case and spacing. `{"any": [v, w]}` in place of an argument
   allows each of them, and `null` among them allows leaving the argument out.
 
-For `number`, `choice` and `exact`, what counts is the text after the last "Answer:" or "the answer is", or in the last
-`\\boxed{}`. Without one it is the last number in bold, else the last number (`number`), the only option letter that is
-named (`choice`), or the whole answer (`exact`).
+For `number`, `choice` and `exact`, the final answer is the text after the last "Answer:" or "the answer is", or in the
+last `\\boxed{}`. Without one it is the last number in bold, else the last number (`number`), the only option letter
+that is named (`choice`), or the whole answer (`exact`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from calibration.checks import comparisons
 
 
 class CheckError(ValueError):
-    """A reference does not fit its check; says how it should look."""
+    """A reference has the wrong form for its check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How an answer is compared with a reference."""
+    """A check with its reference."""
 
     name: str
     reference: Any
@@ -44,13 +44,13 @@ class Check:
     example: str | None = None
 
     def passes(self, answer: str) -> bool:
-        """Whether `answer` is right. Tool calls are given as a JSON list of `{"name", "arguments"}`."""
+        """Whether `answer` is correct. Tool calls are a JSON list of `{"name", "arguments"}`."""
         if self.name == "number":
             return comparisons.check_number(answer, self.reference, self.tolerance)
         return _CHECKS[self.name](answer, self.reference)
 
     def accepted_answer(self) -> str:
-        """An answer that passes, made from the reference."""
+        """An answer that passes the check, built from the reference."""
         if self.name == "regex":
             return self.example or ""
         if self.name in ("json", "tool_call"):
@@ -68,10 +68,10 @@ class Check:
 
 
 def parse_check(name: Any, reference: Any, tolerance: Any = None, example: Any = None) -> Check:
-    """A check, its reference looked over.
+    """Build and validate a check.
 
     Raises:
-        CheckError: the name is unknown, or the reference does not fit it.
+        CheckError: the name is unknown, or the reference has the wrong form.
     """
     if not isinstance(name, str) or name not in _CHECKS:
         raise CheckError(f'"check" is {name!r}, not one of {", ".join(_CHECKS)}')
@@ -83,7 +83,7 @@ def parse_check(name: Any, reference: Any, tolerance: Any = None, example: Any =
     problem = _find_problem(check)
     if problem is None and not check.passes(check.accepted_answer()):
         problem = (
-            'the pattern does not match the row\'s "example"' if name == "regex" else "it refuses itself as an answer"
+            'the pattern does not match the row\'s "example"' if name == "regex" else "it does not pass its own check"
         )
     if problem is not None:
         raise CheckError(f'"reference" of check {name}: {problem}')

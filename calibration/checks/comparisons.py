@@ -1,4 +1,4 @@
-"""How an answer and a reference are compared, for each of the exact checks (`checks.py` says what passes)."""
+"""The comparison of an answer with a reference, for each exact check; `checks.py` documents what passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 
 
 def _final_answer(answer: str) -> str | None:
-    """What stands after the last marker of a final answer; None where there is none, or nothing after it."""
+    """The text after the last marker of a final answer; None where there is no marker or no text after it."""
     markers = list(_MARKER.finditer(answer))
     for marker in reversed(markers):
         rest = answer[marker.end() :].strip()
@@ -45,7 +45,7 @@ def _find_numbers(text: str) -> list[Fraction]:
     return [number for number in read if number is not None]
 
 
-_LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")  # such a power of ten may take minutes and gigabytes to write out
+_LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")  # such a power of ten could take minutes and gigabytes to compute
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -100,16 +100,16 @@ def check_contains(answer: str, reference: Any) -> bool:
 
 
 def _normalise_loosely(text: str) -> str:
-    """In one case and spacing, without emphasis, so that `**42** km` holds "42 km"."""
+    """Normalise case and spacing, and remove emphasis, so that `**42** km` contains "42 km"."""
     return re.sub(r"\s+", " ", re.sub(r"[*`]+", "", unicodedata.normalize("NFKC", text).casefold())).strip()
 
 
 def _occurs_in(phrase: str, text: str) -> bool:
-    # 3.14 does not hold 14 nor 3, and 1,250 does not hold 250: a number goes on over its separators.
+    # separators are part of a number: 3.14 contains neither 14 nor 3, and 1,250 does not contain 250
     before = r"(?<!\w)(?<!\d[.,])" if phrase[0].isdigit() else r"(?<!\w)" if phrase[0].isalpha() else ""
     after = r"(?!\w)(?![.,]\d)" if phrase[-1].isdigit() else r"(?!\w)" if phrase[-1].isalpha() else ""
     if not phrase.isascii() and not re.search(r"[a-zа-яα-ω]", unicodedata.normalize("NFD", phrase)):
-        before = after = ""  # scripts that put no spaces between words
+        before = after = ""  # scripts without spaces between words
     return re.search(before + re.escape(phrase) + after, text) is not None
 
 
@@ -122,12 +122,12 @@ def json_equals(answer: str, reference: Any) -> bool:
 
 
 def contains_json(answer: str) -> bool:
-    """Whether an answer holds one JSON value that could be compared."""
+    """Whether an answer contains one JSON value."""
     return _find_json_value(answer) is not _NOTHING
 
 
 def _find_json_value(answer: str) -> Any:
-    """The one JSON value an answer holds: whole, in its only fence, or the only object or list in its prose."""
+    """The JSON value of an answer: the whole text, its only code fence, or the only object or list in its text."""
     fences = _FENCE.findall(answer)
     for text in [answer, *fences] if len(fences) <= 1 else [answer]:
         try:
@@ -136,15 +136,15 @@ def _find_json_value(answer: str) -> Any:
             continue
     if fences:
         return _NOTHING
-    found: list[Any] = []
+    values: list[Any] = []
     position, decoder = 0, JSONDecoder()
     while (start := re.compile(r"[{\[]").search(answer, position)) is not None:
         try:
             value, position = decoder.raw_decode(answer, start.start())
-            found.append(value)
+            values.append(value)
         except ValueError:
             position = start.end()
-    return found[0] if len(found) == 1 else _NOTHING
+    return values[0] if len(values) == 1 else _NOTHING
 
 
 def _values_equal(a: Any, b: Any) -> bool:
@@ -193,37 +193,37 @@ def is_any_of(value: Any) -> bool:
 
 def check_tool_call(answer: str, reference: Any) -> bool:
     try:
-        made = decode(answer)
+        calls = decode(answer)
     except ValueError:
-        made = []  # prose: no tool was called
-    if not isinstance(made, list) or not all(map(is_call, made)):
+        calls = []  # text without tool calls
+    if not isinstance(calls, list) or not all(map(is_call, calls)):
         return False
     expected = as_call_list(reference)
-    if len(made) != len(expected):
+    if len(calls) != len(expected):
         return False
-    left = list(made)
+    unmatched = list(calls)
     for call in expected:
-        match = next((m for m in left if _call_matches(m, call)), None)
+        match = next((m for m in unmatched if _call_matches(m, call)), None)
         if match is None:
             return False
-        left.remove(match)
+        unmatched.remove(match)
     return True
 
 
-def _call_matches(made: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    arguments, wanted = made["arguments"], expected["arguments"]
-    if made["name"] != expected["name"] or not set(arguments) <= set(wanted):
+def _call_matches(call: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    arguments, expected_arguments = call["arguments"], expected["arguments"]
+    if call["name"] != expected["name"] or not set(arguments) <= set(expected_arguments):
         return False
-    return all(_value_matches(arguments.get(key), value) for key, value in wanted.items())
+    return all(_value_matches(arguments.get(key), value) for key, value in expected_arguments.items())
 
 
-def _value_matches(made: Any, wanted: Any) -> bool:
-    if is_any_of(wanted):
-        return any(_value_matches(made, each) for each in wanted["any"])
-    if isinstance(made, str) and isinstance(wanted, str):
-        return _normalise_loosely(made) == _normalise_loosely(wanted)
-    if isinstance(made, list) and isinstance(wanted, list):
-        return len(made) == len(wanted) and all(map(_value_matches, made, wanted))
-    if isinstance(made, Mapping) and isinstance(wanted, Mapping):
-        return set(made) <= set(wanted) and all(_value_matches(made.get(key), value) for key, value in wanted.items())
-    return _values_equal(made, wanted)
+def _value_matches(actual: Any, expected: Any) -> bool:
+    if is_any_of(expected):
+        return any(_value_matches(actual, each) for each in expected["any"])
+    if isinstance(actual, str) and isinstance(expected, str):
+        return _normalise_loosely(actual) == _normalise_loosely(expected)
+    if isinstance(actual, list) and isinstance(expected, list):
+        return len(actual) == len(expected) and all(map(_value_matches, actual, expected))
+    if isinstance(actual, Mapping) and isinstance(expected, Mapping):
+        return set(actual) <= set(expected) and all(_value_matches(actual.get(k), v) for k, v in expected.items())
+    return _values_equal(actual, expected)

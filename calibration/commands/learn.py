@@ -62,7 +62,7 @@ def learn_command(
     with console.status(f"learning from {len(rows):,} questions"):
         background = read_prior(questions, types, published, names) if questions else None
         its = models_named(names, load_prices(prices))
-        with workers.opened(jobs, ray) as pool:
+        with workers.open_workers(jobs, ray) as pool:
             learnt = learn(
                 rows,
                 its,

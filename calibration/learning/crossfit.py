@@ -14,7 +14,7 @@ from calibration.learning.corpus import Ints
 from calibration.learning.examples import Examples
 from calibration.learning.predictions import Fold, Predictions
 from calibration.learning.predictor import fit, mean_without, type_quality
-from calibration.workers import HERE, Workers
+from calibration.workers import IN_PROCESS, Workers
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor
 from router.policy.vocabulary import Floats
@@ -40,7 +40,7 @@ class CrossFit:
         return replace(predictor, type_familiarity=np.array(means), familiarity_quantiles=self.familiarity_quantiles)
 
 
-def cross_fit(examples: Examples, models: Sequence[str], seed: int, workers: Workers = HERE) -> CrossFit:
+def cross_fit(examples: Examples, models: Sequence[str], seed: int, workers: Workers = IN_PROCESS) -> CrossFit:
     """Predict the questions of each fold by a model that was fitted on the other folds.
 
     Near-duplicates are in the same fold. The mean score of a type comes from all questions but the predicted one, not
@@ -61,7 +61,7 @@ def cross_fit(examples: Examples, models: Sequence[str], seed: int, workers: Wor
     return CrossFit(predictions.with_workers(workers, novelty), means, quantiles)
 
 
-def in_sample_predictions(examples: Examples, predictor: Predictor, workers: Workers = HERE) -> Predictions:
+def in_sample_predictions(examples: Examples, predictor: Predictor, workers: Workers = IN_PROCESS) -> Predictions:
     """Predictions by a predictor that was fitted on the same questions.
 
     Only the mean score of the type is computed without the predicted question.

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from calibration.workers import HERE, PART_ROWS, Arrays, Workers
+from calibration.workers import IN_PROCESS, PART_ROWS, Arrays, Workers
 
 COSINE_LIMIT = 0.75  # questions with a larger similarity differ in a few words or numbers only
 TEMPLATE_SHARE = 0.03  # words in a larger share of texts belong to a template, and are ignored
@@ -30,7 +30,7 @@ _WORD = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")  # whole numbers, so that other
 Ints = npt.NDArray[np.int64]
 
 
-def near_duplicate_groups(texts: Sequence[str], workers: Workers = HERE) -> Ints:
+def near_duplicate_groups(texts: Sequence[str], workers: Workers = IN_PROCESS) -> Ints:
     """A group number for each text (n,). Texts have the same number if a chain of near-duplicates connects them."""
     n = len(texts)
     if n < 2:

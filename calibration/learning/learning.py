@@ -22,7 +22,7 @@ from calibration.learning.prior import Prior
 from calibration.learning.replay import Replay, build_replay
 from calibration.learning.resuming import ResumableWorkers, work_key
 from calibration.outcomes import Outcome, question_types
-from calibration.workers import HERE, Workers, single_threaded
+from calibration.workers import IN_PROCESS, Workers, single_threaded
 from router.policy.decision import Evidence, Model, Promise, Rule, Rules
 from router.policy.document import Policy
 
@@ -67,7 +67,7 @@ def learn(
     confidence: float = CONFIDENCE,
     promise: Promise = Promise.CERTIFIED,
     type_margin: float = TYPE_MARGIN,
-    workers: Workers = HERE,
+    workers: Workers = IN_PROCESS,
     folder: Path | None = None,
 ) -> LearningResult:
     """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each model.
@@ -110,8 +110,8 @@ def learn(
         shutil.rmtree(folder, ignore_errors=True)
     return LearningResult(
         Policy(rules, predictor, choose_default_target(rules.targets), metadata),
-        replace(replay, predictions=cross_fitted.predictions.with_workers(HERE)),
-        replace(in_sample_replay, predictions=in_sample.with_workers(HERE)),
+        replace(replay, predictions=cross_fitted.predictions.with_workers(IN_PROCESS)),
+        replace(in_sample_replay, predictions=in_sample.with_workers(IN_PROCESS)),
         examples.groups,
     )
 
@@ -190,7 +190,7 @@ def build_examples(
     outcomes: Sequence[Outcome],
     models: Sequence[str],
     type_examples: TypeExamples = NO_TYPE_EXAMPLES,
-    workers: Workers = HERE,
+    workers: Workers = IN_PROCESS,
     features: Questions | None = None,
 ) -> Examples:
     """The outcomes as arrays, with further typed questions to learn types from."""

@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from calibration.learning.corpus import Ints, Questions
-from calibration.workers import HERE, PART_ROWS, Arrays, Workers
+from calibration.workers import IN_PROCESS, PART_ROWS, Arrays, Workers
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor, predict
 from router.policy.vocabulary import Floats
@@ -48,7 +48,7 @@ class Predictions(Sequence[Prediction]):
     """The predictions of n questions, each by the predictor of its fold."""
 
     def __init__(
-        self, questions: Questions, folds: Sequence[Fold], workers: Workers = HERE, novelty: Floats | None = None
+        self, questions: Questions, folds: Sequence[Fold], workers: Workers = IN_PROCESS, novelty: Floats | None = None
     ) -> None:
         self._questions = questions
         self._folds = folds

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from calibration.learning.corpus import Ints
 from calibration.learning.examples import NUMBER_WEIGHT, Examples, Vectorizer
 from calibration.learning.ridge import System, solve
-from calibration.workers import HERE, Workers
+from calibration.workers import IN_PROCESS, Workers
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor
 from router.policy.vocabulary import Floats
@@ -33,7 +33,7 @@ TYPE_RIDGE = 1.0  # of the classification of types
 TYPE_SHARPNESS = 11.0  # maximises the likelihood of the types of held-out questions
 
 
-def fit(examples: Examples, models: Sequence[str], workers: Workers = HERE) -> Predictor:
+def fit(examples: Examples, models: Sequence[str], workers: Workers = IN_PROCESS) -> Predictor:
     """Fit the predictor, except for familiarity, which needs held-out questions (`crossfit.py`)."""
     labels = [*examples.types, *examples.type_examples.types]
     types = sorted(set(labels))

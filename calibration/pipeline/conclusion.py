@@ -77,7 +77,7 @@ def _failures_of(plan: Plan, failures: Mapping[tuple[str, str], str]) -> Mapping
 def _learn_policy(plan: Plan, outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> LearningResult | None:
     """Learn a policy and write it to the plan's folder; None where there are too few questions."""
     try:
-        with workers.opened(plan.jobs, plan.ray) as pool:
+        with workers.open_workers(plan.jobs, plan.ray) as pool:
             learnt = learn(
                 outcomes,
                 models_named(plan.models, plan.prices),
