@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion
 
 from calibration.answers import batch
 from calibration.answers.answers import AnswerCollector, AnswerSet, Endpoint, read_completion
-from calibration.commands.run import endpoint_of, places_of
+from calibration.commands.endpoints import endpoint_of, places_of
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
 from calibration.questions.questions import Question, parse

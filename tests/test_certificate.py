@@ -19,7 +19,7 @@ from router.policy.prices import Price
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
 
-def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials():
+def test_the_bound_is_above_a_true_mean_of_zero_in_at_most_five_percent_of_trials():
     rng = np.random.default_rng(0)
     for n in (100, 300, 1000):
         passed = 0
@@ -32,7 +32,7 @@ def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials(
 @pytest.mark.parametrize("n", [100, 200, 400])
 @pytest.mark.parametrize("gains", [0.0, 0.002, 0.01, 0.04])
 @pytest.mark.parametrize("target", [0.95, 0.97, 0.98])
-def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
+def test_a_target_that_is_just_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
     strong, trials = 0.6, 3000
     losses = (1 - target) * strong + gains  # so that exactly the target is kept
     shares = [losses, gains, strong - losses, 1 - strong - gains]
@@ -42,7 +42,7 @@ def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of
     assert passed <= trials * 0.05 + 2 * (trials * 0.05 * 0.95) ** 0.5
 
 
-def test_the_bound_finds_a_promise_that_is_kept_with_room():
+def test_the_bound_certifies_a_target_that_is_kept_with_a_margin():
     rng = np.random.default_rng(0)
     values = np.where(rng.random(1000) < 0.05, -0.97, 0.12)
     assert lower_bound(values, np.arange(1000), -0.97) > 0.01
@@ -53,7 +53,7 @@ def test_near_duplicates_count_as_one_question():
     alone, together = (lower_bound(values, groups, -0.97) for groups in (np.arange(300), np.arange(300) // 3 // 10))
     assert together != pytest.approx(alone)
     copies = lower_bound(np.repeat(values, 10), np.repeat(np.arange(300), 10), -0.97)
-    assert copies == pytest.approx(alone, abs=0.01)  # ten times the same is no more evidence
+    assert copies == pytest.approx(alone, abs=0.01)  # copies are no further evidence
 
 
 def test_escalating_everything_keeps_every_target_below_one():
@@ -66,12 +66,12 @@ def learnt():
     return learn(made_outcomes(600), models_named(PAIR, load_prices()), seed=0, about={})
 
 
-def walk_of(learnt, **more):
-    return FixedSequenceTest(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **more)
+def sequence_of(learnt, **options):
+    return FixedSequenceTest(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **options)
 
 
-def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
-    grid = walk_of(learnt).grid(0.9)
+def test_the_grid_goes_from_always_strong_to_always_cheap(learnt):
+    grid = sequence_of(learnt).grid(0.9)
     choose = learnt.replay.chooser(learnt.policy.rules, 0.9)
     shares = [float((choose(np.full(len(learnt.groups), price)) == 0).mean()) for price in grid]
     assert (np.diff(grid) > 0).all()
@@ -81,7 +81,7 @@ def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
     assert shares[-1] == pytest.approx(np.isfinite(needed).mean())
 
 
-def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
+def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learnt):
     rules, rng = learnt.policy.rules, np.random.default_rng(0)
     between = Model("between", Price(1.0, 4.0))
     predictions = []
@@ -104,7 +104,7 @@ def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
     assert seen == {0, 1, 2}
 
 
-def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
+def test_the_decision_on_a_question_changes_at_its_switch_threshold(learnt):
     rule = learnt.policy.rules.rule(0.9)
     chosen = learnt.replay.choose(learnt.policy.rules, 0.9)
     needed = learnt.replay.switch_thresholds(learnt.policy.rules, rule.target)
@@ -118,13 +118,13 @@ def few():
     return learn(made_outcomes(150), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
-def test_more_questions_are_asked_for_where_a_target_is_not_shown(few):
+def test_a_target_that_is_not_certified_suggests_more_questions(few):
     missing = [rule for rule in few.rules.targets if not rule.certified]
     assert missing
     assert any(rule.more_questions_needed for rule in missing)
 
 
-def test_no_question_is_predicted_by_what_was_learnt_from_it():
+def test_no_question_is_predicted_by_a_model_fitted_on_it():
     outcomes = made_outcomes(200)
     examples = build_examples(outcomes, PAIR)
     examples.scores[7] = [0.0, 1.0]
@@ -134,7 +134,7 @@ def test_no_question_is_predicted_by_what_was_learnt_from_it():
     assert before.quality == pytest.approx(after.quality, abs=0.01)  # hand features of all types share a scale
 
 
-def test_a_type_that_would_likely_keep_too_little_is_limited():
+def test_a_type_that_would_likely_keep_too_little_gets_a_limit():
     truth = {"sums/easy": (0.99, 0.99), "law/clauses": (0.4, 0.95), "facts/capitals": (0.99, 0.99)}
     outcomes = made_outcomes(900, truth=truth)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,)).policy
@@ -145,7 +145,7 @@ def test_a_type_that_would_likely_keep_too_little_is_limited():
     assert loose.rules.targets[0].kept_by_type["law/clauses"].estimate < 0.7
 
 
-def test_an_expected_promise_says_so_and_how_often_it_falls_short(few):
+def test_an_expected_promise_has_the_share_of_resplits_that_fall_short(few):
     models = models_named(PAIR, load_prices())
     expected = learn(made_outcomes(150), models, 0, {}, promise=Promise.EXPECTED).policy.rules
     for proof, estimate in zip(few.rules.targets, expected.targets, strict=True):
@@ -162,7 +162,7 @@ def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, f
         assert policy.default_target == max((t for t in useful if t >= 0.9), default=0.97)
 
 
-def test_a_few_hundred_questions_are_worth_their_money():
+def test_a_few_hundred_questions_are_enough_to_save_cost():
     outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
     from calibration.learning.replay import replay_outcomes
@@ -191,7 +191,7 @@ def test_a_random_ranking_recovers_half_the_gap_and_a_perfect_one_more():
     assert cpt(np.zeros(2000), scores, 0.5) == pytest.approx(0.5, abs=0.001)
 
 
-def test_the_saving_in_hindsight_is_that_of_the_cheapest_threshold_that_keeps_the_target():
+def test_the_saved_cost_is_that_of_the_cheapest_threshold_that_keeps_the_target():
     scores = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     costs = np.array([[1.0, 10.0]] * 4)
     assert saved_cost(np.array([0.0, 0.1, 0.8, 0.9]), scores, costs, 1.0) == pytest.approx(1 - 22 / 40)
@@ -206,7 +206,7 @@ def test_near_duplicates_are_found():
     assert len(set(groups.tolist())) >= 5
 
 
-def test_an_interval_of_answers_that_are_all_alike_is_not_a_point():
+def test_the_interval_of_equal_values_is_not_a_point():
     low, mean, high = mean_interval(np.ones(20), 0.0, 1.0)
     assert low < 0.99
     assert (mean, high) == (1.0, 1.0)
@@ -226,7 +226,7 @@ def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_rout
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
-def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was(learnt):
+def test_a_target_that_is_not_certified_uses_the_next_stricter_certified_one(learnt):
     policy = learnt.policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown

@@ -1,4 +1,4 @@
-"""Learning in parts: the same bytes whoever computes them, and nothing twice after an interruption."""
+"""Learning in parts: equal bytes with any workers, and no repeated work after an interruption."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ EXPECTED = {}  # made once, with parts and folds as small as each test has them
 
 
 class Counting:
-    """This process, which counts what it computed; ends it in the middle where told to."""
+    """Computes in this process and counts the parts; raises KeyboardInterrupt after `stop_after` parts."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.computed = 0
@@ -143,7 +143,7 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
 
 
 def test_terms_are_counted_as_they_are(monkeypatch):
-    monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
+    monkeypatch.setattr(corpus, "_HASHES_PER_MERGE", 100)
     features = read_features(made_outcomes(300))
     read = read_corpus(features, IN_PROCESS)
     found = [set(terms(question_of(each).asked.question)) for each in features]
