@@ -206,7 +206,7 @@ def measure_speed(policy: Policy, looked: CascadeReplay) -> dict[str, float]:
 
 def joined(parts: Sequence[CascadeReplay]) -> CascadeReplay:
     """The questions of several replays as one."""
-    tables = ("scores", "costs_usd", "is_looked_at", "answer_gaps", "answer_needed")
+    tables = ("scores", "costs_usd", "uses_answer", "answer_gaps", "acceptance_thresholds")
     lists = ("outcomes", "features", "predictions")
     return CascadeReplay(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in tables},

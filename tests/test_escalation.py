@@ -46,9 +46,7 @@ def make_outcomes(n: int, seed: int = 0) -> list[Outcome]:
             PAIR[1]: Result(float(rng.random() < 0.97), answer, 60, 40 if is_sum else 2),
         }
         message = {"role": "user", "content": text}
-        outcomes.append(
-            Outcome(f"make_outcomes-{i}", [message], results, "sums/baskets" if is_sum else "medical/choices")
-        )
+        outcomes.append(Outcome(f"made-{i}", [message], results, "sums/baskets" if is_sum else "medical/choices"))
     return outcomes
 
 
