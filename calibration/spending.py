@@ -153,12 +153,12 @@ def estimate_judgements(
     judge: str, texts: Iterable[JudgedText], cached: int, prices: PriceBook, answer_tokens: float | None = None
 ) -> ExpectedCost:
     """The expected cost of the judge's verdicts."""
-    calls = read = 0
+    calls = input_tokens = 0
     for text in texts:
         calls += text.verdicts
-        each = JUDGE_INPUT_TOKENS + text.characters / 4 + (answer_tokens or EXPECTED_OUTPUT_TOKENS) * 1.5
-        read += round(text.verdicts * each)
-    usage = Usage(read, calls * JUDGE_OUTPUT_TOKENS)
+        per_call = JUDGE_INPUT_TOKENS + text.characters / 4 + (answer_tokens or EXPECTED_OUTPUT_TOKENS) * 1.5
+        input_tokens += round(text.verdicts * per_call)
+    usage = Usage(input_tokens, calls * JUDGE_OUTPUT_TOKENS)
     cost = price_of(prices, judge).total_usd(usage, calls) if calls else 0.0
     return ExpectedCost("judge", judge, calls, cached, usage, cost)
 

@@ -127,7 +127,7 @@ def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpe
     end = Endpoint(openai_server.url, "sk-1")
     both = {"gpt-4o": replace(end, others=(end,))}
     with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
-        asyncio.run(AnswerCollector(both, Meter(load_prices()), ledger, concurrency=1).ask(QUESTIONS))
+        asyncio.run(AnswerCollector(both, Meter(load_prices()), ledger, concurrency=1).collect(QUESTIONS))
     assert len(openai_server.received) == 2
 
 

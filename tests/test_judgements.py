@@ -82,7 +82,7 @@ def run(
     meter = meter or Meter(prices)
     by_id = {question.id: question for question in QUESTIONS}
     with Ledger(folder / "answers.jsonl") as ledger:
-        asked = asyncio.run(AnswerCollector(dict.fromkeys(MODELS, endpoint), Meter(prices), ledger).ask(QUESTIONS))
+        asked = asyncio.run(AnswerCollector(dict.fromkeys(MODELS, endpoint), Meter(prices), ledger).collect(QUESTIONS))
     experiment = tracking.prepare(store)
     runs = tracking.open_runs(experiment, "a test", MODELS, {"judge": JUDGE}, folder / "run.json")
     for model in MODELS:

@@ -91,7 +91,7 @@ def question(kind: str, number: int) -> Question:
     return Question(f"{kind}-{number}", [{"role": "user", "content": f"{kind} {number}"}], kind)
 
 
-def test_every_round_is_a_sample_of_the_file_with_each_type_in_its_share() -> None:
+def test_every_round_is_a_sample_with_each_type_in_its_share() -> None:
     shares = {"often": 300, "seldom": 90, "rare": 10}
     questions = [question(kind, number) for kind, count in shares.items() for number in range(count)]
     drawn = sampling_order(questions, seed=3)
@@ -100,7 +100,7 @@ def test_every_round_is_a_sample_of_the_file_with_each_type_in_its_share() -> No
         counts = Counter(each.question_type for each in drawn[:n])
         assert all(abs(counts[kind] - n * count / 400) <= 2 for kind, count in shares.items())
     shuffled = random.Random(0).sample(questions, 400)
-    assert sampling_order(shuffled, seed=3) == drawn  # the order of the file says nothing
+    assert sampling_order(shuffled, seed=3) == drawn  # the order of the file does not matter
     assert sampling_order(questions, seed=4) != drawn
 
 
@@ -122,19 +122,19 @@ def test_a_calibration_stops_when_the_target_is_certified_and_saves() -> None:
     assert stop_reason(planned, 1, learnt) is Stop.CERTIFIED
 
 
-def test_a_calibration_stops_when_more_would_not_help() -> None:
+def test_a_calibration_stops_when_more_questions_would_not_help() -> None:
     planned, learnt = plan_rounds(400, 0.97, 0.95), learnt_of(200, HOPELESS, 0.97)
     assert not may_certify(learnt, planned) and stop_reason(planned, 1, learnt) is Stop.NO_HELP
     assert stop_reason(planned, len(planned.sizes), learnt) is Stop.ALL_ASKED
 
 
-def test_a_calibration_goes_on_while_the_target_may_be_certified_yet() -> None:
+def test_a_calibration_continues_while_the_target_may_still_be_certified() -> None:
     few = learnt_of(100, ALIKE, 0.99)
     planned = RoundPlan(0.99, (100, 3000), 0.95)
     assert not rule_of(few.policy, 0.99).certified
     assert may_certify(few, planned) and stop_reason(planned, 1, few) is None
-    assert not may_certify(few, RoundPlan(0.99, (100, 101), 0.95))  # one more question tells too little
-    assert stop_reason(planned, 1, None) is None  # too few were answered to learn from
+    assert not may_certify(few, RoundPlan(0.99, (100, 101), 0.95))  # one more question is not enough
+    assert stop_reason(planned, 1, None) is None  # too few answers to learn from
 
 
 def test_a_policy_has_the_confidence_over_all_rounds() -> None:
@@ -166,7 +166,7 @@ def said(out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path) -> None:
+def test_a_run_stops_when_the_target_is_certified(tmp_path: Path) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
     arguments = ("run", "--yes", "--questions", str(path), "--until", "0.9", "--no-prior")
     with FakeModels(written(path, 400)) as fake:
@@ -189,7 +189,7 @@ def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_stops_before_a_round_that_exceeds_the_budget_and_resumes(tmp_path: Path) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
     arguments = (
         "run",
@@ -217,8 +217,7 @@ def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(t
         assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned rounds" in said(out), out
 
 
-def test_a_question_is_asked_the_same_way_whatever_its_place() -> None:
-    """The order and the type are the calibration's own: the key of an answer knows neither."""
+def test_the_key_of_an_answer_does_not_depend_on_order_or_type() -> None:
     from calibration.answers.answers import Endpoint, answer_key, build_body
 
     asked, end = question("sums", 1), Endpoint("http://upstream/v1", "key")

@@ -1,4 +1,4 @@
-"""A calibration from questions to a challenger, as its users run it: interrupted, resumed, and paid for once."""
+"""A calibration from questions to a challenger, as users run it: interrupted, resumed, and paid for once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def six(tmp_path: Path) -> Path:
 
 
 def sums(path: Path, count: int) -> list[Question]:
-    """Questions that need no judge, so that a run is about asking."""
+    """Questions that need no judge."""
     rows = [
         {"id": f"s{n}", "question_type": "sums", "question": f"{n} + {n}?", "reference": 2 * n, "check": "number"}
         for n in range(count)
@@ -73,7 +73,7 @@ def kept(home: Path) -> list[dict[str, object]]:
 
 
 def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
-    """How many traces have how many verdicts of a name and a kind of source."""
+    """The number of assessments on each trace, by name and type of source."""
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as store:
         grouped = "assessment_type = 'feedback' GROUP BY trace_id, name, source_type"
         return Counter(store.execute(f"SELECT name, source_type, count(*) FROM assessments WHERE {grouped}").fetchall())
@@ -87,7 +87,7 @@ def wait_for_answers(home: Path, count: int) -> None:
 
 
 def settle(fake: FakeModels) -> None:
-    """Wait until the fake has answered what a killed run had sent, so that it is not counted with the next run's."""
+    """Wait until the fake has answered all requests of a killed run, so that they do not count for the next run."""
     quiet_since, seen = time.monotonic(), -1
     while time.monotonic() - quiet_since < 0.5:
         if fake.in_flight or len(fake.calls) != seen:
@@ -205,7 +205,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
         (("--until", "0.97", "--promise", "expected"), "--until needs a certified target"),
     ],
 )
-def test_a_fault_of_the_input_is_one_line(
+def test_an_error_in_the_input_is_one_line(
     tmp_path: Path, arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -224,7 +224,7 @@ def untyped() -> Iterator[list[str]]:
     yield [f"How do {what} {does}?" for what in ("rivers", "planets", "banks") for does in map(str, range(30))]
 
 
-def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
+def test_questions_without_a_type_get_types_named_by_their_words(untyped: list[str]) -> None:
     from calibration.questions.naming import clusters
 
     names = clusters(untyped, seed=0)

@@ -24,8 +24,8 @@ from router.policy.document import dump
 from router.policy.inputs import terms
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
-PART = 40  # so that a few hundred questions are several parts
-EXPECTED = {}  # made once, with parts and folds as small as each test has them
+PART = 40  # so that a few hundred questions have several parts
+EXPECTED = {}  # files of the policy, computed once with the small parts and folds of the tests
 
 
 class Counting:
@@ -89,7 +89,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
         pass
 
 
-def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
+def test_interrupted_learning_resumes(expected, tmp_path):
     first = Counting(stop_after=30)
     with pytest.raises(KeyboardInterrupt):
         policy_by(first, tmp_path / "kept")
@@ -100,12 +100,12 @@ def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_results_of_other_outcomes_or_other_code_are_not_gone_on_with(tmp_path):
+def test_results_of_other_outcomes_or_other_code_are_not_used(tmp_path):
     parts = [np.arange(3.0), np.arange(4.0)]
     one, other = Counting(), Counting()
     for counting, key in ((one, work_key([b"a"])), (other, work_key([b"b"]))):
         results = list(ResumableWorkers(counting, tmp_path, key).map(_doubled, parts))
-        assert [each["doubled"].tolist() for each in results] == [(2 * part).tolist() for part in parts]
+        assert [result["doubled"].tolist() for result in results] == [(2 * part).tolist() for part in parts]
     assert (one.computed, other.computed) == (2, 2)
     assert [path.name for path in tmp_path.iterdir()] == [work_key([b"b"])]
 
@@ -115,13 +115,13 @@ def _doubled(values):
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
+def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
     write_outcomes(made_outcomes(60), outcomes)
 
     def command(out):
         options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
-        # a stopped clock: a policy says when it was made
+        # a fixed clock, since a policy contains the time
         return subprocess.Popen(
             [sys.executable, "-m", "calibration", "learn", *options],
             env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
@@ -142,18 +142,18 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     assert not list(tmp_path.glob("*.learning"))
 
 
-def test_terms_are_counted_as_they_are(monkeypatch):
+def test_the_corpus_has_the_terms_of_two_or_more_questions(monkeypatch):
     monkeypatch.setattr(corpus, "_HASHES_PER_MERGE", 100)
     features = read_features(made_outcomes(300))
     read = read_corpus(features, IN_PROCESS)
-    found = [set(terms(question_of(each).asked.question)) for each in features]
-    known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
+    by_question = [set(terms(question_of(each).asked.question)) for each in features]
+    known = sorted({t for own in by_question for t in own if sum(t in other for other in by_question) >= 2})
     assert list(read.terms) == known
-    for row, its in enumerate(found):
-        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == its & set(known)
+    for row, own in enumerate(by_question):
+        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == own & set(known)
 
 
-def test_near_duplicates_are_those_of_all_pairs():
+def test_near_duplicates_equal_those_of_a_comparison_of_all_pairs():
     rng = np.random.default_rng(0)
     words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
     texts = [" ".join(rng.choice(words, size=12)) for _ in range(150)]
@@ -173,6 +173,6 @@ def test_near_duplicates_are_those_of_all_pairs():
     assert 150 < len(set(groups.tolist())) < 250
 
 
-def test_no_questions_are_no_trouble():
+def test_no_questions_cause_no_error():
     assert len(Questions([])) == 0
     assert duplicates.near_duplicate_groups([]).tolist() == []

@@ -147,8 +147,8 @@ def publish(experiment: str, name: str, content: bytes, version: str) -> None:
     import mlflow
 
     client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
+    existing = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if existing is None else existing.experiment_id
     run = client.create_run(experiment_id, run_name=f"policy {version}", tags={"router.policy": version})
     client.log_text(run.info.run_id, content.decode(), name)
     client.set_terminated(run.info.run_id)

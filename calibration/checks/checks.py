@@ -63,7 +63,7 @@ class Check:
         if isinstance(self.reference, list):
             if self.name == "exact":
                 return str(self.reference[0])
-            return ", ".join(str(each[0] if isinstance(each, list) else each) for each in self.reference)
+            return ", ".join(str(text[0] if isinstance(text, list) else text) for text in self.reference)
         return str(self.reference)
 
 
@@ -100,7 +100,7 @@ def _find_problem(check: Check) -> str | None:
     if check.name in ("exact", "contains"):
         texts = reference if isinstance(reference, list) else [reference]
         if check.name == "contains":
-            texts = [t for each in texts for t in (each if isinstance(each, list) and each else [each])]
+            texts = [t for text in texts for t in (text if isinstance(text, list) and text else [text])]
         right = bool(texts) and all(isinstance(t, str) and t.strip() for t in texts)
         return None if right else "expected a text or a list of texts"
     if check.name == "regex":

@@ -31,13 +31,13 @@ def _final_answer(answer: str) -> str | None:
 def check_number(answer: str, reference: Any, tolerance: float = 0.0) -> bool:
     expected = parse_number(str(reference))
     final = _final_answer(answer)
-    found = None
+    value = None
     if final is not None:
-        found = next(iter(_find_numbers(final)), None)
-    if found is None:
+        value = next(iter(_find_numbers(final)), None)
+    if value is None:
         bold = [number for text in _BOLD.findall(answer) for number in _find_numbers(text)]
-        found = next(reversed(bold or _find_numbers(answer)), None)
-    return found is not None and expected is not None and abs(found - expected) <= Fraction(str(tolerance))
+        value = next(reversed(bold or _find_numbers(answer)), None)
+    return value is not None and expected is not None and abs(value - expected) <= Fraction(str(tolerance))
 
 
 def _find_numbers(text: str) -> list[Fraction]:
@@ -94,8 +94,8 @@ def check_contains(answer: str, reference: Any) -> bool:
     text = _normalise_loosely(answer)
     needed = reference if isinstance(reference, list) else [reference]
     return all(
-        any(_occurs_in(_normalise_loosely(t), text) for t in (each if isinstance(each, list) else [each]))
-        for each in needed
+        any(_occurs_in(_normalise_loosely(t), text) for t in (phrase if isinstance(phrase, list) else [phrase]))
+        for phrase in needed
     )
 
 
@@ -219,7 +219,7 @@ def _call_matches(call: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 def _value_matches(actual: Any, expected: Any) -> bool:
     if is_any_of(expected):
-        return any(_value_matches(actual, each) for each in expected["any"])
+        return any(_value_matches(actual, alternative) for alternative in expected["any"])
     if isinstance(actual, str) and isinstance(expected, str):
         return _normalise_loosely(actual) == _normalise_loosely(expected)
     if isinstance(actual, list) and isinstance(expected, list):

@@ -69,15 +69,13 @@ def write_assessments(pairs: Sequence[tuple[Question, Answer]], judged: Judgemen
     surplus: list[Callable[[], object]] = []
     for question, answer in pairs:
         for expected in _expected_assessments(question, answer, judged, scorers):
-            same_source = [each for each in stored[expected.trace_id] if expected.has_source_of(each)]
+            same_source = [a for a in stored[expected.trace_id] if expected.has_source_of(a)]
             # keep an assessment that a person has overridden, since the override refers to it
-            same_source.sort(key=lambda each: (each.valid is False, each.create_time_ms))
-            kept = next((each for each in reversed(same_source) if expected.has_verdict_of(each)), None)
+            same_source.sort(key=lambda a: (a.valid is False, a.create_time_ms))
+            kept = next((a for a in reversed(same_source) if expected.has_verdict_of(a)), None)
             if kept is None and expected.score is not None:
                 missing.append(partial(_write, expected))
-            surplus += [
-                partial(_delete, expected.trace_id, each.assessment_id) for each in same_source if each is not kept
-            ]
+            surplus += [partial(_delete, expected.trace_id, a.assessment_id) for a in same_source if a is not kept]
     try:
         with ThreadPoolExecutor(tracking.WORKERS) as pool:
             for changes in (missing, surplus):  # in this order, so that an interruption leaves duplicates and no gaps

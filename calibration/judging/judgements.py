@@ -173,13 +173,13 @@ def _judge_chunk(
     verdicts: list[dict[str, tuple[float, str]]] = [{} for _ in chunk]
     problems: list[str] = ["" for _ in chunk]
     for _ in range(ROUNDS):
-        missing = [number for number, found in enumerate(verdicts) if len(found) < len(named_scorers)]
+        missing = [number for number, scored in enumerate(verdicts) if len(scored) < len(named_scorers)]
         if not missing or relay.stopped is not None:
             break
-        wanted = {name for number in missing for name in named_scorers if name not in verdicts[number]}
-        rows = _evaluate([chunk[number] for number in missing], [named_scorers[name] for name in sorted(wanted)], runs)
+        names = {name for number in missing for name in named_scorers if name not in verdicts[number]}
+        rows = _evaluate([chunk[number] for number in missing], [named_scorers[name] for name in sorted(names)], runs)
         for number, row in zip(missing, rows, strict=True):
-            for name in wanted:
+            for name in names:
                 value = as_score(row.get(f"{name}/value"))
                 if value is None:
                     problems[number] = f"{name}: {row.get(f'{name}/error_message') or row.get(f'{name}/value')!r}"
@@ -187,12 +187,12 @@ def _judge_chunk(
                     verdicts[number].setdefault(name, (value, str(row.get(f"{name}/rationale") or "")))
     return [
         Judgement(
-            {**_check_score(question, answer), **{name: score for name, (score, _) in found.items()}},
-            {name: why for name, (_, why) in found.items()},
+            {**_check_score(question, answer), **{name: score for name, (score, _) in scored.items()}},
+            {name: rationale for name, (_, rationale) in scored.items()},
         )
-        if len(found) == len(named_scorers)
+        if len(scored) == len(named_scorers)
         else f"no verdict after {ROUNDS} rounds, {problem}"[:300]
-        for (question, answer), found, problem in zip(chunk, verdicts, problems, strict=True)
+        for (question, answer), scored, problem in zip(chunk, verdicts, problems, strict=True)
     ]
 
 

@@ -38,7 +38,7 @@ def conclude(
     judged = complete_questions(data.questions, plan.models, data.answers, data.judgements.judgements)
     if not judged:
         raise StoppedError("no question has an answer and a verdict of every model; see the failures above")
-    outcomes = [*(build_outcome(*each) for each in judged), *plan.traffic]
+    outcomes = [*(build_outcome(*row) for row in judged), *plan.traffic]
     write_outcomes(outcomes, plan.folder / "outcomes.jsonl.gz")
     progress.start_stage("learning", 0, 1)
     about = {**plan.about, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "judge": plan.scorers.judge}
