@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,13 @@ def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tm
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_with_tables: Callable[[Path], str]
 ) -> None:
     import mlflow
 
     monkeypatch.setattr(reprice_command, "console", Console(width=140))
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = store_with_tables(tmp_path)
     experiment = tracking.prepare(uri)
     number, _ = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
