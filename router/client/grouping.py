@@ -1,4 +1,4 @@
-"""Create, limit and remove teams of keys. Pure functions; callers pass the time."""
+"""Creating, limiting and removing teams of keys. Pure: the functions return changed teams."""
 
 from __future__ import annotations
 
@@ -6,42 +6,40 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from router.client.issuing import OptionError, StateError, UnknownNameError, limits_of
+from router.client.issuing import OptionError, StateError, UnknownNameError, parse_limits
 from router.client.keyfile import NamedKey, Roster, Team, name_problem
 
-NO_TEAM = "none"  # option value that removes a key from its team
+NO_TEAM = "none"  # the value of an option that removes a key from its team
 
 
-def added(teams: tuple[Team, ...], name: str, now_unix: float, given: Mapping[str, str | None]) -> tuple[Team, ...]:
-    """The teams with a new one; `given` is as in `issuing.limits_of`.
+def add(teams: tuple[Team, ...], name: str, now_unix: float, options: Mapping[str, str | None]) -> tuple[Team, ...]:
+    """The teams with a new one; `options` is as in `issuing.parse_limits`.
 
     Raises:
-        SettingsError: the name is taken or invalid, or a limit is invalid.
+        SettingsError: the name is invalid or in use, or a limit is invalid.
     """
     if problem := _problem(name):
         raise OptionError("name", problem)
     if any(team.name == name for team in teams):
-        raise StateError(
-            f"the name {name} is taken by a current or former team; names cannot be reused, to keep usage separate"
-        )
-    return (*teams, Team(name, now_unix, limits_of(given)))
+        raise StateError(f"the name {name} is or was in use; names cannot be reused, so that bills stay separate")
+    return (*teams, Team(name, now_unix, parse_limits(options)))
 
 
-def limited(teams: tuple[Team, ...], name: str, given: Mapping[str, str | None]) -> tuple[Team, ...]:
-    """The teams, with changed limits for one of them; `given` is as in `issuing.limits_of`.
+def set_limits(teams: tuple[Team, ...], name: str, options: Mapping[str, str | None]) -> tuple[Team, ...]:
+    """The teams with changed limits for one of them; `options` is as in `issuing.parse_limits`.
 
     Raises:
         SettingsError: the team does not exist or is removed, or a limit is invalid.
     """
     team = _active(teams, name)
-    return _with(teams, msgspec.structs.replace(team, limits=limits_of(given, team.limits)))
+    return _with(teams, msgspec.structs.replace(team, limits=parse_limits(options, team.limits)))
 
 
-def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
-    """The teams, with one of them marked as removed. Its name stays reserved for past usage.
+def remove(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
+    """The teams with one of them removed. Its name stays in the file, for the bill.
 
     Raises:
-        SettingsError: the team does not exist, is already removed, or has active keys.
+        SettingsError: the team does not exist, is removed already, or has active keys.
     """
     team = _active(roster.teams, name)
     active = [key.name for key in members(roster.keys, name) if key.state(now_unix) == "active"]
@@ -50,8 +48,8 @@ def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
     return _with(roster.teams, msgspec.structs.replace(team, removed_unix=now_unix))
 
 
-def team_of(teams: Iterable[Team], name: str) -> str:
-    """Resolve a team option to the name of a team; "" for `NO_TEAM`.
+def parse_team(teams: Iterable[Team], name: str) -> str:
+    """The team name in an option; "" for `NO_TEAM`.
 
     Raises:
         OptionError: the team does not exist or is removed.
@@ -59,26 +57,26 @@ def team_of(teams: Iterable[Team], name: str) -> str:
     if name in ("", NO_TEAM):
         return ""
     if not any(team.name == name and team.state == "active" for team in teams):
-        raise OptionError("team", name_problem(name, "team") or f"{name} is not an active team")
+        raise OptionError("team", name_problem(name, "team") or f"no active team is called {name}")
     return name
 
 
-def named(teams: Iterable[Team], name: str) -> Team:
-    """Find a team by name.
+def find_team(teams: Iterable[Team], name: str) -> Team:
+    """The team with a name.
 
     Raises:
-        UnknownNameError: no team has this name. The message omits the name if it looks like a secret.
+        UnknownNameError: no team has this name. A name that may be a key is not part of the message.
     """
     for team in teams:
         if team.name == name:
             return team
     raise UnknownNameError(
-        name_problem(name, "team") or f"team {name} does not exist; `python -m router teams list` lists all teams"
+        name_problem(name, "team") or f"no team is called {name}; list all with python -m router teams list"
     )
 
 
 def members(keys: Iterable[NamedKey], team: str) -> list[NamedKey]:
-    """The keys of a team, including inactive ones."""
+    """The keys of a team, including expired and revoked ones."""
     return [key for key in keys if key.team == team]
 
 
@@ -87,7 +85,7 @@ def _problem(name: str) -> str:
 
 
 def _active(teams: tuple[Team, ...], name: str) -> Team:
-    team = named(teams, name)
+    team = find_team(teams, name)
     if team.state != "active":
         raise StateError(f"team {name} is {team.state}")
     return team

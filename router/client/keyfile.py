@@ -1,4 +1,4 @@
-"""Read and write keys.json: named keys and teams with rights, limits and expiry. Only hashes of keys are stored."""
+"""The file keys.json: named keys and their teams, with hashes, rights, limits and expiry. It contains no secrets."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ PREFIX = "sk-router-"
 RANDOM_BYTES = 32  # 43 characters, 256 bits
 FORMAT = 1
 CALLS = ("chat", "responses", "completions", "embeddings", "models")  # the rights of a new key
-ACCOUNT = "account"  # the right to every other endpoint of the upstream's account
+ACCOUNT = "account"  # the right to use everything else of the upstream's account
 RIGHTS = (*CALLS, ACCOUNT)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DIGEST = re.compile(r"[0-9a-f]{16}")  # the id of a key from ROUTER_API_KEYS in records
+_DIGEST = re.compile(r"[0-9a-f]{16}")  # the id of a key of ROUTER_API_KEYS
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class EarlierKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A replaced secret of a key."""
+    """The hash of a secret that was replaced by a rotation."""
 
     sha256: Digest
-    until_unix: float  # accepted before this moment
+    until_unix: float  # the secret is accepted before then
 
 
 Dollars = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-SOFT = 0.8  # default of `soft` if `floor` is set
+SOFT = 0.8  # default of `Limits.soft` if a floor is set
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The limits of a key or team; None: unlimited. Days and months are in UTC."""
+    """The limits of a key or a team; None: no limit. Days and months are in UTC."""
 
     usd_a_day: Dollars | None = None
     usd_a_month: Dollars | None = None
     requests_a_minute: Count | None = None
     tokens_a_minute: Count | None = None
-    soft: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None  # spent share of a budget at which `floor` applies
-    floor: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None  # the target of `auto` from then on
+    soft: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None  # share of a budget from which `floor` applies
+    floor: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None  # the target of `auto` from there on
 
     @property
     def in_dollars(self) -> bool:
-        """Whether the limits include a budget in US dollars."""
+        """Whether there is a budget."""
         return self.usd_a_day is not None or self.usd_a_month is not None
 
 
@@ -60,7 +60,7 @@ NO_LIMITS = Limits()
 
 
 class Owner(NamedTuple):
-    """The owner of limits: a key, or a team of keys."""
+    """The key or team to which limits belong."""
 
     kind: Literal["key", "team"]
     name: str
@@ -69,40 +69,40 @@ class Owner(NamedTuple):
         return f"{self.kind} {self.name}"
 
 
-Holding = tuple[tuple[Owner, Limits], ...]  # the limits that apply to a request: those of its key and of the key's team
+Holding = tuple[tuple[Owner, Limits], ...]  # the limits that apply to a request: of its key, and of the key's team
 
 
 class Team(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A team of keys that share limits. Times are in seconds since 1970."""
+    """A group of keys that share limits. Times are in seconds since 1970."""
 
     name: str
     created_unix: float
-    limits: Limits | None = None
+    limits: Limits | None = None  # None: no limits
     removed_unix: float | None = None
 
     @property
     def state(self) -> str:
-        """`active` or `removed`."""
+        """The state of the team: active or removed."""
         return "active" if self.removed_unix is None else "removed"
 
 
 class NamedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A named key. Times are in seconds since 1970."""
+    """One named key. Times are in seconds since 1970."""
 
     name: str
     sha256: Digest
     created_unix: float
     paths: tuple[str, ...]  # of RIGHTS
-    models: tuple[str, ...] = ()  # models that the key may use; empty: all
+    models: tuple[str, ...] = ()  # allowed model names; empty: all
     admin: bool = False
     expires_unix: float | None = None
     revoked_unix: float | None = None
     earlier: tuple[EarlierKey, ...] = ()
-    limits: Limits | None = None
-    team: str = ""  # empty: no team
+    limits: Limits | None = None  # None: no limits
+    team: str = ""  # the name of its team; "": no team
 
     def state(self, now_unix: float) -> str:
-        """`active`, `expired` or `revoked`."""
+        """The state of the key: active, expired or revoked."""
         if self.revoked_unix is not None:
             return "revoked"
         return "expired" if self.expires_unix is not None and self.expires_unix <= now_unix else "active"
@@ -116,10 +116,10 @@ class Roster(msgspec.Struct, frozen=True):
 
     def holdings(self) -> Iterator[tuple[NamedKey, Holding]]:
         """Each key with the limits that apply to it: its own, then those of its team."""
-        team_limits = {team.name: team.limits for team in self.teams}
+        limits = {team.name: team.limits for team in self.teams}
         for key in self.keys:
-            both = (Owner("key", key.name), key.limits), (Owner("team", key.team), team_limits.get(key.team))
-            yield key, tuple((owner, limits) for owner, limits in both if limits is not None)
+            both = (Owner("key", key.name), key.limits), (Owner("team", key.team), limits.get(key.team))
+            yield key, tuple((owner, owned) for owner, owned in both if owned is not None)
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -132,20 +132,20 @@ _decoder = msgspec.json.Decoder(_Document)
 
 
 def sha256(key: str) -> str:
-    """The SHA-256 hash of a key, as 64 hexadecimal digits."""
+    """The hash of a key, as 64 hexadecimal digits."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def new_key() -> str:
-    """Generate a random key."""
+    """A new random key."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
 def read_roster(path: Path) -> Roster:
-    """Read the named keys and teams of a file; empty if the file does not exist.
+    """The named keys and teams in a file; empty if there is no file.
 
     Raises:
-        SettingsError: the file cannot be read, or is damaged.
+        SettingsError: the file cannot be read, or is invalid.
     """
     try:
         content = path.read_bytes()
@@ -164,25 +164,25 @@ def read_roster(path: Path) -> Roster:
 
 
 def read_keys(path: Path) -> tuple[NamedKey, ...]:
-    """Read the named keys of a file.
+    """The named keys in a file.
 
     Raises:
-        SettingsError: as `read_roster`.
+        SettingsError: see `read_roster`.
     """
     return read_roster(path).keys
 
 
 def _problem(document: _Document) -> str:
-    """What is wrong with a document; empty if it is valid."""
+    """What is invalid in a document; "" if it is valid."""
     if document.format != FORMAT:
         return f"expected format {FORMAT}"
     names = [key.name for key in document.keys]
     teams = [team.name for team in document.teams]
-    hashes = [digest for key in document.keys for digest in (key.sha256, *(earlier.sha256 for earlier in key.earlier))]
+    hashes = [digest for key in document.keys for digest in (key.sha256, *(each.sha256 for each in key.earlier))]
     if len(set(names)) < len(names) or len(set(hashes)) < len(hashes):
-        return "it contains a key twice"
+        return "a key occurs twice"
     if len(set(teams)) < len(teams):
-        return "it contains a team twice"
+        return "a team occurs twice"
     for name in teams:
         if problem := name_problem(name, "team"):
             return problem
@@ -190,33 +190,33 @@ def _problem(document: _Document) -> str:
         if problem := name_problem(key.name):
             return problem
         if not set(key.paths) <= set(RIGHTS):
-            return f"key {key.name} has a path that is not one of {', '.join(RIGHTS)}"
+            return f"key {key.name} has an unknown path; expected {', '.join(RIGHTS)}"
         if key.team and key.team not in teams:
-            return f"key {key.name} is in a team that does not exist"
+            return f"key {key.name} is in an unknown team"
     return ""
 
 
 def is_digest(key_id: str) -> bool:
-    """Whether the id of a key in records is a digest instead of a name."""
+    """Whether the id of a key in records is a digest and not a name."""
     return _DIGEST.fullmatch(key_id) is not None
 
 
 def name_problem(name: str, kind: str = "key") -> str:
-    """Why `name` is invalid for a key or team; empty if it is valid. The text omits the name, which may be a secret."""
+    """Why `name` is not a valid name; "" if it is. A name that may be a key is not part of the message."""
     if without_keys(name) != name or name.startswith("sk-"):
-        return f"the name of the {kind} looks like a secret key"
+        return f"a {kind}'s name looks like a key"
     if not _NAME.fullmatch(name):
         return (
-            f"the name of a {kind} must have 1 to 64 letters, digits, dots, dashes and underscores, "
+            f"a {kind}'s name must have 1 to 64 letters, digits, dots, dashes and underscores, "
             "and start with a letter or digit"
         )
     if is_digest(name):
-        return f"the name of the {kind} looks like the digest of a key from ROUTER_API_KEYS"
+        return f"a {kind}'s name looks like the digest of a key of ROUTER_API_KEYS"
     return ""
 
 
 def locked(path: Path) -> AbstractContextManager[Path]:
-    """Lock a key file for writing and return its path.
+    """Lock a file of keys for writing. Yields its path.
 
     Raises:
         OSError: the lock file cannot be opened.
@@ -225,10 +225,10 @@ def locked(path: Path) -> AbstractContextManager[Path]:
 
 
 def write_roster(path: Path, roster: Roster) -> None:
-    """Replace the file atomically, readable only by its owner. Call it while holding `locked`.
+    """Replace the content of the file, which only its owner can read. Call it under `locked`.
 
     Raises:
-        OSError: the file cannot be written; the old file stays.
+        OSError: the file cannot be written. Its content stays unchanged.
     """
     content = msgspec.json.format(msgspec.json.encode(_Document(FORMAT, roster.keys, roster.teams)), indent=1)
     shared_file.replace(path, content + b"\n")

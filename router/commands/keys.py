@@ -134,7 +134,7 @@ def limit(
 def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the keys with their rights, limits and expiry. The secrets are not stored."""
     now = time.time()
-    keys = [keystore.as_mapping(key, now) for key in read_keys(load().keys_path)]
+    keys = [keystore.key_as_mapping(key, now) for key in read_keys(load().keys_path)]
     columns = ("name", "state", "team", "admin", "paths", "models", "limits", "created", "expires")
     print_rows(keys, columns, as_data=as_data)
 
@@ -143,7 +143,7 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 def show(name: Name) -> None:
     """Show one key with its rights, limits, expiry and replaced secrets."""
     now = time.time()
-    print_fields(keystore.as_mapping(issuing.named(read_keys(load().keys_path), name), now))
+    print_fields(keystore.key_as_mapping(issuing.find_key(read_keys(load().keys_path), name), now))
 
 
 @app.command()
@@ -162,7 +162,7 @@ def rotate(
 ) -> None:
     """Replace the secret of a key. Rights, limits and expiry stay the same."""
     _, key, until_unix = keystore.rotate_key(load(), name, grace)
-    end = "is no longer accepted" if until_unix is None else f"is accepted until {keystore.moment(until_unix)}"
+    end = "is no longer accepted" if until_unix is None else f"is accepted until {keystore.format_time(until_unix)}"
     _print_secret(key, f"rotated key {name}; store it now, it is not shown again. The old secret {end}")
 
 

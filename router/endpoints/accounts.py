@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
         A key that is not an admin key sees only its own usage, and the remaining budget of its team.
         """
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         team = (
             {}
             if caller.own is None or not caller.team
@@ -68,7 +68,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         The feedback is on disk when the response is sent.
         """
         try:
-            caller = worker.keys.check(request.scope["headers"])
+            caller = worker.keys.authenticate(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
             body = await read_body(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)

@@ -34,7 +34,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
         """Return the decision for a chat, responses or completions request, whichever model it names."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         settings = worker.settings
         body = await read_body(
             request.receive,
@@ -48,7 +48,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """Return the policy in use: models, targets and evidence."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         return _json(200, describe(worker.serving.policy))
 
 

@@ -66,11 +66,11 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
         """List all keys with rights, limits, expiry, spending and last use."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
         keys = await run_in_threadpool(done, lambda: read_keys(worker.settings.keys_path))
         spent = await run_in_threadpool(known_standings, worker.standings)
-        now, why = time.time(), refusal(caller, keyed=worker.keys.keyed)
+        now, why = time.time(), refusal(caller, keyed=worker.keys.required)
         return json_answer({"keys": [_as_mapping(key, now, spent) for key in keys], "may_change": not why, "why": why})
 
     @app.post("/router/keys")
@@ -90,13 +90,13 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             team=form.team,
         )
         key, secret = await apply(by, "created", change)
-        return json_answer({**keystore.as_mapping(key, time.time()), "key": secret}, 201)
+        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret}, 201)
 
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
         """Return one key."""
-        worker.keys.check(request.scope["headers"]).require_admin()
-        key = await run_in_threadpool(done, lambda: issuing.named(read_keys(worker.settings.keys_path), name))
+        worker.keys.authenticate(request.scope["headers"]).require_admin()
+        key = await run_in_threadpool(done, lambda: issuing.find_key(read_keys(worker.settings.keys_path), name))
         return json_answer(_as_mapping(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
 
     @app.patch("/router/keys/{name}")
@@ -105,14 +105,14 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         by = manager(worker, request)
         form = await read_form(request, Changing)
         change = partial(_as_tuple, keystore.limit_key, worker.settings, name, form.limits(), form.team)
-        return json_answer(keystore.as_mapping((await apply(by, "limited", change))[0], time.time()))
+        return json_answer(keystore.key_as_mapping((await apply(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """Revoke a key permanently. Requests in flight complete."""
         by = manager(worker, request)
         change = partial(_as_tuple, keystore.revoke_key, worker.settings, name)
-        return json_answer(keystore.as_mapping((await apply(by, "revoked", change))[0], time.time()))
+        return json_answer(keystore.key_as_mapping((await apply(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
@@ -121,7 +121,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         form = await read_form(request, Rotating)
         change = partial(keystore.rotate_key, worker.settings, name, form.grace)
         key, secret, _ = await apply(by, "rotated", change)
-        return json_answer({**keystore.as_mapping(key, time.time()), "key": secret})
+        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret})
 
 
 def _as_tuple(change: Callable[..., NamedKey], *arguments: Any) -> tuple[NamedKey]:
@@ -130,4 +130,4 @@ def _as_tuple(change: Callable[..., NamedKey], *arguments: Any) -> tuple[NamedKe
 
 def _as_mapping(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
     """A key as JSON values, with its spending."""
-    return {**keystore.as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}
+    return {**keystore.key_as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from router.client.keys import Caller, Keys
 from router.client.model_names import NAMES, is_routing_name
 from router.request.passthrough import PassThrough
-from router.request.response_headers import RATES
+from router.request.response_headers import RATE_LIMIT_PREFIX
 from router.settings import Settings
 from router.upstream.model_list import fetch_models
 from router.upstream.upstreams import Upstreams, returned_headers
@@ -35,17 +35,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """Return the upstream's list with the routing names added."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         status, headers, body = await fetch_models(
             worker.upstreams, worker.settings.timeouts.idle, request.scope["headers"], request.scope["query_string"]
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
-        hidden = (
-            b"content-length",
-            *((RATES,) if caller.held_to else ()),
-        )  # the upstream's rate limits are hidden from keys with limits
+        # keys with limits see their own rate limits, not those of the upstream
+        hidden = (b"content-length", *((RATE_LIMIT_PREFIX,) if caller.held_to else ()))
         response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response
@@ -55,7 +53,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         """Return one model. Routing names are answered here, other names by the upstream."""
         if not is_routing_name(name):
             return _PassThroughResponse(worker)
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         caller.require_model(name)
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
@@ -86,8 +84,8 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
             return body
         fields, listed = {"object": msgspec.Raw(b'"list"')}, []
     if caller.models:
-        listed = [raw for raw in listed if caller.may_ask_for(_id(raw), routed_models)]
-    names = [name for name in NAMES if caller.may_ask_for(name)]
+        listed = [raw for raw in listed if caller.may_use(_id(raw), routed_models)]
+    names = [name for name in NAMES if caller.may_use(name)]
     fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, names), *listed]))
     return msgspec.json.encode(fields)
 

@@ -52,15 +52,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         changed = await run_in_threadpool(done, change)
         worker.key_watch.check()
         log.info("team %s was %s by key %s", changed.name, action, by)
-        (team,) = await described(lambda roster: (grouping.named(roster.teams, changed.name),))
+        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, changed.name),))
         return json_answer(team, status)
 
     @app.get("/router/teams")
     async def show_all(request: Request) -> Response:
         """List all teams with their active keys, limits and spending."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
-        why = refusal(caller, keyed=worker.keys.keyed)
+        why = refusal(caller, keyed=worker.keys.required)
         return json_answer({"teams": await described(lambda roster: roster.teams), "may_change": not why, "why": why})
 
     @app.post("/router/teams")
@@ -72,8 +72,8 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/teams/{name}")
     async def show(name: str, request: Request) -> Response:
         """Return one team."""
-        worker.keys.check(request.scope["headers"]).require_admin()
-        (team,) = await described(lambda roster: (grouping.named(roster.teams, name),))
+        worker.keys.authenticate(request.scope["headers"]).require_admin()
+        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, name),))
         return json_answer(team)
 
     @app.patch("/router/teams/{name}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from router.lifetime import running
 from router.policy.address import without_login
+from router.policy.network import Network
 from router.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Call(Protocol):
 class Link:
     """Sends calls while `run` is running."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, network: Network) -> None:
         """`url` is the address of Redis.
 
         Raises:
@@ -74,7 +75,7 @@ class Link:
         self.address = without_login(url)
         self.problem = ""  # why Redis is unavailable; empty if it is available
         self.dropped = 0  # lasting calls that were dropped because the queue was full
-        self._url = url
+        self._url, self._network = url, network
         self._script = files("router.limits").joinpath("state.lua").read_bytes()
         self._digest = b""
         self._run = ""
@@ -147,7 +148,7 @@ class Link:
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _connect(self) -> Connection:
-        self._connection = connection = connect(self._url)
+        self._connection = connection = connect(self._url, self._network)
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("INFO", "server")
         info: bytes = await connection.read_response()
@@ -194,9 +195,9 @@ class Link:
                 await connection.disconnect(nowait=True)
 
 
-def connect(url: str) -> Connection:
-    """Create a connection without retries."""
-    from redis.asyncio.connection import ConnectionPool
+def connect(url: str, network: Network) -> Connection:
+    """Create a connection without retries. It trusts the CAs of `network` unless the URL sets `ssl_ca_certs`."""
+    from redis.asyncio.connection import ConnectionPool, SSLConnection
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
@@ -205,20 +206,22 @@ def connect(url: str) -> Connection:
         url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=None, retry=retry, protocol=2
     )
     connection: Connection = pool.make_connection()
+    if isinstance(connection, SSLConnection) and network.bundle is not None and connection.ca_certs is None:
+        connection.ssl_context.context = network.tls()
     return connection
 
 
-async def check(url: str, seconds: float) -> None:
+async def check(url: str, network: Network, seconds: float) -> None:
     """Connect and run a script.
 
     Raises:
         redis.exceptions.RedisError, OSError, TimeoutError, ImportError: Redis cannot be used.
     """
     async with asyncio.timeout(seconds):
-        connection = connect(url)
+        connection = connect(url, network)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_command("EVAL", "return 1", 0)
             await connection.read_response()
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()

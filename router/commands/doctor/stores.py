@@ -59,11 +59,11 @@ def database(subject: str, url: str, setting: str) -> Finding:
     return Finding(State.OK, subject, f"{shown} is reachable")
 
 
-def redis(url: str) -> Finding:
+def redis(url: str, network: Network) -> Finding:
     """Check that the Redis server for shared limits is reachable and runs scripts."""
     subject, setting, shown = "Redis", "ROUTER_STATE", without_login(url)
     try:
-        asyncio.run(check(url, TIMEOUT_SECONDS))
+        asyncio.run(check(url, network, TIMEOUT_SECONDS))
     except ImportError as error:
         message = f"{shown} requires the module {error.name}"
         return Finding(State.PROBLEM, subject, message, f"Install {EXTRA}")
