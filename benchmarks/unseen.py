@@ -23,9 +23,9 @@ from calibration.learning.prior import Background, read_background
 from calibration.learning.replay import picked, replayed
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, TYPED, load_prices, models_named
-from router.policy.decision import Model
 from router.policy.document import Policy
 from router.policy.prices import Price
+from router.policy.rules import Model
 
 TARGET = 0.97
 LINE = (

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from router.policy.catalogue import Catalogue, CatalogueError
-from router.policy.decision import Model
 from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
 from router.policy.document import FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
+from router.policy.rules import Model
 
 JUDGE_STAYS_DAYS = 90  # so that verdicts of one calibration can be compared with those of the next
 TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known

@@ -79,7 +79,7 @@ def _repriced(worker: Collaborators) -> list[str]:
     if not changed:
         return []
     told = f"policy {policy.version} was made at other prices: {'; '.join(each.told for each in changed)}"
-    rule, now = policy.rules.rule(target), saving_now(policy.rules, worker.prices, target)
+    rule, now = policy.rules.rule_for(target), saving_now(policy.rules, worker.prices, target)
     if rule is not None and now is not None:
         told += f"; at {target:g} it saves {now[0]:.0%} to {now[1]:.0%} now, {rule.expected_saving.estimate:.0%} then"
     return [f"{told}; `python -m calibration reprice` certifies it anew"]

@@ -11,8 +11,8 @@ from calibration.learning.learning import LearningError, cross_replayed, example
 from calibration.learning.prior import Background
 from calibration.learning.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Interval, Model, Promise, Rule
 from router.policy.prices import Price
+from router.policy.rules import Interval, Model, Promise, Rule
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -103,7 +103,7 @@ def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
 
 
 def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
-    rule = learnt.policy.rules.rule(0.9)
+    rule = learnt.policy.rules.rule_for(0.9)
     chosen = learnt.replay.chosen(learnt.policy.rules, 0.9)
     needed = learnt.replay.needed(learnt.policy.rules, rule.target)
     types = [prediction.question_type for prediction in learnt.replay.predictions]
@@ -220,7 +220,7 @@ def test_the_bootstrap_interval_covers_the_mean():
 def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_route():
     truth = dict.fromkeys(("sums/easy", "law/clauses", "code/tracing", "facts/capitals"), (0.3, 0.95))
     policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={}).policy
-    strict = policy.rules.rule(0.97)
+    strict = policy.rules.rule_for(0.97)
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
@@ -228,10 +228,10 @@ def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was(l
     policy = learnt.policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown
-    strictest = policy.rules.rule(min(shown))
+    strictest = policy.rules.rule_for(min(shown))
     assert strictest is not None
-    assert policy.rules.rule(0.01) is strictest
-    assert policy.rules.rule(max(shown) + 0.001) is None
+    assert policy.rules.rule_for(0.01) is strictest
+    assert policy.rules.rule_for(max(shown) + 0.001) is None
 
 
 def test_too_few_questions_are_an_error_that_says_how_many_are_needed():

@@ -19,7 +19,7 @@ from router.policy.decision import decide
 from router.policy.document import PolicyError, dump, parse
 from router.policy.features import read_question
 from router.policy.prediction import predict
-from router.policy.tracing import agrees, traced
+from router.policy.program import evaluate_program, matches_value
 from router.policy.transfer import transferred
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
@@ -108,14 +108,14 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
     ],
 )
 def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
-    found = traced(program)
+    found = evaluate_program(program)
     assert found == (None if value is None else (value,))
-    assert value is None or agrees(value, repr(value))
+    assert value is None or matches_value(value, repr(value))
 
 
 def test_looking_helps_where_there_is_something_to_see(policy):
     assert set(policy.answers.types) == {"sums/baskets"}
-    rule = policy.answers.rules(policy.rules).rule(TARGET)
+    rule = policy.answers.rules(policy.rules).rule_for(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
 
@@ -132,7 +132,7 @@ def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
     replay = replayed(outcomes, policy.predictor, policy.rules.models)
     looked = replay_answers(policy, policy.answers, replay)
     assert apgr(looked.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
+    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
     assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)

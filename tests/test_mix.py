@@ -17,9 +17,9 @@ from calibration.learning.replay import picked, replayed
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.traffic.mix import mix_of
-from router.policy.decision import Evidence, Interval, Model, Rule, Rules
-from router.policy.mix import SURE, holds, kept_of_mix
+from router.policy.mix import ALL_QUALITY, quality_kept_by_mix, target_support
 from router.policy.prices import Price, PriceBook
+from router.policy.rules import Evidence, Interval, Model, Rule, Rules
 from router.usage.ledger import Ledger
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
@@ -222,16 +222,17 @@ def test_a_ledger_that_tells_no_mix_says_why(tmp_path, text, said):
 def test_what_a_promise_keeps_of_a_mix_is_the_mean_of_its_types():
     kept = {"safe": Interval(0.98, 1.0, 1.02), "risky": Interval(0.86, 0.9, 0.94)}
     evidence = {
-        name: Evidence("measured", 50, {"cheap": SURE, "strong": SURE}, Interval(-0.1, 0.0, 0.1), {}) for name in kept
+        name: Evidence("measured", 50, {"cheap": ALL_QUALITY, "strong": ALL_QUALITY}, Interval(-0.1, 0.0, 0.1), {})
+        for name in kept
     }
-    rule = Rule(0.97, 1.0, True, 100, 0.95, SURE, kept_by_type=kept)
+    rule = Rule(0.97, 1.0, True, 100, 0.95, ALL_QUALITY, kept_by_type=kept)
     models = tuple(Model(name, Price(1.0, 1.0, None)) for name in ("cheap", "strong"))
     rules = Rules(models, evidence, (rule,))
-    even = kept_of_mix(rules, 0.97, {"safe": 50, "risky": 50})
+    even = quality_kept_by_mix(rules, 0.97, {"safe": 50, "risky": 50})
     assert even.estimate == pytest.approx(0.95) and even.low == pytest.approx(0.95 - np.hypot(0.02, 0.04) / 2)
-    assert holds(even, 0.97) == "no"
-    assert holds(kept_of_mix(rules, 0.97, {"safe": 5}), 0.97) == "shown"
-    assert holds(kept_of_mix(rules, 0.97, {"safe": 75, "risky": 25}), 0.97) == "expected"
+    assert target_support(even, 0.97) == "no"
+    assert target_support(quality_kept_by_mix(rules, 0.97, {"safe": 5}), 0.97) == "shown"
+    assert target_support(quality_kept_by_mix(rules, 0.97, {"safe": 75, "risky": 25}), 0.97) == "expected"
     # a type that nothing is known of goes to the strong model, which keeps its own quality
-    assert kept_of_mix(rules, 0.97, {"risky": 50, "unheard/of": 50}).estimate == pytest.approx(0.95)
-    assert kept_of_mix(rules, 0.97, {}) is None and kept_of_mix(rules, 0.999, {"safe": 1}) is None
+    assert quality_kept_by_mix(rules, 0.97, {"risky": 50, "unheard/of": 50}).estimate == pytest.approx(0.95)
+    assert quality_kept_by_mix(rules, 0.97, {}) is None and quality_kept_by_mix(rules, 0.999, {"safe": 1}) is None

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from router.planning.plan import Plan, Request
 from router.policy.catalogue import read_takes
-from router.policy.decision import Reason
 from router.policy.naming import EFFORTS, effort_of, without_effort
 from router.policy.parameters import (
     CHAT,
@@ -22,6 +21,7 @@ from router.policy.parameters import (
     adapted,
     apply,
 )
+from router.policy.reasons import Reason
 from router.policy.roles import MOST_MESSAGES
 from router.wire import bodies
 from router.wire.parameters import MOST_FIELDS, edits

@@ -13,11 +13,14 @@ from made_outcomes import TRUTH, made_outcomes
 
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
-from router.policy.decision import Model, Reason, decide, expected_cost_usd, savings_usd
+from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse
+from router.policy.expected_cost import expected_cost_usd, savings_usd
 from router.policy.features import MAX_TURN_CHARACTERS, RequestError, read_question
 from router.policy.prediction import predict
 from router.policy.prices import Price
+from router.policy.reasons import Reason
+from router.policy.rules import Model
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -145,7 +148,7 @@ def test_a_short_word_after_a_question_goes_on_with_that_question(policy):
         for word in ("ok, continue", "thanks", "Why is that?"):
             said = [{"role": "user", "content": before}, {"role": "assistant", "content": "It depends."}]
             decision = decided(policy, read_question([*said, {"role": "user", "content": word}]))
-            assert (decision.model, decision.asked.question) == (model, before.partition(": ")[2])
+            assert (decision.model, decision.parts.question) == (model, before.partition(": ")[2])
 
 
 def test_another_subject_earlier_in_a_conversation_changes_nothing(policy):

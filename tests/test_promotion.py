@@ -34,9 +34,10 @@ from calibration.questions.sources import QuestionError
 from calibration.registry import promotion, registration
 from calibration.reporting import report
 from calibration.spending import Meter
-from router.policy.decision import Interval, Reason
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
+from router.policy.reasons import Reason
+from router.policy.rules import Interval
 from router.serving.champion import fetch, keep_fetching, point_to
 from router.serving.policy import read_policy, served_policy
 from router.settings import load

@@ -41,13 +41,13 @@ def policy() -> Policy:
 def test_prices_that_did_not_change_say_nothing(policy: Policy) -> None:
     assert moved(policy.rules.models, load_prices()) == []
     same = saving_now(policy.rules, load_prices(), 0.9)
-    rule = policy.rules.rule(0.9)
+    rule = policy.rules.rule_for(0.9)
     assert rule is not None and same == pytest.approx((rule.expected_saving.estimate,) * 2)
 
 
 def test_what_a_change_does_to_the_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
     changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
-    rule = policy.rules.rule(0.9)
+    rule = policy.rules.rule_for(0.9)
     least, most = saving_now(policy.rules, changed, 0.9) or (0.0, 0.0)
     assert rule is not None and least < most < rule.expected_saving.estimate
     before = rule.expected_saving.estimate

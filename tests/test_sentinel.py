@@ -20,11 +20,12 @@ from calibration.sentinel.kept_quality import Contributions, Observed, kept_qual
 from calibration.sentinel.sample import place, sample_of
 from calibration.sentinel.signals import signals
 from router.notices import notices
-from router.policy.decision import Reason, decide
+from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.features import read_question
-from router.policy.mix import kept_of_mix
+from router.policy.mix import quality_kept_by_mix
 from router.policy.prediction import predict
+from router.policy.reasons import Reason
 from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
 from router.serving.policy import read_policy
 
@@ -183,7 +184,7 @@ def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
     assert now.version == policy.version
     other = guarded(policy, found_of(policy.version, "medical/pubmed-abstract"))
     assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
-    kept = kept_of_mix(now.rules, 0.97, {KIND: 5})
+    kept = quality_kept_by_mix(now.rules, 0.97, {KIND: 5})
     assert kept is not None and kept.low == 1.0
     for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
         assert guarded(policy, nothing) is policy

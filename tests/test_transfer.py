@@ -14,11 +14,12 @@ from command_line import run
 from calibration.policies import DATA
 from router.commands.doctor.finding import State
 from router.commands.doctor.machine import policy_and_prices
-from router.policy.decision import Promise, decide
+from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
 from router.policy.features import read_question
 from router.policy.models import model_named
 from router.policy.prediction import predict
+from router.policy.rules import Promise
 from router.policy.transfer import TransferError, transferred
 from router.serving.policy import catalogue, policy_folder, prices, read_policy, served_policy
 from router.settings import SettingsError, load

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from router.policy.decision import Promise
+from router.policy.rules import Promise
 
 
 class UsageError(Exception):

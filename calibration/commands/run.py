@@ -38,9 +38,9 @@ from calibration.registry import registration
 from calibration.reporting import report
 from calibration.sentinel.rows import FOLDER, Rows
 from calibration.spending import Meter, book
-from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
 from router.policy.document import REGISTERED_MODEL
+from router.policy.rules import Promise
 
 STOPPED = 3  # the exit code of a calibration that can go on
 console = Console()

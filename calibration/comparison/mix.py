@@ -19,9 +19,9 @@ from calibration.learning.certificate import MIN_TYPE_QUESTIONS
 from calibration.learning.corpus import Ints
 from calibration.learning.replay import Replay, bootstrap, picked
 from calibration.outcomes import InputError, Outcome
-from router.policy.decision import Interval
 from router.policy.document import Policy
-from router.policy.mix import holds
+from router.policy.mix import target_support
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 
@@ -141,7 +141,7 @@ def mixed(
             "promise": rule.promise.value if rule.quality_per_usd is not None else "none",
             "quality_kept": kept,
             "saved_cost": Interval(1 - cost.high, 1 - cost.estimate, 1 - cost.low),
-            "holds": holds(kept, rule.target),
+            "holds": target_support(kept, rule.target),
         }
     return {
         "shares": dict(mix),

@@ -15,10 +15,11 @@ from calibration.learning.escalation import CHEAP_THEN_STRONG, replay_answers
 from calibration.learning.replay import Replay, apgr, bootstrap, cpt, picked, replayed, saved_cost
 from calibration.outcomes import InputError, Outcome, read_rows
 from router.policy.answers import Answers
-from router.policy.decision import Interval, Rule, decide
+from router.policy.decision import decide
 from router.policy.document import Policy
 from router.policy.features import RequestError, read_question
 from router.policy.prediction import predict
+from router.policy.rules import Interval, Rule
 from router.policy.vocabulary import Floats
 
 KEPT = (0.95, 0.97, 0.99)

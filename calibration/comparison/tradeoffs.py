@@ -15,8 +15,8 @@ from calibration.learning.learning import Learnt, mean_interval
 from calibration.learning.replay import Replay, baselines, bootstrap, picked
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
-from router.policy.decision import Interval
 from router.policy.document import Policy
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 ALL = "all"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from calibration.comparison.tradeoffs import ALL, HeldOut, Pair, Row
 from calibration.learning.certificate import USEFUL_SAVING
 from calibration.learning.learning import DEFAULT_TARGET, LEAST_TARGET, MIN_QUESTIONS
-from router.policy.decision import Rule
 from router.policy.document import Policy
+from router.policy.rules import Rule
 
 WORTH_SAVING = 0.02  # share of the strong model's dollars below which routing is not worth its trouble
 COMPUTED_TYPES = 23  # that `calibration generate` writes questions of
@@ -28,7 +28,7 @@ class Verdict:
 
 def best_rule(policy: Policy) -> Rule | None:
     """The rule to judge a policy by: its default target's, else the strictest that it routes by; None without one."""
-    rule = policy.rules.rule(policy.default_target)
+    rule = policy.rules.rule_for(policy.default_target)
     if rule is not None:
         return rule
     routed = [

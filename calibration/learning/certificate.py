@@ -24,7 +24,7 @@ from scipy import stats
 
 from calibration.learning.corpus import Ints
 from calibration.learning.replay import Replay, Worth, bootstrap, picked
-from router.policy.decision import Interval, Promise, Rule, Rules
+from router.policy.rules import Interval, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
 CONFIDENCE = 0.95

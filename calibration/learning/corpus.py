@@ -17,10 +17,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from calibration.workers import PART_ROWS, Arrays, Workers
-from router.policy.asking import Asked
-from router.policy.conversation import turns_of
+from router.policy.conversation import current_turns
 from router.policy.features import Features, encode_question, read_body
 from router.policy.inputs import match_tools, numbers, terms
+from router.policy.question_parts import QuestionParts
 from router.policy.vocabulary import Floats
 
 MIN_TERM_QUESTIONS = 2  # a term that fewer questions use is not learnt
@@ -36,13 +36,13 @@ Ints = npt.NDArray[np.int64]
 class Question:
     """What is asked, and its hand features."""
 
-    asked: Asked
+    asked: QuestionParts
     counted: Sequence[float]  # in the order of `NUMBER_NAMES`
 
 
 def question_of(features: Features) -> Question:
     """The question of a request, read as the proxy reads it."""
-    asked = turns_of(features)[-1].asked
+    asked = current_turns(features)[-1].parts
     return Question(asked, numbers(asked, match_tools(asked.question, features.tools)))
 
 
@@ -173,7 +173,7 @@ def _read(known: Hashes, questions: Questions) -> Arrays:
 
 
 def _terms(features: Features) -> list[str]:
-    return sorted(set(terms(turns_of(features)[-1].asked.question)))
+    return sorted(set(terms(current_turns(features)[-1].parts.question)))
 
 
 def _hash(term: str) -> int:

@@ -31,8 +31,9 @@ from calibration.workers import single_threaded
 from router.policy.answer_features import NUMBERS
 from router.policy.answer_prediction import AnswerPredictor, answer_inputs, numbers_of_answer
 from router.policy.answers import AnswerRule, Answers, Help, answer_usd_needed
-from router.policy.decision import Promise, Rules, savings_usd
 from router.policy.document import Policy
+from router.policy.expected_cost import savings_usd
+from router.policy.rules import Promise, Rules
 from router.policy.vocabulary import Floats
 
 RIDGE = 15.0

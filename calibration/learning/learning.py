@@ -23,8 +23,8 @@ from calibration.learning.replay import Replay, replay_of
 from calibration.learning.resuming import Resumable, key_of
 from calibration.outcomes import Outcome
 from calibration.workers import HERE, Workers, single_threaded
-from router.policy.decision import Evidence, Interval, Model, Promise, Rule, Rules
 from router.policy.document import Policy
+from router.policy.rules import Evidence, Interval, Model, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
 DEFAULT_TARGET = 0.97

@@ -22,10 +22,10 @@ from calibration.learning.corpus import Questions
 from calibration.learning.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.policies import TYPED, read_policy
-from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
 from router.policy.features import RequestError, encode_question, read_body
+from router.policy.rules import Evidence, Interval, Model
 from router.policy.transfer import transferred
 
 PSEUDO_OUTCOMES = 30

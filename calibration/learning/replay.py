@@ -16,19 +16,11 @@ from calibration.learning.corpus import Ints
 from calibration.learning.examples import read_features
 from calibration.learning.predictions import Predictions, table_of
 from calibration.outcomes import Outcome, Result
-from router.policy.decision import (
-    Decision,
-    Interval,
-    Model,
-    Rules,
-    decide,
-    expected_cost_usd,
-    lines_of_worth,
-    quality_per_usd_needed,
-    stands_alone,
-)
+from router.policy.decision import Decision, benefit_lines, decide, quality_per_usd_needed
+from router.policy.expected_cost import expected_cost_usd
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor, predict
+from router.policy.rules import Interval, Model, Rules
 from router.policy.usage import Usage
 from router.policy.vocabulary import Floats
 
@@ -100,7 +92,7 @@ class Replay:
 class Worth:
     """What a dollar must buy for each question to leave the strong model, at one target."""
 
-    table: Floats  # (n, 1) the price needed, of two models; else (n, 2 M) the slopes and offsets of `lines_of_worth`
+    table: Floats  # (n, 1) the price needed, of two models; else (n, 2 M) the slopes and offsets of `benefit_lines`
     models: int
 
     @property
@@ -127,7 +119,7 @@ def _needed(rules: Rules, targets: Sequence[float], features: Features, predicti
 
 def _lines(rules: Rules, targets: Sequence[float], features: Features, prediction: Prediction) -> list[float]:
     def slopes_and_offsets(target: float) -> list[float]:
-        slopes, offsets = lines_of_worth(rules, features, prediction, target)
+        slopes, offsets = benefit_lines(rules, features, prediction, target)
         return slopes + offsets
 
     return _at_targets(slopes_and_offsets, rules, targets, prediction)
@@ -137,7 +129,7 @@ def _at_targets(
     values: Callable[[float], list[float]], rules: Rules, targets: Sequence[float], prediction: Prediction
 ) -> list[float]:
     """Values at each target; they depend on it only where results are all that is known of the type."""
-    if stands_alone(rules.evidence_of(prediction.question_type)):
+    if rules.evidence_of(prediction.question_type).is_results_only:
         return [value for target in targets for value in values(target)]
     return values(targets[0]) * len(targets)
 

@@ -32,8 +32,8 @@ from calibration.learning.certificate import TARGETS, USEFUL_SAVING, Walk, losse
 from calibration.learning.learning import DEFAULT_TARGET, Learnt
 from calibration.learning.replay import picked
 from calibration.questions.questions import Question
-from router.policy.decision import Rule
 from router.policy.document import Policy
+from router.policy.rules import Rule
 
 MOST_LOOKS = 5
 LEAST_QUESTIONS = 100  # of the first look

@@ -40,10 +40,10 @@ from calibration.spending import (
     expect_answers,
     expect_judgements,
 )
-from router.policy.decision import Promise
 from router.policy.document import Policy
 from router.policy.naming import without_effort
 from router.policy.prices import PriceBook
+from router.policy.rules import Promise
 from router.policy.usage import Usage
 
 

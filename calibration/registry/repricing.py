@@ -15,10 +15,10 @@ from calibration.learning.prior import prior
 from calibration.learning.replay import Replay, picked
 from calibration.policies import models_named
 from calibration.registry.registration import Version
-from router.policy.decision import Promise, Rule, Rules
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
 from router.policy.repricing import Moved, moved
+from router.policy.rules import Promise, Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ def concluded(plan: Plan, rows: Rows, before: Sentinel | None) -> Sentinel:
     """What all that was compared under the policy says."""
     version, rules = plan.policy.version, plan.policy.rules
     floor, least = max(plan.target - plan.margin, 0.0), needed(len(plan.policy.predictor.types))
-    rule = rules.rule(plan.target)
+    rule = rules.rule_for(plan.target)
     known = before.types if before is not None and before.policy == version and before.target == plan.target else {}
     types: dict[str, Watched] = {}
     for name, observed in sorted(rows.observed(version, plan.target).items()):

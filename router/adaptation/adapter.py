@@ -12,10 +12,11 @@ import msgspec
 
 from router.adaptation.lessons import MOST_LESSONS, Lesson, described, upstream_of
 from router.policy.catalogue import Catalogue
-from router.policy.decision import Model, Reason
 from router.policy.naming import effort_of, without_effort
 from router.policy.parameters import UNCHANGED, Adaptation, Takes, adapted
+from router.policy.reasons import Reason
 from router.policy.refusals import Refusal, taught
+from router.policy.rules import Model
 from router.settings import Settings
 
 log = logging.getLogger("router")
@@ -89,16 +90,16 @@ class Adapter:
         changes = tuple(change for change in needed.changes if _sets(change.told, needed.effort))
         return replace(needed, changes=changes) if changes else UNCHANGED
 
-    def unfit(self, adaptations: Mapping[str, Adaptation]) -> Mapping[str, Reason]:
+    def unsuitable_models(self, adaptations: Mapping[str, Adaptation]) -> Mapping[str, Reason]:
         """The models that cannot give what the request asks for, or that it may not be adapted to."""
-        unfit = {}
+        unsuitable_models = {}
         for name, adaptation in adaptations.items():
             changed = [change for change in adaptation.changes if not _sets(change.told, adaptation.effort)]
             if "tools with reasoning" in adaptation.lost:
-                unfit[name] = Reason.TOOLS
+                unsuitable_models[name] = Reason.TOOLS
             elif adaptation.lost or (changed and not self.adapts):
-                unfit[name] = Reason.PARAMETERS
-        return unfit
+                unsuitable_models[name] = Reason.PARAMETERS
+        return unsuitable_models
 
     def learn(self, model: str, refusal: Refusal, endpoint: str) -> bool:
         """Note what a model refuses; whether that is new, so that the request may be sent again."""

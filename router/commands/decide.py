@@ -17,7 +17,8 @@ from router.client.model_names import share
 from router.errors import BadRequestError
 from router.planning.explanation import Explanation, explain
 from router.planning.summary import matching_tools, reading_of
-from router.policy.decision import Decision, Rules, likely_types
+from router.policy.decision import Decision, likely_types
+from router.policy.rules import Rules
 from router.serving.policy import Serving, catalogue, policy_folder, prices, read_policy
 from router.serving.sentinel import guarded_policy
 from router.settings import load

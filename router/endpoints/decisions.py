@@ -13,8 +13,9 @@ from router.client.body import read
 from router.client.keys import Keys
 from router.planning.explanation import explain
 from router.planning.summary import reading_of
-from router.policy.decision import Decision, Evidence, likely_types
+from router.policy.decision import Decision, likely_types
 from router.policy.document import Policy
+from router.policy.rules import Evidence
 from router.serving.policy import Serving
 from router.settings import Settings
 

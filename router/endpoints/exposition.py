@@ -245,7 +245,7 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
 def _owner(worker: Collaborators) -> Iterator[Metric]:
     """What `/health` says in words to the owner, as numbers that alerts can be made of."""
     serving = worker.serving
-    rule = serving.policy.rules.rule(serving.default_target)
+    rule = serving.policy.rules.rule_for(serving.default_target)
     certified = rule is not None and rule.certified
     yield GaugeMetricFamily("router_policy_certified", "1 if `auto` routes by a certified promise.", int(certified))
     leaving = GaugeMetricFamily(

@@ -15,10 +15,11 @@ import msgspec
 from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, UnpricedModelError
 from router.planning.plan import Plan, Surface, features_of
-from router.policy.decision import Model, Reason
 from router.policy.features import Features
 from router.policy.parameters import LIMITS
 from router.policy.prices import LongContext, Price, PriceBook
+from router.policy.reasons import Reason
+from router.policy.rules import Model
 from router.policy.usage import Usage
 from router.wire import bodies
 from router.wire.skeleton import Skeleton

@@ -12,11 +12,13 @@ from router.client.caller import caller
 from router.client.model_names import CONTENT, FORM, asked
 from router.errors import BadRequestError, ModelNotFoundError
 from router.policy.answers import answer_holds, decide_first
-from router.policy.decision import Decision, Reason, decide, why_unable
+from router.policy.decision import Decision, decide
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
+from router.policy.guards import capability_guard
 from router.policy.parameters import Adaptation
 from router.policy.prediction import predict
+from router.policy.reasons import Reason
 from router.serving.policy import Serving
 from router.wire import bodies
 from router.wire.heard import Heard
@@ -187,8 +189,8 @@ def read_features(
     """
     features = features_of(surface, fields)
     adaptations = adapter.adaptations(serving.policy.rules.models, fields, surface.name, features.max_output_tokens)
-    if adaptations and (unfit := adapter.unfit(adaptations)):
-        features = replace(features, unfit=unfit)
+    if adaptations and (unsuitable_models := adapter.unsuitable_models(adaptations)):
+        features = replace(features, unsuitable_models=unsuitable_models)
         adaptations = {name: adapter.allowed(needed) for name, needed in adaptations.items()}
     return features, adaptations
 
@@ -231,4 +233,4 @@ def candidates(policy: Policy, decision: Decision, features: Features) -> list[s
     models = policy.rules.models
     at = next(n for n, model in enumerate(models) if model.name == decision.model)
     others = (*models[at + 1 :], *reversed(models[:at]))
-    return [decision.model, *(model.name for model in others if why_unable(model, features) is None)]
+    return [decision.model, *(model.name for model in others if capability_guard(model, features) is None)]

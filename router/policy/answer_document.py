@@ -9,8 +9,8 @@ import msgspec
 from router.policy.answer_features import NUMBERS
 from router.policy.answer_prediction import BESIDE, AnswerPredictor
 from router.policy.answers import AnswerRule, Answers, Help
-from router.policy.decision import Rules
 from router.policy.files import PolicyError, check_arrays, npz, parsed, read_npz
+from router.policy.rules import Rules
 
 ANSWERS = "answers.json"
 ANSWER_WEIGHTS = "answers.npz"

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from router.policy.answer_text import NUMBER, capped, number_of, plain_number, stated, sums
-from router.policy.tracing import agrees, traced
+from router.policy.program import evaluate_program, matches_value
 
 NUMBERS = (
     "log_length",
@@ -81,8 +81,8 @@ def answer_numbers(question: str, answer: str, expected_tokens: float, tools: Se
     lines = [line.strip() for line in steps.split("\n") if line.strip()]
     count, values, found = calls_of(answer, question)
     order = order_of(question, in_question, final)
-    value = traced(question)
-    program = None if value is None else agrees(value[0], its.final)
+    value = evaluate_program(question)
+    program = None if value is None else matches_value(value[0], its.final)
     return [
         math.log1p(len(answer)),
         math.log1p(len(answer) / 4.0) - math.log1p(expected_tokens),

@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from router.policy.answer_prediction import AnswerPredictor, answer_gap
-from router.policy.decision import Decision, Reason, Rule, Rules, decide, savings_usd
+from router.policy.decision import Decision, decide
+from router.policy.expected_cost import savings_usd
 from router.policy.features import Features
 from router.policy.prediction import Prediction
+from router.policy.reasons import Reason
+from router.policy.rules import Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def answer_holds(
     """The second step: whether a whole answer of the cheap model is passed on. False asks the strong model."""
     gap = answer_gap(answers.predictor, features, prediction, answer)
     saving = savings_usd(rules, features, prediction, None)[rules.models[0].name]
-    rule = answers.rules(rules).rule(target)
+    rule = answers.rules(rules).rule_for(target)
     if rule is None:
         return False
     return answer_usd_needed(gap, saving) <= limit_of(rule, prediction.question_type)

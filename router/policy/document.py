@@ -18,12 +18,13 @@ import numpy as np
 
 from router.policy.answer_document import ANSWER_FILES, dump_answers, parse_answers
 from router.policy.answers import Answers, answer_holds, decide_first
-from router.policy.decision import Evidence, Model, Rule, Rules, decide
+from router.policy.decision import decide
 from router.policy.features import read_question
 from router.policy.files import PolicyError as PolicyError  # users of the document catch it
 from router.policy.files import check_arrays, npz, parsed, read_npz
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor, predict
+from router.policy.rules import Evidence, Model, Rule, Rules
 from router.policy.vocabulary import Vocabulary
 
 DOCUMENT = "policy.json"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from router.policy.asking import Asked
+from router.policy.question_parts import QuestionParts
 
 # What is seen in a text beside its words: each is counted; the rest are lengths and shares. Characters are counted by
 # `str.count`, many times faster than an expression; expressions start with what is rare, which the engine skips to.
@@ -75,7 +75,7 @@ def terms(text: str) -> list[str]:
     return single + [f"{a} {b}" for a, b in itertools.pairwise(single)]
 
 
-def numbers(asked: Asked, tools: Tools) -> list[float]:
+def numbers(asked: QuestionParts, tools: Tools) -> list[float]:
     """The hand features of what is asked, in the order of `NUMBER_NAMES`."""
     text = asked.question
     count = len(text.split())

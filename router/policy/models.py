@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from router.policy.catalogue import Catalogue
-from router.policy.decision import Model
 from router.policy.prices import PriceBook
+from router.policy.rules import Model
 
 
 def model_named(name: str, prices: PriceBook, catalogue: Catalogue) -> Model | None:

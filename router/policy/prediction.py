@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.asking import Asked
-from router.policy.conversation import Turn, turns_of
+from router.policy.conversation import Turn, current_turns
 from router.policy.features import CHARACTERS_PER_TOKEN, Features
 from router.policy.inputs import Tools, match_tools, numbers
+from router.policy.question_parts import QuestionParts
 from router.policy.vocabulary import Floats, Vocabulary, Words
 
 NUMBER_LIMIT = 4.0  # standard deviations beyond which a hand feature says no more
@@ -78,7 +78,7 @@ class Predictor:
 
 def predict(predictor: Predictor, features: Features) -> Prediction:
     """Predict from a request."""
-    *before, last = turns_of(features)
+    *before, last = current_turns(features)
     earlier = tuple(_predict_turn(predictor, features, turn) for turn in before)
     return _predict_turn(predictor, features, last, earlier)
 
@@ -87,7 +87,7 @@ def _predict_turn(
     predictor: Predictor, features: Features, turn: Turn, earlier: tuple[Prediction, ...] = ()
 ) -> Prediction:
     models = len(predictor.models)
-    words, tools, heads, by_numbers = _heads(predictor, turn.asked, features)
+    words, tools, heads, by_numbers = _heads(predictor, turn.parts, features)
     types = heads[2 * models :]
     best = int(types.argmax())
     likely = np.exp(predictor.type_sharpness * (types - types[best]))
@@ -103,7 +103,7 @@ def _predict_turn(
     return Prediction(
         turn=turn,
         question_tokens=math.ceil(
-            (len(turn.asked.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
+            (len(turn.parts.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
         ),
         quality=dict(zip(predictor.models, [min(max(q, 0.0), 1.0) for q in expected[:models]], strict=True)),
         output_tokens={
@@ -125,7 +125,7 @@ def _predict_turn(
     )
 
 
-def _heads(predictor: Predictor, asked: Asked, features: Features) -> tuple[Words, Tools, Floats, Floats]:
+def _heads(predictor: Predictor, asked: QuestionParts, features: Features) -> tuple[Words, Tools, Floats, Floats]:
     """The words and the tools of a question, its heads (2 M + T,), and what its hand features add by type (T, 2 M)."""
     words, tools = predictor.vocabulary.words(asked), match_tools(asked.question, features.tools)
     counted = standardised(np.array(numbers(asked, tools)), predictor.number_mean, predictor.number_scale)
@@ -149,7 +149,7 @@ def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tup
     The first are what a term adds to the score of the type above its mean over all types (no unit); the second are
     points of quality, and are none where the type has no outcomes.
     """
-    asked = turns_of(features)[-1].asked
+    asked = current_turns(features)[-1].parts
     words, _, heads, _ = _heads(predictor, asked, features)
     models = len(predictor.models)
     best = int(heads[2 * models :].argmax())

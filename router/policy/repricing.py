@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from router.policy.decision import Model, Rules
 from router.policy.prices import Price, PriceBook
+from router.policy.rules import Model, Rules
 
 
 class Moved(NamedTuple):
@@ -51,7 +51,7 @@ def saving_now(rules: Rules, prices: PriceBook, target: float) -> tuple[float, f
 
     Of two models, as if all their dollars were of input, and as if all were of output. None where that cannot be told.
     """
-    rule = rules.rule(target)
+    rule = rules.rule_for(target)
     if rule is None or len(rules.models) != 2:
         return None
     cheap, strong = rules.models

@@ -1,4 +1,4 @@
-"""Text as the prediction reads it: normalised, so that its form says nothing."""
+"""Text as the prediction reads it: normalise, so that its form says nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SAME = str.maketrans(
 )
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     r"""The text with one form of quotes, dashes, Unicode and white space; blank lines are kept as one.
 
-    >>> normalised("  “It’s”  fine\r\n\r\n\r\nyes\u200b ")
+    >>> normalise("  “It’s”  fine\r\n\r\n\r\nyes\u200b ")
     '"It\'s" fine\n\nyes'
     """
     if not text.isascii():

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from router.policy.decision import Evidence, Interval, Model, Rule
 from router.policy.document import Policy
 from router.policy.prices import Price
+from router.policy.rules import Evidence, Interval, Model, Rule
 from router.policy.usage import Usage
 
 INPUT_TOKENS = 100  # of a question, in the mean of the questions in `data/questions.jsonl`

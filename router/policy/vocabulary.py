@@ -11,8 +11,8 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.asking import Asked
 from router.policy.inputs import terms
+from router.policy.question_parts import QuestionParts
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Vocabulary:
     rows: Mapping[str, int]
     idf: Floats  # (V + 1,) the last is of a term that is not known
 
-    def words(self, asked: Asked) -> Words:
+    def words(self, asked: QuestionParts) -> Words:
         """The TF-IDF weights of a question: 1 + log of the count, times idf, of unit length (Salton, Buckley 1988)."""
         rows, weights, known = self._of(asked.question)
         if asked.material:

@@ -27,8 +27,8 @@ from router.limits.account import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
+from router.policy.reasons import Reason
 from router.request.continuation import Continuations
 from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.request.response_headers import with_rates

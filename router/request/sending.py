@@ -8,10 +8,11 @@ from router.adaptation.adapter import Adapter
 from router.errors import ClientLeftError
 from router.planning.affinity import affinity_key, names_files, names_state
 from router.planning.plan import Plan
-from router.policy.decision import Model, Reason
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
+from router.policy.reasons import Reason
 from router.policy.refusals import STATUSES, Kind, Refusal, read_refusal
+from router.policy.rules import Model
 from router.upstream.attempts import Next
 from router.upstream.calls import Call, Headers
 from router.upstream.endpoints import Endpoint

@@ -14,8 +14,8 @@ from router.admission import Hold
 from router.errors import RouterError
 from router.journal.writer import Record
 from router.planning.plan import Plan, Stream, Surface
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
+from router.policy.reasons import Reason
 from router.request.held_stream import Held, hold
 from router.request.records import Told, billed_attempt
 from router.settings import Settings
