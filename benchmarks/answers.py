@@ -66,7 +66,7 @@ def measure_ranking(
         with_, without = looked.gaps[rows], replay.gaps[rows]
         found[name] = {
             "n": len(rows),
-            "looked_at": float(looked.is_looked_at[rows].mean()),
+            "looked_at": float(looked.inspects_answer[rows].mean()),
             "with": interval(lambda i, r=with_, s=scores: apgr(r[i], s[i])),
             "without": interval(lambda i, r=without, s=scores: apgr(r[i], s[i])),
             "difference": interval(lambda i, a=with_, b=without, s=scores: apgr(a[i], s[i]) - apgr(b[i], s[i])),
@@ -190,7 +190,7 @@ def measure_speed(policy: Policy, looked: LookedAt) -> dict[str, float]:
     assert policy.answers is not None
     cheap = policy.rules.models[0].name
     spent = []
-    for at in np.flatnonzero(looked.is_looked_at):
+    for at in np.flatnonzero(looked.inspects_answer):
         answer = looked.outcomes[at].results[cheap].answer or ""
         began = time.thread_time()
         answer_gap(policy.answers.predictor, looked.features[at], looked.predictions[at], answer)

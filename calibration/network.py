@@ -32,7 +32,7 @@ def prepare() -> None:
     """
     found = network()
     found.check()
-    found.prepare(os.environ)
+    found.export_to(os.environ)
 
 
 def openai_client(base_url: str, api_key: str, **options: Any) -> openai.OpenAI:
@@ -61,6 +61,6 @@ def async_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
 def _options(base_url: str) -> dict[str, Any]:
     found, parts = network(), urlsplit(base_url)
     tls = parts.scheme == "https"
-    proxy = found.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
+    proxy = found.proxies.proxy_for(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
     # not by the environment a second time: httpx reads NO_PROXY otherwise, and takes loopback to the proxy
-    return {"proxy": proxy.url if proxy else None, "verify": found.tls(), "trust_env": False}
+    return {"proxy": proxy.url if proxy else None, "verify": found.ssl_context(), "trust_env": False}

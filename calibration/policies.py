@@ -54,7 +54,7 @@ def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
     book = PriceBook({}, {})
     for path in (shipped, *([extra] if extra else [])):
         try:
-            book = book.extended(PriceBook.parse(json.loads(path.read_bytes())))
+            book = book.merged_with(PriceBook.parse(json.loads(path.read_bytes())))
         except OSError as error:
             raise PriceError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -77,7 +77,7 @@ def load_catalogue() -> Catalogue:
 
 def default_judge(today: date | None = None) -> str:
     """The model that judges where none is named: one that stays for `JUDGE_STAYS_DAYS` at least."""
-    return load_catalogue().judge(today or datetime.now(UTC).date(), JUDGE_STAYS_DAYS)
+    return load_catalogue().default_judge(today or datetime.now(UTC).date(), JUDGE_STAYS_DAYS)
 
 
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:

@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, for as long as the application runs."""
+"""Background work during the lifetime of the application, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
 log = logging.getLogger("router")
-END_SECONDS = 5.0  # after the time for what is running, until a process that does not end is ended
+END_SECONDS = 5.0  # after the grace period, until a process that has not ended is killed
 
 
 @contextlib.asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` while the context is open; it is cancelled, and has ended, when the context is left."""
+    """Run `work` while the context is open. When the context closes, `work` is cancelled and awaited."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -29,6 +29,24 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextlib.asynccontextmanager
+async def repeating(action: Callable[[], Awaitable[None] | None], every_seconds: float) -> AsyncIterator[None]:
+    """Call `action` while the context is open: at once, and `every_seconds` after each call. Errors are logged."""
+    async with running(_repeat(action, every_seconds)):
+        yield
+
+
+async def _repeat(action: Callable[[], Awaitable[None] | None], every_seconds: float) -> None:
+    while True:
+        try:
+            result = action()
+            if result is not None:
+                await result
+        except Exception:  # the next call may succeed
+            log.exception("%s failed; it is called again in %g s", action.__qualname__, every_seconds)
+        await asyncio.sleep(every_seconds)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from router.journal.refused import counted
 from router.journal.writer import Journal
 from router.limits.limiter import Limiter
 from router.policy.prices import PriceBook
-from router.policy.repricing import moved, saving_now
+from router.policy.repricing import price_changes, saving_at_current_prices
 from router.serving.policy import Serving
 from router.serving.sentinel import SentinelWatch
 from router.upstream.upstreams import Upstreams
@@ -64,7 +64,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
         for each in worker.upstreams.standing()
         if each.key_refused
     ]
-    told += worker.sentinel_watch.told()
+    told += worker.sentinel_watch.warnings()
     told += _repriced(worker)
     refused = sum(counted(worker.journal.directory).values())
     if refused:
@@ -75,11 +75,11 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
 def _repriced(worker: Collaborators) -> list[str]:
     """Whether the policy was certified at other prices, and what that does to what it saves."""
     policy, target = worker.serving.policy, worker.serving.default_target
-    changed = moved(policy.rules.models, worker.prices)
+    changed = price_changes(policy.rules.models, worker.prices)
     if not changed:
         return []
-    told = f"policy {policy.version} was made at other prices: {'; '.join(each.told for each in changed)}"
-    rule, now = policy.rules.rule_for(target), saving_now(policy.rules, worker.prices, target)
+    told = f"policy {policy.version} was made at other prices: {'; '.join(each.description for each in changed)}"
+    rule, now = policy.rules.rule_for(target), saving_at_current_prices(policy.rules, worker.prices, target)
     if rule is not None and now is not None:
         told += f"; at {target:g} it saves {now[0]:.0%} to {now[1]:.0%} now, {rule.expected_saving.estimate:.0%} then"
     return [f"{told}; `python -m calibration reprice` certifies it anew"]

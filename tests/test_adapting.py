@@ -326,7 +326,7 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    (told,) = new.app.worker.adapter.described()
+    (told,) = new.app.worker.adapter.describe_lessons()
     assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
@@ -433,10 +433,12 @@ def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
 
 def test_what_is_learnt_of_a_model_is_bounded(new):
     from router.policy.parameters import ParameterRule
-    from router.policy.refusals import Kind, Refusal
+    from router.policy.refusals import Refusal, RefusalKind
 
     adapter = new.app.worker.adapter
-    taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
+    taught = [
+        adapter.learn("m", Refusal(RefusalKind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)
+    ]
     assert taught.count(True) == MOST_RULES == len(adapter.lessons)
 
 

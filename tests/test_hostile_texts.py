@@ -11,8 +11,8 @@ import pytest
 import calibration
 import router
 from router.journal.credentials import SHAPES
-from router.policy.answer_text import stated
-from router.policy.parameters import RESPONSES, ParameterRule, Takes, adapted
+from router.policy.answer_text import parse_answer
+from router.policy.parameters import RESPONSES, ParameterRule, ParameterSupport, compute_adaptation
 from router.policy.program import extract_program
 from router.wire import bodies
 from router.wire.parameters import edits
@@ -56,9 +56,9 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.answer_features._WORD": ("a1", "é!"),
     "router.policy.answer_text.NUMBER": ("1,", "$1", "-1,", "1,a"),
     "router.policy.answer_text._BOXED": ("\\boxed{", "\\boxed ", "{}", "\\boxed{{}"),
-    "router.policy.answer_text._SAID": ("answer is ", "total:\n", "####", "#### \n"),
-    "router.policy.answer_text._STATED": ('"answer":"', '"answer" ', '"answer":\n', '"answer":"\\'),
-    "router.policy.answer_text._SUM": ("1+", "1 + ", "1 ", "1,", "1 a * ", "1=", "1+1=1 "),
+    "router.policy.answer_text._ANSWER_PHRASE": ("answer is ", "total:\n", "####", "#### \n"),
+    "router.policy.answer_text._ANSWER_FIELD": ('"answer":"', '"answer" ', '"answer":\n', '"answer":"\\'),
+    "router.policy.answer_text._EQUATION": ("1+", "1 + ", "1 ", "1,", "1 a * ", "1=", "1+1=1 "),
     "router.policy.answer_text._TOKEN": ("1,", "1.", "\\times"),
     "router.policy.program._FUNCTION": ("def a", "def a(\n", "\ndef "),
     "router.policy.program._CLOSING_FENCE": ("`", "[/PYTHON"),
@@ -202,8 +202,8 @@ def test_no_kind_of_key_is_looked_for_longer_than_the_text_is(shape):
 @pytest.mark.parametrize(
     ("read", "begun", "unit"),
     [
-        (stated, "The answer is ", "\n"),
-        (stated, "#### ", " "),
+        (parse_answer, "The answer is ", "\n"),
+        (parse_answer, "#### ", " "),
         (extract_program, "", "[PYTHON]\n"),
         (extract_program, "", "```\n"),
     ],
@@ -244,11 +244,11 @@ def test_a_key_of_megabytes_is_found_without_a_note_for_each_of_its_bytes():
 def adapt(body):
     """What is done with a body for a model that takes little, from its text to what is sent."""
     fields = bodies.read_fields(body)
-    adaptation = adapted(TAKES_LITTLE, fields, RESPONSES, "low")
+    adaptation = compute_adaptation(TAKES_LITTLE, fields, RESPONSES, "low")
     return b"".join(bodies.edited([body], edits(body, bodies.spans(body, fields), adaptation.changes)))
 
 
-TAKES_LITTLE = Takes(
+TAKES_LITTLE = ParameterSupport(
     (*(ParameterRule(f"p{n}") for n in range(900)), ParameterRule("include", without="x")),
     efforts={RESPONSES: ("low",)},
     tools_need_no_effort=True,

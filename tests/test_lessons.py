@@ -12,14 +12,23 @@ from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures am
 from typer.testing import CliRunner
 
 from router.__main__ import app
-from router.adaptation.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
+from router.adaptation.lessons import (
+    FILE,
+    MAX_AGE_SECONDS,
+    MAX_LESSONS,
+    Lesson,
+    LessonsError,
+    add_lessons,
+    forget_model,
+    read_lessons,
+)
 from router.notices import notices
 from router.policy.parameters import ParameterRule
-from router.policy.refusals import Kind, Refusal, read_refusal
+from router.policy.refusals import Refusal, RefusalKind, read_refusal
 from router.settings import load
 
 NOW = 1_800_000_000.0
-ROLE = Refusal(Kind.ROLE, role="developer")
+ROLE = Refusal(RefusalKind.ROLE, role="developer")
 
 
 def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
@@ -45,20 +54,20 @@ def learnt(home, *arguments):
 
 KINDS = [
     ROLE,
-    Refusal(Kind.TOOLS),
-    Refusal(Kind.EFFORT, efforts=("low", "high")),
-    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", called="max_completion_tokens")),
-    Refusal(Kind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True)),
-    Refusal(Kind.PARAMETER, ParameterRule("include", without="message.output_text.logprobs", needed=True)),
-    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", most=4096)),
+    Refusal(RefusalKind.TOOLS),
+    Refusal(RefusalKind.EFFORT, efforts=("low", "high")),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("max_tokens", called="max_completion_tokens")),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True)),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("include", without="message.output_text.logprobs", needed=True)),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("max_tokens", most=4096)),
 ]
 
 
 def test_what_is_written_is_read_again_once_for_each_refusal(tmp_path):
     path = tmp_path / FILE
     lessons = [lesson(refusal=refusal, since=NOW + n) for n, refusal in enumerate(KINDS)]
-    add(path, lessons[:4], NOW)
-    add(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
+    add_lessons(path, lessons[:4], NOW)
+    add_lessons(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
     assert read_lessons(path, NOW) == tuple(lessons)
     assert path.stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
@@ -66,17 +75,17 @@ def test_what_is_written_is_read_again_once_for_each_refusal(tmp_path):
 
 def test_the_file_is_bounded_in_number_and_age(tmp_path):
     path = tmp_path / FILE
-    add(path, [lesson(f"m{n}") for n in range(MOST_LESSONS + 5)], NOW)
-    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MOST_LESSONS + 5)]
-    assert read_lessons(path, NOW + KEPT_SECONDS) == ()
-    add(path, [lesson("new", since=NOW + KEPT_SECONDS)], NOW + KEPT_SECONDS)
+    add_lessons(path, [lesson(f"m{n}") for n in range(MAX_LESSONS + 5)], NOW)
+    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MAX_LESSONS + 5)]
+    assert read_lessons(path, NOW + MAX_AGE_SECONDS) == ()
+    add_lessons(path, [lesson("new", since=NOW + MAX_AGE_SECONDS)], NOW + MAX_AGE_SECONDS)
     assert len(json.loads(path.read_text())["lessons"]) == 1
 
 
 def test_a_model_is_forgotten_at_every_effort(tmp_path):
     path = tmp_path / FILE
-    add(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
-    assert (forget(path, "m", NOW), forget(path, "n:low", NOW), forget(path, "x", NOW)) == (2, 1, 0)
+    add_lessons(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
+    assert (forget_model(path, "m", NOW), forget_model(path, "n:low", NOW), forget_model(path, "x", NOW)) == (2, 1, 0)
     assert [each.model for each in read_lessons(path, NOW)] == ["m2"]
 
 
@@ -110,7 +119,7 @@ def test_a_damaged_file_says_so_and_is_replaced_by_the_next_lesson(tmp_path, con
     path.write_bytes(content)
     with pytest.raises(LessonsError, match=FILE):
         read_lessons(path, NOW)
-    add(path, [lesson()], NOW)
+    add_lessons(path, [lesson()], NOW)
     assert read_lessons(path, NOW) == (lesson(),)
 
 
@@ -144,18 +153,20 @@ def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_ope
 def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai):  # noqa: F811
     other = routed_again(to, new)
     model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
-    assert waited(lambda: other.app.worker.adapter.described())
+    assert waited(lambda: other.app.worker.adapter.describe_lessons())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     listed = json.loads(learnt(new.home, "--json").stdout)
-    assert listed == other.app.worker.adapter.described() == new.app.worker.adapter.described()
+    assert listed == other.app.worker.adapter.describe_lessons() == new.app.worker.adapter.describe_lessons()
     assert "max_completion_tokens" in learnt(new.home).stdout
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
         f"router: 1 refusals of {model} are forgotten; a running router follows\n",
     )
-    assert waited(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
+    assert waited(
+        lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()
+    )
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
     assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
@@ -163,14 +174,14 @@ def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai): 
 
 def test_a_lesson_of_another_upstream_is_not_heeded(new, to, refusing_openai):  # noqa: F811
     now = time.time()
-    refusal = Refusal(Kind.PARAMETER, ParameterRule("temperature"))
-    add(
+    refusal = Refusal(RefusalKind.PARAMETER, ParameterRule("temperature"))
+    add_lessons(
         new.home / FILE,
         [Lesson(name, "other:1", "chat/completions", refusal, now) for name in ("new-cheap", "new-strong")],
         now,
     )
     again = routed_again(to, new)
-    assert len(again.app.worker.adapter.described()) == 2
+    assert len(again.app.worker.adapter.describe_lessons()) == 2
     assert "x-router-adapted" not in ask(again, chat(temperature=0)).headers
 
 
@@ -217,10 +228,10 @@ def test_the_page_shows_what_was_learnt(new, unknown, refusing_openai):  # noqa:
 
 
 def test_settings_with_a_secret_in_an_address_show_none_of_it(tmp_path):
-    from router.adaptation.lessons import upstream_of
+    from router.adaptation.lessons import upstream_hosts
 
     settings = load(home=tmp_path, openai_base_url="https://ada:secret@api.example.com/v1", openai_api_key="sk-x")
-    assert upstream_of("m:low", settings) == "api.example.com"
+    assert upstream_hosts("m:low", settings) == "api.example.com"
 
 
 def test_every_kind_of_refusal_is_one_that_upstreams_make():

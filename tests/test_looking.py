@@ -13,14 +13,14 @@ from calibration.learning.replay import apgr, replayed
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
-from router.policy.answer_features import NUMBERS, answer_numbers
-from router.policy.answers import answer_holds, decide_first
+from router.policy.answer_features import FEATURE_NAMES, compute_features
+from router.policy.answers import accepts_answer, decide_first_step
 from router.policy.decision import decide
 from router.policy.document import PolicyError, dump, parse
 from router.policy.features import read_question
 from router.policy.prediction import predict
 from router.policy.program import evaluate_program, matches_value
-from router.policy.transfer import transferred
+from router.policy.transfer import transfer_policy
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGET = 0.97
@@ -61,7 +61,7 @@ def policy(learnt):
 
 
 def numbers(question, answer, tools=()):
-    return dict(zip(NUMBERS, answer_numbers(question, answer, 50.0, tools), strict=True))
+    return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
 def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
@@ -137,10 +137,12 @@ def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
     ):
-        tried = decide_first(policy.answers, policy.rules, features, prediction, TARGET)
+        tried = decide_first_step(policy.answers, policy.rules, features, prediction, TARGET)
         way = STRONG if tried.decision.model == PAIR[1] else CHEAP
         answer = outcome.results[PAIR[0]].answer
-        if tried.is_looked_at and not answer_holds(policy.answers, policy.rules, features, prediction, TARGET, answer):
+        if tried.inspects_answer and not accepts_answer(
+            policy.answers, policy.rules, features, prediction, TARGET, answer
+        ):
             way = CHEAP_THEN_STRONG
         assert way == chosen[row]
     assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
@@ -156,8 +158,8 @@ def test_what_was_decided_without_a_look_stays(learnt, policy):
 
 def test_a_guard_stands_before_a_look(policy):
     odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
-    tried = decide_first(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
-    assert (tried.decision.model, tried.is_looked_at) == (PAIR[1], False)
+    tried = decide_first_step(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
+    assert (tried.decision.model, tried.inspects_answer) == (PAIR[1], False)
 
 
 def test_a_policy_without_the_part_reads_as_before(learnt, policy, tmp_path):
@@ -202,7 +204,7 @@ def test_a_damaged_part_is_refused_and_named(policy):
 
 def test_what_is_transferred_to_another_pair_looks_at_no_answers(policy):
     cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
-    assert transferred(policy, cheap, strong).answers is None
+    assert transfer_policy(policy, cheap, strong).answers is None
 
 
 def test_the_shipped_policy_looks_at_answers_and_at_no_single_letters():

@@ -68,7 +68,7 @@ def test_the_setting_goes_before_the_environment_and_trusts_nothing_beside(serve
 
 
 def test_a_bundle_is_trusted_instead_of_the_systems_certificates(authorities):
-    trusted = Network.read("", str(authorities[0][1]), {}).tls().get_ca_certs()
+    trusted = Network.read("", str(authorities[0][1]), {}).ssl_context().get_ca_certs()
     assert [dict(each[0] for each in one["subject"])["commonName"] for one in trusted] == ["ours"]
 
 
@@ -83,7 +83,7 @@ def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, auth
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1"}
     assert ask(serve(**address, ca_bundle=folder)).status_code == 200
     environment = {"SSL_CERT_FILE": requests.certs.where(), "SSL_CERT_DIR": str(folder)}
-    context = Network.read("", "", environment).tls()
+    context = Network.read("", "", environment).ssl_context()
     with socket.create_connection(("127.0.0.1", front.port)) as opened:
         context.wrap_socket(opened, server_hostname="127.0.0.1").close()
 
@@ -108,7 +108,7 @@ def test_a_bundle_that_is_none_is_refused_with_its_name(tmp_path, monkeypatch, v
     with pytest.raises(SettingsError, match=rf"setting {variable}: {path}:? {told}"):
         Upstreams(load(openai_base_url="https://api.example.com/v1"))
     with pytest.raises(BundleError):
-        load().network.tls()
+        load().network.ssl_context()
 
 
 def test_a_bundle_that_is_missing_is_one_line_at_the_start(tmp_path):
@@ -130,19 +130,19 @@ def test_a_bundle_that_is_missing_is_one_line_at_the_start(tmp_path):
     ],
 )
 def test_clients_that_read_the_environment_are_told_the_same(setting, environment, expected):
-    Network.read(setting, "", environment).prepare(environment)
+    Network.read(setting, "", environment).export_to(environment)
     if expected:
         expected |= {"no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1"}
     assert environment == expected | {name.upper(): value for name, value in expected.items()}
     before = dict(environment)
-    Network.read("", "", environment).prepare(environment)
+    Network.read("", "", environment).export_to(environment)
     assert environment == before, "told twice, nothing changes"
 
 
 @pytest.mark.parametrize(("exempt", "told"), [("*", "*"), ("a.test, .b.test", "a.test,.b.test,localhost")])
 def test_those_who_are_exempt_stay_so_for_clients_that_read_the_environment(exempt, told):
     environment = {"NO_PROXY": exempt, "HTTPS_PROXY": "http://a:1"}
-    Network.read("", "", environment).prepare(environment)
+    Network.read("", "", environment).export_to(environment)
     assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
 
 
@@ -160,7 +160,7 @@ def mlflow_behind_proxy(tmp_path, openai_server):
 def test_requests_as_mlflow_makes_them_go_through_the_proxy_and_trust_the_bundle(mlflow_behind_proxy, openai_server):
     proxy, settings = mlflow_behind_proxy
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).prepare(environment)
+    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).export_to(environment)
     asks = "import requests, sys; print(*(requests.get(url, timeout=10).status_code for url in sys.argv[1:]))"
     command = [sys.executable, "-c", asks, "https://mlflow.test/v1/other", openai_server.url + "/other"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

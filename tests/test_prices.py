@@ -127,7 +127,7 @@ def test_a_reasoning_effort_has_the_price_of_its_model():
 def test_prices_of_ones_own_take_the_place_of_every_shipped_price():
     shipped = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
     own = PriceBook({"gpt-5.6-luna": Price(7.0, 7.0)}, {})
-    extended = shipped.extended(own)
+    extended = shipped.merged_with(own)
     assert extended.price("gpt-5.6-luna", unix_ns=0) == Price(7.0, 7.0)
     assert extended.price("gpt-5.6-luna", "flex") is None  # nobody said what it costs there
     assert [period.price for period in extended.history("gpt-5.6-luna")] == [Price(7.0, 7.0)]

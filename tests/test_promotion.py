@@ -38,7 +38,7 @@ from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
 from router.policy.reasons import Reason
 from router.policy.rules import Interval
-from router.serving.champion import fetch, keep_fetching, point_to
+from router.serving.champion import fetch, keep_fetching, link_policy
 from router.serving.policy import read_policy, served_policy
 from router.settings import load
 
@@ -292,7 +292,7 @@ def load_on(
     """A router under load; the policies named in its answers, in order."""
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
-    point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
+    link_policy(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
     stop, policies = threading.Event(), []
 
@@ -393,7 +393,7 @@ def test_what_the_registry_does_not_say_takes_no_policy_away(
     tmp_path: Path, pays: Calibration, store_with_tables: Callable[[Path], str]
 ) -> None:
     assert pays.policy is not None
-    point_to(tmp_path, pays.policy.version, dump(pays.policy))
+    link_policy(tmp_path, pays.policy.version, dump(pays.policy))
     elsewhere = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "elsewhere"))
     assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere)[0].version == pays.policy.version
     own = tmp_path / "own"

@@ -10,7 +10,7 @@ CORPORATE = "http://proxy.corp:3128"
 
 
 def leads(host, port=443, tls=True, setting="", **environment):
-    found = Proxies.read(setting, environment).to(host, port, tls=tls)
+    found = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
     return found.name if found else None
 
 

@@ -10,8 +10,8 @@ from refusals import CHAT, MODELS, RESPONSES, ROWS, SNAPSHOTS, refusal
 from test_refusing_openai import CASES
 
 from router.policy.naming import EFFORTS
-from router.policy.parameters import LIMITS, ParameterRule, Takes, adapted, apply
-from router.policy.refusals import LOOKED_AT, Kind, Refusal, read_refusal, taught
+from router.policy.parameters import LIMITS, ParameterRule, ParameterSupport, apply_changes, compute_adaptation
+from router.policy.refusals import MAX_ERROR_BYTES, Refusal, RefusalKind, read_refusal, support_after_refusal
 from router.wire import bodies
 
 NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
@@ -25,11 +25,11 @@ NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
     "max_output_tokens too small": "no model takes it, and a longer answer was not asked for",
 }
 KINDS = {  # the others: what they are, where they are not of a parameter
-    "retired model": Kind.GONE,
-    **{name: Kind.CONTEXT for name in ROWS if "too long" in name},
-    **{name: Kind.TOOLS for name in ROWS if name.startswith("function tools")},
-    **{name: Kind.ROLE for name in ROWS if name.startswith("roles of")},
-    **{name: Kind.EFFORT for name in ROWS if name.startswith(("reasoning_effort", "reasoning.effort"))},
+    "retired model": RefusalKind.MODEL_NOT_FOUND,
+    **{name: RefusalKind.CONTEXT for name in ROWS if "too long" in name},
+    **{name: RefusalKind.TOOLS for name in ROWS if name.startswith("function tools")},
+    **{name: RefusalKind.ROLE for name in ROWS if name.startswith("roles of")},
+    **{name: RefusalKind.EFFORT for name in ROWS if name.startswith(("reasoning_effort", "reasoning.effort"))},
 }
 
 
@@ -63,25 +63,25 @@ def test_a_refusal_is_read_as_what_it_is(name):
     if name in NOT_MENDED:
         assert found is None
     else:
-        assert found is not None and found.kind is KINDS.get(name, Kind.PARAMETER)
+        assert found is not None and found.kind is KINDS.get(name, RefusalKind.PARAMETER)
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - set(NOT_MENDED)))
 def test_a_model_that_nothing_is_known_of_is_asked_again_until_it_takes_the_request(name):
     """What is taught mends the request; one refusal teaches one thing, and the same is not refused again."""
     endpoint, body = body_of(name)
-    takes, seen = Takes(), []
+    takes, seen = ParameterSupport(), []
     while (refused := refusal(endpoint, body)) is not None:
         found = read_refusal(refused.status, json.dumps(refused.body).encode())
-        if found.kind in (Kind.GONE, Kind.CONTEXT):
+        if found.kind in (RefusalKind.MODEL_NOT_FOUND, RefusalKind.CONTEXT):
             return
         assert (refused.row, refused.body) not in seen
         seen.append((refused.row, refused.body))
-        assert taught(takes, found, endpoint) != takes
-        takes = taught(takes, found, endpoint)
-        adaptation = adapted(takes, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
-        body = apply(body_of(name)[1], adaptation.changes)
-        if "tools with reasoning" in adaptation.lost:
+        assert support_after_refusal(takes, found, endpoint) != takes
+        takes = support_after_refusal(takes, found, endpoint)
+        adaptation = compute_adaptation(takes, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
+        body = apply_changes(body_of(name)[1], adaptation.changes)
+        if "tools with reasoning" in adaptation.unavailable:
             return
     assert seen
 
@@ -98,10 +98,12 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
         "logprobs": True,
         "reasoning_effort": "none",
     }
-    takes, body, lessons = Takes(), asked, 0
+    takes, body, lessons = ParameterSupport(), asked, 0
     while (refused := refusal(CHAT, body)) is not None:
-        takes = taught(takes, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
-        body = apply(asked, adapted(takes, bodies.read_fields(json.dumps(asked).encode()), CHAT).changes)
+        takes = support_after_refusal(takes, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
+        body = apply_changes(
+            asked, compute_adaptation(takes, bodies.read_fields(json.dumps(asked).encode()), CHAT).changes
+        )
         lessons += 1
     assert lessons == 8
     assert body == {
@@ -130,7 +132,9 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
 def test_the_role_that_an_upstream_refuses_is_read_from_its_words(message, param, role):
     """By the reports of lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
     found = read(message=message, param=param)
-    assert (found.role if found is not None and found.kind is Kind.ROLE else "") == ["", "developer", "system"][role]
+    assert (found.role if found is not None and found.kind is RefusalKind.ROLE else "") == ["", "developer", "system"][
+        role
+    ]
 
 
 def test_a_role_that_is_refused_with_422_is_read_and_nothing_else_of_it():
@@ -141,15 +145,19 @@ def test_a_role_that_is_refused_with_422_is_read_and_nothing_else_of_it():
 
 def test_a_model_that_refuses_the_next_role_as_well_gets_that_of_a_user():
     asked = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
-    takes, roles = Takes(), []
+    takes, roles = ParameterSupport(), []
     for refused in ("developer", "system"):
-        takes = taught(takes, Refusal(Kind.ROLE, role=refused), CHAT)
+        takes = support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT)
         fields = bodies.read_fields(json.dumps(asked).encode())
-        roles.append([each["role"] for each in apply(asked, adapted(takes, fields, CHAT).changes)["messages"]])
-        assert taught(takes, Refusal(Kind.ROLE, role=refused), CHAT) == takes
-        assert taught(takes, Refusal(Kind.ROLE, role=refused), "completions") == takes
+        roles.append(
+            [each["role"] for each in apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes)["messages"]]
+        )
+        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT) == takes
+        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), "completions") == takes
     assert roles == [["system", "user", "system"], ["user", "user", "user"]]
-    assert adapted(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).told == ""
+    assert (
+        compute_adaptation(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).description == ""
+    )
 
 
 @pytest.mark.parametrize("first", ["limit", "name"])
@@ -162,27 +170,27 @@ def test_a_limit_and_another_name_are_both_learnt(first):
         param="max_tokens",
         code="unsupported_parameter",
     )
-    takes = Takes()
+    takes = ParameterSupport()
     for found in (limit, name) if first == "limit" else (name, limit):
-        takes = taught(takes, found, CHAT)
-        assert taught(takes, found, CHAT) == takes
+        takes = support_after_refusal(takes, found, CHAT)
+        assert support_after_refusal(takes, found, CHAT) == takes
     for asked, made in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
         fields = bodies.read_fields(json.dumps(asked).encode())
-        assert apply(asked, adapted(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
+        assert apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
 
 
 def test_a_smaller_limit_takes_the_place_of_a_known_one():
-    known = Takes(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
+    known = ParameterSupport(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
     large = "max_tokens is too large: 9000. This model supports at most 8192 completion tokens, whereas you provided"
-    assert taught(known, read(message=large, param="max_tokens"), CHAT).least_limit() == 8192
+    assert support_after_refusal(known, read(message=large, param="max_tokens"), CHAT).lowest_limit() == 8192
 
 
 def test_what_is_learnt_on_one_endpoint_does_not_hold_on_the_other():
     found = read(message="Unsupported parameter: 'temperature' is not supported with this model.", param="temperature")
-    takes = taught(Takes(), found, RESPONSES)
+    takes = support_after_refusal(ParameterSupport(), found, RESPONSES)
     fields = bodies.read_fields(b'{"temperature":0}')
-    assert adapted(takes, fields, RESPONSES).told == "temperature dropped"
-    assert adapted(takes, fields, CHAT).told == ""
+    assert compute_adaptation(takes, fields, RESPONSES).description == "temperature dropped"
+    assert compute_adaptation(takes, fields, CHAT).description == ""
 
 
 def test_efforts_that_we_do_not_know_are_not_asked_for():
@@ -192,8 +200,8 @@ def test_efforts_that_we_do_not_know_are_not_asked_for():
     none = read(message=message.format("'turbo'"), param="reasoning_effort")
     for found, made in ((some, {"reasoning_effort": "high"}), (none, {})):
         fields = bodies.read_fields(b'{"reasoning_effort":"low"}')
-        takes = taught(Takes(), found, CHAT)
-        assert apply({"reasoning_effort": "low"}, adapted(takes, fields, CHAT).changes) == made
+        takes = support_after_refusal(ParameterSupport(), found, CHAT)
+        assert apply_changes({"reasoning_effort": "low"}, compute_adaptation(takes, fields, CHAT).changes) == made
 
 
 @pytest.mark.parametrize(
@@ -266,17 +274,17 @@ def test_what_is_no_error_of_openais_says_nothing(body, status):
 
 def test_only_refusals_are_read():
     gone = error(code="model_not_found").encode()
-    assert read_refusal(404, gone).kind is Kind.GONE
-    assert read_refusal(410, b"gone").kind is Kind.GONE
+    assert read_refusal(404, gone).kind is RefusalKind.MODEL_NOT_FOUND
+    assert read_refusal(410, b"gone").kind is RefusalKind.MODEL_NOT_FOUND
     for status in (200, 401, 409, 422, 429, 500, 503):
         assert read_refusal(status, gone) is None
-    assert read_refusal(404, gone + b" " * LOOKED_AT) is None
+    assert read_refusal(404, gone + b" " * MAX_ERROR_BYTES) is None
     assert read_refusal(404, error(code="not_found", message="no such route").encode()) is None
 
 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"])
 def test_content_that_is_filtered_is_told_by_its_code(code):
-    assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is Kind.CONTENT
+    assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is RefusalKind.CONTENT
 
 
 JSON = st.recursive(
@@ -304,14 +312,14 @@ def test_no_error_of_an_upstream_breaks_the_router(said, status, endpoint):
     found = read_refusal(status, json.dumps({"error": said}).encode())
     if found is None:
         return
-    takes = taught(Takes(), found, endpoint)
+    takes = support_after_refusal(ParameterSupport(), found, endpoint)
     for body in (
         b'{"max_tokens":99999999,"temperature":0,"stop":[]}',
         b'{"reasoning_effort":"low","tools":[{}]}',
         b'{"messages":[{"role":"system"}]}',
     ):
-        changes = adapted(takes, bodies.read_fields(body), endpoint).changes
-        assert isinstance(apply(json.loads(body), changes), dict)
+        changes = compute_adaptation(takes, bodies.read_fields(body), endpoint).changes
+        assert isinstance(apply_changes(json.loads(body), changes), dict)
     assert set(found.efforts) <= set(EFFORTS)
 
 

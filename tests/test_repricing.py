@@ -21,7 +21,7 @@ from calibration.registry.repricing import repriced
 from router.notices import notices
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
-from router.policy.repricing import moved, saving_now
+from router.policy.repricing import price_changes, saving_at_current_prices
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -30,7 +30,7 @@ DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_
 
 
 def book(**prices: Price) -> PriceBook:
-    return load_prices().extended(PriceBook(prices, {}))
+    return load_prices().merged_with(PriceBook(prices, {}))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def policy() -> Policy:
 
 
 def test_prices_that_did_not_change_say_nothing(policy: Policy) -> None:
-    assert moved(policy.rules.models, load_prices()) == []
-    same = saving_now(policy.rules, load_prices(), 0.9)
+    assert price_changes(policy.rules.models, load_prices()) == []
+    same = saving_at_current_prices(policy.rules, load_prices(), 0.9)
     rule = policy.rules.rule_for(0.9)
     assert rule is not None and same == pytest.approx((rule.expected_saving.estimate,) * 2)
 
@@ -48,7 +48,7 @@ def test_prices_that_did_not_change_say_nothing(policy: Policy) -> None:
 def test_what_a_change_does_to_the_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
     changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
     rule = policy.rules.rule_for(0.9)
-    least, most = saving_now(policy.rules, changed, 0.9) or (0.0, 0.0)
+    least, most = saving_at_current_prices(policy.rules, changed, 0.9) or (0.0, 0.0)
     assert rule is not None and least < most < rule.expected_saving.estimate
     before = rule.expected_saving.estimate
     assert (least, most) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
@@ -71,7 +71,7 @@ def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tm
     assert repriced(loaded, load_prices()) is None
     made = repriced(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
     assert made is not None
-    assert [each.model for each in made.moved] == ["gpt-4o-mini"]
+    assert [each.model for each in made.price_changes] == ["gpt-4o-mini"]
     assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
     assert made.policy.rules.evidence == kept.rules.evidence
     assert made.policy.about["repriced_from"] == kept.version

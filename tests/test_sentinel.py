@@ -26,7 +26,7 @@ from router.policy.features import read_question
 from router.policy.mix import quality_kept_by_mix
 from router.policy.prediction import predict
 from router.policy.reasons import Reason
-from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
+from router.policy.sentinel import Checkpoint, Sentinel, SentinelError, Signal, TypeStatus, apply_drift, dump, parse
 from router.serving.policy import read_policy
 
 SUM = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
@@ -165,8 +165,8 @@ def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
 
 
 def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
-    history = [Look(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
-    its = Watched(
+    history = [Checkpoint(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
+    its = TypeStatus(
         **{
             **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
             **{"trusted": 0.97, "evidence": 1.02, "history": history},
@@ -177,18 +177,18 @@ def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
 
 
 def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
-    now = guarded(policy, found_of(policy.version))
+    now = apply_drift(policy, found_of(policy.version))
     features = read_question([{"role": "user", "content": SUM}])
     before, after = (decide(p.rules, features, predict(p.predictor, features), 0.97) for p in (policy, now))
     assert (before.reason, after.reason, after.model) == (Reason.CHEAP_IS_ENOUGH, Reason.DRIFTED, "gpt-4o")
     assert now.version == policy.version
-    other = guarded(policy, found_of(policy.version, "medical/pubmed-abstract"))
+    other = apply_drift(policy, found_of(policy.version, "medical/pubmed-abstract"))
     assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
     kept = quality_kept_by_mix(now.rules, 0.97, {KIND: 5})
     assert kept is not None and kept.low == 1.0
     for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
-        assert guarded(policy, nothing) is policy
-        assert guarded(now, nothing).rules.drifted == frozenset()
+        assert apply_drift(policy, nothing) is policy
+        assert apply_drift(now, nothing).rules.drifted == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def follow(router, content: bytes) -> None:
     path.with_suffix(".new").write_bytes(content)
     path.with_suffix(".new").replace(path)
     time.sleep(0.01)
-    router.app.worker.sentinel_watch.look()
+    router.app.worker.sentinel_watch.check()
 
 
 def reason(router) -> str:
@@ -225,7 +225,8 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
         follow(router, dump(found_of(policy.version)))
         alerts.close()
     assert reason(router) == "drifted"
-    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
+    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% "
+    told += "of the strong model's quality (70.0% to 90.0%, 200 judged pairs), below its floor of 94.0%"
     assert len([r.message for r in caplog.records if told in r.message]) == 1
     (raised,) = alerts.recent()
     assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
@@ -235,11 +236,11 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
     assert any("sentinel.json: does not parse" in text for text in notices(router.app.worker))
     served = router.app.worker.serving
     served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
-    router.app.worker.sentinel_watch.look()
-    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.found is None
+    router.app.worker.sentinel_watch.check()
+    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.report is None
     follow(router, dump(found_of("promoted", state="better")))
     assert reason(router) == "cheap_is_enough"
-    assert any("more than they were trusted with" in text for text in notices(router.app.worker))
+    assert any("keep more quality than the calibration promised" in text for text in notices(router.app.worker))
 
 
 def test_a_router_that_starts_knows_what_drifted(serve, openai_server, policy, tmp_path):

@@ -20,7 +20,7 @@ from router.policy.features import read_question
 from router.policy.models import model_named
 from router.policy.prediction import predict
 from router.policy.rules import Promise
-from router.policy.transfer import TransferError, transferred
+from router.policy.transfer import TransferError, transfer_policy
 from router.serving.policy import catalogue, policy_folder, prices, read_policy, served_policy
 from router.settings import SettingsError, load
 
@@ -36,7 +36,7 @@ def models(settings, *names):
 
 
 def to(policy, *names):
-    return transferred(policy, *models(load(), *names))
+    return transfer_policy(policy, *models(load(), *names))
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,10 @@ def test_only_a_pair_that_saves_is_transferred_to(policy):
         to(policy, *reversed(NEW))
     alone = models(load(), "gpt-6-luna")[0]
     with pytest.raises(TransferError, match="not cheaper"):
-        transferred(policy, alone, alone)
+        transfer_policy(policy, alone, alone)
     more = replace(policy, rules=replace(policy.rules, models=(*policy.rules.models, alone)))
     with pytest.raises(TransferError, match="only a pair is transferred"):
-        transferred(more, *models(load(), *NEW))
+        transfer_policy(more, *models(load(), *NEW))
 
 
 # as a setting

@@ -21,7 +21,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
 from calibration.spending import Meter, StoppedError, most_usd, price_of
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 45.0  # without any answer before an outage is called one
@@ -258,7 +258,7 @@ class Asking:
     def _after(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
         """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = without_login((self._endpoints[model], *self._endpoints[model].others)[at].base_url)
+        where = mask_credentials((self._endpoints[model], *self._endpoints[model].others)[at].base_url)
         if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
             return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":

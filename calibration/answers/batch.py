@@ -23,7 +23,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
 from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, most_usd, price_of
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 
 POLL_SECONDS = 20.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -124,7 +124,7 @@ def _one(
             on_progress()
     except openai.APIError as error:
         raise StoppedError(
-            f"{without_login(endpoint.base_url)} did not take the batch: {said(error)}. Leave --batch out?"
+            f"{mask_credentials(endpoint.base_url)} did not take the batch: {said(error)}. Leave --batch out?"
         ) from error
     finally:
         client.close()

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from calibration.workers import PART_ROWS, Arrays, Workers
 from router.policy.conversation import current_turns
 from router.policy.features import Features, encode_question, read_body
-from router.policy.inputs import match_tools, numbers, terms
+from router.policy.inputs import hand_features, match_tools, terms
 from router.policy.question_parts import QuestionParts
 from router.policy.vocabulary import Floats
 
@@ -43,7 +43,7 @@ class Question:
 def question_of(features: Features) -> Question:
     """The question of a request, read as the proxy reads it."""
     asked = current_turns(features)[-1].parts
-    return Question(asked, numbers(asked, match_tools(asked.question, features.tools)))
+    return Question(asked, hand_features(asked, match_tools(asked.question, features.tools)))
 
 
 class Questions(Sequence[Features]):

@@ -28,9 +28,9 @@ from calibration.learning.learning import Learnt
 from calibration.learning.predictor import SLOPE_WEIGHT
 from calibration.learning.replay import Replay, Worth, apgr
 from calibration.workers import single_threaded
-from router.policy.answer_features import NUMBERS
-from router.policy.answer_prediction import AnswerPredictor, answer_inputs, numbers_of_answer
-from router.policy.answers import AnswerRule, Answers, Help, answer_usd_needed
+from router.policy.answer_features import FEATURE_NAMES
+from router.policy.answer_prediction import AnswerPredictor, answer_inputs, features_of_answer
+from router.policy.answers import AnswerBenefit, AnswerRule, Answers, answer_quality_per_usd
 from router.policy.document import Policy
 from router.policy.expected_cost import savings_usd
 from router.policy.rules import Promise, Rules
@@ -63,10 +63,10 @@ def read_answers(replay: Replay) -> Read:
     cheap, strong = (model.name for model in replay.models)
     answers = [outcome.results[cheap].answer for outcome in replay.outcomes]
     rows = zip(replay.features, replay.predictions, answers, strict=True)
-    none = [0.0] * len(NUMBERS)
+    none = [0.0] * len(FEATURE_NAMES)
     return Read(
         types=np.array([prediction.question_type for prediction in replay.predictions]),
-        numbers=np.array([numbers_of_answer(f, p, a) if isinstance(a, str) else none for f, p, a in rows]),
+        numbers=np.array([features_of_answer(f, p, a) if isinstance(a, str) else none for f, p, a in rows]),
         quality=np.array([[p.quality[cheap], p.quality[strong]] for p in replay.predictions]),
         has_answer=np.array([isinstance(answer, str) for answer in answers]),
     )
@@ -78,7 +78,7 @@ def fit_answers(read: Read, gaps: Floats, rows: Ints, types: Sequence[str]) -> A
     scale = numbers.std(axis=0)
     mean, scale = numbers.mean(axis=0), np.where(scale < LEAST_SCALE, np.inf, scale)
     inputs = answer_inputs(mean, scale, numbers, read.quality[rows])
-    count = len(NUMBERS)
+    count = len(FEATURE_NAMES)
     column = {name: at for at, name in enumerate(types)}
     of_type = np.array([column[str(name)] for name in read.types[rows]])
     ends = np.arange(len(rows) + 1) * count
@@ -113,7 +113,7 @@ def cross_fitted_gaps(read: Read, gaps: Floats, groups: Ints, types: Sequence[st
     return found
 
 
-def helped_types(read: Read, found: Floats, scores: Floats) -> dict[str, Help]:
+def helped_types(read: Read, found: Floats, scores: Floats) -> dict[str, AnswerBenefit]:
     """The types on which question and answer rank better than the question alone, by cross-fitted gaps `found` (n,).
 
     What a row adds is its gain, against the mean gain of its type, by how much higher it is ranked.
@@ -130,7 +130,7 @@ def helped_types(read: Read, found: Floats, scores: Floats) -> dict[str, Help]:
         score = float(added.mean()) / error if error else 0.0
         if score > LEAST_HELP:
             with_answer, without = (apgr(ranks[mine], scores[mine]) for ranks in (found, read.gaps))
-            helped[str(name)] = Help(len(mine), with_answer, without, score)
+            helped[str(name)] = AnswerBenefit(len(mine), with_answer, without, score)
     return helped
 
 
@@ -150,7 +150,7 @@ class ThreeWays(Worth):
 class LookedAt(Replay):
     """Outcomes with three ways to answer: cheap alone, cheap then strong (both are paid), strong alone."""
 
-    is_looked_at: np.ndarray  # (n,)
+    inspects_answer: np.ndarray  # (n,)
     answer_gaps: Floats  # (n,) by question and answer where it is looked at, else by the question
     answer_needed: Floats  # (n,) quality per dollar from which on the answer is passed on
 
@@ -163,7 +163,7 @@ class LookedAt(Replay):
         return [self._with_answers(each.needed) for each in Replay.worth(self, rules, targets)]
 
     def _with_answers(self, by_question: Floats) -> Worth:
-        tried = self.is_looked_at & np.isfinite(by_question)
+        tried = self.inspects_answer & np.isfinite(by_question)
         return ThreeWays(np.where(tried, self.answer_needed, by_question)[:, None], len(self.models), tried)
 
     def chosen_by(self, rules: Rules, rule: AnswerRule) -> Ints:
@@ -174,7 +174,7 @@ class LookedAt(Replay):
         return self.choices(rules, rule.target)(np.minimum(rule.quality_per_usd, limits))
 
 
-def looked_at(replay: Replay, rules: Rules, types: Mapping[str, Help], read: Read, found: Floats) -> LookedAt:
+def looked_at(replay: Replay, rules: Rules, types: Mapping[str, AnswerBenefit], read: Read, found: Floats) -> LookedAt:
     """The replay with the answers of these types looked at; `found` (n,) are gaps by question and answer."""
     cheap = replay.models[0].name
     rows = zip(replay.features, replay.predictions, strict=True)
@@ -188,9 +188,9 @@ def looked_at(replay: Replay, rules: Rules, types: Mapping[str, Help], read: Rea
             "scores": replay.scores[:, [0, 1, 1]],
             "costs_usd": np.column_stack([replay.costs_usd[:, 0], both, replay.costs_usd[:, 1]]),
         },
-        is_looked_at=looked,
+        inspects_answer=looked,
         answer_gaps=np.where(looked, found, replay.gaps),
-        answer_needed=np.array([answer_usd_needed(g, s) for g, s in zip(found, savings, strict=True)]),
+        answer_needed=np.array([answer_quality_per_usd(g, s) for g, s in zip(found, savings, strict=True)]),
     )
 
 

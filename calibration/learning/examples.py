@@ -13,7 +13,7 @@ from calibration.learning.corpus import Corpus, Ints, Question, Questions, encod
 from calibration.outcomes import Outcome
 from calibration.workers import Arrays, Workers
 from router.policy.features import Features
-from router.policy.prediction import standardised
+from router.policy.prediction import standardise
 from router.policy.vocabulary import Floats, Vocabulary
 
 NUMBER_WEIGHT = 0.2  # of a standardised hand feature against a unit-length TF-IDF vector
@@ -105,14 +105,14 @@ class Inputs:
         ends = np.cumsum([0, *np.concatenate([part["counts"] for part in parts]).tolist()])
         shape = (len(corpus.questions), len(self.vocabulary.rows))
         weights, rows = (np.concatenate([part[name] for part in parts]) for name in ("weights", "rows"))
-        scaled = standardised(corpus.counted, self.number_mean, self.number_scale) * NUMBER_WEIGHT
+        scaled = standardise(corpus.counted, self.number_mean, self.number_scale) * NUMBER_WEIGHT
         words = sp.csr_matrix((weights, rows, ends), shape=shape)
         return sp.csr_matrix(sp.hstack([words, sp.csr_matrix(scaled)]))
 
 
 def _words(vocabulary: Vocabulary, questions: Sequence[Features]) -> Arrays:
     """The weights of the known terms of each question, with the rows of the terms."""
-    words = [vocabulary.words(question_of(features).asked) for features in questions]
+    words = [vocabulary.weigh(question_of(features).asked) for features in questions]
     return {
         "counts": np.array([len(each.rows) for each in words]),
         "rows": np.concatenate([each.rows for each in words]).astype(np.int32),

@@ -26,7 +26,7 @@ from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
 from router.policy.features import RequestError, encode_question, read_body
 from router.policy.rules import Evidence, Interval, Model
-from router.policy.transfer import transferred
+from router.policy.transfer import transfer_policy
 
 PSEUDO_OUTCOMES = 30
 _SPREAD = 0.42  # standard deviation of the paired difference of one question, as in the recorded outcomes
@@ -130,7 +130,7 @@ def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
     Raises:
         TransferError: the policy is of more models than two, or the pair saves nothing.
     """
-    moved = transferred(policy, *models)
+    moved = transfer_policy(policy, *models)
     known = {
         name: replace(each, kind="transferred", n=min(each.n, PSEUDO_OUTCOMES), output_tokens={})
         for name, each in moved.rules.evidence.items()

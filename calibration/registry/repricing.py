@@ -17,7 +17,7 @@ from calibration.policies import models_named
 from calibration.registry.registration import Version
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
-from router.policy.repricing import Moved, moved
+from router.policy.repricing import PriceChange, price_changes
 from router.policy.rules import Promise, Rule, Rules
 
 
@@ -38,7 +38,7 @@ class Repriced:
     """What became of a policy."""
 
     policy: Policy
-    moved: Sequence[Moved]
+    price_changes: Sequence[PriceChange]
     targets: Sequence[Target]
 
 
@@ -50,7 +50,7 @@ def repriced(version: Version, prices: PriceBook) -> Repriced | None:
         PolicyError: the policy that it started from is not the one that is shipped with this version.
     """
     old = version.policy
-    changed = moved(old.rules.models, prices)
+    changed = price_changes(old.rules.models, prices)
     if not changed:
         return None
     names = [model.name for model in old.rules.models]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
 
 from router.client.keyfile import FILE, NamedKey, read_keys
 from router.client.keys import Keys
-from router.lifetime import running
+from router.lifetime import repeating
 from router.settings import Settings, SettingsError
 from router.shared_file import signature
 
@@ -74,12 +73,6 @@ class KeyWatch:
 
 @contextlib.asynccontextmanager
 async def following_keys(watch: KeyWatch) -> AsyncIterator[None]:
-    """Take up changes of the named keys while the application runs."""
-    async with running(_follow(watch)):
+    """Read the named keys again whenever their file changes, while the context is open."""
+    async with repeating(watch.look, LOOK_EVERY_SECONDS):
         yield
-
-
-async def _follow(watch: KeyWatch) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-        watch.look()  # a small file, and rarely another one

@@ -75,11 +75,11 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "simulated": worker.settings.simulated,
             "upstreams": [each._asdict() for each in worker.upstreams.standing()],
             "warnings": await run_in_threadpool(lambda: notices(worker, alerts=True)),
-            "learnt": worker.adapter.described(),
+            "learnt": worker.adapter.describe_lessons(),
             "content": worker.settings.record_content,
             "default_target": target,
             "policy_version": worker.serving.policy.version,
-            "sentinel": worker.sentinel_watch.found,
+            "sentinel": worker.sentinel_watch.report,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 

@@ -12,7 +12,7 @@ from router.adaptation.adapter import Adapter
 from router.client.body import read
 from router.client.keys import Keys
 from router.planning.explanation import explain
-from router.planning.summary import reading_of
+from router.planning.summary import summarize_request
 from router.policy.decision import Decision, likely_types
 from router.policy.document import Policy
 from router.policy.rules import Evidence
@@ -63,7 +63,7 @@ def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> 
     decision = explanation.decision
     return {
         "asked_model": explanation.asked_model,
-        "asked": reading_of(explanation.features, decision),
+        "asked": summarize_request(explanation.features, decision),
         **as_mapping(decision),
         "adapted": dict(explanation.adapted),
         "likely_types": likely_types(decision),

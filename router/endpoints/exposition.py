@@ -57,7 +57,7 @@ class Collaborators(Protocol):
     alerts: Alerts
     sentinel_watch: SentinelWatch
     warnings: list[str]
-    leaving: dict[str, date]
+    shutdown_dates: dict[str, date]
 
     def counts(self) -> Counts:
         """What this process counted so far."""
@@ -252,7 +252,7 @@ def _owner(worker: Collaborators) -> Iterator[Metric]:
         "router_model_leaves_days", "Days until a model of the policy leaves its upstream.", labels=["model"]
     )
     today = datetime.now(UTC).date()
-    for model, day in worker.leaving.items():
+    for model, day in worker.shutdown_dates.items():
         leaving.add_metric([model], (day - today).days)
     yield leaving
     warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
@@ -279,7 +279,7 @@ def _owner(worker: Collaborators) -> Iterator[Metric]:
 
 def _sentinel(worker: Collaborators) -> Iterator[Metric]:
     """What the sentinel found of the policy that is served; no samples where none watches."""
-    found = worker.sentinel_watch.found
+    found = worker.sentinel_watch.report
     drifted = GaugeMetricFamily("router_type_drifted", "1 if the type was shown to drift.", labels=["question_type"])
     pairs = GaugeMetricFamily("router_type_judged_pairs", "Pairs of answers compared.", labels=["question_type"])
     kept = GaugeMetricFamily(

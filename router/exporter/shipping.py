@@ -120,7 +120,7 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
         settings.network.check()
     except BundleError as error:
         raise SettingsError(f"setting {error}") from None
-    settings.network.prepare(os.environ)  # which MLflow's client reads
+    settings.network.export_to(os.environ)  # which MLflow's client reads
     directory = settings.home / "journal"
     stopping = threading.Event()
     _stop_on_signals(stopping)

@@ -14,7 +14,7 @@ import msgspec
 
 from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, UnpricedModelError
-from router.planning.plan import Plan, Surface, features_of
+from router.planning.plan import Plan, Surface, extract_features
 from router.policy.features import Features
 from router.policy.parameters import LIMITS
 from router.policy.prices import LongContext, Price, PriceBook
@@ -150,8 +150,8 @@ class Bound:
                 reading, writing = dearest_tokens(price)
                 read, written = max(read, reading), max(written, writing)
                 long = _longer(long, price.long_context)
-            known = self._adapter.catalogue.of(name).traits
-            takes = [rule.most for rule in self._adapter.takes(name).rules if rule.name in LIMITS and rule.most]
+            known = self._adapter.catalogue.facts(name).traits
+            takes = [rule.most for rule in self._adapter.support_of(name).rules if rule.name in LIMITS and rule.most]
             most = int(min(takes, default=CONTEXT_TOKENS))
             context = max(context, int(known.get("context_tokens", CONTEXT_TOKENS)))
             answer, longest = max(answer, min(most, ANSWER_TOKENS)), max(longest, most)
@@ -202,7 +202,7 @@ def _longer(long: tuple[int, float, float], other: LongContext | None) -> tuple[
 def _features(surface: Surface, fields: bodies.Fields) -> Features | None:
     """What a request holds that is not routed; None where that cannot be read, which its upstream will say."""
     try:
-        return features_of(surface, fields)
+        return extract_features(surface, fields)
     except BadRequestError:
         return None
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
 from router.alerts.alert import Field
-from router.lifetime import running
+from router.lifetime import repeating
 from router.limits.account import Account, Period
 from router.limits.limiter import Limiter
 
@@ -100,12 +99,6 @@ def _moment(unix_ns: int) -> str:
 @contextlib.asynccontextmanager
 async def watching_budgets(budgets: Budgets) -> AsyncIterator[None]:
     """Look at the budgets while the application runs, and once more when it ends."""
-    async with running(_watch(budgets)):
+    async with repeating(budgets.look, LOOK_EVERY_SECONDS):
         yield
     budgets.look()
-
-
-async def _watch(budgets: Budgets) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-        budgets.look()  # a few numbers, and rarely an alert

@@ -80,7 +80,7 @@ COMPLETIONS = Surface(
 RESPONSES = Surface(b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo), needs_model=False)
 
 
-def surface_of(fields: Fields) -> Surface:
+def detect_api_format(fields: Fields) -> Surface:
     """The surface that a body is of, told by its fields.
 
     Raises:

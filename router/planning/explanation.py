@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from router.adaptation.adapter import Adapter
 from router.client.model_names import asked
-from router.planning.api_formats import surface_of
+from router.planning.api_formats import detect_api_format
 from router.planning.plan import decision_for, read_features
 from router.policy.decision import Decision
 from router.policy.features import Features
@@ -47,7 +47,7 @@ def explain(
     name = bodies.text(fields, "model") or "auto"
     if target is None:
         target = asked(name, headers, serving.default_target, routed_models).target
-    features, adaptations = read_features(surface_of(fields), serving, adapter, fields)
+    features, adaptations = read_features(detect_api_format(fields), serving, adapter, fields)
     decision = decision_for(serving, features, serving.default_target if target is None else target)
-    told = {model: adaptation.told for model, adaptation in adaptations.items() if adaptation.told}
+    told = {model: adaptation.description for model, adaptation in adaptations.items() if adaptation.description}
     return Explanation(name, features, decision, told, *word_weights(serving.policy.predictor, features))

@@ -11,7 +11,7 @@ from router.adaptation.adapter import Adapter
 from router.client.caller import caller
 from router.client.model_names import CONTENT, FORM, asked
 from router.errors import BadRequestError, ModelNotFoundError
-from router.policy.answers import answer_holds, decide_first
+from router.policy.answers import accepts_answer, decide_first_step
 from router.policy.decision import Decision, decide
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
@@ -84,7 +84,7 @@ class Plan:
     decision: Decision | None
     reason: Reason
     streamed: bool
-    asks_usage: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
+    usage_edit: bodies.Edit | None  # what makes the stream tell its usage, where the client did not ask for that
     user: str
     session: str
     features: Features | None = None  # what was decided on
@@ -95,8 +95,8 @@ class Plan:
 
     def edits(self, body: bytes, model: str, adaptation: Adaptation | None) -> Iterator[bodies.Edit]:
         """What is changed in the body for `model`, as its upstream calls it."""
-        if self.asks_usage is not None:
-            yield self.asks_usage
+        if self.usage_edit is not None:
+            yield self.usage_edit
         if model != self.request.name:
             yield bodies.naming(self.request.spans, body, model)
         if adaptation is not None:
@@ -187,7 +187,7 @@ def read_features(
     Raises:
         BadRequestError: the body lacks what the decision is made of.
     """
-    features = features_of(surface, fields)
+    features = extract_features(surface, fields)
     adaptations = adapter.adaptations(serving.policy.rules.models, fields, surface.name, features.max_output_tokens)
     if adaptations and (unsuitable_models := adapter.unsuitable_models(adaptations)):
         features = replace(features, unsuitable_models=unsuitable_models)
@@ -195,7 +195,7 @@ def read_features(
     return features, adaptations
 
 
-def features_of(surface: Surface, fields: bodies.Fields) -> Features:
+def extract_features(surface: Surface, fields: bodies.Fields) -> Features:
     """What a decision is made of.
 
     Raises:
@@ -222,10 +222,10 @@ def first_step(policy: Policy, features: Features, target: float) -> tuple[Decis
     prediction, answers = predict(policy.predictor, features), policy.answers
     if answers is None:
         return decide(policy.rules, features, prediction, target), None
-    tried = decide_first(answers, policy.rules, features, prediction, target)
-    if not tried.is_looked_at:
+    tried = decide_first_step(answers, policy.rules, features, prediction, target)
+    if not tried.inspects_answer:
         return tried.decision, None
-    return tried.decision, partial(answer_holds, answers, policy.rules, features, prediction, target)
+    return tried.decision, partial(accepts_answer, answers, policy.rules, features, prediction, target)
 
 
 def candidates(policy: Policy, decision: Decision, features: Features) -> list[str]:

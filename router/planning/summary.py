@@ -9,7 +9,7 @@ from router.policy.features import Features
 from router.policy.inputs import match_tools
 
 
-def counts_of(features: Features, decision: Decision) -> dict[str, int]:
+def request_counts(features: Features, decision: Decision) -> dict[str, int]:
     """What a request was read as, in numbers: records and the page may hold these, and no text."""
     asked = decision.parts
     return {
@@ -22,9 +22,9 @@ def counts_of(features: Features, decision: Decision) -> dict[str, int]:
     }
 
 
-def reading_of(features: Features, decision: Decision) -> dict[str, Any]:
+def summarize_request(features: Features, decision: Decision) -> dict[str, Any]:
     """What a request was read as, with the text of the question, for the one who sent it."""
-    counts = counts_of(features, decision)
+    counts = request_counts(features, decision)
     del counts["question_characters"]
     return {"question": decision.parts.question, **counts, "cached_model": decision.cached_model}
 

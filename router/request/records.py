@@ -17,7 +17,7 @@ from router.errors import RouterError
 from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning.plan import Plan
-from router.planning.summary import counts_of
+from router.planning.summary import request_counts
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.settings import Content
@@ -122,7 +122,7 @@ def _add_plan(record: Record, plan: Plan) -> None:
         record.target, record.question_type = decision.target, decision.question_type
         record.quality, record.expected_cost_usd = dict(decision.quality), dict(decision.expected_cost_usd)
         record.gap, record.novelty, record.policy_version = decision.gap, decision.novelty, decision.policy_version
-        record.text_tokens, record.read_as = decision.text_tokens, counts_of(plan.features, decision)
+        record.text_tokens, record.read_as = decision.text_tokens, request_counts(plan.features, decision)
 
 
 def _add_reply(record: Record, reply: Reply) -> None:
@@ -193,7 +193,7 @@ NOTHING_TOLD = Told()
 
 def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, Any], tier: str | None = None) -> None:
     """Add what was billed: at the price of the model that says it answered, else of the one that was asked."""
-    if not Usage.is_told(usage):
+    if not Usage.has_totals(usage):
         return  # what it cost is not known, and is not nothing
     billed = Usage.from_openai(usage)
     record.usage = {name: getattr(billed, name) for name in _COUNTS}
@@ -206,7 +206,7 @@ def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, An
 def billed_attempt(model: str, told: Told, prices: PriceBook, unix_ns: int) -> dict[str, Any]:
     """An answer of `model` that is not passed on, as records have attempts; null where it is not known what it cost."""
     usage = cost = None
-    if told.usage is not None and Usage.is_told(told.usage):
+    if told.usage is not None and Usage.has_totals(told.usage):
         billed, tier = Usage.from_openai(told.usage), told.service_tier
         usage = {name: getattr(billed, name) for name in _COUNTS}
         cost = prices.cost_usd(model, billed, tier, unix_ns)

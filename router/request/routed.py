@@ -262,7 +262,7 @@ class Exchange:
 
     async def _stream(self, plan: Plan, reply: Reply) -> None:
         assert reply.answer is not None and self.admitted is not None
-        stream = self.endpoint.surface.stream(plan.asks_usage is not None, self._echo(plan))
+        stream = self.endpoint.surface.stream(plan.usage_edit is not None, self._echo(plan))
         if not self.started:
             await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=None))
         idle = self.router.settings.timeouts.idle

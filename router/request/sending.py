@@ -11,7 +11,7 @@ from router.planning.plan import Plan
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
 from router.policy.reasons import Reason
-from router.policy.refusals import STATUSES, Kind, Refusal, read_refusal
+from router.policy.refusals import STATUSES, Refusal, RefusalKind, read_refusal
 from router.policy.rules import Model
 from router.upstream.attempts import Next
 from router.upstream.calls import Call, Headers
@@ -67,7 +67,7 @@ class Sending:
     def first(self) -> Next:
         """Whom to ask: the models of the plan, and for one that is known to be gone the one that follows it."""
         plan = self._plan
-        if self.routed and self._adapter.is_gone(plan.models[0]):
+        if self.routed and self._adapter.is_missing(plan.models[0]):
             found = self._followed(plan.models[0], plan.models[1:])
             if found is not None:
                 return found
@@ -122,10 +122,10 @@ class Sending:
         refusal = self._refusal(reply) if self.routed else None
         if refusal is None:
             return None
-        if refusal.kind is Kind.GONE:
-            self._adapter.gone(model)
+        if refusal.kind is RefusalKind.MODEL_NOT_FOUND:
+            self._adapter.mark_missing(model)
             return self._followed(model, left)
-        if refusal.kind in (Kind.CONTEXT, Kind.CONTENT):
+        if refusal.kind in (RefusalKind.CONTEXT, RefusalKind.CONTENT):
             return self._elsewhere(model, refusal.kind, left)
         if self._adapter.adapts and self._lessons < MOST_LESSONS:
             self._lessons += 1
@@ -145,7 +145,7 @@ class Sending:
 
     def _followed(self, model: str, left: Sequence[str]) -> Next | None:
         passed, successor = {model}, self._successor(model)
-        while successor not in passed and self._adapter.is_gone(successor):
+        while successor not in passed and self._adapter.is_missing(successor):
             passed.add(successor)
             successor = self._successor(successor)
         if successor and successor not in passed:
@@ -162,11 +162,11 @@ class Sending:
         if adaptation is not UNCHANGED:
             self._adaptations[model] = adaptation
 
-    def _elsewhere(self, model: str, kind: Kind, left: Sequence[str]) -> Next | None:
+    def _elsewhere(self, model: str, kind: RefusalKind, left: Sequence[str]) -> Next | None:
         """Another model that may take what this one refused; for a request that is too long, one that holds more."""
         if kind.value not in self._fallbacks:
             return None
-        if kind is Kind.CONTENT:
+        if kind is RefusalKind.CONTENT:
             return Next(left, Reason.FALLBACK) if left else None
         holds = {each.name: each.context_tokens for each in self._models}
         larger = [each for each in left if holds.get(each, 0) > holds.get(model, 0)]

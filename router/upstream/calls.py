@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.proxies import Proxy
 
 Headers = list[tuple[bytes, bytes]]
@@ -65,7 +65,7 @@ class Origin:
         except ValueError:  # whose text may hold a piece of a password
             host = port = None
         if not host or parts.scheme not in ("http", "https"):
-            raise ValueError(f"not an http or https URL: {without_login(url)!r}")
+            raise ValueError(f"not an http or https URL: {mask_credentials(url)!r}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an upstream's URL holds no user or password; set OPENAI_API_KEY or a model's api_key")
         tls = parts.scheme == "https"

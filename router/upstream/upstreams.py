@@ -160,7 +160,7 @@ def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
     """The network of the settings, with all that can be wrong about it said now."""
     try:
         for origin in {endpoint.origin for endpoint in endpoints if endpoint.origin is not None}:
-            settings.network.proxies.to(origin.host, origin.port, tls=origin.tls)
+            settings.network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
         settings.network.check()
     except (ProxyAddressError, BundleError) as error:
         raise SettingsError(f"setting {error}") from None

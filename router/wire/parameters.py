@@ -24,7 +24,7 @@ def edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: Iterable[C
 
     >>> body = b'{"stop":"x", "model":"m","max_tokens":5}'
     >>> spans = {"stop": (8, 11), "model": (21, 24), "max_tokens": (38, 39)}
-    >>> [tuple(edit) for edit in edits(body, spans, [Change("stop", dropped=True), Change("max_tokens", called="n")])]
+    >>> [tuple(edit) for edit in edits(body, spans, [Change("stop", dropped=True), Change("max_tokens", new_name="n")])]
     [(1, 12, b''), (25, 37, b'"n"')]
     """
     left = {change.name: change for change in changes}
@@ -50,9 +50,9 @@ def edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: Iterable[C
 
 
 def _changed(body: bytes, after: int, start: int, stop: int, change: Change) -> Iterator[Edit]:
-    if change.called:
+    if change.new_name:
         key = body.index(b'"', after)
-        yield Edit(key, body.rindex(b'"', key, start) + 1, encoded(change.called))
+        yield Edit(key, body.rindex(b'"', key, start) + 1, encoded(change.new_name))
     if change.value is not None:
         yield Edit(start, stop, change.value)
     elif change.roles:

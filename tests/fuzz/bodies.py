@@ -85,9 +85,9 @@ def _rewritten(pieces: list[bytes], skeleton: Skeleton, surface: Surface) -> tup
     return b"".join(bodies.edited(pieces, placed)), usage is not None
 
 
-def _expected(fields: _Pairs, asks_usage: bool) -> dict[str, Any]:
+def _expected(fields: _Pairs, usage_edit: bool) -> dict[str, Any]:
     expected = {name: value for name, value in fields if name != "model"}
-    if asks_usage:
+    if usage_edit:
         options = expected.get("stream_options")
         others = [pair for pair in options if pair[0] != "include_usage"] if isinstance(options, _Pairs) else []
         expected["stream_options"] = sorted([*others, ("include_usage", True)], key=repr)
@@ -101,7 +101,7 @@ def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
         stripping.feed(piece)
     for skeleton in (Skeleton(data), stripping.finish()):
         try:
-            after, asks_usage = _rewritten(pieces, skeleton, surface)
+            after, usage_edit = _rewritten(pieces, skeleton, surface)
         except RouterError as error:
             assert error.status == 400, error.status
             continue
@@ -111,9 +111,9 @@ def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
             continue  # Python's reader takes less
         found = dict(_exact(after.decode()))
         assert found.pop("model") == ANOTHER, "the model was not replaced"
-        if asks_usage:
+        if usage_edit:
             found["stream_options"] = sorted(found["stream_options"], key=repr)
-        assert found == _expected(before, asks_usage), "another field was changed"
+        assert found == _expected(before, usage_edit), "another field was changed"
 
 
 def _check_renaming(data: bytes) -> None:
