@@ -74,7 +74,7 @@ class Adapter:
         return {name: adaptation for name, adaptation in required.items() if adaptation is not UNCHANGED}
 
     def _affected_fields(self, models: Sequence[Model]) -> frozenset[str]:
-        """The fields that some model may require to change; all requests are affected if a model's name sets an effort."""
+        """The fields that some model may require to change; those of every request if a model's name sets an effort."""
         affected = frozenset[str]().union(*(self.support_of(model.name).affected_fields() for model in models))
         return affected | {"model", "messages", "input"} if any(effort_of(model.name) for model in models) else affected
 

@@ -1,7 +1,8 @@
 """The files of a policy: parsed, checked, and serialized.
 
-`policy.json` holds models, evidence and targets; `weights.npz` holds the arrays of the predictor. A policy that inspects
-answers has `answers.json` and `answers.npz` as well. No file holds the text of a question, and none is unpickled.
+`policy.json` holds models, evidence and targets; `weights.npz` holds the arrays of the predictor. A policy that
+inspects answers has `answers.json` and `answers.npz` as well. No file holds the text of a question, and none is
+unpickled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prices of models, and the cost of usage. Nothing else converts tokens to dollars.
 
 Prices are found by exact name or listed alias and never guessed: `"gpt-4o" in "gpt-4o-mini"` is true. A price is valid
-from a day on (in UTC). A request is billed at the price of its own day, so a price change does not affect earlier bills.
+from a day on (in UTC). A request is billed at the price of its day, so a price change does not affect earlier bills.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ class Price:
         '0.420000'
         """
         input_price, output_price = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
-        plain_input, plain_output, input_cost, output_cost = usage.input_tokens, usage.output_tokens, 0.0, 0.0
+        plain_in, plain_out, cost_in, cost_out = usage.input_tokens, usage.output_tokens, 0.0, 0.0
         if usage.cached_input_tokens and (price := self.usd_per_million_cached_input_tokens) is not None:
-            plain_input, input_cost = plain_input - usage.cached_input_tokens, usage.cached_input_tokens * price
+            plain_in, cost_in = plain_in - usage.cached_input_tokens, usage.cached_input_tokens * price
         if usage.cache_write_tokens and (price := self.usd_per_million_cache_write_tokens) is not None:
-            plain_input, input_cost = plain_input - usage.cache_write_tokens, input_cost + usage.cache_write_tokens * price
+            plain_in, cost_in = plain_in - usage.cache_write_tokens, cost_in + usage.cache_write_tokens * price
         if usage.audio_input_tokens and (price := self.usd_per_million_audio_input_tokens) is not None:
-            plain_input, input_cost = plain_input - usage.audio_input_tokens, input_cost + usage.audio_input_tokens * price
+            plain_in, cost_in = plain_in - usage.audio_input_tokens, cost_in + usage.audio_input_tokens * price
         if usage.image_input_tokens and (price := self.usd_per_million_image_input_tokens) is not None:
-            plain_input, input_cost = plain_input - usage.image_input_tokens, input_cost + usage.image_input_tokens * price
+            plain_in, cost_in = plain_in - usage.image_input_tokens, cost_in + usage.image_input_tokens * price
         if usage.audio_output_tokens and (price := self.usd_per_million_audio_output_tokens) is not None:
-            plain_output, output_cost = plain_output - usage.audio_output_tokens, usage.audio_output_tokens * price
+            plain_out, cost_out = plain_out - usage.audio_output_tokens, usage.audio_output_tokens * price
         if usage.reasoning_tokens and (price := self.usd_per_million_reasoning_tokens) is not None:
-            plain_output, output_cost = plain_output - usage.reasoning_tokens, output_cost + usage.reasoning_tokens * price
+            plain_out, cost_out = plain_out - usage.reasoning_tokens, cost_out + usage.reasoning_tokens * price
         # tokens may count towards two details, such as cached audio, so the remainder could be negative
-        input_cost += plain_input * input_price if plain_input > 0 else 0.0
-        output_cost += plain_output * output_price if plain_output > 0 else 0.0
+        cost_in += plain_in * input_price if plain_in > 0 else 0.0
+        cost_out += plain_out * output_price if plain_out > 0 else 0.0
         context = self.long_context
         if context is not None and usage.input_tokens > context.above_input_tokens:
-            input_cost, output_cost = input_cost * context.input_factor, output_cost * context.output_factor
-        return (input_cost + output_cost) / 1e6
+            cost_in, cost_out = cost_in * context.input_factor, cost_out * context.output_factor
+        return (cost_in + cost_out) / 1e6
 
     def total_usd(self, usage: Usage, requests: int) -> float:
         """Dollars for the total usage of many requests, as if each had the mean length."""
@@ -94,8 +94,8 @@ class Period:
 class PriceBook:
     """Prices by exact model name, with the aliases (dated snapshots) that have the same price.
 
-    `prices` and `tiers` are the current ones. For a model whose price changes over time, `periods` lists all its prices,
-    and requests are billed by them.
+    `prices` and `tiers` are the current ones. If the price of a model changes over time, `periods` lists all its
+    prices, and requests are billed by them.
     """
 
     prices: Mapping[str, Price]
@@ -204,7 +204,7 @@ def _periods(name: str, row: Any) -> tuple[Period, ...]:
         tiers = {tier: _with_long_context(tier_price, price) for tier, tier_price in _tiers(name, entry).items()}
         periods.append(Period(_since(name, entry), price, tiers, str(entry.get("source", row.get("source", "")))))
     if len({period.since_unix_ns for period in periods}) < len(periods):
-        raise PriceError(f"model {name!r} has two prices from the same day on; set a different day in "since"")
+        raise PriceError(f"model {name!r} has two prices from the same day on; set a different day in 'since'")
     return tuple(sorted(periods, key=lambda period: period.since_unix_ns))
 
 

@@ -1,8 +1,8 @@
 """Transfers a policy to another pair of models that was not calibrated, as a start without a certificate.
 
 The new policy assumes that the two models differ as the old pair did: on the same question types and words, by the same
-quality. Therefore it certifies nothing, and its evidence names its origin. Its thresholds are converted to the prices of
-the new pair, so that the same questions go to the cheap model.
+quality. Therefore it certifies nothing, and its evidence names its origin. Its thresholds are converted to the prices
+of the new pair, so that the same questions go to the cheap model.
 """
 
 from __future__ import annotations

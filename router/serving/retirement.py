@@ -18,9 +18,9 @@ from router.policy.prices import PriceBook
 from router.policy.shutdown import read_shutdown_days
 from router.serving.policy import Serving
 from router.settings import OPENAI_BASE_URL, SIMULATED, Settings
-from router.upstream.model_list import fetch
+from router.upstream.model_list import fetch_models
 from router.upstream.upstreams import Upstreams
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger("router")
 WARN_DAYS = 90
@@ -79,9 +79,9 @@ def _today() -> dt.date:
 async def check_model_list(worker: Collaborators, today: dt.date) -> None:
     """Read the upstream's list of models once, and record shutdown dates and warnings in the worker."""
     try:
-        status, _, body = await fetch(worker.upstreams, worker.settings.timeouts.idle, [], b"")
+        status, _, body = await fetch_models(worker.upstreams, worker.settings.timeouts.idle, [], b"")
         listed = msgspec.json.decode(body)
-    except (RouterError, *UNREADABLE) as error:
+    except (RouterError, *DECODE_ERRORS) as error:
         log.info("the upstream's list of models cannot be read: %s", error)
         return
     if status == 200:  # otherwise the known dates remain
@@ -105,7 +105,7 @@ def _listed_in_table(worker: Collaborators, names: Sequence[str]) -> dict[str, d
     settings, catalogue = worker.settings, worker.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
-    elsewhere = {name for name, model in settings.models.items() if model.leaves_default}
+    elsewhere = {name for name, model in settings.models.items() if model.bypasses_default}
     own = [name for name in names if name not in elsewhere and without_effort(name) not in elsewhere]
     dates = {name: catalogue.facts(name).shutdown_date for name in own}
     return {name: date for name, date in dates.items() if date is not None}
