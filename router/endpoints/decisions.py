@@ -62,7 +62,7 @@ def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> 
     explanation = explain(worker.serving, worker.adapter, worker.settings.routed_models, body, headers)
     decision = explanation.decision
     return {
-        "asked_model": explanation.asked_model,
+        "asked_model": explanation.requested_model,
         "asked": summarize_request(explanation.features, decision),
         **as_mapping(decision),
         "adapted": dict(explanation.adapted),

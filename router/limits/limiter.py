@@ -17,7 +17,7 @@ from router.limits.account import Account, Booking
 from router.limits.bound import Bound, Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent, spent
-from router.planning.plan import Plan, Surface
+from router.planning.plan import ApiFormat, Plan
 from router.policy.prices import PriceBook
 from router.serving.policy import Serving
 from router.settings import Settings
@@ -72,7 +72,7 @@ class Limiter:
         async with self._shared.running():
             yield
 
-    async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton, now: int) -> Booking:
+    async def hold(self, caller: Caller, plan: Plan, api_format: ApiFormat, body: Skeleton, now: int) -> Booking:
         """Hold what a request may use at most; `now` is in nanoseconds since 1970.
 
         Raises:
@@ -85,7 +85,7 @@ class Limiter:
             account = await self._opened(caller)
         priced = account.in_dollars
         models = self._router.serving.policy.rules.models
-        most = self._bound.most(plan, surface, body, models, now, priced=priced)
+        most = self._bound.most(plan, api_format, body, models, now, priced=priced)
         return account.hold(most, now) if self._shared is None else await self._shared.hold(account, most, now)
 
     def floor(self, caller: Caller, now: int) -> float | None:

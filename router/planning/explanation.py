@@ -1,4 +1,4 @@
-"""A decision on a whole body and what it rests on, for the terminal and `POST /router/decision`. Nothing is sent."""
+"""Explains a decision, for the terminal and `POST /router/decision`, without sending the request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from router.wire import bodies
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision and what it rests on."""
+    """A decision and its basis."""
 
-    asked_model: str
+    requested_model: str
     features: Features
     decision: Decision
-    adapted: Mapping[str, str]  # by model, what would be changed in the request for it, in words
-    type_words: Mapping[str, float]  # the terms that weighed most for the type
-    gap_words: Mapping[str, float]  # and for the gap
+    adapted: Mapping[str, str]  # by model, the changes to the request in words
+    type_words: Mapping[str, float]  # the terms with the largest weights for the question type
+    gap_words: Mapping[str, float]  # likewise for the gap
 
 
 def explain(
@@ -36,9 +36,9 @@ def explain(
     headers: Mapping[bytes, bytes],
     target: float | None = None,
 ) -> Explanation:
-    """Decide on a chat, responses or completions body, whatever model it names.
+    """Decide on the body of a chat completion, response or completion, for any model name.
 
-    The target is the one given, else the one that the body's model or the headers name, else the default one.
+    The target is `target`, else that of the model name or the headers, else the default.
 
     Raises:
         BadRequestError: the body cannot be read.
@@ -49,5 +49,5 @@ def explain(
         target = parse_model_name(name, headers, serving.default_target, routed_models).target
     features, adaptations = read_features(detect_api_format(fields), serving, adapter, fields)
     decision = decision_for(serving, features, serving.default_target if target is None else target)
-    told = {model: adaptation.description for model, adaptation in adaptations.items() if adaptation.description}
-    return Explanation(name, features, decision, told, *word_weights(serving.policy.predictor, features))
+    changes = {model: adaptation.description for model, adaptation in adaptations.items() if adaptation.description}
+    return Explanation(name, features, decision, changes, *word_weights(serving.policy.predictor, features))

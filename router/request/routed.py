@@ -29,7 +29,7 @@ from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning.affinity import conversation_id
-from router.planning.plan import Plan, Request, Stream, Surface, make_plan, read_request
+from router.planning.plan import ApiFormat, Plan, Request, Stream, make_plan, read_request
 from router.policy.prices import PriceBook
 from router.request.continuation import Continuations
 from router.request.records import MAX_ERROR_BYTES, NOTHING_TOLD, Told, Trail, add_all, add_content, own_error, tidy
@@ -77,7 +77,7 @@ class Collaborators(Protocol):
 class RoutedEndpoint:
     """The ASGI function of one surface."""
 
-    def __init__(self, surface: Surface, router: Collaborators) -> None:
+    def __init__(self, surface: ApiFormat, router: Collaborators) -> None:
         self.surface = surface
         self.router = router
         self.name = surface.name

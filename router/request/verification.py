@@ -13,7 +13,7 @@ import msgspec
 from router.admission import Reserve
 from router.errors import RouterError
 from router.journal.writer import Record
-from router.planning.plan import Plan, Stream, Surface
+from router.planning.plan import ApiFormat, Plan, Stream
 from router.policy.prices import PriceBook
 from router.policy.reasons import Reason
 from router.request.held_stream import Held, hold
@@ -74,7 +74,7 @@ class Verification:
     """The verification of one request. Its state is what the record will say."""
 
     def __init__(
-        self, verifier: Verifier, plan: Plan, surface: Surface, ask: Ask, take: Reserve, now_unix_ns: int
+        self, verifier: Verifier, plan: Plan, surface: ApiFormat, ask: Ask, take: Reserve, now_unix_ns: int
     ) -> None:
         """`ask` sends a plan to its models, `take` holds bytes; attempts are billed by the prices of `now_unix_ns`."""
         self._verifier = verifier
@@ -92,11 +92,13 @@ class Verification:
     async def answer(self, reply: Reply) -> Reply:
         """The answer that is passed on: `reply`, or that of a stronger model."""
         plan = self._plan
-        stronger = [model for model in _after(plan.stronger, reply.model) if model not in reply.failed_models]
+        stronger = [model for model in _after(plan.stronger_models, reply.model) if model not in reply.failed_models]
         if reply.status != 200 or not stronger:
             return reply
         self.outcome = "unchecked"
-        request = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision, plan.holds)
+        request = read_expectation(
+            self._surface.name, plan.request.fields, plan.features, plan.decision, plan.accepts_answer
+        )
         if request is None:
             return reply
         if reply.answer is None:
