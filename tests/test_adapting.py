@@ -10,7 +10,7 @@ from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
-from router.adaptation.adapter import MOST_RULES
+from router.adaptation.adapter import MAX_RULES
 
 EASY = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
 CHAT, RESPONSES = "/chat/completions", "/responses"
@@ -439,7 +439,7 @@ def test_what_is_learnt_of_a_model_is_bounded(new):
     taught = [
         adapter.learn("m", Refusal(RefusalKind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)
     ]
-    assert taught.count(True) == MOST_RULES == len(adapter.lessons)
+    assert taught.count(True) == MAX_RULES == len(adapter.lessons)
 
 
 def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):

@@ -15,7 +15,7 @@ from router.policy.catalogue import NO_FACTS, Catalogue, CatalogueError
 from router.policy.distribution import MODELS, PRICES
 from router.policy.models import model_named
 from router.policy.naming import EFFORTS, without_effort
-from router.policy.parameters import CHAT, ENDPOINTS, RESPONSES, apply, compute_adaptation
+from router.policy.parameters import CHAT, ENDPOINTS, RESPONSES, apply_changes, compute_adaptation
 from router.policy.prices import PriceBook
 from router.policy.refusals import RefusalKind
 from router.wire import bodies
@@ -147,5 +147,5 @@ def test_what_a_model_is_known_to_refuse_is_not_asked_of_it(row, model):
     body["model"] = model
     fields = bodies.read_fields(json.dumps(body).encode())
     adaptation = compute_adaptation(CATALOGUE.facts(model).support, fields, endpoint)
-    refused = refusal(endpoint, apply(body, adaptation.changes))
+    refused = refusal(endpoint, apply_changes(body, adaptation.changes))
     assert refused is None or "tools with reasoning" in adaptation.unavailable, refused.body["error"]["message"]
