@@ -1,4 +1,4 @@
-"""What is known of models fits the price table, the calendar, and what their upstream is known to refuse."""
+"""The table of models agrees with the price table, with shutdown dates, and with recorded refusals."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", sorted(TABLE["models"]))
-def test_a_model_has_a_price_a_day_and_a_successor_that_stays_longer(name):
+def test_every_model_has_a_price_a_shutdown_date_and_a_later_successor(name):
     row, known = TABLE["models"][name], CATALOGUE.facts(name)
     assert (BOOK.price(name) is None) == (name in WITHOUT_PRICE)
     assert (known.shutdown_date is None) == (known.successor == "")
@@ -53,19 +53,19 @@ def test_a_model_has_a_price_a_day_and_a_successor_that_stays_longer(name):
 
 
 @pytest.mark.parametrize("name", sorted(TABLE["models"]))
-def test_what_a_model_is_asked_to_reason_is_in_order(name):
+def test_reasoning_efforts_are_ascending(name):
     takes = CATALOGUE.facts(name).support
     for efforts in (takes.efforts or {}).values():
         assert list(efforts) == [effort for effort in EFFORTS if effort in efforts]
         assert efforts and takes.default_effort in efforts
 
 
-def test_the_days_are_those_that_the_refusing_openai_knows():
+def test_shutdown_dates_match_those_of_the_refusing_openai():
     ours = {name: row.get("leaves") for name, row in TABLE["models"].items() if name in REFUSING}
     assert ours == {name: REFUSING[name]["shutdown_date"] for name in ours}
 
 
-def test_snapshots_and_efforts_are_known_by_their_model():
+def test_snapshots_and_efforts_have_the_facts_of_their_model():
     for snapshot, name in BOOK.aliases.items():
         if name in TABLE["models"] and snapshot not in TABLE["models"]:
             assert CATALOGUE.facts(snapshot) is CATALOGUE.facts(name)
@@ -85,14 +85,14 @@ def rules():
 
 
 @pytest.mark.parametrize(("where", "rule"), [*rules()], ids=str)
-def test_a_rule_names_what_the_reference_has(where, rule):
+def test_rules_name_parameters_of_the_api_reference(where, rule):
     endpoints = [rule["on"]] if "on" in rule else ENDPOINTS
     assert any(rule["name"] in FIELDS[endpoint] for endpoint in endpoints)
     assert rule.get("called", rule["name"]) in set().union(*(FIELDS[endpoint] for endpoint in endpoints))
     assert rule["source"], where
 
 
-def test_the_judge_is_one_that_stays():
+def test_the_default_judge_is_not_about_to_shut_down():
     assert CATALOGUE.default_judge(date(2026, 11, 28)) == "gpt-4.1-mini"
     assert CATALOGUE.default_judge(date(2026, 11, 28), days=60) == "gpt-6-luna:none"
     assert CATALOGUE.default_judge(date(2027, 1, 14)) == "gpt-6-luna:none"
@@ -119,7 +119,7 @@ def test_the_judge_is_one_that_stays():
     ],
     ids=str,
 )
-def test_an_error_names_its_model(change):
+def test_errors_name_the_model(change):
     table = copy.deepcopy(TABLE)
     table["models"]["gpt-4o"] |= change
     with pytest.raises(CatalogueError, match="gpt-4o"):
@@ -127,7 +127,7 @@ def test_an_error_names_its_model(change):
 
 
 @pytest.mark.parametrize("table", [[], {}, {"models": []}, {"models": {"a": 5}}, {"models": {"a": None}}], ids=str)
-def test_what_is_no_table_is_told(table):
+def test_a_value_other_than_a_table_is_refused(table):
     with pytest.raises(CatalogueError):
         Catalogue.parse(table, {})
 
@@ -141,7 +141,7 @@ ROWS_MENDED = sorted(
 
 @pytest.mark.parametrize("model", sorted(set(TABLE["models"]) & set(REFUSING)))
 @pytest.mark.parametrize("row", ROWS_MENDED)
-def test_what_a_model_is_known_to_refuse_is_not_asked_of_it(row, model):
+def test_known_refusals_are_avoided(row, model):
     """Each request that some model refuses is adapted to this one before it is refused."""
     endpoint, body = body_of(row)
     body["model"] = model

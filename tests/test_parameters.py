@@ -1,4 +1,4 @@
-"""A request is adapted in its bytes: they parse to what `apply` makes, and nothing else of the body is touched."""
+"""Requests are adapted by editing their bytes: the result equals that of `apply_changes`, other bytes are unchanged."""
 
 import json
 
@@ -74,7 +74,7 @@ def sent(body, changes, model=None, streamed=False, pieces=1):
 # what is changed
 
 
-def test_what_no_rule_speaks_of_is_not_changed():
+def test_a_request_without_a_matching_rule_is_unchanged():
     body = {"model": "auto", "messages": [], "user": "a", "temperature": 1, "max_completion_tokens": 9}
     assert compute_adaptation(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
     assert (
@@ -125,7 +125,7 @@ def test_what_no_rule_speaks_of_is_not_changed():
         ({"stop": ["a"], "temperature": 2}, {}, "temperature dropped; stop dropped"),
     ],
 )
-def test_a_chat_request_is_changed_as_the_rules_say(given, made, told):
+def test_chat_requests_are_adapted_by_the_rules(given, made, told):
     adaptation = compute_adaptation(REASONING, fields_of(json.dumps(given)), CHAT)
     assert apply_changes(given, adaptation.changes) == made
     assert adaptation.description == told
@@ -151,11 +151,11 @@ def test_a_chat_request_is_changed_as_the_rules_say(given, made, told):
         ({"max_tokens": 500}, {"max_tokens": 500}),
     ],
 )
-def test_a_response_is_changed_as_the_rules_say(given, made):
+def test_requests_for_responses_are_adapted_by_the_rules(given, made):
     assert changed(REASONING, given, RESPONSES) == made
 
 
-def test_the_effort_of_a_policys_name_goes_before_the_clients():
+def test_the_effort_in_a_policys_model_name_overrides_the_clients():
     assert changed(REASONING, {"reasoning_effort": "high"}, effort="low") == {"reasoning_effort": "low"}
     assert changed(REASONING, {}, effort="low") == {"reasoning_effort": "low"}
     assert changed(REASONING, {"reasoning": {"summary": "auto"}}, RESPONSES, "low") == {
@@ -165,7 +165,7 @@ def test_the_effort_of_a_policys_name_goes_before_the_clients():
     assert changed(ParameterSupport(), {}, effort="low") == {"reasoning_effort": "low"}
 
 
-def test_tools_that_need_no_effort_are_lost_to_a_model_that_is_to_reason():
+def test_tools_are_unavailable_with_reasoning_if_they_require_no_effort():
     tools = fields_of('{"tools":[{"type":"function"}]}')
     assert compute_adaptation(REASONING, tools, CHAT).unavailable == ()
     assert compute_adaptation(REASONING, tools, CHAT, "low").unavailable == ("tools with reasoning",)
@@ -175,21 +175,21 @@ def test_tools_that_need_no_effort_are_lost_to_a_model_that_is_to_reason():
 
 
 @pytest.mark.parametrize("asked", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
-def test_a_model_that_always_reasons_calls_no_tools_on_chat_completions(asked):
+def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(asked):
     always = ParameterSupport(efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True)
     assert compute_adaptation(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).unavailable == (
         "tools with reasoning",
     )
 
 
-def test_values_within_a_changed_field_are_kept_as_they_came():
+def test_other_values_within_a_changed_field_keep_their_bytes():
     body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
     made = sent(body, compute_adaptation(REASONING, fields_of(body), RESPONSES).changes)
     assert made == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
 
 
-def test_a_long_value_is_not_read():
+def test_long_values_are_not_decoded():
     body = '{"temperature":' + "1" * 100_000 + ',"stop":"' + "x" * 100_000 + '","include":"' + "[" * 100_000 + '"}'
     assert [change.name for change in compute_adaptation(REASONING, fields_of(body), CHAT).changes] == [
         "temperature",
@@ -197,7 +197,7 @@ def test_a_long_value_is_not_read():
     ]
 
 
-def test_rules_of_a_table_are_checked():
+def test_invalid_rules_in_a_table_are_refused():
     takes = parse_support({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
     assert takes.affected_fields() == {"user", "stop"} and takes.lowest_limit() == 7
     for wrong in ({"name": 5}, {"name": "a", "unknown": 1}, "f", None):
@@ -208,7 +208,7 @@ def test_rules_of_a_table_are_checked():
 
 
 @given(st.text(max_size=12), st.sampled_from(EFFORTS))
-def test_a_policys_name_is_the_models_and_its_effort(base, effort):
+def test_a_policys_model_name_contains_model_and_effort(base, effort):
     assert effort_of(f"{base}:{effort}") == (effort if base else "")
     if base:
         assert without_effort(f"{base}:{effort}") == base
@@ -258,7 +258,7 @@ def changes_of(draw, body):
 
 
 @given(st.data())
-def test_edited_bytes_parse_to_what_apply_makes(data):
+def test_edited_bytes_parse_to_the_result_of_apply_changes(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     streamed = "model" in body and data.draw(st.booleans())
@@ -277,7 +277,7 @@ def test_edited_bytes_parse_to_what_apply_makes(data):
 
 
 @given(st.data())
-def test_what_is_not_changed_stays_byte_for_byte(data):
+def test_unchanged_fields_keep_their_bytes(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     made = sent(raw, changes, pieces=data.draw(st.integers(1, 9)))
@@ -308,16 +308,16 @@ def test_what_is_not_changed_stays_byte_for_byte(data):
         (b'{"a":1}', "a", b"{}"),
     ],
 )
-def test_a_field_goes_with_its_comma(body, gone, left):
+def test_removing_a_field_removes_its_comma(body, gone, left):
     assert sent(body, [Change(name, dropped=True) for name in gone]) == left
 
 
-def test_a_field_is_put_into_a_body_of_which_nothing_is_left():
+def test_a_field_is_added_to_an_emptied_body():
     assert sent(b'{"a":1}', [Change("a", dropped=True), Change("b", value=b"2")]) == b'{"b":2}'
     assert sent(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
 
 
-def test_every_edit_at_once_in_pieces_of_any_size():
+def test_all_edits_together_work_in_pieces_of_any_size():
     body = (
         b'{"stop":"x","model" :"auto", "max_tokens" : 500 ,"messages":[{"role":"user","content":[{"type":"image_url",'
         b'"image_url":{"url":"%b"}}]}],"temperature":0,"stream":true}' % LONG.encode()
@@ -369,7 +369,7 @@ USER = ParameterSupport(
         (USER, RESPONSES, b'{"input":"developer"}', None, ""),
     ],
 )
-def test_a_role_is_all_that_is_changed_of_a_message(takes, endpoint, body, made, told):
+def test_replacing_a_role_changes_nothing_else_in_a_message(takes, endpoint, body, made, told):
     adaptation = compute_adaptation(takes, fields_of(body), endpoint)
     for pieces in (1, 7, len(body)):
         assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
@@ -377,13 +377,13 @@ def test_a_role_is_all_that_is_changed_of_a_message(takes, endpoint, body, made,
     assert apply_changes(json.loads(body), adaptation.changes) == json.loads(made or body)
 
 
-def test_a_message_with_two_roles_is_left_to_the_upstream():
+def test_a_message_with_two_roles_is_unchanged():
     body = b'{"messages":[{"role":"developer","role":"developer"},{"role":"developer"}]}'
     made = sent(body, compute_adaptation(SYSTEM, fields_of(body), CHAT).changes)
     assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
 
 
-def test_a_hostile_list_of_messages_is_left_as_it_is():
+def test_a_hostile_list_of_messages_is_unchanged():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
     wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
     assert compute_adaptation(SYSTEM, fields_of(many), CHAT) is UNCHANGED
@@ -403,7 +403,7 @@ MESSAGES = st.lists(
     st.integers(1, 9),
     st.sampled_from([(SYSTEM, CHAT), (USER, CHAT), (USER, RESPONSES)]),
 )
-def test_messages_with_other_roles_parse_to_what_apply_makes(messages, blank, ascii_only, pieces, given_to):
+def test_replaced_roles_parse_to_the_result_of_apply_changes(messages, blank, ascii_only, pieces, given_to):
     takes, endpoint = given_to
     name = "messages" if endpoint == CHAT else "input"
     text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
@@ -417,14 +417,14 @@ def test_messages_with_other_roles_parse_to_what_apply_makes(messages, blank, as
     assert json.loads(made) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
-def test_an_attachment_that_goes_takes_its_inside_with_it():
+def test_edits_within_a_removed_attachment_are_removed():
     body = b'{"user":{"data":"%b"},"model":"m","stop":"%b"}' % (LONG.encode(), LONG.encode())
     gone = [Change("user", dropped=True), Change("stop", dropped=True)]
     for pieces in (1, 5, 100):
         assert sent(body, gone, pieces=pieces) == b'{"model":"m"}'
 
 
-def test_edits_come_for_each_field_once():
+def test_each_field_is_edited_once():
     spans = {"a": (5, 6)}
     assert [*parameter_edits(b'{"a":1}', spans, [Change("a", new_name="b", value=b"2")])] == [
         (1, 4, b'"b"'),

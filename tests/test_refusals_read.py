@@ -1,4 +1,4 @@
-"""What OpenAI's models refuse is understood in their own words; what is no refusal says nothing, at no cost."""
+"""Refusals of OpenAI's models are understood by their messages; other errors are not read as refusals."""
 
 import json
 import time
@@ -48,14 +48,14 @@ def read(status=400, **fields):
     return read_refusal(status, error(**fields).encode())
 
 
-def test_every_row_is_understood_or_listed():
+def test_every_recorded_refusal_is_understood_or_listed_as_not():
     assert set(CASES) == set(ROWS)
     assert set(NOT_MENDED) <= set(ROWS)
     assert not set(NOT_MENDED) & {name for name, kind in KINDS.items() if name not in NOT_MENDED}
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_a_refusal_is_read_as_what_it_is(name):
+def test_refusals_are_read_by_kind(name):
     endpoint, body = body_of(name)
     refused = refusal(endpoint, body)
     assert refused is not None and refused.row == name
@@ -67,7 +67,7 @@ def test_a_refusal_is_read_as_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - set(NOT_MENDED)))
-def test_a_model_that_nothing_is_known_of_is_asked_again_until_it_takes_the_request(name):
+def test_an_unknown_model_accepts_the_request_after_learning_from_its_refusals(name):
     """What is taught mends the request; one refusal teaches one thing, and the same is not refused again."""
     endpoint, body = body_of(name)
     takes, seen = ParameterSupport(), []
@@ -86,7 +86,7 @@ def test_a_model_that_nothing_is_known_of_is_asked_again_until_it_takes_the_requ
     assert seen
 
 
-def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
+def test_several_refusals_of_one_request_are_learnt_one_by_one():
     asked = {
         "model": "gpt-5",
         "messages": [{"role": "user", "content": "hi"}],
@@ -129,7 +129,7 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
         ("You are a developer: 'developer'. What a role!", None, 0),
     ],
 )
-def test_the_role_that_an_upstream_refuses_is_read_from_its_words(message, param, role):
+def test_a_refused_role_is_read_from_the_message(message, param, role):
     """By the reports of lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
     found = read(message=message, param=param)
     assert (found.role if found is not None and found.kind is RefusalKind.ROLE else "") == ["", "developer", "system"][
@@ -137,13 +137,13 @@ def test_the_role_that_an_upstream_refuses_is_read_from_its_words(message, param
     ]
 
 
-def test_a_role_that_is_refused_with_422_is_read_and_nothing_else_of_it():
+def test_status_422_is_read_for_roles_only():
     told = "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`"
     assert read(422, message=told).role == "developer"
     assert read(422, message="Unsupported parameter: 'stop'", code="unsupported_parameter") is None
 
 
-def test_a_model_that_refuses_the_next_role_as_well_gets_that_of_a_user():
+def test_a_model_that_refuses_both_roles_of_instructions_gets_user_messages():
     asked = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
     takes, roles = ParameterSupport(), []
     for refused in ("developer", "system"):
@@ -161,7 +161,7 @@ def test_a_model_that_refuses_the_next_role_as_well_gets_that_of_a_user():
 
 
 @pytest.mark.parametrize("first", ["limit", "name"])
-def test_a_limit_and_another_name_are_both_learnt(first):
+def test_a_limit_and_a_new_name_are_both_learnt(first):
     large = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided"
     limit = read(message=large, param="max_tokens")
     name = read(
@@ -179,13 +179,13 @@ def test_a_limit_and_another_name_are_both_learnt(first):
         assert apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
 
 
-def test_a_smaller_limit_takes_the_place_of_a_known_one():
+def test_a_smaller_limit_replaces_a_known_one():
     known = ParameterSupport(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
     large = "max_tokens is too large: 9000. This model supports at most 8192 completion tokens, whereas you provided"
     assert support_after_refusal(known, read(message=large, param="max_tokens"), CHAT).lowest_limit() == 8192
 
 
-def test_what_is_learnt_on_one_endpoint_does_not_hold_on_the_other():
+def test_a_lesson_holds_for_its_endpoint_only():
     found = read(message="Unsupported parameter: 'temperature' is not supported with this model.", param="temperature")
     takes = support_after_refusal(ParameterSupport(), found, RESPONSES)
     fields = bodies.read_fields(b'{"temperature":0}')
@@ -193,7 +193,7 @@ def test_what_is_learnt_on_one_endpoint_does_not_hold_on_the_other():
     assert compute_adaptation(takes, fields, CHAT).description == ""
 
 
-def test_efforts_that_we_do_not_know_are_not_asked_for():
+def test_unknown_efforts_are_not_requested():
     message = "Unsupported value: 'reasoning_effort' does not support 'low' with this model. Supported values are: {}."
     some = read(message=message.format("'high', 'turbo', and 'none'"), param="reasoning_effort")
     assert some.efforts == ("none", "high")
@@ -236,7 +236,7 @@ def test_efforts_that_we_do_not_know_are_not_asked_for():
     ],
     ids=str,
 )
-def test_other_errors_say_nothing(fields):
+def test_other_errors_are_not_read_as_refusals(fields):
     assert read(**fields) is None
 
 
@@ -268,11 +268,11 @@ def test_other_errors_say_nothing(fields):
     ids=lambda body: repr(body[:40]),
 )
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_is_no_error_of_openais_says_nothing(body, status):
+def test_bodies_in_other_formats_are_not_read_as_refusals(body, status):
     assert read_refusal(status, body) is None
 
 
-def test_only_refusals_are_read():
+def test_only_refusal_statuses_are_read():
     gone = error(code="model_not_found").encode()
     assert read_refusal(404, gone).kind is RefusalKind.MODEL_NOT_FOUND
     assert read_refusal(410, b"gone").kind is RefusalKind.MODEL_NOT_FOUND
@@ -283,7 +283,7 @@ def test_only_refusals_are_read():
 
 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"])
-def test_content_that_is_filtered_is_told_by_its_code(code):
+def test_filtered_content_is_recognised_by_its_code(code):
     assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is RefusalKind.CONTENT
 
 
@@ -308,7 +308,7 @@ MESSAGES = st.lists(WORDS, max_size=12).map("".join)
     st.sampled_from([400, 403, 404, 410]),
     st.sampled_from([CHAT, RESPONSES]),
 )
-def test_no_error_of_an_upstream_breaks_the_router(said, status, endpoint):
+def test_no_upstream_error_raises(said, status, endpoint):
     found = read_refusal(status, json.dumps({"error": said}).encode())
     if found is None:
         return
@@ -328,7 +328,7 @@ UNITS = ("'", "Use '", "' instead", "a", " ", "Supported values are: '", "at mos
 
 @pytest.mark.parametrize("beginning", ["", "Unsupported value: '", "Unrecognized request argument supplied: ", "This "])
 @pytest.mark.parametrize("unit", UNITS)
-def test_an_error_is_read_in_a_time_that_grows_with_its_length_alone(beginning, unit):
+def test_errors_are_read_in_linear_time(beginning, unit):
     def seconds(length):
         body = b'{"error":{"message":"%b","code":"unsupported_value"}}' % (beginning + unit * length).encode()[:length]
         times = []
@@ -346,5 +346,5 @@ def test_an_error_is_read_in_a_time_that_grows_with_its_length_alone(beginning, 
     raise AssertionError((once, twice))
 
 
-def test_every_model_of_the_table_of_refusals_has_its_snapshots():
+def test_every_model_in_the_table_of_refusals_has_its_snapshots():
     assert set(SNAPSHOTS.values()) <= set(MODELS)

@@ -1,4 +1,4 @@
-"""A look at the cheap model's answers: what is read of them, what is learnt, and what a policy does with it."""
+"""Inspection of the cheap model's answers: features, learning, and decisions."""
 
 import json
 from dataclasses import replace
@@ -64,19 +64,19 @@ def numbers(question, answer, tools=()):
     return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
-def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
+def test_features_show_an_answer_that_contradicts_its_steps():
     right, wrong = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
     assert (right["final_is_last_number"], wrong["final_is_last_number"]) == (1.0, 0.0)
     assert numbers("?", "3 * 4 = 13. The answer is 13.")["sums_wrong"] == 1.0
 
 
 @pytest.mark.parametrize(("answer", "holds"), [("9.9", True), ("9.11", False)])
-def test_the_larger_of_two_numbers_is_known(answer, holds):
+def test_features_show_whether_the_answer_is_the_larger_of_two_numbers(answer, holds):
     found = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
     assert (found["order_holds"], found["order_broken"]) == (float(holds), float(not holds))
 
 
-def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
+def test_both_forms_of_a_tool_call_are_compared_with_the_question():
     for call in (
         {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
         {"weather": '{"city":"Oslo","days":3}'},
@@ -107,27 +107,27 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
         ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
     ],
 )
-def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
+def test_small_programs_are_interpreted_and_hostile_ones_are_not(program, value):
     found = evaluate_program(program)
     assert found == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
 
 
-def test_looking_helps_where_there_is_something_to_see(policy):
+def test_inspection_is_learnt_for_the_types_that_it_improves(policy):
     assert set(policy.answers.types) == {"sums/baskets"}
     rule = policy.answers.rules(policy.rules).rule_for(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
 
 
-def test_the_command_learns_from_answers_and_says_so(tmp_path):
+def test_the_command_learns_from_answers_and_reports_it(tmp_path):
     write_outcomes(made(200), tmp_path / "outcomes.jsonl")
     done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
     assert done.returncode == 0 and "answers are worth a look on: sums/baskets" in done.stdout, done.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
-def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
+def test_the_replay_decides_as_the_proxy_does_and_counts_both_calls(policy):
     outcomes = made(200, seed=1)
     replay = replayed(outcomes, policy.predictor, policy.rules.models)
     looked = replay_answers(policy, policy.answers, replay)
@@ -148,7 +148,7 @@ def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
     assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
 
 
-def test_what_was_decided_without_a_look_stays(learnt, policy):
+def test_decisions_without_inspection_are_unchanged(learnt, policy):
     for outcome in made(40, seed=2):
         features = read_question(outcome.messages)
         prediction = predict(policy.predictor, features)
@@ -156,13 +156,13 @@ def test_what_was_decided_without_a_look_stays(learnt, policy):
         assert decide(policy.rules, features, prediction, TARGET).model == before.model
 
 
-def test_a_guard_stands_before_a_look(policy):
+def test_guards_take_precedence_over_inspection(policy):
     odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
     tried = decide_first_step(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
     assert (tried.decision.model, tried.inspects_answer) == (PAIR[1], False)
 
 
-def test_a_policy_without_the_part_reads_as_before(learnt, policy, tmp_path):
+def test_a_policy_without_answer_files_is_valid(learnt, policy, tmp_path):
     assert learn_answers(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
     plain = dump(learnt.policy)
     assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
@@ -179,7 +179,7 @@ def without_answers(learnt):
     ]
 
 
-def test_a_damaged_part_is_refused_and_named(policy):
+def test_a_damaged_answer_file_is_refused_and_named(policy):
     files = dump(policy)
     document = json.loads(files[ANSWERS])
     broken = {
@@ -202,12 +202,12 @@ def test_a_damaged_part_is_refused_and_named(policy):
             assert told.value.file == name and "\n" not in str(told.value)
 
 
-def test_what_is_transferred_to_another_pair_looks_at_no_answers(policy):
+def test_a_transferred_policy_inspects_no_answers(policy):
     cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
     assert transfer_policy(policy, cheap, strong).answers is None
 
 
-def test_the_shipped_policy_looks_at_answers_and_at_no_single_letters():
+def test_the_shipped_policy_inspects_answers_but_no_single_letters():
     shipped = read_policy(DATA / "policy")
     assert {"code/execution-tracing", "math/number-comparison"} <= set(shipped.answers.types)
     assert not any(name.startswith("medical/") for name in shipped.answers.types)
