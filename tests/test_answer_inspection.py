@@ -1,6 +1,8 @@
 """Inspection of the cheap model's answers: features, learning, and decisions."""
 
 import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +113,15 @@ def test_small_programs_are_interpreted_and_hostile_ones_are_not(program, value)
     found = evaluate_program(program)
     assert found == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
+
+
+def test_programs_are_parsed_in_several_threads_without_changing_the_filters_of_warnings():
+    question = "What is printed?\n```python\nprint('\\d')\n```"
+    evaluate_program(question)  # sets the one filter that stays
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        values = list(threads.map(evaluate_program, [question] * 2_000))
+    assert values == [("\\d",)] * 2_000 and warnings.filters == before
 
 
 def test_inspection_is_learnt_for_the_types_that_it_improves(policy):

@@ -1,4 +1,4 @@
-"""Text as the prediction reads it: normalise, so that its form says nothing."""
+"""Normalises text, so that predictions do not depend on its form."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _importing = threading.Lock()
 
 
 class Collaborators(Protocol):
-    """What `follow_champion` works with."""
+    """What `following_champion` works with."""
 
     settings: Settings
     serving: Serving
