@@ -93,10 +93,10 @@ def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, auth
     ("content", "told"),
     [
         (None, "No such file or directory"),
-        (b"", "holds no certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate"),
-        (b"\x30\x82\xff\x00", "holds no certificate"),
+        (b"", "contains no valid certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "contains no valid certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "contains no valid certificate"),
+        (b"\x30\x82\xff\x00", "contains no valid certificate"),
     ],
     ids=["missing", "empty", "a key", "damaged", "binary"],
 )

@@ -107,7 +107,7 @@ def test_a_policy_of_an_older_format_is_refused_and_the_supported_format_is_name
 def test_a_limit_outside_of_0_to_1_is_refused(policy, name, value):
     files = dump(policy)
     document = json.loads(files[DOCUMENT]) | {name: value}
-    with pytest.raises(PolicyError, match=f"{name} is not .*: {value}"):
+    with pytest.raises(PolicyError, match=f"{name} must be .*: {value}"):
         parse(files | {DOCUMENT: json.dumps(document).encode()})
 
 
@@ -280,7 +280,7 @@ def test_weights_with_a_member_other_than_an_array_are_refused(policy):
     with zipfile.ZipFile(archive, "w") as damaged:
         for name, content in members.items():
             damaged.writestr(name, content)
-    with pytest.raises(PolicyError, match=r"weights\.npz: familiarity_quantiles is no array"):
+    with pytest.raises(PolicyError, match=r"weights\.npz: familiarity_quantiles is not an array"):
         parse(files | {WEIGHTS: archive.getvalue()})
 
 

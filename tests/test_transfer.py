@@ -105,7 +105,7 @@ def test_a_transferred_policy_can_be_transferred_again(policy):
 
 
 def test_only_pairs_that_save_cost_are_accepted(policy):
-    with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"):
+    with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"):
         to(policy, *reversed(NEW))
     alone = models(load(), "gpt-6-luna")[0]
     with pytest.raises(TransferError, match="not cheaper"):
@@ -249,7 +249,7 @@ def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(se
     ("pair", "why"),
     [
         (("gpt-6-luna", "no-such-model"), "'no-such-model' has no price"),
-        (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"),
+        (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"),
     ],
 )
 def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, why):
