@@ -40,9 +40,12 @@ setup: .venv/.done ## create .venv with everything that is needed
 serve: setup ## serve the proxy on PORT (default 8000)
 	$(BIN)/python -m router serve --port $(PORT)
 
+# Where Python is told to write no bytecode, the processes that tests start would each compile the project anew.
+test test-replicas test-ray: export PYTHONDONTWRITEBYTECODE =
+
 # Some tests measure time: what fails beside others has to pass alone.
 test: .venv/.compiled ## run the tests in TEST_PROCESSES; what fails there runs once more alone
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) || { \
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { \
 		echo "Some tests failed beside others. They run once more alone:"; \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 

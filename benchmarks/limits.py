@@ -31,7 +31,8 @@ from redis_server import RedisServer  # noqa: E402
 from servers import free_port, is_listening  # noqa: E402
 
 from router.client import issuing  # noqa: E402
-from router.client.keyfile import Limits, locked, read_keys, write_keys  # noqa: E402
+from router.client.keyfile import Limits, Roster, Team, locked, write_roster  # noqa: E402
+from router.settings import KEYS_FILE  # noqa: E402
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "What is the capital of France? " * 4}]}
 
@@ -44,13 +45,14 @@ def upstream(pipe: Connection) -> None:
 
 
 def make_keys(home: Path, limits: Limits) -> dict[str, str]:
-    """The secrets of a key without limits and of one with them."""
+    """The secrets of a key without limits, of one with them, and of one in a team that has them as well."""
     home.mkdir(mode=0o700)
-    with locked(home) as path:
-        keys, free = issuing.added(read_keys(path), "free", time.time())
+    with locked(home / KEYS_FILE) as path:
+        keys, free = issuing.added((), "free", time.time())
         keys, limited = issuing.added(keys, "limited", time.time(), limits=limits)
-        write_keys(path, keys)
-    return {"without": free, "with limits": limited}
+        keys, shared = issuing.added(keys, "shared", time.time(), limits=limits, team="team")
+        write_roster(path, Roster(keys, (Team("team", time.time(), limits),)))
+    return {"without": free, "with limits": limited, "with limits, in a team with limits": shared}
 
 
 def seconds_of(pid: int) -> float:

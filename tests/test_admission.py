@@ -8,6 +8,7 @@ import time
 import httpx2
 import pytest
 from fake_openai import Say, completion, events, json_answer
+from waiting import until
 
 from router.admission import MAX_WAIT_SECONDS, REQUEST_BYTES, Admission
 from router.errors import OverloadedError
@@ -20,13 +21,6 @@ STREAMED = ASKED[:-1] + b',"stream":true}'
 
 def ask(router, body=ASKED) -> httpx2.Response:
     return httpx2.post(router.url + "/chat/completions", content=body, timeout=30)
-
-
-def wait_until(true, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_told_to_come_back(answer: httpx2.Response) -> None:
@@ -43,7 +37,7 @@ def test_a_request_over_the_cap_is_told_to_come_back_and_counted(serve, openai_s
         told = httpx2.get(router.url + "/files", timeout=30)  # what passes through counts as well
         is_told_to_come_back(told)
         assert httpx2.get(router.origin + "/health", timeout=30).status_code == 200
-    wait_until(lambda: router.app.worker.admission.requests == 0)
+    assert until(lambda: router.app.worker.admission.requests == 0)
     assert ask(router).status_code == 200
     assert 'router_shed_requests_total{why="requests"} 2.0' in httpx2.get(router.origin + "/metrics").text
 
@@ -53,7 +47,7 @@ def test_bodies_over_the_budget_are_told_to_come_back_and_leave_nothing(serve, o
     large = ASKED.replace(b"hi", b"x" * 10_000_000)
     is_told_to_come_back(ask(router, large))
     assert ask(router).status_code == 200
-    wait_until(lambda: router.app.worker.admission.reserved_bytes == 0)
+    assert until(lambda: router.app.worker.admission.reserved_bytes == 0)
     assert router.app.worker.admission.shed["memory"] == 1
 
 
@@ -143,7 +137,7 @@ def test_pipelined_requests_are_cancelled_with_their_client(router, openai_serve
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall((head + ASKED) * 2)
-        wait_until(lambda: openai_server.received)
+        assert until(lambda: openai_server.received)
     assert openai_server.received[0].hung_up.wait(3)
     assert router.records(1)[0]["outcome"] == "abandoned"
     assert "Traceback" not in caplog.text

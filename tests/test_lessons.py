@@ -10,6 +10,7 @@ import pytest
 from browser import Browser, found
 from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures among them
 from typer.testing import CliRunner
+from waiting import until
 
 from router.__main__ import app
 from router.adaptation.lessons import (
@@ -33,13 +34,6 @@ ROLE = Refusal(RefusalKind.ROLE, role="developer")
 
 def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
     return Lesson(model, "api.example.com", endpoint, refusal, since)
-
-
-def waited(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def routed_again(to, router):  # noqa: F811
@@ -153,7 +147,7 @@ def test_a_lesson_outlives_the_router_and_is_shown(new, to, unknown, refusing_op
 def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_openai):  # noqa: F811
     other = routed_again(to, new)
     model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
-    assert waited(lambda: other.app.worker.adapter.describe_lessons())
+    assert until(lambda: other.app.worker.adapter.describe_lessons())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     listed = json.loads(learnt(new.home, "--json").stdout)
@@ -164,7 +158,7 @@ def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_opena
         0,
         f"router: 1 refusals of {model} are forgotten; a running router follows\n",
     )
-    assert waited(
+    assert until(
         lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()
     )
     ask(other, chat(max_tokens=9))
@@ -191,7 +185,7 @@ def test_a_damaged_file_is_reported_and_the_router_serves(new, to, unknown, refu
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
     assert any(FILE in each and "damaged" in each for each in warned)
     assert ask(again, chat(max_tokens=9)).status_code == 200
-    assert waited(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
+    assert until(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
     assert len(read_lessons(again.home / FILE, time.time())) == 1
 
 
@@ -201,13 +195,11 @@ def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(new, unk
 
     monkeypatch.setattr("router.shared_file.replace", full)
     ask(new, chat(max_tokens=9))
-    assert waited(lambda: any("No space left" in each for each in notices(new.app.worker)))
+    assert until(lambda: any("No space left" in each for each in notices(new.app.worker)))
     ask(new, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     monkeypatch.undo()
-    assert waited(
-        lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker))
-    )
+    assert until(lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker)))
 
 
 @pytest.mark.skipif(found() is None, reason="no Chromium is installed here")

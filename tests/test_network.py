@@ -16,7 +16,7 @@ from corporate_proxy import CorporateProxy
 from cryptography import x509
 from fake_openai import FakeOpenAI
 from made_records import made_record
-from test_app_serve import free_port
+from servers import free_port
 from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 
 from router.journal.writer import Journal
@@ -308,7 +308,8 @@ def test_address_families_alternate_from_the_first():
     assert alternate_families([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 
 
-def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server):
+def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server, store_with_tables):
+    store_with_tables(tmp_path)
     port = free_port()
     given = {
         **{"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},

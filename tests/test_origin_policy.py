@@ -1,11 +1,10 @@
 """Web pages of other sites get nothing; programs and the dashboard go on as ever."""
 
 import json
-import subprocess
-import sys
 
 import httpx2
 import pytest
+from command_line import run
 from test_app import SUM
 
 from router.settings import SettingsError, is_loopback, load
@@ -101,9 +100,7 @@ def test_only_addresses_of_this_machine_are_loopback():
 
 
 def test_recorded_content_is_not_shown_to_a_network_by_mistake():
-    done = subprocess.run(
-        [sys.executable, "-m", "router", "ui", "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60
-    )
+    done = run("router", "ui", "--host", "0.0.0.0")
     assert done.returncode == 2 and "--everybody" in done.stderr and done.stderr.count("\n") == 1
 
 

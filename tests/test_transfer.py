@@ -152,7 +152,7 @@ def test_a_removed_folder_is_created_again(tmp_path):
 
 def test_versions_are_equal_in_every_process(tmp_path):
     served = served_policy(settings_of(tmp_path, *NEW))[0].version
-    code = "from router.serving import served_policy; from router.settings import load; "
+    code = "from router.serving.policy import served_policy; from router.settings import load; "
     code += "print(served_policy(load())[0].version)"
     for seed in ("1", "2"):
         env = os.environ | {"ROUTER_HOME": str(tmp_path / seed), "ROUTER_PAIR": ",".join(NEW), "PYTHONHASHSEED": seed}

@@ -14,6 +14,7 @@ from cryptography import x509
 from fake_openai import Say, chat_events, events
 from test_leftovers import CHUNKED, EVIL, SIZED, Wrong
 from test_upstream_tls import NAMED, TlsFront, certificate
+from waiting import until
 
 from router.policy.network import Network
 from router.policy.proxies import Proxies
@@ -195,10 +196,7 @@ def test_a_tunnel_that_failed_is_closed(behind, fault):
     router = net.start(HTTPS, timeouts=FAST, max_attempts=1)
     for _ in range(5):
         ask(router)
-    deadline = time.monotonic() + 5
-    while net.proxy.open_connections and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not net.proxy.open_connections
+    assert until(lambda: not net.proxy.open_connections)
 
 
 def test_a_client_that_leaves_while_the_proxy_stalls_takes_the_connection_with_it(behind):

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_openai import chat_events, events
-from loopback import LoopbackServer
+from loopback import LoopbackServer, copy
 
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 
@@ -51,17 +51,6 @@ class TlsFront(LoopbackServer):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
-
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except OSError:
-                pass
-            finally:
-                sink.close()
-
         await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
 
 

@@ -12,9 +12,11 @@ from answer_wire import as_sent
 from fake_openai import chat_events, completion, events, json_answer
 from made_records import made_record
 from running import RunningRouter
+from waiting import until
 
-from router.client.keyfile import Limits
+from router.client.keyfile import Limits, Owner
 from router.limits.account import Account
+from router.limits.booking import hold
 from router.limits.bound import Bound, Most
 from router.planning.api_formats import CHAT
 from router.planning.plan import make_plan, read_request
@@ -179,10 +181,7 @@ def test_a_held_stream_counts_in_the_memory_budget_and_gives_it_back(verifying, 
         time.sleep(0.01)
     thread.join()
     assert most > 250_000
-    deadline = time.monotonic() + 5
-    while admission.reserved_bytes and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert admission.reserved_bytes == 0
+    assert until(lambda: admission.reserved_bytes == 0)
 
 
 @pytest.mark.parametrize(
@@ -283,14 +282,14 @@ def test_code_that_is_too_deep_for_the_parser_harms_nothing(code):
 
 def test_a_key_pays_for_both_calls():
     now = time.time_ns()
-    account = Account("ada", now)
+    account = Account(Owner("key", "ada"), now)
     account.limit(Limits(usd_a_day=10.0, tokens_a_minute=1000))
-    booking = account.hold(Most(2.0, 500, 500), now)
+    booking = hold([account], Most(2.0, 500, 500), now)
     first = {"model": CHEAP, "usage": {"input_tokens": 12, "output_tokens": 20}, "cost_usd": 0.25}
     record = made_record(0, model=STRONG, cost_usd=1.0, usage={"input_tokens": 12, "output_tokens": 8}, wasted=[first])
     booking.settle(record)
     assert (account.day.spent_usd, account.day.held_usd, record.kept_usd) == (1.25, 0.0, 0.0)
-    assert dict(account.rates())[b"x-ratelimit-remaining-tokens"] == b"948"
+    assert dict(booking.rates())[b"x-ratelimit-remaining-tokens"] == b"948"
 
 
 def test_twice_the_cost_of_an_answer_is_held(verifying):

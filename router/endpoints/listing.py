@@ -42,7 +42,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
-        hidden = (b"content-length", *((RATES,) if caller.limits is not None else ()))  # the rates are the owner's
+        hidden = (b"content-length", *((RATES,) if caller.held_to else ()))  # the rates are the owner's
         response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response

@@ -38,8 +38,11 @@ class AwayError(Exception):
 class Call(Protocol):
     """One call of the script."""
 
-    keys: tuple[str, str, str]
     lasting: bool  # sent again until it is through; else it fails where Redis is away
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Three in Redis for each account."""
 
     def arguments(self, run: str) -> Sequence[str | bytes | int]:
         """What the script is given; `run` names this start of Redis."""
@@ -164,7 +167,7 @@ class Link:
             await connection.read_response()
             return
         run, digest, pack = self._run, self._digest, self._pack
-        calls = [pack(("EVALSHA", digest, 3, *call.keys, *call.arguments(run))) for call in self._sending]
+        calls = [pack(("EVALSHA", digest, len(call.keys), *call.keys, *call.arguments(run))) for call in self._sending]
         await connection.send_packed_command(b"".join(calls), check_health=False)
         answers = [await connection.read_response() for _ in calls]
         sent, self._sending = self._sending, []

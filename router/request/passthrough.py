@@ -23,7 +23,7 @@ from router.errors import (
     UpstreamTimeoutError,
 )
 from router.journal.writer import Journal
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
@@ -105,7 +105,7 @@ class PassThrough:
         admitted = None
         try:
             caller = self._worker.keys.check(scope["headers"])
-            trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
+            trail.belongs_to(caller.key_id, caller.team, alone=self._worker.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
             admitted = self._worker.admission.admit()
             await passing.run(watch, caller, admitted.reserve)
@@ -145,9 +145,9 @@ class _Passing:
     async def run(self, watch: DisconnectWatch, caller: Caller, hold: Reserve) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
-        if caller.models or caller.limits is not None:
+        if caller.models or caller.held_to:
             read_whole, model = await self._body_of_a_known_model(caller, hold)
-            if caller.limits is not None:
+            if caller.held_to:
                 size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
                 self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
                 self._ends = None if model is None else HeadTailBuffer()
@@ -165,7 +165,7 @@ class _Passing:
             (b"x-router-trace-id", self._trail.trace_id.encode()),
         ]
         if self._booking is not None and answer.status < 400:
-            headers = with_rates(headers, self._booking.account.rates())
+            headers = with_rates(headers, self._booking.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         passed = 0
         try:
@@ -251,7 +251,7 @@ class _Passing:
         if not isinstance(error, BadKeyError):
             self.record(error.status, "failed", own_error(error, self._worker.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self._worker.budgets.refused(self._trail.key_id)
+            self._worker.budgets.refused(error.owner)
         body = error.body()
         await self._send(
             {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
@@ -285,11 +285,9 @@ class _Passing:
             if seen.usage is not None:
                 add_usage(record, self._worker.prices, record.model, seen.usage, seen.service_tier)
         tidy(record, self._worker.settings.record_content)
-        if self._booking is not None:
+        if self._worker.limiter.accounts:
             begun = self._sent and (status < 400 or outcome == "abandoned")
-            self._booking.settle(record, begun=begun or self._lost)
-        elif record.key_id in self._worker.limiter.accounts:
-            self._worker.limiter.count(record)
+            self._worker.limiter.settle(record, self._booking, begun=begun or self._lost)
         self._worker.journal.append(record)
         self._worker.meter.observe(record)
 

@@ -39,7 +39,7 @@ class Trail:
 
     __slots__ = (
         *("answered_unix_ns", "asked_unix_ns", "first_byte_unix_ns", "headers", "key_id", "parent_span_id"),
-        *("read_unix_ns", "started_unix_ns", "trace_id"),
+        *("read_unix_ns", "started_unix_ns", "team", "trace_id"),
     )
 
     now = staticmethod(time.time_ns)  # nanoseconds since 1970
@@ -51,14 +51,14 @@ class Trail:
         # where waiting for the client's body ends, where waiting for the upstream begins and ends
         self.read_unix_ns = self.asked_unix_ns = self.answered_unix_ns = 0
         self.trace_id, self.parent_span_id = _trace(headers.get(b"traceparent"))
-        self.key_id = ""
+        self.key_id = self.team = ""
 
-    def belongs_to(self, key_id: str, *, alone: bool) -> None:
+    def belongs_to(self, key_id: str, team: str, *, alone: bool) -> None:
         """Know whose request it is. Where there are several keys, none can add to another's trace.
 
         A trace that a client began then has another id here, which is the same for all requests of that key.
         """
-        self.key_id = key_id
+        self.key_id, self.team = key_id, team
         if self.parent_span_id and not alone:
             self.trace_id = hashlib.sha256(f"{self.trace_id} {key_id}".encode()).hexdigest()[:32]
 
@@ -86,6 +86,7 @@ class Trail:
             error=error,
             client_retries=_number(self.headers.get(b"x-stainless-retry-count")),
             key_id=self.key_id,
+            team=self.team,
             session=self.headers.get(b"x-session-id", b"")[:200].decode("latin-1"),
         )
 

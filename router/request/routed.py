@@ -24,7 +24,7 @@ from router.errors import (
     RouterError,
 )
 from router.journal.writer import Journal
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
@@ -116,7 +116,7 @@ class Exchange:
         watch = DisconnectWatch(self.receive)
         try:
             caller = self.router.keys.check(self.headers)
-            self.trail.belongs_to(caller.key_id, alone=self.router.keys.alone)
+            self.trail.belongs_to(caller.key_id, caller.team, alone=self.router.keys.alone)
             if self.endpoint.right not in caller.rights:
                 raise lacking(self.endpoint.right)
             self.admitted = self.router.admission.admit()
@@ -125,7 +125,7 @@ class Exchange:
             await self.router.admission.wait_turn()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
-            if caller.limits is not None:
+            if caller.held_to:
                 given = caller, self.plan, self.endpoint.surface, self.body.skeleton, self.trail.read_unix_ns
                 self.booking = await self.router.limiter.hold(*given)
             self.trail.asked_unix_ns = self.trail.now()
@@ -179,7 +179,7 @@ class Exchange:
             self.holder = router.continuations.in_conversation(request)
         surface, routed = self.endpoint.surface, router.settings.routed_models
         floor = None
-        if caller.limits is not None and caller.limits.floor is not None:
+        if caller.held_to:
             floor = router.limiter.floor(caller, self.trail.read_unix_ns)
         given = surface, router.serving, router.adapter, routed, request, self.named, continued, floor
         return await asyncio.to_thread(make_plan, *given) if large else make_plan(*given)
@@ -249,7 +249,7 @@ class Exchange:
         if self.trail.first_byte_unix_ns is None:
             self.trail.first_byte_unix_ns = self.trail.now()
         if self.booking is not None and status < 400:
-            headers = with_rates(headers, self.booking.account.rates())
+            headers = with_rates(headers, self.booking.rates())
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _echo(self, plan: Plan) -> str | None:
@@ -332,7 +332,7 @@ class Exchange:
         if not isinstance(error, BadKeyError):  # strangers write nothing to our disk
             await self._record(error.status, "failed", own_error(error, self.router.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self.router.budgets.refused(self.trail.key_id)
+            self.router.budgets.refused(error.owner)
         body = error.body()
         if self.started:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
@@ -377,9 +377,7 @@ class Exchange:
         except Exception:  # a fault of ours: what is known by then is recorded, and the answer goes its way
             log.exception("the record of request %s is not complete", trail.trace_id)
         finally:  # also where the client leaves meanwhile
-            if self.booking is not None:
-                self.booking.settle(record)
-            elif trail.key_id in router.limiter.accounts:
-                router.limiter.count(record)
+            if router.limiter.accounts:
+                router.limiter.settle(record, self.booking)
             router.journal.append(record)
             router.meter.observe(record)
