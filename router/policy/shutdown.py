@@ -15,7 +15,7 @@ def read_shutdown_days(listed: object, models: Sequence[str], aliases: Mapping[s
     A model is found by its own name, without a reasoning effort, else by a dated snapshot in `aliases`.
 
     >>> listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": "2027-01-14"}]}
-    >>> listed_days(listed, ["gpt-4o", "gpt-4o-mini"], {"gpt-4o-2024-08-06": "gpt-4o"})
+    >>> read_shutdown_days(listed, ["gpt-4o", "gpt-4o-mini"], {"gpt-4o-2024-08-06": "gpt-4o"})
     {'gpt-4o': datetime.date(2027, 1, 14)}
     """
     rows = listed.get("data") if isinstance(listed, dict) else None
