@@ -53,7 +53,7 @@ def upstream_hosts(model: str, settings: Settings) -> str:
     """Hosts and ports of the upstreams that serve a model, without credentials in their URLs.
 
     >>> from router.settings import Settings
-    >>> upstream_of("gpt-4o", Settings(openai_base_url="https://user:secret@models.example.com:8443/v1"))
+    >>> upstream_hosts("gpt-4o", Settings(openai_base_url="https://user:secret@models.example.com:8443/v1"))
     'models.example.com:8443'
     """
     configured = settings.models.get(model) or settings.models.get(without_effort(model))
@@ -157,7 +157,7 @@ def describe_lesson(lesson: Lesson) -> dict[str, Any]:
 def _describe_remedy(refusal: Refusal, endpoint: str) -> tuple[str, str]:
     """The refused parameter, and what the router does instead.
 
-    >>> _describe_remedy(Refusal(Kind.EFFORT, efforts=("low", "high")), "chat/completions")
+    >>> _describe_remedy(Refusal(RefusalKind.EFFORT, efforts=("low", "high")), "chat/completions")
     ('reasoning_effort', 'set to the nearest of low, high')
     """
     rule = refusal.rule

@@ -25,7 +25,7 @@ _messages = msgspec.json.Decoder(list[_Message])
 def find_roles(messages: bytes, roles: Iterable[str]) -> tuple[str, ...]:
     """The subset of `roles` that occurs in a JSON list of messages; empty if it is not a list, or too long.
 
-    >>> roles_in(b'[{"role":"developer","content":"Be brief."},{"role":"user"}]', ["developer", "system"])
+    >>> find_roles(b'[{"role":"developer","content":"Be brief."},{"role":"user"}]', ["developer", "system"])
     ('developer',)
     """
     if b"\\u" not in messages:  # JSON may write a role with escapes
@@ -45,7 +45,7 @@ def find_roles(messages: bytes, roles: Iterable[str]) -> tuple[str, ...]:
 def replace_roles(messages: Any, roles: Mapping[str, str]) -> Any:
     """Copies of decoded messages with their roles replaced.
 
-    >>> with_roles([{"role": "developer", "content": "Be brief."}], {"developer": "system"})
+    >>> replace_roles([{"role": "developer", "content": "Be brief."}], {"developer": "system"})
     [{'role': 'system', 'content': 'Be brief.'}]
     """
     replaced = []
@@ -58,7 +58,7 @@ def replace_roles(messages: Any, roles: Mapping[str, str]) -> Any:
 def roles_after_refusal(replacements: Mapping[str, str], role: str) -> dict[str, str]:
     """The replacements for refused roles once a model has refused `role` too: `system`, else `user`.
 
-    >>> without_role({}, "developer"), without_role({"developer": "system"}, "system")
+    >>> roles_after_refusal({}, "developer"), roles_after_refusal({"developer": "system"}, "system")
     ({'developer': 'system'}, {'developer': 'user', 'system': 'user'})
     """
     refused = {*replacements, role}

@@ -35,8 +35,8 @@ def read_shutdown_days(listed: object, models: Sequence[str], aliases: Mapping[s
 def parse_shutdown_day(value: Any) -> dt.date | None:
     """A date from an ISO date or time, or from seconds since 1970; None for other values.
 
-    >>> shutdown_day("2027-01-14T00:00:00Z"), shutdown_day(1_800_000_000), shutdown_day("soon"), shutdown_day(None)
-    (datetime.date(2027, 1, 14), datetime.date(2027, 1, 15), None, None)
+    >>> [parse_shutdown_day(value) for value in ("2027-01-14T00:00:00Z", 1_800_000_000, "soon", None)]
+    [datetime.date(2027, 1, 14), datetime.date(2027, 1, 15), None, None]
     """
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
