@@ -49,7 +49,7 @@ test: .venv/.compiled ## run the tests in TEST_PROCESSES; what fails there runs 
 		echo "Some tests failed beside others. They run once more alone:"; \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 
-test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
+test-replicas: .venv/.compiled ## run two replicas behind nginx; minutes (apt-get install nginx postgresql redis-server)
 	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-ray: .venv/.compiled ## learn on the workers of Ray (installs the extra `ray` into .ray, about 200 MB)

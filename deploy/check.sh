@@ -58,6 +58,7 @@ fi
 
 if has "$helm"; then
     all=(--set autoscaling.enabled=true,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
+        --set sentinel.enabled=true
         --set settings.MLFLOW_TRACKING_URI=http://mlflow:5000,journal.storageClass=fast,keysSecret=router-keys)
     check "the chart, linted" "$helm" lint deploy/chart --strict --set secret.name=keys
     check "the chart with all that is optional, linted" "$helm" lint deploy/chart --strict --set secret.name=keys "${all[@]}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import random
 import signal
@@ -12,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+from cryptography import x509
 from made_records import made_record
 from redis_server import RedisServer
 from servers import free_port, is_listening
 from test_keys import UPSTREAM, ask, make
 from test_limits import ADA, ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, limited_keys, many, opened
+from test_upstream_tls import certificate
 from waiting import until
 
 from router import admission
@@ -31,6 +34,7 @@ from router.limits.booking import hold
 from router.limits.bound import Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent
+from router.policy.network import Network
 from router.settings import KEYS_FILE, SettingsError, load
 
 
@@ -371,9 +375,25 @@ def test_the_address_of_redis_is_never_shown_with_its_login():
 
 
 def test_doctor_looks_at_redis_and_shows_no_login(redis, closed_port):
-    assert doctor_redis(redis.url).state == State.OK
-    found = doctor_redis(f"redis://ada:secret@127.0.0.1:{closed_port}/0")
+    assert doctor_redis(redis.url, Network()).state == State.OK
+    found = doctor_redis(f"redis://ada:secret@127.0.0.1:{closed_port}/0", Network())
     assert found.state == State.PROBLEM and "secret" not in str(found) and "ROUTER_STATE" in str(found)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2"])
+def test_redis_behind_tls_needs_a_certificate_of_its_own_address(tmp_path, serve, openai_server, name):
+    chain, authority = certificate(tmp_path, x509.IPAddress(ipaddress.ip_address(name)))
+    server = RedisServer(tmp_path, chain)
+    try:
+        key = make(tmp_path / "home-0", "ada", limits=Limits(requests_a_minute=5))
+        given = {"openai_base_url": openai_server.url, "state": server.url, "ca_bundle": authority, **UPSTREAM}
+        router = serve(**given)
+        status, state = (200, State.OK) if name == "127.0.0.1" else (503, State.PROBLEM)
+        assert until(lambda: chat(router, key).status_code == status)
+        assert doctor_redis(server.url, load(ca_bundle=authority).network).state == state
+        assert doctor_redis(server.url, Network()).state == State.PROBLEM  # the system trusts nobody who signed it
+    finally:
+        server.kill()
 
 
 @pytest.mark.slow

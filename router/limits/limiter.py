@@ -53,7 +53,8 @@ class Limiter:
         state = router.settings.state
         self._shared: Shared | None = None
         if state is not None:
-            self._shared = Shared(state.get_secret_value(), router.settings.state_failure, self._spent)
+            settings = router.settings
+            self._shared = Shared(state.get_secret_value(), settings.state_failure, self._spent, settings.network)
 
     @property
     def away(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from router.lifetime import running
 from router.policy.address import mask_credentials
+from router.policy.network import Network
 from router.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Call(Protocol):
 class Link:
     """Sends calls while `run` runs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, network: Network) -> None:
         """`url` is that of Redis.
 
         Raises:
@@ -72,7 +73,7 @@ class Link:
         self.address = mask_credentials(url)
         self.problem = ""  # why Redis is away, or nothing
         self.dropped = 0  # lasting calls that there was no room for
-        self._url = url
+        self._url, self._network = url, network
         self._script = files("router.limits").joinpath("state.lua").read_bytes()
         self._digest = b""
         self._run = ""
@@ -145,7 +146,7 @@ class Link:
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _connect(self) -> Connection:
-        self._connection = connection = connect(self._url)
+        self._connection = connection = connect(self._url, self._network)
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("INFO", "server")
         told: bytes = await connection.read_response()
@@ -192,9 +193,9 @@ class Link:
                 await connection.disconnect(nowait=True)
 
 
-def connect(url: str) -> Connection:
-    """A connection that tries once."""
-    from redis.asyncio.connection import ConnectionPool
+def connect(url: str, network: Network) -> Connection:
+    """A connection that tries once. What `network` trusts counts, unless the URL says (`ssl_ca_certs`)."""
+    from redis.asyncio.connection import ConnectionPool, SSLConnection
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
@@ -203,20 +204,22 @@ def connect(url: str) -> Connection:
         url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=None, retry=retry, protocol=2
     )
     made: Connection = pool.make_connection()
+    if isinstance(made, SSLConnection) and network.bundle is not None and made.ca_certs is None:
+        made.ssl_context.context = network.tls()
     return made
 
 
-async def check(url: str, seconds: float) -> None:
+async def check(url: str, network: Network, seconds: float) -> None:
     """Connect, and run a script.
 
     Raises:
         redis.exceptions.RedisError, OSError, TimeoutError, ImportError: that does not work.
     """
     async with asyncio.timeout(seconds):
-        connection = connect(url)
+        connection = connect(url, network)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_command("EVAL", "return 1", 0)
             await connection.read_response()
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()

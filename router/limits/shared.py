@@ -27,6 +27,7 @@ from router.limits.bound import Most
 from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, Wanted, nano
 from router.limits.link import AwayError, Link
 from router.limits.spent import Spent
+from router.policy.network import Network
 
 log = logging.getLogger("router")
 LAPSE_SECONDS = 600.0  # without being renewed, until a hold counts as spent in full
@@ -65,8 +66,10 @@ class SharedShare(Share):
 class Shared:
     """Holds and settles in Redis, for one worker; `run` has to run."""
 
-    def __init__(self, url: str, failure: Literal["closed", "open"], ledger: Ledger) -> None:
-        self.link = Link(url)
+    def __init__(
+        self, url: str, failure: Literal["closed", "open"], ledger: Ledger, network: Network | None = None
+    ) -> None:
+        self.link = Link(url, network or Network())
         self._failure = failure
         self._ledger = ledger
         self._worker = secrets.token_hex(6)
