@@ -205,7 +205,7 @@ def connect(url: str, network: Network) -> Connection:
     )
     made: Connection = pool.make_connection()
     if isinstance(made, SSLConnection) and network.bundle is not None and made.ca_certs is None:
-        made.ssl_context.context = network.tls()
+        made.ssl_context.context = network.ssl_context()
     return made
 
 
