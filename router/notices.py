@@ -60,7 +60,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
     if worker.lesson_watch.problem:
         messages.append(worker.lesson_watch.problem)
     messages += [
-        f"upstream {status.upstream} of {status.model} rejects its API key ({status.key_refused}); others are used"
+        f"{status.upstream} of {status.model} rejects its API key ({status.key_refused}); others are used"
         for status in worker.upstreams.statuses()
         if status.key_refused
     ]

@@ -1,4 +1,4 @@
-"""`python -m router serve`, started and stopped as its users do."""
+"""`python -m router serve`, started and stopped as a user does."""
 
 import contextlib
 import os
@@ -75,7 +75,7 @@ def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_se
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_that_is_told_to_stop_says_so_first_and_answers_meanwhile(serving, workers):
+def test_after_sigterm_the_server_is_not_ready_and_still_answers(serving, workers):
     process, origin = serving("--workers", workers, ROUTER_TIMEOUTS='{"drain_before": 4}')
     with httpx2.Client() as client:
         assert client.get(origin + "/ready").json()["status"] == "ready"
@@ -91,7 +91,7 @@ def test_a_server_that_is_told_to_stop_says_so_first_and_answers_meanwhile(servi
     assert process.wait(60) == 0
 
 
-def test_a_second_sign_ends_the_wait_at_once(serving):
+def test_a_second_sigterm_ends_the_wait_at_once(serving):
     process, origin = serving(ROUTER_TIMEOUTS='{"drain_before": 100}')
     process.send_signal(signal.SIGTERM)
     while httpx2.get(origin + "/ready").status_code == 200:
@@ -100,7 +100,7 @@ def test_a_second_sign_ends_the_wait_at_once(serving):
     assert process.wait(60) == 0
 
 
-def test_a_hangup_says_which_settings_take_a_restart(serving, tmp_path):
+def test_sighup_logs_which_settings_need_a_restart(serving, tmp_path):
     log = tmp_path / "log"
     with log.open("wb") as written:
         process, origin = serving(stderr=written)
@@ -114,7 +114,7 @@ def test_a_hangup_says_which_settings_take_a_restart(serving, tmp_path):
     assert httpx2.get(origin + "/ready").status_code == 200
 
 
-def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(serving, tmp_path):
+def test_sighup_replaces_workers_and_retried_requests_succeed(serving, tmp_path):
     """A connection that a worker took just before it ended may be reset unread: clients of OpenAI's send again."""
     (tmp_path / "router.toml").write_text('routed_models = ["one"]\n')
     process, origin = serving("--workers", "2", ROUTER_TIMEOUTS='{"drain_before": 0.5}')
@@ -150,7 +150,7 @@ def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(servi
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path, sign, workers):
+def test_records_are_exported_before_the_command_ends(serving, tmp_path, sign, workers):
     process, origin = serving("--workers", workers)
 
     def ask() -> None:
@@ -167,7 +167,7 @@ def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path
     assert not exporters_of(tmp_path / "home")
 
 
-def test_workers_end_with_the_process_that_started_them(serving):
+def test_workers_end_with_their_parent_process(serving):
     process, origin = serving("--workers", "2")
     port = int(origin.rpartition(":")[2])
     workers = children_of(process.pid)
@@ -180,7 +180,7 @@ def test_workers_end_with_the_process_that_started_them(serving):
         sock.bind(("127.0.0.1", port))
 
 
-def test_a_second_router_of_the_same_home_leaves_the_counts_of_the_first(serving):
+def test_a_second_router_of_the_same_home_keeps_the_counters_of_the_first(serving):
     _, origin = serving()
     httpx2.post(origin + "/v1/chat/completions", json={"model": "gpt-4o", "messages": []})
     assert until(lambda: counted(origin) == 1)

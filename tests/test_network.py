@@ -1,4 +1,4 @@
-"""Trusted certificates, the environment of MLflow's client, and addresses of both families."""
+"""Trusted certificates, the network settings of MLflow's client, and addresses of both families."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ def test_certificates_in_a_file_are_trusted(serve, front, authorities, monkeypat
     assert ask(serve(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
 
 
-def test_the_setting_overrides_the_environments_certificates(serve, front, authorities, monkeypatch):
+def test_the_setting_overrides_the_environment(serve, front, authorities, monkeypatch):
     (_, first), (_, second) = authorities
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1", "max_attempts": 1}
     monkeypatch.setenv("SSL_CERT_FILE", str(second))
@@ -100,7 +100,7 @@ def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, auth
     ],
     ids=["missing", "empty", "a key", "damaged", "binary"],
 )
-def test_an_invalid_bundle_is_refused_by_name(tmp_path, monkeypatch, variable, content, told):
+def test_an_invalid_bundle_is_rejected_with_its_name(tmp_path, monkeypatch, variable, content, told):
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_bytes(content)
@@ -111,7 +111,7 @@ def test_an_invalid_bundle_is_refused_by_name(tmp_path, monkeypatch, variable, c
         load().network.ssl_context()
 
 
-def test_a_missing_bundle_is_a_one_line_error_at_the_start(tmp_path):
+def test_a_missing_bundle_is_a_one_line_error(tmp_path):
     command = [sys.executable, "-m", "router", "serve", "--port", "0"]
     given = {"ROUTER_CA_BUNDLE": "/nowhere.pem", "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
@@ -129,7 +129,7 @@ def test_a_missing_bundle_is_a_one_line_error_at_the_start(tmp_path):
         ("none", {"https_proxy": "http://a:1", "NO_PROXY": "x"}, {}),
     ],
 )
-def test_network_settings_are_exported_to_the_environment(setting, environment, expected):
+def test_clients_that_read_the_environment_get_the_same_settings(setting, environment, expected):
     Network.read(setting, "", environment).export_to(environment)
     if expected:
         expected |= {"no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1"}
@@ -140,7 +140,7 @@ def test_network_settings_are_exported_to_the_environment(setting, environment, 
 
 
 @pytest.mark.parametrize(("exempt", "told"), [("*", "*"), ("a.test, .b.test", "a.test,.b.test,localhost")])
-def test_exempt_hosts_are_exported_to_the_environment(exempt, told):
+def test_exempt_hosts_stay_exempt_for_clients_that_read_the_environment(exempt, told):
     environment = {"NO_PROXY": exempt, "HTTPS_PROXY": "http://a:1"}
     Network.read("", "", environment).export_to(environment)
     assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
@@ -157,7 +157,7 @@ def mlflow_behind_proxy(tmp_path, openai_server):
     front.close()
 
 
-def test_requests_of_mlflows_client_use_the_proxy_and_the_bundle(mlflow_behind_proxy, openai_server):
+def test_mlflows_requests_use_the_proxy_and_the_bundle(mlflow_behind_proxy, openai_server):
     proxy, settings = mlflow_behind_proxy
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).export_to(environment)
@@ -187,7 +187,7 @@ def test_the_exporter_reaches_mlflow_through_the_proxy(tmp_path, mlflow_behind_p
     assert "geheim" not in ended.stdout + ended.stderr
 
 
-def test_an_exporter_without_its_bundle_reports_it_in_one_line(tmp_path):
+def test_an_exporter_without_its_bundle_logs_one_line(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "router", "export", "--once"],
         env={"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_CA_BUNDLE": "/nowhere.pem"},
@@ -265,7 +265,7 @@ def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(serve, op
 
 
 @pytest.mark.parametrize("first", [V4, V6])
-async def test_after_a_refused_connection_the_next_address_is_tried_at_once(first):
+async def test_after_a_refusal_the_next_address_is_tried_at_once(first):
     other = V4 if first == V6 else V6
     began = time.monotonic()
     with listening(other) as (_, address):
@@ -282,12 +282,12 @@ async def test_after_a_silent_address_the_next_one_is_tried_soon():
     assert 0.2 < time.monotonic() - began < 2
 
 
-async def test_if_no_address_answers_the_error_lists_every_reason():
+async def test_if_no_address_answers_all_reasons_are_reported():
     with pytest.raises(OSError, match=r"127\.0\.0\.1.*::1"):
         await connect_first([refusing(), refusing(V6)])
 
 
-async def test_a_cancelled_connection_closes_its_sockets():
+async def test_a_cancelled_connect_leaves_no_socket_open():
     with listening(V6, full=True) as one, listening(full=True) as other:
         before = descriptors()
         with pytest.raises(TimeoutError):
@@ -297,13 +297,13 @@ async def test_a_cancelled_connection_closes_its_sockets():
         assert descriptors() == before
 
 
-async def test_host_names_are_resolved():
+async def test_a_host_name_is_resolved():
     for name in ("localhost", "127.0.0.1"):
         with listening() as (_, (_, port)):
             (await connect(name, port)).close()
 
 
-def test_address_families_alternate_from_the_first():
+def test_address_families_alternate_starting_with_the_first():
     assert alternate_families([(V6, 1), (V6, 2), (V6, 3), (V4, 4)]) == [(V6, 1), (V4, 4), (V6, 2), (V6, 3)]
     assert alternate_families([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 

@@ -1,4 +1,4 @@
-"""Requests are adapted by editing their bytes: the result equals that of `apply_changes`, other bytes are unchanged."""
+"""Adapted requests: the edited bytes parse to the result of `apply`, and other bytes stay unchanged."""
 
 import json
 
@@ -74,7 +74,7 @@ def sent(body, changes, model=None, streamed=False, pieces=1):
 # what is changed
 
 
-def test_a_request_without_a_matching_rule_is_unchanged():
+def test_fields_without_a_rule_are_not_changed():
     body = {"model": "auto", "messages": [], "user": "a", "temperature": 1, "max_completion_tokens": 9}
     assert compute_adaptation(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
     assert (
@@ -125,7 +125,7 @@ def test_a_request_without_a_matching_rule_is_unchanged():
         ({"stop": ["a"], "temperature": 2}, {}, "temperature dropped; stop dropped"),
     ],
 )
-def test_chat_requests_are_adapted_by_the_rules(given, made, told):
+def test_a_chat_request_is_changed_by_the_rules(given, made, told):
     adaptation = compute_adaptation(REASONING, fields_of(json.dumps(given)), CHAT)
     assert apply_changes(given, adaptation.changes) == made
     assert adaptation.description == told
@@ -151,7 +151,7 @@ def test_chat_requests_are_adapted_by_the_rules(given, made, told):
         ({"max_tokens": 500}, {"max_tokens": 500}),
     ],
 )
-def test_requests_for_responses_are_adapted_by_the_rules(given, made):
+def test_a_response_request_is_changed_by_the_rules(given, made):
     assert changed(REASONING, given, RESPONSES) == made
 
 
@@ -182,7 +182,7 @@ def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reason
     )
 
 
-def test_other_values_within_a_changed_field_keep_their_bytes():
+def test_values_within_a_changed_field_are_kept_unchanged():
     body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
     made = sent(body, compute_adaptation(REASONING, fields_of(body), RESPONSES).changes)
@@ -258,7 +258,7 @@ def changes_of(draw, body):
 
 
 @given(st.data())
-def test_edited_bytes_parse_to_the_result_of_apply_changes(data):
+def test_edited_bytes_parse_to_the_result_of_apply(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     streamed = "model" in body and data.draw(st.booleans())
@@ -277,7 +277,7 @@ def test_edited_bytes_parse_to_the_result_of_apply_changes(data):
 
 
 @given(st.data())
-def test_unchanged_fields_keep_their_bytes(data):
+def test_other_bytes_stay_unchanged(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     made = sent(raw, changes, pieces=data.draw(st.integers(1, 9)))
@@ -308,7 +308,7 @@ def test_unchanged_fields_keep_their_bytes(data):
         (b'{"a":1}', "a", b"{}"),
     ],
 )
-def test_removing_a_field_removes_its_comma(body, gone, left):
+def test_a_field_is_removed_with_its_comma(body, gone, left):
     assert sent(body, [Change(name, dropped=True) for name in gone]) == left
 
 
@@ -317,7 +317,7 @@ def test_a_field_is_added_to_an_emptied_body():
     assert sent(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
 
 
-def test_all_edits_together_work_in_pieces_of_any_size():
+def test_all_edits_work_together_on_pieces_of_any_size():
     body = (
         b'{"stop":"x","model" :"auto", "max_tokens" : 500 ,"messages":[{"role":"user","content":[{"type":"image_url",'
         b'"image_url":{"url":"%b"}}]}],"temperature":0,"stream":true}' % LONG.encode()
@@ -369,7 +369,7 @@ USER = ParameterSupport(
         (USER, RESPONSES, b'{"input":"developer"}', None, ""),
     ],
 )
-def test_replacing_a_role_changes_nothing_else_in_a_message(takes, endpoint, body, made, told):
+def test_only_the_role_of_a_message_is_changed(takes, endpoint, body, made, told):
     adaptation = compute_adaptation(takes, fields_of(body), endpoint)
     for pieces in (1, 7, len(body)):
         assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
@@ -383,7 +383,7 @@ def test_a_message_with_two_roles_is_unchanged():
     assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
 
 
-def test_a_hostile_list_of_messages_is_unchanged():
+def test_a_hostile_list_of_messages_is_not_changed():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
     wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
     assert compute_adaptation(SYSTEM, fields_of(many), CHAT) is UNCHANGED
@@ -403,7 +403,7 @@ MESSAGES = st.lists(
     st.integers(1, 9),
     st.sampled_from([(SYSTEM, CHAT), (USER, CHAT), (USER, RESPONSES)]),
 )
-def test_replaced_roles_parse_to_the_result_of_apply_changes(messages, blank, ascii_only, pieces, given_to):
+def test_messages_with_replaced_roles_parse_to_the_result_of_apply(messages, blank, ascii_only, pieces, given_to):
     takes, endpoint = given_to
     name = "messages" if endpoint == CHAT else "input"
     text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
@@ -417,7 +417,7 @@ def test_replaced_roles_parse_to_the_result_of_apply_changes(messages, blank, as
     assert json.loads(made) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
-def test_edits_within_a_removed_attachment_are_removed():
+def test_a_removed_attachment_is_removed_completely():
     body = b'{"user":{"data":"%b"},"model":"m","stop":"%b"}' % (LONG.encode(), LONG.encode())
     gone = [Change("user", dropped=True), Change("stop", dropped=True)]
     for pieces in (1, 5, 100):

@@ -59,7 +59,7 @@ def test_the_router_reports_changed_prices(policy: Policy, tmp_path: Path) -> No
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
-    told = [line for line in notices(router.app.worker) if "prices have changed" in line]
+    told = [line for line in notices(router.app.worker) if "prices have changed since" in line]
     router.close()
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 
