@@ -1,17 +1,16 @@
-"""Inspection of the cheap model's answers: features, learning, and decisions."""
+"""Answer rules: the features of answers, which types use them, and the cascade of a policy."""
 
 import json
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from command_line import run
 
-from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answer_rules, replay_cascade
 from calibration.learning.learning import learn
-from calibration.learning.replay import apgr, replayed
+from calibration.learning.ranking import apgr
+from calibration.learning.replay import replay_outcomes
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
@@ -28,8 +27,8 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGET = 0.97
 
 
-def made(n: int, seed: int = 0) -> list[Outcome]:
-    """Sums whose wrong answers do not follow from their steps, and choices whose answers are single letters."""
+def make_outcomes(n: int, seed: int = 0) -> list[Outcome]:
+    """Outcomes of sums, whose wrong answers contradict their steps, and of choices, whose answers are letters."""
     rng = np.random.default_rng(seed)
     outcomes = []
     for i in range(n):
@@ -53,12 +52,12 @@ def made(n: int, seed: int = 0) -> list[Outcome]:
 
 @pytest.fixture(scope="module")
 def learnt():
-    return learn(made(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
+    return learn(make_outcomes(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
 
 
 @pytest.fixture(scope="module")
 def policy(learnt):
-    answers = learn_answers(learnt, 0)
+    answers = learn_answer_rules(learnt, 0)
     return parse(dump(replace(learnt.policy, answers=answers)))
 
 
@@ -66,19 +65,19 @@ def numbers(question, answer, tools=()):
     return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
-def test_features_show_an_answer_that_contradicts_its_steps():
+def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
     right, wrong = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
     assert (right["final_is_last_number"], wrong["final_is_last_number"]) == (1.0, 0.0)
     assert numbers("?", "3 * 4 = 13. The answer is 13.")["sums_wrong"] == 1.0
 
 
 @pytest.mark.parametrize(("answer", "holds"), [("9.9", True), ("9.11", False)])
-def test_features_show_whether_the_answer_is_the_larger_of_two_numbers(answer, holds):
+def test_the_larger_of_two_numbers_is_known(answer, holds):
     found = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
     assert (found["order_holds"], found["order_broken"]) == (float(holds), float(not holds))
 
 
-def test_both_forms_of_a_tool_call_are_compared_with_the_question():
+def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
     for call in (
         {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
         {"weather": '{"city":"Oslo","days":3}'},
@@ -109,41 +108,32 @@ def test_both_forms_of_a_tool_call_are_compared_with_the_question():
         ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
     ],
 )
-def test_small_programs_are_interpreted_and_hostile_ones_are_not(program, value):
+def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
     found = evaluate_program(program)
     assert found == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
 
 
-def test_programs_are_parsed_in_several_threads_without_changing_the_filters_of_warnings():
-    question = "What is printed?\n```python\nprint('\\d')\n```"
-    evaluate_program(question)  # sets the one filter that stays
-    before = list(warnings.filters)
-    with ThreadPoolExecutor(8) as threads:
-        values = list(threads.map(evaluate_program, [question] * 2_000))
-    assert values == [("\\d",)] * 2_000 and warnings.filters == before
-
-
-def test_inspection_is_learnt_for_the_types_that_it_improves(policy):
+def test_answers_are_used_for_types_whose_answers_are_informative(policy):
     assert set(policy.answers.types) == {"sums/baskets"}
     rule = policy.answers.rules(policy.rules).rule_for(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
 
 
-def test_the_command_learns_from_answers_and_reports_it(tmp_path):
-    write_outcomes(made(200), tmp_path / "outcomes.jsonl")
+def test_the_command_learns_answer_rules_and_prints_their_types(tmp_path):
+    write_outcomes(make_outcomes(200), tmp_path / "outcomes.jsonl")
     done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
     assert done.returncode == 0 and "answers are worth a look on: sums/baskets" in done.stdout, done.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
-def test_the_replay_decides_as_the_proxy_does_and_counts_both_calls(policy):
-    outcomes = made(200, seed=1)
-    replay = replayed(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_answers(policy, policy.answers, replay)
-    assert apgr(looked.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
+def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
+    outcomes = make_outcomes(200, seed=1)
+    replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
+    cascade = replay_cascade(policy, policy.answers, replay)
+    assert apgr(cascade.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
+    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
     assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
@@ -156,31 +146,33 @@ def test_the_replay_decides_as_the_proxy_does_and_counts_both_calls(policy):
         ):
             way = CHEAP_THEN_STRONG
         assert way == chosen[row]
-    assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
+    assert np.allclose(cascade.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
 
 
-def test_decisions_without_inspection_are_unchanged(learnt, policy):
-    for outcome in made(40, seed=2):
+def test_answer_rules_do_not_change_the_first_decision(learnt, policy):
+    for outcome in make_outcomes(40, seed=2):
         features = read_question(outcome.messages)
         prediction = predict(policy.predictor, features)
         before = decide(learnt.policy.rules, features, prediction, TARGET)
         assert decide(policy.rules, features, prediction, TARGET).model == before.model
 
 
-def test_guards_take_precedence_over_inspection(policy):
+def test_a_guard_applies_before_the_cascade(policy):
     odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
     tried = decide_first_step(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
     assert (tried.decision.model, tried.inspects_answer) == (PAIR[1], False)
 
 
-def test_a_policy_without_answer_files_is_valid(learnt, policy, tmp_path):
-    assert learn_answers(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+def test_a_policy_without_answer_rules_reads_as_before(learnt, policy, tmp_path):
+    assert (
+        learn_answer_rules(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+    )
     plain = dump(learnt.policy)
     assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
     assert parse(plain).version != policy.version
     write_policy(policy, tmp_path)
     assert read_policy(tmp_path).version == policy.version
-    write_policy(learnt.policy, tmp_path)  # in the place of one that has the part
+    write_policy(learnt.policy, tmp_path)  # replaces a policy with answer rules
     assert read_policy(tmp_path).answers is None
 
 
@@ -190,7 +182,7 @@ def without_answers(learnt):
     ]
 
 
-def test_a_damaged_answer_file_is_refused_and_named(policy):
+def test_damaged_answer_rules_are_refused_with_the_file(policy):
     files = dump(policy)
     document = json.loads(files[ANSWERS])
     broken = {
@@ -213,12 +205,12 @@ def test_a_damaged_answer_file_is_refused_and_named(policy):
             assert told.value.file == name and "\n" not in str(told.value)
 
 
-def test_a_transferred_policy_inspects_no_answers(policy):
+def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):
     cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
     assert transfer_policy(policy, cheap, strong).answers is None
 
 
-def test_the_shipped_policy_inspects_answers_but_no_single_letters():
+def test_the_shipped_policy_uses_answers_but_no_single_letters():
     shipped = read_policy(DATA / "policy")
     assert {"code/execution-tracing", "math/number-comparison"} <= set(shipped.answers.types)
     assert not any(name.startswith("medical/") for name in shipped.answers.types)
