@@ -28,7 +28,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.checks.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.learning.duplicates._WORD": ("1,",),
     "calibration.judging.relay._FENCE": (" ", "``` ", "```json", "\n```"),
-    "router.client.issuing._SPAN": ("1", "1d"),
+    "router.client.issuing._DURATION": ("1", "1d"),
     "router.client.keyfile._DIGEST": ("0", "a"),
     "router.client.keyfile._NAME": ("a.", "-"),
     "router.commands.doctor.upstreams._PRINTABLE": ("Bearer ", "Bearer a"),
@@ -106,7 +106,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.commands.pricing.public_map._LIKE_A_PRICE", "router.commands.pricing.public_map._PRICE"),
     *("router.policy.question_parts._OPTION", "router.client.model_names._AT", "router.journal.redaction._CODE"),
     *("router.upstream.tunnel._STATUS", "router.wire.parameters._SEPARATOR"),
-    *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
+    *("router.client.issuing._DURATION", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 3_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further

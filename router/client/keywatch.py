@@ -55,7 +55,7 @@ class KeyWatch:
             named = served_keys(self._settings)
             if self._had_keys and not named.keys:
                 raise SettingsError(f"{self._settings.keys_path}: contains no keys any more")
-            self.keys.take(named)  # between two requests
+            self.keys.replace_named(named)  # between two requests
         except SettingsError as error:
             self._report(str(error))
         except Exception as error:  # the file is checked again later

@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def overview(request: Request, window: str = "hour") -> Response:
         """Totals, by model, over time, by question type and by reason, of the last hour, day, week or month."""
         try:
-            worker.keys.check(request.scope["headers"]).require_admin()
+            worker.keys.authenticate(request.scope["headers"]).require_admin()
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
             rules, target = worker.serving.policy.rules, worker.serving.default_target

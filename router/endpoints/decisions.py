@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
         """The decision for a chat, responses or completions body, whatever model it names."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         settings = worker.settings
         body = await read_body(
             request.receive,
@@ -49,7 +49,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """The policy that is served: models, targets and evidence."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         return _json(200, describe(worker.serving.policy))
 
 

@@ -70,7 +70,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The metrics of all workers, in the OpenMetrics format if the client accepts it."""
-        worker.keys.check(request.scope["headers"]).require_metrics()
+        worker.keys.authenticate(request.scope["headers"]).require_metrics()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await run_in_threadpool(lambda: encode(_Snapshot(families(worker))))
         return Response(body, headers={"content-type": content_type})

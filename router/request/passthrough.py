@@ -73,8 +73,8 @@ class PassThrough:
         request = _PassThroughRequest(self._worker, timeline, scope, receive, send)
         admitted = None
         try:
-            caller = self._worker.keys.check(scope["headers"])
-            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.alone)
+            caller = self._worker.keys.authenticate(scope["headers"])
+            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.is_single)
             caller.require(required_right(scope["method"], scope["raw_path"]))
             admitted = self._worker.admission.admit()
             await request.run(watch, caller, admitted.reserve)

@@ -12,7 +12,7 @@ from router.adaptation.adapter import Adapter
 from router.admission import Admission, AdmittedRequest, Reserve
 from router.client.body import Receive, Scope, Send, read_body
 from router.client.disconnect import DisconnectWatch
-from router.client.keys import Caller, Keys, lacking
+from router.client.keys import Caller, Keys, missing_right_error
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -107,10 +107,10 @@ class RoutedRequest:
     async def _process(self, watch: DisconnectWatch) -> None:
         worker, recorder = self._worker, self._recorder
         timeline = recorder.timeline
-        caller = worker.keys.check(self._headers)
-        timeline.set_key(caller.key_id, caller.team, alone=worker.keys.alone)
+        caller = worker.keys.authenticate(self._headers)
+        timeline.set_key(caller.key_id, caller.team, alone=worker.keys.is_single)
         if self._endpoint.right not in caller.rights:
-            raise lacking(self._endpoint.right)
+            raise missing_right_error(self._endpoint.right)
         self._admitted = admitted = worker.admission.admit()
         await self._read_body(admitted.reserve)
         watch.start()
