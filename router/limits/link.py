@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
 from router.lifetime import running
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.network import Network
 from router.settings import SettingsError
 
@@ -72,7 +72,7 @@ class Link:
                 f"setting ROUTER_STATE: the module {error.name} is missing; run `pip install {EXTRA}`"
             ) from None
         self._pack: Callable[[Any], bytes] = pack_command
-        self.address = without_login(url)
+        self.address = mask_credentials(url)
         self.problem = ""  # why Redis is unavailable; empty if it is available
         self.dropped = 0  # lasting calls that were dropped because the queue was full
         self._url, self._network = url, network
@@ -207,7 +207,7 @@ def connect(url: str, network: Network) -> Connection:
     )
     connection: Connection = pool.make_connection()
     if isinstance(connection, SSLConnection) and network.bundle is not None and connection.ca_certs is None:
-        connection.ssl_context.context = network.tls()
+        connection.ssl_context.context = network.ssl_context()
     return connection
 
 

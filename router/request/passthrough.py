@@ -26,8 +26,8 @@ from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
+from router.policy.reasons import Reason
 from router.request.continuation import Continuations
 from router.request.paths import escapes_base_path, required_right
 from router.request.records import MAX_ERROR_BYTES, add_usage, error_text, redact_names

@@ -22,7 +22,7 @@ from router.errors import (
     RouterError,
 )
 from router.limits.budgets import Budgets
-from router.planning.plan import Plan, Request, Surface, make_plan, read_request
+from router.planning.plan import ApiFormat, Plan, Request, make_plan, read_request
 from router.request.client_response import ClientResponse
 from router.request.outgoing import OutgoingRequest
 from router.request.recorder import Collaborators as Recording
@@ -57,7 +57,7 @@ class Collaborators(Recording, Protocol):
 class RoutedEndpoint:
     """The ASGI function of one routed endpoint."""
 
-    def __init__(self, surface: Surface, worker: Collaborators) -> None:
+    def __init__(self, surface: ApiFormat, worker: Collaborators) -> None:
         self.surface = surface
         self.worker = worker
         self.right = surface.name.partition("/")[0]  # that a key needs

@@ -9,7 +9,7 @@ from router.upstream.standalone_call import NoResponseError
 
 def proxied(origin: Origin, network: Network) -> str:
     """A suffix for the address of a server that names the proxy in use; empty without a proxy."""
-    proxy = network.proxies.to(origin.host, origin.port, tls=origin.tls)
+    proxy = network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
     return "" if proxy is None else f" (through the proxy {proxy.name})"
 
 
