@@ -75,7 +75,7 @@ class Limiter:
         async with self._shared.running():
             yield
 
-    async def hold(self, caller: Caller, plan: Plan, surface: ApiFormat, body: Skeleton, now: int) -> Booking:
+    async def hold(self, caller: Caller, plan: Plan, api_format: ApiFormat, body: Skeleton, now: int) -> Booking:
         """Hold the most that a request can use; `now` is in nanoseconds since 1970.
 
         Raises:
