@@ -197,7 +197,7 @@ def test_an_invalid_day_is_a_bad_request(router, query):
 
 def test_a_duplicate_group_is_a_bad_request(router):
     answer = httpx2.get(router.origin + "/router/usage?group_by=model,model")
-    assert answer.status_code == 400 and "twice" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "repeats" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/router/decision", "/router/feedback"])
@@ -375,7 +375,7 @@ def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
     assert shown == {
         "question": "What is the weather in the city of Lindau?",
         "examples": "1",
-        "tools": "1 of 2 fit: get_weather",
+        "tools": "1 of 2 match: get_weather",
         "turn": "2",
         "cache": "empty for every model",
     }
