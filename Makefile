@@ -59,7 +59,7 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
 
-test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/compatibility.md
+test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/reference/compatibility.md
 	$(BIN)/python tests/clients/refusing.py $(CLIENTS)
 
 fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
@@ -85,10 +85,10 @@ image: sbom ## build the container images calibrated-router and calibrated-route
 calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
 	$(BIN)/python -m calibration run
 
-bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/quality.md
+bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/explanations/quality.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality.py
 
-bench: setup ## measure the speed beside other proxies and rewrite docs/performance.md
+bench: setup ## measure the speed beside other proxies and rewrite docs/explanations/performance.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/performance.py $(BENCH) $(if $(PEERS_HOME),--home $(PEERS_HOME))
 	$(BIN)/python benchmarks/scale.py $(BENCH)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overload.py

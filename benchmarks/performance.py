@@ -1,4 +1,4 @@
-"""Our speed beside that of other proxies, on one core in one interleaved run; writes docs/performance.md.
+"""Our speed beside that of other proxies, on one core in one interleaved run; writes docs/explanations/performance.md.
 
     python benchmarks/performance.py ../shared/bench [--peers nginx,tensorzero,...] [--home DIR] [--rounds 3]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGE = PROJECT / "docs" / "performance.md"
+PAGE = PROJECT / "docs" / "explanations" / "performance.md"
 PEERS = "nginx,tensorzero,vllm_router,sglang_router,portkey,litellm,mlflow_gateway"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 GOALS = (

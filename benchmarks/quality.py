@@ -1,11 +1,11 @@
-"""Measures the routing and writes the tables and plots of docs/quality.md.
+"""Measures the routing and writes the tables and plots of docs/explanations/quality.md.
 
     python benchmarks/quality.py [--data ../shared/data] [--forms ../shared/forms/forms.py] [--seeds 3] [--rounds 200]
                                  [--resplits 100] [--only forms,speed] [--from-results]
 
 The page is written by hand around marked places: what stands between `<!-- NAME -->` and `<!-- /NAME -->` is replaced.
-Everything measured is kept in docs/quality/results.json, from which `--from-results` renders the page again. `--only`
-measures some pieces and keeps the others as they were.
+Everything measured is kept in docs/explanations/quality/results.json, from which `--from-results` renders the page
+again. `--only` measures some pieces and keeps the others as they were.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from calibration.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 USD_A_QUESTION = 2.01 / 640  # of data/questions.jsonl, asked and judged (data/README.md)
-PAGE, FOLDER = ROOT / "docs" / "quality.md", ROOT / "docs" / "quality"
+PAGE, FOLDER = ROOT / "docs" / "explanations" / "quality.md", ROOT / "docs" / "explanations" / "quality"
 
 
 def _axes(**labels: str) -> tuple[Figure, Axes]:
@@ -92,7 +92,7 @@ def filled(page: str, parts: Mapping[str, str]) -> str:
         head, mark, rest = page.partition(f"<!-- {name} -->")
         _, end, tail = rest.partition(f"<!-- /{name} -->")
         if not mark or not end:
-            raise SystemExit(f"docs/quality.md has no place <!-- {name} --> ... <!-- /{name} -->")
+            raise SystemExit(f"docs/explanations/quality.md has no place <!-- {name} --> ... <!-- /{name} -->")
         page = f"{head}{mark}\n\n{text}\n\n{end}{tail}"
     return page
 

@@ -1,4 +1,4 @@
-"""What was measured becomes the tables of docs/quality.md."""
+"""What was measured becomes the tables of docs/explanations/quality.md."""
 
 from __future__ import annotations
 

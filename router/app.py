@@ -21,7 +21,7 @@ from router.client.door import Door, preflight, shared
 from router.client.keywatch import KeyWatch, following_keys
 from router.continuation import Continuations
 from router.dashboard import overview, page, recent
-from router.endpoints import accounts, decisions, exposition, keys, listing, status
+from router.endpoints import accounts, decisions, exposition, keys, listing, openapi, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
@@ -272,7 +272,7 @@ def create_app(settings: Settings | None = None) -> Application:
         redirect_slashes=False,  # a redirect would lead to whatever the Host header says
         exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
     )
-    for module in (accounts, status, page, decisions, exposition, overview, recent, keys, listing):
+    for module in (accounts, status, page, decisions, exposition, overview, recent, keys, listing, openapi):
         module.add_routes(other, router)
     passthrough.add_routes(other, router)  # takes what is left of /v1
     return Application(router, other)

@@ -63,7 +63,9 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     adapted: str = ""  # what was changed in the request for the model, in words
     read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.reading.counts_of`)
     # verification of the answer
-    verification: str = ""  # verified, escalated, kept, late, unchecked (docs/answers.md); "": not asked for
+    verification: str = (
+        ""  # verified, escalated, kept, late, unchecked (docs/explanations/answers.md); "": not asked for
+    )
     finding: str = ""  # what is wrong with the answer that was looked at (`router.verifying.finding.Fault`)
     escalated_from: str = ""  # the model whose answer was replaced by that of `model`
     # what was billed
