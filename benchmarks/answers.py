@@ -24,16 +24,16 @@ import numpy as np
 import quality
 import ranking
 
-from calibration.background import Background, read_background
-from calibration.certificate import lower_bound
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import cross_replayed
-from calibration.looking import LookedAt, cross_fitted_gaps, looked_at, read_answers, replay_answers
-from calibration.mix import types_of
+from calibration.comparison.mix import types_of
+from calibration.comparison.scoring import MIN_TYPE_ROWS
+from calibration.learning.certificate import lower_bound
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.escalation import LookedAt, cross_fitted_gaps, looked_at, read_answers, replay_answers
+from calibration.learning.learning import cross_replayed
+from calibration.learning.prior import Background, read_background
+from calibration.learning.replay import Replay, apgr, bootstrap, picked, replayed
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, TYPED, read_policy
-from calibration.replay import Replay, apgr, bootstrap, picked, replayed
-from calibration.scoring import MIN_TYPE_ROWS
 from router.policy.answer_prediction import answer_gap
 from router.policy.document import Policy
 

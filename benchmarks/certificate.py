@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import learn
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.learning import learn
+from calibration.learning.replay import picked, replayed
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.replay import picked, replayed
 from router.policy.decision import Promise
 
 PAIR = ("gpt-4o-mini", "gpt-4o")

@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
+from calibration.learning.replay import bootstrap
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, load_prices, read_policy
-from calibration.replay import bootstrap
 from router.policy.conversation import CACHED_FROM_TOKENS, CACHED_IN_STEPS_OF
 from router.policy.decision import Interval, decide
 from router.policy.document import Policy

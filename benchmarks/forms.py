@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from calibration.learning.replay import picked, replayed
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, read_policy
-from calibration.replay import picked, replayed
 from router.policy.decision import decide
 from router.policy.document import Policy
 from router.policy.features import read_question

@@ -28,9 +28,9 @@ import tables
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from calibration.comparison.scoring import evaluate
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, read_policy
-from calibration.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 USD_A_QUESTION = 2.01 / 640  # of data/questions.jsonl, asked and judged (data/README.md)

@@ -28,13 +28,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from calibration.duplicates import near_duplicate_groups
-from calibration.examples import Examples, Question, question_of
-from calibration.learning import examples_of, learn
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.examples import Examples, Question, question_of
+from calibration.learning.learning import examples_of, learn
+from calibration.learning.predictor import fit
+from calibration.learning.replay import Replay, apgr, bootstrap, cpt, replayed, saved_cost
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.predictor import fit
-from calibration.replay import Replay, apgr, bootstrap, cpt, replayed, saved_cost
 from router.policy.decision import Rules, savings_usd
 from router.policy.features import Features
 from router.policy.inputs import terms

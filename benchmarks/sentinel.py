@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration import bets
-from calibration.certificate import TYPE_MARGIN
-from calibration.kept_quality import Contributions, needed
+from calibration.learning.certificate import TYPE_MARGIN
 from calibration.outcomes import read_outcomes
 from calibration.policies import read_policy
+from calibration.sentinel import betting
+from calibration.sentinel.kept_quality import Contributions, needed
 from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy
@@ -112,11 +112,11 @@ def theory(pool: Pool, worse: float, floor: float, changed_at: int) -> float:
     cheap = [np.where(by_cheap, each, mean) for each in (pool.cheap, np.zeros(len(pool.cheap)))]
     ratios = np.concatenate([Contributions(each, strong).at_least(floor) for each in cheap])
     weights = np.repeat([1 - worse, worse], len(pool.cheap))
-    rate = bets.growth_rate(ratios, weights)
+    rate = betting.growth_rate(ratios, weights)
     if weights @ ratios <= weights.sum() or rate <= 0:
         return math.inf
-    barrier = needed(TYPES) - bets.log_share(changed_at) + math.log(len(bets.FRACTIONS))
-    return (barrier / rate + bets.START_EVERY) * float(pool.by_cheap.mean())
+    barrier = needed(TYPES) - betting.log_share(changed_at) + math.log(len(betting.FRACTIONS))
+    return (barrier / rate + betting.START_EVERY) * float(pool.by_cheap.mean())
 
 
 def false_alarms(found: Sequence[Pool], floor: float, years: int, n: int, seed: int, at_floor: bool) -> int:
@@ -125,7 +125,7 @@ def false_alarms(found: Sequence[Pool], floor: float, years: int, n: int, seed: 
     keeping = [pool for pool in found if at_floor or pool.flips_to(floor) >= 0]
     for _ in range(years):
         alarmed += any(
-            bets.first_reached(
+            betting.first_reached(
                 pool.drawn(n, rng, pool.flips_to(floor) if at_floor else 0.0).at_least(floor), needed(TYPES)
             )
             is not None
@@ -142,7 +142,7 @@ def noticed(pool: Pool, floor: float, years: int, n: int, seed: int) -> tuple[li
     for _ in range(years):
         at = int(rng.integers(0, n))
         ratios = pool.drawn(at + LONGEST_YEARS * n, rng, worse, at).at_least(floor)
-        reached = bets.first_reached(ratios, needed(TYPES))
+        reached = betting.first_reached(ratios, needed(TYPES))
         if reached is not None and reached <= at:
             early += 1
             continue

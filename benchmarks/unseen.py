@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.background import Background, read_background
-from calibration.learning import LearningError, learn
+from calibration.learning.learning import LearningError, learn
+from calibration.learning.prior import Background, read_background
+from calibration.learning.replay import picked, replayed
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, TYPED, load_prices, models_named
-from calibration.replay import picked, replayed
 from router.policy.decision import Model
 from router.policy.document import Policy
 from router.policy.prices import Price

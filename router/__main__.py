@@ -9,11 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from router.commands.keys import app as keys
+from router.commands.pricing.commands import app as prices
 from router.errors import RouterError
-from router.keyring import app as keys
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
-from router.pricing.commands import app as prices
 from router.settings import CONFIG, SettingsError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
@@ -68,7 +68,7 @@ def decide(
     ),
 ) -> None:
     """Say what a question or a whole request is read as, which model would answer, and why. Nothing is sent."""
-    from router.terminal import show
+    from router.commands.decide import show
 
     show(question, request, target, policy)
 
@@ -118,7 +118,7 @@ def learnt(
     as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what models refused, and what is done about it since. A running router follows within two seconds."""
-    from router.learnt import show
+    from router.commands.learnt import show
 
     show(forget, as_data=as_data)
 
@@ -136,7 +136,7 @@ def ui(
     ] = False,
 ) -> None:
     """Show MLflow's pages over what was recorded."""
-    from router.pages import show
+    from router.commands.ui import show
 
     raise typer.Exit(show(host, port, everybody=everybody))
 
@@ -167,7 +167,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Write router.toml with every setting, its default and what it does, all commented out."""
-    from router.configuration import show
+    from router.commands.init import show
 
     show(path, force=force)
 
@@ -189,7 +189,7 @@ def doctor() -> None:
 
     Each check is a line that begins with ok, warning, problem or skipped. The exit code is 1 if there is a problem.
     """
-    from router.doctor.checks import show
+    from router.commands.doctor.checks import show
 
     raise typer.Exit(show())
 

@@ -10,38 +10,38 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from router import passthrough
-from router.adapting import Adapter
+from router.adaptation.adapter import Adapter
+from router.adaptation.lessons import described
+from router.adaptation.watch import LessonWatch, following_lessons
 from router.admission import Admission
 from router.alerts.alerts import Alerts, in_words
-from router.champion import following
-from router.chat import RoutedEndpoint, Scope
 from router.client.body import Receive, Send
 from router.client.door import Door, preflight, shared
 from router.client.keywatch import KeyWatch, following_keys
-from router.continuation import Continuations
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, keys, listing, openapi, status
 from router.errors import ClientLeftError, RouterError
 from router.journal.refused import counted
 from router.journal.writer import Journal
-from router.lessons import described
-from router.lessonwatch import LessonWatch, following_lessons
 from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
-from router.passthrough import PassThrough
+from router.planning.api_formats import CHAT, COMPLETIONS, RESPONSES
 from router.policy.repricing import moved, saving_now
-from router.retirement import watching
-from router.sentinel import SentinelWatch, following_sentinel
-from router.serving import Serving, catalogue, prices, served_policy
+from router.request import passthrough
+from router.request.continuation import Continuations
+from router.request.passthrough import PassThrough
+from router.request.routed import RoutedEndpoint, Scope
+from router.request.verification import Verifier
+from router.serving.champion import following
+from router.serving.policy import Serving, catalogue, prices, served_policy
+from router.serving.retirement import watching
+from router.serving.sentinel import SentinelWatch, following_sentinel
 from router.settings import Settings, SettingsError, load
-from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.upstream.attempts import Attempts
 from router.upstream.calls import Headers
 from router.upstream.upstreams import Upstreams
-from router.verification import Verifier
 
 log = logging.getLogger("router")
 _LAST_ANSWER: Headers = [(b"connection", b"close")]  # so that no client is about to ask when the connection ends

@@ -18,7 +18,7 @@ from router import metrics
 from router.client.keywatch import served_keys
 from router.client.protocol import BoundedProtocol
 from router.exporter import process
-from router.serving import prices, served_policy
+from router.serving.policy import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
 from router.upstream.simulated import NOTICE
 from router.upstream.upstreams import Upstreams

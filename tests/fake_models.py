@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from calibration.questions import Question
+from calibration.questions.questions import Question
 
 RIGHT, WRONG = "As every textbook has it:", "Hard to say, but perhaps:"
 CORRECTNESS = "Consider the following question, claim and document"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from calibration.learning import learn
+from calibration.learning.learning import learn
 from calibration.outcomes import Outcome, Result
 from calibration.policies import load_prices, models_named
 from router.policy.decision import Promise

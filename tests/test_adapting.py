@@ -10,7 +10,7 @@ from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
-from router.adapting import MOST_RULES
+from router.adaptation.adapter import MOST_RULES
 
 EASY = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
 CHAT, RESPONSES = "/chat/completions", "/responses"
@@ -717,7 +717,7 @@ def test_a_successor_that_is_the_other_model_of_the_policy_is_asked_once(to, ref
 def test_a_model_that_comes_back_is_asked_again(to, refusing_openai, monkeypatch):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
-    monkeypatch.setattr("router.adapting.GONE_SECONDS", 0.0)
+    monkeypatch.setattr("router.adaptation.adapter.GONE_SECONDS", 0.0)
     assert ask(router, chat()).headers["x-router-reason"] == "successor"
     refusing_openai.retired = set()
     assert ask(router, chat()).headers["x-router-model"] == refusing_openai.bodies[0]["model"]

@@ -17,12 +17,12 @@ from fake_models import FakeModels
 from fake_openai import FakeOpenAI, json_answer
 from openai.types.chat import ChatCompletion
 
-from calibration import batch
-from calibration.answers import Asked, Asking, Endpoint, read_completion
-from calibration.commands import endpoint_of, places_of
+from calibration.answers import batch
+from calibration.answers.answers import Asked, Asking, Endpoint, read_completion
+from calibration.commands.run import endpoint_of, places_of
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
-from calibration.questions import Question, parse
+from calibration.questions.questions import Question, parse
 from calibration.spending import BudgetError, Meter, StoppedError, price_of
 from router.policy.prices import PriceError
 from router.policy.usage import Usage

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.background import PSEUDO_OUTCOMES, prior, read_background
-from calibration.learning import learn
+from calibration.learning.learning import learn
+from calibration.learning.prior import PSEUDO_OUTCOMES, prior, read_background
 from calibration.outcomes import InputError
 from calibration.policies import load_prices, models_named, read_policy
 from router.policy.decision import Reason, decide

@@ -8,10 +8,10 @@ from made_outcomes import made_outcomes
 
 from calibration.outcomes import read_outcomes, write_outcomes
 from calibration.policies import read_policy
+from router.client.model_names import decision_headers
 from router.policy.decision import decide
 from router.policy.features import read_question
 from router.policy.prediction import predict
-from router.routing import decision_headers
 
 
 def calibration(*arguments):

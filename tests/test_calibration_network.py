@@ -11,16 +11,17 @@ from cryptography import x509
 from fake_models import FakeModels
 from test_upstream_tls import TlsFront, certificate
 
-from calibration import batch, network
+from calibration import network
 from calibration.__main__ import main
-from calibration.adapting import Adapting
-from calibration.answers import Asking, Endpoint
-from calibration.judge_relay import JudgeRelay
-from calibration.leaving import leaving
+from calibration.answers import batch
+from calibration.answers.adapting import Adapting
+from calibration.answers.answers import Asking, Endpoint
+from calibration.judging.relay import JudgeRelay
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue, load_prices
-from calibration.probes import Shape, probe
-from calibration.questions import parse
+from calibration.questions.questions import parse
+from calibration.retirement.probes import Shape, probe
+from calibration.retirement.shutdown_dates import leaving
 from calibration.spending import Meter, StoppedError
 from router.policy.network import BundleError
 from router.policy.proxies import ProxyAddressError

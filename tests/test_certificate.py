@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.background import Background
-from calibration.certificate import TARGETS, Walk, losses, lower_bound
-from calibration.crossfit import cross_fit
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
+from calibration.learning.certificate import TARGETS, Walk, losses, lower_bound
+from calibration.learning.crossfit import cross_fit
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
+from calibration.learning.prior import Background
+from calibration.learning.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
 from calibration.policies import load_prices, models_named
-from calibration.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
 from router.policy.decision import Interval, Model, Promise, Rule
 from router.policy.prices import Price
 
@@ -163,7 +163,7 @@ def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, f
 def test_a_few_hundred_questions_are_worth_their_money():
     outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
-    from calibration.replay import replayed
+    from calibration.learning.replay import replayed
 
     replay = replayed(new, policy.predictor, policy.rules.models)
     for target in (0.9, 0.95):

@@ -11,10 +11,10 @@ import openai
 import pytest
 from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_answer
 
+from router.planning.api_formats import read_completion, read_response
 from router.policy.features import RequestError
 from router.policy.shutdown import listed_days
-from router.retirement import look, warnings
-from router.surfaces import read_completion, read_response
+from router.serving.retirement import look, warnings
 from router.wire.responses_stream import ResponsesStream
 
 HARD = "Prove that every bounded monotone sequence of real numbers converges."

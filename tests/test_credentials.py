@@ -5,7 +5,7 @@ import pytest
 
 from router.journal.credentials import SHAPES
 from router.journal.redaction import kept, kept_error, without_keys
-from router.records import Trail, tidy
+from router.request.records import Trail, tidy
 from router.wire.event_edits import without_usage
 
 TAIL = "abcdefghijklmnopqrstuvwxyz0123456789"

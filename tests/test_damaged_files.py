@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from calibration.learning import examples_of
+from calibration.learning.learning import examples_of
 from calibration.ledger import Ledger, LedgerError
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import load_prices
-from calibration.questions import read
-from calibration.sources import QuestionError
+from calibration.questions.questions import read
+from calibration.questions.sources import QuestionError
 from router.policy.prices import PriceError
 
 CALL = [{"name": "look", "arguments": {"at": "x"}}]

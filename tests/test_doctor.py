@@ -16,11 +16,11 @@ from test_upstream_tls import TlsFront, certificate, x509
 
 from router.client.issuing import added, revoked
 from router.client.keyfile import write_keys
-from router.doctor.checks import findings
-from router.doctor.finding import State
-from router.doctor.machine import client_keys, disk_free, home_writable
-from router.doctor.stores import database
-from router.doctor.stores import mlflow_store as store_in
+from router.commands.doctor.checks import findings
+from router.commands.doctor.finding import State
+from router.commands.doctor.machine import client_keys, disk_free, home_writable
+from router.commands.doctor.stores import database
+from router.commands.doctor.stores import mlflow_store as store_in
 from router.policy.distribution import SHIPPED
 from router.policy.network import Network
 from router.settings import load

@@ -17,7 +17,7 @@ from router.exporter.shipper import Shipper
 from router.exporter.shipping import only_one
 from router.exporter.tracestore import TraceStore, opened
 from router.journal.writer import Entry, Journal, Record
-from router.serving import prices
+from router.serving.policy import prices
 from router.settings import Settings, load
 
 
@@ -229,7 +229,7 @@ def test_a_store_that_an_older_mlflow_made_is_brought_up_to_date(settings):
 IMPORTED_TWICE = """
 import threading
 from pathlib import Path
-from router.champion import fetch
+from router.serving.champion import fetch
 from router.exporter.tracestore import offline, opened
 from router.settings import load
 

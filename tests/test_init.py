@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from router.__main__ import app
-from router.configuration import write
+from router.commands.init import write
 from router.settings import ModelUpstream, Settings, SettingsError, Timeouts, UpstreamModel, load
 
 

@@ -14,14 +14,15 @@ from fake_models import FakeModels
 from mlflow.entities import AssessmentSource
 from mlflow.genai.scorers import scorer
 
-from calibration import assessments, tracking
-from calibration.answers import Answer, Asking, Endpoint
-from calibration.checks import parse as parse_check
-from calibration.judge_relay import JudgeRelay
-from calibration.judgements import Judged, ScorerError, Scorers, as_score, judge
+from calibration.answers import tracking
+from calibration.answers.answers import Answer, Asking, Endpoint
+from calibration.checks.checks import parse as parse_check
+from calibration.judging import assessments
+from calibration.judging.judgements import Judged, ScorerError, Scorers, as_score, judge
+from calibration.judging.relay import JudgeRelay
 from calibration.ledger import Ledger
 from calibration.policies import load_prices
-from calibration.questions import parse
+from calibration.questions.questions import parse
 from calibration.spending import BudgetError, Meter, StoppedError
 from router.policy.naming import without_effort
 from router.policy.usage import Usage
@@ -274,7 +275,7 @@ def test_scorers_of_the_users_own_are_used_by_import_path(fake: FakeModels, tmp_
 
 
 @pytest.mark.parametrize(
-    "path", ["no.such.module:x", "calibration.judgements:nothing", f"{__name__}:NOT_A_SCORER", "x"]
+    "path", ["no.such.module:x", "calibration.judging.judgements:nothing", f"{__name__}:NOT_A_SCORER", "x"]
 )
 def test_a_scorer_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(ScorerError, match="scorer"):

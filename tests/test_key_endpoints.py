@@ -16,7 +16,7 @@ from router.journal.segments import Cursor
 from router.journal.writer import Journal
 from router.limits.account import month_of
 from router.limits.standings import Standing, standings
-from router.serving import prices
+from router.serving.policy import prices
 from router.settings import load
 from router.usage.ledger import Ledger
 

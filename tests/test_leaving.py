@@ -5,8 +5,8 @@ from datetime import date
 import pytest
 from fake_openai import json_answer
 
-from calibration.answers import Endpoint
-from calibration.leaving import leaving
+from calibration.answers.answers import Endpoint
+from calibration.retirement.shutdown_dates import leaving
 from router.policy.shutdown import listed_days
 
 SOURCE = "its upstream's list of models"

@@ -12,7 +12,7 @@ from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures am
 from typer.testing import CliRunner
 
 from router.__main__ import app
-from router.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
+from router.adaptation.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
 from router.policy.parameters import ParameterRule
 from router.policy.refusals import Kind, Refusal, read_refusal
 from router.settings import load
@@ -214,7 +214,7 @@ def test_the_page_shows_what_was_learnt(new, unknown, refusing_openai):  # noqa:
 
 
 def test_settings_with_a_secret_in_an_address_show_none_of_it(tmp_path):
-    from router.lessons import upstream_of
+    from router.adaptation.lessons import upstream_of
 
     settings = load(home=tmp_path, openai_base_url="https://ada:secret@api.example.com/v1", openai_api_key="sk-x")
     assert upstream_of("m:low", settings) == "api.example.com"

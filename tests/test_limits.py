@@ -30,9 +30,9 @@ from router.journal.writer import Journal
 from router.limits.account import Account, day_of, duration, month_of
 from router.limits.bound import Most
 from router.limits.spent import spent
-from router.planning import make_plan, read_request
+from router.planning.api_formats import CHAT
+from router.planning.plan import make_plan, read_request
 from router.settings import SettingsError, load
-from router.surfaces import CHAT
 from router.wire.skeleton import Skeleton
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))

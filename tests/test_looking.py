@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from command_line import run
 
-from calibration.learning import learn
-from calibration.looking import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.learning.learning import learn
+from calibration.learning.replay import apgr, replayed
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
-from calibration.replay import apgr, replayed
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
 from router.policy.answer_features import NUMBERS, answer_numbers
 from router.policy.answers import answer_holds, decide_first

@@ -10,13 +10,13 @@ from made_outcomes import TRUTH, made_outcomes
 from made_records import made_record
 from test_calibration_commands import calibration
 
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import learn
-from calibration.mix import mixed, read_mix
+from calibration.comparison.mix import mixed, read_mix
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.learning import learn
+from calibration.learning.replay import picked, replayed
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
-from calibration.replay import picked, replayed
-from calibration.usage import mix_of
+from calibration.traffic.mix import mix_of
 from router.policy.decision import Evidence, Interval, Model, Rule, Rules
 from router.policy.mix import SURE, holds, kept_of_mix
 from router.policy.prices import Price, PriceBook

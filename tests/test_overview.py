@@ -16,7 +16,7 @@ from router.journal.writer import Gap, Journal
 from router.policy.decision import Interval
 from router.policy.distribution import SHIPPED
 from router.policy.prices import Price, PriceBook
-from router.serving import read_policy
+from router.serving.policy import read_policy
 from router.usage.counterfactual import Lengths
 from router.usage.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS, Tallies, percentile
 

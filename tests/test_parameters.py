@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.planning import Plan, Request
+from router.planning.plan import Plan, Request
 from router.policy.catalogue import read_takes
 from router.policy.decision import Reason
 from router.policy.naming import EFFORTS, effort_of, without_effort

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
 
-from calibration.learning import learn
+from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
 from router.policy.decision import Model, Reason, decide, expected_cost_usd, savings_usd
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse

@@ -15,7 +15,7 @@ from made_records import made_record
 
 from router.journal.writer import Record
 from router.policy.prices import PriceBook, day_unix_ns
-from router.records import add_usage
+from router.request.records import add_usage
 from router.usage.counterfactual import read_lengths
 from router.usage.ledger import Ledger
 from router.usage.sums import read_question, usage

@@ -9,12 +9,12 @@ import pytest
 from command_line import run as run_module
 from typer.testing import CliRunner
 
+from router.commands.pricing.commands import app
+from router.commands.pricing.comparison import Finding, compare
+from router.commands.pricing.public_map import MapError, PublicMap
+from router.commands.pricing.rates import Kind, Rate, rates
 from router.policy.prices import LongContext, Price, PriceBook, day_unix_ns, period_at
-from router.pricing.commands import app
-from router.pricing.comparison import Finding, compare
-from router.pricing.public_map import MapError, PublicMap
-from router.pricing.rates import Kind, Rate, rates
-from router.serving import prices
+from router.serving.policy import prices
 from router.settings import load
 
 KEYS = {
@@ -209,12 +209,12 @@ def test_a_day_before_the_first_price_is_said_once():
 
 
 def test_without_a_day_todays_prices_are_compared(monkeypatch):
-    monkeypatch.setattr("router.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)) - 1)
+    monkeypatch.setattr("router.commands.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)) - 1)
     with open("map.json", "w") as file:  # noqa: PTH123
         json.dump({"gpt-5.6-luna": LUNA}, file)
     result = run("check", "map.json", "--models", "gpt-5.6-luna", "--json")
     assert (result.exit_code, json.loads(result.stdout)["day"]) == (1, "2026-07-29")
-    monkeypatch.setattr("router.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)))
+    monkeypatch.setattr("router.commands.pricing.commands.time.time_ns", lambda: day_unix_ns(date(2026, 7, 30)))
     assert run("check", "map.json", "--models", "gpt-5.6-luna").exit_code == 0
 
 
@@ -283,7 +283,7 @@ def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
 
 
 def test_days_of_shutdown_are_read_from_the_table_of_models(tmp_path, monkeypatch):
-    monkeypatch.setattr("router.pricing.commands.DATA", tmp_path)
+    monkeypatch.setattr("router.commands.pricing.commands.DATA", tmp_path)
     table = {"gpt-5.6-luna": {**LUNA, "deprecation_date": "2026-12-11"}}
     assert check(table, "--models", "gpt-5.6-luna")[0] == 0
     (tmp_path / "models.json").write_text(json.dumps({"models": {"gpt-5.6-luna": {"leaves": "2028-01-01"}, "x": {}}}))

@@ -20,22 +20,25 @@ from mlflow.genai.datasets import create_dataset
 from running import RunningRouter
 from typer.testing import CliRunner
 
-from calibration import promotion, registry, report, run, tracking
 from calibration.__main__ import app
-from calibration.answers import Endpoint
-from calibration.judgements import DEFAULT_SCORERS, Scorers
-from calibration.naming import name_types
+from calibration.answers import tracking
+from calibration.answers.answers import Endpoint
+from calibration.comparison.verdict import COMPUTED_TYPES, best_rule, verdict
+from calibration.judging.judgements import DEFAULT_SCORERS, Scorers
+from calibration.pipeline import run
+from calibration.pipeline.run import Calibration
 from calibration.policies import load_prices
-from calibration.questions import Question, parse, read
-from calibration.run import Calibration
-from calibration.sources import QuestionError
+from calibration.questions.naming import name_types
+from calibration.questions.questions import Question, parse, read
+from calibration.questions.sources import QuestionError
+from calibration.registry import promotion, registration
+from calibration.reporting import report
 from calibration.spending import Meter
-from calibration.verdict import COMPUTED_TYPES, best_rule, verdict
-from router.champion import fetch, keep_fetching, point_to
 from router.policy.decision import Interval, Reason
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
-from router.serving import read_policy, served_policy
+from router.serving.champion import fetch, keep_fetching, point_to
+from router.serving.policy import read_policy, served_policy
 from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
@@ -86,8 +89,8 @@ def calibrated(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calib
         folder.mkdir()
         with run.Ledgers(folder) as ledgers:
             found = run.run(plan, ledgers, meter, run.Progress(lambda name, done, of: None, lambda: None))
-    registry.log(found)
-    assert registry.register(found, plan.seed) == registry.number_of(registry.CHALLENGER)
+    registration.log(found)
+    assert registration.register(found, plan.seed) == registration.number_of(registration.CHALLENGER)
     tracking.close_runs(found.runs)
     return found
 
@@ -174,7 +177,7 @@ def test_the_verdict_says_what_is_certified_and_what_more_would_take(
 
 def test_as_many_types_are_computed_as_the_verdict_counts() -> None:
     listed = subprocess.run(
-        [sys.executable, Path(__file__).parent.parent / "data" / "generate.py", "--list"],
+        [sys.executable, "-m", "calibration", "generate", "--list"],
         capture_output=True,
         text=True,
         check=True,
@@ -206,11 +209,11 @@ def test_the_type_of_questions_without_one_is_predicted_where_a_policy_knows_it(
 
 
 def test_a_report_is_fetched_from_the_registry(pays: Calibration, tmp_path: Path) -> None:
-    files = registry.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
+    files = registration.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
     assert [file.name for file in files] == ["report.html", "comparison.csv", "outcomes.jsonl.gz"]
-    assert registry.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
-    with pytest.raises(registry.RegistryError, match="holds no report"):
-        registry.fetch_report(pays.runs.experiment_id, "0" * 32, tmp_path)
+    assert registration.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
+    with pytest.raises(registration.RegistryError, match="holds no report"):
+        registration.fetch_report(pays.runs.experiment_id, "0" * 32, tmp_path)
 
 
 def test_questions_of_an_mlflow_dataset_are_read(pays: Calibration) -> None:
@@ -228,39 +231,41 @@ def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not
     pays: Calibration, does_not_pay: Calibration
 ) -> None:
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "1")
+    client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
     done = promotion.promote()
-    assert done.promoted and not done.reasons and registry.number_of(CHAMPION) == "1"
+    assert done.promoted and not done.reasons and registration.number_of(CHAMPION) == "1"
     assert done.challenger.gain_over_mix.low > 0 and done.challenger.quality_kept >= done.challenger.target
-    with pytest.raises(registry.RegistryError, match="champion already"):
+    with pytest.raises(registration.RegistryError, match="champion already"):
         promotion.promote()
-    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "2")
+    client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "2")
     refused = promotion.promote()
-    assert not refused.promoted and registry.number_of(CHAMPION) == "1"
+    assert not refused.promoted and registration.number_of(CHAMPION) == "1"
     assert "does not beat a random mix of the same cost" in " ".join(refused.reasons)
     forced = promotion.promote(force="prices fell")
-    assert forced.promoted and registry.number_of(CHAMPION) == "2"
+    assert forced.promoted and registration.number_of(CHAMPION) == "2"
     assert client.get_model_version(REGISTERED_MODEL, "2").tags["forced_because"] == "prices fell"
-    assert promotion.rollback() == ("2", "1") and registry.number_of(CHAMPION) == "1"
+    assert promotion.rollback() == ("2", "1") and registration.number_of(CHAMPION) == "1"
 
 
 def test_a_rollback_of_the_first_champion_leads_to_the_shipped_policy_and_a_promotion_back(
     pays: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "1")
+    client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
     done = CliRunner().invoke(app, ["rollback"])
     assert done.exit_code == 0 and done.output == "the shipped policy serves again, no longer version 1\n"
-    assert registry.number_of(CHAMPION) is None
+    assert registration.number_of(CHAMPION) is None
     tags = client.get_model_version(REGISTERED_MODEL, "1").tags
     assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
-    with pytest.raises(registry.RegistryError, match="no earlier champion to go back to: the shipped policy serves"):
+    with pytest.raises(
+        registration.RegistryError, match="no earlier champion to go back to: the shipped policy serves"
+    ):
         promotion.rollback()
-    assert promotion.promote().promoted and registry.number_of(CHAMPION) == "1"
-    assert promotion.rollback() == ("1", None) and registry.number_of(CHAMPION) is None
+    assert promotion.promote().promoted and registration.number_of(CHAMPION) == "1"
+    assert promotion.rollback() == ("1", None) and registration.number_of(CHAMPION) is None
 
 
 def test_a_rollback_in_a_registry_without_the_model_is_an_error_of_ours(
@@ -269,7 +274,7 @@ def test_a_rollback_in_a_registry_without_the_model_is_an_error_of_ours(
     before = _uri(pays)
     mlflow.set_tracking_uri(store_with_tables(tmp_path))
     try:
-        with pytest.raises(registry.RegistryError, match="no earlier champion"):
+        with pytest.raises(registration.RegistryError, match="no earlier champion"):
             promotion.rollback()
     finally:
         mlflow.set_tracking_uri(before)
@@ -333,7 +338,7 @@ def test_promotion_refusal_and_rollback_happen_under_load_without_a_failed_reque
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     assert wait_for(policies, pays.policy.version) < 10
-    client.set_registered_model_alias(REGISTERED_MODEL, registry.CHALLENGER, "2")
+    client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "2")
     promotion.promote(force="a test")
     assert wait_for(policies, does_not_pay.policy.version) < 10
     broken = tmp_path / "broken"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
 
-from calibration.duplicates import near_duplicate_groups
-from calibration.learning import examples_of
+from calibration.learning.duplicates import near_duplicate_groups
+from calibration.learning.learning import examples_of
 from calibration.policies import DATA
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from calibration import questions
-from calibration.checks import Check
-from calibration.questions import Question
+from calibration.checks.checks import Check
+from calibration.questions import questions
+from calibration.questions.questions import Question
 
 DATA = Path(__file__).parent.parent / "data"
 SHIPPED = DATA / "questions.jsonl"
@@ -36,7 +36,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[st
 
     def run(*arguments: str) -> list[str]:
         out = tmp_path_factory.mktemp("generated") / "questions.jsonl"
-        command = [sys.executable, str(DATA / "generate.py"), *arguments, "--out", str(out)]
+        command = [sys.executable, "-m", "calibration", "generate", *arguments, "--out", str(out)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return out.read_text(encoding="utf-8").splitlines(keepends=True)
 
@@ -115,7 +115,18 @@ def test_a_longer_run_begins_with_the_rows_of_a_shorter_one(generated: Callable[
 def test_what_the_generator_writes_is_read_back_whole_from_many_seeds(tmp_path: Path) -> None:
     for seed in ("1", "31"):
         out = tmp_path / f"{seed}.jsonl"
-        command = [sys.executable, str(DATA / "generate.py"), "--seed", seed, "--per-type", "15", "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            "calibration",
+            "generate",
+            "--seed",
+            seed,
+            "--per-type",
+            "15",
+            "--out",
+            str(out),
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         written = questions.read(str(out))
         assert len(written) == 15 * len({question.question_type for question in written})
@@ -123,7 +134,7 @@ def test_what_the_generator_writes_is_read_back_whole_from_many_seeds(tmp_path: 
 
 
 def test_a_type_that_is_not_known_is_refused_with_the_types_that_are() -> None:
-    command = [sys.executable, str(DATA / "generate.py"), "--type", "math/astrology"]
+    command = [sys.executable, "-m", "calibration", "generate", "--type", "math/astrology"]
     failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert failed.returncode == 2
     assert "math/astrology" in failed.stderr
@@ -250,6 +261,6 @@ _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {
 
 
 def test_the_tables_of_the_readme_are_those_of_the_questions() -> None:
-    command = [sys.executable, str(DATA / "describe.py")]
+    command = [sys.executable, "-m", "calibration", "describe"]
     printed = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
     assert printed.strip() in (DATA / "README.md").read_text(encoding="utf-8")

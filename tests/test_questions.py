@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from calibration import checks
+from calibration.checks import checks
 from calibration.outcomes import InputError, read_outcomes
-from calibration.questions import DEFAULT_SYSTEM_PROMPT, parse, read
-from calibration.sources import QuestionError
+from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, parse, read
+from calibration.questions.sources import QuestionError
 
 ROW = {"id": "a", "question": "What is a deadlock?", "expected_facts": ["two wait for each other"]}
 

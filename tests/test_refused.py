@@ -18,7 +18,7 @@ from router.exporter.shipping import again, drain
 from router.exporter.tracestore import TraceStore
 from router.journal.refused import FILE, RefusedError, counted, park, parked
 from router.journal.writer import Feedback
-from router.serving import prices
+from router.serving.policy import prices
 from router.usage import ledger as tables
 from router.usage.ledger import Ledger
 from router.usage.tallies import Tallies, reading

@@ -15,11 +15,11 @@ import mlflow
 import pytest
 from replicas import Deployment, Load, Replica, deployment, until
 
-from calibration import registry
+from calibration.registry import registration
 from router.journal.segments import Cursor
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL
-from router.serving import read_policy
+from router.serving.policy import read_policy
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,7 +73,7 @@ def test_a_promoted_policy_reaches_both(deployed):
         experiment = mlflow.MlflowClient().create_experiment("policies")
         shipped = read_policy(SHIPPED)
         another = replace(shipped, about={**shipped.about, "seed": 7})
-        number, kept = registry.register_policy(experiment, "another", another, [], "Route", 7)
+        number, kept = registration.register_policy(experiment, "another", another, [], "Route", 7)
         mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, number)
     finally:
         mlflow.set_tracking_uri(before)

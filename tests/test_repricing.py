@@ -12,10 +12,12 @@ from made_outcomes import made_outcomes
 from rich.console import Console
 from running import RunningRouter
 
-from calibration import registry, reprice_command, tracking
-from calibration.learning import learn
+from calibration.answers import tracking
+from calibration.commands import reprice as reprice_command
+from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, write_policy
-from calibration.repricing import repriced
+from calibration.registry import registration
+from calibration.registry.repricing import repriced
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
 from router.policy.repricing import moved, saving_now
@@ -63,8 +65,8 @@ def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Polic
 def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, kept = registry.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
-    loaded = registry.load(number)
+    number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    loaded = registration.load(number)
     assert repriced(loaded, load_prices()) is None
     made = repriced(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
     assert made is not None
@@ -86,7 +88,7 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, _ = registry.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    number, _ = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
@@ -97,7 +99,7 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
         return done.stdout
 
     assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice("--prices", str(tmp_path / "new.json"), "--dry-run")
-    assert registry.number_of(registry.CHALLENGER) == number
+    assert registration.number_of(registration.CHALLENGER) == number
     out = reprice("--prices", str(tmp_path / "new.json"))
-    assert "now, repriced" in out and registry.number_of(registry.CHALLENGER) == str(int(number) + 1)
-    assert registry.number_of(CHAMPION) == number
+    assert "now, repriced" in out and registration.number_of(registration.CHALLENGER) == str(int(number) + 1)
+    assert registration.number_of(CHAMPION) == number

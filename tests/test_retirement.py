@@ -18,7 +18,7 @@ from fake_models import FakeModels
 from running import RunningRouter
 
 from calibration.outcomes import read_outcomes
-from calibration.questions import Question, read
+from calibration.questions.questions import Question, read
 from router.policy.distribution import SHIPPED
 from router.policy.document import parse
 

@@ -15,12 +15,22 @@ from fake_models import FakeModels
 from made_outcomes import WORDS, made_outcomes
 from test_run import finish, kept, start
 
-from calibration.certificate import USEFUL_SAVING, lower_bound
-from calibration.learning import Learnt, learn
+from calibration.learning.certificate import USEFUL_SAVING, lower_bound
+from calibration.learning.learning import Learnt, learn
 from calibration.outcomes import read_outcomes
+from calibration.pipeline.rounds import (
+    Looks,
+    Stop,
+    after,
+    in_order,
+    looks,
+    may_certify,
+    promised,
+    rule_of,
+    targets_with,
+)
 from calibration.policies import load_prices, models_named, read_policy
-from calibration.questions import Question, read
-from calibration.rounds import Looks, Stop, after, in_order, looks, may_certify, promised, rule_of, targets_with
+from calibration.questions.questions import Question, read
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -207,7 +217,7 @@ def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(t
 
 def test_a_question_is_asked_the_same_way_whatever_its_place() -> None:
     """The order and the type are the calibration's own: the key of an answer knows neither."""
-    from calibration.answers import Endpoint, body_of, key_of
+    from calibration.answers.answers import Endpoint, body_of, key_of
 
     asked, end = question("sums", 1), Endpoint("http://upstream/v1", "key")
     typed = replace(asked, question_type="other")

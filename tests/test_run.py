@@ -21,7 +21,7 @@ from fake_models import FakeModels
 from typer.testing import CliRunner
 
 from calibration.outcomes import read_outcomes
-from calibration.questions import Question, read
+from calibration.questions.questions import Question, read
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -225,7 +225,7 @@ def untyped() -> Iterator[list[str]]:
 
 
 def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
-    from calibration.naming import clusters
+    from calibration.questions.naming import clusters
 
     names = clusters(untyped, seed=0)
     assert {name.split("/")[1].split("-")[0] for name in names} == {"rivers", "planets", "banks"}

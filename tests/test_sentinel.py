@@ -15,17 +15,17 @@ import pytest
 from browser import Browser
 from browser import found as browser_found
 
-from calibration import bets
-from calibration.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
-from calibration.signals import signals
-from calibration.watch_sample import place, sample_of
+from calibration.sentinel import betting
+from calibration.sentinel.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
+from calibration.sentinel.sample import place, sample_of
+from calibration.sentinel.signals import signals
 from router.policy.decision import Reason, decide
 from router.policy.distribution import SHIPPED
 from router.policy.features import read_question
 from router.policy.mix import kept_of_mix
 from router.policy.prediction import predict
 from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
-from router.serving import read_policy
+from router.serving.policy import read_policy
 
 SUM = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
 KIND = "math/grade-school"
@@ -48,7 +48,7 @@ def test_a_claim_that_holds_is_hardly_ever_refuted_however_often_it_is_looked_at
     least, refuted = needed(1, 0.1), 0
     for _ in range(300):
         ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # whose mean is exactly 1
-        refuted += bets.first_reached(ratios, least) is not None
+        refuted += betting.first_reached(ratios, least) is not None
     assert refuted <= 30
 
 
@@ -56,9 +56,9 @@ def test_wealth_that_is_looked_at_later_is_reached_when_it_is_first_there():
     rng = np.random.default_rng(1)
     ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
     least = needed(5)
-    first = bets.first_reached(ratios, least)
+    first = betting.first_reached(ratios, least)
     assert first is not None
-    assert next(n for n in range(1, 901) if bets.evidence(ratios[:n])[0] >= least) == first
+    assert next(n for n in range(1, 901) if betting.evidence(ratios[:n])[0] >= least) == first
 
 
 def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
@@ -66,11 +66,11 @@ def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
     at, found = 300, []
     after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
     weights = np.array([p * q for p in (0.16, 0.84) for q in (0.04, 0.96)])
-    rate = bets.growth_rate(after, weights)
-    theory = (least - bets.log_share(at) + math.log(len(bets.FRACTIONS))) / rate + bets.START_EVERY
+    rate = betting.growth_rate(after, weights)
+    theory = (least - betting.log_share(at) + math.log(len(betting.FRACTIONS))) / rate + betting.START_EVERY
     for _ in range(15):
         observed = [*drawn(rng, at, 0.94, 0.96), *drawn(rng, 3000, 0.84, 0.96)]
-        reached = bets.first_reached(Contributions.of(observed).at_least(floor), least)
+        reached = betting.first_reached(Contributions.of(observed).at_least(floor), least)
         found.append(math.inf if reached is None else reached - at)
     assert 0 < np.median(found) <= theory
 

@@ -19,8 +19,8 @@ from test_keys import UPSTREAM, ask, make, until
 from test_limits import ANSWER_USD, DAY_NS, NOON, account, big_stream, body, chat, many
 
 from router.client.keyfile import Limits
-from router.doctor.finding import State
-from router.doctor.stores import redis as doctor_redis
+from router.commands.doctor.finding import State
+from router.commands.doctor.stores import redis as doctor_redis
 from router.errors import LimitsError, QuotaError, RateLimitError
 from router.limits import shared as shared_limits
 from router.limits.account import MINUTE_NS, Account

@@ -12,7 +12,7 @@ from router.policy.decision import Promise, Reason, decide
 from router.policy.document import DOCUMENT
 from router.policy.features import read_question
 from router.policy.prediction import predict
-from router.serving import served_policy
+from router.serving.policy import served_policy
 from router.settings import Settings
 
 CLINICAL = "A 54-year-old man has crushing chest pain and ST elevation in II, III and aVF. Which artery is occluded?"

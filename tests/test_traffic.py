@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from made_records import made_record
 
-from calibration.questions import read
-from calibration.sampling import Asked, Opinion, sample
-from calibration.traffic import TrafficError, question_of, read_since
+from calibration.questions.questions import read
+from calibration.traffic.sampling import Asked, Opinion, sample
+from calibration.traffic.traffic import TrafficError, question_of, read_since
 from router.exporter.shipping import drain, shippers_for
 from router.journal.writer import Feedback, Journal
 from router.settings import load

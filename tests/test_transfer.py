@@ -12,15 +12,15 @@ import pytest
 from command_line import run
 
 from calibration.policies import DATA
-from router.doctor.finding import State
-from router.doctor.machine import policy_and_prices
+from router.commands.doctor.finding import State
+from router.commands.doctor.machine import policy_and_prices
 from router.policy.decision import Promise, decide
 from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
 from router.policy.features import read_question
 from router.policy.models import model_named
 from router.policy.prediction import predict
 from router.policy.transfer import TransferError, transferred
-from router.serving import catalogue, policy_folder, prices, read_policy, served_policy
+from router.serving.policy import catalogue, policy_folder, prices, read_policy, served_policy
 from router.settings import SettingsError, load
 
 NEW = ("gpt-6-luna", "gpt-6-sol")

@@ -16,8 +16,8 @@ from running import RunningRouter
 from router.client.keyfile import Limits
 from router.limits.account import Account
 from router.limits.bound import Bound, Most
-from router.planning import make_plan, read_request
-from router.surfaces import CHAT
+from router.planning.api_formats import CHAT
+from router.planning.plan import make_plan, read_request
 from router.verifying.code import check_code
 from router.verifying.schemas import conforms
 from router.wire.skeleton import Skeleton

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from fake_openai import chat_events, completion, events, json_answer
 
-from calibration.looking import CHEAP, CHEAP_THEN_STRONG, replay_answers
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, replay_answers
+from calibration.learning.replay import replayed
 from calibration.outcomes import read_outcomes
-from calibration.replay import replayed
-from router.planning import first_step
+from router.planning.plan import first_step
 from router.policy.distribution import SHIPPED
-from router.serving import read_policy
+from router.serving.policy import read_policy
 from router.verifying.answer import Answer, Choice, ToolCall
 from router.verifying.content import answer_text, check_content
 from router.verifying.expectation import Expectation

@@ -16,12 +16,12 @@ from fake_models import FakeModels
 from running import RunningRouter
 from typer.testing import CliRunner
 
-from calibration import tracking
 from calibration.__main__ import app
-from calibration.watch_rows import FOLDER, Rows
+from calibration.answers import tracking
+from calibration.sentinel.rows import FOLDER, Rows
 from router.exporter.shipping import drain, shippers_for
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
-from router.sentinel import fetch
+from router.serving.sentinel import fetch
 from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves

@@ -17,9 +17,9 @@ import httpx2
 import pytest
 from fake_models import FakeModels
 
-from calibration.questions import Question, read
+from calibration.questions.questions import Question, read
 from router.policy.distribution import DATA, SHIPPED
-from router.serving import read_policy
+from router.serving.policy import read_policy
 
 ROOT = Path(__file__).parent.parent
 HALVES = ("router", "calibration")

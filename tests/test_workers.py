@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration import corpus, crossfit, duplicates, predictions, workers
-from calibration.background import Background
-from calibration.corpus import Questions, question_of, read_corpus
-from calibration.examples import TypeExamples, read_features
-from calibration.learning import learn
+from calibration import workers
+from calibration.learning import corpus, crossfit, duplicates, predictions
+from calibration.learning.corpus import Questions, question_of, read_corpus
+from calibration.learning.examples import TypeExamples, read_features
+from calibration.learning.learning import learn
+from calibration.learning.prior import Background
+from calibration.learning.resuming import Resumable, key_of
 from calibration.outcomes import write_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.resuming import Resumable, key_of
 from calibration.workers import HERE, Processes, WorkersError
 from router.policy.document import dump
 from router.policy.inputs import terms

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from router.client.keyfile import ACCOUNT, RIGHTS, Limits, NamedKey
+from router.client.model_names import is_routing_name, without_verify
 from router.errors import BadKeyError, BadRequestError, ForbiddenError, ModelNotFoundError
 from router.policy.naming import without_effort
-from router.routing import is_routing_name, without_verify
 
 _KNOWN_DIGESTS = 10_000
 _CREDENTIALS = (b"authorization", b"api-key")

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
-from router.explanation import explain
+from router.planning.explanation import explain
+from router.planning.summary import reading_of
 from router.policy.decision import Decision, Evidence, likely_types
 from router.policy.document import Policy
-from router.reading import reading_of
 
 if TYPE_CHECKING:
     from router.app import Router

@@ -9,9 +9,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from router.client.keys import Caller
+from router.client.model_names import NAMES, is_routing_name
 from router.errors import UnreachableError
-from router.heads import RATES
-from router.routing import NAMES, is_routing_name
+from router.request.response_headers import RATES
 from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
 from router.upstream.upstreams import passed_back
 from router.wire.text import UNREADABLE

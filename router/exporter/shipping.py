@@ -109,8 +109,8 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
 
 def main(*, once: bool = False, attached: bool = False, refused: bool = False) -> int:
     """Run the exporter; the exit code."""
-    from router import champion, sentinel
     from router.policy.network import BundleError
+    from router.serving import champion, sentinel
     from router.settings import SettingsError, load, with_home
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s exporter %(levelname)s %(message)s")
@@ -146,7 +146,7 @@ def shippers_for(settings: Settings) -> tuple[list[Shipper], Assessments]:
     """The usage tables first, since feedback goes from them to MLflow; and what takes it there."""
     from router.exporter.assessments import Assessments
     from router.exporter.tracestore import TraceStore
-    from router.serving import prices
+    from router.serving.policy import prices
     from router.usage.ledger import CalibrationSpending, Ledger, pending_feedback, settle_feedback
     from router.usage.tallies import Tallies
 
@@ -180,7 +180,7 @@ class Answers:
     def lengths(self, version: str) -> Lengths | None:
         """The lengths in the policy of that version; in the one that is served now, where that is gone."""
         from router.policy.document import DOCUMENT
-        from router.serving import policy_folder
+        from router.serving.policy import policy_folder
         from router.settings import SettingsError
         from router.usage.counterfactual import read_lengths
 

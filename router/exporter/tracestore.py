@@ -18,11 +18,11 @@ from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from router.champion import import_mlflow
 from router.exporter import traces
 from router.journal.refused import RefusedError, unfit_is_refused
 from router.journal.writer import Entry, Record
 from router.policy.prices import PriceBook
+from router.serving.champion import import_mlflow
 from router.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -61,7 +61,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     policy_version: str = ""
     text_tokens: int | None = None  # estimated of the text, where images are billed beside it
     adapted: str = ""  # what was changed in the request for the model, in words
-    read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.reading.counts_of`)
+    read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.planning.summary.counts_of`)
     # verification of the answer
     verification: str = (
         ""  # verified, escalated, kept, late, unchecked (docs/explanations/answers.md); "": not asked for

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.adapting import Adapter
+from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, UnpricedModelError
-from router.planning import Plan, Surface, features_of
+from router.planning.plan import Plan, Surface, features_of
 from router.policy.decision import Model, Reason
 from router.policy.features import Features
 from router.policy.parameters import LIMITS

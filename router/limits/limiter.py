@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from router.adapting import Adapter
+from router.adaptation.adapter import Adapter
 from router.client.keys import Caller
 from router.errors import LimitsError
 from router.journal.writer import Record
@@ -17,9 +17,9 @@ from router.limits.account import Account, Booking
 from router.limits.bound import Bound, Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent, spent
-from router.planning import Plan, Surface
+from router.planning.plan import Plan, Surface
 from router.policy.prices import PriceBook
-from router.serving import Serving
+from router.serving.policy import Serving
 from router.settings import Settings
 from router.wire.skeleton import Skeleton
 

@@ -14,9 +14,9 @@ from typing import Any
 from fuzz.inputs import inputs
 from fuzz.targets import Target
 from router.errors import RouterError
-from router.planning import Request, Surface, read_request
+from router.planning.api_formats import CHAT, COMPLETIONS, RESPONSES
+from router.planning.plan import Request, Surface, read_request
 from router.policy.features import RequestError
-from router.surfaces import CHAT, COMPLETIONS, RESPONSES
 from router.wire import bodies
 from router.wire.nesting import nests_deeper
 from router.wire.skeleton import Skeleton, Stripping

@@ -11,8 +11,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from calibration.outcomes import InputError, read_outcomes
-from calibration.questions import read
-from calibration.sources import QuestionError
+from calibration.questions.questions import read
+from calibration.questions.sources import QuestionError
 from fuzz.inputs import changed, inputs
 from fuzz.targets import Target
 

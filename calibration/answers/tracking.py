@@ -1,0 +1,284 @@
+"""What MLflow holds of a calibration: one run, a run for each model beneath it, and a trace for every answer."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration import network
+from calibration.answers.answers import Answer
+from calibration.questions.questions import Question
+from calibration.spending import StoppedError
+from router.policy.prices import PriceBook
+from router.policy.usage import Usage
+
+EXPERIMENT = "cost-quality-tradeoff"
+WORKERS = 4  # threads that write; more of them wait for each other's locks in SQLite and lose spans
+TRACES_PER_WRITE = 200
+_SETTINGS = {
+    "MLFLOW_GENAI_EVAL_MAX_WORKERS": str(WORKERS),
+    "MLFLOW_GENAI_EVAL_MAX_SCORER_WORKERS": "2",
+    "MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT": "0",  # the relay waits, and knows what for
+    "MLFLOW_GENAI_EVAL_SCORER_RATE_LIMIT": "0",
+    "MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION": "true",
+    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_MODEL_CATALOG_URI": "",  # else the first look-up of a price waits for the network
+    "TQDM_DISABLE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of one calibration."""
+
+    experiment_id: str
+    parent: str
+    models: Mapping[str, str]  # run id by model
+
+
+def prepare(uri: str) -> str:
+    """Set MLflow up for `uri`, making its store if there is none; returns the experiment's id."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    network.prepare()
+    import mlflow  # a second and a half, and it reads its settings as it loads
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    folder = _folder(uri)
+    with _alone(folder):
+        found = mlflow.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            mlflow.set_experiment(experiment_id=found.experiment_id)
+            return str(found.experiment_id)
+        artifacts = None if folder is None else (folder / "artifacts").as_uri()
+        if folder is not None:
+            _let_readers_read(Path(uri.removeprefix("sqlite:///")))
+        made = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        mlflow.set_experiment(experiment_id=made)
+        return str(made)
+
+
+def _let_readers_read(path: Path) -> None:
+    """Switch a new store to SQLite's write-ahead log: the evaluation's threads wait less for each other."""
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        store.execute("PRAGMA journal_mode=WAL")
+
+
+def _folder(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Two processes that make one SQLite store at once break each other."""
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def open_runs(experiment_id: str, name: str, models: Sequence[str], params: Mapping[str, Any], state: Path) -> Runs:
+    """Start the runs, or go on with those of an interrupted calibration that `state` names."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    runs = _interrupted(client, experiment_id, models, state)
+    if runs is None:
+        parent = client.create_run(experiment_id, run_name=name).info.run_id
+        beneath = {"mlflow.parentRunId": parent}
+        children = {m: client.create_run(experiment_id, run_name=m, tags=beneath).info.run_id for m in models}
+        runs = Runs(experiment_id, parent, children)
+        for model, run in children.items():
+            client.log_param(run, "model", model)
+        for key, value in params.items():
+            client.log_param(parent, key, value)
+        state.write_text(json.dumps({"experiment_id": experiment_id, "parent": parent, "models": children}))
+    return runs
+
+
+def _interrupted(client: Any, experiment_id: str, models: Sequence[str], state: Path) -> Runs | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        kept = json.loads(state.read_text())
+        runs = Runs(kept["experiment_id"], kept["parent"], kept["models"])
+        unfinished = client.get_run(runs.parent).info.status in ("RUNNING", "KILLED", "FAILED")
+    except (OSError, ValueError, KeyError, RecursionError, TypeError, MlflowException):
+        return None
+    return runs if unfinished and runs.experiment_id == experiment_id and set(runs.models) == set(models) else None
+
+
+def close_runs(runs: Runs, status: str = "FINISHED") -> None:
+    """End all runs with one status."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for run in (*runs.models.values(), runs.parent):
+        client.set_terminated(run, status)
+
+
+def close_children(runs: Runs, models: Sequence[str]) -> None:
+    """End the runs of some of the models."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for model in models:
+        client.set_terminated(runs.models[model])
+
+
+def publish(experiment: str, name: str, content: bytes, version: str) -> None:
+    """Keep a file for routers on other machines: in a new run of an experiment of its own, whose newest run counts."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
+    run = client.create_run(experiment_id, run_name=f"policy {version}", tags={"router.policy": version})
+    client.log_text(run.info.run_id, content.decode(), name)
+    client.set_terminated(run.info.run_id)
+
+
+def trace_id(answer: Answer) -> str:
+    """The id of an answer's trace: the same however often it is written."""
+    return "tr-" + hashlib.sha256(answer.key.encode()).hexdigest()[:32]
+
+
+def root_span_id(trace: str) -> str:
+    """The id of the one span of an answer's trace."""
+    return trace[3:19]
+
+
+def log_answers(
+    runs: Runs, model: str, answers: Sequence[Answer], questions: Mapping[str, Question], prices: PriceBook
+) -> None:
+    """Write a trace for each answer that has none, link all to the model's run, and count them in the store.
+
+    Raises:
+        StoppedError: the store does not hold all of them.
+    """
+    import mlflow
+    from mlflow.tracing.client import TracingClient
+
+    client = TracingClient()
+    there = _there(client, answers)
+    missing = [answer for answer in answers if trace_id(answer) not in there]
+    for start in range(0, len(missing), TRACES_PER_WRITE):
+        part = missing[start : start + TRACES_PER_WRITE]
+        client.log_spans(runs.experiment_id, [_span(a, questions[a.question_id], prices) for a in part])
+    ids = [trace_id(answer) for answer in answers]
+    for start in range(0, len(ids), 100):
+        mlflow.MlflowClient().link_traces_to_run(ids[start : start + 100], run_id=runs.models[model])
+    lost = set(ids) - _there(client, answers)
+    if lost:
+        raise StoppedError(f"MLflow's store lost {len(lost)} of {len(ids)} traces; run the same command again")
+
+
+def _there(client: Any, answers: Sequence[Answer]) -> set[str]:
+    return {info.trace_id for info in _infos(client, answers)}
+
+
+def _infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
+    ids = [trace_id(answer) for answer in answers]
+    for start in range(0, len(ids), 100):
+        yield from client.store.batch_get_trace_infos(ids[start : start + 100])
+
+
+def assessments_of(answers: Sequence[Answer]) -> dict[str, list[Any]]:
+    """What MLflow holds of assessments, by trace id."""
+    from mlflow.tracing.client import TracingClient
+
+    return {info.trace_id: list(info.assessments) for info in _infos(TracingClient(), answers)}
+
+
+def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
+    from mlflow.entities import Span
+
+    trace = trace_id(answer)
+    attributes = {
+        "mlflow.traceRequestId": trace,
+        "mlflow.spanType": "CHAT_MODEL",
+        "mlflow.llm.model": answer.model,
+        "mlflow.spanInputs": {
+            "model": answer.model,
+            "messages": list(question.messages),
+            "tools": list(question.tools),
+        },
+        "mlflow.spanOutputs": {
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}}],
+        },
+        "mlflow.chat.tokenUsage": _usage(answer.usage),
+        "mlflow.llm.cost": _cost(answer, prices),
+        "mlflow.traceTag.question_id": question.id,
+        "mlflow.traceTag.question_type": question.question_type or "",
+        "mlflow.traceTag.model": answer.model,
+    }
+    return Span.from_dict(
+        {
+            "trace_id": _base64(trace[3:]),
+            "span_id": _base64(root_span_id(trace)),
+            "parent_span_id": None,
+            "name": answer.model,
+            "start_time_unix_nano": answer.started_unix_ns,
+            "end_time_unix_nano": answer.started_unix_ns + round(answer.seconds * 1e9),
+            "status": {"code": "STATUS_CODE_OK", "message": ""},
+            "attributes": {name: json.dumps(value, ensure_ascii=False) for name, value in attributes.items()},
+            "events": [],
+        }
+    )
+
+
+def _base64(digits: str) -> str:
+    return base64.b64encode(bytes.fromhex(digits)).decode()
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    told = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    return {**told, "cache_read_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens else told
+
+
+def _cost(answer: Answer, prices: PriceBook) -> dict[str, float]:
+    written = prices.cost_usd(answer.model, Usage(output_tokens=answer.usage.output_tokens)) or 0.0
+    written = min(written * (0.5 if answer.batch else 1.0), answer.cost_usd)
+    return {"input_cost": answer.cost_usd - written, "output_cost": written, "total_cost": answer.cost_usd}
+
+
+def traces_of(answers: Sequence[Answer]) -> list[Any]:
+    """The traces of some answers, in their order."""
+    from mlflow.tracing.client import TracingClient
+
+    ids = [trace_id(answer) for answer in answers]
+    found = {trace.info.trace_id: trace for trace in TracingClient().batch_get_traces(ids)}
+    return [found[each] for each in ids]
+
+
+def usage_in_store(runs: Runs, model: str, answers: Sequence[Answer]) -> tuple[int, Usage]:
+    """How many of the answers' traces the model's run holds, and the tokens that they tell."""
+    import mlflow
+
+    traces = mlflow.search_traces(
+        locations=[runs.experiment_id], run_id=runs.models[model], include_spans=False, return_type="list"
+    )
+    ids = {trace_id(answer) for answer in answers}
+    told = [trace.info.token_usage or {} for trace in traces if trace.info.trace_id in ids]
+    total = sum((Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0)) for usage in told), Usage())
+    return len(told), total

@@ -1,0 +1,1 @@
+"""Questions with computed answers, from any seed: `python -m calibration generate`."""

@@ -1,0 +1,208 @@
+"""A calibration in MLflow: what its runs hold, and its policy as a version of a registered model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.comparison.tradeoffs import ALL, Row
+from calibration.outcomes import Outcome, read_outcomes, write_outcomes
+from calibration.pipeline.run import Calibration
+from calibration.policies import read_policy, write_policy
+from calibration.reporting.report import as_csv, as_html, row_of, spent
+from router.policy.document import REGISTERED_MODEL as MODEL
+from router.policy.document import Policy, PolicyError
+
+CHALLENGER = "challenger"
+POLICY, OUTCOMES = "policy", "outcomes.jsonl.gz"
+
+
+class RegistryError(RuntimeError):
+    """The registry does not hold what is asked for; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A policy in the registry, with the outcomes that it was learnt from."""
+
+    number: str
+    policy: Policy
+    outcomes: list[Outcome]
+    seed: int
+
+
+def log(found: Calibration, files: Sequence[Path] = ()) -> None:
+    """Write report, tables, metrics, policy and other `files` into the runs of a calibration."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for model, run in found.runs.models.items():
+        for name, value in _metrics(row_of(found.rows, ALL, model)).items():
+            client.log_metric(run, name, value)
+        client.set_tag(run, "traces", str(found.traced[model]))
+    parent = found.runs.parent
+    client.set_tag(parent, "verdict", found.verdict.headline)
+    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found)]))
+    client.log_metric(parent, "questions", found.n)
+    client.log_metric(parent, "unanswered", len(found.unanswered))
+    client.log_metric(parent, "unjudged", len(found.unjudged))
+    client.log_metric(parent, "saving_per_1000_usd", found.verdict.saving_per_1000_usd)
+    client.log_metric(parent, "judge/kept_cost_usd", found.judge_kept[1])
+    for purpose in ("answers", "judge"):
+        client.log_metric(parent, f"{purpose}/cost_usd", found.meter.spent_usd(purpose))
+        usages = [usage for (p, _), usage in found.meter.usage.items() if p == purpose]
+        client.log_metric(parent, f"{purpose}/input_tokens", sum(usage.input_tokens for usage in usages))
+        client.log_metric(parent, f"{purpose}/output_tokens", sum(usage.output_tokens for usage in usages))
+    client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(found)]}, "outcomes.json")
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        (here / "report.html").write_text(as_html(found), encoding="utf-8")
+        (here / "comparison.csv").write_text(as_csv(found), encoding="utf-8")
+        write_outcomes(found.outcomes, here / OUTCOMES)
+        if found.policy is not None:
+            write_policy(found.policy, here / POLICY)
+        client.log_artifacts(parent, folder)
+    for path in files:
+        client.log_artifact(parent, str(path))
+
+
+def _metrics(row: Row) -> Mapping[str, float]:
+    """The document's names for what it tells, and ours for the rest."""
+    told = {
+        "n": row.n,
+        "score/mean": row.score.estimate,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "total_tokens": row.total_tokens,
+        "cost_usd": row.cost_usd,
+        "cost_per_correct_pct": row.cost_per_correct_pct,
+        "cost_per_correct_answer_usd": row.cost_per_correct_answer_usd,
+    }
+    if row.correctness:
+        told["correctness/mean"] = row.correctness.estimate
+    if row.completeness:
+        told["completeness/mean"] = row.completeness.estimate
+    return told
+
+
+def _table(found: Calibration) -> list[dict[str, Any]]:
+    return [
+        {"id": o.id, "type": o.question_type, "scores": {model: result.score for model, result in o.results.items()}}
+        for o in found.outcomes
+    ]
+
+
+def register(found: Calibration, seed: int) -> str | None:
+    """Make the policy, if there is one, the newest version, with alias `challenger`; returns its number."""
+    if found.policy is None:
+        return None
+    headline, reasons = found.verdict.headline, " ".join(found.verdict.reasons)
+    return _challenger(found.runs.parent, found.policy, headline, reasons, seed)
+
+
+def _challenger(run_id: str, policy: Policy, headline: str, reasons: str, seed: int) -> str:
+    """Make the policy among the artifacts of a run the newest version, with alias `challenger`; returns its number."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        client.create_registered_model(MODEL, description="Policies of the router; `champion` is the one that serves.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(
+        MODEL,
+        source=f"{client.get_run(run_id).info.artifact_uri}/{POLICY}",
+        run_id=run_id,
+        tags={"policy_version": policy.version, "verdict": headline, "seed": str(seed)},
+        description=reasons,
+    )
+    client.set_registered_model_alias(MODEL, CHALLENGER, made.version)
+    return str(made.version)
+
+
+def register_policy(
+    experiment_id: str, name: str, policy: Policy, outcomes: Sequence[Outcome], headline: str, seed: int
+) -> tuple[str, Policy]:
+    """Keep a policy that no calibration's run made, with its outcomes, in a run of its own; as `register`.
+
+    Returns:
+        The number of the version, and the policy with the version that its content gives it.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run = client.create_run(experiment_id, run_name=name)
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        write_outcomes(outcomes, here / OUTCOMES)
+        write_policy(policy, here / POLICY)
+        kept = read_policy(here / POLICY)
+        client.log_artifacts(run.info.run_id, folder)
+    number = _challenger(run.info.run_id, kept, headline, headline, seed)
+    client.set_terminated(run.info.run_id)
+    return number, kept
+
+
+def number_of(alias: str) -> str | None:
+    """The version that bears an alias, or None."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow.MlflowClient().get_model_version_by_alias(MODEL, alias).version)
+    except MlflowException:
+        return None
+
+
+def load(number: str) -> Version:
+    """A version with its policy and outcomes.
+
+    Raises:
+        RegistryError: it cannot be read; says what is wrong.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        version = client.get_model_version(MODEL, number)
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=folder))
+            policy = read_policy(here)
+            uri = f"runs:/{version.run_id}/{OUTCOMES}"
+            outcomes = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+            rows = read_outcomes([outcomes], [model.name for model in policy.rules.models])
+    except (MlflowException, OSError, PolicyError, gzip.BadGzipFile) as error:
+        raise RegistryError(f"version {number} of {MODEL!r} cannot be read: {error}") from error
+    return Version(number, policy, rows, int(version.tags.get("seed", 0)))
+
+
+def fetch_report(experiment_id: str, run_id: str, folder: Path) -> list[Path]:
+    """Download the report and the tables of a calibration, the newest where `run_id` is empty.
+
+    Raises:
+        RegistryError: there is no such calibration.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        newest = mlflow.MlflowClient().search_runs([experiment_id], "tags.verdict != ''", max_results=1)
+        if not newest:
+            raise RegistryError("there is no calibration yet; `python -m calibration run` makes one")
+        run_id = newest[0].info.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return [
+            Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name, dst_path=str(folder)))
+            for name in ("report.html", "comparison.csv", OUTCOMES)
+        ]
+    except MlflowException as error:
+        raise RegistryError(f"run {run_id} holds no report: {error}") from error

@@ -1,1 +1,0 @@
-"""Questions whose answers are computed; `data/generate.py` writes them."""

@@ -1,0 +1,45 @@
+"""All checks in turn, and how they are shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from router.commands.doctor.finding import Finding, State
+from router.commands.doctor.machine import client_keys, disk_free, home_writable, policy_and_prices
+from router.commands.doctor.stores import database, mlflow_store, redis
+from router.commands.doctor.upstreams import upstreams
+from router.settings import CONFIG, SettingsError, load
+from router.upstream.upstreams import Upstreams
+
+
+def show() -> int:
+    """Print a line for each check; the exit code: 1 where there is a problem."""
+    states = []
+    for finding in findings():
+        states.append(finding.state)
+        sys.stdout.write(f"{finding}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"Problems: {states.count(State.PROBLEM)}. Warnings: {states.count(State.WARNING)}.\n")
+    return int(State.PROBLEM in states)
+
+
+def findings() -> Iterator[Finding]:
+    """Every check in turn; without settings there is nothing else to check."""
+    try:
+        settings = load()
+        known = Upstreams(settings)
+    except SettingsError as error:
+        yield Finding(State.PROBLEM, "settings", str(error), f"Correct {CONFIG} or the environment")
+        return
+    source = f"{CONFIG} and the environment" if CONFIG.is_file() else f"the environment; there is no {CONFIG} here"
+    yield Finding(State.OK, "settings", f"read from {source}")
+    yield from upstreams(settings, known)
+    yield from policy_and_prices(settings)
+    yield home_writable(settings.home)
+    yield disk_free(settings.home)
+    yield client_keys(settings)
+    yield mlflow_store(settings.tracking_uri, known.network)
+    yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")
+    if settings.state is not None:
+        yield redis(settings.state.get_secret_value())
