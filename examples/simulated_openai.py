@@ -1,9 +1,9 @@
-"""A simulated OpenAI for the tutorial: it answers and judges the questions of a file on loopback. Nothing is billed.
+"""A simulated OpenAI for the tutorial: it answers and judges the questions of a file, on loopback. Nothing is billed.
 
     python examples/simulated_openai.py mine.jsonl
 
-The cheap model is right as often as the strong one on some types of question, and less often on others. The numbers
-are invented; every name in the output of a calibration against this server stands for a simulation.
+On some question types the cheap model is right as often as the strong one, on the others less often. These numbers are
+invented, so everything that a calibration measures against this server is simulated.
 """
 
 import sys
@@ -14,20 +14,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fake_models import FakeModels
 
-from calibration.questions import read
+from calibration.questions.questions import read
 
 EASY = ("text/", "tables/", "documents/", "chat/", "finance/")  # types on which the simulated models are equal
 
 
 def quality(model: str, question_type: str) -> float:
-    """The probability that a model's answer is right."""
-    is_cheap = "mini" in model or "luna" in model
-    return 0.95 if not is_cheap or question_type.startswith(EASY) else 0.70
+    """The probability that an answer is right."""
+    is_strong = model == "gpt-4o"
+    return 0.95 if is_strong or question_type.startswith(EASY) else 0.70
 
 
-if __name__ == "__main__":
-    questions = read(sys.argv[1] if len(sys.argv) > 1 else "data/questions.jsonl")
-    with FakeModels(questions, quality, output_tokens=lambda model, question_type: 150) as server:
-        print(f"SIMULATED: answers and verdicts are invented. In another terminal:\n\n  export OPENAI_API_KEY=simulated OPENAI_BASE_URL={server.base_url}\n")
-        while True:
-            time.sleep(3600)
+questions = read(sys.argv[1] if len(sys.argv) > 1 else "data/questions.jsonl")
+with FakeModels(questions, quality, output_tokens=lambda model, question_type: 150) as server:
+    print("SIMULATED: answers and verdicts are invented. In another terminal:\n")
+    print(f"  export OPENAI_API_KEY=simulated OPENAI_BASE_URL={server.base_url}\n", flush=True)
+    while True:
+        time.sleep(3600)
