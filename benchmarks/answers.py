@@ -366,7 +366,7 @@ def parts_of(results: Mapping[str, Any]) -> dict[str, str]:
             ),
             violated,
         ),
-        "speed": f"A look costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
+        "speed": f"A check costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
         f"percentile and {speed['most']:.1f} ms at most. Measured with policy `{results['policy']}`.",
     }
 

@@ -157,7 +157,7 @@ def told(value: float) -> str:
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> Mapping[str, float]:
-    """Print the tables of docs/explanations/answers.md."""
+    """Print the table of docs/explanations/sentinel.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--years", type=int, default=100)

@@ -64,7 +64,7 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.planning.summary.counts_of`)
     # verification of the answer
     verification: str = (
-        ""  # verified, escalated, kept, late, unchecked (docs/explanations/answers.md); "": not asked for
+        ""  # verified, escalated, kept, late, unchecked (docs/how-to/verify-answers.md); "": not asked for
     )
     finding: str = ""  # what is wrong with the answer that was looked at (`router.verifying.finding.Fault`)
     escalated_from: str = ""  # the model whose answer was replaced by that of `model`
