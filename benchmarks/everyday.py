@@ -106,7 +106,7 @@ def main() -> None:
             f" go to {policy.rules.models[0].name}. "
             "Made by `python benchmarks/everyday.py --out docs/explanations/everyday.md`.",
             "",
-            "| prompt | model | reason | type it is taken for | evidence of the type | quality, cheap / strong |",
+            "| prompt | model | reason | classified as | evidence of the type | quality, cheap / strong |",
             "|---|---|---|---|---|---|",
             *(row(p, d) for p, d in zip(PROMPTS, decisions, strict=True)),
             "",

@@ -87,8 +87,8 @@ def written(result: dict[str, Any]) -> str:
     lines = [
         f"Measured {meta['date'][:16]} on {meta['cores']} cores ({meta['cpu']}), {meta['rounds']} interleaved rounds,"
         " one core for the proxy; median (least to most of the rounds). Added latency is what comes on top of asking"
-        " the upstream directly, in the same run. The router's figures hold its exporter, which gives way"
-        " to requests.",
+        " the upstream directly, in the same run. The router's figures include its exporter, which"
+        " runs at low priority.",
         "",
         "| proxy | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
         "|---|" + "---|" * len(COLUMNS),

@@ -39,10 +39,11 @@ def picture(url: str, path: Path, height: int, *, fitted: bool = False) -> None:
         browser.close()
 
 
-def terminal(path: Path, command: list[str]) -> None:
-    """Save the output of a command as a terminal shows it."""
+def terminal(path: Path, lines: int, command: list[str]) -> None:
+    """Save the last `lines` of the output of a command as a terminal shows them; all of them for 0."""
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100", "TERM": "xterm-256color"}
     shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    shown = "\n".join(shown.rstrip().splitlines()[-lines:])
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=100, file=nowhere)
         console.print(Text("$ " + " ".join(f'"{word}"' if " " in word else word for word in command)))
@@ -58,4 +59,4 @@ if __name__ == "__main__":
     if kind == "page":
         picture(given[0], Path(given[1]), int(given[2]) if len(given) > 2 else 800)
     else:
-        terminal(Path(given[0]), given[2:])
+        terminal(Path(given[0]), int(given[1]), given[2:])

@@ -22,7 +22,7 @@ from run import CLIENTS, HERE, HOME, PROJECT, free_port, installed, routed, run,
 
 PAIR = "gpt-6-luna,gpt-6-sol"
 PAGE = PROJECT / "docs" / "reference" / "compatibility.md"
-HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Mended |
+HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Repaired |
 |---|---|---|---|---|---|---|
 """  # mended: what the pair refused the router, which sent it again
 BEGINS, ENDS = "<!-- made by tests/clients/refusing.py -->\n", "<!-- end -->"
