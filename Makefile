@@ -67,7 +67,7 @@ fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
 docs: setup ## build the documentation site into build/site; a warning or a broken link fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 prose: setup ## check the prose of README and docs
 	$(BIN)/proselint --config .proselintrc.json check $(PROSE)
