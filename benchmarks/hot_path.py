@@ -82,7 +82,7 @@ async def _send(endpoint: Endpoint, call: Call) -> Canned:  # noqa: ARG001  as `
 def application(home: Path) -> Application:
     """The application with canned answers in the place of its upstream."""
     app = create_app(with_home(load(home=home)))
-    app.router.upstreams.send = _send  # type: ignore[method-assign,assignment]
+    app.worker.upstreams.send = _send  # type: ignore[method-assign,assignment]
     return app
 
 
@@ -146,7 +146,7 @@ def main() -> None:
         calls, stats = profiled(app, 1000)
         print(f"{calls:.0f} function calls a request")
         stats.sort_stats("cumulative").print_stats("router/", 25)
-        app.router.close()
+        app.worker.close()
 
 
 if __name__ == "__main__":

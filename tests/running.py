@@ -30,7 +30,7 @@ class RunningRouter:
             host="127.0.0.1",
             port=0,
             log_level="critical",
-            **{**server_options(self.app.router.settings), "timeout_graceful_shutdown": 2},
+            **{**server_options(self.app.worker.settings), "timeout_graceful_shutdown": 2},
         )
         self.server = uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -312,7 +312,7 @@ def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai
     assert answer.json()["error"]["param"] == "max_tokens"
     assert refusing_openai.bodies == [{**body, "model": "gpt-6-luna"}]
     assert "x-router-adapted" not in answer.headers
-    assert router.app.router.adapter.lessons == []
+    assert router.app.worker.adapter.lessons == []
 
 
 # what is learnt
@@ -326,7 +326,7 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    (told,) = new.app.router.learnt()
+    (told,) = new.app.worker.adapter.described()
     assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
@@ -418,7 +418,7 @@ def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
     assert len(refusing_openai.bodies) == 1
-    assert new.app.router.adapter.lessons == []
+    assert new.app.worker.adapter.lessons == []
 
 
 def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
@@ -435,7 +435,7 @@ def test_what_is_learnt_of_a_model_is_bounded(new):
     from router.policy.parameters import ParameterRule
     from router.policy.refusals import Kind, Refusal
 
-    adapter = new.app.router.adapter
+    adapter = new.app.worker.adapter
     taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
     assert taught.count(True) == MOST_RULES == len(adapter.lessons)
 

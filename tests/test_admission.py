@@ -43,7 +43,7 @@ def test_a_request_over_the_cap_is_told_to_come_back_and_counted(serve, openai_s
         told = httpx2.get(router.url + "/files", timeout=30)  # what passes through counts as well
         is_told_to_come_back(told)
         assert httpx2.get(router.origin + "/health", timeout=30).status_code == 200
-    wait_until(lambda: router.app.router.admission.requests == 0)
+    wait_until(lambda: router.app.worker.admission.requests == 0)
     assert ask(router).status_code == 200
     assert 'router_shed_requests_total{why="requests"} 2.0' in httpx2.get(router.origin + "/metrics").text
 
@@ -53,8 +53,8 @@ def test_bodies_over_the_budget_are_told_to_come_back_and_leave_nothing(serve, o
     large = ASKED.replace(b"hi", b"x" * 10_000_000)
     is_told_to_come_back(ask(router, large))
     assert ask(router).status_code == 200
-    wait_until(lambda: router.app.router.admission.held_bytes == 0)
-    assert router.app.router.admission.shed["memory"] == 1
+    wait_until(lambda: router.app.worker.admission.held_bytes == 0)
+    assert router.app.worker.admission.shed["memory"] == 1
 
 
 def test_a_large_answer_passes_in_pieces_and_is_billed(router, openai_server):
@@ -130,7 +130,7 @@ def test_retries_are_a_share_of_the_requests_and_a_few_beside():
 
 def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_its_turn(router, openai_server):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
-    router.app.router.admission._turns = 0  # as when others have had all turns of this round
+    router.app.worker.admission._turns = 0  # as when others have had all turns of this round
     router.loop().call_soon_threadsafe(time.sleep, 0.1)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall(head + ASKED)
@@ -157,11 +157,11 @@ def test_what_a_stream_says_beyond_a_mebibyte_passes_and_is_not_kept():
     stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
         assert stream.feed(said) == said
-    assert stream.content() is None and not stream._said
+    assert stream.content() is None and not stream._choices
 
 
 def test_choices_without_end_are_not_kept():
     stream = ChatStream()
     said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
     assert stream.feed(said) == said
-    assert stream.ended and stream.content() is None
+    assert stream.is_complete and stream.content() is None

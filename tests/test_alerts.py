@@ -254,7 +254,7 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     for shares in ([], [0.8], [1.0]):
         statuses.append(chat(router, key).status_code)
         expected = 1 + len(shares) if shares else 0
-        router.app.router.budgets.look()
+        router.app.worker.budgets.look()
         if expected:
             assert until(lambda shares=shares: shares[0] in [p.json["fields"]["share"] for p in posted(receiver)])
     assert statuses == [200, 200, 429]
@@ -268,9 +268,9 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     metrics = ask(router, "/metrics", OWNER).text
     assert 'router_alerts{delivery="sent",kind="budget"} 2.0' in metrics
     assert 'router_warnings{about="alerts"} 2.0' in metrics
-    assert router.app.router.alerts.all()[0].delivery == SENT and "geheim" not in caplog.text + metrics + str(page)
-    again = Alerts(router.app.router.settings)  # as after a restart
-    restarted = Budgets(router.app.router.limiter, again)
+    assert router.app.worker.alerts.all()[0].delivery == SENT and "geheim" not in caplog.text + metrics + str(page)
+    again = Alerts(router.app.worker.settings)  # as after a restart
+    restarted = Budgets(router.app.worker.limiter, again)
     restarted.refused("ada")
     restarted.look()
     again.close()

@@ -393,7 +393,7 @@ def test_health_tells_what_is_about_to_end(serve):
     assert told == ["gpt-4o left its upstream on 2026-01-14: `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"]
     assert 'router_model_leaves_days{model="gpt-4o"} -' in httpx2.get(router.origin + "/metrics").text
     server.models = json_answer({}, 500)
-    asyncio.run_coroutine_threadsafe(look(router.app.router, TODAY), router.loop()).result(5)
+    asyncio.run_coroutine_threadsafe(look(router.app.worker, TODAY), router.loop()).result(5)
     assert httpx2.get(router.origin + "/health").json()["warnings"] == told
     server.close()
 

@@ -192,7 +192,7 @@ def test_a_key_that_is_no_admin_is_told_so_and_an_admin_s_opens_the_page(serve, 
     (tmp_path / "home-0").mkdir()
     write_keys(tmp_path / "home-0" / "keys.json", keys)
     router = serve(openai_base_url=openai_server.url)
-    router.app.router.journal.append(made_record(1, key_id="ada"))
+    router.app.worker.journal.append(made_record(1, key_id="ada"))
     browser.open(router.origin + "/")
     browser.wait("!document.querySelector('#key-form').hidden")
     browser.run(f"document.querySelector('#key').value = '{some}'")
@@ -219,7 +219,7 @@ def test_the_window_can_be_chosen_by_keyboard(router, browser):
 def test_a_million_requests_fit_every_screen(router, browser, a_million, width, height, dark):
     shutil.copy(a_million, router.home / "tallies.db")
     for n in range(60):
-        router.app.router.journal.append(made_record(n, question_type="a-type-with-a-very-long-name/" + "x" * 40))
+        router.app.worker.journal.append(made_record(n, question_type="a-type-with-a-very-long-name/" + "x" * 40))
     browser.look(width, height, dark=dark)
     browser.open(router.origin + "/")
     browser.wait(LIVE)
@@ -259,7 +259,7 @@ def test_a_router_that_goes_away_is_told_and_found_again(serve, openai_server, b
 def test_each_upstream_of_a_model_says_whether_it_answers(browser, serve, openai_server):
     tables = [{"base_url": openai_server.url, "label": "good"}, {"base_url": openai_server.url, "label": "bad"}]
     router = serve(openai_base_url=openai_server.url, models={"gpt-4o": {"upstreams": tables}})
-    router.app.router.upstreams.endpoints("gpt-4o")[1].health.count(401, failed=True)
+    router.app.worker.upstreams.endpoints("gpt-4o")[1].health.count(401, failed=True)
     browser.open(router.origin + "/")
     told = browser.wait(
         "!document.querySelector('#upstreams').hidden && document.querySelector('#upstreams').textContent"

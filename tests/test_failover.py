@@ -256,7 +256,7 @@ def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, u
     pair[0].fault = pair[1].fault = error(500)
     assert set(ask_all(router.port, conversations(FAILURES), threads=1)) == {200}
     pair[0].fault = None
-    router.app.router.upstreams.endpoints(MODEL)[0].health.breaker.succeeded()
+    router.app.worker.upstreams.endpoints(MODEL)[0].health.breaker.succeeded()
     pair[0].say(error(401))
     asked = len(pair[1].received)
     answer = ask(router, chat("hi"))

@@ -15,11 +15,11 @@ async def test_a_request_is_answered_through_the_path_that_is_counted(tmp_path):
     app = hot_path.application(tmp_path)
     start, body = await hot_path.ask(app, next(hot_path.bodies(1)))
     assert start["status"] == 200 and body["body"] == hot_path.ANSWER
-    app.router.close()
+    app.worker.close()
 
 
 def test_a_request_costs_no_more_function_calls_than_it_did(tmp_path):
     app = hot_path.application(tmp_path)
     calls, _ = hot_path.profiled(app, 100)
-    app.router.close()
+    app.worker.close()
     assert calls <= MOST_CALLS

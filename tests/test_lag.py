@@ -62,7 +62,7 @@ def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
 
     Journal(router.home / "journal").close()
     shipper = Shipper(router.home / "journal", "mlflow", Sink())
-    router.app.router.journal.append(made_record(1))
+    router.app.worker.journal.append(made_record(1))
     shipper._tried()
     with urllib.request.urlopen(router.origin + "/ready") as response:
         answer = json.loads(response.read())

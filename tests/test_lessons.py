@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from router.__main__ import app
 from router.adaptation.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
+from router.notices import notices
 from router.policy.parameters import ParameterRule
 from router.policy.refusals import Kind, Refusal, read_refusal
 from router.settings import load
@@ -33,7 +34,7 @@ def waited(condition, seconds=10.0):
 
 
 def routed_again(to, router):  # noqa: F811
-    return to("new-cheap", "new-strong", models=router.app.router.settings.models, home=router.home)
+    return to("new-cheap", "new-strong", models=router.app.worker.settings.models, home=router.home)
 
 
 def learnt(home, *arguments):
@@ -143,18 +144,18 @@ def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_ope
 def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai):  # noqa: F811
     other = routed_again(to, new)
     model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
-    assert waited(lambda: other.app.router.learnt())
+    assert waited(lambda: other.app.worker.adapter.described())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     listed = json.loads(learnt(new.home, "--json").stdout)
-    assert listed == other.app.router.learnt() == new.app.router.learnt()
+    assert listed == other.app.worker.adapter.described() == new.app.worker.adapter.described()
     assert "max_completion_tokens" in learnt(new.home).stdout
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
         f"router: 1 refusals of {model} are forgotten; a running router follows\n",
     )
-    assert waited(lambda: not other.app.router.learnt() and not new.app.router.learnt())
+    assert waited(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
     assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
@@ -169,7 +170,7 @@ def test_a_lesson_of_another_upstream_is_not_heeded(new, to, refusing_openai):  
         now,
     )
     again = routed_again(to, new)
-    assert len(again.app.router.learnt()) == 2
+    assert len(again.app.worker.adapter.described()) == 2
     assert "x-router-adapted" not in ask(again, chat(temperature=0)).headers
 
 
@@ -189,11 +190,13 @@ def test_what_cannot_be_written_stays_in_memory_and_is_told(new, unknown, refusi
 
     monkeypatch.setattr("router.shared_file.replace", full)
     ask(new, chat(max_tokens=9))
-    assert waited(lambda: any("No space left" in each for each in new.app.router.told()))
+    assert waited(lambda: any("No space left" in each for each in notices(new.app.worker)))
     ask(new, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     monkeypatch.undo()
-    assert waited(lambda: (new.home / FILE).exists() and not any("No space" in each for each in new.app.router.told()))
+    assert waited(
+        lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker))
+    )
 
 
 @pytest.mark.skipif(found() is None, reason="no Chromium is installed here")

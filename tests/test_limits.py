@@ -74,7 +74,7 @@ def chat(router, key, model=MODEL, **given):
 
 
 def account(router, key="ada"):
-    return router.app.router.limiter.accounts[key]
+    return router.app.worker.limiter.accounts[key]
 
 
 async def many(router, key, count, **given):
@@ -144,12 +144,12 @@ def test_what_is_held_is_settled_to_what_was_billed(limited):
 
 def test_the_dearest_model_that_may_answer_is_held_with_its_tier(limited):
     router, _ = limited(usd_a_day=10.0)
-    bound = router.app.router.limiter._bound
+    bound = router.app.worker.limiter._bound
 
     def most(model, left_out=(), **given):
         request = read_request(json.dumps(body(model, **given)).encode(), CHAT)
-        plan = make_plan(CHAT, router.app.router.serving, router.app.router.adapter, (), request, {})
-        models = router.app.router.serving.policy.rules.models
+        plan = make_plan(CHAT, router.app.worker.serving, router.app.worker.adapter, (), request, {})
+        models = router.app.worker.serving.policy.rules.models
         return bound.most(plan, CHAT, Skeleton(b" " * 1000, *left_out), models, time.time_ns(), priced=True)
 
     strong = most(MODEL)
@@ -564,7 +564,7 @@ def test_a_rotated_key_keeps_its_limits():
 
 def test_one_of_several_workers_refuses_keys_with_limits(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
-    router.app.router.limiter._alone = False
+    router.app.worker.limiter._alone = False
     refused = chat(router, key)
     assert refused.status_code == 503 and "several workers" in refused.json()["error"]["message"]
     assert openai_server.received == []
@@ -617,5 +617,5 @@ def calls_a_request(home, limits):
         return sum(entry.callcount for entry in profile.getstats()) / len(contents)
 
     calls = asyncio.run(profiled())
-    app.router.close()
+    app.worker.close()
     return calls

@@ -144,7 +144,7 @@ def test_what_a_full_disk_kept_from_the_journal_is_shown_though_no_file_can_be_w
     blocked = router.home / "metrics"
     shutil.rmtree(blocked)
     blocked.write_text("no folder can be made here")
-    router.app.router.journal.unrecorded = 7
+    router.app.worker.journal.unrecorded = 7
     assert summed(scraped(router.origin), "router_unrecorded_requests_total") == 7
     blocked.unlink()
 
@@ -169,7 +169,7 @@ def test_what_the_owner_should_know_is_a_number(router, serve):
         return summed(samples, "router_policy_certified"), *warnings
 
     assert told() == (1, 0, 0)
-    router.app.router.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
+    router.app.worker.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
     (router.home / "policy").mkdir()
     (router.home / "policy" / "policy.json").write_text("{}")  # was promoted, and is broken
     deadline = time.monotonic() + 10

@@ -61,7 +61,7 @@ def test_every_route_is_in_the_document_and_nothing_else(owned, document):
         (route.path, m.lower()) for route in app.other.routes if isinstance(route, APIRoute) for m in route.methods
     }
     routes = {route for route in routes if not PAGE_FILES.match(route[0])}
-    routes |= {(path, "post") for path in app.router.routed}
+    routes |= {(path, "post") for path in app.worker.routed}
     described = {(path, method) for path, item in document["paths"].items() for method in set(item) - {"parameters"}}
     passed = {each for each in described if each[0] in ("/v1/{path}", "/v1/embeddings")}
     assert described - passed == routes

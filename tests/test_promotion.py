@@ -305,7 +305,7 @@ def load_on(
                 policies.append(answer.headers["x-router-policy"])
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
-    fetching = threading.Thread(target=keep_fetching, args=(router.app.router.settings, stop))
+    fetching = threading.Thread(target=keep_fetching, args=(router.app.worker.settings, stop))
     for thread in (*threads, fetching):
         thread.start()
     yield router, policies, stop

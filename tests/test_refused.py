@@ -179,7 +179,7 @@ def test_feedback_whose_id_ends_in_a_line_is_refused():
 
 
 def test_damage_in_the_journal_s_folder_makes_no_error_of_readiness_or_metrics(router):
-    directory = router.app.router.journal.directory
+    directory = router.app.worker.journal.directory
     damage = {
         "mlflow.cursor": b"\xff\xfe{",
         "usage.cursor": b'{"1-a.jsonl": -5}',
@@ -202,7 +202,7 @@ def test_damage_in_the_journal_s_folder_makes_no_error_of_readiness_or_metrics(r
 
 
 def test_refused_entries_are_on_the_page_and_in_readiness(router):
-    park(router.app.router.journal.directory, "mlflow", made_record(1), "it does not fit")
+    park(router.app.worker.journal.directory, "mlflow", made_record(1), "it does not fit")
     ready = httpx2.get(router.origin + "/ready").json()
     assert ready["refused"] == {"mlflow": 1}
     for told in (

@@ -18,6 +18,7 @@ from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.registry import registration
 from calibration.registry.repricing import repriced
+from router.notices import notices
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
 from router.policy.repricing import moved, saving_now
@@ -57,7 +58,7 @@ def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Polic
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
-    told = [line for line in router.app.router.told() if "other prices" in line]
+    told = [line for line in notices(router.app.worker) if "other prices" in line]
     router.close()
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 

@@ -19,6 +19,7 @@ from calibration.sentinel import betting
 from calibration.sentinel.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
 from calibration.sentinel.sample import place, sample_of
 from calibration.sentinel.signals import signals
+from router.notices import notices
 from router.policy.decision import Reason, decide
 from router.policy.distribution import SHIPPED
 from router.policy.features import read_question
@@ -207,7 +208,7 @@ def follow(router, content: bytes) -> None:
     path.with_suffix(".new").write_bytes(content)
     path.with_suffix(".new").replace(path)
     time.sleep(0.01)
-    router.app.router.sentinel_watch.look()
+    router.app.worker.sentinel_watch.look()
 
 
 def reason(router) -> str:
@@ -217,7 +218,7 @@ def reason(router) -> str:
 
 def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, caplog):
     assert reason(router) == "cheap_is_enough"
-    alerts = router.app.router.alerts
+    alerts = router.app.worker.alerts
     with caplog.at_level(logging.WARNING, "router"):
         follow(router, dump(found_of(policy.version)))
         follow(router, dump(found_of(policy.version)))
@@ -230,14 +231,14 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
     assert any(told in text for text in httpx2.get(router.origin + "/health").json()["warnings"])
     follow(router, b"broken")
     assert reason(router) == "drifted"  # what was known stays
-    assert any("sentinel.json: does not parse" in text for text in router.app.router.told())
-    served = router.app.router.serving
+    assert any("sentinel.json: does not parse" in text for text in notices(router.app.worker))
+    served = router.app.worker.serving
     served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
-    router.app.router.sentinel_watch.look()
-    assert reason(router) == "cheap_is_enough" and router.app.router.sentinel_watch.found is None
+    router.app.worker.sentinel_watch.look()
+    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.found is None
     follow(router, dump(found_of("promoted", state="better")))
     assert reason(router) == "cheap_is_enough"
-    assert any("more than they were trusted with" in text for text in router.app.router.told())
+    assert any("more than they were trusted with" in text for text in notices(router.app.worker))
 
 
 def test_a_router_that_starts_knows_what_drifted(serve, openai_server, policy, tmp_path):

@@ -182,14 +182,14 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
         under_way = [threads.submit(chat, one, key, stream=True) for _ in range(4)]
         assert until(lambda: len(openai_server.received) == 9)
         redis.kill()
-        assert until(lambda: one.app.router.limiter.away)
+        assert until(lambda: one.app.worker.limiter.away)
         refused = chat(one, key)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
         assert refused.headers["retry-after"] == "1"
         assert "Redis at redis://127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
         assert "redis://" not in refused.text
         redis.start()
-        assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+        assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
         assert chat(one, key, stream=True).status_code == 200  # while four are under way
         assert account(one).day.held_usd > 0.1 or all(each.done() for each in under_way)
         assert [each.result().status_code for each in under_way] == [200] * 4
@@ -300,7 +300,7 @@ def test_open_holds_keys_to_their_limits_by_one_worker_and_tells_redis_later(pai
     openai_server.say(*(big_stream() for _ in range(3)))
     assert [chat(one, key, stream=True).status_code for _ in range(3)] == [200, 200, 429]
     redis.start()
-    assert until(lambda: not one.app.router.limiter.away and not two.app.router.limiter.away)
+    assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
     assert until(lambda: chat(one, key).status_code == 429)
     assert account(one).day.spent_usd == pytest.approx(2 * ANSWER_USD)
     refused = chat(two, key, stream=True)
@@ -314,7 +314,7 @@ def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, opena
     home.mkdir()
     free, admin = make(home, "bob"), make(home, "root", admin=True)
     one, _, key = pair(usd_a_day=1.0)
-    assert until(lambda: one.app.router.limiter.away)
+    assert until(lambda: one.app.worker.limiter.away)
     began = time.monotonic()
     assert chat(one, key).status_code == 503
     assert time.monotonic() - began < 1.0

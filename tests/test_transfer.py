@@ -237,7 +237,7 @@ def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve
     first = httpx2.get(router.origin + "/health").json()["policy"]
     cheap, strong = policy.rules.models
     flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
-    promote(router.app.router.settings, flat)
+    promote(router.app.worker.settings, flat)
     told = health_until(router, lambda told: "saves nothing" in str(told))
     assert "ROUTER_PAIR" in str(told["warnings"]) and told["policy"] == first
     (router.home / "policy").unlink()

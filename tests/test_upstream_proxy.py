@@ -149,8 +149,8 @@ def test_a_proxy_that_asks_for_credentials_is_named_without_them(
         record = router.records()
     assert f"the proxy {net.proxy.address} {'refuses its' if given else 'asks for'} credentials" in told
     assert "(407)" in told and not openai_server.received
-    settings = router.app.router.settings
-    upstreams = router.app.router.upstreams
+    settings = router.app.worker.settings
+    upstreams = router.app.worker.upstreams
     shown = [caplog.text, *capfd.readouterr(), str(record), repr(settings), repr(upstreams.network), answer.text]
     shown += [str(answer.headers)]
     for secret in ("wrong-456", "YWRh"):

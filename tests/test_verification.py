@@ -168,7 +168,7 @@ def test_held_streams_are_kept_alive(serve, openai_server):
 
 
 def test_a_held_stream_counts_in_the_memory_budget_and_gives_it_back(verifying, upstream):
-    admission = verifying.app.router.admission
+    admission = verifying.app.worker.admission
     upstream.say(events(*chat_events(CHEAP, ["x" * 50_000] * 8), gap=0.05), events(*chat_events(STRONG, ["{}"])))
     body = Case("", "", "chat", {"stream": True, **OBJECT}).request("auto-cost+verify")
     most = 0
@@ -294,7 +294,7 @@ def test_a_key_pays_for_both_calls():
 
 
 def test_twice_the_cost_of_an_answer_is_held(verifying):
-    router, most = verifying.app.router, []
+    router, most = verifying.app.worker, []
     for model in ("auto-cost", "auto-cost+verify"):
         body = json.dumps(Case("", "", "chat", {"max_tokens": 100}).request(model)).encode()
         request = read_request(body, CHAT)

@@ -57,7 +57,7 @@ class Traffic:
         return self.client.post("/v1/chat/completions", json=body)
 
     def export(self) -> None:
-        drain(shippers_for(self.router.app.router.settings)[0])
+        drain(shippers_for(self.router.app.worker.settings)[0])
 
     def watch(self, *arguments: str) -> str:
         """Look once, in this process."""

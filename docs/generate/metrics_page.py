@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from router.app import create_app
 from router.endpoints.exposition import families
 from router.settings import Settings
+from router.worker import Worker
 
 HEAD = """# Metrics
 
@@ -26,9 +26,9 @@ This page is generated from the code that exposes them.
 def page() -> str:
     """The page, in Markdown."""
     with tempfile.TemporaryDirectory() as home:
-        router = create_app(Settings(home=Path(home))).router
-        rows = [_row(family) for family in families(router)]
-        router.close()
+        worker = Worker(Settings(home=Path(home)))
+        rows = [_row(family) for family in families(worker)]
+        worker.close()
     return HEAD + "\n".join(sorted(rows)) + "\n"
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,10 @@ class Adapter:
         self._gone: dict[str, float] = {}  # by model, until when by a clock that never goes back
         # of the policy's models: which fields may have to be changed, and from how many tokens an answer's limit
         self._watched: tuple[Sequence[Model], frozenset[str], float] = ((), frozenset(), 0.0)
+
+    def described(self) -> list[dict[str, Any]]:
+        """The lessons for readers: what each model refuses, what is done about it, and since when."""
+        return [described(lesson) for lesson in self.lessons]
 
     def takes(self, model: str) -> Takes:
         """What is known of what a model takes, by its name in the policy."""

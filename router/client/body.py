@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.admission import SMALL_BYTES, Hold
-from router.errors import BadRequestError, ClientLeftError, SlowBodyError, TooLargeError
-from router.wire.skeleton import Skeleton, Stripping
+from router.errors import BadRequestError, ClientDisconnectedError, SlowBodyError, TooLargeError
+from router.wire.skeleton import Skeleton, SkeletonBuilder
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -43,7 +43,7 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
 
     Raises:
         BadRequestError: it is no text.
-        TooLargeError, SlowBodyError, ClientLeftError: as their names say.
+        TooLargeError, SlowBodyError, ClientDisconnectedError: as their names say.
     """
     if declared is not None and int(declared) > limit:
         raise too_large(limit)
@@ -62,7 +62,7 @@ async def read(receive: Receive, declared: bytes | None, limit: int, seconds: fl
 
 
 async def _read_pieces(receive: Receive, piece: bytes, limit: int, seconds: float, hold: Hold) -> Body:
-    decoder, stripping = _utf8(), Stripping()
+    decoder, stripping = _utf8(), SkeletonBuilder()
     pieces: list[bytes] = []
     size, more = 0, True
     deadline = time.monotonic() + PATIENCE * seconds
@@ -116,5 +116,5 @@ async def _next(receive: Receive, seconds: float) -> MutableMapping[str, Any]:
     except TimeoutError:
         raise SlowBodyError(f"The request body did not arrive within {seconds:g} s.") from None
     if message["type"] == "http.disconnect":
-        raise ClientLeftError
+        raise ClientDisconnectedError
     return message

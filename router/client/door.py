@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from router.client.keys import Keys
-from router.errors import ForeignPageError, MethodError, RouterError
+from router.errors import ForbiddenOriginError, MethodNotAllowedError, RouterError
 from router.settings import is_loopback
 from router.upstream.calls import Headers
 
@@ -38,7 +38,9 @@ class Door:
     def refusal(self, method: str, headers: Headers) -> RouterError | None:
         """Why a request is not let in, or None."""
         if method not in _METHODS:
-            return MethodError(f"{method[:20]} is not a method that is answered here.", allow=", ".join(METHODS))
+            return MethodNotAllowedError(
+                f"{method[:20]} is not a method that is answered here.", allow=", ".join(METHODS)
+            )
         host = origin = site = b""
         for name, value in headers:
             if name in _SENT:
@@ -49,7 +51,7 @@ class Door:
                 else:
                     site = value
         if not self._keys.keyed and host not in self._known and not self._is_ours(host):
-            return ForeignPageError(_HOST)
+            return ForbiddenOriginError(_HOST)
         if not origin and not site:  # no browser
             return None
         return self._foreign(method, headers, host, origin, site)
@@ -72,7 +74,7 @@ class Door:
         if origin.lower() in self._origins:
             return None
         if origin and origin.lower().partition(b"://")[2] != host.lower():
-            return ForeignPageError(_ORIGIN)
+            return ForbiddenOriginError(_ORIGIN)
         if site not in _FOREIGN:
             return None
         named = dict(headers)
@@ -82,7 +84,7 @@ class Door:
             and named.get(b"sec-fetch-dest") == b"document"
         ):
             return None  # a link that is followed does no harm: the page that holds it reads nothing
-        return ForeignPageError(_ORIGIN)
+        return ForbiddenOriginError(_ORIGIN)
 
 
 def preflight(origin: bytes | None, headers: Headers) -> Headers:

@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from router.errors import envelope
+from router.errors import error_body
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
@@ -137,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._ended or self.transport.is_closing():
             return
         self._ended = True
-        body = envelope(message, "invalid_request_error", None, phrase.lower().replace(" ", "_"))
+        body = error_body(message, "invalid_request_error", None, phrase.lower().replace(" ", "_"))
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, phrase.encode(), len(body)) + body)
         self.transport.close()

@@ -7,23 +7,31 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, StoreError
+from router.notices import Collaborators as Reporting
+from router.notices import notices
 from router.policy.decision import Rules
 from router.policy.mix import holds, kept_of_mix
+from router.settings import Settings
 from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
-
-if TYPE_CHECKING:
-    from router.app import Router
 
 STRONG = {"low": "strong_low_usd", "estimate": "strong_usd", "high": "strong_high_usd"}
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MAX_MODELS = 12  # names that clients make up share a row beyond these
+
+
+class Collaborators(Reporting, Protocol):
+    """What the overview is made from."""
+
+    settings: Settings
+    adapter: Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +56,30 @@ WINDOWS = {
 }
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoint."""
 
     @app.get("/router/overview")
     async def overview(request: Request, window: str = "hour") -> Response:
         """Totals, by model, over time, by question type and by reason, of the last hour, day, week or month."""
         try:
-            router.keys.check(request.scope["headers"]).require_admin()
+            worker.keys.check(request.scope["headers"]).require_admin()
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
-            rules, target = router.serving.policy.rules, router.serving.default_target
-            path = router.settings.home / "tallies.db"
+            rules, target = worker.serving.policy.rules, worker.serving.default_target
+            path = worker.settings.home / "tallies.db"
             seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time(), target)
         except sqlite3.Error as error:
             raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
-            "simulated": router.settings.simulated,
-            "upstreams": [each._asdict() for each in router.upstreams.standing()],
-            "warnings": await run_in_threadpool(lambda: router.told(alerts=True)),
-            "learnt": router.learnt(),
-            "content": router.settings.record_content,
+            "simulated": worker.settings.simulated,
+            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "warnings": await run_in_threadpool(lambda: notices(worker, alerts=True)),
+            "learnt": worker.adapter.described(),
+            "content": worker.settings.record_content,
             "default_target": target,
-            "policy_version": router.serving.policy.version,
-            "sentinel": router.sentinel_watch.found,
+            "policy_version": worker.serving.policy.version,
+            "sentinel": worker.sentinel_watch.found,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 

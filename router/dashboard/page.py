@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Response
-
-if TYPE_CHECKING:
-    from router.app import Router
 
 FILES = {
     "/": ("index.html", "text/html"),
@@ -29,7 +25,7 @@ HEADERS = {
 }
 
 
-def add_routes(app: FastAPI, router: Router) -> None:  # noqa: ARG001  the signature that all of them have
+def add_routes(app: FastAPI) -> None:
     """Add the page and its parts."""
     folder = Path(__file__).parent
     for path, (name, media_type) in FILES.items():

@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.keyfile import is_digest
+from router.client.keys import Keys
 from router.journal.segments import listed
-from router.wire.text import UNREADABLE
-
-if TYPE_CHECKING:
-    from router.app import Router
+from router.journal.writer import Journal
+from router.wire.text import DECODE_ERRORS
 
 LIMIT = 50
 TAIL_BYTES = 256 * 1024  # of each segment at first; more where that holds too few
 MAX_TAIL_BYTES = 16 * 2**20
 SEGMENTS = 32  # the newest; each worker has one
+
+
+class Collaborators(Protocol):
+    """What the endpoints work with."""
+
+    keys: Keys
+    journal: Journal
 
 
 class Seen(msgspec.Struct):
@@ -62,14 +68,14 @@ class Seen(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Seen)
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoint."""
 
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
         """The newest requests of all workers, the last one first; those of its own for a key that is no admin."""
-        caller = router.keys.check(request.scope["headers"])
-        seen = await run_in_threadpool(last, router.journal.directory, LIMIT, caller.own)
+        caller = worker.keys.check(request.scope["headers"])
+        seen = await run_in_threadpool(last, worker.journal.directory, LIMIT, caller.own)
         return Response(msgspec.json.encode({"requests": [told(one) for one in seen]}), media_type="application/json")
 
 
@@ -106,7 +112,7 @@ def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
 def _requests(lines: list[bytes]) -> list[Seen]:
     seen = []
     for line in lines:
-        with contextlib.suppress(*UNREADABLE):  # the exporter logs it
+        with contextlib.suppress(*DECODE_ERRORS):  # the exporter logs it
             one = _decoder.decode(line)
             if one.kind == "request":
                 seen.append(one)

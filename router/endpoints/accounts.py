@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read
+from router.client.keys import Keys
 from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
 from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
+from router.journal.writer import Journal
+from router.settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy
-
-    from router.app import Router
 
 MAX_FEEDBACK_BYTES = 8 * MAX_COMMENT_CHARACTERS
 READ_SECONDS = 10.0
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+class Collaborators(Protocol):
+    """What the endpoints work with."""
+
+    keys: Keys
+    settings: Settings
+    journal: Journal
+
+
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     @cache
     def engine() -> sqlalchemy.Engine:
         from router.usage.ledger import engine as opened  # SQLAlchemy is loaded when it is first asked for
 
-        return opened(router.settings.usage_url)
+        return opened(worker.settings.usage_url)
 
     @app.get("/router/usage")
     async def usage(request: Request) -> Response:
@@ -40,7 +49,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
         A key that is no admin is told its own.
         """
-        caller = router.keys.check(request.scope["headers"])
+        caller = worker.keys.check(request.scope["headers"])
         return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own)
 
     @app.post("/router/feedback")
@@ -50,29 +59,29 @@ def add_routes(app: FastAPI, router: Router) -> None:
         It is durable when this is answered.
         """
         try:
-            caller = router.keys.check(request.scope["headers"])
+            caller = worker.keys.check(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
             body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)
         except FeedbackError as error:
             raise BadRequestError(str(error)) from error
-        if caller.own is not None and not await run_in_threadpool(_owns, router, engine, entry.trace_id, caller.own):
+        if caller.own is not None and not await run_in_threadpool(_owns, worker, engine, entry.trace_id, caller.own):
             raise NotFoundError("There is no such trace.", "trace_id")
-        redact = without_personal_data if router.settings.record_content == "redacted" else without_keys
-        entry.comment = redact(entry.comment) if router.settings.record_content in ("whole", "redacted") else ""
-        recorded = router.journal.append(entry)
+        redact = without_personal_data if worker.settings.record_content == "redacted" else without_keys
+        entry.comment = redact(entry.comment) if worker.settings.record_content in ("whole", "redacted") else ""
+        recorded = worker.journal.append(entry)
         status = 202 if recorded else 507
         answer = {"recorded": recorded, "feedback_id": entry.feedback_id, "trace_id": "tr-" + entry.trace_id}
         return Response(msgspec.json.encode(answer), status, media_type="application/json")
 
 
-def _owns(router: Router, engine: Any, trace_id: str, key_id: str) -> bool:
+def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> bool:
     """Whether a trace has a request of this key: in the usage tables, else in the journal."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.ledger import has_trace
 
-    if is_of_key(router.journal.directory, trace_id, key_id):
+    if is_of_key(worker.journal.directory, trace_id, key_id):
         return True
     try:
         return has_trace(engine(), trace_id, key_id)

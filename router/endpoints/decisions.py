@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from router.adaptation.adapter import Adapter
 from router.client.body import read
+from router.client.keys import Keys
 from router.planning.explanation import explain
 from router.planning.summary import reading_of
 from router.policy.decision import Decision, Evidence, likely_types
 from router.policy.document import Policy
+from router.serving.policy import Serving
+from router.settings import Settings
 
-if TYPE_CHECKING:
-    from router.app import Router
+
+class Collaborators(Protocol):
+    """What the endpoints work with."""
+
+    keys: Keys
+    settings: Settings
+    serving: Serving
+    adapter: Adapter
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
         """The decision for a chat, responses or completions body, whatever model it names."""
-        router.keys.check(request.scope["headers"])
-        settings = router.settings
+        worker.keys.check(request.scope["headers"])
+        settings = worker.settings
         body = await read(
             request.receive,
             request.headers.get("content-length", "").encode() or None,
@@ -33,22 +43,22 @@ def add_routes(app: FastAPI, router: Router) -> None:
             settings.timeouts.request_body,
         )
         named = dict(request.scope["headers"])
-        return _json(200, await run_in_threadpool(decided, router, body.skeleton.text, named))
+        return _json(200, await run_in_threadpool(decided, worker, body.skeleton.text, named))
 
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """The policy that is served: models, targets and evidence."""
-        router.keys.check(request.scope["headers"])
-        return _json(200, describe(router.serving.policy))
+        worker.keys.check(request.scope["headers"])
+        return _json(200, describe(worker.serving.policy))
 
 
-def decided(router: Router, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
+def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
     """The decision for a body, as a mapping.
 
     Raises:
         BadRequestError: it cannot be read.
     """
-    explanation = explain(router.serving, router.adapter, router.settings.routed_models, body, headers)
+    explanation = explain(worker.serving, worker.adapter, worker.settings.routed_models, body, headers)
     decision = explanation.decision
     return {
         "asked_model": explanation.asked_model,

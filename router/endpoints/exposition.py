@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -16,16 +16,22 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from router.adaptation.adapter import Adapter
+from router.alerts.alerts import Alerts
 from router.alerts.record import SHOWN_SECONDS
+from router.client.keys import Keys
 from router.endpoints.totals import Total, everyone, total
 from router.journal.lag import lags
+from router.journal.writer import Journal
 from router.metrics import (
     ADDED_BUCKETS,
     SECONDS_BUCKETS,
     TOKEN_BUCKETS,
+    Counts,
     Flow,
     Histogram,
     Judged,
+    Meter,
     Place,
     Series,
     Timing,
@@ -33,24 +39,40 @@ from router.metrics import (
     Verified,
 )
 from router.policy.document import Policy
-
-if TYPE_CHECKING:
-    from router.app import Router
-
+from router.serving.policy import Serving
+from router.serving.sentinel import SentinelWatch
 
 OPERATIONS = {"chat/completions": "chat", "responses": "chat", "completions": "text_completion"}  # else the endpoint
 _FLOW = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+class Collaborators(Protocol):
+    """What `/metrics` reports on."""
+
+    keys: Keys
+    meter: Meter
+    serving: Serving
+    journal: Journal
+    adapter: Adapter
+    alerts: Alerts
+    sentinel_watch: SentinelWatch
+    warnings: list[str]
+    leaving: dict[str, date]
+
+    def counts(self) -> Counts:
+        """What this process counted so far."""
+        ...
+
+
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoint."""
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The numbers of all workers; in OpenMetrics where that is asked for."""
-        router.keys.check(request.scope["headers"]).require_metrics()
+        worker.keys.check(request.scope["headers"]).require_metrics()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        body = await run_in_threadpool(lambda: encode(_Once(families(router))))
+        body = await run_in_threadpool(lambda: encode(_Once(families(worker))))
         return Response(body, headers={"content-type": content_type})
 
 
@@ -66,21 +88,21 @@ class _Once(CollectorRegistry):
         yield from self._made
 
 
-def families(router: Router) -> Iterator[Metric]:
+def families(worker: Collaborators) -> Iterator[Metric]:
     """Every metric there is."""
     # one's own file first: whoever is asked next then reads at least as much, so no counter ever falls
-    own = router.counts()
+    own = worker.counts()
     with contextlib.suppress(OSError):  # a full disk, which the counts tell of
-        router.meter.write(own)
-    counted = total([own, *everyone(router.meter.directory, router.meter.path)], time.time())
+        worker.meter.write(own)
+    counted = total([own, *everyone(worker.meter.directory, worker.meter.path)], time.time())
     yield from _requests(counted)
     yield from _keys(counted.keys)
     yield from _upstreams(counted.upstreams)
     yield from _verified(counted.verified)
     yield from _timings(counted.timings)
-    yield from _state(counted, router.serving.policy, router.serving.default_target)
-    yield from _owner(router)
-    yield from _exporter(router.journal.directory)
+    yield from _state(counted, worker.serving.policy, worker.serving.default_target)
+    yield from _owner(worker)
+    yield from _exporter(worker.journal.directory)
 
 
 def _requests(counted: Total) -> Iterator[Metric]:
@@ -220,9 +242,9 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
         yield GaugeMetricFamily("router_policy_age_seconds", "Since it was made.", max(time.time() - made, 0))
 
 
-def _owner(router: Router) -> Iterator[Metric]:
+def _owner(worker: Collaborators) -> Iterator[Metric]:
     """What `/health` says in words to the owner, as numbers that alerts can be made of."""
-    serving = router.serving
+    serving = worker.serving
     rule = serving.policy.rules.rule(serving.default_target)
     certified = rule is not None and rule.certified
     yield GaugeMetricFamily("router_policy_certified", "1 if `auto` routes by a certified promise.", int(certified))
@@ -230,18 +252,18 @@ def _owner(router: Router) -> Iterator[Metric]:
         "router_model_leaves_days", "Days until a model of the policy leaves its upstream.", labels=["model"]
     )
     today = datetime.now(UTC).date()
-    for model, day in router.leaving.items():
+    for model, day in worker.leaving.items():
         leaving.add_metric([model], (day - today).days)
     yield leaving
     warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
-    warnings.add_metric(["models"], len(router.warnings))
+    warnings.add_metric(["models"], len(worker.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
-    warnings.add_metric(["keys"], int(bool(router.keys.problem)))
-    raised = router.alerts.all()
+    warnings.add_metric(["keys"], int(bool(worker.keys.problem)))
+    raised = worker.alerts.all()
     warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
     learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
-    for model, count in Counter(lesson.model for lesson in router.adapter.lessons).items():
+    for model, count in Counter(lesson.model for lesson in worker.adapter.lessons).items():
         learnt.add_metric([model], count)
     yield learnt
     alerts = GaugeMetricFamily(
@@ -252,12 +274,12 @@ def _owner(router: Router) -> Iterator[Metric]:
     for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
         alerts.add_metric([kind, delivery], number)
     yield alerts
-    yield from _sentinel(router)
+    yield from _sentinel(worker)
 
 
-def _sentinel(router: Router) -> Iterator[Metric]:
+def _sentinel(worker: Collaborators) -> Iterator[Metric]:
     """What the sentinel found of the policy that is served; no samples where none watches."""
-    found = router.sentinel_watch.found
+    found = worker.sentinel_watch.found
     drifted = GaugeMetricFamily("router_type_drifted", "1 if the type was shown to drift.", labels=["question_type"])
     pairs = GaugeMetricFamily("router_type_judged_pairs", "Pairs of answers compared.", labels=["question_type"])
     kept = GaugeMetricFamily(

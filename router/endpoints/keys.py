@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -16,19 +16,27 @@ from fastapi.concurrency import run_in_threadpool
 from router.client import issuing, keystore
 from router.client.body import read
 from router.client.keyfile import FILE, RIGHTS, NamedKey, read_keys
-from router.client.keys import Caller
+from router.client.keys import Caller, Keys
+from router.client.keywatch import KeyWatch
 from router.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError, StoreError
+from router.journal.writer import Journal
 from router.limits.standings import Standing, Standings
-from router.settings import SettingsError
-
-if TYPE_CHECKING:
-    from router.app import Router
+from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
 Form = TypeVar("Form")
 MAX_BYTES = 16 * 1024
 READ_SECONDS = 10.0
 _OPTION = re.compile(r"--([a-z-]+)")  # as the command names it
+
+
+class Collaborators(Protocol):
+    """What the endpoints work with."""
+
+    keys: Keys
+    settings: Settings
+    journal: Journal
+    key_watch: KeyWatch
 
 
 class Limiting(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,33 +71,33 @@ class Rotating(msgspec.Struct, forbid_unknown_fields=True):
     grace: str = "0"
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
-    standings = Standings(router.settings.usage_url, router.journal.directory)
+    standings = Standings(worker.settings.usage_url, worker.journal.directory)
 
     def manager(request: Request) -> str:
         """The id of the key that presents itself, which may change keys."""
-        caller = router.keys.check(request.scope["headers"])
-        if refusal := _refusal(caller, keyed=router.keys.keyed):
+        caller = worker.keys.check(request.scope["headers"])
+        if refusal := _refusal(caller, keyed=worker.keys.keyed):
             raise ForbiddenError(refusal)
         return caller.key_id
 
     async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(_done, change)
-        router.key_watch.look()
+        worker.key_watch.look()
         log.info("key %s is %s by key %s", made[0].name, told, by)
         return made
 
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
         """All keys with their rights, limits and ends, what each spent, and when it was last used."""
-        caller = router.keys.check(request.scope["headers"])
+        caller = worker.keys.check(request.scope["headers"])
         caller.require_admin()
-        keys = await run_in_threadpool(_done, lambda: read_keys(router.settings.home / FILE))
+        keys = await run_in_threadpool(_done, lambda: read_keys(worker.settings.home / FILE))
         spent = await run_in_threadpool(_standings, standings)
         now = time.time()
-        refusal = _refusal(caller, keyed=router.keys.keyed)
+        refusal = _refusal(caller, keyed=worker.keys.keyed)
         return _json({"keys": [_told(key, now, spent) for key in keys], "may_change": not refusal, "why": refusal})
 
     @app.post("/router/keys")
@@ -99,7 +107,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         given = await _read(request, Adding)
         change = partial(
             keystore.add_key,
-            router.settings,
+            worker.settings,
             given.name,
             models=given.models,
             paths=given.paths,
@@ -113,8 +121,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
         """One key."""
-        router.keys.check(request.scope["headers"]).require_admin()
-        key = await run_in_threadpool(_done, lambda: issuing.named(read_keys(router.settings.home / FILE), name))
+        worker.keys.check(request.scope["headers"]).require_admin()
+        key = await run_in_threadpool(_done, lambda: issuing.named(read_keys(worker.settings.home / FILE), name))
         return _json(_told(key, time.time(), await run_in_threadpool(_standings, standings)))
 
     @app.patch("/router/keys/{name}")
@@ -122,14 +130,14 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """Change the limits of a key; "none" removes one."""
         by = manager(request)
         limits = (await _read(request, Limiting)).given()
-        change = partial(_alone, keystore.limit_key, router.settings, name, limits)
+        change = partial(_alone, keystore.limit_key, worker.settings, name, limits)
         return _json(keystore.as_mapping((await changed(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """End a key for good. Requests in flight are answered."""
         by = manager(request)
-        change = partial(_alone, keystore.revoke_key, router.settings, name)
+        change = partial(_alone, keystore.revoke_key, worker.settings, name)
         return _json(keystore.as_mapping((await changed(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
@@ -137,7 +145,7 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """Make another secret for a key; the one before is accepted for `grace` more."""
         by = manager(request)
         given = await _read(request, Rotating)
-        change = partial(keystore.rotate_key, router.settings, name, given.grace)
+        change = partial(keystore.rotate_key, worker.settings, name, given.grace)
         key, secret, _ = await changed(by, "rotated", change)
         return _json({**keystore.as_mapping(key, time.time()), "key": secret})
 

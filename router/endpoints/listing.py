@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from router.client.keys import Caller
+from router.client.keys import Caller, Keys
 from router.client.model_names import NAMES, is_routing_name
-from router.errors import UnreachableError
+from router.request.passthrough import PassThrough
 from router.request.response_headers import RATES
-from router.upstream.calls import Call, ConnectError, CutError, StallError, read_whole
-from router.upstream.upstreams import passed_back
-from router.wire.text import UNREADABLE
-
-if TYPE_CHECKING:
-    from router.app import Router
+from router.settings import Settings
+from router.upstream.model_list import fetch
+from router.upstream.upstreams import Upstreams, passed_back
+from router.wire.text import DECODE_ERRORS
 
 _CREATED = 1735689600  # 2025-01-01; the names have no birthday, and clients want a number
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+class Collaborators(Protocol):
+    """What the list of models is made from."""
+
+    keys: Keys
+    settings: Settings
+    upstreams: Upstreams
+    passthrough: PassThrough
+
+
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """The list of the upstream, with the routing names added."""
-        caller = router.keys.check(request.scope["headers"])
+        caller = worker.keys.check(request.scope["headers"])
         caller.require("models")
-        status, headers, body = await fetch(router, request.scope["headers"], request.scope["query_string"])
-        routed = router.settings.routed_models
+        status, headers, body = await fetch(
+            worker.upstreams, worker.settings.timeouts.idle, request.scope["headers"], request.scope["query_string"]
+        )
+        routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
         hidden = (b"content-length", *((RATES,) if caller.limits is not None else ()))  # the rates are the owner's
         response.raw_headers = [(n, v) for n, v in passed_back(headers) if not n.startswith(hidden)]
@@ -42,8 +51,8 @@ def add_routes(app: FastAPI, router: Router) -> None:
     async def model(name: str, request: Request) -> Response:
         """One model; the routing names are known here, the others are the upstream's."""
         if not is_routing_name(name):
-            return _PassOn(router)
-        caller = router.keys.check(request.scope["headers"])
+            return _PassOn(worker)
+        caller = worker.keys.check(request.scope["headers"])
         caller.require("models")
         caller.require_model(name)
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
@@ -52,31 +61,12 @@ def add_routes(app: FastAPI, router: Router) -> None:
 class _PassOn(Response):
     """Leaves the answer to the upstream."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, worker: Collaborators) -> None:
         super().__init__()
-        self._router = router
+        self._worker = worker
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._router.passthrough(scope, receive, send)
-
-
-async def fetch(
-    router: Router, given: list[tuple[bytes, bytes]], query: bytes
-) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of the upstream's list.
-
-    Raises:
-        UnreachableError: there is none.
-    """
-    upstreams = router.upstreams
-    headers = upstreams.headers(upstreams.default, given, readable=True)
-    try:
-        call = Call(b"GET", b"/models" + (b"?" + query if query else b""), headers)
-        answer = await upstreams.send(upstreams.default, call)
-        body = await read_whole(answer, router.settings.timeouts.idle)
-    except (ConnectError, CutError, StallError) as error:
-        raise UnreachableError(f"The list of models could not be read: {error}.") from error
-    return answer.status, answer.headers, body
+        await self._worker.passthrough(scope, receive, send)
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -88,7 +78,7 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
-    except (*UNREADABLE, KeyError):
+    except (*DECODE_ERRORS, KeyError):
         if not caller.models:
             return body
         fields, listed = {"object": msgspec.Raw(b'"list"')}, []
@@ -109,5 +99,5 @@ _listed = msgspec.json.Decoder(_Listed)
 def _id(raw: msgspec.Raw) -> str:
     try:
         return _listed.decode(raw).id
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""

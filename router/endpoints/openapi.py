@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import FastAPI, Response
 
-if TYPE_CHECKING:
-    from router.app import Router
-
 PATH = "/openapi.json"
 
 
-def add_routes(app: FastAPI, router: Router) -> None:  # noqa: ARG001  every module of endpoints has this form
+def add_routes(app: FastAPI) -> None:
     """Add the endpoint. It needs no key: the document is the same for every router of a version."""
 
     @app.get(PATH)

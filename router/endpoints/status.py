@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 
+from router.adaptation.adapter import Adapter
 from router.journal.lag import lags
 from router.journal.refused import counted
+from router.notices import Collaborators as Reporting
+from router.notices import notices
+from router.settings import Settings
 
-if TYPE_CHECKING:
-    from router.app import Router
+
+class Collaborators(Reporting, Protocol):
+    """What `/health` and `/ready` report on."""
+
+    settings: Settings
+    adapter: Adapter
+    ending: bool
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
+def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
     @app.get("/health")
@@ -23,12 +32,12 @@ def add_routes(app: FastAPI, router: Router) -> None:
         """The process answers; with what it serves, and what its owner should know."""
         return {
             "status": "ok",
-            "policy": router.serving.policy.version,
-            "simulated": router.settings.simulated,
-            "unrecorded_requests": router.journal.unrecorded,
-            "upstreams": [each._asdict() for each in router.upstreams.standing()],
-            "warnings": await run_in_threadpool(router.told),
-            "learnt": router.learnt(),
+            "policy": worker.serving.policy.version,
+            "simulated": worker.settings.simulated,
+            "unrecorded_requests": worker.journal.unrecorded,
+            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "warnings": await run_in_threadpool(notices, worker),
+            "learnt": worker.adapter.described(),
         }
 
     @app.get("/ready")
@@ -37,15 +46,15 @@ def add_routes(app: FastAPI, router: Router) -> None:
 
         503 once it is told to end.
         """
-        if router.ending:
+        if worker.ending:
             response.status_code = 503
-        behind = await run_in_threadpool(lags, router.journal.directory)
+        behind = await run_in_threadpool(lags, worker.journal.directory)
         return {
-            "status": "ending" if router.ending else "ready",
-            "policy": router.serving.policy.version,
-            "unrecorded_requests": router.journal.unrecorded,
+            "status": "ending" if worker.ending else "ready",
+            "policy": worker.serving.policy.version,
+            "unrecorded_requests": worker.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
-            "refused": await run_in_threadpool(counted, router.journal.directory),
-            "upstreams": [each._asdict() for each in router.upstreams.standing()],
-            "warnings": await run_in_threadpool(router.told),
+            "refused": await run_in_threadpool(counted, worker.journal.directory),
+            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "warnings": await run_in_threadpool(notices, worker),
         }

@@ -44,7 +44,7 @@ def explain(
         BadRequestError: the body cannot be read.
     """
     fields = bodies.read_fields(body)
-    name = bodies.text(fields, "model") or "auto"
+    name = bodies.read_string(fields, "model") or "auto"
     if target is None:
         target = asked(name, headers, serving.default_target, routed_models).target
     features, adaptations = read_features(surface_of(fields), serving, adapter, fields)

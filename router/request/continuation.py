@@ -52,7 +52,7 @@ class Continuations:
         raw = request.fields.get("previous_response_id")
         if raw is None or bytes(raw) == b"null":
             return None
-        previous = bodies.text(request.fields, "previous_response_id") or ""
+        previous = bodies.read_string(request.fields, "previous_response_id") or ""
         return self._made.get(previous) or await self._looked_up(previous, headers)
 
     def in_conversation(self, request: Request) -> Endpoint | None:
@@ -92,7 +92,7 @@ class Continuations:
                 body = await read_whole(await upstreams.send(endpoint, call), _SECONDS)
         except (ConnectError, CutError, StallError, TimeoutError):
             return None
-        return bodies.read_answer(body).model or None
+        return bodies.read_metadata(body).model or None
 
 
 def _accounts(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

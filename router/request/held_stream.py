@@ -91,14 +91,14 @@ async def hold(
             break
         piece = await answer.read_on(idle_seconds)
     reply.body = await answer.read(idle_seconds)
-    is_broken = bool(stream.error) or (not piece and not stream.ended)
-    return Held(stream.ended and (stream.done or not piece), is_prose, is_broken)
+    is_broken = bool(stream.error) or (not piece and not stream.is_complete)
+    return Held(stream.is_complete and (stream.done or not piece), is_prose, is_broken)
 
 
 def _is_prose(stream: Stream, request: Expectation, tokens: int) -> bool:
     """Whether a stream has said enough to be taken for an answer in prose."""
     if request.json or request.must_call or request.holds is not None:
         return False
-    heard = stream.heard()
+    heard = stream.progress()
     enough = heard.characters >= max(tokens * CHARACTERS_PER_TOKEN, 1)
     return enough and heard.choices >= request.choices and not heard.is_special

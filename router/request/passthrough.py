@@ -4,44 +4,62 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
-from fastapi import FastAPI
-from starlette.routing import Route
-
-from router.admission import Hold
+from router.admission import Admission, Hold
 from router.client.body import Receive, Send, read, stream, too_large
 from router.client.keyfile import ACCOUNT
-from router.client.keys import Caller
+from router.client.keys import Caller, Keys
 from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
-    ClientLeftError,
+    ClientDisconnectedError,
+    CompressedBodyError,
     QuotaError,
     RouterError,
-    UndecodableError,
     UnreachableError,
     UpstreamTimeoutError,
 )
+from router.journal.writer import Journal
 from router.limits.account import Booking
+from router.limits.budgets import Budgets
+from router.limits.limiter import Limiter
+from router.metrics import Meter
 from router.policy.decision import Reason
+from router.policy.prices import PriceBook
+from router.request.continuation import Continuations
 from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
 from router.request.response_headers import with_rates
+from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
-from router.upstream.upstreams import passed_back
+from router.upstream.upstreams import Upstreams, passed_back
 from router.wire import bodies
-from router.wire.ends import Ends
+from router.wire.head_tail import HeadTailBuffer
 
 if TYPE_CHECKING:
-    from router.app import Router
     from router.request.routed import Scope
 
 _READ_BYTES = 2**20  # of a JSON answer, to find its usage
 _WITHOUT_BODY = (204, 304)  # statuses; what length they tell is of a body that is elsewhere
 WHOLE_BYTES = 256 * 1024  # of a body that is read before it is sent
 MOST_DECODED = 4  # times that a path may be encoded
+
+
+class Collaborators(Protocol):
+    """What requests are passed on with."""
+
+    settings: Settings
+    upstreams: Upstreams
+    admission: Admission
+    continuations: Continuations
+    journal: Journal
+    keys: Keys
+    limiter: Limiter
+    budgets: Budgets
+    meter: Meter
+    prices: PriceBook
 
 
 def leads_elsewhere(path: bytes) -> bool:
@@ -73,32 +91,27 @@ def right_for(method: str, raw_path: bytes) -> str:
     return ACCOUNT
 
 
-def add_routes(app: FastAPI, router: Router) -> None:
-    """Add the endpoint that takes what no other does."""
-    app.router.routes.append(Route("/v1/{path:path}", endpoint=router.passthrough))
-
-
 class PassThrough:
     """The ASGI function for paths that are not routed."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, worker: Collaborators) -> None:
+        self._worker = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         trail = Trail(dict(scope["headers"]))
         watch = Watch(receive)
-        passing = _Passing(self._router, trail, scope, receive, send)
+        passing = _Passing(self._worker, trail, scope, receive, send)
         admitted = None
         try:
-            caller = self._router.keys.check(scope["headers"])
-            trail.belongs_to(caller.key_id, alone=self._router.keys.alone)
+            caller = self._worker.keys.check(scope["headers"])
+            trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
-            admitted = self._router.admission.enter()
+            admitted = self._worker.admission.enter()
             await passing.run(watch, caller, admitted.hold)
         except RouterError as error:
             await passing.refuse(error)
-        except (asyncio.CancelledError, ClientLeftError):
+        except (asyncio.CancelledError, ClientDisconnectedError):
             passing.record(499, "abandoned", "the client left")
             watch.forgive()
         except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
@@ -115,8 +128,8 @@ class PassThrough:
 class _Passing:
     """One request on its way through."""
 
-    def __init__(self, router: Router, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
-        self._router = router
+    def __init__(self, worker: Collaborators, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
+        self._worker = worker
         self._trail = trail
         self._scope = scope
         self._receive = receive
@@ -125,7 +138,7 @@ class _Passing:
         self._seen: bytearray | None = None
         self._recorded = False
         self._booking: Booking | None = None  # of a key with limits
-        self._ends: Ends | None = None  # of an embedding for it, however long that is
+        self._ends: HeadTailBuffer | None = None  # of an embedding for it, however long that is
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
@@ -136,8 +149,8 @@ class _Passing:
             read_whole, model = await self._body_of_a_known_model(caller, hold)
             if caller.limits is not None:
                 size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
-                self._booking = await self._router.limiter.hold_call(caller, model, size, billed=billed)
-                self._ends = None if model is None else Ends()
+                self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
+                self._ends = None if model is None else HeadTailBuffer()
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
@@ -156,7 +169,7 @@ class _Passing:
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         passed = 0
         try:
-            while piece := await answer.read(self._router.settings.timeouts.idle):
+            while piece := await answer.read(self._worker.settings.timeouts.idle):
                 passed += len(piece)
                 self._see(piece)
                 if passed == length:
@@ -179,19 +192,21 @@ class _Passing:
             caller.require_model(unquote_to_bytes(self._path.removeprefix(b"/models/")).decode(errors="replace"))
         if right != "embeddings":
             return None, None  # what is beyond single calls is beyond models
-        named, settings = dict(self._scope["headers"]), self._router.settings
+        named, settings = dict(self._scope["headers"]), self._worker.settings
         if named.get(b"content-encoding", b"identity") != b"identity":
-            raise UndecodableError("This key has models or limits of its own: send the body as it is, not compressed.")
+            raise CompressedBodyError(
+                "This key has models or limits of its own: send the body as it is, not compressed."
+            )
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
         body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
-        bodies.spans(body.skeleton.text, fields)  # no key twice
-        model = bodies.text(fields, "model") or ""
+        bodies.locate_fields(body.skeleton.text, fields)  # no key twice
+        model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
     async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
-        router, scope = self._router, self._scope
+        worker, scope = self._worker, self._scope
         if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
             raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
         named = dict(scope["headers"])
@@ -199,11 +214,11 @@ class _Passing:
             message = "Websockets are not passed on; connect to the upstream for this."
             raise BadRequestError(message, code="websocket_not_supported")
         length = int(named[b"content-length"]) if b"content-length" in named else None
-        if length is not None and length > 8 * router.settings.max_body_bytes:
-            raise too_large(8 * router.settings.max_body_bytes)
+        if length is not None and length > 8 * worker.settings.max_body_bytes:
+            raise too_large(8 * worker.settings.max_body_bytes)
         query = scope["query_string"]
-        upstreams = router.upstreams
-        endpoint = await router.continuations.holder(self._path, scope["headers"])
+        upstreams = worker.upstreams
+        endpoint = await worker.continuations.holder(self._path, scope["headers"])
         has_body = bool(length) or b"transfer-encoding" in named
         call = Call(
             scope["method"].encode(),
@@ -226,7 +241,7 @@ class _Passing:
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
         """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
-        pieces = stream(self._receive, self._router.settings.timeouts.request_body)
+        pieces = stream(self._receive, self._worker.settings.timeouts.request_body)
         if length is None or length > WHOLE_BYTES:
             return pieces
         return [piece async for piece in pieces]
@@ -234,11 +249,13 @@ class _Passing:
     async def refuse(self, error: RouterError) -> None:
         """Tell the client what is wrong."""
         if not isinstance(error, BadKeyError):
-            self.record(error.status, "failed", own_error(error, self._router.settings.record_content))
+            self.record(error.status, "failed", own_error(error, self._worker.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self._router.budgets.refused(self._trail.key_id)
+            self._worker.budgets.refused(self._trail.key_id)
         body = error.body()
-        await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
+        await self._send(
+            {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
+        )
         await self._send({"type": "http.response.body", "body": body})
 
     def _see(self, piece: bytes) -> None:
@@ -261,23 +278,23 @@ class _Passing:
         self._recorded = True
         record = self._trail.record(self._path[1:200].decode("latin-1"), status, outcome, error)
         record.reason = Reason.PASSED_THROUGH
-        record.simulated = self._router.upstreams.default.origin is None
+        record.simulated = self._worker.upstreams.default.origin is None
         seen = self._told() if outcome == "answered" else None
         if seen is not None:
             record.response_model = record.model = record.asked_model = seen.model or ""
             if seen.usage is not None:
-                add_usage(record, self._router.prices, record.model, seen.usage, seen.service_tier)
-        tidy(record, self._router.settings.record_content)
+                add_usage(record, self._worker.prices, record.model, seen.usage, seen.service_tier)
+        tidy(record, self._worker.settings.record_content)
         if self._booking is not None:
             begun = self._sent and (status < 400 or outcome == "abandoned")
             self._booking.settle(record, begun=begun or self._lost)
-        elif record.key_id in self._router.limiter.accounts:
-            self._router.limiter.count(record)
-        self._router.journal.append(record)
-        self._router.meter.observe(record)
+        elif record.key_id in self._worker.limiter.accounts:
+            self._worker.limiter.count(record)
+        self._worker.journal.append(record)
+        self._worker.meter.observe(record)
 
-    def _told(self) -> bodies.AnswerSeen | None:
+    def _told(self) -> bodies.AnswerMetadata | None:
         """What the answer tells of itself; of a long one for a key with limits, by its beginning and its end."""
         if self._seen:
-            return bodies.read_answer(bytes(self._seen))
-        return None if self._ends is None else self._ends.told()
+            return bodies.read_metadata(bytes(self._seen))
+        return None if self._ends is None else self._ends.read_metadata()

@@ -22,7 +22,7 @@ from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.settings import Content
 from router.upstream.replies import Reply
-from router.wire.nesting import nests_deeper
+from router.wire.nesting import exceeds_depth
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
@@ -162,7 +162,7 @@ async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw
 
 def _answer_kept(said: msgspec.Raw, content: Content) -> Any:
     """What is kept of an answer; nothing of one that nests more deeply than every reader of the journal could take."""
-    return None if nests_deeper(bytes(said)) else kept(said, content)
+    return None if exceeds_depth(bytes(said)) else kept(said, content)
 
 
 def tidy(record: Record, content: Content) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from router.adaptation.adapter import Adapter
-from router.errors import ClientLeftError
+from router.errors import ClientDisconnectedError
 from router.planning.affinity import affinity_key, names_files, names_state
 from router.planning.plan import Plan
 from router.policy.decision import Model, Reason
@@ -94,21 +94,21 @@ class Sending:
         """The request as `model` gets it at one of its upstreams.
 
         Raises:
-            ClientLeftError: nothing is asked for nobody.
+            ClientDisconnectedError: nothing is asked for nobody.
         """
         if self._left is not None and self._left():
-            raise ClientLeftError
+            raise ClientDisconnectedError
         upstreams, where = self._upstreams, self._where
         sent = endpoint.model or (without_effort(model) if self.routed and ":" in model else model)
         edits = [
-            bodies.Edit(where.original(start), where.original(stop), text)
+            bodies.Edit(where.in_body(start), where.in_body(stop), text)
             for start, stop, text in self._plan.edits(where.text, sent, self._adaptations.get(model))
         ]
         return Call(
             b"POST",
             self._path,
             upstreams.headers(endpoint, self._given, readable=True),
-            bodies.edited(self._pieces, edits) if edits else self._pieces,
+            bodies.apply_edits(self._pieces, edits) if edits else self._pieces,
         )
 
     def told(self, model: str) -> str:

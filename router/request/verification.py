@@ -101,7 +101,7 @@ class Verification:
             return reply
         if reply.answer is None:
             checked, self.finding = await self._verifier.look(plan.verify, request, reply.body)
-            seen = bodies.read_answer(reply.body)
+            seen = bodies.read_metadata(reply.body)
             told = Told(seen.model or "", seen.usage, seen.service_tier or "")
         elif _is_stream(reply):
             stream, held = await self._held(reply, request)

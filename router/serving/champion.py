@@ -17,20 +17,24 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from router.lifetime import running
 from router.policy.document import CHAMPION, FILES, REGISTERED_MODEL, PolicyError
-from router.serving.policy import keep_policy, policy_folder, read_policy
+from router.serving.policy import Serving, keep_policy, policy_folder, read_policy
 from router.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from router.app import Router
 
 log = logging.getLogger("router")
 FETCH_EVERY_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 1.0
 _importing = threading.Lock()
+
+
+class Collaborators(Protocol):
+    """What a champion is taken up by."""
+
+    settings: Settings
+    serving: Serving
 
 
 def import_mlflow() -> None:
@@ -40,47 +44,47 @@ def import_mlflow() -> None:
 
 
 @contextlib.asynccontextmanager
-async def following(router: Router) -> AsyncIterator[None]:
+async def following(worker: Collaborators) -> AsyncIterator[None]:
     """Take up what is promoted while the application runs; a policy that the settings name stays."""
-    if router.settings.policy is not None:
+    if worker.settings.policy is not None:
         yield
         return
-    async with running(_follow(router)):
+    async with running(_follow(worker)):
         yield
 
 
-async def _follow(router: Router) -> None:
+async def _follow(worker: Collaborators) -> None:
     seen: Path | None = None
     while True:
         try:
-            folder = (await asyncio.to_thread(policy_folder, router.settings)).resolve()
+            folder = (await asyncio.to_thread(policy_folder, worker.settings)).resolve()
         except SettingsError as error:  # nothing can be transferred from what was promoted
-            seen, before = None, router.serving.problem
-            router.serving.problem = str(error)
+            seen, before = None, worker.serving.problem
+            worker.serving.problem = str(error)
             if before != str(error):
-                log.error("policy %s stays: %s", router.serving.policy.version, error)
+                log.error("policy %s stays: %s", worker.serving.policy.version, error)
         else:
             if folder != seen:
                 seen = folder
-                await _take_up(router, folder)
+                await _take_up(worker, folder)
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
-async def _take_up(router: Router, folder: Path) -> None:
-    before = router.serving.policy.version
+async def _take_up(worker: Collaborators, folder: Path) -> None:
+    before = worker.serving.policy.version
     try:
         policy = await asyncio.to_thread(read_policy, folder)
     except PolicyError as error:
-        router.serving.problem = f"the promoted policy cannot be read: {error}"
+        worker.serving.problem = f"the promoted policy cannot be read: {error}"
         log.error("policy %s stays, since the new one is broken: %s", before, error)
         return
     except Exception as error:  # whatever it is, the next one is looked for
-        router.serving.problem = f"the promoted policy cannot be read: {type(error).__name__}"
+        worker.serving.problem = f"the promoted policy cannot be read: {type(error).__name__}"
         log.exception("policy %s stays, since the new one cannot be read", before)
         return
-    router.serving.problem = ""
+    worker.serving.problem = ""
     if policy.version != before:
-        router.serving.policy = policy  # one assignment: a request has the one or the other
+        worker.serving.policy = policy  # one assignment: a request has the one or the other
         log.info("policy %s takes the place of %s", policy.version, before)
 
 

@@ -7,24 +7,37 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
-from router.endpoints.listing import fetch
+from router.adaptation.adapter import Adapter
 from router.errors import RouterError
 from router.lifetime import running
 from router.policy.naming import without_effort
+from router.policy.prices import PriceBook
 from router.policy.shutdown import listed_days
-from router.settings import OPENAI_BASE_URL, SIMULATED
-from router.wire.text import UNREADABLE
-
-if TYPE_CHECKING:
-    from router.app import Router
+from router.serving.policy import Serving
+from router.settings import OPENAI_BASE_URL, SIMULATED, Settings
+from router.upstream.model_list import fetch
+from router.upstream.upstreams import Upstreams
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger("router")
 WARN_DAYS = 90
 EVERY_SECONDS = 24 * 3600.0
+
+
+class Collaborators(Protocol):
+    """What retirements are read from and told by."""
+
+    settings: Settings
+    serving: Serving
+    upstreams: Upstreams
+    prices: PriceBook
+    adapter: Adapter
+    warnings: list[str]
+    leaving: dict[str, dt.date]
 
 
 def warnings(days: Mapping[str, dt.date], successors: Sequence[str], today: dt.date) -> list[str]:
@@ -46,49 +59,49 @@ def warnings(days: Mapping[str, dt.date], successors: Sequence[str], today: dt.d
 
 
 @contextlib.asynccontextmanager
-async def watching(router: Router) -> AsyncIterator[None]:
+async def watching(worker: Collaborators) -> AsyncIterator[None]:
     """Warn at once by our own table; read the upstream's list then and daily. Nobody waits for it."""
-    _tell(router, {}, dt.datetime.now(dt.UTC).date())
-    if router.settings.simulated or router.settings.forward_client_keys:
+    _tell(worker, {}, dt.datetime.now(dt.UTC).date())
+    if worker.settings.simulated or worker.settings.forward_client_keys:
         yield  # nobody to ask, or no key to ask with
         return
-    async with running(_watch(router)):
+    async with running(_watch(worker)):
         yield
 
 
-async def _watch(router: Router) -> None:
+async def _watch(worker: Collaborators) -> None:
     while True:
-        await look(router, dt.datetime.now(dt.UTC).date())
+        await look(worker, dt.datetime.now(dt.UTC).date())
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def look(router: Router, today: dt.date) -> None:
+async def look(worker: Collaborators, today: dt.date) -> None:
     """Read the upstream's list once, and keep what its owner should know in `router.leaving` and `router.warnings`."""
     try:
-        status, _, body = await fetch(router, [], b"")
+        status, _, body = await fetch(worker.upstreams, worker.settings.timeouts.idle, [], b"")
         listed = msgspec.json.decode(body)
-    except (RouterError, *UNREADABLE) as error:
+    except (RouterError, *DECODE_ERRORS) as error:
         log.info("the upstream's list of models could not be read: %s", error)
         return
     if status == 200:  # else what was known stays known
-        _tell(router, listed, today)
+        _tell(worker, listed, today)
 
 
-def _tell(router: Router, listed: object, today: dt.date) -> None:
-    models = router.serving.policy.rules.models
+def _tell(worker: Collaborators, listed: object, today: dt.date) -> None:
+    models = worker.serving.policy.rules.models
     names = [model.name for model in models]
-    days = {**_known(router, names), **listed_days(listed, names, router.prices.aliases)}
-    told = warnings(days, [router.adapter.successor(model, model.name) for model in models], today)
+    days = {**_known(worker, names), **listed_days(listed, names, worker.prices.aliases)}
+    told = warnings(days, [worker.adapter.successor(model, model.name) for model in models], today)
     for line in told:
-        if line not in router.warnings:
+        if line not in worker.warnings:
             log.warning("%s", line)
-    router.leaving = days
-    router.warnings[:] = told
+    worker.leaving = days
+    worker.warnings[:] = told
 
 
-def _known(router: Router, names: Sequence[str]) -> dict[str, dt.date]:
+def _known(worker: Collaborators, names: Sequence[str]) -> dict[str, dt.date]:
     """The days of our own table, for models that OpenAI itself is asked."""
-    settings, catalogue = router.settings, router.adapter.catalogue
+    settings, catalogue = worker.settings, worker.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
     own = {name for name, model in settings.models.items() if model.leaves_default}

@@ -14,22 +14,29 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from router.alerts.alert import Field
+from router.alerts.alerts import Alerts
 from router.lifetime import running
 from router.policy.document import Policy
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, SentinelError, guarded, parse
 from router.serving.champion import fetch_again_and_again, import_mlflow
+from router.serving.policy import Serving
 from router.settings import Settings
 from router.shared_file import Signature, replace, signature
-
-if TYPE_CHECKING:
-    from router.app import Router
 
 log = logging.getLogger("router")
 LOOK_EVERY_SECONDS = 1.0
 FETCH_EVERY_SECONDS = 30.0
+
+
+class Collaborators(Protocol):
+    """What drift is acted on by."""
+
+    settings: Settings
+    serving: Serving
+    alerts: Alerts
 
 
 def read_sentinel(home: Path) -> Sentinel | None:
@@ -52,8 +59,8 @@ def read_sentinel(home: Path) -> Sentinel | None:
 class SentinelWatch:
     """Looks whether the sentinel's file changed, and has the policy of a router guard what drifted."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, worker: Collaborators) -> None:
+        self._worker = worker
         self._seen: Signature = None
         self._found: Sentinel | None = None
         self.problem = ""  # why the file is not followed, or nothing
@@ -61,17 +68,17 @@ class SentinelWatch:
     @property
     def found(self) -> Sentinel | None:
         """What was found of the policy that is served."""
-        version = self._router.serving.policy.version
+        version = self._worker.serving.policy.version
         return self._found if self._found is not None and self._found.policy == version else None
 
     def look(self) -> None:
         """Read the file if it is another one, and guard the policy that is served."""
-        now = signature(self._router.settings.home / FILE)
+        now = signature(self._worker.settings.home / FILE)
         is_new = now != self._seen
         if is_new:
             self._seen = now
             self._read()
-        serving = self._router.serving
+        serving = self._worker.serving
         before, after = serving.policy, guarded(serving.policy, self._found)
         if after is not before:
             serving.policy = after  # one assignment: a request has the one or the other
@@ -80,7 +87,7 @@ class SentinelWatch:
 
     def _read(self) -> None:
         try:
-            self._found = read_sentinel(self._router.settings.home)
+            self._found = read_sentinel(self._worker.settings.home)
         except SentinelError as error:
             self.problem = str(error)
             log.error("what the sentinel found before stays: %s", error)
@@ -89,17 +96,17 @@ class SentinelWatch:
 
     def _alert(self, types: list[str]) -> None:
         """Tell the owner that these types go to the strong model from now on; each is told once for a policy."""
-        version = self._router.serving.policy.version
+        version = self._worker.serving.policy.version
         for name in types:
             fields: dict[str, Field] = {"question_type": name, "policy": version}
             its = self.found.types.get(name) if self.found is not None else None
             if its is not None:
                 fields |= {"quality_kept": its.kept[1], "floor": its.floor, "judged_pairs": its.pairs}
-            self._router.alerts.alert("drifted", name, self.drift_told(name), fields, occasion=version)
+            self._worker.alerts.alert("drifted", name, self.drift_told(name), fields, occasion=version)
 
     def drift_told(self, name: str) -> str:
         """A drift in a sentence."""
-        rules, found = self._router.serving.policy.rules, self.found
+        rules, found = self._worker.serving.policy.rules, self.found
         its = found.types.get(name) if found is not None else None
         told = f"{name} drifted and goes to {rules.strong.name} until it is recalibrated"
         if its is None:
@@ -113,7 +120,7 @@ class SentinelWatch:
     def told(self) -> list[str]:
         """What the owner should know."""
         told = [self.problem] if self.problem else []
-        told += [self.drift_told(name) for name in sorted(self._router.serving.policy.rules.drifted)]
+        told += [self.drift_told(name) for name in sorted(self._worker.serving.policy.rules.drifted)]
         found = self.found
         if found is None:
             return told

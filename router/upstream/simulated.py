@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from router.errors import envelope
+from router.errors import error_body
 from router.upstream.calls import Call, Headers
 
 FINGERPRINT = "fp_simulated"
@@ -79,7 +79,7 @@ def _json(status: int, value: Any) -> SimulatedAnswer:
 
 def _error(status: int, message: str) -> SimulatedAnswer:
     return SimulatedAnswer(
-        status, b"application/json", [envelope(message, "invalid_request_error", None, "simulated_upstream")]
+        status, b"application/json", [error_body(message, "invalid_request_error", None, "simulated_upstream")]
     )
 
 

@@ -13,7 +13,7 @@ from router.settings import Settings
 from router.upstream.asking import Heard, SilentError, get
 from router.upstream.calls import Origin
 from router.upstream.upstreams import Upstreams
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 MOST_CLOCK_SECONDS = 30.0
 _PRINTABLE = re.compile(rb"Bearer [!-~]+")
@@ -109,7 +109,7 @@ def clock(heard: Heard | None) -> Finding:
 def _is_list(body: bytes) -> bool:
     try:
         fields = msgspec.json.decode(body)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False
     return isinstance(fields, dict) and isinstance(fields.get("data"), list)
 
