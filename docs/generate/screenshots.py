@@ -41,8 +41,11 @@ def picture(url: str, path: Path, height: int, *, fitted: bool = False) -> None:
 
 def terminal(path: Path, lines: int, command: list[str]) -> None:
     """Save the last `lines` of the output of a command as a terminal shows them; all of them for 0."""
-    environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100", "TERM": "xterm-256color"}
-    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    if command[0] == "-":
+        command, shown = command[1:], sys.stdin.read()
+    else:
+        environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "100", "TERM": "xterm-256color"}
+        shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     shown = "\n".join(shown.rstrip().splitlines()[-lines:])
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=100, file=nowhere)
