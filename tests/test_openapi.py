@@ -58,7 +58,7 @@ def test_the_document_is_well_formed_and_its_references_lead_somewhere(document)
 def test_every_route_is_in_the_document_and_nothing_else(owned, document):
     app = owned[0].app
     routes = {
-        (route.path, m.lower()) for route in app.other.routes if isinstance(route, APIRoute) for m in route.methods
+        (route.path, m.lower()) for route in app.fastapi.routes if isinstance(route, APIRoute) for m in route.methods
     }
     routes = {route for route in routes if not PAGE_FILES.match(route[0])}
     routes |= {(path, "post") for path in app.worker.routed}

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from router.adaptation.adapter import Adapter
-from router.client.caller import caller
-from router.client.model_names import CONTENT, FORM, asked
+from router.client.model_names import CONTENT, FORM, parse_model_name
+from router.client.user_session import read_user_session
 from router.errors import BadRequestError, ModelNotFoundError
 from router.policy.answers import answer_holds, decide_first
 from router.policy.decision import Decision, Reason, decide, why_unable
@@ -137,7 +137,7 @@ def make_plan(
     fields = request.fields
     if len(request.name) > MAX_NAME or len(headers.get(b"x-router-model", b"")) > MAX_NAME:
         raise ModelNotFoundError(f"No model has a name of more than {MAX_NAME} characters.", "model")
-    wish = asked(request.name, headers, serving.default_target, routed_models, serving.verify)
+    wish = parse_model_name(request.name, headers, serving.default_target, routed_models, serving.verify)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
     features = holds = None
     adaptations: Mapping[str, Adaptation] = {}
@@ -163,7 +163,9 @@ def make_plan(
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
     usage = bodies.usage_edit(fields, request.spans) if streamed and surface.asks_for_usage else None
-    plan = Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
+    plan = Plan(
+        request, models, decision, reason, streamed, usage, *read_user_session(fields, headers), features, adaptations
+    )
     return _verified(plan, holds, serving.policy) if wish.verify and decision is not None else plan
 
 

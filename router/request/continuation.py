@@ -86,7 +86,9 @@ class Continuations:
     async def _asked(self, endpoint: Endpoint, response_id: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         upstreams = self._upstreams
         passed = [(name, value) for name, value in headers if name.startswith((b"openai-", b"authorization"))]
-        call = Call(b"GET", b"/responses/" + response_id.encode(), upstreams.headers(endpoint, passed, readable=True))
+        call = Call(
+            b"GET", b"/responses/" + response_id.encode(), upstreams.request_headers(endpoint, passed, readable=True)
+        )
         try:
             async with asyncio.timeout(_SECONDS):
                 body = await read_whole(await upstreams.send(endpoint, call), _SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from router.admission import Hold
+from router.admission import Reserve
 from router.errors import OverloadedError
 from router.planning.plan import Stream
 from router.upstream.calls import Answer, CutError, Headers, StallError
@@ -66,7 +66,7 @@ class Held(NamedTuple):
 
 
 async def hold(
-    reply: Reply, stream: Stream, request: Expectation, tokens: int, idle_seconds: float, take: Hold
+    reply: Reply, stream: Stream, request: Expectation, tokens: int, idle_seconds: float, take: Reserve
 ) -> Held:
     """Read a stream until it is whole, or has `tokens` of prose; the reply is then read again from its beginning.
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
-from router.admission import Admission, Hold
-from router.client.body import Receive, Send, read, stream, too_large
+from router.admission import Admission, Reserve
+from router.client.body import Receive, Send, read_body, stream_body, too_large_error
+from router.client.disconnect import DisconnectWatch
 from router.client.keyfile import ACCOUNT
 from router.client.keys import Caller, Keys
-from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -34,7 +34,7 @@ from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error,
 from router.request.response_headers import with_rates
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
-from router.upstream.upstreams import Upstreams, passed_back
+from router.upstream.upstreams import Upstreams, returned_headers
 from router.wire import bodies
 from router.wire.head_tail import HeadTailBuffer
 
@@ -100,20 +100,20 @@ class PassThrough:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         trail = Trail(dict(scope["headers"]))
-        watch = Watch(receive)
+        watch = DisconnectWatch(receive)
         passing = _Passing(self._worker, trail, scope, receive, send)
         admitted = None
         try:
             caller = self._worker.keys.check(scope["headers"])
             trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
-            admitted = self._worker.admission.enter()
-            await passing.run(watch, caller, admitted.hold)
+            admitted = self._worker.admission.admit()
+            await passing.run(watch, caller, admitted.reserve)
         except RouterError as error:
             await passing.refuse(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
             passing.record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
             passing.record(500, "failed", "the router failed")
             raise
@@ -122,7 +122,7 @@ class PassThrough:
             if passing.answer is not None:
                 passing.answer.close()
             if admitted is not None:
-                admitted.leave()
+                admitted.release()
 
 
 class _Passing:
@@ -142,7 +142,7 @@ class _Passing:
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
-    async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
+    async def run(self, watch: DisconnectWatch, caller: Caller, hold: Reserve) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
         if caller.models or caller.limits is not None:
@@ -154,7 +154,7 @@ class _Passing:
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
-        headers = passed_back(answer.headers)
+        headers = returned_headers(answer.headers)
         if answer.status in _WITHOUT_BODY:
             headers = [(n, v) for n, v in headers if n != b"content-length"]
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
@@ -181,7 +181,7 @@ class _Passing:
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> tuple[Sequence[bytes] | None, str | None]:
+    async def _body_of_a_known_model(self, caller: Caller, hold: Reserve) -> tuple[Sequence[bytes] | None, str | None]:
         """The body and the model it names, which the key may ask for; None where it need not be looked at.
 
         Raises:
@@ -198,14 +198,14 @@ class _Passing:
                 "This key has models or limits of its own: send the body as it is, not compressed."
             )
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
-        body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
+        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
         bodies.locate_fields(body.skeleton.text, fields)  # no key twice
         model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
-    async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
+    async def _ask(self, watch: DisconnectWatch, read_whole: Sequence[bytes] | None) -> Answer:
         worker, scope = self._worker, self._scope
         if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
             raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
@@ -215,7 +215,7 @@ class _Passing:
             raise BadRequestError(message, code="websocket_not_supported")
         length = int(named[b"content-length"]) if b"content-length" in named else None
         if length is not None and length > 8 * worker.settings.max_body_bytes:
-            raise too_large(8 * worker.settings.max_body_bytes)
+            raise too_large_error(8 * worker.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = worker.upstreams
         endpoint = await worker.continuations.holder(self._path, scope["headers"])
@@ -223,7 +223,7 @@ class _Passing:
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
-            upstreams.headers(endpoint, scope["headers"], readable=self._booking is not None),
+            upstreams.request_headers(endpoint, scope["headers"], readable=self._booking is not None),
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
@@ -241,7 +241,7 @@ class _Passing:
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
         """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
-        pieces = stream(self._receive, self._worker.settings.timeouts.request_body)
+        pieces = stream_body(self._receive, self._worker.settings.timeouts.request_body)
         if length is None or length > WHOLE_BYTES:
             return pieces
         return [piece async for piece in pieces]

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from router.errors import RouterError
-from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
+from router.journal.redaction import recorded_content, recorded_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning.plan import Plan
 from router.planning.summary import counts_of
@@ -95,11 +95,11 @@ def add_all(
     trail: Trail,
     plan: Plan | None,
     reply: Reply | None,
-    unsettled: Iterable[str],
+    unbilled_attempts: Iterable[str],
     told: Told,
     prices: PriceBook,
 ) -> None:
-    """Add all that is known of a routed request but what was said; `unsettled` is as in `Attempts.ask`."""
+    """Add all that is known of a routed request but what was said; `unbilled_attempts` is as in `Attempts.ask`."""
     if plan is not None:
         _add_plan(record, plan)
     if reply is not None:
@@ -107,7 +107,7 @@ def add_all(
     elif plan is not None and record.outcome == "abandoned" and trail.asked_unix_ns:
         record.model = plan.models[0]  # it was asked, and may bill what it began
     # what was cut off or given up: what that cost is not known, and is not nothing
-    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unsettled]
+    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unbilled_attempts]
     record.response_model = told.model
     if told.usage is not None:
         add_usage(record, prices, told.model, told.usage, told.service_tier)
@@ -131,8 +131,8 @@ def _add_reply(record: Record, reply: Reply) -> None:
     record.simulated = reply.endpoint.origin is None
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     record.adapted = reply.adapted
-    if reply.because is not None:
-        record.reason = reply.because
+    if reply.override_reason is not None:
+        record.reason = reply.override_reason
 
 
 def own_error(error: RouterError, content: Content) -> str:
@@ -151,7 +151,9 @@ async def add_content(record: Record, content: Content, request: bytes, response
         record.response = await _said(content, response, _answer_kept)
 
 
-async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = kept) -> Any:
+async def _said(
+    content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = recorded_content
+) -> Any:
     size = len(memoryview(said))
     if size > MAX_CONTENT_BYTES:
         return None
@@ -162,13 +164,13 @@ async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw
 
 def _answer_kept(said: msgspec.Raw, content: Content) -> Any:
     """What is kept of an answer; nothing of one that nests more deeply than every reader of the journal could take."""
-    return None if exceeds_depth(bytes(said)) else kept(said, content)
+    return None if exceeds_depth(bytes(said)) else recorded_content(said, content)
 
 
 def tidy(record: Record, content: Content) -> None:
     """Cut what others named, and take out of it what is not to be kept: keys always, personal data but for `whole`."""
     if record.error and record.outcome == "failed":
-        record.error = kept_error(record.error, content)
+        record.error = recorded_error(record.error, content)
     clean = without_keys if content == "whole" else without_personal_data
     names = "\n".join(_names(record))
     if len(names) > MAX_NAME_CHARACTERS or clean(names) != names:

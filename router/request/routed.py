@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import msgspec
 
 from router.adaptation.adapter import Adapter
-from router.admission import Admission, Admitted, Hold
-from router.client.body import Body, Receive, Send, read
+from router.admission import Admission, AdmittedRequest, Reserve
+from router.client.body import Body, Receive, Send, read_body
+from router.client.disconnect import DisconnectWatch
 from router.client.keys import Caller, Keys, lacking
-from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -100,29 +100,29 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.named = dict(self.headers)
         self.trail = Trail(self.named)
-        self.body = Body.of(b"")
+        self.body = Body.from_bytes(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.holder: Endpoint | None = None  # the upstream that holds what the request goes on with
-        self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
-        self.admitted: Admitted | None = None
+        self.unbilled_attempts: list[str] = []  # models of failed attempts that may be billed
+        self.admitted: AdmittedRequest | None = None
         self.booking: Booking | None = None  # of a key with limits
         self.verification: Verification | None = None
-        self.left: Callable[[], bool] | None = scope.get("router.left")
+        self.left: Callable[[], bool] | None = scope.get("router.is_disconnected")
         self.recorded = self.started = False
 
     async def run(self) -> None:
         """Answer, and record how it ended."""
-        watch = Watch(self.receive)
+        watch = DisconnectWatch(self.receive)
         try:
             caller = self.router.keys.check(self.headers)
             self.trail.belongs_to(caller.key_id, alone=self.router.keys.alone)
             if self.endpoint.right not in caller.rights:
                 raise lacking(self.endpoint.right)
-            self.admitted = self.router.admission.enter()
-            await self._read(self.admitted.hold)
+            self.admitted = self.router.admission.admit()
+            await self._read(self.admitted.reserve)
             watch.start()
-            await self.router.admission.turn()
+            await self.router.admission.wait_turn()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
             if caller.limits is not None:
@@ -141,7 +141,7 @@ class Exchange:
             await self._refuse(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
             await self._record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: told as such, and written down where it can be found
             log.exception("request %s failed", self.trail.trace_id)
             await self._refuse(RouterError("The router failed on this request."))
@@ -150,16 +150,18 @@ class Exchange:
             if self.reply is not None and self.reply.answer is not None:
                 self.reply.answer.close()
             if self.admitted is not None:
-                self.admitted.leave()
+                self.admitted.release()
 
     # in
 
-    async def _read(self, hold: Hold) -> None:
+    async def _read(self, hold: Reserve) -> None:
         settings = self.router.settings
         if self.named.get(b"content-encoding", b"identity") != b"identity":
             raise CompressedBodyError("A compressed request body cannot be routed; send it as it is.")
         declared = self.named.get(b"content-length")
-        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold)
+        self.body = await read_body(
+            self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold
+        )
 
     async def _planned(self, caller: Caller) -> Plan:
         router = self.router
@@ -228,14 +230,14 @@ class Exchange:
             self.left,
             self.holder,
         )
-        self.reply = reply = await router.attempts.ask(sending, self.unsettled, self.admitted.hold)
+        self.reply = reply = await router.attempts.send(sending, self.unbilled_attempts, self.admitted.reserve)
         reply.adapted = sending.told(reply.model)
         return reply
 
     async def _ask_verified(self, plan: Plan) -> Reply:
         """The answer that holds, and how it was found in `verification`."""
         assert self.admitted is not None
-        given = plan, self.endpoint.surface, self._ask, self.admitted.hold, self.trail.started_unix_ns
+        given = plan, self.endpoint.surface, self._ask, self.admitted.reserve, self.trail.started_unix_ns
         self.verification = Verification(self.router.verifier, *given)
         self.reply = reply = await self.verification.answer(await self._ask(plan))
         return reply
@@ -278,7 +280,9 @@ class Exchange:
         try:
             while chunk:
                 passed = stream.feed(chunk)
-                self.admitted.passing(stream.buffered_bytes + (3 * len(chunk) if len(chunk) > UNCOUNTED_BYTES else 0))
+                self.admitted.set_buffered(
+                    stream.buffered_bytes + (3 * len(chunk) if len(chunk) > UNCOUNTED_BYTES else 0)
+                )
                 if stream.done:  # the client may leave as soon as it reads this
                     await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
@@ -364,7 +368,7 @@ class Exchange:
         record = trail.record(self.endpoint.name, status, outcome, error)
         record.simulated = router.settings.simulated
         try:
-            add_all(record, trail, self.plan, self.reply, self.unsettled, told, router.prices)
+            add_all(record, trail, self.plan, self.reply, self.unbilled_attempts, told, router.prices)
             if self.verification is not None:
                 self.verification.add_to(record)
             tidy(record, content)
