@@ -9,7 +9,7 @@ import msgspec
 
 from router.endpoints.keys import Adding, Limiting, Rotating
 from router.endpoints.openapi_schemas import SCHEMAS
-from router.exporter.feedback import Given
+from router.exporter.feedback import FeedbackBody
 from router.policy.decision import Promise, Reason
 from router.policy.distribution import version
 
@@ -62,7 +62,7 @@ ERRORS = {
 def document() -> dict[str, Any]:
     """The document. Paths are in the order in which a reader meets them."""
     forms = msgspec.json.schema_components(
-        (Adding, Limiting, Rotating, Given), ref_template="#/components/schemas/{name}"
+        (Adding, Limiting, Rotating, FeedbackBody), ref_template="#/components/schemas/{name}"
     )
     errors = {str(status): _error(words) for status, words in ERRORS.items()}
     return {
@@ -211,7 +211,7 @@ def _own_paths() -> dict[str, Any]:
                 "Usage",
                 "Rate an answer",
                 "Exactly one of `score` and `thumbs` is required. The feedback is on disk when the request returns.",
-                "Given",
+                "FeedbackBody",
                 "FeedbackRecorded",
                 success=202,
                 errors=(400, 401, 404, 507),
