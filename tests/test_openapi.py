@@ -68,7 +68,17 @@ def test_every_route_is_in_the_document_and_nothing_else(owned, document):
 
 
 @pytest.mark.parametrize(
-    "path", ["/health", "/ready", "/router/policy", "/router/recent", "/router/usage", "/router/keys", "/v1/models"]
+    "path",
+    [
+        "/health",
+        "/ready",
+        "/router/policy",
+        "/router/recent",
+        "/router/usage",
+        "/router/keys",
+        "/router/teams",
+        "/v1/models",
+    ],
 )
 def test_answers_have_the_form_that_the_document_describes(owned, document, openai_server, path):
     router, key = owned
@@ -87,6 +97,8 @@ def test_a_decision_and_a_new_key_have_the_form_that_the_document_describes(owne
     made = ask(router, "/router/keys", key, {"name": "ada", "usd_a_day": 5})
     jsonschema.validate(made.json(), answered(document, "/router/keys", "post", 201))
     jsonschema.validate(ask(router, "/router/keys/ada", key).json(), answered(document, "/router/keys/{name}"))
+    team = ask(router, "/router/teams", key, {"name": "research", "usd_a_month": 200})
+    jsonschema.validate(team.json(), answered(document, "/router/teams", "post", 201))
     refused = ask(router, "/router/keys", key, {"name": "ada"})
     described = document["paths"]["/router/keys"]["post"]["responses"][str(refused.status_code)]
     assert described == {"$ref": "#/components/responses/409"}

@@ -53,7 +53,7 @@ ASKED = {
 Quality = Mapping[str, Mapping[str, float]]  # by model and type
 
 
-def questions() -> list[Question]:
+def questions(per_type: int = PER_TYPE) -> list[Question]:
     return [
         parse(
             {
@@ -65,16 +65,16 @@ def questions() -> list[Question]:
                 "check": "exact",
             }
         )
-        for n in range(PER_TYPE)
+        for n in range(per_type)
         for kind, text in ASKED.items()
     ]
 
 
-def calibrated(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibration:
-    asked = questions()
+def calibrated(folder: Path, uri: str, quality: Quality, per_type: int = PER_TYPE) -> Calibration:
+    asked = questions(per_type)
     prices = load_prices()
     meter = Meter(prices)
-    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80, seed) as fake:
+    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         endpoint = Endpoint(fake.base_url, "sk-test")
         plan = run.Plan(
             questions=asked,
@@ -104,8 +104,8 @@ DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
+    return store_with_tables(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def pays(tmp_path_factory: pytest.TempPathFactory, store: str) -> Calibration:
 
 @pytest.fixture(scope="module")
 def does_not_pay(tmp_path_factory: pytest.TempPathFactory, store: str, pays: Calibration) -> Calibration:
-    return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY)
+    return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY, per_type=50)
 
 
 def test_what_is_measured_covers_the_truth(pays: Calibration, does_not_pay: Calibration) -> None:
@@ -303,6 +303,7 @@ def load_on(
                 )
                 assert answer.status_code == 200
                 policies.append(answer.headers["x-router-policy"])
+                time.sleep(0.05)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     fetching = threading.Thread(target=keep_fetching, args=(router.app.worker.settings, stop))
@@ -414,7 +415,7 @@ def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_pat
         "mathematician": of(all=0.2, sums=1.0),
         "large": of(all=1.0, sums=0.9),
     }
-    asked = questions()
+    asked = questions(75)
     with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         book = load_prices(prices)
         endpoint = Endpoint(fake.base_url, "sk-test")

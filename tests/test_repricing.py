@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Polic
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
-    told = [line for line in notices(router.app.worker) if "other prices" in line]
+    told = [line for line in notices(router.app.worker) if "prices have changed since" in line]
     router.close()
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 
@@ -81,13 +82,13 @@ def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tm
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_with_tables: Callable[[Path], str]
 ) -> None:
     import mlflow
 
     monkeypatch.setattr(reprice_command, "console", Console(width=140))
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = store_with_tables(tmp_path)
     experiment = tracking.prepare(uri)
     number, _ = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)

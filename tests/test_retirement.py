@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
 import pytest
+from calibrating import calibrate, finish, start
 from fake_models import FakeModels
 from running import RunningRouter
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
+from router.exporter.shipping import drain, shippers_for
 from router.policy.distribution import SHIPPED
 from router.policy.document import parse
 
@@ -60,27 +59,6 @@ def questions(path: Path, count: int = 90) -> list[Question]:
     return read(str(path))
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """That of a new shell: MLflow, in the process of the tests, leaves the store of another test in its own."""
-    ours = ("MLFLOW_", "ROUTER_", "OPENAI_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
-        "ROUTER_HOME": str(home),
-        **more,
-    }
-
-
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    shell = environment(home, OPENAI_BASE_URL=fake.base_url, OPENAI_API_KEY="sk-of-the-test", COLUMNS="120")
-    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
-    return subprocess.Popen(command, env=shell, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, _ = process.communicate(timeout=150)
-    assert "sk-of-the-test" not in out and "Traceback" not in out, out
-    return process.returncode, out
-
-
 def asked_of(fake: FakeModels) -> Counter[str]:
     """How many questions each model was asked, probes left out."""
     texts = set(fake.questions)
@@ -99,23 +77,20 @@ def used(fake: FakeModels, home: Path) -> None:
     client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello?"}])
     router.records(11)
     router.close()
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "router", "export", "--once"],
-        env=environment(home),
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
+    drain(shippers_for(router.app.worker.settings)[0])
 
 
 @pytest.fixture(scope="module")
-def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeModels, Path, str]]:
+def retired(
+    tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]
+) -> Iterator[tuple[FakeModels, Path, str]]:
     """A calibration of the old pair, then a retirement that is interrupted while it asks, and goes on."""
     home = tmp_path_factory.mktemp("home")
+    store_with_tables(home)
     asked = questions(home / "mine.jsonl")
     with FakeModels(asked, quality, refuses=True) as fake:
         mine = ("--questions", str(home / "mine.jsonl"))
-        code, out = finish(start(fake, home, "run", *mine, "--yes"))
+        code, out = calibrate(fake, home, "run", *mine, "--yes")
         assert code == 0, out
         assert asked_of(fake) == dict.fromkeys(OLD, len(asked))
         fake.calls.clear()
@@ -123,19 +98,17 @@ def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeMode
         fake.calls.clear()
         to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
         to = (*to, "--traffic-sample", "8")
-        code, out = finish(start(fake, home, *to, "--dry-run"))
+        code, out = calibrate(fake, home, *to, "--dry-run")
         assert code == 0 and "gpt-4o leaves on 2027-01-14" in out and not fake.calls, out
         fake.faults.seconds = 0.2
         process = start(fake, home, *to)
-        deadline = time.monotonic() + 60
-        while sum(asked_of(fake).values()) < 40:
-            assert time.monotonic() < deadline and process.poll() is None, process.stdout and process.stdout.read()
-            time.sleep(0.02)
+        assert until(lambda: sum(asked_of(fake).values()) >= 40 or process.poll() is not None, 120.0)
+        assert process.poll() is None, process.stdout and process.stdout.read()
         process.send_signal(signal.SIGINT)
         code, out = finish(process)
         assert code == 3 and "interrupted" in out, out
         fake.faults.seconds = 0.0
-        code, out = finish(start(fake, home, *to))
+        code, out = calibrate(fake, home, *to)
         assert code == 0, out
         yield fake, home, out
 
@@ -201,22 +174,28 @@ def test_the_challenger_is_of_the_new_pair_and_starts_from_the_old_policy(
     assert len(outcomes) == 96
 
 
-def test_a_budget_that_does_not_do_stops_before_it_is_crossed(tmp_path: Path) -> None:
+def test_a_budget_that_does_not_do_stops_before_it_is_crossed(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
+    store_with_tables(tmp_path)
     asked = questions(tmp_path / "mine.jsonl", 60)
     with FakeModels(asked, quality) as fake:
         mine = ("--questions", str(tmp_path / "mine.jsonl"), "--yes")
-        code, out = finish(start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW)))
+        code, out = calibrate(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW))
         assert code == 2 and "--ask-old" in out and not fake.calls
-        code, out = finish(
-            start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05")
+        code, out = calibrate(
+            fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05"
         )
         assert code == 3 and "budget" in out
         spent = [json.loads(line)["cost_usd"] for line in (tmp_path / "spending.jsonl").read_text().splitlines()]
         assert 0 < sum(spent) <= 0.05
 
 
-def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Path) -> None:
+def test_three_models_by_effort_are_calibrated_certified_and_served(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     """One model at two efforts: each is asked with its own, and each answers where it is best."""
+    store_with_tables(tmp_path)
     models = ("gpt-6-luna:none", "gpt-6-sol:low", "gpt-6-sol:high")
     best = {"sums": 0.97, "products": 0.0}
 
@@ -230,18 +209,8 @@ def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Pa
     asked = questions(tmp_path / "mine.jsonl", 240)
     written = {models[0]: 60, models[1]: 90, models[2]: 600}
     with FakeModels(asked, by_effort, lambda model, _: written.get(model, 60), refuses=True) as fake:
-        code, out = finish(
-            start(
-                fake,
-                tmp_path,
-                "run",
-                "--questions",
-                str(tmp_path / "mine.jsonl"),
-                "--models",
-                ",".join(models),
-                "--yes",
-            )
-        )
+        arguments = ("run", "--questions", str(tmp_path / "mine.jsonl"), "--models", ",".join(models), "--yes")
+        code, out = calibrate(fake, tmp_path, *arguments)
         assert code == 0, out
         asked_with = Counter(model for model, text in fake.asked("answer"))
         assert all(asked_with[model] >= len(asked) - 2 for model in models), asked_with

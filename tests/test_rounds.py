@@ -6,14 +6,15 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from calibrating import calibrate, kept
 from fake_models import FakeModels
 from made_outcomes import WORDS, made_outcomes
-from test_run import finish, kept, start
 
 from calibration.learning.certificate import USEFUL_SAVING, lower_bound
 from calibration.learning.learning import Learnt, learn
@@ -165,11 +166,14 @@ def said(out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path) -> None:
+def test_a_run_stops_at_the_certified_target_and_asks_no_further(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = ("run", "--yes", "--questions", str(path), "--until", "0.9", "--no-prior")
     with FakeModels(written(path, 400)) as fake:
-        code, out = finish(start(fake, home, *arguments))
+        code, out = calibrate(fake, home, *arguments)
         told = said(out)
         assert code == 0, out
         assert "up to 3 rounds, of 100, 200 and 400 questions; stops when 90 % is certified" in told
@@ -182,13 +186,16 @@ def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path)
         policy = read_policy(folder / "policy")
         assert rule_of(policy, 0.9).certified and {rule.confidence for rule in policy.rules.targets} == {0.95}
         assert policy.about["looks"]["used"] == 1 and "planned looks" in (folder / "report.html").read_text()
-        code, out = finish(start(fake, home, *arguments))
+        code, out = calibrate(fake, home, *arguments)
         assert code == 0 and "Stopped after 100 of 400 questions" in said(out) and len(fake.calls) == 200
 
 
 @pytest.mark.slow
-def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = (
         "run",
         "--yes",
@@ -203,15 +210,15 @@ def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(t
     quality = {"sums/easy": 0.96, "law/clauses": 0.86}
     questions = written(path, 400)
     with FakeModels(questions, lambda m, kind: 1.0 if m == "gpt-4o" else quality[kind], lambda m, kind: 150) as fake:
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", "0.01"))
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.01")
         assert code == 3 and "does not cover round 1 of 3, up to 120 of 400" in said(out) and not fake.calls
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", "0.3"))
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.3")
         told = said(out)
         assert code == 3 and "does not cover round 2 of 3, up to 219 of 400 questions" in told, out
         assert "1 of 3 planned looks were used" in told and len(fake.calls) == 240
         enough = re.search(r"budget of its own: --budget-usd ([\d.]+)$", told)
         assert enough is not None
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", enough[1]))
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", enough[1])
         assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned looks" in said(out), out
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from calibrating import calibrate, finish, kept, start
 from fake_models import FakeModels
 from typer.testing import CliRunner
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
@@ -46,44 +46,11 @@ def sums(path: Path, count: int) -> list[Question]:
     return read(str(path))
 
 
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "OPENAI_BASE_URL": fake.base_url,
-        "OPENAI_API_KEY": "sk-of-the-test",
-        "ROUTER_HOME": str(home),
-        "COLUMNS": "120",
-    }
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(process: subprocess.Popen[str], stdin: str = "", seconds: float = 120) -> tuple[int, str]:
-    out, _ = process.communicate(stdin, timeout=seconds)
-    assert "sk-of-the-test" not in out and "Traceback" not in out, out
-    return process.returncode, out
-
-
-def kept(home: Path) -> list[dict[str, object]]:
-    path = home / "calibration" / "answers.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
     """How many traces have how many verdicts of a name and a kind of source."""
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as store:
         grouped = "assessment_type = 'feedback' GROUP BY trace_id, name, source_type"
         return Counter(store.execute(f"SELECT name, source_type, count(*) FROM assessments WHERE {grouped}").fetchall())
-
-
-def wait_for_answers(home: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(kept(home)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def settle(fake: FakeModels) -> None:
@@ -121,7 +88,7 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         (home / "calibration" / "sentinel").mkdir()
         asked = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
         (home / "calibration" / "sentinel" / "compared.jsonl").write_text(asked + "\n")
-        code, out = finish(start(fake, home, "run", "--questions", str(six), "--from-traffic"))
+        code, out = calibrate(fake, home, "run", "--questions", str(six), "--from-traffic")
         assert code == 0 and "1 pairs that the sentinel compared are learnt from too" in out, out
     both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
     assert verdicts_on_traces(home) == both  # after two runs
@@ -146,8 +113,11 @@ def test_nothing_is_asked_before_the_cost_is_confirmed(
         assert asked.exit_code == 1 and "Go on?" in asked.output and not fake.calls
 
 
-def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     questions = sums(path, 40)
     texts = {question.id: question.text for question in questions}
     arguments = ("run", "--questions", str(path), "--concurrency", "4")
@@ -157,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             before = len(fake.calls)
             had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
             process = start(fake, home, *arguments, "--yes")
-            wait_for_answers(home, after)
+            assert until(lambda count=after: len(kept(home)) >= count, 120.0)
             process.send_signal(how)
             code, out = finish(process)
             settle(fake)
@@ -169,21 +139,24 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             assert (code, "goes on from here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
         fake.faults.seconds = 0.0
         there, before = len(kept(home)), len(fake.calls)
-        code, out = finish(start(fake, home, *arguments, "--yes"))
+        code, out = calibrate(fake, home, *arguments, "--yes")
         assert code == 0, out
         assert len(fake.calls) - before == 80 - there
         assert len(read_outcomes([home / "calibration" / "outcomes.jsonl.gz"], MODELS)) == 40
-        code, out = finish(start(fake, home, *arguments))  # a rerun costs nothing, so there is nothing to confirm
+        code, out = calibrate(fake, home, *arguments)  # a rerun costs nothing, so there is nothing to confirm
         assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in out
         assert len(fake.calls) == before + 80 - there
     assert verdicts_on_traces(home) == {("correctness", "CODE", 1): 80}
 
 
-def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
+def test_the_budget_stops_the_run_before_it_is_crossed(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     options = ("--max-output-tokens", "100", "--budget-usd", "0.01")
     with FakeModels(sums(path, 40)) as fake:
-        code, out = finish(start(fake, home, "run", "--yes", "--questions", str(path), *options))
+        code, out = calibrate(fake, home, "run", "--yes", "--questions", str(path), *options)
         assert code == 3 and "larger --budget-usd" in out
         spent = sum(float(str(row["cost_usd"])) for row in kept(home))
         assert 0 < spent <= 0.01 and len(kept(home)) == len(fake.calls)

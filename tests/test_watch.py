@@ -15,6 +15,7 @@ import pytest
 from fake_models import FakeModels
 from running import RunningRouter
 from typer.testing import CliRunner
+from waiting import until
 
 from calibration.__main__ import app
 from calibration.answers import tracking
@@ -126,10 +127,7 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
         low, estimate, high = found.types[KIND].kept
         assert low <= estimate <= high < found.types[KIND].floor and found.types[KIND].evidence >= 1
         assert sorted(made.strong_asked()) == sorted(sums(22))  # each once, over both looks
-        deadline = time.monotonic() + 20
-        while not made.client.get("/health").json()["warnings"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert until(lambda: made.client.get("/health").json()["warnings"], 20.0)
     assert any(f"{KIND} drifted and goes to gpt-4o" in record.message for record in caplog.records)
     answer = made.ask(sums(1, 100)[0])
     assert (answer.headers["x-router-reason"], answer.headers["x-router-model"]) == ("drifted", "gpt-4o")

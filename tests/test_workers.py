@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from command_line import run
 from made_outcomes import made_outcomes
 
 from calibration import workers
@@ -43,7 +44,7 @@ class Counting:
             yield workers.alone(function, part)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_parts(monkeypatch):
     for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", PART)
@@ -60,7 +61,7 @@ def policy_by(hands, folder=None):
 
 
 @pytest.fixture
-def expected():
+def expected(small_parts):
     if not EXPECTED:
         EXPECTED.update(policy_by(HERE))
     return EXPECTED
@@ -119,16 +120,14 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
     write_outcomes(made_outcomes(60), outcomes)
 
-    def command(out):
-        options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
-        # a stopped clock: a policy says when it was made
-        return subprocess.Popen(
-            [sys.executable, "-m", "calibration", "learn", *options],
-            env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
-            stdout=subprocess.DEVNULL,
-        )
+    stopped = {"SOURCE_DATE_EPOCH": "1700000000"}  # a policy says when it was made
 
-    killed, whole = command("killed"), command("whole")
+    def arguments(out):
+        return ("calibration", "learn", "--outcomes", str(outcomes), "--out", str(tmp_path / out))
+
+    killed = subprocess.Popen(
+        [sys.executable, "-m", *arguments("killed")], env=os.environ | stopped, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("killed.learning/*/*/*.npz"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -136,13 +135,13 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     assert killed.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed.learning/*/*/*.npz")}
     assert kept
-    assert command("killed").wait(120) == whole.wait(120) == 0
+    assert run(*arguments("killed"), **stopped).returncode == run(*arguments("whole"), **stopped).returncode == 0
     for name in ("policy.json", "weights.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list(tmp_path.glob("*.learning"))
 
 
-def test_terms_are_counted_as_they_are(monkeypatch):
+def test_terms_are_counted_as_they_are(small_parts, monkeypatch):
     monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
     features = read_features(made_outcomes(300))
     read = read_corpus(features, HERE)
@@ -153,7 +152,7 @@ def test_terms_are_counted_as_they_are(monkeypatch):
         assert {read.terms[column] for column in read.uses[[row]].indices} == its & set(known)
 
 
-def test_near_duplicates_are_those_of_all_pairs():
+def test_near_duplicates_are_those_of_all_pairs(small_parts):
     rng = np.random.default_rng(0)
     words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
     texts = [" ".join(rng.choice(words, size=12)) for _ in range(150)]

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from calibration.learning.corpus import Ints
 from calibration.learning.replay import Replay, Worth, bootstrap, picked
@@ -46,6 +46,15 @@ def losses(scores: Floats, chosen: Ints, target: float) -> Floats:
     return np.asarray(picked(scores, chosen) - target * scores[:, -1])
 
 
+def student(probability: float, freedom: int) -> float:
+    """The quantile of Student's t distribution: as `scipy.stats.t.ppf` gives it, in a sixtieth of its time.
+
+    >>> round(student(0.975, 10), 3)
+    2.228
+    """
+    return float(special.stdtrit(freedom, probability))
+
+
 def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CONFIDENCE) -> float:
     """The mean of `values` that is shown at this confidence, approximately; near-duplicates count as one question.
 
@@ -59,7 +68,7 @@ def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CO
         return low
     more = np.append(values, low * _one_sided(values, low))
     mean, error, clusters = _mean_and_error(more, np.append(groups, groups.max() + 1))
-    return mean - float(stats.t.ppf(confidence, clusters - 1)) * SPREAD * error
+    return mean - student(confidence, clusters - 1) * SPREAD * error
 
 
 def _one_sided(values: Floats, low: float) -> float:
@@ -180,7 +189,7 @@ class Steps:
         """By type, the price of quality from which on it would likely keep less than the target less the margin."""
         rows = {str(name): np.flatnonzero(self.types == name) for name in np.unique(self.types)}
         rows = {name: mine for name, mine in rows.items() if len(mine) >= MIN_TYPE_QUESTIONS}
-        likely = {name: float(stats.t.ppf(LIKELY, max(len(mine) - 1, 1))) for name, mine in rows.items()}
+        likely = {name: student(LIKELY, max(len(mine) - 1, 1)) for name, mine in rows.items()}
         keeping = dict.fromkeys(rows, -1)
         scores, least = self.walk.replay.scores, self.target - self.walk.margin
         for step, price in enumerate(grid):
@@ -222,7 +231,7 @@ class Steps:
                 continue
             share = float(picked(scores[mine], chosen[mine]).sum()) / strong
             _, error, clusters = _mean_and_error(losses(scores[mine], chosen[mine], share), groups[mine])
-            half = float(stats.t.ppf(0.975, max(clusters - 1, 1))) * error * len(mine) / strong
+            half = student(0.975, max(clusters - 1, 1)) * error * len(mine) / strong
             kept[str(name)] = Interval(max(share - half, 0.0), share, share + half)
         return kept
 
@@ -230,7 +239,7 @@ class Steps:
         """How many more questions like these would certify a useful saving; None where more of the same would not."""
         n, needed = len(self.walk.groups), math.inf
         costs = self.walk.replay.costs_usd
-        quantile = float(stats.norm.ppf(self.walk.confidence)) * SPREAD
+        quantile = float(special.ndtri(self.walk.confidence)) * SPREAD
         for step, values in enumerate(kept):
             if 1 - picked(costs, kept.chosen(step)).sum() / costs[:, -1].sum() < USEFUL_SAVING:
                 continue

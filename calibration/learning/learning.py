@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from calibration.learning.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
+from calibration.learning.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk, student
 from calibration.learning.corpus import Questions, read_corpus
 from calibration.learning.crossfit import cross_fit, seen_again
 from calibration.learning.duplicates import near_duplicate_groups
@@ -221,7 +221,7 @@ def mean_interval(values: Floats, low: float, high: float, confidence: float = C
     (the adjustment of Agresti and Coull 1998 for proportions).
     """
     padded = np.concatenate([values, [low, high]])
-    half = float(stats.t.ppf((1 + confidence) / 2, len(padded) - 1) * padded.std(ddof=1) / np.sqrt(len(padded)))
+    half = student((1 + confidence) / 2, len(padded) - 1) * float(padded.std(ddof=1)) / math.sqrt(len(padded))
     centre = float(padded.mean())
     mean = float(values.mean())
     return Interval(min(max(low, centre - half), mean), mean, max(min(high, centre + half), mean))

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from router.endpoints.keys import Adding, Limiting, Rotating
+from router.endpoints.keys import Adding, Changing, Rotating
+from router.endpoints.management import Limiting
 from router.endpoints.openapi_schemas import SCHEMAS
 from router.exporter.feedback import FeedbackBody
 from router.policy.decision import Promise, Reason
@@ -18,7 +19,7 @@ TAGS = {
     "OpenAI API": "The routed endpoints, and everything else below `/v1`, which passes through.",
     "Decisions": "What the router decides, and by which policy.",
     "Usage": "What requests cost, and what users think of the answers.",
-    "Keys": "The named keys. Admin keys only.",
+    "Keys": "The named keys, and the teams that share limits. Admin keys only.",
     "Operations": "Health, metrics and the page.",
 }
 ROUTING_HEADERS = {
@@ -62,7 +63,7 @@ ERRORS = {
 def document() -> dict[str, Any]:
     """The document. Paths are in the order in which a reader meets them."""
     forms = msgspec.json.schema_components(
-        (Adding, Limiting, Rotating, FeedbackBody), ref_template="#/components/schemas/{name}"
+        (Adding, Changing, Limiting, Rotating, FeedbackBody), ref_template="#/components/schemas/{name}"
     )
     errors = {str(status): _error(words) for status, words in ERRORS.items()}
     return {
@@ -170,7 +171,7 @@ def _own_paths() -> dict[str, Any]:
         _parameter("from", "query", "The first day or moment in UTC, such as `2026-11-01`."),
         _parameter("to", "query", "The last day, included, or the moment before which requests count."),
         _parameter(
-            "group_by", "query", "Any of model, type, key, day, user, reason, policy, finding; comma-separated."
+            "group_by", "query", "Any of model, type, key, team, day, user, reason, policy, finding; comma-separated."
         ),
         _parameter("format", "query", "`json` (default) or `csv`."),
     ]
@@ -247,7 +248,12 @@ def _own_paths() -> dict[str, Any]:
             "parameters": [name],
             "get": _operation("Keys", "Show a key", "One key without its secret.", answer="Key", errors=_KEY_ERRORS),
             "patch": _operation(
-                "Keys", "Change the limits of a key", '`"none"` removes a limit.', "Limiting", "Key", errors=_KEY_ERRORS
+                "Keys",
+                "Change the limits or the team of a key",
+                '`"none"` removes a limit.',
+                "Changing",
+                "Key",
+                errors=_KEY_ERRORS,
             ),
             "delete": _operation(
                 "Keys", "Revoke a key", "Requests in flight are answered.", answer="Key", errors=_KEY_ERRORS
@@ -262,6 +268,33 @@ def _own_paths() -> dict[str, Any]:
                 "Rotating",
                 "NewKey",
                 errors=_KEY_ERRORS,
+            ),
+        },
+        "/router/teams": {
+            "get": _operation("Keys", "List teams", "Every team.", answer="TeamList", errors=(401, 403, 503)),
+            "post": _operation(
+                "Keys",
+                "Add a team",
+                "Keys of a team share its limits.",
+                "NewTeam",
+                "Team",
+                success=201,
+                errors=(400, 401, 403, 409, 503),
+            ),
+        },
+        "/router/teams/{name}": {
+            "parameters": [_parameter("name", "path", "The name of the team.")],
+            "get": _operation("Keys", "Show a team", "One team.", answer="Team", errors=_KEY_ERRORS),
+            "patch": _operation(
+                "Keys",
+                "Change the limits of a team",
+                '`"none"` removes a limit.',
+                "Limiting",
+                "Team",
+                errors=_KEY_ERRORS,
+            ),
+            "delete": _operation(
+                "Keys", "Remove a team", "Refused while the team has active keys.", answer="Team", errors=_KEY_ERRORS
             ),
         },
         "/health": {
