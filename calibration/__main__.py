@@ -13,9 +13,10 @@ from calibration.commands import evaluate as evaluate_command
 from calibration.commands import learn as learn_command
 from calibration.commands import reprice as reprice_command
 from calibration.commands import retire as retire_command
-from calibration.commands import run as commands
+from calibration.commands import run as run_command
 from calibration.commands import watch as watch_command
-from calibration.commands.options import UsageError
+from calibration.commands.options import UsageError, command_with
+from calibration.commands.run_options import RunOptions
 from calibration.generation.kinds import GenerationError
 from calibration.judging.judgements import ScorerError
 from calibration.learning.learning import LearningError
@@ -30,7 +31,7 @@ from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
 from router.policy.prices import PriceError
 
-FAULTS = (  # of the input: each is one line on the terminal
+INPUT_ERRORS = (  # reported in one line
     InputError,
     LearningError,
     LedgerError,
@@ -43,17 +44,17 @@ FAULTS = (  # of the input: each is one line on the terminal
     TrafficError,
     UsageError,
     WorkersError,
-    *network.FAULTS,
+    *network.INPUT_ERRORS,
 )
 app = typer.Typer(
-    help="Learn from answers of both models which questions the cheap one is good enough for.",
+    help="Measure on which questions the cheap model is good enough, and learn a routing policy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"{NAME} {version()}")
         raise typer.Exit
 
@@ -64,13 +65,13 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The options of every command."""
+    """Options of the program itself."""
 
 
 app.command("learn", epilog=learn_command.EXAMPLES)(learn_command.learn_command)
 app.command("score", epilog=evaluate_command.SCORE_EXAMPLE)(evaluate_command.score_command)
 app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
-app.command("run", epilog=commands.EXAMPLES)(commands.run_command)
+app.command("run", epilog=run_command.EXAMPLES)(command_with(RunOptions, run_command.run_command))
 app.command("report", epilog="Example: python -m calibration report --out reports")(policies.report_command)
 app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(policies.promote_command)
 app.command("from-traces", epilog="Example: python -m calibration from-traces --since 7d --sample 500")(
@@ -85,13 +86,13 @@ app.command("rollback", epilog="Example: python -m calibration rollback")(polici
 
 
 def main() -> None:
-    """Run a command; a fault of the input is one line and exit code 2."""
+    """Run a command. An error in the input is reported in one line, with exit code 2."""
     try:
         app()
     except StoppedError as reason:
         Console(stderr=True).print(f"stopped: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(commands.STOPPED) from reason
-    except FAULTS as error:
+        raise SystemExit(run_command.STOPPED) from reason
+    except INPUT_ERRORS as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from error
 

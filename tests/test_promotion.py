@@ -23,10 +23,13 @@ from typer.testing import CliRunner
 from calibration.__main__ import app
 from calibration.answers import tracking
 from calibration.answers.answers import Endpoint
-from calibration.comparison.verdict import COMPUTED_TYPES, best_rule, verdict
+from calibration.comparison.verdict import COMPUTED_TYPES, best_rule, decide_verdict
 from calibration.judging.judgements import DEFAULT_SCORERS, Scorers
 from calibration.pipeline import run
-from calibration.pipeline.run import Calibration
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
+from calibration.pipeline.progress import Progress
 from calibration.policies import load_prices
 from calibration.questions.naming import name_types
 from calibration.questions.questions import Question, parse, read
@@ -76,7 +79,7 @@ def calibrated(folder: Path, uri: str, quality: Quality, per_type: int = PER_TYP
     meter = Meter(prices)
     with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         endpoint = Endpoint(fake.base_url, "sk-test")
-        plan = run.Plan(
+        plan = Plan(
             questions=asked,
             endpoints=dict.fromkeys(quality, endpoint),
             judge=endpoint,
@@ -87,8 +90,8 @@ def calibrated(folder: Path, uri: str, quality: Quality, per_type: int = PER_TYP
             concurrency=8,
         )
         folder.mkdir()
-        with run.Ledgers(folder) as ledgers:
-            found = run.run(plan, ledgers, meter, run.Progress(lambda name, done, of: None, lambda: None))
+        with Ledgers(folder) as ledgers:
+            found = run.run(plan, ledgers, meter, Progress(lambda name, done, of: None, lambda: None))
     registration.log(found)
     assert registration.register(found, plan.seed) == registration.number_of(registration.CHALLENGER)
     tracking.close_runs(found.runs)
@@ -122,18 +125,18 @@ def test_what_is_measured_covers_the_truth(pays: Calibration, does_not_pay: Cali
     intervals = [
         (row.score.low <= quality[row.model][row.question_type] <= row.score.high)
         for found, quality in ((pays, PAYS), (does_not_pay, DOES_NOT_PAY))
-        for row in found.rows
+        for row in found.summaries
         if row.question_type in ASKED
     ]
     assert len(intervals) == 16 and sum(intervals) >= 15  # at 95 %, one of sixteen may miss
-    assert pays.traced == {"gpt-4o-mini": 400, "gpt-4o": 400}
+    assert pays.trace_counts == {"gpt-4o-mini": 400, "gpt-4o": 400}
 
 
 def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
     assert pays.verdict.route and pays.verdict.headline.startswith("Route")
-    assert pays.policy is not None and pays.held is not None
+    assert pays.policy is not None and pays.held_out is not None
     saved = pays.verdict.saving_per_1000_usd
-    always = pays.held.points["always_gpt-4o"].cost_usd.estimate * 1000
+    always = pays.held_out.points["always_gpt-4o"].cost_usd.estimate * 1000
     assert 0.5 * always < saved < 0.8 * always  # three of four types go to the cheap model
     assert any(f"${saved:.2f} per 1,000 requests" in reason for reason in pays.verdict.reasons)
 
@@ -146,10 +149,10 @@ def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibra
 def test_the_verdict_says_what_is_certified_and_what_more_would_take(
     pays: Calibration, does_not_pay: Calibration
 ) -> None:
-    assert pays.policy is not None and pays.held is not None
+    assert pays.policy is not None and pays.held_out is not None
     told = " ".join(pays.verdict.reasons)
     best = max(r.target for r in pays.policy.rules.targets if r.certified and r.expected_saving.estimate >= 0.02)
-    assert f"{best * 100:g} % is the highest target that is certified on these 400 questions" in told
+    assert f"{best * 100:g} % is the highest target with a saving that is certified on these 400" in told
     spent = pays.meter.spent_usd() / 400
     rules = [
         replace(rule, certified=False, quality_per_usd=None, more_questions_needed=460)
@@ -158,19 +161,20 @@ def test_the_verdict_says_what_is_certified_and_what_more_would_take(
         for rule in pays.policy.rules.targets
     ]
     policy = replace(pays.policy, default_target=0.96, rules=replace(pays.policy.rules, targets=rules))
-    found = verdict(policy, pays.held, pays.rows, pays.pairs, spent)
+    found = decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs, spent)
     told = " ".join(found.reasons)
-    assert "96 % is the highest target" in told and "saves something: 43% (37% to 50%) of gpt-4o's dollars." in told
+    assert "96 % is the highest target" in told and "it saves 43% (37% to 50%) of gpt-4o's cost." in told
     assert f"To certify 97 % takes about 460 more questions like these, about ${460 * spent:.2f}" in told
     assert "--seed 400 --per-type 20 --out more.jsonl" in told and "calibration run --questions more.jsonl" in told
-    assert "$" not in " ".join(verdict(policy, pays.held, pays.rows, pays.pairs).reasons).split("To certify")[1]
+    without_cost = decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs)
+    assert "$" not in " ".join(without_cost.reasons).split("To certify")[1]
     nothing = [
         replace(rule, certified=False, quality_per_usd=None, more_questions_needed=None)
         for rule in policy.rules.targets
     ]
     policy = replace(policy, default_target=0.97, rules=replace(policy.rules, targets=nothing))
-    told = " ".join(verdict(policy, pays.held, pays.rows, pays.pairs, spent).reasons)
-    assert "No target is certified on these 400 questions" in told
+    told = " ".join(decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs, spent).reasons)
+    assert "No target with a saving is certified on these 400 questions" in told
     assert "More questions like these are not expected to certify 97 %" in told
     assert "certif" in " ".join(does_not_pay.verdict.reasons)
 
@@ -421,11 +425,11 @@ def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_pat
         endpoint = Endpoint(fake.base_url, "sk-test")
         scorers = Scorers.load(DEFAULT_SCORERS, "openai:/gpt-4.1-mini")
         ends = dict.fromkeys(quality, endpoint)
-        plan = run.Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
-        with run.Ledgers(tmp_path) as ledgers:
-            found = run.run(plan, ledgers, Meter(book), run.Progress(lambda name, done, of: None, lambda: None))
+        plan = Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
+        with Ledgers(tmp_path) as ledgers:
+            found = run.run(plan, ledgers, Meter(book), Progress(lambda name, done, of: None, lambda: None))
     tracking.close_runs(found.runs)
-    assert found.policy is not None and [pair.model for pair in found.pairs[:2]] == ["small", "mathematician"]
+    assert found.policy is not None and [pair.model for pair in found.tradeoffs[:2]] == ["small", "mathematician"]
     best = {"sums": "mathematician", "capitals": "small", "translation": "small", "puzzles": "large"}
     from router.policy.decision import decide
     from router.policy.features import read_question

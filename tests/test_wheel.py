@@ -174,5 +174,5 @@ def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path
         capture_output=True,
         text=True,
     )
-    assert asked.returncode == 1 and "Go on?" in asked.stdout, asked.stdout + asked.stderr
+    assert asked.returncode == 1 and "Continue?" in asked.stdout, asked.stdout + asked.stderr
     assert not (tmp_path / "data").exists()

@@ -1,4 +1,4 @@
-"""Where each model is asked, as the options of a command say."""
+"""The upstreams of models, from the options of a command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from calibration.commands.options import UsageError
 OPENAI = "https://api.openai.com/v1"
 
 
-def places_of(given: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Address and variable of the key of each upstream, in turn, by model."""
+def places_of(values: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """The address and the key variable of each upstream, by model.
+
+    Raises:
+        UsageError: a value has the wrong form.
+    """
     places: dict[str, list[tuple[str, str]]] = {}
-    for each in given:
-        name, _, rest = each.partition("=")
+    for value in values:
+        name, _, rest = value.partition("=")
         url, _, variable = rest.partition(",")
         if not name or not url.startswith(("http://", "https://")):
-            raise UsageError(f"--endpoint {each!r}: expected MODEL=URL or MODEL=URL,KEY_VARIABLE")
+            raise UsageError(f"--endpoint {value!r}: expected MODEL=URL or MODEL=URL,KEY_VARIABLE")
         places.setdefault(name, []).append((url.rstrip("/"), variable))
     return places
 
@@ -30,15 +34,15 @@ def endpoint_of(
     model: str, places: Mapping[str, list[tuple[str, str]]], max_output_tokens: int, sent: Mapping[str, Any]
 ) -> Endpoint:
     default = [(os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, "")]
-    first, *others = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
-    return replace(first, others=tuple(others))
+    first, *fallbacks = [_endpoint(model, *place, max_output_tokens, sent) for place in places.get(model, default)]
+    return replace(first, fallbacks=tuple(fallbacks))
 
 
 def _endpoint(model: str, url: str, variable: str, max_output_tokens: int, sent: Mapping[str, Any]) -> Endpoint:
     key = os.environ.get(variable or "OPENAI_API_KEY", "")
     if not key and url == OPENAI:
         raise UsageError(
-            f"{model} is asked at {OPENAI}, and OPENAI_API_KEY is not set (or give --endpoint {model}=URL)"
+            f"OPENAI_API_KEY is not set, and {model} has no other upstream; set it or add --endpoint {model}=URL"
         )
     return Endpoint(url, key or "none", max_output_tokens, sent)
 

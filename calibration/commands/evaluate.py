@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.commands.options import Outcomes, PolicyFolder, Seed
-from calibration.comparison.mix import types_of
 from calibration.comparison.scoring import evaluate as evaluated
 from calibration.comparison.scoring import score_rows
 from calibration.learning.certificate import MIN_TYPE_QUESTIONS
 from calibration.locations import home
-from calibration.outcomes import read_outcomes
+from calibration.outcomes import question_types, read_outcomes
 from calibration.policies import read_policy
 from calibration.traffic.mix import mix_of
 
@@ -69,7 +68,7 @@ def evaluate_command(
     """Measure a policy on outcomes: APGR, CPT, saved cost, and what its promises gave, with 95 % intervals."""
     loaded = read_policy(policy)
     rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
-    shares = None if mix is None else mix_of(mix, set(types_of(rows)), datetime.now(UTC), home())
+    shares = None if mix is None else mix_of(mix, set(question_types(rows)), datetime.now(UTC), home())
     figures = evaluated(loaded, rows, rounds, seed, shares)
     if shares is not None:
         _warn_of(figures["mix"])

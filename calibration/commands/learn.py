@@ -13,10 +13,11 @@ from rich.table import Table
 
 from calibration import workers
 from calibration.commands.options import Confidence, Jobs, Outcomes, Prices, PromiseOption, Ray, Seed, TypeMargin
-from calibration.learning.certificate import CONFIDENCE, TYPE_MARGIN
-from calibration.learning.escalation import with_answers
+from calibration.learning.certificate import TYPE_MARGIN
+from calibration.learning.escalation import add_answer_rules
+from calibration.learning.intervals import CONFIDENCE
 from calibration.learning.learning import learn
-from calibration.learning.prior import read_background
+from calibration.learning.prior import read_prior
 from calibration.outcomes import read_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from router.policy.decision import Promise, Rule
@@ -59,9 +60,9 @@ def learn_command(
     rows = read_outcomes(outcomes, names, answers=len(names) == 2)  # of a pair it is learnt which answers hold
     about = {"made_at": _now().isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
-        background = read_background(questions, types, published, names) if questions else None
+        background = read_prior(questions, types, published, names) if questions else None
         its = models_named(names, load_prices(prices))
-        with workers.opened(jobs, ray) as hands:
+        with workers.open_workers(jobs, ray) as pool:
             learnt = learn(
                 rows,
                 its,
@@ -71,10 +72,10 @@ def learn_command(
                 confidence=confidence,
                 promise=promise,
                 type_margin=type_margin,
-                workers=hands,
+                workers=pool,
                 folder=out.with_name(out.name + ".learning"),
             )
-        policy = with_answers(learnt, seed, confidence, promise, type_margin).policy
+        policy = add_answer_rules(learnt, seed, confidence, promise, type_margin).policy
     write_policy(policy, out)
     table = Table(title=f"policy in {out}", title_justify="left")
     looked = {rule.target: rule for rule in policy.answers.targets} if policy.answers else {}

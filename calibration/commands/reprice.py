@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.answers import tracking
-from calibration.comparison.verdict import percent
+from calibration.comparison.verdict import format_percent
 from calibration.locations import tracking_uri
 from calibration.policies import load_prices
 from calibration.registry import registration
@@ -72,5 +72,5 @@ def _table(made: Repriced) -> Table:
         table.add_column(heading, justify="left" if heading in ("target", "promise") else "right")
     for each in made.targets:
         shares = (each.saved_then, each.saved_unchanged, each.kept_unchanged, each.saved)
-        table.add_row(percent(each.target), *(f"{value:.1%}" for value in shares), each.promise)
+        table.add_row(format_percent(each.target), *(f"{value:.1%}" for value in shares), each.promise)
     return table

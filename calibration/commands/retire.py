@@ -17,7 +17,10 @@ from calibration.commands.progress import progress_with
 from calibration.judging import judgements
 from calibration.ledger import Ledger
 from calibration.locations import home, tracking_uri
-from calibration.pipeline import run
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.costs import expected_costs
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
 from calibration.policies import default_judge, load_prices, models_named
 from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.registry import registration
@@ -26,7 +29,7 @@ from calibration.retirement import migration
 from calibration.retirement import report as retirement_report
 from calibration.retirement.probes import probes_usd, shapes_of, standard_shapes
 from calibration.retirement.shutdown_dates import leaving
-from calibration.spending import Meter, book
+from calibration.spending import Meter, record_spending
 from calibration.traffic.answered import sampled
 from calibration.traffic.traffic import bodies_since
 from router.policy.distribution import QUESTIONS
@@ -98,7 +101,7 @@ def retire_command(
     folder, kept_in = out or home() / "retirement", calibration or home() / "calibration"
     gone = leaving({**{name: endpoints[name] for name in old}, judge: judged_by}, _day(on))
     asked = read(questions, system)
-    plan = run.Plan(
+    plan = Plan(
         questions=asked,
         endpoints=endpoints,
         judge=judged_by,
@@ -121,11 +124,11 @@ def retire_command(
     samples = sampled(traffic, tracking_uri(), traffic_sample, seed) if traffic_sample else []
     folder.mkdir(parents=True, exist_ok=True)
     meter = Meter(table, budget_usd)
-    with run.Ledgers(kept_in) as ledgers, Ledger(folder / "probes.jsonl") as probes:
+    with Ledgers(kept_in) as ledgers, Ledger(folder / "probes.jsonl") as probes:
         plan, without = (plan, 0) if ask_old else migration.answered(plan, old, ledgers.answers)
         for each in gone:
             console.print(each.told(today), highlight=False)
-        console.print(report.cost_table(run.expected(plan, ledgers)))
+        console.print(report.cost_table(expected_costs(plan, ledgers)))
         console.print(
             f"and {len(shapes)} shapes of requests to each of {', '.join(new)}, about "
             f"${probes_usd(shapes, new, table):.4f}",
@@ -145,17 +148,17 @@ def retire_command(
         if dry_run:
             return
         if not yes:
-            typer.confirm("Go on?", abort=True)
+            typer.confirm("Continue?", abort=True)
         try:
             with progress_with(meter, console) as progress:
                 task = migration.Task(plan, before, old, new, shapes, gone, today, samples)
                 found, made = migration.run(task, ledgers, probes, meter, progress)
         finally:
-            book(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
+            record_spending(home() / "spending.jsonl", meter.spent_usd())  # paid, whatever became of it
     _show(found, made, folder, seed)
 
 
-def _show(found: retirement_report.Found, made: run.Calibration, folder: Path, seed: int) -> None:
+def _show(found: retirement_report.Found, made: Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy for the new models."""
     written = report.write(made, folder)
     page = folder / "retirement.md"

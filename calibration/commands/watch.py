@@ -30,7 +30,7 @@ from calibration.locations import home, tracking_uri
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.sentinel import inspection
 from calibration.sentinel.rows import FOLDER, Rows
-from calibration.spending import StoppedError, book
+from calibration.spending import StoppedError, record_spending
 from calibration.traffic.traffic import TrafficError, read_since
 from router.policy.distribution import SHIPPED
 from router.policy.document import DOCUMENT, Policy
@@ -127,7 +127,7 @@ def _look(plan: inspection.Plan) -> None:
         try:
             done = inspection.look(plan, rows, _before(file))
         finally:
-            book(home() / "spending.jsonl", rows.spent_ever_usd() - before_usd)
+            record_spending(home() / "spending.jsonl", rows.spent_ever_usd() - before_usd)
     content = dump(done.sentinel)
     inspection.write(file, content)
     if not plan.tracking_uri.startswith("sqlite:"):

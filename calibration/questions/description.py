@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from calibration import spending
 from calibration.questions.questions import Question
-from calibration.spending import Expected, JudgedText
+from calibration.spending import ExpectedCost, JudgedText
 from router.policy.prices import PriceBook
 
 JUDGED_ANSWER_TOKENS = 300  # an answer in prose: recorded ones of this kind have 140 to 690, most of them longer tasks
@@ -50,17 +50,17 @@ def by_language(asked: Sequence[Question]) -> Iterator[str]:
     return _table(("language", "questions"), counted)
 
 
-def expected(asked: Sequence[Question], models: Sequence[str], judge: str, prices: PriceBook) -> list[Expected]:
+def expected(asked: Sequence[Question], models: Sequence[str], judge: str, prices: PriceBook) -> list[ExpectedCost]:
     """What one run is expected to cost, by the same sum that a calibration shows before it starts."""
     judged = [question for question in asked if question.check is None]
     tokens = len(judged) * JUDGED_ANSWER_TOKENS + (len(asked) - len(judged)) * CHECKED_ANSWER_TOKENS
     sent = [(question.messages, question.tools) for question in asked]
-    answers = [spending.expect_answers(model, sent, 0, prices, tokens / len(asked)) for model in models]
+    answers = [spending.estimate_answers(model, sent, 0, prices, tokens / len(asked)) for model in models]
     texts = [JudgedText(len(q.text) + sum(map(len, q.expected_facts)), VERDICTS * len(models)) for q in judged]
-    return [*answers, spending.expect_judgements(judge, texts, 0, prices, JUDGED_ANSWER_TOKENS)]
+    return [*answers, spending.estimate_judgements(judge, texts, 0, prices, JUDGED_ANSWER_TOKENS)]
 
 
-def costs(of_run: Sequence[Expected]) -> Iterator[str]:
+def costs(of_run: Sequence[ExpectedCost]) -> Iterator[str]:
     """Calls, tokens and dollars by model."""
     rows: list[list[object]] = [
         [

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.comparison.tradeoffs import ALL, Row
+from calibration.comparison.tradeoffs import ALL, ModelSummary
 from calibration.outcomes import Outcome, read_outcomes, write_outcomes
-from calibration.pipeline.run import Calibration
+from calibration.pipeline.calibration import Calibration
 from calibration.policies import read_policy, write_policy
 from calibration.reporting.report import as_csv, as_html, row_of, spent
 from router.policy.document import REGISTERED_MODEL as MODEL
@@ -42,9 +42,9 @@ def log(found: Calibration, files: Sequence[Path] = ()) -> None:
 
     client = mlflow.MlflowClient()
     for model, run in found.runs.models.items():
-        for name, value in _metrics(row_of(found.rows, ALL, model)).items():
+        for name, value in _metrics(row_of(found.summaries, ALL, model)).items():
             client.log_metric(run, name, value)
-        client.set_tag(run, "traces", str(found.traced[model]))
+        client.set_tag(run, "traces", str(found.trace_counts[model]))
     parent = found.runs.parent
     client.set_tag(parent, "verdict", found.verdict.headline)
     client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found)]))
@@ -52,7 +52,7 @@ def log(found: Calibration, files: Sequence[Path] = ()) -> None:
     client.log_metric(parent, "unanswered", len(found.unanswered))
     client.log_metric(parent, "unjudged", len(found.unjudged))
     client.log_metric(parent, "saving_per_1000_usd", found.verdict.saving_per_1000_usd)
-    client.log_metric(parent, "judge/kept_cost_usd", found.judge_kept[1])
+    client.log_metric(parent, "judge/kept_cost_usd", found.judge_spending[1])
     for purpose in ("answers", "judge"):
         client.log_metric(parent, f"{purpose}/cost_usd", found.meter.spent_usd(purpose))
         usages = [usage for (p, _), usage in found.meter.usage.items() if p == purpose]
@@ -71,7 +71,7 @@ def log(found: Calibration, files: Sequence[Path] = ()) -> None:
         client.log_artifact(parent, str(path))
 
 
-def _metrics(row: Row) -> Mapping[str, float]:
+def _metrics(row: ModelSummary) -> Mapping[str, float]:
     """The document's names for what it tells, and ours for the rest."""
     told = {
         "n": row.n,

@@ -15,12 +15,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from calibration.comparison.tradeoffs import ALL, Pair, Row
-from calibration.comparison.verdict import of_types
-from calibration.learning.certificate import CONFIDENCE
-from calibration.pipeline.run import Calibration
+from calibration.comparison.tradeoffs import ALL, ModelSummary, Tradeoff
+from calibration.comparison.verdict import describe_tradeoffs
+from calibration.learning.intervals import CONFIDENCE
+from calibration.pipeline.calibration import Calibration
 from calibration.reporting import plots
-from calibration.spending import Expected
+from calibration.spending import ExpectedCost
 from router.policy.answers import Answers
 from router.policy.decision import Interval, Promise, Rule
 
@@ -46,7 +46,7 @@ def usd(value: float, digits: int = 6) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def cost_table(expected: Sequence[Expected]) -> Table:
+def cost_table(expected: Sequence[ExpectedCost]) -> Table:
     """What is about to be asked, before it is."""
     table = Table(title="Before the first call", title_justify="left", title_style="bold", box=None)
     for heading in ("model", "calls", "kept", "input tokens", "output tokens", "expected USD"):
@@ -63,14 +63,14 @@ def cost_table(expected: Sequence[Expected]) -> Table:
 def printed(found: Calibration) -> RenderableType:
     """The report on the terminal: the document's table first."""
     table = _table("Comparison on all questions", COLUMNS, found.n)
-    for row in found.rows:
+    for row in found.summaries:
         if row.question_type == ALL:
             table.add_row(*_document_cells(row))
     headings = ("type", "n", *found.models, "difference", "cheaper")
     by_type = _table("By type: % right, with 95 % intervals", headings, found.n)
-    said = of_types(found.pairs)
-    for pair in found.pairs:
-        scores = [interval(row_of(found.rows, pair.question_type, model).score) for model in found.models]
+    said = describe_tradeoffs(found.tradeoffs)
+    for pair in found.tradeoffs:
+        scores = [interval(row_of(found.summaries, pair.question_type, model).score) for model in found.models]
         difference = interval(pair.quality_difference, signed=True)
         words = said[pair.question_type, pair.model]
         by_type.add_row(_pair_name(found, pair), str(pair.n), *scores, difference, words)
@@ -85,7 +85,7 @@ def _table(title: str, headings: Sequence[str], n: int) -> Table:
     return table
 
 
-def _pair_name(found: Calibration, pair: Pair) -> str:
+def _pair_name(found: Calibration, pair: Tradeoff) -> str:
     return pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
 
 
@@ -109,17 +109,17 @@ def spent(found: Calibration) -> str:
         tokens = sum(u.input_tokens + u.output_tokens for u in usages)
         calls = sum(count for (p, _), count in meter.calls.items() if p == purpose)
         parts.append(f"{name} ${meter.spent_usd(purpose):.6f} ({calls:,} calls, {tokens:,} tokens)")
-    kept, cost = found.judge_kept
+    kept, cost = found.judge_spending
     before = f" All {kept:,} of the judge's replies that are kept: ${cost:.6f}." if kept else ""
     return f"This run: {' and '.join(parts)}.{before}"
 
 
-def row_of(rows: Iterable[Row], question_type: str, model: str) -> Row:
+def row_of(rows: Iterable[ModelSummary], question_type: str, model: str) -> ModelSummary:
     """The row of one model on one type."""
     return next(row for row in rows if (row.question_type, row.model) == (question_type, model))
 
 
-def _document_cells(row: Row) -> tuple[str, ...]:
+def _document_cells(row: ModelSummary) -> tuple[str, ...]:
     return (
         row.model,
         share(row.correctness),
@@ -138,7 +138,7 @@ def as_csv(found: Calibration) -> str:
     tokens_told = ("input_tokens", "output_tokens", "total_tokens", "mean_output_tokens")
     costs_told = ("cost_usd", "cost_per_correct_pct", "cost_per_correct_answer_usd")
     writer.writerow(["question_type", "model", "n", *bounds, *tokens_told, *costs_told])
-    for row in found.rows:
+    for row in found.summaries:
         values: list[float | str] = []
         for value in (row.correctness, row.completeness, row.score):
             values += ["", "", ""] if value is None else [value.estimate, value.low, value.high]
@@ -161,14 +161,14 @@ def as_html(found: Calibration) -> str:
             (*COLUMNS, "USD per correct answer", "n"),
             [
                 (*_document_cells(row), usd(row.cost_per_correct_answer_usd), str(row.n))
-                for row in found.rows
+                for row in found.summaries
                 if row.question_type == ALL
             ],
         ),
-        plot=plots.cost_quality(found.held, found.rows, found.models, found.policy),
+        plot=plots.cost_quality(found.held_out, found.summaries, found.models, found.policy),
         plot_note=_plot_note(found),
         by_type=_cards(found),
-        differences=plots.differences(found.pairs),
+        differences=plots.differences(found.tradeoffs),
         targets=_targets(found),
         confidence=f"{(rules[0].confidence if rules else CONFIDENCE) * 100:g} %",
         problems="".join(f"<p class='problem'>{escape(text.plain)}</p>" for text in _problems(found)),
@@ -178,7 +178,7 @@ def as_html(found: Calibration) -> str:
 
 
 def _figures(found: Calibration) -> str:
-    rows = [row_of(found.rows, ALL, model) for model in found.models]
+    rows = [row_of(found.summaries, ALL, model) for model in found.models]
     cheap, strong = rows[0], rows[-1]
     figures = [
         *((f"{row.score.estimate:.0%}", f"right: {row.model}") for row in rows),
@@ -201,12 +201,12 @@ def _cell(heading: str, cell: str) -> str:
 
 
 def _cards(found: Calibration) -> str:
-    said = of_types(found.pairs)
+    said = describe_tradeoffs(found.tradeoffs)
     headings = ["type", "n", *(f"{model}, % right" for model in found.models), "difference, points", "cost ratio"]
     headings += [*(f"{model}, output tokens" for model in found.models), "the cheaper one"]
     lines = []
-    for pair in found.pairs:
-        rows = [row_of(found.rows, pair.question_type, model) for model in found.models]
+    for pair in found.tradeoffs:
+        rows = [row_of(found.summaries, pair.question_type, model) for model in found.models]
         lines.append(
             [
                 _pair_name(found, pair),
@@ -222,13 +222,13 @@ def _cards(found: Calibration) -> str:
 
 
 def _targets(found: Calibration) -> str:
-    if found.policy is None or found.held is None:
+    if found.policy is None or found.held_out is None:
         return "<p>No policy was learnt.</p>"
     lines = []
     answers = found.policy.answers
     looked = {rule.target: rule for rule in answers.targets} if answers else {}
     for rule in found.policy.rules.targets:
-        point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
+        point, gain = found.held_out.points[f"{rule.target:g}"], found.held_out.gain_over_mix[rule.target]
         lines.append(
             (
                 f"{rule.target:.0%}" if rule.target * 100 % 1 == 0 else f"{rule.target:.1%}",
@@ -272,9 +272,9 @@ def _promised(rule: Rule) -> str:
 
 
 def _plot_note(found: Calibration) -> str:
-    if found.held is None:
+    if found.held_out is None:
         return "Measured on all questions; there are too few to keep some apart."
-    return f"Measured on {found.held.n} questions that the predictor was not fitted on. Crosses are 95 % intervals."
+    return f"Measured on {found.held_out.n} questions that the predictor was not fitted on. Crosses are 95 % intervals."
 
 
 def _about(found: Calibration) -> str:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.answers.answers import REFUSED, Answer
-from calibration.checks.comparisons import holds_json
-from calibration.comparison.tradeoffs import ALL, Judged
+from calibration.checks.comparisons import contains_json
+from calibration.comparison.tradeoffs import ALL, JudgedQuestions
 from calibration.comparison.verdict import best_rule
 from calibration.judging.judgements import Judgement
 from calibration.learning.corpus import Ints
-from calibration.learning.learning import mean_interval
-from calibration.learning.replay import Replay, replayed
+from calibration.learning.intervals import mean_interval
+from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
 from router.policy.decision import Interval
@@ -66,15 +66,15 @@ def chosen_by(policy: Policy, replay: Replay) -> Chosen:
     rule = best_rule(policy)
     target = policy.default_target if rule is None else rule.target
     names = [model.name for model in policy.rules.models]
-    return Chosen(names, replay.chosen(policy.rules, target), None if rule is None else rule.target)
+    return Chosen(names, replay.choose(policy.rules, target), None if rule is None else rule.target)
 
 
 def chosen_on(policy: Policy, outcomes: Sequence[Outcome]) -> Chosen:
     """What a policy that learnt from other questions decides on each of `outcomes`."""
-    return chosen_by(policy, replayed(outcomes, policy.predictor, policy.rules.models))
+    return chosen_by(policy, replay_outcomes(outcomes, policy.predictor, policy.rules.models))
 
 
-def ways(judged: Judged, old: Chosen, new: Chosen | None, prices: PriceBook) -> list[Way]:
+def ways(judged: JudgedQuestions, old: Chosen, new: Chosen | None, prices: PriceBook) -> list[Way]:
     """Every way for all questions, then for each type; `judged` has answers and judgements of the models of both."""
     strong = old.models[-1]
     columns: dict[str, list[str]] = {model: [model] * len(judged) for model in reversed(old.models)}
@@ -127,7 +127,7 @@ def _is_malformed(question: Question, answer: Answer) -> bool:
     if question.check is None or answer.finish_reason in (REFUSED, "content_filter", "length"):
         return False
     if question.check.name == "json":
-        return not holds_json(answer.text)
+        return not contains_json(answer.text)
     if question.check.name == "tool_call" and question.check.reference:
         return not _is_calls(answer.text)
     return False

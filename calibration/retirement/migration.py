@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 
 from calibration.answers import tracking
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import kept
+from calibration.answers.answers import stored_answers
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.comparison.tradeoffs import ALL
 from calibration.judging.judgements import COMPLETENESS, Scorers
-from calibration.learning.learning import LearningError, cross_replayed
-from calibration.learning.prior import evidence_for, prior
+from calibration.learning.learning import LearningError, cross_fit_replay
+from calibration.learning.prior import prior_of_run, transfer_evidence
 from calibration.ledger import Ledger
 from calibration.locations import home
 from calibration.outcomes import InputError, Outcome
-from calibration.pipeline import run as calibrating
-from calibration.pipeline.results import complete, outcome_of
-from calibration.pipeline.run import Calibration, Ledgers, Plan, Progress
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.collection import collect
+from calibration.pipeline.conclusion import conclude
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
+from calibration.pipeline.progress import Progress
+from calibration.pipeline.results import build_outcome, complete_questions
+from calibration.pipeline.run import open_runs
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.registry import registration
 from calibration.retirement.comparison import OLD_ROUTED, Chosen, Way, chosen_by, chosen_on, ways
@@ -79,14 +84,14 @@ def prior_of(before: OldPolicy, old: Sequence[str], new: Sequence[str], prices: 
     if [model.name for model in before.policy.rules.models] != list(old) or len(new) != 2:
         return {}
     try:
-        return {"prior_evidence": evidence_for(before.policy, models_named(new, prices))}
+        return {"prior_evidence": transfer_evidence(before.policy, models_named(new, prices))}
     except TransferError:
         return {}
 
 
 def answered(plan: Plan, old: Sequence[str], answers: Ledger) -> tuple[Plan, int]:
     """The plan with the questions that every old model has answered, and how many are left out."""
-    there = kept(plan.questions, {name: plan.endpoints[name] for name in old}, answers).answers
+    there = stored_answers(plan.questions, {name: plan.endpoints[name] for name in old}, answers).answers
     asked = [question for question in plan.questions if all((question.id, model) in there for model in old)]
     if not asked:
         raise InputError(
@@ -106,16 +111,18 @@ def run(task: Task, ledgers: Ledgers, probes: Ledger, meter: Meter, progress: Pr
     plan, old, new = task.plan, task.old, task.new
     rejudged = _judged_by_another(task, ledgers)
     of_new = replace(plan, endpoints={name: plan.endpoints[name] for name in new})
-    with calibrating.opened(plan) as runs:
-        progress.stage("probing", 0, len(task.shapes) * len(new))
-        probed = probe(task.shapes, of_new.endpoints, Adapting(load_catalogue()), meter, probes, progress.step)
-        gathered = calibrating.gathered(plan, ledgers, meter, progress, runs)
+    with open_runs(plan) as runs:
+        progress.start_stage("probing", 0, len(task.shapes) * len(new))
+        probed = probe(task.shapes, of_new.endpoints, RequestAdapter(load_catalogue()), meter, probes, progress.advance)
+        gathered = collect(plan, ledgers, meter, progress, runs)
         its_runs = replace(runs, models={name: runs.models[name] for name in new})
-        made = calibrating.concluded(of_new, gathered, ledgers, meter, progress, its_runs)
+        made = conclude(of_new, gathered, ledgers, meter, progress, its_runs)
     on_traffic = _on_traffic(task, made, ledgers, meter, progress) if task.traffic else ()
     tracking.close_children(runs, [name for name in runs.models if name not in new])
-    judged = complete(gathered.questions, list(plan.endpoints), gathered.asked, gathered.judged.judgements)
-    outcomes = [outcome_of(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
+    judged = complete_questions(
+        gathered.questions, list(plan.endpoints), gathered.answers, gathered.judgements.judgements
+    )
+    outcomes = [build_outcome(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
     chosen, in_sample = _old_choices(task.before, old, outcomes)
     its = _new_choices(made, [question.id for question, _, _ in judged])
     return Found(
@@ -150,14 +157,14 @@ def _on_traffic(task: Task, made: Calibration, ledgers: Ledgers, meter: Meter, p
         scorers=Scorers([COMPLETENESS], plan.scorers.judge),
         folder=folder,
     )
-    with calibrating.opened(asked) as runs:
-        found = calibrating.gathered(asked, ledgers, meter, progress, runs)
+    with open_runs(asked) as runs:
+        found = collect(asked, ledgers, meter, progress, runs)
     tracking.close_runs(runs)
-    judged = complete(found.questions, list(asked.endpoints), found.asked, found.judged.judgements)
+    judged = complete_questions(found.questions, list(asked.endpoints), found.answers, found.judgements.judgements)
     if not judged:
         return ()
     before = Chosen([ANSWERED], np.zeros(len(judged), dtype=np.int64), None)
-    outcomes = [outcome_of(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
+    outcomes = [build_outcome(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
     after = chosen_on(made.policy, outcomes) if made.policy else None
     compared = ways(judged, before, after, plan.prices)
     return [way for way in compared if way.question_type == ALL and way.name != OLD_ROUTED]
@@ -166,7 +173,7 @@ def _on_traffic(task: Task, made: Calibration, ledgers: Ledgers, meter: Meter, p
 def _judged_by_another(task: Task, ledgers: Ledgers) -> int:
     """How many kept answers of the old models have verdicts, but none of this judge."""
     plan = task.plan
-    there = kept(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
+    there = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
     by_id = {question.id: question for question in plan.questions if question.check is None}
     return (
         sum(
@@ -191,8 +198,8 @@ def _old_choices(before: OldPolicy, old: Sequence[str], outcomes: Sequence[Outco
     if version is None or not {o.id for o in version.outcomes} & {o.id for o in outcomes}:
         return chosen_on(policy, outcomes), False
     try:
-        background = prior(policy.about, [model.name for model in models])
-        replay, _ = cross_replayed(outcomes, models, version.seed, background)
+        background = prior_of_run(policy.about, [model.name for model in models])
+        replay, _ = cross_fit_replay(outcomes, models, version.seed, background)
     except (LearningError, PolicyError, ValueError):
         return chosen_on(policy, outcomes), True
     return chosen_by(policy, replay), False

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.comparison.tradeoffs import ALL
-from calibration.comparison.verdict import percent
+from calibration.comparison.verdict import format_percent
 from calibration.reporting.report import interval
 from calibration.retirement.comparison import NEW_ROUTED, OLD_ROUTED, Way, losing_types, way_of
 from calibration.retirement.probes import Probed
@@ -157,7 +157,7 @@ def as_markdown(found: Found) -> str:
     """The whole report."""
     old, new = ", ".join(found.old), ", ".join(found.new)
     kept = [
-        "none (all goes to the strong model)" if target is None else f"{percent(target)} of {models[-1]}"
+        "none (all goes to the strong model)" if target is None else f"{format_percent(target)} of {models[-1]}"
         for target, models in zip(found.targets, (found.old, found.new), strict=True)
     ]
     lines = [f"# From {old} to {new}", "", f"Made on {found.today}. This retirement spent ${found.spent_usd:.4f}.", ""]

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.answers import batch, tracking
-from calibration.answers.answers import Answer, Asked, Asking, Endpoint, body_of, kept
+from calibration.answers.answers import Answer, AnswerCollector, AnswerSet, Endpoint, build_body, stored_answers
 from calibration.interruption import interruptible
 from calibration.judging import judgements
-from calibration.judging.judgements import Judged, Scorers
+from calibration.judging.judgements import JudgementSet, Scorers
 from calibration.judging.relay import JudgeRelay
 from calibration.questions.questions import Question
 from calibration.sentinel import signals
 from calibration.sentinel.kept_quality import kept_quality, needed, until_drifted
 from calibration.sentinel.rows import Rows, result_of, today
 from calibration.sentinel.sample import Sampled, sampled
-from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, StoppedError, most_usd, price_of
+from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, StoppedError, max_cost_usd, price_of
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
 from router.policy.sentinel import Look, Sentinel, Watched
@@ -123,11 +123,11 @@ def _most_usd(plan: Plan, each: Sampled) -> float:
     """The most that comparing one request can cost: an answer, and all verdicts on it and the one there is."""
     if _by_strong(plan, each) or each.question is None:
         return 0.0
-    body = body_of(each.question, plan.strong_model, plan.strong)
-    answer = most_usd(price_of(plan.prices, plan.strong_model), body, plan.strong.max_output_tokens)
+    body = build_body(each.question, plan.strong_model, plan.strong)
+    answer = max_cost_usd(price_of(plan.prices, plan.strong_model), body, plan.strong.max_output_tokens)
     said = len(json.dumps(body, ensure_ascii=False).encode()) + len(each.text.encode()) + JUDGE_BYTES
-    read = 2 * (said + plan.strong.max_output_tokens) * plan.scorers.verdicts(each.question)
-    written = 2 * plan.judge.max_output_tokens * plan.scorers.verdicts(each.question)
+    read = 2 * (said + plan.strong.max_output_tokens) * plan.scorers.judge_calls(each.question)
+    written = 2 * plan.judge.max_output_tokens * plan.scorers.judge_calls(each.question)
     verdicts = price_of(plan.prices, plan.judge_model).cost_usd(Usage(read, written))
     return answer * (BATCH_DISCOUNT if plan.batch else 1.0) + verdicts
 
@@ -179,19 +179,19 @@ def _compare(plan: Plan, rows: Rows, chunk: Sequence[Sampled], meter: Meter) -> 
     return pairs, failures
 
 
-def _asked(plan: Plan, rows: Rows, questions: Sequence[Question], meter: Meter) -> Asked:
+def _asked(plan: Plan, rows: Rows, questions: Sequence[Question], meter: Meter) -> AnswerSet:
     endpoints = {plan.strong_model: plan.strong}
-    there = kept(questions, endpoints, rows.answers)
+    there = stored_answers(questions, endpoints, rows.answers)
     if len(there.answers) == len(questions):
         return there
     if plan.batch:
-        return batch.ask(questions, endpoints, meter, rows.answers, rows.folder)
-    asking = Asking(endpoints, meter, rows.answers, plan.concurrency)
+        return batch.collect_batch(questions, endpoints, meter, rows.answers, rows.folder)
+    asking = AnswerCollector(endpoints, meter, rows.answers, plan.concurrency)
 
-    async def ask() -> Asked:
+    async def ask() -> AnswerSet:
         loop = asyncio.get_running_loop()
         with interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
-            return await asking.ask(questions)
+            return await asking.collect(questions)
 
     return asyncio.run(ask())
 
@@ -208,10 +208,10 @@ def _as_answered(each: Sampled) -> Answer:
 
 def _judged(
     plan: Plan, rows: Rows, by_id: Mapping[str, Question], answers: Iterable[tuple[Answer, Answer]], meter: Meter
-) -> Judged:
+) -> JudgementSet:
     both = [answer for pair in answers for answer in pair]
     if not both:
-        return Judged({}, {})
+        return JudgementSet({}, {})
     experiment = tracking.prepare(plan.tracking_uri)
     params = {"policy": plan.policy.version, "judge": plan.scorers.judge, "target": plan.target}
     models = [AS_ANSWERED, plan.strong_model]
@@ -224,7 +224,7 @@ def _judged(
         try:
             return judgements.judge(pairs, plan.scorers, rows.judgements, relay, runs)
         except BudgetError:  # a reply longer than was reserved for; what is judged counts, the rest is tried again
-            return judgements.kept(pairs, plan.scorers, rows.judgements)
+            return judgements.stored_judgements(pairs, plan.scorers, rows.judgements)
 
 
 def concluded(plan: Plan, rows: Rows, before: Sentinel | None) -> Sentinel:

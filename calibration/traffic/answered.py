@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.answers.answers import Answer, Endpoint, body_of, key_of
+from calibration.answers.answers import Answer, Endpoint, answer_key, build_body
 from calibration.ledger import Ledger
 from calibration.questions.questions import Question
 from calibration.traffic.sampling import sample
@@ -69,7 +69,7 @@ def _sampled(trace: Any, question_type: str) -> Sampled | None:
 def keep(samples: Sequence[Sampled], endpoint: Endpoint, answers: Ledger) -> None:
     """Keep the answers of the traffic as if a model of that name had been asked."""
     for each in samples:
-        key = key_of(body_of(each.question, ANSWERED, endpoint), endpoint)
+        key = answer_key(build_body(each.question, ANSWERED, endpoint), endpoint)
         if answers.get(key) is None:
             answer = Answer(
                 key,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from calibration.comparison.mix import normalised, read_mix
+from calibration.comparison.mix import normalise_shares, read_mix
 from calibration.outcomes import InputError
 from calibration.traffic.traffic import TrafficError, read_since
 
@@ -38,7 +38,7 @@ def mix_of(text: str, types: Collection[str], now: datetime, home: Path) -> dict
         since = now - read_since(text.removeprefix(LEDGER))
     except (TrafficError, OverflowError) as error:
         raise InputError(Path(text), None, f"is no length of time; {LEDGER}7d are the last seven days") from error
-    return normalised(Path(text), requests_since(since, home), types)
+    return normalise_shares(Path(text), requests_since(since, home), types)
 
 
 def requests_since(since: datetime, home: Path) -> Mapping[str, int]:
