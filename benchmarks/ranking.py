@@ -37,10 +37,11 @@ from calibration.learning.ranking import apgr, cpt, saved_cost
 from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Rules, savings_usd
+from router.policy.expected_cost import savings_usd
 from router.policy.features import Features
 from router.policy.inputs import terms
 from router.policy.prediction import predict
+from router.policy.rules import Rules
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 ROUTELLM = ("mixtral-8x7b", "gpt-4-1106-preview")
@@ -214,7 +215,7 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
         "pair": table(pair, rounds),
-        "by_type": {str(t): table(pair.subset(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
+        "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
         "routellm": {source: table(ranked, rounds) for source, ranked in routellm(clean, seeds).items()},
         "curves": {method: curve(pair, method) for method in METHODS},
     }

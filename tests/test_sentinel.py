@@ -1,4 +1,4 @@
-"""The sentinel's statistics, and what a router does with what it found."""
+"""The sentinel's statistics, and how a router applies its report."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from calibration.sentinel.kept_quality import Contributions, Observed, kept_qual
 from calibration.sentinel.sample import place, sample_of
 from calibration.sentinel.signals import signals
 from router.notices import notices
-from router.policy.decision import Reason, decide
+from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.features import read_question
-from router.policy.mix import kept_of_mix
+from router.policy.mix import quality_kept_by_mix
 from router.policy.prediction import predict
-from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
+from router.policy.reasons import Reason
+from router.policy.sentinel import Checkpoint, Sentinel, SentinelError, Signal, TypeStatus, apply_drift, dump, parse
 from router.serving.policy import read_policy
 
 SUM = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
@@ -44,7 +45,7 @@ def drawn(rng, n, cheap, strong, by_cheap=1.0):
     ]
 
 
-def test_a_claim_that_holds_is_hardly_ever_refuted_however_often_it_is_looked_at():
+def test_a_true_claim_is_rarely_refuted_at_any_number_of_checks():
     rng = np.random.default_rng(0)
     least, refuted = needed(1, 0.1), 0
     for _ in range(300):
@@ -53,7 +54,7 @@ def test_a_claim_that_holds_is_hardly_ever_refuted_however_often_it_is_looked_at
     assert refuted <= 30
 
 
-def test_wealth_that_is_looked_at_later_is_reached_when_it_is_first_there():
+def test_the_first_time_that_wealth_is_reached_does_not_depend_on_later_checks():
     rng = np.random.default_rng(1)
     ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
     least = needed(5)
@@ -62,7 +63,7 @@ def test_wealth_that_is_looked_at_later_is_reached_when_it_is_first_there():
     assert next(n for n in range(1, 901) if betting.evidence(ratios[:n])[0] >= least) == first
 
 
-def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
+def test_the_median_detection_delay_matches_the_theory():
     rng, least, floor = np.random.default_rng(2), needed(40), 0.94
     at, found = 300, []
     after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
@@ -76,7 +77,7 @@ def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
     assert 0 < np.median(found) <= theory
 
 
-def test_the_band_holds_the_truth_and_is_below_the_floor_when_a_drift_is_shown():
+def test_the_interval_covers_the_truth_and_lies_below_the_floor_after_a_drift():
     rng, least = np.random.default_rng(3), needed(1)
     for _ in range(20):
         kept = kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
@@ -86,7 +87,7 @@ def test_the_band_holds_the_truth_and_is_below_the_floor_when_a_drift_is_shown()
     assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.against_floor >= least
 
 
-def test_what_the_strong_model_answers_itself_counts_as_kept_and_takes_no_drift_back():
+def test_answers_of_the_strong_model_count_as_kept_and_do_not_revoke_a_drift():
     rng, least = np.random.default_rng(4), needed(40)
     pairs = drawn(rng, 600, 0.75, 0.95)
     alone = kept_quality(pairs, 0.94, least).band.estimate
@@ -98,12 +99,12 @@ def test_what_the_strong_model_answers_itself_counts_as_kept_and_takes_no_drift_
     assert again == (shown, True)
 
 
-def test_a_better_type_has_its_whole_band_above_what_it_was_trusted_with():
+def test_a_better_type_has_its_whole_interval_above_the_promised_quality():
     found = kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, needed(40))
     assert found.band.low > 0.97
 
 
-def test_which_requests_are_sampled_is_chance_of_their_trace_alone():
+def test_sampling_depends_on_the_trace_id_alone():
     places = [place(f"tr-{n:032x}") for n in range(4000)]
     assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
 
@@ -123,7 +124,7 @@ def shown(policy, made):
     return {signal.name for signal in signals(list(made), policy.rules) if signal.evidence >= 1}
 
 
-def test_traffic_as_in_the_calibration_shows_no_change(policy):
+def test_traffic_like_the_calibrations_gives_no_signal(policy):
     assert shown(policy, rows(policy, 800)) == set()
 
 
@@ -138,11 +139,11 @@ def test_traffic_as_in_the_calibration_shows_no_change(policy):
         ({"kinds": [KIND] * 200, "output_tokens": 3}, f"shorter {KIND} gpt-4o-mini"),
     ],
 )
-def test_what_changed_is_shown_without_a_judge(policy, given, name):
+def test_changes_give_signals_without_a_judge(policy, given, name):
     assert name in shown(policy, rows(policy, 200, **given))
 
 
-def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
+def test_sampled_requests_include_refusals_and_exclude_other_content():
     span = SimpleNamespace(
         inputs={"messages": [{"role": "user", "content": SUM}]},
         outputs={"choices": [{"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}]},
@@ -164,8 +165,8 @@ def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
 
 
 def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
-    history = [Look(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
-    its = Watched(
+    history = [Checkpoint(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
+    its = TypeStatus(
         **{
             **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
             **{"trusted": 0.97, "evidence": 1.02, "history": history},
@@ -175,30 +176,30 @@ def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
     return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: its})
 
 
-def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
-    now = guarded(policy, found_of(policy.version))
+def test_only_drifted_types_go_to_the_strong_model(policy):
+    now = apply_drift(policy, found_of(policy.version))
     features = read_question([{"role": "user", "content": SUM}])
     before, after = (decide(p.rules, features, predict(p.predictor, features), 0.97) for p in (policy, now))
     assert (before.reason, after.reason, after.model) == (Reason.CHEAP_IS_ENOUGH, Reason.DRIFTED, "gpt-4o")
     assert now.version == policy.version
-    other = guarded(policy, found_of(policy.version, "medical/pubmed-abstract"))
+    other = apply_drift(policy, found_of(policy.version, "medical/pubmed-abstract"))
     assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
-    kept = kept_of_mix(now.rules, 0.97, {KIND: 5})
+    kept = quality_kept_by_mix(now.rules, 0.97, {KIND: 5})
     assert kept is not None and kept.low == 1.0
     for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
-        assert guarded(policy, nothing) is policy
-        assert guarded(now, nothing).rules.drifted == frozenset()
+        assert apply_drift(policy, nothing) is policy
+        assert apply_drift(now, nothing).rules.drifted == frozenset()
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b'{"format": 2, "policy": "v", "target": 0.9, "made_unix": 1}', b"\xff"]
 )
-def test_a_file_that_does_not_fit_is_refused(content):
+def test_an_invalid_report_is_refused(content):
     with pytest.raises(SentinelError):
         parse(content)
 
 
-def test_the_file_is_read_back_as_it_was_written():
+def test_a_report_round_trips_through_its_file():
     found = found_of("v")
     assert parse(dump(found)) == found
 
@@ -208,7 +209,7 @@ def follow(router, content: bytes) -> None:
     path.with_suffix(".new").write_bytes(content)
     path.with_suffix(".new").replace(path)
     time.sleep(0.01)
-    router.app.worker.sentinel_watch.look()
+    router.app.worker.sentinel_watch.check()
 
 
 def reason(router) -> str:
@@ -216,7 +217,7 @@ def reason(router) -> str:
     return httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-reason"]
 
 
-def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, caplog):
+def test_a_router_applies_new_reports_and_clears_them_for_another_policy(router, policy, caplog):
     assert reason(router) == "cheap_is_enough"
     alerts = router.app.worker.alerts
     with caplog.at_level(logging.WARNING, "router"):
@@ -224,7 +225,8 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
         follow(router, dump(found_of(policy.version)))
         alerts.close()
     assert reason(router) == "drifted"
-    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
+    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% "
+    told += "of the strong model's quality (70.0% to 90.0%, 200 judged pairs), below its floor of 94.0%"
     assert len([r.message for r in caplog.records if told in r.message]) == 1
     (raised,) = alerts.recent()
     assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
@@ -234,21 +236,21 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
     assert any("sentinel.json: does not parse" in text for text in notices(router.app.worker))
     served = router.app.worker.serving
     served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
-    router.app.worker.sentinel_watch.look()
-    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.found is None
+    router.app.worker.sentinel_watch.check()
+    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.report is None
     follow(router, dump(found_of("promoted", state="better")))
     assert reason(router) == "cheap_is_enough"
-    assert any("more than they were trusted with" in text for text in notices(router.app.worker))
+    assert any("keep more quality than the calibration promised" in text for text in notices(router.app.worker))
 
 
-def test_a_router_that_starts_knows_what_drifted(serve, openai_server, policy, tmp_path):
+def test_a_starting_router_applies_the_report(serve, openai_server, policy, tmp_path):
     (tmp_path / "home-0").mkdir()
     (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(found_of(policy.version)))
     assert reason(serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
 
 
 @pytest.mark.skipif(browser_found() is None, reason="no Chromium is installed here")
-def test_the_page_shows_each_types_evidence_with_its_band(router, policy, tmp_path):
+def test_the_page_shows_the_interval_of_each_type(router, policy, tmp_path):
     made = found_of(policy.version)
     fine = found_of(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
     signal = Signal("novelty", 300, 0.4, 0.1, 1.2)

@@ -20,9 +20,9 @@ from calibration.learning.learning import learn
 from calibration.learning.prior import read_prior
 from calibration.outcomes import read_outcomes
 from calibration.policies import load_prices, models_named, write_policy
-from router.policy.decision import Promise, Rule
 from router.policy.distribution import DATA
 from router.policy.document import Policy
+from router.policy.rules import Promise, Rule
 
 console = Console()
 TYPES = DATA / "types.json"
@@ -115,7 +115,7 @@ def _saved(rule: Rule) -> str:
 def _auto(policy: Policy) -> str:
     """What `auto` keeps, and how to ask for another target: the strictest other one that the policy routes by."""
     default = policy.default_target
-    if policy.rules.rule(default) is None:
+    if policy.rules.rule_for(default) is None:
         return f"auto keeps {default * 100:g} % by the strong model alone: no threshold is shown to keep so much"
     others = [r.target for r in policy.rules.targets if r.quality_per_usd is not None and r.target != default]
     above = [target for target in others if target > default]

@@ -49,8 +49,8 @@ def reprice_command(
     if made is None:
         console.print(f"version {number} was made at the prices of today: nothing changes", highlight=False)
         return
-    for each in made.moved:
-        console.print(each.told, highlight=False)
+    for each in made.price_changes:
+        console.print(each.description, highlight=False)
     console.print(_table(made))
     if dry_run:
         return

@@ -18,8 +18,8 @@ from calibration.policies import default_judge, load_prices, models_named, read_
 from calibration.questions.questions import read
 from calibration.questions.sources import MLFLOW_DATASET
 from calibration.sentinel.rows import FOLDER, Rows
-from router.policy.decision import Promise
 from router.policy.distribution import SHIPPED
+from router.policy.rules import Promise
 
 JUDGE_PARAMETERS = {"temperature": 0}
 JUDGE_MAX_OUTPUT_TOKENS = 2000

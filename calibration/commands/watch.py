@@ -175,7 +175,7 @@ def _show(done: inspection.Looked, plan: inspection.Plan) -> None:
         band = f"{estimate:.1%} ({low:.1%} to {high:.1%})"
         table.add_row(name, f"{its.pairs:,}", band, f"{its.floor:.1%}", f"{its.evidence:.0%}", its.state)
     console.print(table)
-    for signal in found.shown:
+    for signal in found.significant_signals:
         console.print(
             f"changed since the calibration: {signal.name}, {signal.value:.3g} where the limit is {signal.limit:.3g} "
             f"(n = {signal.n:,})",

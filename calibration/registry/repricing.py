@@ -16,10 +16,10 @@ from calibration.learning.prior import prior_of_run
 from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import models_named
 from calibration.registry.registration import Version
-from router.policy.decision import Promise, Rule, Rules
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
-from router.policy.repricing import Moved, moved
+from router.policy.repricing import PriceChange, price_changes
+from router.policy.rules import Promise, Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Repriced:
     """What became of a policy."""
 
     policy: Policy
-    moved: Sequence[Moved]
+    price_changes: Sequence[PriceChange]
     targets: Sequence[Target]
 
 
@@ -51,7 +51,7 @@ def repriced(version: Version, prices: PriceBook) -> Repriced | None:
         PolicyError: the policy that it started from is not the one that is shipped with this version.
     """
     old = version.policy
-    changed = moved(old.rules.models, prices)
+    changed = price_changes(old.rules.models, prices)
     if not changed:
         return None
     names = [model.name for model in old.rules.models]

@@ -22,7 +22,7 @@ from calibration.pipeline.calibration import Calibration
 from calibration.reporting import plots
 from calibration.spending import ExpectedCost
 from router.policy.answers import Answers
-from router.policy.decision import Interval, Promise, Rule
+from router.policy.rules import Interval, Promise, Rule
 
 TEMPLATE = Path(__file__).with_name("report.html")
 COLUMNS = ("model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct")

@@ -11,7 +11,7 @@ import openai
 from calibration import network
 from calibration.answers.answers import Endpoint
 from calibration.policies import load_catalogue
-from router.policy.shutdown import listed_days
+from router.policy.shutdown import read_shutdown_days
 
 SECONDS = 10.0
 
@@ -43,12 +43,12 @@ def leaving(endpoints: Mapping[str, Endpoint], given: date | None = None) -> lis
     for model, endpoint in endpoints.items():
         if endpoint.base_url not in listed:
             listed[endpoint.base_url] = _listed(endpoint)
-        day = listed_days(listed[endpoint.base_url], [model], catalogue.aliases).get(model)
+        day = read_shutdown_days(listed[endpoint.base_url], [model], catalogue.aliases).get(model)
         if day is not None:
             found.append(Leaving(model, day, "its upstream's list of models"))
             continue
-        known = catalogue.of(model)
-        found.append(Leaving(model, known.leaves, known.source or "data/models.json"))
+        known = catalogue.facts(model)
+        found.append(Leaving(model, known.shutdown_date, known.source or "data/models.json"))
     return found
 
 

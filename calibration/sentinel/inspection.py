@@ -28,7 +28,7 @@ from calibration.sentinel.sample import Sampled, sampled
 from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, StoppedError, max_cost_usd, price_of
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
-from router.policy.sentinel import Look, Sentinel, Watched
+from router.policy.sentinel import Checkpoint, Sentinel, TypeStatus
 from router.policy.usage import Usage
 
 AS_ANSWERED = "as answered"  # in the place of a model, in MLflow
@@ -231,9 +231,9 @@ def concluded(plan: Plan, rows: Rows, before: Sentinel | None) -> Sentinel:
     """What all that was compared under the policy says."""
     version, rules = plan.policy.version, plan.policy.rules
     floor, least = max(plan.target - plan.margin, 0.0), needed(len(plan.policy.predictor.types))
-    rule = rules.rule(plan.target)
+    rule = rules.rule_for(plan.target)
     known = before.types if before is not None and before.policy == version and before.target == plan.target else {}
-    types: dict[str, Watched] = {}
+    types: dict[str, TypeStatus] = {}
     for name, observed in sorted(rows.observed(version, plan.target).items()):
         its, drifted = until_drifted(observed, floor, least)
         found = kept_quality(its, floor, least)
@@ -241,8 +241,8 @@ def concluded(plan: Plan, rows: Rows, before: Sentinel | None) -> Sentinel:
         trusted = max(plan.target, saw.estimate) if saw is not None else plan.target
         better = not drifted and found.band.low > trusted
         pairs = sum(each.by_cheap for each in its)
-        seen = Look(pairs, *found.band, max(found.against_floor / least, 0.0))
-        types[name] = Watched(
+        seen = Checkpoint(pairs, *found.band, max(found.against_floor / least, 0.0))
+        types[name] = TypeStatus(
             state="drifted" if drifted else "better" if better else "ok",
             requests=len(its),
             pairs=pairs,
@@ -264,7 +264,7 @@ def concluded(plan: Plan, rows: Rows, before: Sentinel | None) -> Sentinel:
     )
 
 
-def _history(before: Sequence[Look], seen: Look) -> list[Look]:
+def _history(before: Sequence[Checkpoint], seen: Checkpoint) -> list[Checkpoint]:
     """The looks before and this one, thinned out where they are many; of one number of pairs the last look counts."""
     looks = [each for each in before if each.pairs < seen.pairs]
     if len(looks) >= HISTORY:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.sentinel import betting
-from router.policy.decision import Interval
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 ERROR = 0.05  # that any type is ever called drifted though it keeps its floor, over all types and all looks

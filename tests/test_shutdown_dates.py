@@ -1,4 +1,4 @@
-"""The day on which a model leaves is read from the upstream's list of models in every form, by name and by snapshot."""
+"""Shutdown dates are read from the upstream's list of models in every form, by name and by snapshot."""
 
 from datetime import date
 
@@ -7,7 +7,7 @@ from fake_openai import json_answer
 
 from calibration.answers.answers import Endpoint
 from calibration.retirement.shutdown_dates import leaving
-from router.policy.shutdown import listed_days
+from router.policy.shutdown import read_shutdown_days
 
 SOURCE = "its upstream's list of models"
 DAY = date(2027, 3, 1)
@@ -19,7 +19,7 @@ def row(name, day):
 
 @pytest.mark.parametrize("told", ["2027-03-01", "2027-03-01T12:00:00Z", 1_803_900_000, 1_803_900_000.5])
 @pytest.mark.parametrize("name", ["gpt-4o", "gpt-4o-2024-08-06"])
-def test_a_calibration_reads_days_in_every_form_and_of_snapshots(openai_server, told, name):
+def test_calibration_reads_shutdown_dates_in_every_form_and_of_snapshots(openai_server, told, name):
     openai_server.models = json_answer({"object": "list", "data": [row(name, told), row("gpt-4o-mini", None)]})
     endpoint = Endpoint(openai_server.url, "sk-x")
     found = leaving({"gpt-4o:low": endpoint, "gpt-4o-mini": endpoint})
@@ -30,12 +30,12 @@ def test_a_calibration_reads_days_in_every_form_and_of_snapshots(openai_server, 
 
 
 @pytest.mark.parametrize("told", [True, 0, "", [], {}, float("nan"), 1e300, "2027-13-01"])
-def test_what_is_no_day_says_nothing(told):
-    assert listed_days({"data": [row("gpt-4o", told)]}, ["gpt-4o"], {}) == {}
+def test_invalid_shutdown_dates_are_ignored(told):
+    assert read_shutdown_days({"data": [row("gpt-4o", told)]}, ["gpt-4o"], {}) == {}
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_models_own_day_goes_before_that_of_its_snapshot(order):
+def test_a_models_own_shutdown_date_overrides_that_of_its_snapshot(order):
     rows = [row("gpt-4o", "2027-03-01"), row("gpt-4o-2024-08-06", "2027-01-14")][::order]
-    found = listed_days({"data": rows}, ["gpt-4o:low", "gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
+    found = read_shutdown_days({"data": rows}, ["gpt-4o:low", "gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
     assert found == {"gpt-4o:low": DAY, "gpt-4o": DAY}
