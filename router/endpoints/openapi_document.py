@@ -11,8 +11,9 @@ from router.endpoints.keys import Adding, Changing, Rotating
 from router.endpoints.management import Limiting
 from router.endpoints.openapi_schemas import SCHEMAS
 from router.exporter.feedback import FeedbackBody
-from router.policy.decision import Promise, Reason
 from router.policy.distribution import version
+from router.policy.reasons import Reason
+from router.policy.rules import Promise
 
 JSON = "application/json"
 TAGS = {

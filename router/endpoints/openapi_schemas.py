@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.policy.decision import Promise, Reason
+from router.policy.reasons import Reason
+from router.policy.rules import Promise
 
 _STRING: dict[str, Any] = {"type": "string"}
 _TEXTS = {"type": "array", "items": _STRING}
