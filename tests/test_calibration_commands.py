@@ -42,7 +42,7 @@ def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
     policy = read_policy(folder / "expected")
     auto = done.stdout.strip().splitlines()[-1]
     another = float(auto.partition("auto@")[2].split()[0])
-    assert auto.startswith(f"auto keeps {policy.default_target * 100:g} % (set ROUTER_DEFAULT_TARGET or ask for auto@")
+    assert auto.startswith(f"auto targets {policy.default_target * 100:g} %; request auto@")
     assert another != policy.default_target and policy.rules.rule(another).target == another
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])

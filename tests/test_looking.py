@@ -123,7 +123,7 @@ def test_looking_helps_where_there_is_something_to_see(policy):
 def test_the_command_learns_from_answers_and_says_so(tmp_path):
     write_outcomes(made(200), tmp_path / "outcomes.jsonl")
     done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
-    assert done.returncode == 0 and "answers are worth a look on: sums/baskets" in done.stdout, done.stderr
+    assert done.returncode == 0 and "answer verification pays on: sums/baskets" in done.stdout, done.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 

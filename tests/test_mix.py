@@ -16,7 +16,7 @@ from calibration.learning.learning import learn
 from calibration.learning.replay import picked, replayed
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
-from calibration.traffic.mix import mix_of
+from calibration.traffic.mix import load_mix
 from router.policy.decision import Evidence, Interval, Model, Rule, Rules
 from router.policy.mix import SURE, holds, kept_of_mix
 from router.policy.prices import Price, PriceBook
@@ -208,14 +208,14 @@ def test_the_mix_of_recorded_traffic_is_read_from_the_usage_tables(tmp_path):
         ]
         + [made_record(99, started_unix_ns=nanoseconds - 10**9, question_type="law/clauses", simulated=True)]
     )
-    assert mix_of("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
-    assert mix_of("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4
+    assert load_mix("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
+    assert load_mix("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4
 
 
 @pytest.mark.parametrize(("text", "said"), [("ledger:soon", "7d"), ("ledger:7d", "cannot be read")])
-def test_a_ledger_that_tells_no_mix_says_why(tmp_path, text, said):
+def test_a_mix_that_cannot_be_read_from_the_usage_tables_is_an_error(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        mix_of(text, TRUTH, datetime.now(UTC), tmp_path)
+        load_mix(text, TRUTH, datetime.now(UTC), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

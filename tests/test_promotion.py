@@ -1,4 +1,4 @@
-"""What was learnt is right in both directions, and which policy serves changes without a failed request."""
+"""Verdicts are right in both directions, and promotions and rollbacks cause no failed request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from router.serving.champion import fetch, keep_fetching, point_to
 from router.serving.policy import read_policy, served_policy
 from router.settings import load
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
 
 PER_TYPE = 100
 ASKED = {
@@ -70,7 +70,7 @@ def questions() -> list[Question]:
     ]
 
 
-def calibrated(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibration:
+def calibrate(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibration:
     asked = questions()
     prices = load_prices()
     meter = Meter(prices)
@@ -88,19 +88,19 @@ def calibrated(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calib
         )
         folder.mkdir()
         with run.Ledgers(folder) as ledgers:
-            found = run.run(plan, ledgers, meter, run.Progress(lambda name, done, of: None, lambda: None))
-    registration.log(found)
-    assert registration.register(found, plan.seed) == registration.number_of(registration.CHALLENGER)
+            found = run.run(plan, ledgers, meter, run.Progress(lambda name, completed, total: None, lambda: None))
+    registration.log_calibration(found)
+    assert registration.register(found, plan.seed) == registration.version_number(registration.CHALLENGER)
     tracking.close_runs(found.runs)
     return found
 
 
-def of(**quality: float) -> dict[str, float]:
+def quality_by_type(**quality: float) -> dict[str, float]:
     return {kind: quality.get(kind, quality["all"]) for kind in ASKED}
 
 
-PAYS: Quality = {"gpt-4o-mini": of(all=1.0, puzzles=0.3), "gpt-4o": of(all=1.0)}
-DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
+PAYS: Quality = {"gpt-4o-mini": quality_by_type(all=1.0, puzzles=0.3), "gpt-4o": quality_by_type(all=1.0)}
+DOES_NOT_PAY: Quality = {"gpt-4o-mini": quality_by_type(all=0.4), "gpt-4o": quality_by_type(all=0.95)}
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +110,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def pays(tmp_path_factory: pytest.TempPathFactory, store: str) -> Calibration:
-    return calibrated(tmp_path_factory.mktemp("pays") / "home", store, PAYS)
+    return calibrate(tmp_path_factory.mktemp("pays") / "home", store, PAYS)
 
 
 @pytest.fixture(scope="module")
 def does_not_pay(tmp_path_factory: pytest.TempPathFactory, store: str, pays: Calibration) -> Calibration:
-    return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY)
+    return calibrate(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY)
 
 
-def test_what_is_measured_covers_the_truth(pays: Calibration, does_not_pay: Calibration) -> None:
+def test_the_intervals_cover_the_true_quality(pays: Calibration, does_not_pay: Calibration) -> None:
     intervals = [
         (row.score.low <= quality[row.model][row.question_type] <= row.score.high)
         for found, quality in ((pays, PAYS), (does_not_pay, DOES_NOT_PAY))
@@ -129,7 +129,7 @@ def test_what_is_measured_covers_the_truth(pays: Calibration, does_not_pay: Cali
     assert pays.traced == {"gpt-4o-mini": 400, "gpt-4o": 400}
 
 
-def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
+def test_the_verdict_is_to_route_if_it_pays(pays: Calibration) -> None:
     assert pays.verdict.route and pays.verdict.headline.startswith("Route")
     assert pays.policy is not None and pays.held is not None
     saved = pays.verdict.saving_per_1000_usd
@@ -138,12 +138,12 @@ def test_the_verdict_is_to_route_where_it_pays(pays: Calibration) -> None:
     assert any(f"${saved:.2f} per 1,000 requests" in reason for reason in pays.verdict.reasons)
 
 
-def test_the_verdict_is_not_to_route_where_it_does_not_pay(does_not_pay: Calibration) -> None:
+def test_the_verdict_is_not_to_route_if_it_does_not_pay(does_not_pay: Calibration) -> None:
     assert does_not_pay.verdict.headline == "Do not route"
     assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
 
 
-def test_the_verdict_says_what_is_certified_and_what_more_would_take(
+def test_the_verdict_names_certified_targets_and_the_cost_of_more_questions(
     pays: Calibration, does_not_pay: Calibration
 ) -> None:
     assert pays.policy is not None and pays.held is not None
@@ -175,7 +175,7 @@ def test_the_verdict_says_what_is_certified_and_what_more_would_take(
     assert "certif" in " ".join(does_not_pay.verdict.reasons)
 
 
-def test_as_many_types_are_computed_as_the_verdict_counts() -> None:
+def test_the_verdict_counts_the_types_with_computed_answers() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "calibration", "generate", "--list"],
         capture_output=True,
@@ -185,7 +185,7 @@ def test_as_many_types_are_computed_as_the_verdict_counts() -> None:
     assert len(listed.stdout.split()) == COMPUTED_TYPES
 
 
-def test_the_report_calls_expected_what_is_not_certified(pays: Calibration) -> None:
+def test_the_report_marks_uncertified_targets_as_expected(pays: Calibration) -> None:
     assert pays.policy is not None
     rules = [
         replace(rule, certified=False, falls_short=0.2, more_questions_needed=90)
@@ -200,7 +200,7 @@ def test_the_report_calls_expected_what_is_not_certified(pays: Calibration) -> N
     assert "<td data-name='promise'>certified</td>" in report.as_html(pays)
 
 
-def test_the_type_of_questions_without_one_is_predicted_where_a_policy_knows_it(pays: Calibration) -> None:
+def test_a_policy_predicts_the_missing_types_of_questions(pays: Calibration) -> None:
     asked = questions()[::7]
     untyped = [replace(question, question_type=None) for question in asked]
     named = name_types(untyped, pays.policy, seed=0)
@@ -212,7 +212,7 @@ def test_a_report_is_fetched_from_the_registry(pays: Calibration, tmp_path: Path
     files = registration.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
     assert [file.name for file in files] == ["report.html", "comparison.csv", "outcomes.jsonl.gz"]
     assert registration.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
-    with pytest.raises(registration.RegistryError, match="holds no report"):
+    with pytest.raises(registration.RegistryError, match="has no report"):
         registration.fetch_report(pays.runs.experiment_id, "0" * 32, tmp_path)
 
 
@@ -227,27 +227,26 @@ def test_questions_of_an_mlflow_dataset_are_read(pays: Calibration) -> None:
         read("mlflow:nobodys")
 
 
-def test_a_challenger_is_promoted_where_it_is_better_and_refused_where_it_is_not(
-    pays: Calibration, does_not_pay: Calibration
-) -> None:
+def test_only_a_better_challenger_is_promoted_unless_forced(pays: Calibration, does_not_pay: Calibration) -> None:
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
-    done = promotion.promote()
-    assert done.promoted and not done.reasons and registration.number_of(CHAMPION) == "1"
-    assert done.challenger.gain_over_mix.low > 0 and done.challenger.quality_kept >= done.challenger.target
+    promoted = promotion.promote()
+    assert promoted.promoted and not promoted.reasons and registration.version_number(CHAMPION) == "1"
+    assert promoted.challenger.gain_over_mix.low > 0
+    assert promoted.challenger.quality_kept >= promoted.challenger.target
     with pytest.raises(registration.RegistryError, match="champion already"):
         promotion.promote()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "2")
     refused = promotion.promote()
-    assert not refused.promoted and registration.number_of(CHAMPION) == "1"
+    assert not refused.promoted and registration.version_number(CHAMPION) == "1"
     assert "does not beat a random mix of the same cost" in " ".join(refused.reasons)
     forced = promotion.promote(force="prices fell")
-    assert forced.promoted and registration.number_of(CHAMPION) == "2"
+    assert forced.promoted and registration.version_number(CHAMPION) == "2"
     assert client.get_model_version(REGISTERED_MODEL, "2").tags["forced_because"] == "prices fell"
-    assert promotion.rollback() == ("2", "1") and registration.number_of(CHAMPION) == "1"
+    assert promotion.rollback() == ("2", "1") and registration.version_number(CHAMPION) == "1"
 
 
-def test_a_rollback_of_the_first_champion_leads_to_the_shipped_policy_and_a_promotion_back(
+def test_the_first_champion_is_rolled_back_to_the_shipped_policy_and_promoted_again(
     pays: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = mlflow.MlflowClient()
@@ -255,20 +254,20 @@ def test_a_rollback_of_the_first_champion_leads_to_the_shipped_policy_and_a_prom
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
-    done = CliRunner().invoke(app, ["rollback"])
-    assert done.exit_code == 0 and done.output == "the shipped policy serves again, no longer version 1\n"
-    assert registration.number_of(CHAMPION) is None
+    result = CliRunner().invoke(app, ["rollback"])
+    assert result.exit_code == 0 and result.output == "the shipped policy serves again instead of version 1\n"
+    assert registration.version_number(CHAMPION) is None
     tags = client.get_model_version(REGISTERED_MODEL, "1").tags
     assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
     with pytest.raises(
         registration.RegistryError, match="no earlier champion to go back to: the shipped policy serves"
     ):
         promotion.rollback()
-    assert promotion.promote().promoted and registration.number_of(CHAMPION) == "1"
-    assert promotion.rollback() == ("1", None) and registration.number_of(CHAMPION) is None
+    assert promotion.promote().promoted and registration.version_number(CHAMPION) == "1"
+    assert promotion.rollback() == ("1", None) and registration.version_number(CHAMPION) is None
 
 
-def test_a_rollback_in_a_registry_without_the_model_is_an_error_of_ours(
+def test_a_rollback_in_an_empty_registry_is_a_registry_error(
     pays: Calibration, tmp_path: Path, store_with_tables: Callable[[Path], str]
 ) -> None:
     before = _uri(pays)
@@ -288,7 +287,7 @@ def load_on(
     does_not_pay: Calibration,
     tmp_path: Path,
 ) -> Iterator[tuple[RunningRouter, list[str], threading.Event]]:
-    """A router under load; the policies named in its answers, in order."""
+    """A router under load, and the policies named in its answers, in order."""
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
     point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
@@ -326,7 +325,7 @@ def wait_for(policies: list[str], version: str, seconds: float = 20) -> float:
     return time.monotonic() - began
 
 
-def test_promotion_refusal_and_rollback_happen_under_load_without_a_failed_request(
+def test_no_request_fails_during_promotions_and_rollbacks_under_load(
     pays: Calibration,
     does_not_pay: Calibration,
     load_on: tuple[RunningRouter, list[str], threading.Event],
@@ -361,9 +360,7 @@ def test_promotion_refusal_and_rollback_happen_under_load_without_a_failed_reque
     assert {record["policy_version"] for record in records} == set(policies)
 
 
-def test_a_champion_is_fetched_once_and_a_registry_without_one_changes_nothing(
-    tmp_path: Path, pays: Calibration
-) -> None:
+def test_a_champion_is_fetched_once_and_a_missing_champion_changes_nothing(tmp_path: Path, pays: Calibration) -> None:
     settings = load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     assert fetch(settings) == "1"
@@ -373,7 +370,7 @@ def test_a_champion_is_fetched_once_and_a_registry_without_one_changes_nothing(
     assert fetch(empty) == "" and not (tmp_path / "none.db").exists()
 
 
-def test_after_a_rollback_to_the_shipped_policy_a_start_serves_it_and_takes_a_champion_up_again(
+def test_a_start_after_a_rollback_serves_the_shipped_policy_until_a_promotion(
     tmp_path: Path, pays: Calibration
 ) -> None:
     client, settings = mlflow.MlflowClient(), load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
@@ -382,13 +379,13 @@ def test_after_a_rollback_to_the_shipped_policy_a_start_serves_it_and_takes_a_ch
     promoted = served_policy(settings)[0].version
     assert pays.policy is not None and promoted == pays.policy.version
     client.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
-    assert fetch(settings) == ""  # as the exporter asks when it has just started
+    assert fetch(settings) == ""  # the first request of a new exporter
     assert served_policy(settings)[0].version == read_policy(SHIPPED).version != promoted
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     assert fetch(settings, "") == "1" and served_policy(settings)[0].version == promoted
 
 
-def test_what_the_registry_does_not_say_takes_no_policy_away(
+def test_an_unreadable_registry_and_a_custom_policy_folder_keep_the_policy(
     tmp_path: Path, pays: Calibration, store_with_tables: Callable[[Path], str]
 ) -> None:
     assert pays.policy is not None
@@ -404,15 +401,15 @@ def test_what_the_registry_does_not_say_takes_no_policy_away(
     assert (tmp_path / "policy").resolve() == own.resolve()
 
 
-def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_path: Path, store: str) -> None:
+def test_each_of_three_models_is_chosen_for_the_questions_it_answers_best(tmp_path: Path, store: str) -> None:
     prices = tmp_path / "prices.json"
     rows = {name: {"usd_per_million_input_tokens": p, "usd_per_million_output_tokens": 4 * p}
             for name, p in (("small", 0.1), ("mathematician", 0.5), ("large", 5.0))}  # fmt: skip
     prices.write_text(json.dumps({"models": rows}))
     quality: Quality = {
-        "small": of(all=0.3, sums=0.2, capitals=1.0, translation=1.0),
-        "mathematician": of(all=0.2, sums=1.0),
-        "large": of(all=1.0, sums=0.9),
+        "small": quality_by_type(all=0.3, sums=0.2, capitals=1.0, translation=1.0),
+        "mathematician": quality_by_type(all=0.2, sums=1.0),
+        "large": quality_by_type(all=1.0, sums=0.9),
     }
     asked = questions()
     with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
@@ -422,7 +419,7 @@ def test_three_models_are_calibrated_and_each_is_chosen_where_it_is_best(tmp_pat
         ends = dict.fromkeys(quality, endpoint)
         plan = run.Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
         with run.Ledgers(tmp_path) as ledgers:
-            found = run.run(plan, ledgers, Meter(book), run.Progress(lambda name, done, of: None, lambda: None))
+            found = run.run(plan, ledgers, Meter(book), run.Progress(lambda name, completed, total: None, lambda: None))
     tracking.close_runs(found.runs)
     assert found.policy is not None and [pair.model for pair in found.pairs[:2]] == ["small", "mathematician"]
     best = {"sums": "mathematician", "capitals": "small", "translation": "small", "puzzles": "large"}

@@ -1,4 +1,4 @@
-"""Prices change under a policy: what is told, and the policy that is certified anew from the same outcomes."""
+"""Price changes: what the router reports, and the policy that is certified again from the same outcomes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from calibration.commands import reprice as reprice_command
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.registry import registration
-from calibration.registry.repricing import repriced
+from calibration.registry.repricing import reprice
 from router.notices import notices
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
 from router.policy.repricing import moved, saving_now
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 4.0}}
@@ -38,14 +38,14 @@ def policy() -> Policy:
     return learn(made_outcomes(400), models_named(PAIR, load_prices()), 3, {}).policy
 
 
-def test_prices_that_did_not_change_say_nothing(policy: Policy) -> None:
+def test_unchanged_prices_are_not_reported(policy: Policy) -> None:
     assert moved(policy.rules.models, load_prices()) == []
     same = saving_now(policy.rules, load_prices(), 0.9)
     rule = policy.rules.rule(0.9)
     assert rule is not None and same == pytest.approx((rule.expected_saving.estimate,) * 2)
 
 
-def test_what_a_change_does_to_the_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
+def test_the_new_saving_lies_between_those_of_the_input_and_the_output_price(policy: Policy) -> None:
     changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
     rule = policy.rules.rule(0.9)
     least, most = saving_now(policy.rules, changed, 0.9) or (0.0, 0.0)
@@ -54,7 +54,7 @@ def test_what_a_change_does_to_the_saving_lies_between_that_of_input_and_of_outp
     assert (least, most) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
 
 
-def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Policy, tmp_path: Path) -> None:
+def test_the_router_reports_that_its_policy_has_other_prices(policy: Policy, tmp_path: Path) -> None:
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
@@ -63,21 +63,21 @@ def test_the_router_tells_that_its_policy_was_made_at_other_prices(policy: Polic
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 
 
-def test_a_policy_is_certified_anew_and_nothing_new_is_learnt(policy: Policy, tmp_path: Path) -> None:
+def test_a_policy_is_certified_again_and_keeps_its_predictor(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
-    loaded = registration.load(number)
-    assert repriced(loaded, load_prices()) is None
-    made = repriced(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
-    assert made is not None
-    assert [each.model for each in made.moved] == ["gpt-4o-mini"]
-    assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
-    assert made.policy.rules.evidence == kept.rules.evidence
-    assert made.policy.about["repriced_from"] == kept.version
-    at = {each.target: each for each in made.targets}[0.9]
-    assert at.saved_unchanged < at.saved_then  # the cheap model saves less now, and the thresholds have to say so
-    assert 0.0 <= at.saved <= 1 - 1.0 / 2.5
+    number, stored = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    loaded = registration.load_version(number)
+    assert reprice(loaded, load_prices()) is None
+    repriced = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
+    assert repriced is not None
+    assert [change.model for change in repriced.moved] == ["gpt-4o-mini"]
+    assert np.array_equal(repriced.policy.predictor.table, stored.predictor.table)
+    assert repriced.policy.rules.evidence == stored.rules.evidence
+    assert repriced.policy.about["repriced_from"] == stored.version
+    change = {change.target: change for change in repriced.targets}[0.9]
+    assert change.saved_unchanged < change.saved_then  # the cheap model saves less at the new prices
+    assert 0.0 <= change.saved <= 1 - 1.0 / 2.5
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
@@ -93,14 +93,14 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
-    def reprice(*arguments: str) -> str:
+    def reprice_in(*arguments: str) -> str:
         settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
-        done = run("calibration", "reprice", *arguments, **settings)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        return done.stdout
+        result = run("calibration", "reprice", *arguments, **settings)
+        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+        return result.stdout
 
-    assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice("--prices", str(tmp_path / "new.json"), "--dry-run")
-    assert registration.number_of(registration.CHALLENGER) == number
-    out = reprice("--prices", str(tmp_path / "new.json"))
-    assert "now, repriced" in out and registration.number_of(registration.CHALLENGER) == str(int(number) + 1)
-    assert registration.number_of(CHAMPION) == number
+    assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice_in("--prices", str(tmp_path / "new.json"), "--dry-run")
+    assert registration.version_number(registration.CHALLENGER) == number
+    out = reprice_in("--prices", str(tmp_path / "new.json"))
+    assert "new thresholds" in out and registration.version_number(registration.CHALLENGER) == str(int(number) + 1)
+    assert registration.version_number(CHAMPION) == number

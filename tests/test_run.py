@@ -198,7 +198,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
         (("--judge", "llama-9"), "llama-9"),
         (("--endpoint", "x"), "expected MODEL=URL"),
         (("--scorer", "no.such:thing"), "no.such:thing"),
-        (("--parameters", "[]"), "not an object"),
+        (("--parameters", "[]"), "not a JSON object"),
         (("--promise", "sure"), "--promise sure: expected certified or expected"),
         (("--until", "97"), "--until 97: expected a number from 0.5 to 0.999"),
         (("--until", "most"), "--until most: expected a number"),

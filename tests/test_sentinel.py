@@ -1,4 +1,4 @@
-"""The sentinel's statistics, and what a router does with what it found."""
+"""The statistics of the sentinel, and how a router applies its findings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from browser import Browser
 from browser import found as browser_found
 
 from calibration.sentinel import betting
-from calibration.sentinel.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
-from calibration.sentinel.sample import place, sample_of
-from calibration.sentinel.signals import signals
+from calibration.sentinel.kept_quality import (
+    Contributions,
+    Observation,
+    estimate_kept_quality,
+    log_evidence_threshold,
+    truncate_at_drift,
+)
+from calibration.sentinel.sample import parse_trace, sampling_number
+from calibration.sentinel.signals import compute_signals
 from router.notices import notices
 from router.policy.decision import Reason, decide
 from router.policy.distribution import SHIPPED
@@ -37,78 +43,81 @@ def policy():
     return read_policy(SHIPPED)
 
 
-def drawn(rng, n, cheap, strong, by_cheap=1.0):
+def draw_observations(rng, n, cheap, strong, by_cheap=1.0):
     return [
-        Observed(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
+        Observation(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
         for _ in range(n)
     ]
 
 
-def test_a_claim_that_holds_is_hardly_ever_refuted_however_often_it_is_looked_at():
+def test_a_true_claim_is_rarely_rejected_however_often_it_is_inspected():
     rng = np.random.default_rng(0)
-    least, refuted = needed(1, 0.1), 0
+    threshold, rejected = log_evidence_threshold(1, 0.1), 0
     for _ in range(300):
-        ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # whose mean is exactly 1
-        refuted += betting.first_reached(ratios, least) is not None
-    assert refuted <= 30
+        ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # their mean is exactly 1
+        rejected += betting.first_crossing(ratios, threshold) is not None
+    assert rejected <= 30
 
 
-def test_wealth_that_is_looked_at_later_is_reached_when_it_is_first_there():
+def test_the_first_crossing_is_the_first_inspection_with_enough_evidence():
     rng = np.random.default_rng(1)
     ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
-    least = needed(5)
-    first = betting.first_reached(ratios, least)
+    threshold = log_evidence_threshold(5)
+    first = betting.first_crossing(ratios, threshold)
     assert first is not None
-    assert next(n for n in range(1, 901) if betting.evidence(ratios[:n])[0] >= least) == first
+    assert next(n for n in range(1, 901) if betting.max_log_evidence(ratios[:n])[0] >= threshold) == first
 
 
-def test_a_drop_is_noticed_at_the_median_as_soon_as_theory_says():
-    rng, least, floor = np.random.default_rng(2), needed(40), 0.94
-    at, found = 300, []
-    after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
+def test_the_median_delay_of_a_detection_is_within_the_theoretical_bound():
+    rng, threshold, floor = np.random.default_rng(2), log_evidence_threshold(40), 0.94
+    changed_at, delays = 300, []
+    ratios = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
     weights = np.array([p * q for p in (0.16, 0.84) for q in (0.04, 0.96)])
-    rate = betting.growth_rate(after, weights)
-    theory = (least - betting.log_share(at) + math.log(len(betting.FRACTIONS))) / rate + betting.START_EVERY
+    rate = betting.growth_rate(ratios, weights)
+    barrier = threshold - betting.log_error_share(changed_at) + math.log(len(betting.FRACTIONS))
+    bound = barrier / rate + betting.CHANGE_POINT_INTERVAL
     for _ in range(15):
-        observed = [*drawn(rng, at, 0.94, 0.96), *drawn(rng, 3000, 0.84, 0.96)]
-        reached = betting.first_reached(Contributions.of(observed).at_least(floor), least)
-        found.append(math.inf if reached is None else reached - at)
-    assert 0 < np.median(found) <= theory
+        observations = [*draw_observations(rng, changed_at, 0.94, 0.96), *draw_observations(rng, 3000, 0.84, 0.96)]
+        ratios = Contributions.from_observations(observations).ratios_of_at_least(floor)
+        crossing = betting.first_crossing(ratios, threshold)
+        delays.append(math.inf if crossing is None else crossing - changed_at)
+    assert 0 < np.median(delays) <= bound
 
 
-def test_the_band_holds_the_truth_and_is_below_the_floor_when_a_drift_is_shown():
-    rng, least = np.random.default_rng(3), needed(1)
+def test_the_band_contains_the_true_value_and_is_below_the_floor_after_a_drift():
+    rng, threshold = np.random.default_rng(3), log_evidence_threshold(1)
     for _ in range(20):
-        kept = kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
+        kept = estimate_kept_quality(draw_observations(rng, 400, 0.9, 0.95), 0.94, threshold)
         assert kept.band.low <= 0.9 / 0.95 <= kept.band.high
-    its, drifted = until_drifted(drawn(rng, 2000, 0.6, 0.95), 0.94, least)
-    found = kept_quality(its, 0.94, least)
-    assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.against_floor >= least
+    observations, drifted = truncate_at_drift(draw_observations(rng, 2000, 0.6, 0.95), 0.94, threshold)
+    kept = estimate_kept_quality(observations, 0.94, threshold)
+    assert drifted and len(observations) < 300 and kept.band.high <= 0.94 and kept.log_evidence >= threshold
 
 
-def test_what_the_strong_model_answers_itself_counts_as_kept_and_takes_no_drift_back():
-    rng, least = np.random.default_rng(4), needed(40)
-    pairs = drawn(rng, 600, 0.75, 0.95)
-    alone = kept_quality(pairs, 0.94, least).band.estimate
-    mixed = [each for pair in pairs for each in (pair, Observed(by_cheap=False))]
-    assert kept_quality(mixed, 0.94, least).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
-    shown, drifted = until_drifted(pairs, 0.94, least)
+def test_answers_of_the_strong_model_count_as_kept_and_do_not_undo_a_drift():
+    rng, threshold = np.random.default_rng(4), log_evidence_threshold(40)
+    pairs = draw_observations(rng, 600, 0.75, 0.95)
+    alone = estimate_kept_quality(pairs, 0.94, threshold).band.estimate
+    mixed = [observation for pair in pairs for observation in (pair, Observation(by_cheap=False))]
+    assert estimate_kept_quality(mixed, 0.94, threshold).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
+    truncated, drifted = truncate_at_drift(pairs, 0.94, threshold)
     assert drifted
-    again = until_drifted([*pairs, *[Observed(by_cheap=False)] * 3000], 0.94, least)
-    assert again == (shown, True)
+    extended = truncate_at_drift([*pairs, *[Observation(by_cheap=False)] * 3000], 0.94, threshold)
+    assert extended == (truncated, True)
 
 
-def test_a_better_type_has_its_whole_band_above_what_it_was_trusted_with():
-    found = kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, needed(40))
-    assert found.band.low > 0.97
+def test_the_band_of_a_better_type_is_above_the_trusted_quality():
+    observations = draw_observations(np.random.default_rng(5), 3000, 0.95, 0.85)
+    kept = estimate_kept_quality(observations, 0.94, log_evidence_threshold(40))
+    assert kept.band.low > 0.97
 
 
-def test_which_requests_are_sampled_is_chance_of_their_trace_alone():
-    places = [place(f"tr-{n:032x}") for n in range(4000)]
-    assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
+def test_the_trace_id_alone_samples_a_share_of_the_requests():
+    numbers = [sampling_number(f"tr-{n:032x}") for n in range(4000)]
+    assert abs(sum(number < 0.25 for number in numbers) / 4000 - 0.25) < 0.03
 
 
-def rows(policy, n, kinds=None, **given):
+def request_rows(policy, n, kinds=None, **changes):
     calibrated = {name: e.n for name, e in policy.rules.evidence.items() if e.kind == "measured"}
     rng, names = np.random.default_rng(7), list(calibrated)
     shares = np.array([calibrated[name] for name in names]) / sum(calibrated.values())
@@ -116,19 +125,19 @@ def rows(policy, n, kinds=None, **given):
         usual = policy.rules.evidence[kind].output_tokens["gpt-4o-mini"]
         row = {"failed": False, "refused": False, "output_tokens": usual * rng.uniform(0.7, 1.3)}
         novelty = float(rng.random())
-        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **given}
+        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **changes}
 
 
-def shown(policy, made):
-    return {signal.name for signal in signals(list(made), policy.rules) if signal.evidence >= 1}
+def raised_signals(policy, rows):
+    return {signal.name for signal in compute_signals(list(rows), policy.rules) if signal.evidence >= 1}
 
 
-def test_traffic_as_in_the_calibration_shows_no_change(policy):
-    assert shown(policy, rows(policy, 800)) == set()
+def test_traffic_like_the_calibration_raises_no_signal(policy):
+    assert raised_signals(policy, request_rows(policy, 800)) == set()
 
 
 @pytest.mark.parametrize(
-    ("given", "name"),
+    ("changes", "name"),
     [
         ({"failed": True}, "errors"),
         ({"refused": True}, "refusals"),
@@ -138,11 +147,11 @@ def test_traffic_as_in_the_calibration_shows_no_change(policy):
         ({"kinds": [KIND] * 200, "output_tokens": 3}, f"shorter {KIND} gpt-4o-mini"),
     ],
 )
-def test_what_changed_is_shown_without_a_judge(policy, given, name):
-    assert name in shown(policy, rows(policy, 200, **given))
+def test_a_change_raises_its_signal_without_a_judge(policy, changes, name):
+    assert name in raised_signals(policy, request_rows(policy, 200, **changes))
 
 
-def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
+def test_a_trace_is_read_with_its_refusal_and_without_content_other_than_text():
     span = SimpleNamespace(
         inputs={"messages": [{"role": "user", "content": SUM}]},
         outputs={"choices": [{"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}]},
@@ -153,39 +162,39 @@ def test_a_request_is_read_with_its_refusal_and_without_what_is_no_text():
     tags = {"router.question_type": KIND, "router.model": "cheap"}
     info = SimpleNamespace(trace_id="tr-1", tags=tags, token_usage=None)
     trace = SimpleNamespace(info=info, data=SimpleNamespace(spans=[span]))
-    found = sample_of(trace)
-    assert (found.text, found.refused, found.target, found.novelty) == ("I will not.", True, 0.97, 0.25)
+    sampled = parse_trace(trace)
+    assert (sampled.text, sampled.refused, sampled.target, sampled.novelty) == ("I will not.", True, 0.97, 0.25)
     span.outputs = {"choices": [{"message": {"content": "", "tool_calls": [{}]}}]}
-    assert sample_of(trace).question is None  # a tool call is no text
+    assert parse_trace(trace).question is None  # a tool call has no text
     span.outputs = {"choices": [{"message": {"content": ""}}]}
-    assert sample_of(trace).text == "(no answer)"
+    assert parse_trace(trace).text == "(no answer)"
     span.inputs = {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
-    assert sample_of(trace).question is None
+    assert parse_trace(trace).question is None
 
 
-def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
+def build_findings(version: str, kind: str = KIND, **fields: object) -> Sentinel:
     history = [Look(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
-    its = Watched(
+    watched = Watched(
         **{
             **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
             **{"trusted": 0.97, "evidence": 1.02, "history": history},
-            **given,
+            **fields,
         }
     )  # type: ignore[arg-type]
-    return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: its})
+    return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: watched})
 
 
-def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
-    now = guarded(policy, found_of(policy.version))
+def test_only_a_drifted_type_is_routed_to_the_strong_model(policy):
+    now = guarded(policy, build_findings(policy.version))
     features = read_question([{"role": "user", "content": SUM}])
     before, after = (decide(p.rules, features, predict(p.predictor, features), 0.97) for p in (policy, now))
     assert (before.reason, after.reason, after.model) == (Reason.CHEAP_IS_ENOUGH, Reason.DRIFTED, "gpt-4o")
     assert now.version == policy.version
-    other = guarded(policy, found_of(policy.version, "medical/pubmed-abstract"))
+    other = guarded(policy, build_findings(policy.version, "medical/pubmed-abstract"))
     assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
     kept = kept_of_mix(now.rules, 0.97, {KIND: 5})
     assert kept is not None and kept.low == 1.0
-    for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
+    for nothing in (None, build_findings("another"), build_findings(policy.version, state="better")):
         assert guarded(policy, nothing) is policy
         assert guarded(now, nothing).rules.drifted == frozenset()
 
@@ -193,13 +202,13 @@ def test_a_drifted_type_goes_to_the_strong_model_and_no_other_does(policy):
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b'{"format": 2, "policy": "v", "target": 0.9, "made_unix": 1}', b"\xff"]
 )
-def test_a_file_that_does_not_fit_is_refused(content):
+def test_an_invalid_file_is_refused(content):
     with pytest.raises(SentinelError):
         parse(content)
 
 
-def test_the_file_is_read_back_as_it_was_written():
-    found = found_of("v")
+def test_a_written_file_is_read_back_unchanged():
+    found = build_findings("v")
     assert parse(dump(found)) == found
 
 
@@ -216,12 +225,12 @@ def reason(router) -> str:
     return httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-reason"]
 
 
-def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, caplog):
+def test_a_router_follows_the_file_until_another_policy_serves(router, policy, caplog):
     assert reason(router) == "cheap_is_enough"
     alerts = router.app.worker.alerts
     with caplog.at_level(logging.WARNING, "router"):
-        follow(router, dump(found_of(policy.version)))
-        follow(router, dump(found_of(policy.version)))
+        follow(router, dump(build_findings(policy.version)))
+        follow(router, dump(build_findings(policy.version)))
         alerts.close()
     assert reason(router) == "drifted"
     told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
@@ -230,27 +239,27 @@ def test_a_router_follows_the_file_and_another_policy_clears_it(router, policy, 
     assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
     assert any(told in text for text in httpx2.get(router.origin + "/health").json()["warnings"])
     follow(router, b"broken")
-    assert reason(router) == "drifted"  # what was known stays
+    assert reason(router) == "drifted"  # the last valid findings stay
     assert any("sentinel.json: does not parse" in text for text in notices(router.app.worker))
     served = router.app.worker.serving
     served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
     router.app.worker.sentinel_watch.look()
     assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.found is None
-    follow(router, dump(found_of("promoted", state="better")))
+    follow(router, dump(build_findings("promoted", state="better")))
     assert reason(router) == "cheap_is_enough"
     assert any("more than they were trusted with" in text for text in notices(router.app.worker))
 
 
-def test_a_router_that_starts_knows_what_drifted(serve, openai_server, policy, tmp_path):
+def test_a_starting_router_loads_the_findings(serve, openai_server, policy, tmp_path):
     (tmp_path / "home-0").mkdir()
-    (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(found_of(policy.version)))
+    (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(build_findings(policy.version)))
     assert reason(serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
 
 
 @pytest.mark.skipif(browser_found() is None, reason="no Chromium is installed here")
-def test_the_page_shows_each_types_evidence_with_its_band(router, policy, tmp_path):
-    made = found_of(policy.version)
-    fine = found_of(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
+def test_the_page_shows_the_evidence_and_band_of_each_type(router, policy, tmp_path):
+    made = build_findings(policy.version)
+    fine = build_findings(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
     signal = Signal("novelty", 300, 0.4, 0.1, 1.2)
     made = Sentinel(
         policy=made.policy,

@@ -14,7 +14,7 @@ from calibration.spending import Meter
 
 @contextmanager
 def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
-    """A bar for each stage, with what was spent so far."""
+    """Show a progress bar per stage, with the dollars spent so far."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:9}"),
@@ -25,10 +25,10 @@ def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
     )
     with Progress(*columns, console=console) as bars:
 
-        def stage(name: str, done: int, of: int) -> None:
+        def stage(name: str, completed: int, total: int) -> None:
             for task in bars.tasks:
                 bars.stop_task(task.id)
-            bars.add_task(name, total=of, completed=done, spent=meter.spent_usd())
+            bars.add_task(name, total=total, completed=completed, spent=meter.spent_usd())
 
         def step() -> None:
             bars.update(bars.tasks[-1].id, advance=1, spent=meter.spent_usd())

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from calibration.answers import tracking
-from calibration.commands.endpoints import endpoint_of, parameters_of, places_of
+from calibration.commands.endpoints import build_endpoint, build_judge_endpoint, parse_addresses, parse_parameters
 from calibration.commands.options import (
     Confidence,
     EndpointOption,
@@ -36,7 +36,7 @@ from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.questions.sources import MLFLOW_DATASET
 from calibration.registry import registration
 from calibration.reporting import report
-from calibration.sentinel.rows import FOLDER, Rows
+from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
 from calibration.spending import Meter, book
 from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS, SHIPPED
@@ -121,15 +121,15 @@ def run_command(
     folder = out or home() / "calibration"
     table = load_prices(prices)
     models_named([*names, judge], table)  # a model without a price is refused before anything is asked
-    places = places_of(endpoint or [])
-    sent = parameters_of(parameters)
+    addresses = parse_addresses(endpoint)
+    sent = parse_parameters(parameters)
     if questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
     traffic = _traffic(names) if from_traffic else []
     plan = run.Plan(
         questions=read(questions, system),
-        endpoints={name: endpoint_of(name, places, max_output_tokens, sent) for name in names},
-        judge=endpoint_of(judge, places, 2000, {"temperature": 0}),
+        endpoints={name: build_endpoint(name, addresses, max_output_tokens, sent) for name in names},
+        judge=build_judge_endpoint(judge, addresses),
         scorers=Scorers.load(scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
         prices=table,
         folder=folder,
@@ -179,8 +179,8 @@ def _traffic(models: Sequence[str]) -> list[Outcome]:
     folder = home() / "calibration" / FOLDER
     found = []
     if folder.is_dir():
-        with Rows(folder) as rows:
-            found = rows.outcomes(models)
+        with SentinelLedgers(folder) as ledgers:
+            found = ledgers.outcomes(models)
     if not found:
         raise UsageError(
             f"--from-traffic: the sentinel has compared nothing of {' and '.join(models)} yet; run `watch`"
@@ -203,7 +203,7 @@ def _show(found: run.Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy."""
     written = report.write(found, folder)
     console.print(report.printed(found))
-    registration.log(found)
+    registration.log_calibration(found)
     version = registration.register(found, seed)
     tracking.close_runs(found.runs)
     console.print(f"Report: {written['report.html']} and {written['comparison.csv']}")
