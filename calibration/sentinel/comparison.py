@@ -18,7 +18,7 @@ from calibration.sentinel.ledgers import SentinelLedgers, build_result
 from calibration.sentinel.plan import Plan
 from calibration.sentinel.sample import SampledRequest
 from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, most_usd, price_of
-from calibration.traffic.answered import RECORDED
+from calibration.traffic.recorded_answers import RECORDED
 from router.policy.usage import Usage
 
 JUDGE_PROMPT_BYTES = 8000  # an upper limit of the judge's own instructions
