@@ -1,7 +1,7 @@
-"""Who is let in: the requests of one worker share its memory and its processor, and some are told to come back.
+"""Admission control: the requests of one worker share its memory and processor, and excess requests are rejected.
 
-A worker that takes more than it can do answers nobody in time. So requests have their turn one after the other, with
-what else is going on between two of them, and one that waited too long for its turn is refused while that is cheap.
+An overloaded worker would answer no request in time. So new requests take turns on the event loop in rounds, between
+which other work runs. A request that waits too long for its turn is rejected before it costs much.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ from collections.abc import Callable
 
 from router.errors import OverloadedError
 
-Hold = Callable[[int], None]  # takes so many bytes more, or refuses them
-LONGEST_WAIT_SECONDS = 1.0  # for one's turn
-ROUND_SECONDS = 0.01  # of decisions, before all else has its turn
-SHORT_SECONDS = 0.002  # a round that took less is followed by the next at once
-ROUNDS_BETWEEN = 8  # of the event loop
-MOST_A_ROUND = 128
-REQUEST_BYTES = 32 * 1024  # that each holds, whatever it is: a stream is measured with 24 kB
-SMALL_BYTES = 16 * 1024  # of a body or an answer, which this includes
-TRIM_BYTES = 64 * 2**20  # given back since the system got its share of it
+Reserve = Callable[[int], None]  # reserves a number of bytes, or raises OverloadedError
+MAX_WAIT_SECONDS = 1.0  # for a turn
+ROUND_SECONDS = 0.01  # longest round of decisions, after which other work runs
+SHORT_ROUND_SECONDS = 0.002  # after a shorter round, the next one starts at once
+LOOP_PASSES_BETWEEN = 8  # passes of the event loop between two rounds
+MAX_TURNS_PER_ROUND = 128
+REQUEST_BYTES = 32 * 1024  # reserved for every request; a stream was measured at 24 kB
+SMALL_BYTES = 16 * 1024  # of a body or an answer; included in REQUEST_BYTES
+TRIM_BYTES = 64 * 2**20  # released memory after which it is returned to the system
 
 _MESSAGES = {
-    "requests": "This router has as many requests in flight as it takes; try again.",
-    "memory": "The requests in flight hold as much memory as this router may use; try again.",
-    "waiting": "This router has more to do than it can; try again.",
+    "requests": "The router has reached its maximum number of requests in flight; try again.",
+    "memory": "The requests in flight have reached the router's memory limit; try again.",
+    "waiting": "The router is overloaded; try again.",
 }
 
 
 class Admission:
-    """The requests in flight, the bytes they hold, and the queue for a turn."""
+    """The requests in flight, the memory they reserve, and the queue of requests that wait for a turn."""
 
-    def __init__(self, most_requests: int, budget_bytes: int) -> None:
-        self.requests = self.held_bytes = 0
-        self.shed = dict.fromkeys(_MESSAGES, 0)  # refused requests, by why
-        self._most_requests = most_requests
+    def __init__(self, max_requests: int, budget_bytes: int) -> None:
+        self.requests = self.reserved_bytes = 0
+        self.shed = dict.fromkeys(_MESSAGES, 0)  # number of rejected requests, by reason
+        self._max_requests = max_requests
         self._budget_bytes = budget_bytes
         self._queue: deque[tuple[float, asyncio.Future[bool]]] = deque()
-        self._batch = self._turns = MOST_A_ROUND  # that a round may have; that are left of this one
+        self._batch = self._turns = MAX_TURNS_PER_ROUND  # turns per round; turns left in this round
         self._running = False
-        self._began = 0.0
-        self.given_bytes = 0
+        self._round_start = 0.0
+        self.released_bytes = 0
 
-    def enter(self) -> Admitted:
-        """Let a request in, which has to `leave`.
+    def admit(self) -> AdmittedRequest:
+        """Admit a request, which must call `release` when it ends.
 
         Raises:
-            OverloadedError: there are too many, or they hold too much.
+            OverloadedError: there are too many requests, or they reserve too much memory.
         """
-        if self.requests >= self._most_requests:
-            raise self.refused("requests")
-        if self.held_bytes + REQUEST_BYTES > self._budget_bytes:
-            raise self.refused("memory")
+        if self.requests >= self._max_requests:
+            raise self.reject("requests")
+        if self.reserved_bytes + REQUEST_BYTES > self._budget_bytes:
+            raise self.reject("memory")
         self.requests += 1
-        self.held_bytes += REQUEST_BYTES
-        return Admitted(self)
+        self.reserved_bytes += REQUEST_BYTES
+        return AdmittedRequest(self)
 
-    def refused(self, why: str) -> OverloadedError:
-        """The error for a request that is sent away, which is counted."""
-        self.shed[why] += 1
-        return OverloadedError(_MESSAGES[why])
+    def reject(self, reason: str) -> OverloadedError:
+        """Count a rejected request; returns the error for it."""
+        self.shed[reason] += 1
+        return OverloadedError(_MESSAGES[reason])
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Wait until a request may use the processor.
 
         Raises:
-            OverloadedError: it waited too long.
+            OverloadedError: the request waited longer than MAX_WAIT_SECONDS.
         """
         if not self._running:
-            self._running, self._began = True, time.perf_counter()
+            self._running, self._round_start = True, time.perf_counter()
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._next, loop)
+            loop.call_soon(self._end_round, loop)
         if self._turns > 0 and not self._queue:
             self._turns -= 1
             return
@@ -82,31 +82,31 @@ class Admission:
         waiting = loop.create_future()
         self._queue.append((loop.time(), waiting))
         if not await waiting:
-            raise self.refused("waiting")
+            raise self.reject("waiting")
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """After a round: judge how long it took, and let all else have its turn before the next one."""
-        took, used = time.perf_counter() - self._began, self._batch - self._turns
+    def _end_round(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Adjust the turns per round to how long the round took, and let other work run before the next one."""
+        took, used = time.perf_counter() - self._round_start, self._batch - self._turns
         if took > ROUND_SECONDS:
             self._batch = max(int(used * ROUND_SECONDS / took), 1)
         elif used == self._batch:
-            self._batch = min(self._batch * 2, MOST_A_ROUND)
-        if took > SHORT_SECONDS:
+            self._batch = min(self._batch * 2, MAX_TURNS_PER_ROUND)
+        if took > SHORT_ROUND_SECONDS:
             self._turns = 0
-            loop.call_soon(self._rest, loop, ROUNDS_BETWEEN)
+            loop.call_soon(self._pause, loop, LOOP_PASSES_BETWEEN)
         else:
-            self._grant(loop)
+            self._grant_turns(loop)
 
-    def _rest(self, loop: asyncio.AbstractEventLoop, rounds: int) -> None:
-        """Leave some rounds to others: the loop accepts one connection in each, and one not accepted is not seen."""
-        if rounds > 0:
-            loop.call_soon(self._rest, loop, rounds - 1)
+    def _pause(self, loop: asyncio.AbstractEventLoop, passes: int) -> None:
+        """Let the event loop run for some passes. It accepts one connection in each of them."""
+        if passes > 0:
+            loop.call_soon(self._pause, loop, passes - 1)
         else:
-            self._grant(loop)
+            self._grant_turns(loop)
 
-    def _grant(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._turns, self._began = self._batch, time.perf_counter()
-        oldest = loop.time() - LONGEST_WAIT_SECONDS
+    def _grant_turns(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turns, self._round_start = self._batch, time.perf_counter()
+        oldest = loop.time() - MAX_WAIT_SECONDS
         while self._queue and self._turns > 0:
             since, waiting = self._queue.popleft()
             if not waiting.done():
@@ -115,61 +115,61 @@ class Admission:
                 self._turns -= fresh
         self._running = bool(self._queue) or self._turns < self._batch
         if self._running:
-            loop.call_soon(self._next, loop)
+            loop.call_soon(self._end_round, loop)
 
     def trim(self) -> None:
-        """Give the system its memory back after large requests; else it stays with this process."""
-        self.given_bytes = 0
+        """Return free memory to the system after large requests. Otherwise the process keeps it."""
+        self.released_bytes = 0
         with contextlib.suppress(AttributeError, OSError, RuntimeError):
             asyncio.get_running_loop().call_later(0.1, ctypes.CDLL(None).malloc_trim, 0)
 
-    def hold(self, size: int) -> None:
-        """Count `size` bytes more.
+    def reserve(self, size: int) -> None:
+        """Reserve `size` bytes.
 
         Raises:
-            OverloadedError: they do not fit the budget.
+            OverloadedError: the memory budget is exceeded.
         """
-        if self.held_bytes + size > self._budget_bytes:
-            raise self.refused("memory")
-        self.held_bytes += size
+        if self.reserved_bytes + size > self._budget_bytes:
+            raise self.reject("memory")
+        self.reserved_bytes += size
 
 
-class Admitted:
-    """A request that is in, and the bytes it holds."""
+class AdmittedRequest:
+    """A request in flight, and the memory it reserves."""
 
-    __slots__ = ("_admission", "_held", "_passing")
+    __slots__ = ("_admission", "_buffered", "_reserved")
 
     def __init__(self, admission: Admission) -> None:
         self._admission: Admission | None = admission
-        self._held = REQUEST_BYTES
-        self._passing = 0
+        self._reserved = REQUEST_BYTES
+        self._buffered = 0
 
-    def hold(self, size: int) -> None:
-        """Hold so many bytes more, until the request leaves.
+    def reserve(self, size: int) -> None:
+        """Reserve `size` bytes until the request ends.
 
         Raises:
-            OverloadedError: the worker holds too many.
+            OverloadedError: the memory budget is exceeded.
         """
         if self._admission is not None:
-            self._admission.hold(size)
-            self._held += size
+            self._admission.reserve(size)
+            self._reserved += size
 
-    def passing(self, size: int) -> None:
-        """Say how many bytes of a stream are being passed on, in the place of what was said before.
+    def set_buffered(self, size: int) -> None:
+        """Reserve `size` bytes for the buffer of a stream, instead of the size set before.
 
         Raises:
-            OverloadedError: the worker holds too many.
+            OverloadedError: the memory budget is exceeded.
         """
-        if size != self._passing:
-            self.hold(size - self._passing)
-            self._passing = size
+        if size != self._buffered:
+            self.reserve(size - self._buffered)
+            self._buffered = size
 
-    def leave(self) -> None:
-        """Give back all that was held; once is enough."""
+    def release(self) -> None:
+        """Release all reserved memory. Further calls have no effect."""
         admission, self._admission = self._admission, None
         if admission is not None:
             admission.requests -= 1
-            admission.held_bytes -= self._held
-            admission.given_bytes += self._held - REQUEST_BYTES
-            if admission.given_bytes > TRIM_BYTES and admission.held_bytes < TRIM_BYTES:
+            admission.reserved_bytes -= self._reserved
+            admission.released_bytes += self._reserved - REQUEST_BYTES
+            if admission.released_bytes > TRIM_BYTES and admission.reserved_bytes < TRIM_BYTES:
                 admission.trim()

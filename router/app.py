@@ -1,4 +1,4 @@
-"""The application: hot endpoints as ASGI functions, everything else in FastAPI. Only here both are known."""
+"""The ASGI application. Routed endpoints are plain ASGI functions for speed; all others are FastAPI routes."""
 
 from __future__ import annotations
 
@@ -11,89 +11,89 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Route
 
 from router.client.body import Receive, Send
-from router.client.door import Door, preflight, shared
+from router.client.origin_policy import OriginPolicy, cors_headers, preflight_headers
 from router.dashboard import overview, page, recent
 from router.endpoints import accounts, decisions, exposition, keys, listing, status
-from router.errors import ClientLeftError, RouterError
+from router.errors import ClientDisconnectedError, RouterError
 from router.request.routed import Scope
 from router.settings import Settings, load
 from router.upstream.calls import Headers
 from router.worker import Worker
 
 log = logging.getLogger("router")
-_LAST_ANSWER: Headers = [(b"connection", b"close")]  # so that no client is about to ask when the connection ends
-_OWN_ANSWER: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+_CLOSE_CONNECTION: Headers = [(b"connection", b"close")]  # during shutdown
+_OWN_RESPONSE: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
 class Application:
-    """The ASGI application: who may not ask is refused, and what is asked most is answered before FastAPI sees it."""
+    """Checks the origin of each request, and passes it to a routed endpoint or to FastAPI."""
 
-    def __init__(self, worker: Worker, other: FastAPI) -> None:
+    def __init__(self, worker: Worker, fastapi: FastAPI) -> None:
         self.worker = worker
-        self.other = other
-        self._hot = worker.routed
+        self.fastapi = fastapi
+        self._routed = worker.routed
         settings = worker.settings
-        self._door = Door(settings.hosts, settings.cors_origins, worker.keys)
+        self._origin_policy = OriginPolicy(settings.hosts, settings.cors_origins, worker.keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request to the endpoint it is for."""
+        """Answer one request."""
         if scope["type"] != "http":
-            await self.other(scope, receive, send)
+            await self.fastapi(scope, receive, send)
             return
-        if self.worker.ending:
-            send = _with_headers(send, _LAST_ANSWER)
+        if self.worker.shutting_down:
+            send = _with_headers(send, _CLOSE_CONNECTION)
         method, headers = scope["method"], scope["headers"]
-        refusal = self._door.refusal(method, headers)
-        if refusal is not None:
-            body = refusal.body()
-            await _answer(send, refusal.status, refusal.head(body), body)
+        error = self._origin_policy.check(method, headers)
+        if error is not None:
+            body = error.body()
+            await _respond(send, error.status, error.response_headers(body), body)
             return
-        origin = self._door.allowed(headers)
+        origin = self._origin_policy.allowed_origin(headers)
         if origin is not None:
-            send = _with_headers(send, shared(origin))
+            send = _with_headers(send, cors_headers(origin))
         if method == "OPTIONS":
-            await _answer(send, 204, preflight(origin, headers), b"")
+            await _respond(send, 204, preflight_headers(origin, headers), b"")
             return
-        endpoint = self._hot.get(scope["path"]) if method == "POST" else None
+        endpoint = self._routed.get(scope["path"]) if method == "POST" else None
         if endpoint is None and not scope["path"].startswith("/v1"):
-            send = _with_headers(send, _OWN_ANSWER)
-        await (endpoint or self.other)(scope, receive, send)
+            send = _with_headers(send, _OWN_RESPONSE)
+        await (endpoint or self.fastapi)(scope, receive, send)
 
 
-async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+async def _respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _with_headers(send: Send, more: Headers) -> Send:
-    """Send answers with more headers, but for those that they have."""
+def _with_headers(send: Send, extra: Headers) -> Send:
+    """Wrap `send` to add headers that a response does not have yet."""
 
-    async def sending(message: Any) -> None:
+    async def send_with_headers(message: Any) -> None:
         if message["type"] == "http.response.start":
-            there = {name for name, _ in message["headers"]}
-            message = {**message, "headers": [*message["headers"], *(h for h in more if h[0] not in there)]}
+            present = {name for name, _ in message["headers"]}
+            message = {**message, "headers": [*message["headers"], *(h for h in extra if h[0] not in present)]}
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
     body = error.body()
     response = Response(body, error.status)
-    response.raw_headers = error.head(body)
+    response.raw_headers = error.response_headers(body)
     return response
 
 
-async def _nobody(_: Request, error: Exception) -> Response:  # noqa: ARG001
-    return Response(status_code=499)  # which nobody reads
+async def _disconnected_response(_: Request, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=499)  # nobody receives it
 
 
 def create_app(settings: Settings | None = None) -> Application:
-    """The application for one worker.
+    """Create the application of one worker.
 
     Raises:
-        SettingsError, PolicyError: what it would run on does not fit its form, keys.json included.
+        SettingsError, PolicyError: the settings, the keys or the policy are invalid.
     """
     worker = Worker(settings or load())
 
@@ -102,17 +102,17 @@ def create_app(settings: Settings | None = None) -> Application:
         async with worker.running():
             yield
 
-    other = FastAPI(
+    fastapi = FastAPI(
         title="Calibrated router",
         lifespan=lifespan,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would lead to whatever the Host header says
-        exception_handlers={RouterError: _refused, ClientLeftError: _nobody},
+        redirect_slashes=False,  # a redirect would use the host name of the request
+        exception_handlers={RouterError: _error_response, ClientDisconnectedError: _disconnected_response},
     )
-    page.add_routes(other)
+    page.add_routes(fastapi)
     for module in (accounts, status, decisions, exposition, overview, recent, keys, listing):
-        module.add_routes(other, worker)
-    other.router.routes.append(Route("/v1/{path:path}", endpoint=worker.passthrough))  # takes what is left of /v1
-    return Application(worker, other)
+        module.add_routes(fastapi, worker)
+    fastapi.router.routes.append(Route("/v1/{path:path}", endpoint=worker.passthrough))  # all other paths of /v1
+    return Application(worker, fastapi)

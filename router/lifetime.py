@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, for as long as the application runs."""
+"""Background tasks and signals of a process while its application runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Any
 
 log = logging.getLogger("router")
-END_SECONDS = 5.0  # after the time for what is running, until a process that does not end is ended
+END_SECONDS = 5.0  # after the shutdown timeout, before a process that has not exited is killed
 
 
 @contextlib.asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` while the context is open; it is cancelled, and has ended, when the context is left."""
+    """Run `work` as a task while the context is open. On exit the task is cancelled and awaited."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -32,41 +32,41 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def told_to_end(seconds: float, tell: Callable[[], None]) -> Iterator[None]:
-    """While the context is open, SIGTERM calls `tell` at once, and what it called before `seconds` later.
+def delayed_shutdown(seconds: float, notify: Callable[[], None]) -> Iterator[None]:
+    """While the context is open, SIGTERM calls `notify` at once and the previous handler after `seconds`.
 
-    A second SIGTERM waits for nothing. To be entered in the event loop.
+    A second SIGTERM calls the previous handler at once. Must be entered in the event loop.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # no server of ours: whoever runs this has signals of its own
+    previous = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield  # not run by our server, so signals are left alone
         return
-    loop, told = asyncio.get_running_loop(), False
+    loop, notified = asyncio.get_running_loop(), False
 
     def received(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if told or not seconds:
-            before(number, frame)
+        nonlocal notified
+        if notified or not seconds:
+            previous(number, frame)
             return
-        told = True
-        tell()
-        loop.call_soon_threadsafe(loop.call_later, seconds, before, number, None)
+        notified = True
+        notify()
+        loop.call_soon_threadsafe(loop.call_later, seconds, previous, number, None)
 
     signal.signal(signal.SIGTERM, received)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager
 def on_hangup(call: Callable[[], None]) -> Iterator[None]:
-    """While the context is open, SIGHUP calls `call` in the event loop, and does not end the process.
+    """While the context is open, SIGHUP calls `call` in the event loop and does not end the process.
 
-    It keeps its meaning where a terminal is closed, where `nohup` ignores it, and in a worker that another watches.
+    SIGHUP keeps its default meaning if the process has a terminal, if `nohup` ignores it, and in a child worker.
     """
-    mine = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
-    if not mine or os.isatty(0) or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+    handles_signals = threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None
+    if not handles_signals or os.isatty(0) or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
         yield
         return
     loop = asyncio.get_running_loop()
@@ -77,25 +77,25 @@ def on_hangup(call: Callable[[], None]) -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-def is_one_of_several() -> bool:
-    """Whether this process is a worker that another one started; a single worker is started by nobody."""
+def is_child_worker() -> bool:
+    """Whether this process is one of several workers, which a parent process starts."""
     return multiprocessing.parent_process() is not None
 
 
-def end_with_parent(ending_seconds: float) -> None:
-    """Stop this worker as by SIGTERM once the process that started it is gone, even by `kill -9`.
+def exit_with_parent(shutdown_seconds: float) -> None:
+    """Stop this worker as by SIGTERM when its parent process has ended, even if it was killed.
 
-    It has `ending_seconds` to end.
+    The worker is killed if it has not ended `shutdown_seconds` (plus END_SECONDS) later.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
-    def waiting() -> None:
+    def wait_for_parent() -> None:
         wait([parent.sentinel])
-        log.error("the process that started this worker is gone, so the worker ends as well")
+        log.error("the parent process has ended, so this worker stops")
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ending_seconds + END_SECONDS)
+        time.sleep(shutdown_seconds + END_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=waiting, name="parent", daemon=True).start()
+    threading.Thread(target=wait_for_parent, name="parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the operator should know, in words: for `/health`, `/ready` and the dashboard."""
+"""Messages for the operator, shown by `/health`, `/ready` and the dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from router.upstream.upstreams import Upstreams
 
 
 class Collaborators(Protocol):
-    """The parts of a worker that have something to say."""
+    """The parts of a worker that report problems."""
 
     warnings: list[str]
     alerts: Alerts
@@ -33,53 +33,57 @@ class Collaborators(Protocol):
 
 
 def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
-    """What the operator should know about models, policy, keys, limits, upstreams, the sentinel and refused entries.
+    """Messages about models, policy, keys, limits, upstreams, the sentinel and refused journal entries.
 
-    With `alerts`, the alerts of the last day are spelled out; otherwise only their number is given, because `/health`
-    needs no key.
+    With `alerts`, they include the text of each alert of the last day. Otherwise they include only the number of
+    alerts, because `/health` needs no key.
     """
-    told = [*worker.warnings]
-    raised = [each for each in worker.alerts.recent() if each.alert.kind != "drifted"]  # the sentinel tells of those
+    messages = [*worker.warnings]
+    recent = [each for each in worker.alerts.recent() if each.alert.kind != "drifted"]  # see `sentinel_watch`
     if alerts:
-        told += [in_words(each) for each in raised]
-    elif raised:
-        kinds = ", ".join(sorted({each.alert.kind for each in raised}))
-        told.append(f"{len(raised)} alerts in the last day ({kinds}); the page tells them to admin keys")
+        messages += [in_words(each) for each in recent]
+    elif recent:
+        kinds = ", ".join(sorted({each.alert.kind for each in recent}))
+        messages.append(f"{len(recent)} alerts in the last day ({kinds}); admin keys can read them on the dashboard")
     if worker.serving.problem:
-        told.append(f"{worker.serving.problem}; policy {worker.serving.policy.version} serves")
-    if made_from := worker.serving.policy.about.get("transferred_from"):
+        messages.append(f"{worker.serving.problem}; policy {worker.serving.policy.version} is in use")
+    if transfer := worker.serving.policy.about.get("transferred_from"):
         models = ",".join(model.name for model in worker.serving.policy.rules.models)
-        told.append(
-            f"nothing was measured of {models}: policy {worker.serving.policy.version} is transferred from that of "
-            f"{' and '.join(made_from['models'])}; "
+        messages.append(
+            f"{models} were not measured: policy {worker.serving.policy.version} is transferred from the policy of "
+            f"{' and '.join(transfer['models'])}; "
             f"calibrate with `python -m calibration run --models {models}`"
         )
     if worker.keys.problem:
-        told.append(f"the keys stay as they were: {worker.keys.problem}")
-    told += [problem for problem in (worker.limiter.problem, worker.limiter.away) if problem]
+        messages.append(f"changes of the keys were not applied: {worker.keys.problem}")
+    messages += [problem for problem in (worker.limiter.problem, worker.limiter.away) if problem]
     if worker.lesson_watch.problem:
-        told.append(worker.lesson_watch.problem)
-    told += [
-        f"{each.upstream} of {each.model} refuses its key ({each.key_refused}), so others are asked"
-        for each in worker.upstreams.standing()
-        if each.key_refused
+        messages.append(worker.lesson_watch.problem)
+    messages += [
+        f"upstream {status.upstream} of {status.model} rejects its API key ({status.key_refused}); others are used"
+        for status in worker.upstreams.statuses()
+        if status.key_refused
     ]
-    told += worker.sentinel_watch.told()
-    told += _repriced(worker)
+    messages += worker.sentinel_watch.told()
+    messages += _repriced(worker)
     refused = sum(counted(worker.journal.directory).values())
     if refused:
-        told.append(f"{refused} entries that were refused wait for `python -m router export --refused`")
-    return told
+        messages.append(f"MLflow refused {refused} entries; retry with `python -m router export --refused`")
+    return messages
 
 
 def _repriced(worker: Collaborators) -> list[str]:
-    """Whether the policy was certified at other prices, and what that does to what it saves."""
+    """A message if prices have changed since the policy was certified, with the effect on the saved cost."""
     policy, target = worker.serving.policy, worker.serving.default_target
     changed = moved(policy.rules.models, worker.prices)
     if not changed:
         return []
-    told = f"policy {policy.version} was made at other prices: {'; '.join(each.told for each in changed)}"
+    message = (
+        f"prices have changed since policy {policy.version} was certified: {'; '.join(each.told for each in changed)}"
+    )
     rule, now = policy.rules.rule(target), saving_now(policy.rules, worker.prices, target)
     if rule is not None and now is not None:
-        told += f"; at {target:g} it saves {now[0]:.0%} to {now[1]:.0%} now, {rule.expected_saving.estimate:.0%} then"
-    return [f"{told}; `python -m calibration reprice` certifies it anew"]
+        message += (
+            f"; at {target:g} it now saves {now[0]:.0%} to {now[1]:.0%} instead of {rule.expected_saving.estimate:.0%}"
+        )
+    return [f"{message}; certify it again with `python -m calibration reprice`"]

@@ -1,4 +1,4 @@
-"""Starting and stopping: what `serve` does around the application."""
+"""Starting and stopping the server process for `router serve`."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
 BACKLOG = 2048
-WORKER_START_SECONDS = 60  # a worker that is slow to start, on a busy machine, is not dead
-KEEP_ALIVE_SECONDS = 75  # longer than clients and load balancers keep a connection, so that they end it and not we
+WORKER_START_SECONDS = 60  # on a busy machine, before a worker counts as dead
+KEEP_ALIVE_SECONDS = 75  # longer than that of clients and load balancers, so that they close first
 
 
 def run(host: str, port: int, workers: int) -> None:
-    """Serve until stopped; running requests are finished first, and what is recorded is exported.
+    """Serve until stopped. On shutdown, requests in flight are finished and records are exported.
 
     Raises:
-        SettingsError, PolicyError: what it would run on does not fit its form.
+        SettingsError, PolicyError: the settings, the keys or the policy are invalid.
     """
     settings = with_home(load())
-    host = host.strip("[]")  # as an IPv6 address stands in a URL
+    host = host.strip("[]")  # the brackets of an IPv6 address in a URL
     named = served_keys(settings)
     if not settings.api_keys and not named and not is_loopback(host):
         raise SettingsError(
-            f"serving {host} needs keys that clients must present: make one with `python -m router keys add NAME`, "
+            f"serving {host} requires API keys: create one with `python -m router keys add NAME`, "
             "set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
     limited = next((key.name for key in named if key.limits and key.state(time.time()) == "active"), None)
     if workers > 1 and limited is not None and settings.state is None:
         raise SettingsError(
-            f"key {limited} has limits, which several workers share in Redis alone: set ROUTER_STATE, "
+            f"key {limited} has limits, and several workers can share limits only through Redis: set ROUTER_STATE, "
             "or serve with --workers 1"
         )
-    lines = logging_config(simulated=settings.simulated)
-    logging.config.dictConfig(lines)
-    _check(settings)
+    log_config = logging_config(simulated=settings.simulated)
+    logging.config.dictConfig(log_config)
+    _validate(settings)
     if settings.simulated:
         log.warning("%s", NOTICE)
     _configure_mlflow()
     _open_many_files()
     metrics.clear(settings.home / "metrics")
     if workers > 1:
-        _share(settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops at it, and then raises it once more
+        _export_locations(settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn stops on SIGTERM and then raises it again
     with _exporter(settings):
         uvicorn.run(
             "router.app:create_app",
@@ -67,13 +67,13 @@ def run(host: str, port: int, workers: int) -> None:
             host=host,
             port=port,
             workers=workers,
-            log_config=lines,
+            log_config=log_config,
             **server_options(settings),
         )
 
 
-def _check(settings: Settings) -> None:
-    """Read what will be served before any worker starts, so that what is wrong is said once; nothing of it is kept."""
+def _validate(settings: Settings) -> None:
+    """Load the configuration before any worker starts, so that an error is reported only once."""
     policy, _ = served_policy(settings)
     prices(settings)
     Upstreams(settings)
@@ -82,12 +82,12 @@ def _check(settings: Settings) -> None:
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
-    """How uvicorn is to serve: nothing of its own on the wire, and time for running requests when it stops."""
+    """uvicorn's options: no headers and logs of its own, and time to finish requests on shutdown."""
     return {
         "http": BoundedProtocol,
         "ws": "none",
         "access_log": False,
-        "proxy_headers": False,  # who is in front of us changes nothing
+        "proxy_headers": False,  # forwarded addresses are not used
         "server_header": False,
         "date_header": False,
         "backlog": BACKLOG,
@@ -98,22 +98,22 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 def _open_many_files() -> None:
-    """Allow as many open files as the system does: a stream takes two, and shells often start with 1,024."""
+    """Raise the limit of open files to the system's maximum. A stream needs two; the usual limit is 1,024."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
-def _share(settings: Settings) -> None:
-    """Have a worker that SIGHUP starts, and that reads its settings anew, still share what the exporter goes by."""
+def _export_locations(settings: Settings) -> None:
+    """Fix the locations that workers share with the exporter, for workers that SIGHUP starts with new settings."""
     os.environ["ROUTER_HOME"] = str(settings.home.absolute())
     os.environ["ROUTER_USAGE_DATABASE"] = settings.usage_url
 
 
 def _configure_mlflow() -> None:
-    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # else the first look-up of a cost stalls without a network
+    os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")  # otherwise the first cost lookup stalls without a network
 
 
 @contextlib.contextmanager
@@ -125,21 +125,21 @@ def _exporter(settings: Settings) -> Iterator[None]:
         running.stop()
 
 
-class _NoBrokenStreams(logging.Filter):
-    """A stream that is broken on purpose is in the journal, and is no error of the server's."""
+class _HideBrokenStreams(logging.Filter):
+    """Hides uvicorn's errors about streams that the router breaks off. The journal records those streams."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to keep the line."""
+        """Whether to log the record."""
         return "without completing response" not in record.getMessage()
 
 
 def logging_config(*, simulated: bool) -> dict[str, Any]:
-    """Lines of ours and of uvicorn in one form; where answers are simulated, each line says so."""
+    """One log format for the router and uvicorn. With `simulated`, each line is marked."""
     mark = "SIMULATED " if simulated else ""
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"broken": {"()": "router.server._NoBrokenStreams"}},
+        "filters": {"broken": {"()": "router.server._HideBrokenStreams"}},
         "formatters": {"plain": {"format": mark + "%(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["broken"]}},
         "root": {"level": "INFO", "handlers": ["stderr"]},

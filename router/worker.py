@@ -1,4 +1,4 @@
-"""The composition root of a worker: every part is made here, and started and closed with the application."""
+"""The composition root of a worker process. It creates, starts and closes all parts of the router."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.admission import Admission
 from router.alerts.alerts import Alerts
 from router.client.keywatch import KeyWatch, following_keys
 from router.journal.writer import Journal
-from router.lifetime import end_with_parent, is_one_of_several, on_hangup, told_to_end
+from router.lifetime import delayed_shutdown, exit_with_parent, is_child_worker, on_hangup
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
 from router.metrics import Counts, Meter
@@ -34,7 +34,7 @@ log = logging.getLogger("router")
 
 
 class Worker:
-    """The parts that one worker process serves with."""
+    """All parts of one worker process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -48,16 +48,16 @@ class Worker:
         self.attempts = Attempts(self.upstreams, settings)
         self.admission = Admission(settings.max_requests, settings.memory_budget_mb * 2**20)
         self.verifier = Verifier(self)
-        self.limiter = Limiter(self, alone=not is_one_of_several())
+        self.limiter = Limiter(self, alone=not is_child_worker())
         self.alerts = Alerts(settings)
         self.budgets = Budgets(self.limiter, self.alerts)
         self.sentinel_watch = SentinelWatch(self)
         self.sentinel_watch.look()  # before the first request
         self.journal = Journal(settings.home / "journal")
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
-        self.ending = False  # told to end: what is asked is still answered
-        self.warnings: list[str] = []  # what the owner should know of the models
-        self.leaving: dict[str, date] = {}  # the day on which each model of the policy leaves its upstream
+        self.shutting_down = False  # since SIGTERM; requests are still answered
+        self.warnings: list[str] = []  # messages about models for the operator
+        self.leaving: dict[str, date] = {}  # shutdown date of each model of the policy that has one
         self.continuations = Continuations(self.upstreams, self.prices)
         self.routed = {
             f"/v1{surface.path.decode()}": RoutedEndpoint(surface, self) for surface in (CHAT, COMPLETIONS, RESPONSES)
@@ -69,7 +69,7 @@ class Worker:
         return {*self.prices.prices, *self.prices.aliases, *self.settings.models, *policy}
 
     def counts(self) -> Counts:
-        """What this worker counted, for `/metrics`."""
+        """The counters of this worker, for `/metrics`."""
         upstreams = self.upstreams
         counts = self.meter.counts(
             upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
@@ -77,30 +77,30 @@ class Worker:
         counts.state_away = int(bool(self.limiter.away))
         return counts
 
-    def end(self) -> None:
-        """Say that this worker is about to end."""
-        self.ending = True
+    def start_shutdown(self) -> None:
+        """Report not ready from now on."""
+        self.shutting_down = True
 
     def reload(self) -> None:
-        """Look at what is followed, and say which settings are others now: those take a restart."""
-        self.key_watch.look()
+        """Reload the keys, and log which settings have changed. Changed settings take effect after a restart."""
+        self.key_watch.check()
         try:
-            now = load()
+            current = load()
         except SettingsError as error:
-            log.error("SIGHUP: the settings cannot be read, and stay: %s", error)
+            log.error("SIGHUP: the settings cannot be read and were not changed: %s", error)
             return
-        changed = [name for name in Settings.model_fields if getattr(now, name) != getattr(self.settings, name)]
+        changed = [name for name in Settings.model_fields if getattr(current, name) != getattr(self.settings, name)]
         if changed:
-            log.warning("SIGHUP: %s changed, which takes a restart of a router with one worker", ", ".join(changed))
+            log.warning("SIGHUP: %s changed; restart the router to apply the new values", ", ".join(changed))
         else:
-            log.info("SIGHUP: no setting changed; keys and policy are followed without it")
+            log.info("SIGHUP: no setting changed; changes of keys and policy are applied automatically")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep up with what changes while requests are served; close everything at the end."""
+        """Run the background tasks while requests are served, and close everything at the end."""
         timeouts = self.settings.timeouts
-        end_with_parent(timeouts.ending)
-        with told_to_end(timeouts.drain_before, self.end), on_hangup(self.reload):
+        exit_with_parent(timeouts.shutdown)
+        with delayed_shutdown(timeouts.drain_before, self.start_shutdown), on_hangup(self.reload):
             async with (
                 self.meter.writing(self.counts),
                 watching(self),

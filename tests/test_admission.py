@@ -9,9 +9,9 @@ import httpx2
 import pytest
 from fake_openai import Say, completion, events, json_answer
 
-from router.admission import LONGEST_WAIT_SECONDS, REQUEST_BYTES, Admission
+from router.admission import MAX_WAIT_SECONDS, REQUEST_BYTES, Admission
 from router.errors import OverloadedError
-from router.upstream.budget import MOST_RETRIES, RETRY_SHARE, RetryBudget
+from router.upstream.retry_budget import MAX_SAVED_RETRIES, RETRY_SHARE, RetryBudget
 from router.wire.chat_stream import MAX_CHOICES, MAX_KEPT_BYTES, ChatStream
 
 ASKED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
@@ -53,7 +53,7 @@ def test_bodies_over_the_budget_are_told_to_come_back_and_leave_nothing(serve, o
     large = ASKED.replace(b"hi", b"x" * 10_000_000)
     is_told_to_come_back(ask(router, large))
     assert ask(router).status_code == 200
-    wait_until(lambda: router.app.worker.admission.held_bytes == 0)
+    wait_until(lambda: router.app.worker.admission.reserved_bytes == 0)
     assert router.app.worker.admission.shed["memory"] == 1
 
 
@@ -76,7 +76,7 @@ async def test_requests_have_their_turn_one_after_the_other_and_none_waits_too_l
 
     async def request(number: int) -> None:
         try:
-            await admission.turn()
+            await admission.wait_turn()
         except OverloadedError:
             refused.append(number)
             return
@@ -87,7 +87,7 @@ async def test_requests_have_their_turn_one_after_the_other_and_none_waits_too_l
     await asyncio.sleep(0.01)
     await asyncio.gather(*(request(number) for number in range(1, 40)))
     assert ran == sorted(ran) and refused == sorted(refused)
-    assert 15 <= len(ran) <= 2 + LONGEST_WAIT_SECONDS / 0.05
+    assert 15 <= len(ran) <= 2 + MAX_WAIT_SECONDS / 0.05
     assert admission.shed["waiting"] == len(refused) == 40 - len(ran)
 
 
@@ -95,7 +95,7 @@ async def test_others_have_their_turn_between_two_long_decisions():
     admission, longest = Admission(100, 2**30), 0.0
 
     async def request() -> None:
-        await admission.turn()
+        await admission.wait_turn()
         time.sleep(0.02)  # noqa: ASYNC251  a decision that takes long
 
     await request()
@@ -110,19 +110,19 @@ async def test_others_have_their_turn_between_two_long_decisions():
 
 def test_what_a_request_held_is_given_back_once():
     admission = Admission(2, 10 * REQUEST_BYTES)
-    admitted = admission.enter()
-    admitted.hold(5 * REQUEST_BYTES)
-    admitted.passing(3 * REQUEST_BYTES)
+    admitted = admission.admit()
+    admitted.reserve(5 * REQUEST_BYTES)
+    admitted.set_buffered(3 * REQUEST_BYTES)
     with pytest.raises(OverloadedError):
-        admitted.passing(6 * REQUEST_BYTES)
-    admitted.leave()
-    admitted.leave()
-    assert (admission.requests, admission.held_bytes) == (0, 0)
+        admitted.set_buffered(6 * REQUEST_BYTES)
+    admitted.release()
+    admitted.release()
+    assert (admission.requests, admission.reserved_bytes) == (0, 0)
 
 
 def test_retries_are_a_share_of_the_requests_and_a_few_beside():
     budget = RetryBudget()
-    assert sum(budget.spend(1.0) for _ in range(100)) == MOST_RETRIES
+    assert sum(budget.spend(1.0) for _ in range(100)) == MAX_SAVED_RETRIES
     budget.requests = 50
     assert sum(budget.spend(1.0) for _ in range(100)) == pytest.approx(50 * RETRY_SHARE, abs=1)
     assert budget.spend(3.0)
@@ -157,11 +157,11 @@ def test_what_a_stream_says_beyond_a_mebibyte_passes_and_is_not_kept():
     stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
         assert stream.feed(said) == said
-    assert stream.content() is None and not stream._said
+    assert stream.content() is None and not stream._choices
 
 
 def test_choices_without_end_are_not_kept():
     stream = ChatStream()
     said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
     assert stream.feed(said) == said
-    assert stream.ended and stream.content() is None
+    assert stream.is_complete and stream.content() is None

@@ -8,7 +8,7 @@ from made_outcomes import made_outcomes
 
 from calibration.outcomes import read_outcomes, write_outcomes
 from calibration.policies import read_policy
-from router.client.model_names import decision_headers
+from router.client.model_names import evidence_headers
 from router.policy.decision import decide
 from router.policy.features import read_question
 from router.policy.prediction import predict
@@ -50,7 +50,7 @@ def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
     told = {}
     for rule in policy.rules.targets:
         decision = decide(policy.rules, features, prediction, rule.target)
-        told[rule.target] = dict(decision_headers(decision))[b"x-router-promise"]
+        told[rule.target] = dict(evidence_headers(decision))[b"x-router-promise"]
         assert decision.promise is None or told[rule.target].decode() == decision.promise.value
     assert b"expected" in told.values()
 

@@ -14,8 +14,8 @@ from fake_openai import Say, chat_events
 
 from router.client import body, protocol
 from router.client.body import LARGE_BYTES
-from router.wire.bodies import read_fields, spans
-from router.wire.skeleton import Stripping
+from router.wire.bodies import locate_fields, read_fields
+from router.wire.skeleton import SkeletonBuilder
 
 
 def raw(router, *pieces: bytes, gap: float = 0.0) -> bytes:
@@ -35,7 +35,7 @@ def image(megabytes: float) -> str:
 
 
 def stripped(content: bytes, size: int):
-    stripping = Stripping()
+    stripping = SkeletonBuilder()
     for at in range(0, len(content), size):
         stripping.feed(content[at : at + size])
     return stripping.finish()
@@ -119,9 +119,9 @@ def test_an_attachment_is_left_out_and_positions_are_kept():
         content = with_image(text, 0.5)
         found = stripped(content, 65536)
         assert len(found.text) < len(content) - 400_000
-        where = spans(found.text, read_fields(found.text))
+        where = locate_fields(found.text, read_fields(found.text))
         for name in ("model", "n"):
-            start, stop = (found.original(position) for position in where[name])
+            start, stop = (found.in_body(position) for position in where[name])
             assert json.loads(content[start:stop]) == json.loads(content)[name]
 
 

@@ -6,7 +6,7 @@ import pytest
 from router.journal.credentials import SHAPES
 from router.journal.redaction import kept, kept_error, without_keys
 from router.request.records import Trail, tidy
-from router.wire.event_edits import without_usage
+from router.wire.event_edits import remove_null_usage
 
 TAIL = "abcdefghijklmnopqrstuvwxyz0123456789"
 EXAMPLES = {
@@ -60,4 +60,4 @@ def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():
 def test_a_usage_whose_name_is_escaped_is_taken_out_of_an_event():
     data = rb'{"id":"x","us\u0061ge":null}'
     event = b"data: " + data + b"\n\n"
-    assert without_usage(event, data) == b'data: {"id":"x"}\n\n'
+    assert remove_null_usage(event, data) == b'data: {"id":"x"}\n\n'

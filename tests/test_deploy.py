@@ -49,7 +49,7 @@ OF_OTHERS = {  # by whom they are read
         *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
     },
 }
-LONGEST_END_SECONDS = load().timeouts.ending + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
+LONGEST_END_SECONDS = load().timeouts.shutdown + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
 TEMPLATES = {path.name: path.read_text() for path in (DEPLOY / "chart" / "templates").iterdir()}
 
 

@@ -382,7 +382,7 @@ def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_pas
         ("ada:falsch-9@", None, "refuses its credentials (407)", "ROUTER_PROXY or HTTPS_PROXY: http://user:password@"),
         ("ada:geheim-123@", "403", "does not allow upstream.test:443 (403)", "to allow upstream.test:443, or name"),
         ("ada:geheim-123@", "502", "cannot reach upstream.test:443 (502)", "the proxy may look up and reach it"),
-        ("ada:geheim-123@", "cut", "hung up when it was asked", "ROUTER_PROXY=none goes without a proxy"),
+        ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none goes without a proxy"),
     ],
 )
 def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, told, remedy):

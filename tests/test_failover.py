@@ -16,7 +16,7 @@ from router.settings import SettingsError, load
 from router.upstream import breaker
 from router.upstream.breaker import FAILURES
 from router.upstream.endpoints import Endpoint
-from router.upstream.order import in_order
+from router.upstream.order import order_endpoints
 from router.upstream.upstreams import Upstreams
 
 FAST = {"timeouts": {"first_byte": 0.4, "idle": 0.3, "connect": 0.3}}
@@ -92,8 +92,8 @@ def test_what_names_the_conversation_goes_before_its_messages(serve, pair, named
 def test_an_upstream_that_is_taken_away_moves_no_conversation_of_the_others():
     endpoints = [Endpoint(None, None, label=label) for label in "abc"]
     for key in (str(n).encode() for n in range(200)):
-        before = [each.label for each in in_order(endpoints, key)]
-        after = [each.label for each in in_order(endpoints[:2], key)]
+        before = [each.label for each in order_endpoints(endpoints, key)]
+        after = [each.label for each in order_endpoints(endpoints[:2], key)]
         assert after == [label for label in before if label != "c"]
 
 
@@ -137,7 +137,7 @@ def test_what_an_upstream_leaves_out_is_the_models_and_then_the_default():
         ([{"label": "two words"}], r"upstreams\.0\.label"),
         ([{"wait": 1}], r"upstreams\.0\.wait: Extra inputs are not permitted"),
         ([{"base_url": "ftp://x"}], r"models\.m\.upstreams\.0\.base_url: not an http or https URL"),
-        ([{"base_url": "http://u:secret@x"}], r"holds no user or password"),
+        ([{"base_url": "http://u:secret@x"}], r"must not contain a user or password"),
         ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams are called"),
     ],
 )
@@ -256,7 +256,7 @@ def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, u
     pair[0].fault = pair[1].fault = error(500)
     assert set(ask_all(router.port, conversations(FAILURES), threads=1)) == {200}
     pair[0].fault = None
-    router.app.worker.upstreams.endpoints(MODEL)[0].health.breaker.succeeded()
+    router.app.worker.upstreams.endpoints(MODEL)[0].health.breaker.record_success()
     pair[0].say(error(401))
     asked = len(pair[1].received)
     answer = ask(router, chat("hi"))

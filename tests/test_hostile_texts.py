@@ -15,7 +15,7 @@ from router.policy.answer_text import stated
 from router.policy.parameters import RESPONSES, ParameterRule, Takes, adapted
 from router.policy.tracing import program_of
 from router.wire import bodies
-from router.wire.parameters import edits
+from router.wire.parameters import parameter_edits
 
 ANY = ("a", "1", " ", "\n", "1.", "a ", "-", "A1-", "\\", '"', "é")
 HOSTILE = {  # by expression, what its repetitions could be made to go over again and again
@@ -87,11 +87,11 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.client.model_names._AT": ("auto@", "@"),
     "router.upstream.tunnel._END": ("\r\n", "\r", "\n\r"),
     "router.upstream.tunnel._STATUS": ("HTTP/1.1 200 ", "HTTP/1.1 200 \r"),
-    "router.wire.parameters._BETWEEN": ("[", ",", " ", ", "),
+    "router.wire.parameters._SEPARATOR": ("[", ",", " ", ", "),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
-    "router.wire.ends._TEXT": ('"id":"', '"id"   :', '"model":"a'),
-    "router.wire.ends._USAGE": ('"usage"', '"usage" :', '"usage":{'),
+    "router.wire.head_tail._TEXT": ('"id":"', '"id"   :', '"model":"a'),
+    "router.wire.head_tail._USAGE": ('"usage"', '"usage" :', '"usage":{'),
     "router.wire.event_edits._COMMA": (" ", " ,", ","),
     "router.wire.nesting._STRING": ('"', '"a', '"\\\\', '\\\\"'),
     "router.wire.skeleton._OPENING": ('"data', '"data" ', '"data:', '"data"        :'),
@@ -105,7 +105,7 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
     *("router.commands.pricing.public_map._LIKE_A_PRICE", "router.commands.pricing.public_map._PRICE"),
     *("router.policy.asking._OPTION", "router.client.model_names._AT", "router.journal.redaction._CODE"),
-    *("router.upstream.tunnel._STATUS", "router.wire.parameters._BETWEEN"),
+    *("router.upstream.tunnel._STATUS", "router.wire.parameters._SEPARATOR"),
     *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 3_000
@@ -235,7 +235,7 @@ def test_a_key_of_megabytes_is_found_without_a_note_for_each_of_its_bytes():
     body = b'{"' + b"a" * 2**21 + b'":1,"' + b"\\n" * 2**20 + b'":2}'
     fields = bodies.read_fields(body)
     tracemalloc.start()
-    bodies.spans(body, fields)
+    bodies.locate_fields(body, fields)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 2**20
@@ -245,7 +245,9 @@ def adapt(body):
     """What is done with a body for a model that takes little, from its text to what is sent."""
     fields = bodies.read_fields(body)
     adaptation = adapted(TAKES_LITTLE, fields, RESPONSES, "low")
-    return b"".join(bodies.edited([body], edits(body, bodies.spans(body, fields), adaptation.changes)))
+    return b"".join(
+        bodies.apply_edits([body], parameter_edits(body, bodies.locate_fields(body, fields), adaptation.changes))
+    )
 
 
 TAKES_LITTLE = Takes(

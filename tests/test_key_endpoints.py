@@ -105,7 +105,7 @@ def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
     plain = make(router.home, "plain")
     scraper = make(router.home, "prometheus", admin=True, paths=())
     bounded = make(router.home, "bounded", admin=True, limits=Limits(usd_a_day=1.0))
-    router.app.worker.key_watch.look()
+    router.app.worker.key_watch.check()
     assert keys(router, plain).status_code == 403
     for key in (scraper, bounded):
         assert keys(router, key).json()["may_change"] is False

@@ -22,7 +22,7 @@ from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 from router.journal.writer import Journal
 from router.policy.network import BundleError, Network
 from router.settings import SettingsError, load
-from router.upstream.sockets import connected, first_connected, in_turn
+from router.upstream.sockets import alternate_families, connect, connect_first
 from router.upstream.upstreams import Upstreams
 
 CORPORATE = "http://ada:geheim-123@proxy.corp:3128"
@@ -269,14 +269,14 @@ async def test_an_address_that_refuses_leads_to_the_next_at_once(first):
     other = V4 if first == V6 else V6
     began = time.monotonic()
     with listening(other) as (_, address):
-        (await first_connected([refusing(first), refusing(first), (other, address)])).close()
+        (await connect_first([refusing(first), refusing(first), (other, address)])).close()
     assert time.monotonic() - began < 0.2
 
 
 async def test_an_address_that_is_silent_leads_to_the_next_soon():
     began = time.monotonic()
     with listening(V6, full=True) as silent, listening() as answering:
-        opened = await first_connected([silent, answering])
+        opened = await connect_first([silent, answering])
         assert opened.getpeername() == answering[1]
         opened.close()
     assert 0.2 < time.monotonic() - began < 2
@@ -284,7 +284,7 @@ async def test_an_address_that_is_silent_leads_to_the_next_soon():
 
 async def test_where_no_address_answers_every_reason_is_said():
     with pytest.raises(OSError, match=r"127\.0\.0\.1.*::1"):
-        await first_connected([refusing(), refusing(V6)])
+        await connect_first([refusing(), refusing(V6)])
 
 
 async def test_who_gives_up_leaves_no_socket_behind():
@@ -292,7 +292,7 @@ async def test_who_gives_up_leaves_no_socket_behind():
         before = descriptors()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await first_connected([one, other])
+                await connect_first([one, other])
         await asyncio.sleep(0)
         assert descriptors() == before
 
@@ -300,12 +300,12 @@ async def test_who_gives_up_leaves_no_socket_behind():
 async def test_a_name_is_looked_up():
     for name in ("localhost", "127.0.0.1"):
         with listening() as (_, (_, port)):
-            (await connected(name, port)).close()
+            (await connect(name, port)).close()
 
 
 def test_the_families_take_turns_and_the_first_one_begins():
-    assert in_turn([(V6, 1), (V6, 2), (V6, 3), (V4, 4)]) == [(V6, 1), (V4, 4), (V6, 2), (V6, 3)]
-    assert in_turn([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
+    assert alternate_families([(V6, 1), (V6, 2), (V6, 3), (V4, 4)]) == [(V6, 1), (V4, 4), (V6, 2), (V6, 3)]
+    assert alternate_families([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 
 
 def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server):

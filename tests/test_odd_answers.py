@@ -159,7 +159,7 @@ def test_reading_a_stream_never_harms_it(changes, size):
     def heard(stream) -> bytes:
         passed = b"".join(stream.feed(whole[at : at + size]) for at in range(0, len(whole), size))
         stream.content()
-        return passed + stream.rest()
+        return passed + stream.incomplete_event()
 
     assert heard(ChatStream()) == heard(ResponsesStream()) == whole
     for editing in (ChatStream(strip_usage=True), ChatStream(strip_usage=True, echo="a"), ResponsesStream(echo="a")):

@@ -24,8 +24,8 @@ from router.policy.parameters import (
 )
 from router.policy.roles import MOST_MESSAGES
 from router.wire import bodies
-from router.wire.parameters import MOST_FIELDS, edits
-from router.wire.skeleton import Stripping
+from router.wire.parameters import MAX_FIELDS, parameter_edits
+from router.wire.skeleton import SkeletonBuilder
 
 LOGPROBS = "message.output_text.logprobs"
 REASONING = Takes(
@@ -57,18 +57,18 @@ def sent(body, changes, model=None, streamed=False, pieces=1):
     """A body's bytes as they are sent: read without its attachments, edited in its pieces, as `router.sending` does."""
     size = len(body) // pieces + 1
     cut = [body[at : at + size] for at in range(0, len(body), size)]
-    stripping = Stripping()
+    stripping = SkeletonBuilder()
     for piece in cut:
         stripping.feed(piece)
     where = stripping.finish()
     fields = bodies.read_fields(where.text)
-    spans = bodies.spans(where.text, fields)
-    name = bodies.text(fields, "model") or ""
-    usage = bodies.asking_for_usage(fields, spans) if streamed else None
+    spans = bodies.locate_fields(where.text, fields)
+    name = bodies.read_string(fields, "model") or ""
+    usage = bodies.usage_edit(fields, spans) if streamed else None
     plan = Plan(Request(fields, spans, name), [], None, Reason.FORCED, streamed, usage, "", "")
     made = plan.edits(where.text, model or name, Adaptation(tuple(changes)))
-    placed = [bodies.Edit(where.original(start), where.original(stop), text) for start, stop, text in made]
-    return b"".join(bodies.edited(cut, placed))
+    placed = [bodies.Edit(where.in_body(start), where.in_body(stop), text) for start, stop, text in made]
+    return b"".join(bodies.apply_edits(cut, placed))
 
 
 # what is changed
@@ -274,7 +274,7 @@ def test_what_is_not_changed_stays_byte_for_byte(data):
     if not changes:
         assert made == raw
     touched = {change.name for change in changes}
-    spans = bodies.spans(raw, bodies.read_fields(raw))
+    spans = bodies.locate_fields(raw, bodies.read_fields(raw))
     for name, (start, stop) in spans.items():
         if name not in touched:
             key_end = raw.rindex(b'"', 0, start)
@@ -375,7 +375,7 @@ def test_a_message_with_two_roles_is_left_to_the_upstream():
 
 def test_a_hostile_list_of_messages_is_left_as_it_is():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
-    wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MOST_FIELDS))
+    wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
     assert adapted(SYSTEM, fields_of(many), CHAT) is UNCHANGED
     assert sent(wide, adapted(SYSTEM, fields_of(wide), CHAT).changes) == wide
 
@@ -416,4 +416,7 @@ def test_an_attachment_that_goes_takes_its_inside_with_it():
 
 def test_edits_come_for_each_field_once():
     spans = {"a": (5, 6)}
-    assert [*edits(b'{"a":1}', spans, [Change("a", called="b", value=b"2")])] == [(1, 4, b'"b"'), (5, 6, b"2")]
+    assert [*parameter_edits(b'{"a":1}', spans, [Change("a", called="b", value=b"2")])] == [
+        (1, 4, b'"b"'),
+        (5, 6, b"2"),
+    ]

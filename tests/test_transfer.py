@@ -282,7 +282,7 @@ def test_decide_and_health_say_that_nothing_was_measured(tmp_path, serve, openai
     assert "(expected)" in decided and "evidence: transferred" in decided and "gpt-6-" in decided
     router = serve(openai_base_url=openai_server.url, pair=NEW)
     told = httpx2.get(router.origin + "/health").json()
-    assert any("nothing was measured of gpt-6-luna,gpt-6-sol" in warning for warning in told["warnings"])
+    assert any("gpt-6-luna,gpt-6-sol were not measured" in warning for warning in told["warnings"])
     assert told["policy"] in decided
     answer = httpx2.post(
         router.url + "/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": question}]}

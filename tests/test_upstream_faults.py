@@ -14,7 +14,7 @@ from loopback import LoopbackServer
 
 from router.upstream import connection
 from router.upstream.breaker import FAILURES, Breaker
-from router.upstream.replies import retry_after
+from router.upstream.replies import parse_retry_after
 
 BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
@@ -249,7 +249,7 @@ def test_an_upstream_that_takes_nothing_more_is_a_gateway_timeout(serve, refusin
 
 
 def test_connections_that_nobody_uses_any_more_are_closed(router, openai_server, monkeypatch):
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "MAX_IDLE_SECONDS", 0.5)
     openai_server.say(*[Say(wait=2)] * 20)
 
     async def at_once() -> set[int]:
@@ -294,13 +294,13 @@ def test_an_open_circuit_still_tries_a_named_model_once(serve, openai_server):
 def test_a_probe_that_fails_makes_the_pause_longer():
     breaker = Breaker()
     for _ in range(FAILURES):
-        breaker.failed(0.0)
+        breaker.record_failure(0.0)
     assert breaker.is_open and breaker.allows(5.0)
-    breaker.failed(5.0)
+    breaker.record_failure(5.0)
     assert not breaker.allows(14.9) and breaker.allows(15.0)
-    breaker.released()  # its client left
+    breaker.release_probe()  # its client left
     assert breaker.allows(15.0)
-    breaker.succeeded()
+    breaker.record_success()
     assert not breaker.is_open
 
 
@@ -338,4 +338,4 @@ def test_an_error_after_a_comment_is_an_event(serve, openai_server):
     ],
 )
 def test_retry_after_is_read_in_every_form(milliseconds, after, seconds):
-    assert retry_after(milliseconds, after, 60.0) == seconds
+    assert parse_retry_after(milliseconds, after, 60.0) == seconds

@@ -175,14 +175,14 @@ def test_a_held_stream_counts_in_the_memory_budget_and_gives_it_back(verifying, 
     thread = threading.Thread(target=httpx2.post, args=(f"{verifying.url}/chat/completions",), kwargs={"json": body})
     thread.start()
     while thread.is_alive():
-        most = max(most, admission.held_bytes)
+        most = max(most, admission.reserved_bytes)
         time.sleep(0.01)
     thread.join()
     assert most > 250_000
     deadline = time.monotonic() + 5
-    while admission.held_bytes and time.monotonic() < deadline:
+    while admission.reserved_bytes and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert admission.held_bytes == 0
+    assert admission.reserved_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from router.errors import BadRequestError
 from router.wire import bodies
 from router.wire.chat_stream import ChatStream
-from router.wire.skeleton import Stripping
-from router.wire.sse import Splitter, data_of
+from router.wire.skeleton import SkeletonBuilder
+from router.wire.sse import EventSplitter, event_data
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 values = st.recursive(
@@ -31,7 +31,7 @@ values = st.recursive(
 def test_every_value_is_found_where_it_lies(fields, indent, ascii_only, around):
     body = (around + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + around).encode()
     read = bodies.read_fields(body)
-    for name, (start, stop) in bodies.spans(body, read).items():
+    for name, (start, stop) in bodies.locate_fields(body, read).items():
         assert json.loads(body[start:stop]) == fields[name]
 
 
@@ -43,15 +43,15 @@ def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
     pairs.insert(at, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
     body = ("{" + ", ".join(pairs) + "}").encode()
     with pytest.raises(BadRequestError) as caught:
-        bodies.spans(body, bodies.read_fields(body))
+        bodies.locate_fields(body, bodies.read_fields(body))
     assert caught.value.param is not None
 
 
 @given(st.dictionaries(texts, values, max_size=4), values)
 def test_an_edit_changes_nothing_else(fields, value):
     body = json.dumps({**fields, "model": "auto"}, indent=1).encode()
-    span = bodies.spans(body, bodies.read_fields(body))["model"]
-    changed = b"".join(bodies.edited((body,), [bodies.Edit(*span, json.dumps(value).encode())]))
+    span = bodies.locate_fields(body, bodies.read_fields(body))["model"]
+    changed = b"".join(bodies.apply_edits((body,), [bodies.Edit(*span, json.dumps(value).encode())]))
     assert json.loads(changed) == {**fields, "model": value}
     assert changed.startswith(body[: span[0]]) and changed.endswith(body[span[1] :])
 
@@ -63,10 +63,10 @@ CLEAN = b"".join(chat_events("gpt-4o", ('say "usage":null', ',"usage":null,', "Ã
 def test_a_stream_cut_at_any_byte_gives_the_same_bytes():
     for cut in range(len(STREAM) + 1):
         stream = ChatStream(strip_usage=True)
-        passed = stream.feed(STREAM[:cut]) + stream.feed(STREAM[cut:]) + stream.rest()
+        passed = stream.feed(STREAM[:cut]) + stream.feed(STREAM[cut:]) + stream.incomplete_event()
         assert passed == CLEAN
         assert stream.usage["prompt_tokens"] == 12
-        assert stream.done and stream.ended
+        assert stream.done and stream.is_complete
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\r"]))
@@ -77,7 +77,7 @@ def test_a_stream_in_any_pieces_is_the_same(cuts, strip, newline):
     for cut in [*sorted(cuts), len(whole)]:
         passed += stream.feed(whole[at:cut])
         at = max(at, cut)
-    assert passed + stream.rest() == (clean if strip else whole)
+    assert passed + stream.incomplete_event() == (clean if strip else whole)
     content = stream.content()["choices"][0]
     assert content["message"]["content"] == 'say "usage":null,"usage":null,Ã©\n\n.'
     assert content["finish_reason"] == "stop"
@@ -94,7 +94,7 @@ def test_comments_and_unknown_events_pass_unchanged():
     stream = ChatStream(strip_usage=True)
     for event in (b": ping\n\n", b"event: x\ndata: not json\n\n", b"data: [1,2]\n\n", b"id: 7\nretry: 1\n\n"):
         assert stream.feed(event) == event
-    assert not stream.ended
+    assert not stream.is_complete
 
 
 def test_usage_null_is_removed_wherever_it_stands():
@@ -109,15 +109,15 @@ def test_usage_null_is_removed_wherever_it_stands():
 
 
 def test_data_over_several_lines_is_one():
-    assert data_of(b"data: a\ndata:b\r\nevent: x\n\n") == b"a\nb"
+    assert event_data(b"data: a\ndata:b\r\nevent: x\n\n") == b"a\nb"
 
 
 @given(st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\r\n", b"\n\n", b"data: x"]), max_size=30), st.integers(0, 60))
 def test_no_byte_is_lost_between_events(pieces, cut):
     whole = b"".join(pieces)
-    splitter = Splitter()
+    splitter = EventSplitter()
     events = splitter.feed(whole[:cut]) + splitter.feed(whole[cut:])
-    assert b"".join(events) + splitter.rest == whole
+    assert b"".join(events) + splitter.incomplete_event == whole
 
 
 def test_tool_calls_are_put_together_from_their_fragments():
@@ -144,7 +144,7 @@ def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
     for start, stop, text in edits:
         expected += body[at:start] + text
         at = stop
-    assert b"".join(bodies.edited(pieces, edits)) == expected + body[at:]
+    assert b"".join(bodies.apply_edits(pieces, edits)) == expected + body[at:]
 
 
 @given(
@@ -154,7 +154,7 @@ def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
 def test_a_skeleton_leads_back_to_every_byte_of_the_body(text, sizes):
     url = "data:image/png;base64," + "A" * 1500
     body = json.dumps({"x": text, "a": [{"url": url}, text, {"data": "B" * 1100}], "model": "auto"}).encode()
-    stripping, at, turn = Stripping(), 0, 0
+    stripping, at, turn = SkeletonBuilder(), 0, 0
     while at < len(body):
         size = sizes[turn % len(sizes)]
         stripping.feed(body[at : at + size])
@@ -162,5 +162,5 @@ def test_a_skeleton_leads_back_to_every_byte_of_the_body(text, sizes):
     skeleton = stripping.finish()
     assert len(skeleton.text) <= len(body) - 2600
     fields = bodies.read_fields(skeleton.text)
-    for name, (start, stop) in bodies.spans(skeleton.text, fields).items():
-        assert json.loads(body[skeleton.original(start) : skeleton.original(stop)]) == json.loads(body)[name]
+    for name, (start, stop) in bodies.locate_fields(skeleton.text, fields).items():
+        assert json.loads(body[skeleton.in_body(start) : skeleton.in_body(stop)]) == json.loads(body)[name]

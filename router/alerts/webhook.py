@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from router.policy.network import Network
 from router.settings import Settings
-from router.upstream.asking import SilentError, ask
 from router.upstream.calls import Call, Origin
+from router.upstream.standalone_call import NoResponseError, send
 
 RETRY_SECONDS = (1.0, 5.0, 25.0)  # before the second, third and fourth attempt
 _TRY_AGAIN = (408, 425, 429)  # and the statuses from 500 on
@@ -48,8 +48,8 @@ class Webhook:
     def post(self, body: bytes) -> tuple[str, bool]:
         """Post once. Why it was not taken, or nothing; and whether another attempt may help."""
         try:
-            heard = ask(self.origin, Call(b"POST", self.target, [_JSON], (body,)), self.network)
-        except SilentError as error:
+            heard = send(self.origin, Call(b"POST", self.target, [_JSON], (body,)), self.network)
+        except NoResponseError as error:
             return str(error), True
         if 200 <= heard.status < 300:
             return "", False

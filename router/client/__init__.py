@@ -1,1 +1,1 @@
-"""The client's side: its head, its key, its body, and whether it is still there."""
+"""The client's side of a request: protocol, API key, body, model name and disconnection."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from router.client.keyfile import ACCOUNT, RIGHTS, Limits, NamedKey
-from router.client.model_names import is_routing_name, without_verify
+from router.client.model_names import is_routing_name, strip_verify
 from router.errors import BadKeyError, BadRequestError, ForbiddenError, ModelNotFoundError
 from router.policy.naming import without_effort
 
@@ -74,7 +74,7 @@ class Caller:
         """Whether the key may ask for a model. Routed names count as `auto`, and `model:effort` as `model`."""
         if not self.models or model in self.models:
             return True
-        model = without_verify(model)
+        model = strip_verify(model)
         if is_routing_name(model) or model in routed_models:
             return _ROUTED in self.models
         return without_effort(model) in self.models

@@ -1,4 +1,4 @@
-"""The named keys of a running router: read when it starts, and again whenever their file is another one."""
+"""The named keys of a running router: loaded at the start, and reloaded when their file changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.settings import Settings, SettingsError
 from router.shared_file import signature
 
 log = logging.getLogger("router")
-LOOK_EVERY_SECONDS = 1.0
+CHECK_INTERVAL_SECONDS = 1.0
 
 
 def served_keys(settings: Settings) -> tuple[NamedKey, ...]:
@@ -33,53 +33,53 @@ def served_keys(settings: Settings) -> tuple[NamedKey, ...]:
 
 
 class KeyWatch:
-    """Looks whether the file of named keys changed, and has `keys` know what it says."""
+    """Reloads the named keys of `keys` when their file changes."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read the file for the first time.
+        """Load the file.
 
         Raises:
-            SettingsError: as `served_keys`.
+            SettingsError: see `served_keys`.
         """
         self._settings = settings
-        self._seen = signature(settings.home / FILE)  # first: what changes meanwhile is looked at again
+        self._seen = signature(settings.home / FILE)  # before the file is read, so that no change is missed
         named = served_keys(settings)
         self._had_keys = bool(named)
         self.keys = Keys(settings.api_keys, named, settings.metrics_key)
 
-    def look(self) -> None:
-        """Take up a file that changed. One that is damaged, or gone, changes nothing but `problem`."""
+    def check(self) -> None:
+        """Load the file if it has changed. If it is damaged or missing, the keys stay and `keys.problem` is set."""
         now = signature(self._settings.home / FILE)
         if now == self._seen:
             return
         try:
             named = served_keys(self._settings)
             if self._had_keys and not named:
-                raise SettingsError(f"{self._settings.home / FILE}: holds no key any more")
+                raise SettingsError(f"{self._settings.home / FILE}: contains no keys any more")
             self.keys.take(named)  # between two requests
         except SettingsError as error:
-            self._tell(str(error))
-        except Exception as error:  # whatever it is, the next file is looked for
-            self._tell(type(error).__name__)
-            log.exception("the keys cannot be read")
+            self._report(str(error))
+        except Exception as error:  # the file is checked again later
+            self._report(type(error).__name__)
+            log.exception("the named keys could not be loaded")
         else:
             self._had_keys, self.keys.problem = bool(named), ""
-            log.info("keys: %d named keys are known", len(named))
+            log.info("keys: %d named keys loaded", len(named))
         self._seen = now
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         self.keys.problem = problem
-        log.error("the keys stay as they were: %s", problem)
+        log.error("changes of the keys were not applied: %s", problem)
 
 
 @contextlib.asynccontextmanager
 async def following_keys(watch: KeyWatch) -> AsyncIterator[None]:
-    """Take up changes of the named keys while the application runs."""
+    """Reload the named keys when their file changes, while the context is open."""
     async with running(_follow(watch)):
         yield
 
 
 async def _follow(watch: KeyWatch) -> None:
     while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-        watch.look()  # a small file, and rarely another one
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        watch.check()

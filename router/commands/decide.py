@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from router.adaptation.adapter import Adapter
-from router.client.model_names import share
+from router.client.model_names import parse_target
 from router.errors import BadRequestError
 from router.planning.explanation import Explanation, explain
 from router.planning.summary import matching_tools, reading_of
@@ -29,11 +29,11 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
     """Print what a question, or the body in the file `request`, was read as, which model would answer, and why.
 
     Raises:
-        BadRequestError: the body cannot be read, or the target is not a share.
+        BadRequestError: the body cannot be read, or the target is not a parse_target.
     """
     settings = load()
     serving = Serving(guarded_policy(read_policy(folder or policy_folder(settings)), settings.home), "", settings)
-    wanted = share(target, "target") if target else None
+    wanted = parse_target(target, "target") if target else None
     adapter = Adapter(catalogue(prices(settings).aliases), settings)
     explanation = explain(serving, adapter, settings.routed_models, _body(question, request), {}, wanted)
     console = Console()

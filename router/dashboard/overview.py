@@ -73,7 +73,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
         now = {
             "simulated": worker.settings.simulated,
-            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(lambda: notices(worker, alerts=True)),
             "learnt": worker.adapter.described(),
             "content": worker.settings.record_content,

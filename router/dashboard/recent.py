@@ -15,7 +15,7 @@ from router.client.keyfile import is_digest
 from router.client.keys import Keys
 from router.journal.segments import listed
 from router.journal.writer import Journal
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 LIMIT = 50
 TAIL_BYTES = 256 * 1024  # of each segment at first; more where that holds too few
@@ -112,7 +112,7 @@ def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
 def _requests(lines: list[bytes]) -> list[Seen]:
     seen = []
     for line in lines:
-        with contextlib.suppress(*UNREADABLE):  # the exporter logs it
+        with contextlib.suppress(*DECODE_ERRORS):  # the exporter logs it
             one = _decoder.decode(line)
             if one.kind == "request":
                 seen.append(one)

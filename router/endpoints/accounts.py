@@ -10,7 +10,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from router.client.body import read
+from router.client.body import read_body
 from router.client.keys import Keys
 from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
@@ -61,7 +61,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         try:
             caller = worker.keys.check(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
-            body = await read(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
+            body = await read_body(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)
         except FeedbackError as error:
             raise BadRequestError(str(error)) from error

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.adaptation.adapter import Adapter
-from router.client.body import read
+from router.client.body import read_body
 from router.client.keys import Keys
 from router.planning.explanation import explain
 from router.planning.summary import reading_of
@@ -36,7 +36,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         """The decision for a chat, responses or completions body, whatever model it names."""
         worker.keys.check(request.scope["headers"])
         settings = worker.settings
-        body = await read(
+        body = await read_body(
             request.receive,
             request.headers.get("content-length", "").encode() or None,
             settings.max_body_bytes,

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client import issuing, keystore
-from router.client.body import read
+from router.client.body import read_body
 from router.client.keyfile import FILE, RIGHTS, NamedKey, read_keys
 from router.client.keys import Caller, Keys
 from router.client.keywatch import KeyWatch
@@ -85,7 +85,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
         """Make a change, have this worker know it at once, and log who made it."""
         made = await run_in_threadpool(_done, change)
-        worker.key_watch.look()
+        worker.key_watch.check()
         log.info("key %s is %s by key %s", made[0].name, told, by)
         return made
 
@@ -216,7 +216,7 @@ def _told(key: NamedKey, now_unix: float, spent: Mapping[str, Standing] | None) 
 
 async def _read(request: Request, form: type[Form]) -> Form:
     length = request.headers.get("content-length", "").encode() or None
-    body = await read(request.receive, length, MAX_BYTES, READ_SECONDS)
+    body = await read_body(request.receive, length, MAX_BYTES, READ_SECONDS)
     try:
         return msgspec.json.decode(body.skeleton.text or b"{}", type=form)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -13,9 +13,9 @@ from router.client.model_names import NAMES, is_routing_name
 from router.request.passthrough import PassThrough
 from router.request.response_headers import RATES
 from router.settings import Settings
-from router.upstream.model_list import fetch
-from router.upstream.upstreams import Upstreams, passed_back
-from router.wire.text import UNREADABLE
+from router.upstream.model_list import fetch_models
+from router.upstream.upstreams import Upstreams, returned_headers
+from router.wire.text import DECODE_ERRORS
 
 _CREATED = 1735689600  # 2025-01-01; the names have no birthday, and clients want a number
 
@@ -37,13 +37,13 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         """The list of the upstream, with the routing names added."""
         caller = worker.keys.check(request.scope["headers"])
         caller.require("models")
-        status, headers, body = await fetch(
+        status, headers, body = await fetch_models(
             worker.upstreams, worker.settings.timeouts.idle, request.scope["headers"], request.scope["query_string"]
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
         hidden = (b"content-length", *((RATES,) if caller.limits is not None else ()))  # the rates are the owner's
-        response.raw_headers = [(n, v) for n, v in passed_back(headers) if not n.startswith(hidden)]
+        response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response
 
@@ -78,7 +78,7 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])
-    except (*UNREADABLE, KeyError):
+    except (*DECODE_ERRORS, KeyError):
         if not caller.models:
             return body
         fields, listed = {"object": msgspec.Raw(b'"list"')}, []
@@ -99,5 +99,5 @@ _listed = msgspec.json.Decoder(_Listed)
 def _id(raw: msgspec.Raw) -> str:
     try:
         return _listed.decode(raw).id
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""

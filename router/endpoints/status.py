@@ -21,7 +21,7 @@ class Collaborators(Reporting, Protocol):
 
     settings: Settings
     adapter: Adapter
-    ending: bool
+    shutting_down: bool
 
 
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "policy": worker.serving.policy.version,
             "simulated": worker.settings.simulated,
             "unrecorded_requests": worker.journal.unrecorded,
-            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
             "learnt": worker.adapter.described(),
         }
@@ -46,15 +46,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
         503 once it is told to end.
         """
-        if worker.ending:
+        if worker.shutting_down:
             response.status_code = 503
         behind = await run_in_threadpool(lags, worker.journal.directory)
         return {
-            "status": "ending" if worker.ending else "ready",
+            "status": "ending" if worker.shutting_down else "ready",
             "policy": worker.serving.policy.version,
             "unrecorded_requests": worker.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
             "refused": await run_in_threadpool(counted, worker.journal.directory),
-            "upstreams": [each._asdict() for each in worker.upstreams.standing()],
+            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
         }

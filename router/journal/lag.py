@@ -12,7 +12,7 @@ import msgspec
 from router.journal.refused import counted
 from router.journal.segments import Cursor
 from router.journal.writer import Gap, Record
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 
 class _Progress(msgspec.Struct):
@@ -38,7 +38,7 @@ def lags(journal: Path) -> dict[str, Lag]:
     for path in sorted(journal.glob("*.progress")):
         cursor = Cursor(journal, path.stem)
         failures = 0
-        with contextlib.suppress(OSError, *UNREADABLE):
+        with contextlib.suppress(OSError, *DECODE_ERRORS):
             failures = _progress.decode(path.read_bytes()).failures
         found[path.stem] = Lag(cursor.behind_bytes(), _age_seconds(cursor), failures, refused.get(path.stem, 0))
     return found

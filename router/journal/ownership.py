@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from router.journal.segments import listed
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 MOST_BYTES = 64 * 2**20  # of the newest segments that are looked through
 _CHUNK_BYTES = 2**20  # no other thread runs while one is searched
@@ -56,6 +56,6 @@ def _lines(segment: Path, offset: int, mark: bytes) -> Iterator[bytes]:
 def _is_of(line: bytes, trace_id: str, key_id: str) -> bool:
     try:
         owned = _decoder.decode(line)
-    except UNREADABLE:  # half a line, or an entry of another kind
+    except DECODE_ERRORS:  # half a line, or an entry of another kind
         return False
     return owned.trace_id == trace_id and owned.key_id == key_id

@@ -13,7 +13,7 @@ import msgspec
 
 from router.journal.credentials import SHAPES
 from router.journal.pieces import KEY_REACH, NAME_REACH, occurs, replaced
-from router.wire.text import UNREADABLE, read
+from router.wire.text import DECODE_ERRORS, decode
 
 # each literal that begins a key, in the text as it is or in lower case; nearly no text has any
 _SIGNS = tuple((sign, sign.encode(), shape) for shape in SHAPES if not shape.any_case for sign in shape.signs)
@@ -115,8 +115,8 @@ def _decoded(content: Any) -> Any:
     if not isinstance(content, msgspec.Raw):
         return content
     try:
-        return read(_any, bytes(content))
-    except UNREADABLE:
+        return decode(_any, bytes(content))
+    except DECODE_ERRORS:
         return None  # what cannot be read cannot be cleaned, and so is not kept
 
 

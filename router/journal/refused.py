@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from router.journal.writer import Entry, Feedback, Gap, Record
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def parked(directory: Path) -> Iterator[Refused]:
     for line in lines:
         try:
             yield _decoder.decode(line)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             log.error("%s: a line of %d bytes cannot be read: %s", directory / FILE, len(line), error)
 
 
@@ -108,6 +108,6 @@ def _counted(path: Path, *_version: int) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     with contextlib.suppress(OSError), path.open("rb") as lines:
         for line in lines:
-            with contextlib.suppress(*UNREADABLE):
+            with contextlib.suppress(*DECODE_ERRORS):
                 counts[_sink.decode(line).sink] += 1
     return counts

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from router.journal.writer import Entry, Feedback, Gap, Record
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ def parsed(lines: Sequence[bytes]) -> list[Entry]:
     for line in lines:
         try:
             entries.append(_decoder.decode(line))
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             try:
                 entries.append(_decoder.decode(_without_content(line)))
-            except UNREADABLE:
+            except DECODE_ERRORS:
                 log.error("journal: a line of %d bytes cannot be read: %s", len(line), error)
             else:
                 log.warning("journal: what was said in a request cannot be read and is left out: %s", error)
@@ -134,7 +134,7 @@ class Cursor:
             return {name: offset for name, offset in offsets.items() if self._fits(name, offset)}
         except FileNotFoundError:
             return {}
-        except (OSError, *UNREADABLE) as error:  # exporting again is harmless: every store keeps one row an id
+        except (OSError, *DECODE_ERRORS) as error:  # exporting again is harmless: every store keeps one row an id
             log.error("journal: %s cannot be read, so all that is kept is exported again: %s", self.path, error)
             return {}
 

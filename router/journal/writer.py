@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from router.wire.text import MENDED_BYTES, UNREADABLE, has_halves, readable
+from router.wire.text import DECODE_ERRORS, MAX_REPAIRED_BYTES, may_contain_surrogates, repair_utf8
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Journal:
             line = self._encoder.encode(_without_content(entry))
         if len(line) > MAX_RECORD_BYTES and isinstance(entry, Record):
             line = self._encoder.encode(_without_content(entry))
-        if not line.isascii() or has_halves(line):
+        if not line.isascii() or may_contain_surrogates(line):
             line = self._readable(line, entry)
         if b"\n" in line:  # from a raw body that was indented; inside strings a newline is escaped, so these are blanks
             line = line.replace(b"\n", b" ")
@@ -162,11 +162,11 @@ class Journal:
 
     def _readable(self, line: bytes, entry: Entry) -> bytes:
         """A line that can be read again, whatever text of others is in it."""
-        line = readable(line)
-        if len(line) > MENDED_BYTES and has_halves(line) and isinstance(entry, Record):
+        line = repair_utf8(line)
+        if len(line) > MAX_REPAIRED_BYTES and may_contain_surrogates(line) and isinstance(entry, Record):
             try:
                 msgspec.json.decode(line)
-            except UNREADABLE:
+            except DECODE_ERRORS:
                 return self._encoder.encode(_without_content(entry))
         return line
 

@@ -12,7 +12,7 @@ import msgspec
 from router.journal.refused import parked
 from router.journal.segments import Cursor, listed, parsed, read
 from router.journal.writer import Record
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 READER = "usage"  # of the journal, which fills the tables
 LINES = 1000  # that are read at once
@@ -128,7 +128,7 @@ def not_exported(journal: Path, key: str | None = None) -> Iterator[Cost]:
 def _cost(line: bytes) -> Cost | None:
     try:
         return _decoder.decode(line)
-    except UNREADABLE:  # what was said in it, perhaps
+    except DECODE_ERRORS:  # what was said in it, perhaps
         found = next((entry for entry in parsed([line]) if isinstance(entry, Record)), None)
         return None if found is None else _of(found)
 

@@ -7,7 +7,7 @@ from hashlib import blake2b
 import msgspec
 
 from router.wire import bodies
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 _MESSAGES = ("messages", "input")  # of chat completions, and of responses
 _list = msgspec.json.Decoder(list[msgspec.Raw])
@@ -51,13 +51,13 @@ def _beginning(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
         return []
     try:
         messages = _list.decode(raw)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return [raw]  # the input of a response may be a text
     for at, each in enumerate(messages):
         try:
             if _message.decode(each).role == "user":
                 return messages[: at + 1]
-        except UNREADABLE:
+        except DECODE_ERRORS:
             continue
     return messages
 
@@ -70,7 +70,7 @@ def conversation_id(fields: bodies.Fields) -> str:
     """
     try:
         found = _conversation.decode(fields.get("conversation", b"null"))
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""
     return found.id if isinstance(found, _Conversation) else found or ""
 

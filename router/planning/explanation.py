@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from router.adaptation.adapter import Adapter
-from router.client.model_names import asked
+from router.client.model_names import parse_model_name
 from router.planning.api_formats import surface_of
 from router.planning.plan import decision_for, read_features
 from router.policy.decision import Decision
@@ -44,9 +44,9 @@ def explain(
         BadRequestError: the body cannot be read.
     """
     fields = bodies.read_fields(body)
-    name = bodies.text(fields, "model") or "auto"
+    name = bodies.read_string(fields, "model") or "auto"
     if target is None:
-        target = asked(name, headers, serving.default_target, routed_models).target
+        target = parse_model_name(name, headers, serving.default_target, routed_models).target
     features, adaptations = read_features(surface_of(fields), serving, adapter, fields)
     decision = decision_for(serving, features, serving.default_target if target is None else target)
     told = {model: adaptation.told for model, adaptation in adaptations.items() if adaptation.told}

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from router.adaptation.adapter import Adapter
-from router.client.caller import caller
-from router.client.model_names import CONTENT, FORM, asked
+from router.client.model_names import CONTENT, FORM, parse_model_name
+from router.client.user_session import read_user_session
 from router.errors import BadRequestError, ModelNotFoundError
 from router.policy.answers import answer_holds, decide_first
 from router.policy.decision import Decision, Reason, decide, why_unable
@@ -19,9 +19,9 @@ from router.policy.parameters import Adaptation
 from router.policy.prediction import predict
 from router.serving.policy import Serving
 from router.wire import bodies
-from router.wire.heard import Heard
-from router.wire.nesting import MOST_LEVELS, nests_deeper
-from router.wire.parameters import edits
+from router.wire.nesting import MAX_LEVELS, exceeds_depth
+from router.wire.parameters import parameter_edits
+from router.wire.stream_progress import StreamProgress
 
 Holds = Callable[[str], bool]  # whether an answer, as a text, is passed on
 MAX_NAME = 256  # characters of a model's name
@@ -38,14 +38,14 @@ class Stream(Protocol):
     id: str
 
     def feed(self, chunk: bytes) -> bytes: ...
-    def cut(self, message: str) -> bytes: ...
-    def rest(self) -> bytes: ...
+    def cut_event(self, message: str) -> bytes: ...
+    def incomplete_event(self) -> bytes: ...
     @property
-    def ended(self) -> bool: ...
+    def is_complete(self) -> bool: ...
     @property
-    def waiting_bytes(self) -> int: ...
+    def buffered_bytes(self) -> int: ...
     def content(self) -> Any: ...
-    def heard(self) -> Heard: ...
+    def progress(self) -> StreamProgress: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ class Plan:
         if self.asks_usage is not None:
             yield self.asks_usage
         if model != self.request.name:
-            yield bodies.naming(self.request.spans, body, model)
+            yield bodies.model_edit(self.request.spans, body, model)
         if adaptation is not None:
-            yield from edits(body, self.request.spans, adaptation.changes)
+            yield from parameter_edits(body, self.request.spans, adaptation.changes)
 
 
 def read_request(body: bytes, surface: Surface) -> Request:
@@ -108,10 +108,10 @@ def read_request(body: bytes, surface: Surface) -> Request:
         BadRequestError: it is not a JSON object, nests too deeply, or names no model where one is needed.
     """
     fields = bodies.read_fields(body)
-    if nests_deeper(body):
-        raise BadRequestError(f"The body of the request nests deeper than {MOST_LEVELS} levels.")
-    spans = bodies.spans(body, fields)
-    name = bodies.text(fields, "model") or ""
+    if exceeds_depth(body):
+        raise BadRequestError(f"The body of the request nests deeper than {MAX_LEVELS} levels.")
+    spans = bodies.locate_fields(body, fields)
+    name = bodies.read_string(fields, "model") or ""
     if not name and (surface.needs_model or "model" in fields):
         raise BadRequestError("you must provide a model parameter", "model")
     return Request(fields, spans, name)
@@ -137,7 +137,7 @@ def make_plan(
     fields = request.fields
     if len(request.name) > MAX_NAME or len(headers.get(b"x-router-model", b"")) > MAX_NAME:
         raise ModelNotFoundError(f"No model has a name of more than {MAX_NAME} characters.", "model")
-    wish = asked(request.name, headers, serving.default_target, routed_models, serving.verify)
+    wish = parse_model_name(request.name, headers, serving.default_target, routed_models, serving.verify)
     models, decision, reason = [wish.forced or request.name], None, Reason.PASSED_THROUGH
     features = holds = None
     adaptations: Mapping[str, Adaptation] = {}
@@ -162,8 +162,10 @@ def make_plan(
     elif wish.forced:
         reason = Reason.FORCED
     streamed = bodies.is_true(fields, "stream")
-    usage = bodies.asking_for_usage(fields, request.spans) if streamed and surface.asks_for_usage else None
-    plan = Plan(request, models, decision, reason, streamed, usage, *caller(fields, headers), features, adaptations)
+    usage = bodies.usage_edit(fields, request.spans) if streamed and surface.asks_for_usage else None
+    plan = Plan(
+        request, models, decision, reason, streamed, usage, *read_user_session(fields, headers), features, adaptations
+    )
     return _verified(plan, holds, serving.policy) if wish.verify and decision is not None else plan
 
 

@@ -52,7 +52,7 @@ class Continuations:
         raw = request.fields.get("previous_response_id")
         if raw is None or bytes(raw) == b"null":
             return None
-        previous = bodies.text(request.fields, "previous_response_id") or ""
+        previous = bodies.read_string(request.fields, "previous_response_id") or ""
         return self._made.get(previous) or await self._looked_up(previous, headers)
 
     def in_conversation(self, request: Request) -> Endpoint | None:
@@ -86,13 +86,15 @@ class Continuations:
     async def _asked(self, endpoint: Endpoint, response_id: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         upstreams = self._upstreams
         passed = [(name, value) for name, value in headers if name.startswith((b"openai-", b"authorization"))]
-        call = Call(b"GET", b"/responses/" + response_id.encode(), upstreams.headers(endpoint, passed, readable=True))
+        call = Call(
+            b"GET", b"/responses/" + response_id.encode(), upstreams.request_headers(endpoint, passed, readable=True)
+        )
         try:
             async with asyncio.timeout(_SECONDS):
                 body = await read_whole(await upstreams.send(endpoint, call), _SECONDS)
         except (ConnectError, CutError, StallError, TimeoutError):
             return None
-        return bodies.read_answer(body).model or None
+        return bodies.read_metadata(body).model or None
 
 
 def _accounts(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from router.admission import Hold
+from router.admission import Reserve
 from router.errors import OverloadedError
 from router.planning.plan import Stream
 from router.upstream.calls import Answer, CutError, Headers, StallError
@@ -66,7 +66,7 @@ class Held(NamedTuple):
 
 
 async def hold(
-    reply: Reply, stream: Stream, request: Expectation, tokens: int, idle_seconds: float, take: Hold
+    reply: Reply, stream: Stream, request: Expectation, tokens: int, idle_seconds: float, take: Reserve
 ) -> Held:
     """Read a stream until it is whole, or has `tokens` of prose; the reply is then read again from its beginning.
 
@@ -91,14 +91,14 @@ async def hold(
             break
         piece = await answer.read_on(idle_seconds)
     reply.body = await answer.read(idle_seconds)
-    is_broken = bool(stream.error) or (not piece and not stream.ended)
-    return Held(stream.ended and (stream.done or not piece), is_prose, is_broken)
+    is_broken = bool(stream.error) or (not piece and not stream.is_complete)
+    return Held(stream.is_complete and (stream.done or not piece), is_prose, is_broken)
 
 
 def _is_prose(stream: Stream, request: Expectation, tokens: int) -> bool:
     """Whether a stream has said enough to be taken for an answer in prose."""
     if request.json or request.must_call or request.holds is not None:
         return False
-    heard = stream.heard()
+    heard = stream.progress()
     enough = heard.characters >= max(tokens * CHARACTERS_PER_TOKEN, 1)
     return enough and heard.choices >= request.choices and not heard.is_special

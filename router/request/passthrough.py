@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
-from router.admission import Admission, Hold
-from router.client.body import Receive, Send, read, stream, too_large
+from router.admission import Admission, Reserve
+from router.client.body import Receive, Send, read_body, stream_body, too_large_error
+from router.client.disconnect import DisconnectWatch
 from router.client.keyfile import ACCOUNT
 from router.client.keys import Caller, Keys
-from router.client.watch import Watch
 from router.errors import (
     BadKeyError,
     BadRequestError,
-    ClientLeftError,
+    ClientDisconnectedError,
+    CompressedBodyError,
     QuotaError,
     RouterError,
-    UndecodableError,
     UnreachableError,
     UpstreamTimeoutError,
 )
@@ -34,9 +34,9 @@ from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error,
 from router.request.response_headers import with_rates
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
-from router.upstream.upstreams import Upstreams, passed_back
+from router.upstream.upstreams import Upstreams, returned_headers
 from router.wire import bodies
-from router.wire.ends import Ends
+from router.wire.head_tail import HeadTailBuffer
 
 if TYPE_CHECKING:
     from router.request.routed import Scope
@@ -100,20 +100,20 @@ class PassThrough:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         trail = Trail(dict(scope["headers"]))
-        watch = Watch(receive)
+        watch = DisconnectWatch(receive)
         passing = _Passing(self._worker, trail, scope, receive, send)
         admitted = None
         try:
             caller = self._worker.keys.check(scope["headers"])
             trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
             caller.require(right_for(scope["method"], scope["raw_path"]))
-            admitted = self._worker.admission.enter()
-            await passing.run(watch, caller, admitted.hold)
+            admitted = self._worker.admission.admit()
+            await passing.run(watch, caller, admitted.reserve)
         except RouterError as error:
             await passing.refuse(error)
-        except (asyncio.CancelledError, ClientLeftError):
+        except (asyncio.CancelledError, ClientDisconnectedError):
             passing.record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
             passing.record(500, "failed", "the router failed")
             raise
@@ -122,7 +122,7 @@ class PassThrough:
             if passing.answer is not None:
                 passing.answer.close()
             if admitted is not None:
-                admitted.leave()
+                admitted.release()
 
 
 class _Passing:
@@ -138,11 +138,11 @@ class _Passing:
         self._seen: bytearray | None = None
         self._recorded = False
         self._booking: Booking | None = None  # of a key with limits
-        self._ends: Ends | None = None  # of an embedding for it, however long that is
+        self._ends: HeadTailBuffer | None = None  # of an embedding for it, however long that is
         self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
         self.answer: Answer | None = None
 
-    async def run(self, watch: Watch, caller: Caller, hold: Hold) -> None:
+    async def run(self, watch: DisconnectWatch, caller: Caller, hold: Reserve) -> None:
         """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
         read_whole = None
         if caller.models or caller.limits is not None:
@@ -150,11 +150,11 @@ class _Passing:
             if caller.limits is not None:
                 size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
                 self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
-                self._ends = None if model is None else Ends()
+                self._ends = None if model is None else HeadTailBuffer()
         self.answer = answer = await self._ask(watch, read_whole)
         watch.start()
         self._trail.first_byte_unix_ns = self._trail.now()
-        headers = passed_back(answer.headers)
+        headers = returned_headers(answer.headers)
         if answer.status in _WITHOUT_BODY:
             headers = [(n, v) for n, v in headers if n != b"content-length"]
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
@@ -181,7 +181,7 @@ class _Passing:
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _body_of_a_known_model(self, caller: Caller, hold: Hold) -> tuple[Sequence[bytes] | None, str | None]:
+    async def _body_of_a_known_model(self, caller: Caller, hold: Reserve) -> tuple[Sequence[bytes] | None, str | None]:
         """The body and the model it names, which the key may ask for; None where it need not be looked at.
 
         Raises:
@@ -194,16 +194,18 @@ class _Passing:
             return None, None  # what is beyond single calls is beyond models
         named, settings = dict(self._scope["headers"]), self._worker.settings
         if named.get(b"content-encoding", b"identity") != b"identity":
-            raise UndecodableError("This key has models or limits of its own: send the body as it is, not compressed.")
+            raise CompressedBodyError(
+                "This key has models or limits of its own: send the body as it is, not compressed."
+            )
         declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
-        body = await read(self._receive, declared, settings.max_body_bytes, seconds, hold)
+        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, hold)
         fields = bodies.read_fields(body.skeleton.text)
-        bodies.spans(body.skeleton.text, fields)  # no key twice
-        model = bodies.text(fields, "model") or ""
+        bodies.locate_fields(body.skeleton.text, fields)  # no key twice
+        model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
-    async def _ask(self, watch: Watch, read_whole: Sequence[bytes] | None) -> Answer:
+    async def _ask(self, watch: DisconnectWatch, read_whole: Sequence[bytes] | None) -> Answer:
         worker, scope = self._worker, self._scope
         if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
             raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
@@ -213,7 +215,7 @@ class _Passing:
             raise BadRequestError(message, code="websocket_not_supported")
         length = int(named[b"content-length"]) if b"content-length" in named else None
         if length is not None and length > 8 * worker.settings.max_body_bytes:
-            raise too_large(8 * worker.settings.max_body_bytes)
+            raise too_large_error(8 * worker.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = worker.upstreams
         endpoint = await worker.continuations.holder(self._path, scope["headers"])
@@ -221,7 +223,7 @@ class _Passing:
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
-            upstreams.headers(endpoint, scope["headers"], readable=self._booking is not None),
+            upstreams.request_headers(endpoint, scope["headers"], readable=self._booking is not None),
             read_whole or (await self._body(length) if has_body else ()),
             length,
         )
@@ -239,7 +241,7 @@ class _Passing:
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
         """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
-        pieces = stream(self._receive, self._worker.settings.timeouts.request_body)
+        pieces = stream_body(self._receive, self._worker.settings.timeouts.request_body)
         if length is None or length > WHOLE_BYTES:
             return pieces
         return [piece async for piece in pieces]
@@ -251,7 +253,9 @@ class _Passing:
         if isinstance(error, QuotaError) and not error.again:
             self._worker.budgets.refused(self._trail.key_id)
         body = error.body()
-        await self._send({"type": "http.response.start", "status": error.status, "headers": error.head(body)})
+        await self._send(
+            {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
+        )
         await self._send({"type": "http.response.body", "body": body})
 
     def _see(self, piece: bytes) -> None:
@@ -289,8 +293,8 @@ class _Passing:
         self._worker.journal.append(record)
         self._worker.meter.observe(record)
 
-    def _told(self) -> bodies.AnswerSeen | None:
+    def _told(self) -> bodies.AnswerMetadata | None:
         """What the answer tells of itself; of a long one for a key with limits, by its beginning and its end."""
         if self._seen:
-            return bodies.read_answer(bytes(self._seen))
-        return None if self._ends is None else self._ends.told()
+            return bodies.read_metadata(bytes(self._seen))
+        return None if self._ends is None else self._ends.read_metadata()

@@ -22,7 +22,7 @@ from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.settings import Content
 from router.upstream.replies import Reply
-from router.wire.nesting import nests_deeper
+from router.wire.nesting import exceeds_depth
 
 _chance = random.Random()  # noqa: S311  seeded by the system in each process; ids need to differ, not to be secret
 _COUNTS = tuple(field.name for field in fields(Usage))
@@ -95,11 +95,11 @@ def add_all(
     trail: Trail,
     plan: Plan | None,
     reply: Reply | None,
-    unsettled: Iterable[str],
+    unbilled_attempts: Iterable[str],
     told: Told,
     prices: PriceBook,
 ) -> None:
-    """Add all that is known of a routed request but what was said; `unsettled` is as in `Attempts.ask`."""
+    """Add all that is known of a routed request but what was said; `unbilled_attempts` is as in `Attempts.ask`."""
     if plan is not None:
         _add_plan(record, plan)
     if reply is not None:
@@ -107,7 +107,7 @@ def add_all(
     elif plan is not None and record.outcome == "abandoned" and trail.asked_unix_ns:
         record.model = plan.models[0]  # it was asked, and may bill what it began
     # what was cut off or given up: what that cost is not known, and is not nothing
-    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unsettled]
+    record.wasted = [{"model": model, "usage": None, "cost_usd": None} for model in unbilled_attempts]
     record.response_model = told.model
     if told.usage is not None:
         add_usage(record, prices, told.model, told.usage, told.service_tier)
@@ -131,8 +131,8 @@ def _add_reply(record: Record, reply: Reply) -> None:
     record.simulated = reply.endpoint.origin is None
     record.request_id = (reply.header(b"x-request-id") or b"").decode("latin-1")
     record.adapted = reply.adapted
-    if reply.because is not None:
-        record.reason = reply.because
+    if reply.override_reason is not None:
+        record.reason = reply.override_reason
 
 
 def own_error(error: RouterError, content: Content) -> str:
@@ -162,7 +162,7 @@ async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw
 
 def _answer_kept(said: msgspec.Raw, content: Content) -> Any:
     """What is kept of an answer; nothing of one that nests more deeply than every reader of the journal could take."""
-    return None if nests_deeper(bytes(said)) else kept(said, content)
+    return None if exceeds_depth(bytes(said)) else kept(said, content)
 
 
 def tidy(record: Record, content: Content) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.client.model_names import decision_headers, header_value
+from router.client.model_names import evidence_headers, header_value
 from router.planning.plan import Plan
 from router.policy.decision import Reason
 from router.upstream.calls import Headers
 from router.upstream.replies import Reply
-from router.upstream.upstreams import passed_back
+from router.upstream.upstreams import returned_headers
 
 RATES = b"x-ratelimit-"  # how the names of headers begin that tell what is left of a minute
 
 
 def answer_head(plan: Plan, reply: Reply, trace_id: str, *, length: int | None) -> Headers:
     """The headers of an upstream's answer as the client gets them; `length` where the body is whole."""
-    headers = [(n, v) for n, v in passed_back(reply.headers) if n != b"content-length"]
+    headers = [(n, v) for n, v in returned_headers(reply.headers) if n != b"content-length"]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
     headers += decision_head(plan, reply, trace_id)
@@ -38,7 +38,12 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     reason, model, adapted = plan.reason, plan.models[0], ""
     told: tuple[tuple[bytes, bytes], ...] = ()
     if reply is not None:
-        reason, model, adapted, told = reply.because or reason, reply.model, reply.adapted, reply.told
+        reason, model, adapted, told = (
+            reply.override_reason or reason,
+            reply.model,
+            reply.adapted,
+            reply.verification_headers,
+        )
     headers = [
         (b"x-router-model", header_value(model)),
         (b"x-router-reason", reason.encode()),
@@ -51,5 +56,5 @@ def decision_head(plan: Plan, reply: Reply | None, trace_id: str) -> Headers:
     if told:
         headers += told
     if plan.decision is not None:
-        headers += decision_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
+        headers += evidence_headers(plan.decision, promised=reason is not Reason.SUCCESSOR)
     return headers

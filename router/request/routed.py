@@ -11,11 +11,18 @@ from typing import Any, Protocol
 import msgspec
 
 from router.adaptation.adapter import Adapter
-from router.admission import Admission, Admitted, Hold
-from router.client.body import Body, Receive, Send, read
+from router.admission import Admission, AdmittedRequest, Reserve
+from router.client.body import Body, Receive, Send, read_body
+from router.client.disconnect import DisconnectWatch
 from router.client.keys import Caller, Keys, lacking
-from router.client.watch import Watch
-from router.errors import BadKeyError, BadRequestError, ClientLeftError, QuotaError, RouterError, UndecodableError
+from router.errors import (
+    BadKeyError,
+    BadRequestError,
+    ClientDisconnectedError,
+    CompressedBodyError,
+    QuotaError,
+    RouterError,
+)
 from router.journal.writer import Journal
 from router.limits.account import Booking
 from router.limits.budgets import Budgets
@@ -37,9 +44,9 @@ from router.upstream.endpoints import Endpoint
 from router.upstream.replies import Reply
 from router.upstream.upstreams import Upstreams
 from router.wire import bodies
-from router.wire.ends import Ends
+from router.wire.head_tail import HeadTailBuffer
 from router.wire.sse import KEEP_ALIVE, error_event
-from router.wire.text import mended
+from router.wire.text import repair_text
 
 log = logging.getLogger("router")
 Scope = MutableMapping[str, Any]
@@ -93,29 +100,29 @@ class Exchange:
         self.headers: Headers = scope["headers"]
         self.named = dict(self.headers)
         self.trail = Trail(self.named)
-        self.body = Body.of(b"")
+        self.body = Body.from_bytes(b"")
         self.plan: Plan | None = None
         self.reply: Reply | None = None
         self.holder: Endpoint | None = None  # the upstream that holds what the request goes on with
-        self.unsettled: list[str] = []  # the model of each attempt that came to nothing and may have been billed
-        self.admitted: Admitted | None = None
+        self.unbilled_attempts: list[str] = []  # models of failed attempts that may be billed
+        self.admitted: AdmittedRequest | None = None
         self.booking: Booking | None = None  # of a key with limits
         self.verification: Verification | None = None
-        self.left: Callable[[], bool] | None = scope.get("router.left")
+        self.left: Callable[[], bool] | None = scope.get("router.is_disconnected")
         self.recorded = self.started = False
 
     async def run(self) -> None:
         """Answer, and record how it ended."""
-        watch = Watch(self.receive)
+        watch = DisconnectWatch(self.receive)
         try:
             caller = self.router.keys.check(self.headers)
             self.trail.belongs_to(caller.key_id, alone=self.router.keys.alone)
             if self.endpoint.right not in caller.rights:
                 raise lacking(self.endpoint.right)
-            self.admitted = self.router.admission.enter()
-            await self._read(self.admitted.hold)
+            self.admitted = self.router.admission.admit()
+            await self._read(self.admitted.reserve)
             watch.start()
-            await self.router.admission.turn()
+            await self.router.admission.wait_turn()
             self.trail.read_unix_ns = self.trail.now()
             self.plan = await self._planned(caller)
             if caller.limits is not None:
@@ -132,9 +139,9 @@ class Exchange:
                 await self._pass_on(reply)
         except RouterError as error:
             await self._refuse(error)
-        except (asyncio.CancelledError, ClientLeftError):
+        except (asyncio.CancelledError, ClientDisconnectedError):
             await self._record(499, "abandoned", "the client left")
-            watch.forgive()
+            watch.uncancel()
         except Exception:  # a fault of ours: told as such, and written down where it can be found
             log.exception("request %s failed", self.trail.trace_id)
             await self._refuse(RouterError("The router failed on this request."))
@@ -143,16 +150,18 @@ class Exchange:
             if self.reply is not None and self.reply.answer is not None:
                 self.reply.answer.close()
             if self.admitted is not None:
-                self.admitted.leave()
+                self.admitted.release()
 
     # in
 
-    async def _read(self, hold: Hold) -> None:
+    async def _read(self, hold: Reserve) -> None:
         settings = self.router.settings
         if self.named.get(b"content-encoding", b"identity") != b"identity":
-            raise UndecodableError("A compressed request body cannot be routed; send it as it is.")
+            raise CompressedBodyError("A compressed request body cannot be routed; send it as it is.")
         declared = self.named.get(b"content-length")
-        self.body = await read(self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold)
+        self.body = await read_body(
+            self.receive, declared, settings.max_body_bytes, settings.timeouts.request_body, hold
+        )
 
     async def _planned(self, caller: Caller) -> Plan:
         router = self.router
@@ -180,7 +189,7 @@ class Exchange:
         try:
             return read_request(skeleton.text, surface)
         except BadRequestError:
-            text = mended(skeleton.text)
+            text = repair_text(skeleton.text)
             if text == skeleton.text:
                 raise
         self.body = replace(self.body, skeleton=replace(skeleton, text=text))
@@ -221,14 +230,14 @@ class Exchange:
             self.left,
             self.holder,
         )
-        self.reply = reply = await router.attempts.ask(sending, self.unsettled, self.admitted.hold)
+        self.reply = reply = await router.attempts.send(sending, self.unbilled_attempts, self.admitted.reserve)
         reply.adapted = sending.told(reply.model)
         return reply
 
     async def _ask_verified(self, plan: Plan) -> Reply:
         """The answer that holds, and how it was found in `verification`."""
         assert self.admitted is not None
-        given = plan, self.endpoint.surface, self._ask, self.admitted.hold, self.trail.started_unix_ns
+        given = plan, self.endpoint.surface, self._ask, self.admitted.reserve, self.trail.started_unix_ns
         self.verification = Verification(self.router.verifier, *given)
         self.reply = reply = await self.verification.answer(await self._ask(plan))
         return reply
@@ -248,7 +257,7 @@ class Exchange:
 
     async def _whole(self, plan: Plan, reply: Reply) -> None:
         self.trail.first_byte_unix_ns = self.trail.now()
-        seen = bodies.read_answer(reply.body)
+        seen = bodies.read_metadata(reply.body)
         failed = reply.status >= 400
         self._remember(seen.id)
         error = reply.body[:MAX_ERROR_BYTES].decode(errors="replace") if failed else ""
@@ -256,7 +265,7 @@ class Exchange:
         told = Told(seen.model or "", seen.usage, seen.service_tier or "", said)
         await self._record(reply.status, "failed" if failed else "answered", error, told)
         echo = self._echo(plan)
-        body = reply.body if echo is None or failed else bodies.renamed(reply.body, bodies.encoded(echo))
+        body = reply.body if echo is None or failed else bodies.replace_model(reply.body, bodies.encode_json(echo))
         await self._start(reply.status, answer_head(plan, reply, self.trail.trace_id, length=len(body)))
         await self.send({"type": "http.response.body", "body": body})
 
@@ -271,23 +280,25 @@ class Exchange:
         try:
             while chunk:
                 passed = stream.feed(chunk)
-                self.admitted.passing(stream.waiting_bytes + (3 * len(chunk) if len(chunk) > UNCOUNTED_BYTES else 0))
+                self.admitted.set_buffered(
+                    stream.buffered_bytes + (3 * len(chunk) if len(chunk) > UNCOUNTED_BYTES else 0)
+                )
                 if stream.done:  # the client may leave as soon as it reads this
                     await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
                 if passed:
                     await self.send({"type": "http.response.body", "body": passed, "more_body": True})
                 chunk = await reply.answer.read(idle)
-            if not stream.ended:
+            if not stream.is_complete:
                 problem = "the upstream ended the stream early"
         except (CutError, StallError) as error:
-            problem = "" if stream.ended else str(error)
+            problem = "" if stream.is_complete else str(error)
         if problem:
             await self._record_stream(stream, "cut", problem)
-            last = stream.cut(f"The answer was cut off: {problem}.")
+            last = stream.cut_event(f"The answer was cut off: {problem}.")
             await self.send({"type": "http.response.body", "body": last, "more_body": True})
             return  # without the end of the body: the server breaks the connection, so that nobody takes it for whole
         await self._record_stream(stream, "failed" if stream.error else "answered", stream.error)
-        await self.send({"type": "http.response.body", "body": stream.rest()})
+        await self.send({"type": "http.response.body", "body": stream.incomplete_event()})
 
     async def _pass_on(self, reply: Reply) -> None:
         """An answer that is no stream as was asked for, or too large to be read."""
@@ -295,7 +306,7 @@ class Exchange:
         begun = self.started  # a comment went out as the beginning of a stream: what follows can only be an event
         if not begun:
             await self._start(reply.status, answer_head(self.plan, reply, self.trail.trace_id, length=None))
-        chunk, ends, failed = reply.body, Ends(), reply.status >= 400
+        chunk, ends, failed = reply.body, HeadTailBuffer(), reply.status >= 400
         error = chunk[:MAX_ERROR_BYTES].decode(errors="replace") if failed else ""
         reply.body = b""
         try:
@@ -307,7 +318,7 @@ class Exchange:
         except (CutError, StallError) as cut:
             await self._record(reply.status, "cut", str(cut))
             return
-        seen = ends.told()
+        seen = ends.read_metadata()
         self._remember(seen.id)
         told = Told(seen.model or "", seen.usage, seen.service_tier or "")
         await self._record(reply.status, "failed" if failed else "answered", error, told)
@@ -327,7 +338,7 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": error_event(body), "more_body": True})
             return
         trace = (b"x-router-trace-id", self.trail.trace_id.encode())
-        await self._start(error.status, [*error.head(body), trace])
+        await self._start(error.status, [*error.response_headers(body), trace])
         await self.send({"type": "http.response.body", "body": body})
 
     def _remember(self, answer_id: str | None) -> None:
@@ -357,7 +368,7 @@ class Exchange:
         record = trail.record(self.endpoint.name, status, outcome, error)
         record.simulated = router.settings.simulated
         try:
-            add_all(record, trail, self.plan, self.reply, self.unsettled, told, router.prices)
+            add_all(record, trail, self.plan, self.reply, self.unbilled_attempts, told, router.prices)
             if self.verification is not None:
                 self.verification.add_to(record)
             tidy(record, content)

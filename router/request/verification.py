@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from router.admission import Hold
+from router.admission import Reserve
 from router.errors import RouterError
 from router.journal.writer import Record
 from router.planning.plan import Plan, Stream, Surface
@@ -74,7 +74,7 @@ class Verification:
     """The verification of one request. Its state is what the record will say."""
 
     def __init__(
-        self, verifier: Verifier, plan: Plan, surface: Surface, ask: Ask, take: Hold, now_unix_ns: int
+        self, verifier: Verifier, plan: Plan, surface: Surface, ask: Ask, take: Reserve, now_unix_ns: int
     ) -> None:
         """`ask` sends a plan to its models, `take` holds bytes; attempts are billed by the prices of `now_unix_ns`."""
         self._verifier = verifier
@@ -101,7 +101,7 @@ class Verification:
             return reply
         if reply.answer is None:
             checked, self.finding = await self._verifier.look(plan.verify, request, reply.body)
-            seen = bodies.read_answer(reply.body)
+            seen = bodies.read_metadata(reply.body)
             told = Told(seen.model or "", seen.usage, seen.service_tier or "")
         elif _is_stream(reply):
             stream, held = await self._held(reply, request)
@@ -113,7 +113,7 @@ class Verification:
             return await self._escalated(reply, told, stronger, self.finding)
         if checked:
             self.outcome = "unchecked" if self._released is not None else "verified"
-            reply.told = ((b"x-router-verified", plan.verify.encode()),)
+            reply.verification_headers = ((b"x-router-verified", plan.verify.encode()),)
         return reply
 
     async def end(self, content: Any) -> None:
@@ -165,11 +165,11 @@ class Verification:
         if second is None:
             self.outcome = "kept"
             del self._wasted[0]
-            reply.told = ((b"x-router-finding", finding.fault.encode()),)
+            reply.verification_headers = ((b"x-router-finding", finding.fault.encode()),)
             return reply
         second.attempts += reply.attempts
-        second.because = Reason.ESCALATED
-        second.told = ((b"x-router-escalated", finding.fault.encode()),)
+        second.override_reason = Reason.ESCALATED
+        second.verification_headers = ((b"x-router-escalated", finding.fault.encode()),)
         return second
 
     async def _answered(self, models: Sequence[str]) -> Reply | None:

@@ -19,9 +19,9 @@ from router.policy.prices import PriceBook
 from router.policy.shutdown import listed_days
 from router.serving.policy import Serving
 from router.settings import OPENAI_BASE_URL, SIMULATED, Settings
-from router.upstream.model_list import fetch
+from router.upstream.model_list import fetch_models
 from router.upstream.upstreams import Upstreams
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 log = logging.getLogger("router")
 WARN_DAYS = 90
@@ -78,9 +78,9 @@ async def _watch(worker: Collaborators) -> None:
 async def look(worker: Collaborators, today: dt.date) -> None:
     """Read the upstream's list once, and keep what its owner should know in `router.leaving` and `router.warnings`."""
     try:
-        status, _, body = await fetch(worker.upstreams, worker.settings.timeouts.idle, [], b"")
+        status, _, body = await fetch_models(worker.upstreams, worker.settings.timeouts.idle, [], b"")
         listed = msgspec.json.decode(body)
-    except (RouterError, *UNREADABLE) as error:
+    except (RouterError, *DECODE_ERRORS) as error:
         log.info("the upstream's list of models could not be read: %s", error)
         return
     if status == 200:  # else what was known stays known
@@ -104,6 +104,6 @@ def _known(worker: Collaborators, names: Sequence[str]) -> dict[str, dt.date]:
     settings, catalogue = worker.settings, worker.adapter.catalogue
     if settings.base_url not in (OPENAI_BASE_URL, SIMULATED):
         return {}
-    own = {name for name, model in settings.models.items() if model.leaves_default}
+    own = {name for name, model in settings.models.items() if model.bypasses_default}
     days = {name: catalogue.of(name).leaves for name in names if without_effort(name) not in own and name not in own}
     return {name: day for name, day in days.items() if day is not None}

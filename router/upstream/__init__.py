@@ -1,1 +1,1 @@
-"""The call to a model: where it is asked, over which connection, how often, and which model stands in."""
+"""Calls to models: upstreams, connections, retries and fallback models."""

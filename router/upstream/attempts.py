@@ -1,6 +1,6 @@
-"""Trying until a model answers: retries, then its next upstream, then the next model.
+"""Attempts until a model answers: retries, then the next upstream of the model, then the next model.
 
-Nothing is repeated once the client has a byte.
+Nothing is repeated after the client has received a byte.
 """
 
 from __future__ import annotations
@@ -11,115 +11,129 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from router.admission import SMALL_BYTES, Hold
+from router.admission import SMALL_BYTES, Reserve
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
 from router.policy.decision import Reason
 from router.settings import Settings
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.endpoints import KEY_REFUSED, Endpoint
-from router.upstream.order import is_usable
-from router.upstream.replies import RETRIED, Reply, delay, is_forbidden, is_not_here, is_retried, told_wait
+from router.upstream.order import accepts_requests
+from router.upstream.replies import (
+    RETRYABLE_STATUSES,
+    Reply,
+    forbids_retry,
+    is_retryable,
+    lacks_stored_item,
+    requested_delay_seconds,
+    retry_delay_seconds,
+)
 from router.upstream.upstreams import Upstreams
 
-WHOLE_BYTES = 2**20  # a larger answer is passed on in pieces, unless its model is to be renamed
-LONGEST_WAIT_BEFORE_FALLBACK = 2.0  # a Retry-After beyond it sends the request to the next upstream or model at once
+MAX_WHOLE_BYTES = 2**20  # a larger answer is forwarded in pieces, unless its model has to be replaced
+MAX_WAIT_SECONDS = 2.0  # if the upstream requests a longer delay, the next upstream or model is tried at once
 
 
-class Next(NamedTuple):
-    """Models to be asked in turn, and why it is not the one decided on that answers."""
+class ModelSequence(NamedTuple):
+    """The models to try in order, and why the first is not the model decided on."""
 
     models: Sequence[str]
-    because: Reason | None
+    override_reason: Reason | None
 
 
-class Sender(Protocol):
-    """What is asked of each model, in which order its upstreams are, and whom to ask after a refusal."""
+class Outgoing(Protocol):
+    """A request to be sent: its content for each model, the order of upstreams, and the models after an error."""
 
     @property
     def needs_state(self) -> bool: ...
-    def first(self) -> Next: ...
-    def in_order(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]: ...
-    def call(self, model: str, endpoint: Endpoint) -> Call: ...
-    def after(self, model: str, reply: Reply, left: Sequence[str]) -> Next | None: ...
+    def first_models(self) -> ModelSequence: ...
+    def order_endpoints(self, endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]: ...
+    def build_call(self, model: str, endpoint: Endpoint) -> Call: ...
+    def next_models(self, model: str, reply: Reply, remaining: Sequence[str]) -> ModelSequence | None: ...
 
 
 @dataclass(slots=True)
 class _Request:
-    """What all attempts of one request share."""
+    """The state that all attempts of one request share."""
 
-    sender: Sender
-    unsettled: list[str]
-    hold: Hold
-    deadline: float  # in seconds of the monotonic clock; no retry begins after it
+    outgoing: Outgoing
+    unbilled_attempts: list[str]
+    reserve: Reserve
+    deadline: float  # seconds of the monotonic clock, after which no retry starts
     attempts: int = 0
 
 
 class Attempts:
-    """Asks models in turn, for one worker."""
+    """Sends requests to models, for one worker."""
 
     def __init__(self, upstreams: Upstreams, settings: Settings) -> None:
         self._upstreams = upstreams
         self._timeouts = settings.timeouts
         self._max_attempts = settings.max_attempts
-        self._max_answer_bytes = settings.max_body_bytes if settings.echo_asked_model else WHOLE_BYTES
+        self._max_answer_bytes = settings.max_body_bytes if settings.echo_asked_model else MAX_WHOLE_BYTES
 
-    async def ask(self, sender: Sender, unsettled: list[str], hold: Hold) -> Reply:
-        """Ask the first model that answers; attempts whose bill nobody told are added to `unsettled`, by model.
+    async def send(self, outgoing: Outgoing, unbilled_attempts: list[str], reserve: Reserve) -> Reply:
+        """The reply of the first model that answers.
+
+        The model of each failed attempt that may be billed is appended to `unbilled_attempts`, because its usage is
+        unknown. `reserve` reserves memory for the answer.
 
         Raises:
-            RouterError: none answered, and the last one not even with an error of its own.
+            RouterError: no model answered, and the last attempt failed without an answer.
         """
-        request = _Request(sender, unsettled, hold, time.monotonic() + self._timeouts.retries)
+        request = _Request(outgoing, unbilled_attempts, reserve, time.monotonic() + self._timeouts.retries)
         failed: list[str] = []
-        models, because = sender.first()
+        models, override_reason = outgoing.first_models()
         while True:
-            model, left = models[0], models[1:]
-            outcome = await self._ask_model(request, model, last=not left)
-            if isinstance(outcome, Reply) and not (left and is_retried(outcome)):
-                maybe_refused = outcome.status >= 400 or outcome.answer is not None  # a stream may begin with an error
-                following = sender.after(model, outcome, left) if maybe_refused else None
+            model, remaining = models[0], models[1:]
+            outcome = await self._send_to_model(request, model, last=not remaining)
+            if isinstance(outcome, Reply) and not (remaining and is_retryable(outcome)):
+                maybe_refused = outcome.status >= 400 or outcome.answer is not None  # a stream may start with an error
+                following = outgoing.next_models(model, outcome, remaining) if maybe_refused else None
                 if following is None:
-                    outcome.attempts, outcome.failed_models, outcome.because = request.attempts, failed, because
+                    outcome.attempts, outcome.failed_models = request.attempts, failed
+                    outcome.override_reason = override_reason
                     return outcome
-                _hang_up(outcome)
+                _close(outcome)
                 if following.models[0] != model:
                     failed.append(model)
-                models, because = following.models, following.because or because
+                models, override_reason = following.models, following.override_reason or override_reason
                 continue
-            if isinstance(outcome, RouterError) and not left:
+            if isinstance(outcome, RouterError) and not remaining:
                 raise outcome
-            _hang_up(outcome)
+            _close(outcome)
             failed.append(model)
-            models, because = left, because or Reason.FALLBACK
+            models, override_reason = remaining, override_reason or Reason.FALLBACK
 
-    async def _ask_model(self, request: _Request, model: str, *, last: bool) -> Reply | RouterError | None:
-        """Ask the upstreams of a model in turn; what came last, or None where all are left alone.
+    async def _send_to_model(self, request: _Request, model: str, *, last: bool) -> Reply | RouterError | None:
+        """Try the upstreams of a model in order. Returns the last outcome, or None if all circuits are open.
 
-        Where `last`, no other model is left, and the last upstream is asked though it is to be left alone.
+        With `last` there is no other model, so the last upstream is tried even if its circuit is open.
         """
         endpoints = self._upstreams.endpoints(model)
         if endpoints[1:]:
-            endpoints = request.sender.in_order(endpoints)
+            endpoints = request.outgoing.order_endpoints(endpoints)
         outcome = None
         while endpoints:
             endpoint, endpoints = endpoints[0], endpoints[1:]
-            call = request.sender.call(model, endpoint)  # before its circuit is asked: its one probe has to go out
+            call = request.outgoing.build_call(
+                model, endpoint
+            )  # may raise, so it comes before the breaker allows a probe
             breaker = self._upstreams.breaker(model, endpoint)
             allowed = breaker.allows(time.monotonic())
             if not allowed and (endpoints or not last):
                 continue
-            _hang_up(outcome)
+            _close(outcome)
             tries = self._max_attempts if allowed else 1
-            spare = bool(endpoints) and any(is_usable(each, time.monotonic()) for each in endpoints)
-            outcome = await self._persist(
+            spare = bool(endpoints) and any(accepts_requests(other, time.monotonic()) for other in endpoints)
+            outcome = await self._send_with_retries(
                 request, model, endpoint, breaker, call, tries, others=spare or not last, spare=spare
             )
-            if endpoints and not self._leads_on(request.sender, endpoint, outcome, spare=spare):
+            if endpoints and not self._tries_next(request.outgoing, endpoint, outcome, spare=spare):
                 break
         return outcome
 
-    async def _persist(
+    async def _send_with_retries(
         self,
         request: _Request,
         model: str,
@@ -131,63 +145,69 @@ class Attempts:
         others: bool,
         spare: bool,
     ) -> Reply | RouterError:
-        """Ask one upstream up to `tries` times; what came last. With a `spare` upstream, its faults are not retried."""
+        """Try one upstream up to `tries` times. Returns the last outcome.
+
+        With `spare` another upstream is available, so failures of this one are not retried. With `others` there is
+        another upstream or model, so a long delay is not awaited.
+        """
         health = endpoint.health
         endpoint.retries.requests += 1
-        for made in range(1, tries + 1):
+        for attempt in range(1, tries + 1):
             request.attempts += 1
             try:
-                outcome: Reply | RouterError = await self._once(model, endpoint, call, request.hold)
+                outcome: Reply | RouterError = await self._send_once(model, endpoint, call, request.reserve)
             except (ConnectError, CutError, StallError) as error:
-                outcome = _translated(error)
-                if not isinstance(error, ConnectError):  # the model may have answered, and bill what never came
-                    request.unsettled.append(model)
+                outcome = _as_router_error(error)
+                if not isinstance(error, ConnectError):  # the model may have answered, and may be billed
+                    request.unbilled_attempts.append(model)
             except BaseException:
-                breaker.released()
+                breaker.release_probe()
                 raise
             failed = not isinstance(outcome, Reply) or outcome.status >= 500
             if health is not None:
-                failed = failed or self._is_at_fault(request.sender, endpoint, outcome)
+                failed = failed or self._is_upstream_fault(request.outgoing, endpoint, outcome)
                 health.count(0 if isinstance(outcome, RouterError) else outcome.status, failed=failed)
             if failed:
-                breaker.failed(time.monotonic())
+                breaker.record_failure(time.monotonic())
             else:
-                breaker.succeeded()
+                breaker.record_success()
             if (failed and spare) or (
-                isinstance(outcome, Reply) and (not is_retried(outcome) or is_forbidden(outcome))
+                isinstance(outcome, Reply) and (not is_retryable(outcome) or forbids_retry(outcome))
             ):
                 break
-            if made == tries or not endpoint.retries.spend(time.monotonic()):
+            if attempt == tries or not endpoint.retries.spend(time.monotonic()):
                 break
-            wait = delay(outcome if isinstance(outcome, Reply) else None, made)
+            wait = retry_delay_seconds(outcome if isinstance(outcome, Reply) else None, attempt)
             if time.monotonic() + wait > request.deadline:
                 break
-            if others and wait > LONGEST_WAIT_BEFORE_FALLBACK:
+            if others and wait > MAX_WAIT_SECONDS:
                 break
-            _hang_up(outcome)
+            _close(outcome)
             await asyncio.sleep(wait)
         return outcome
 
-    def _is_at_fault(self, sender: Sender, endpoint: Endpoint, outcome: Reply | RouterError) -> bool:
-        """Whether it is this upstream that fails, and not the request, so that another one may do better."""
+    def _is_upstream_fault(self, outgoing: Outgoing, endpoint: Endpoint, outcome: Reply | RouterError) -> bool:
+        """Whether this upstream failed and not the request, so that another upstream may succeed."""
         if isinstance(outcome, RouterError) or outcome.status >= 500:
             return True
-        if outcome.status in RETRIED:
-            told = told_wait(outcome)
-            return told is None or told > LONGEST_WAIT_BEFORE_FALLBACK
+        if outcome.status in RETRYABLE_STATUSES:
+            requested = requested_delay_seconds(outcome)
+            return requested is None or requested > MAX_WAIT_SECONDS
         if outcome.status in KEY_REFUSED:
-            return self._upstreams.is_key_ours(endpoint)
-        return outcome.status == 404 and not sender.needs_state
+            return self._upstreams.uses_configured_key(endpoint)
+        return outcome.status == 404 and not outgoing.needs_state
 
-    def _leads_on(self, sender: Sender, endpoint: Endpoint, outcome: Reply | RouterError, *, spare: bool) -> bool:
-        """Whether the next upstream of the model is asked."""
-        if isinstance(outcome, RouterError) or is_retried(outcome):
+    def _tries_next(self, outgoing: Outgoing, endpoint: Endpoint, outcome: Reply | RouterError, *, spare: bool) -> bool:
+        """Whether to try the next upstream of the model."""
+        if isinstance(outcome, RouterError) or is_retryable(outcome):
             return True
         if not spare or outcome.status < 400:
             return False
-        return self._is_at_fault(sender, endpoint, outcome) or (sender.needs_state and is_not_here(outcome))
+        return self._is_upstream_fault(outgoing, endpoint, outcome) or (
+            outgoing.needs_state and lacks_stored_item(outcome)
+        )
 
-    async def _once(self, model: str, endpoint: Endpoint, call: Call, hold: Hold) -> Reply:
+    async def _send_once(self, model: str, endpoint: Endpoint, call: Call, reserve: Reserve) -> Reply:
         timeouts = self._timeouts
         answer = await self._upstreams.send(endpoint, call)
         try:
@@ -201,7 +221,7 @@ class Attempts:
                 pieces.append(piece)
                 size += len(piece)
                 if size > SMALL_BYTES:
-                    hold(2 * len(piece))
+                    reserve(2 * len(piece))
                 if size > self._max_answer_bytes:
                     return Reply(model, endpoint, answer.status, answer.headers, b"".join(pieces), answer)
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -212,8 +232,8 @@ class Attempts:
         return Reply(model, endpoint, answer.status, answer.headers, body, None)
 
 
-def _hang_up(outcome: Reply | RouterError | None) -> None:
-    """Be done with an answer that nobody will read."""
+def _close(outcome: Reply | RouterError | None) -> None:
+    """Release the connection of an answer that is not read further."""
     if isinstance(outcome, Reply) and outcome.answer is not None:
         outcome.answer.close()
 
@@ -225,7 +245,7 @@ def _is_stream(answer: Answer) -> bool:
     return False
 
 
-def _translated(error: Exception) -> RouterError:
+def _as_router_error(error: Exception) -> RouterError:
     if isinstance(error, StallError):
         return UpstreamTimeoutError(f"The model did not answer in time: {error}.")
     return UnreachableError(f"The model could not be reached: {error}.")

@@ -1,4 +1,4 @@
-"""What is said to an upstream and what it says, whatever carries it; and the three ways in which it may fail to."""
+"""Requests to an upstream and its answers, independent of the transport, and the errors that a call can raise."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class ConnectError(Exception):
-    """No connection could be made; nothing was sent."""
+    """The connection could not be established. Nothing was sent."""
 
 
 class ProxyError(ConnectError):
-    """A proxy cannot be reached, or does not speak as one; says which."""
+    """A proxy cannot be reached or does not follow the protocol. The message names the proxy."""
 
 
 class ProxyRefusedError(ProxyError):
-    """A proxy does not lead to the upstream, which has heard nothing; says which proxy, and what its status means."""
+    """A proxy refuses to connect to the upstream. The message names the proxy and explains its status."""
 
     def __init__(self, proxy: Proxy, target: str, status: int) -> None:
-        self.target, self.status = target, status  # as host:port
+        self.target, self.status = target, status  # `target` is host:port
         if status == 407:
-            told = "refuses its credentials" if proxy.authorization else "asks for credentials, and none are set"
+            problem = "refuses its credentials" if proxy.authorization else "asks for credentials, and none are set"
         elif status in (502, 503, 504):
-            told = f"cannot reach {target}"
+            problem = f"cannot reach {target}"
         else:
-            told = f"does not allow {target}" if status == 403 else f"gives no way to {target}"
-        super().__init__(f"the proxy {proxy.name} {told} ({status})")
+            problem = f"does not allow {target}" if status == 403 else f"refuses to connect to {target}"
+        super().__init__(f"the proxy {proxy.name} {problem} ({status})")
 
 
 class CutError(Exception):
-    """The connection ended before the answer did."""
+    """The connection was closed before the answer was complete."""
 
 
 class StallError(Exception):
-    """The upstream said nothing for too long."""
+    """The upstream sent or accepted no data for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an upstream listens, and the path its API begins at."""
+    """The address of an upstream and the base path of its API."""
 
     host: str
     port: int
@@ -54,20 +54,20 @@ class Origin:
 
     @classmethod
     def parse(cls, url: str) -> Origin:
-        """Read a base URL.
+        """Parse a base URL.
 
         Raises:
-            ValueError: it is not an http or https URL.
+            ValueError: it is not an http or https URL, or it contains a user or password.
         """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-        except ValueError:  # whose text may hold a piece of a password
+        except ValueError:  # whose message may contain part of a password
             host = port = None
         if not host or parts.scheme not in ("http", "https"):
             raise ValueError(f"not an http or https URL: {without_login(url)!r}")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("an upstream's URL holds no user or password; set OPENAI_API_KEY or a model's api_key")
+            raise ValueError("an upstream's URL must not contain a user or password; set OPENAI_API_KEY or api_key")
         tls = parts.scheme == "https"
         return cls(host, port or (443 if tls else 80), tls, parts.path.rstrip("/").encode())
 
@@ -80,50 +80,50 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to an upstream. The body is pieces of known length, or a stream."""
+    """A request to an upstream. The body is a sequence of pieces, or a stream."""
 
     method: bytes
-    path: bytes  # below the origin's path, with the query
+    path: bytes  # below the base path, including the query
     headers: Headers  # without host, content-length and transfer-encoding
     body: Sequence[bytes | memoryview] | AsyncIterator[bytes] = ()
-    length: int | None = None  # of a streamed body, where it is known
+    length: int | None = None  # of a streamed body, if it is known
 
 
 class Answer(Protocol):
-    """What an upstream says: a head at once, a body as it arrives."""
+    """An upstream's answer. The headers are complete; the body is read as it arrives."""
 
     status: int
     headers: Headers  # names in lower case, values as sent
 
     async def read(self, seconds: float) -> bytes:
-        """The next bytes of the body; none at its end.
+        """The next bytes of the body; empty at its end.
 
         Raises:
-            CutError: the connection ended before the body did.
-            StallError: nothing came for `seconds`.
+            CutError: the connection was closed before the body was complete.
+            StallError: nothing arrived for `seconds`.
         """
 
     def close(self) -> None:
-        """Be done with it; an upstream that is still speaking is cut off."""
+        """Release the connection. If the upstream is still sending, the connection is closed."""
 
 
-MOST_BYTES = 4 * 2**20
+MAX_SHORT_BODY_BYTES = 4 * 2**20
 
 
 async def read_whole(answer: Answer, seconds: float) -> bytes:
-    """The body of an answer that is short: a list, or what is looked up.
+    """The whole body of an answer that is expected to be short.
 
     Raises:
-        CutError: the connection ended before the body did, or there is no end of it.
-        StallError: nothing came for `seconds`.
+        CutError: the connection was closed before the body was complete, or the body is too long.
+        StallError: nothing arrived for `seconds`.
     """
     pieces, size = [], 0
     try:
         while piece := await answer.read(seconds):
             pieces.append(piece)
             size += len(piece)
-            if size > MOST_BYTES:
-                raise CutError(f"it is longer than {MOST_BYTES} bytes")
+            if size > MAX_SHORT_BODY_BYTES:
+                raise CutError(f"the body is longer than {MAX_SHORT_BODY_BYTES} bytes")
     finally:
         answer.close()
     return b"".join(pieces)

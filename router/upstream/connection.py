@@ -1,8 +1,8 @@
-"""HTTP/1.1 to an upstream: connections, their pool, and answers that are read as they arrive.
+"""An HTTP/1.1 connection to an upstream.
 
-llhttp (by httptools, as in uvicorn) does the parsing; this file owns sockets, clocks and flow control. It exists
-because the clients that are fast enough go on with a request whose caller has left (see docs/decisions.md). It does not
-follow redirects, decode bodies, keep cookies or speak HTTP/2.
+llhttp (through httptools, as in uvicorn) parses the answer; this module handles sockets, timeouts and flow control.
+Fast HTTP clients continue a request after its caller has been cancelled, so none of them is used (see
+docs/decisions.md). Redirects, content decoding, cookies and HTTP/2 are not supported.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ import httptools
 from router.policy.proxies import Proxy
 from router.upstream.calls import Call, CutError, Headers, Origin, ProxyRefusedError, StallError
 
-HIGH_WATER = 256 * 1024  # bytes of an answer waiting to be read before the socket is paused
-IDLE_SECONDS = 60.0  # after which an unused connection is not trusted any more
-MAX_HEAD = 256 * 1024  # bytes of headers, of trailers or of a chunk's extension: all that comes without content
+HIGH_WATER_BYTES = 256 * 1024  # unread bytes of an answer at which reading from the socket pauses
+MAX_IDLE_SECONDS = 60.0  # after which an idle connection is not reused
+MAX_HEAD_BYTES = 256 * 1024  # of headers, trailers or a chunk extension: data without content
 
 
 class Connection(asyncio.Protocol):
-    """One connection, carrying one exchange at a time; also the `Answer` of that exchange."""
+    """One connection. It carries one exchange at a time, and is also the `Answer` of that exchange."""
 
     status = 0
 
     def __init__(self, pool: deque[Connection], proxy: Proxy | None = None) -> None:
         self._pool = pool
-        self._proxy = proxy  # that is spoken to, and passes requests on; a tunnel through one is not seen from here
+        self._proxy = proxy  # a forwarding proxy at the other end; None for an upstream or a tunnel
         self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._lost: str | None = None
         self._paused = False
-        self._parser: httptools.HttpResponseParser | None = None  # of the present exchange
+        self._parser: httptools.HttpResponseParser | None = None  # of the current exchange
         self._busy = False
         self.idle_since = 0.0
         self._reset()
 
     def _reset(self) -> None:
         self.headers: Headers = []
-        self.heard = False  # whether anything of the present answer has come
-        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = self._owes = False
-        self._surplus = False  # something followed the answer: it is nobody's, and the connection carries no other
+        self.has_response = False  # whether any data of the current answer has arrived
+        self._head = self._ended = self._until_close = self._bodiless = self._keep_alive = self._body_unsent = False
+        self._has_extra_data = False  # whether data followed the answer, so the connection cannot be reused
         self._pieces: list[bytes] = []
         self._waiting_bytes = self._head_bytes = 0
 
-    # what the event loop says
+    # called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -57,28 +57,28 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser = self._parser
         if not self._busy or parser is None:
-            self._lose("the upstream spoke without being asked")
+            self._mark_lost("the upstream sent data without a request")
             return
-        self.heard = True
+        self.has_response = True
         if self._ended:
-            self._surplus = True
+            self._has_extra_data = True
             return
         self._head_bytes += len(data)
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._surplus = True
+            self._has_extra_data = True
             if not self._ended:
-                self._lose(f"the answer is not HTTP: {error}")
-        if self._head_bytes > MAX_HEAD and not self._ended:
-            self._lose("the answer's headers are too long")
+                self._mark_lost(f"the answer is not HTTP: {error}")
+        if self._head_bytes > MAX_HEAD_BYTES and not self._ended:
+            self._mark_lost("the answer's headers are too long")
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._head and self._until_close and exc is None:
             self._ended = True
-        self._lose(str(exc) if exc else "the connection was closed")
-        self._parser = None  # which holds this connection: nothing waits for the collector of cycles
+        self._mark_lost(str(exc) if exc else "the connection was closed")
+        self._parser = None  # breaks the reference cycle
         if not self._busy and self in self._pool:
             self._pool.remove(self)
         if self._writable is not None and not self._writable.done():
@@ -93,23 +93,23 @@ class Connection(asyncio.Protocol):
             self._writable.set_result(None)
         self._writable = None
 
-    # what the parser says
+    # called by the parser
 
     def on_message_begin(self) -> None:
         if self._head:  # a second answer in one exchange
-            self._surplus = True
+            self._has_extra_data = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head:  # else a trailer, or what follows the answer
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._surplus or self._parser is None:
+        if self._has_extra_data or self._parser is None:
             return
         self.status = self._parser.get_status_code()
         if not 100 <= self.status < 600:
-            self._surplus = True
-            self._lose(f"the answer has the status {self.status}, which is none of HTTP's")
+            self._has_extra_data = True
+            self._mark_lost(f"the answer has the status {self.status}, which is none of HTTP's")
             return
         if self.status < 200:
             return
@@ -118,15 +118,15 @@ class Connection(asyncio.Protocol):
         self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
         self._keep_alive = self._parser.should_keep_alive()
         if self._bodiless:
-            self._ended = self._surplus = True  # whether a body follows cannot be told
+            self._ended = self._has_extra_data = True  # it is unknown whether a body follows
 
     def on_body(self, data: bytes) -> None:
-        if self._surplus:
+        if self._has_extra_data:
             return
         self._head_bytes = 0
         self._pieces.append(data)
         self._waiting_bytes += len(data)
-        if self._waiting_bytes > HIGH_WATER and not self._paused:
+        if self._waiting_bytes > HIGH_WATER_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -134,14 +134,14 @@ class Connection(asyncio.Protocol):
         if self._head:
             self._ended = True
         else:
-            self.headers = []  # of a 1xx, which the answer itself follows
+            self.headers = []  # of a 1xx response, which precedes the answer
 
-    # what the upstream's client does
+    # called by the pool and by readers of the answer
 
     @property
     def usable(self) -> bool:
-        """Whether another exchange may begin on it: nothing came since the last, not even what is yet to be read."""
-        return self._lost is None and self._loop.time() - self.idle_since < IDLE_SECONDS and not self._readable()
+        """Whether another exchange may start: the connection is open, recently used, and has no unread data."""
+        return self._lost is None and self._loop.time() - self.idle_since < MAX_IDLE_SECONDS and not self._readable()
 
     def _readable(self) -> bool:
         poll = select.poll()
@@ -149,12 +149,13 @@ class Connection(asyncio.Protocol):
         return bool(poll.poll(0))
 
     async def exchange(self, origin: Origin, call: Call, seconds: float) -> None:
-        """Send `call` and wait for the head of its answer.
+        """Send `call` and wait for the headers of its answer.
 
         Raises:
-            CutError: the connection ended first.
-            ProxyRefusedError: the proxy that was to pass the call on asks for credentials.
-            StallError: for `seconds` nothing was taken of the body, or no whole head came after the last byte was sent.
+            CutError: the connection was closed first.
+            ProxyRefusedError: the forwarding proxy asks for credentials.
+            StallError: the upstream accepted no data for `seconds`, or sent no complete headers within `seconds` after
+                the last byte of the request.
         """
         self._reset()
         self._busy = True
@@ -170,13 +171,13 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(head, call, seconds)
             else:
                 await self._send_pieces(head, call, seconds)
-            deadline = self._loop.time() + seconds  # for the whole head, however it drips
+            deadline = self._loop.time() + seconds  # for the complete headers
             while not self._head:
                 await self._wait(deadline - self._loop.time())
-            if self._proxy is not None and self.status == 407:  # which is between the proxy and us
+            if self._proxy is not None and self.status == 407:  # sent by the proxy, not by the upstream
                 raise ProxyRefusedError(self._proxy, origin.authority.decode(), 407)
         except BaseException:
-            self._surplus = True  # whatever may still come
+            self._has_extra_data = True  # more data of this exchange may arrive
             self.close()
             raise
 
@@ -186,18 +187,18 @@ class Connection(asyncio.Protocol):
         if length or call.method not in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
             head.append(b"content-length: %d" % length)
         start = b"\r\n".join(head) + b"\r\n\r\n"
-        if length < HIGH_WATER:
+        if length < HIGH_WATER_BYTES:
             self._transport.write(b"".join((start, *call.body)))
             return
         self._transport.write(start)
         for piece in call.body:
             view = memoryview(piece)
-            for at in range(0, len(view), HIGH_WATER):
-                if self._head:  # an upstream may refuse before it has heard everything
-                    self._owes = True
+            for at in range(0, len(view), HIGH_WATER_BYTES):
+                if self._head:  # the upstream answered before it received the whole body
+                    self._body_unsent = True
                     return
-                await self._write(view[at : at + HIGH_WATER], seconds)
-                await asyncio.sleep(0)  # others have their turn between two copies
+                await self._write(view[at : at + HIGH_WATER_BYTES], seconds)
+                await asyncio.sleep(0)  # let other tasks run between two copies
 
     async def _send_stream(self, head: list[bytes], call: Call, seconds: float) -> None:
         assert isinstance(call.body, AsyncIterator)
@@ -208,7 +209,7 @@ class Connection(asyncio.Protocol):
             if piece:
                 await self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece, seconds)
             if self._head:
-                self._owes = True
+                self._body_unsent = True
                 return
         if chunked:
             self._transport.write(b"0\r\n\r\n")
@@ -222,7 +223,7 @@ class Connection(asyncio.Protocol):
                 async with asyncio.timeout(seconds):
                     await self._writable
             except TimeoutError:
-                raise StallError("the upstream took nothing for too long") from None
+                raise StallError("the upstream accepted no data for too long") from None
 
     async def read(self, seconds: float) -> bytes:
         """See `Answer`."""
@@ -242,21 +243,21 @@ class Connection(asyncio.Protocol):
         return data
 
     def close(self) -> None:
-        """See `Answer`. A connection whose question and answer are complete carries the next one."""
+        """See `Answer`. The connection returns to the pool if the request and the answer are complete."""
         self._busy = False
         self._parser = None
         self._pieces = []
-        whole = self._ended and not self._surplus and not self._until_close and not self._owes
+        whole = self._ended and not self._has_extra_data and not self._until_close and not self._body_unsent
         if whole and self._lost is None and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
-            while self._pool and not self._pool[0].usable:  # the newest are taken first, so the oldest lie at the left
+            while self._pool and not self._pool[0].usable:  # the oldest connections are on the left
                 self._pool.popleft().abort()
             self._pool.append(self)
         elif self._lost is None:
             self._transport.abort()
 
     def abort(self) -> None:
-        """Hang up."""
+        """Close the connection immediately."""
         self._transport.abort()
 
     async def _wait(self, seconds: float) -> None:
@@ -273,13 +274,13 @@ class Connection(asyncio.Protocol):
     def _expire(self, reader: asyncio.Future[None]) -> None:
         if not reader.done():
             self._transport.abort()
-            reader.set_exception(StallError("the upstream said nothing for too long"))
+            reader.set_exception(StallError("the upstream sent no data for too long"))
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _lose(self, why: str) -> None:
+    def _mark_lost(self, why: str) -> None:
         if self._lost is None:
             self._lost = why
             self._transport.abort()

@@ -7,13 +7,15 @@ from router.upstream.calls import Call, ConnectError, CutError, Headers, StallEr
 from router.upstream.upstreams import Upstreams
 
 
-async def fetch(upstreams: Upstreams, idle_seconds: float, given: Headers, query: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of `GET /models`, asked with the client's headers `given` and its query string.
+async def fetch_models(
+    upstreams: Upstreams, idle_seconds: float, client_headers: Headers, query: bytes
+) -> tuple[int, Headers, bytes]:
+    """Status, headers and body of `GET /models`, requested with the client's headers and query string.
 
     Raises:
-        UnreachableError: the upstream does not answer, or stays silent for `idle_seconds`.
+        UnreachableError: the upstream does not respond, or sends nothing for `idle_seconds`.
     """
-    headers = upstreams.headers(upstreams.default, given, readable=True)
+    headers = upstreams.request_headers(upstreams.default, client_headers, readable=True)
     try:
         call = Call(b"GET", b"/models" + (b"?" + query if query else b""), headers)
         answer = await upstreams.send(upstreams.default, call)

@@ -1,4 +1,4 @@
-"""Connections to every upstream, kept for the next exchange."""
+"""A pool of connections to the upstreams."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from router.policy.network import BundleError, Network
 from router.policy.proxies import Proxy, ProxyAddressError
 from router.upstream.calls import Answer, Call, ConnectError, CutError, Origin, ProxyError
 from router.upstream.connection import Connection
-from router.upstream.sockets import connected
-from router.upstream.tunnel import tunnelled
+from router.upstream.sockets import connect
+from router.upstream.tunnel import open_tunnel
 
 
 class Pool:
-    """Connections to every origin, kept for the next exchange."""
+    """Reuses idle connections. A new connection is opened directly or through a proxy."""
 
     def __init__(self, connect_seconds: float, network: Network | None = None) -> None:
         self._connect_seconds = connect_seconds
@@ -25,14 +25,14 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
 
     async def send(self, origin: Origin, call: Call, seconds: float) -> Answer:
-        """Send `call`; the answer's head is there when this returns.
+        """Send `call` and wait for the headers of its answer, at most `seconds`.
 
         Raises:
-            ConnectError, CutError, StallError: as their names say.
+            ConnectError, CutError, StallError: see `upstream.calls`.
         """
         idle = self._idle.setdefault(origin, deque())
         streamed = isinstance(call.body, AsyncIterator)
-        if streamed and idle:  # it cannot be sent twice, so it takes a connection that nobody hangs up on meanwhile
+        if streamed and idle:  # it cannot be sent twice, so it needs a new connection
             idle.popleft().abort()
         while idle and not streamed:
             connection = idle.pop()
@@ -42,9 +42,9 @@ class Pool:
             try:
                 await connection.exchange(origin, call, seconds)
             except CutError:
-                if connection.heard:
+                if connection.has_response:
                     raise
-                break  # an upstream may hang up on a connection at rest just as we speak: it has not heard us
+                break  # the upstream closed the idle connection before it read the request
             return connection
         connection = await self._connect(origin, idle)
         await connection.exchange(origin, call, seconds)
@@ -55,15 +55,19 @@ class Pool:
         try:
             proxy = self._network.proxies.to(origin.host, origin.port, tls=origin.tls)
             async with asyncio.timeout(self._connect_seconds):
-                return await (self._directly(origin, idle) if proxy is None else self._through(proxy, origin, idle))
+                return await (
+                    self._connect_directly(origin, idle)
+                    if proxy is None
+                    else self._connect_through(proxy, origin, idle)
+                )
         except TimeoutError as error:
-            raise ConnectError(f"no connection within {self._connect_seconds:g} s{_by(proxy)}") from error
+            raise ConnectError(f"no connection within {self._connect_seconds:g} s{_via(proxy)}") from error
         except (OSError, UnicodeError, ProxyAddressError, BundleError) as error:
-            raise ConnectError(f"{error or type(error).__name__}{_by(proxy)}") from error
+            raise ConnectError(f"{error or type(error).__name__}{_via(proxy)}") from error
 
-    async def _directly(self, origin: Origin, idle: deque[Connection]) -> Connection:
+    async def _connect_directly(self, origin: Origin, idle: deque[Connection]) -> Connection:
         tls = self._context() if origin.tls else None
-        opened = await connected(origin.host, origin.port)
+        opened = await connect(origin.host, origin.port)
         name = origin.host if origin.tls else None
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
@@ -71,17 +75,17 @@ class Pool:
         )
         return connection
 
-    async def _through(self, proxy: Proxy, origin: Origin, idle: deque[Connection]) -> Connection:
+    async def _connect_through(self, proxy: Proxy, origin: Origin, idle: deque[Connection]) -> Connection:
         loop = asyncio.get_running_loop()
         tls = self._context() if origin.tls else None
         try:
-            opened = await connected(proxy.host, proxy.port)
+            opened = await connect(proxy.host, proxy.port)
         except OSError as error:
             raise ProxyError(f"the proxy {proxy.name} cannot be reached: {error}") from error
         if tls is None:
             _, connection = await loop.create_connection(lambda: Connection(idle, proxy), sock=opened)
             return connection
-        outer = await tunnelled(proxy, origin, opened)
+        outer = await open_tunnel(proxy, origin, opened)
         connection = Connection(idle)
         try:
             inner = await loop.start_tls(outer, connection, tls, server_hostname=origin.host)
@@ -98,11 +102,11 @@ class Pool:
         return self._tls
 
     def close(self) -> None:
-        """Close the connections at rest."""
+        """Close the idle connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().abort()
 
 
-def _by(proxy: Proxy | None) -> str:
+def _via(proxy: Proxy | None) -> str:
     return "" if proxy is None else f" (through the proxy {proxy.name})"

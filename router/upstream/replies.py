@@ -1,4 +1,4 @@
-"""What an upstream replied, and what that says of asking again. Nothing here sends or waits."""
+"""An upstream's reply, and whether and when to retry after it. This module neither sends nor waits."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from router.policy.decision import Reason
 from router.upstream.calls import Answer, Headers
 from router.upstream.endpoints import Endpoint
 
-RETRIED = frozenset({408, 409, 429})  # and all from 500 on
+RETRYABLE_STATUSES = frozenset({408, 409, 429})  # in addition to those from 500 on
 FIRST_DELAY_SECONDS = 0.25
-LONGEST_DELAY_SECONDS = 8.0
+MAX_DELAY_SECONDS = 8.0
 
 
 @dataclass(slots=True)
 class Reply:
-    """What came of it: an answer's head and the beginning of its body."""
+    """The outcome of a request to the models: the head of an answer and the start of its body."""
 
-    model: str  # as the policy calls it
-    endpoint: Endpoint  # that answered
+    model: str  # its name in the policy
+    endpoint: Endpoint  # the upstream that answered
     status: int
     headers: Headers
-    body: bytes  # all of it, unless `answer` is there to read on from
+    body: bytes  # the whole body if `answer` is None, otherwise its start
     answer: Answer | None
     attempts: int = 1
-    failed_models: list[str] = field(default_factory=list)  # those that were given up before
-    because: Reason | None = None  # why another model than the one decided on answered
-    adapted: str = ""  # what was changed in the request for the model, in words
-    told: tuple[tuple[bytes, bytes], ...] = ()  # headers that say how the answer was verified
+    failed_models: list[str] = field(default_factory=list)  # models that were tried before
+    override_reason: Reason | None = None  # why another model than the one decided on answered
+    adapted: str = ""  # description of the parameters that were changed for the model
+    verification_headers: tuple[tuple[bytes, bytes], ...] = ()  # response headers that describe the verification
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header."""
@@ -41,50 +41,51 @@ class Reply:
         return None
 
 
-def is_retried(reply: Reply) -> bool:
-    """Whether the same request may be answered at another time, or elsewhere."""
-    return reply.status in RETRIED or reply.status >= 500
+def is_retryable(reply: Reply) -> bool:
+    """Whether the same request may succeed later or at another upstream."""
+    return reply.status in RETRYABLE_STATUSES or reply.status >= 500
 
 
-def is_forbidden(reply: Reply) -> bool:
-    """Whether the upstream asks not to be asked again."""
+def forbids_retry(reply: Reply) -> bool:
+    """Whether the upstream asks the client not to retry."""
     return reply.header(b"x-should-retry") == b"false"
 
 
-def is_not_here(reply: Reply) -> bool:
-    """Whether an upstream does not hold what the request names."""
+def lacks_stored_item(reply: Reply) -> bool:
+    """Whether the upstream does not store the response or conversation that the request refers to."""
     return reply.status == 404 or (reply.status == 400 and b"previous_response_not_found" in reply.body)
 
 
-def delay(reply: Reply | None, made: int) -> float:
-    """Seconds until the next attempt: as the upstream says, else doubling, and never the same for two clients."""
-    told = None if reply is None else told_wait(reply)
-    if told is not None:
-        return told
-    longest: float = min(FIRST_DELAY_SECONDS * 2.0 ** (made - 1), LONGEST_DELAY_SECONDS)
+def retry_delay_seconds(reply: Reply | None, attempt: int) -> float:
+    """Seconds until the next attempt: what the upstream requests, otherwise exponential backoff with jitter."""
+    requested = None if reply is None else requested_delay_seconds(reply)
+    if requested is not None:
+        return requested
+    longest: float = min(FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1), MAX_DELAY_SECONDS)
     return longest * (0.5 + random.random() / 2)  # noqa: S311  spreads load, keeps no secret
 
 
-def told_wait(reply: Reply) -> float | None:
-    """Seconds to wait, where the upstream says."""
-    return retry_after(reply.header(b"retry-after-ms"), reply.header(b"retry-after"), time.time())
+def requested_delay_seconds(reply: Reply) -> float | None:
+    """The delay that the upstream requests, in seconds; None if it requests none."""
+    return parse_retry_after(reply.header(b"retry-after-ms"), reply.header(b"retry-after"), time.time())
 
 
-def retry_after(milliseconds: bytes | None, after: bytes | None, now_unix: float) -> float | None:
-    """Seconds to wait by `retry-after-ms`, or `retry-after` in seconds or as a date; None where neither says.
+def parse_retry_after(milliseconds: bytes | None, after: bytes | None, now_unix: float) -> float | None:
+    """The delay in seconds that `retry-after-ms` or `retry-after` (seconds or a date) requests; None if neither does.
 
-    >>> retry_after(b"1500", None, 0.0), retry_after(None, b"3", 0.0), retry_after(None, b"soon", 0.0)
-    (1.5, 3.0, None)
+    >>> parse_retry_after(b"1500", None, 0.0), parse_retry_after(None, b"3", 0.0)
+    (1.5, 3.0)
+    >>> parse_retry_after(None, b"soon", 0.0)
     """
     try:
         if milliseconds is not None:
-            told = float(milliseconds) / 1000
+            seconds = float(milliseconds) / 1000
         elif after is None:
             return None
         elif after.strip().replace(b".", b"", 1).isdigit():
-            told = float(after)
+            seconds = float(after)
         else:
-            told = parsedate_to_datetime(after.decode("latin-1")).timestamp() - now_unix
+            seconds = parsedate_to_datetime(after.decode("latin-1")).timestamp() - now_unix
     except (ValueError, OverflowError):
         return None
-    return None if math.isnan(told) else max(told, 0.0)
+    return None if math.isnan(seconds) else max(seconds, 0.0)

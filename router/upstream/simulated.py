@@ -1,5 +1,6 @@
-"""The upstream that is built in, for a first look without a key. It speaks OpenAI's protocol and says in every answer
-that it is simulated: in the text, in `system_fingerprint` and in a header.
+"""The built-in upstream, which is used if no API key is configured.
+
+It follows OpenAI's protocol. Every answer is marked as simulated in its text, in `system_fingerprint` and in a header.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from router.errors import envelope
+from router.errors import error_body
 from router.upstream.calls import Call, Headers
 
 FINGERPRINT = "fp_simulated"
@@ -26,7 +27,7 @@ _FILLER = (
 
 
 class SimulatedAnswer:
-    """An answer that is made up here instead of coming over a connection."""
+    """An answer that is generated without a connection."""
 
     def __init__(self, status: int, content_type: bytes, pieces: list[bytes]) -> None:
         self.status = status
@@ -36,14 +37,14 @@ class SimulatedAnswer:
         self._streamed = len(pieces) > 1
         self._pieces = iter(pieces)
 
-    async def read(self, seconds: float) -> bytes:  # noqa: ARG002  never late
-        """The next piece; none at the end."""
+    async def read(self, seconds: float) -> bytes:  # noqa: ARG002  never waits that long
+        """See `Answer`."""
         if self._streamed:
             await asyncio.sleep(_SECONDS_PER_PIECE)
         return next(self._pieces, b"")
 
     def close(self) -> None:
-        """Be done with it."""
+        """See `Answer`."""
         self._pieces = iter(())
 
 
@@ -61,8 +62,7 @@ class SimulatedUpstream:
             return _error(404, f"The simulated upstream has no {call.method.decode()} {path.decode('latin-1')}.")
         body = await _read(call)
         try:
-            asked = msgspec.json.decode(body)
-            return answers[path](asked)
+            return answers[path](msgspec.json.decode(body))
         except (msgspec.DecodeError, TypeError, AttributeError, ValueError) as error:
             return _error(400, f"The simulated upstream cannot read this request: {error}.")
 
@@ -79,7 +79,7 @@ def _json(status: int, value: Any) -> SimulatedAnswer:
 
 def _error(status: int, message: str) -> SimulatedAnswer:
     return SimulatedAnswer(
-        status, b"application/json", [envelope(message, "invalid_request_error", None, "simulated_upstream")]
+        status, b"application/json", [error_body(message, "invalid_request_error", None, "simulated_upstream")]
     )
 
 
@@ -93,16 +93,16 @@ def _events(events: Iterator[Any], *, named: bool = False) -> SimulatedAnswer:
     return SimulatedAnswer(200, b"text/event-stream; charset=utf-8", pieces)
 
 
-class _Said:
-    """What the simulation answers to a prompt, and what that would have cost."""
+class _Content:
+    """The simulated text for a prompt, and its number of tokens. `limit` is the maximum number of output tokens."""
 
-    def __init__(self, asked: Mapping[str, Any], prompt: str, limit: int | None) -> None:
+    def __init__(self, body: Mapping[str, Any], prompt: str, limit: int | None) -> None:
         digest = hashlib.sha256(prompt.encode()).digest()
         self.id = digest[:12].hex()
-        self.model = str(asked["model"])
+        self.model = str(body["model"])
         wanted = 30 + digest[0] * (2 if self.model.endswith("mini") else 1)
         words = [NOTICE, f"{self.model} was asked:", prompt[-200:].strip() + "."]
-        if _wants_json(asked):
+        if _wants_json(body):
             words = [msgspec.json.encode({"simulated": True, "notice": NOTICE, "model": self.model}).decode()]
         else:
             words += _FILLER.split() * (1 + wanted // 30)
@@ -127,8 +127,8 @@ class _Said:
         }
 
 
-def _wants_json(asked: Mapping[str, Any]) -> bool:
-    return bool((asked.get("response_format") or {}).get("type", "text") != "text")
+def _wants_json(body: Mapping[str, Any]) -> bool:
+    return bool((body.get("response_format") or {}).get("type", "text") != "text")
 
 
 def _text(content: Any) -> str:
@@ -137,104 +137,104 @@ def _text(content: Any) -> str:
     return " ".join(str(part.get("text", "")) for part in content or () if isinstance(part, Mapping))
 
 
-def _chat(asked: Mapping[str, Any]) -> SimulatedAnswer:
-    prompt = "\n".join(_text(message.get("content")) for message in asked["messages"])
-    said = _Said(asked, prompt, asked.get("max_completion_tokens") or asked.get("max_tokens"))
-    finish = "length" if said.cut else "stop"
+def _chat(body: Mapping[str, Any]) -> SimulatedAnswer:
+    prompt = "\n".join(_text(message.get("content")) for message in body["messages"])
+    content = _Content(body, prompt, body.get("max_completion_tokens") or body.get("max_tokens"))
+    finish = "length" if content.cut else "stop"
     common = {
-        "id": f"chatcmpl-simulated-{said.id}",
-        "object": "chat.completion.chunk" if asked.get("stream") else "chat.completion",
+        "id": f"chatcmpl-simulated-{content.id}",
+        "object": "chat.completion.chunk" if body.get("stream") else "chat.completion",
         "created": int(time.time()),
-        "model": said.model,
+        "model": content.model,
         "system_fingerprint": FINGERPRINT,
     }
-    if not asked.get("stream"):
-        message: dict[str, Any] = {"role": "assistant", "content": said.text, "refusal": None, "annotations": []}
+    if not body.get("stream"):
+        message: dict[str, Any] = {"role": "assistant", "content": content.text, "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        return _json(200, {**common, "choices": [choice], "usage": said.usage(), "service_tier": "default"})
-    with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        return _json(200, {**common, "choices": [choice], "usage": content.usage(), "service_tier": "default"})
+    with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
 
     def chunks() -> Iterator[Any]:
         no_usage = {"usage": None} if with_usage else {}
         deltas = [{"role": "assistant", "content": "", "refusal": None}]
-        deltas += [{"content": word if n == 0 else " " + word} for n, word in enumerate(said.words)]
+        deltas += [{"content": word if n == 0 else " " + word} for n, word in enumerate(content.words)]
         for delta in deltas:
             choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
             yield {**common, "choices": [choice], **no_usage}
         yield {**common, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish}], **no_usage}
         if with_usage:
-            yield {**common, "choices": [], "usage": said.usage()}
+            yield {**common, "choices": [], "usage": content.usage()}
 
     return _events(chunks())
 
 
-def _completion(asked: Mapping[str, Any]) -> SimulatedAnswer:
-    prompt = asked.get("prompt", "")
-    said = _Said(asked, prompt if isinstance(prompt, str) else str(prompt), asked.get("max_tokens", 16))
+def _completion(body: Mapping[str, Any]) -> SimulatedAnswer:
+    prompt = body.get("prompt", "")
+    content = _Content(body, prompt if isinstance(prompt, str) else str(prompt), body.get("max_tokens", 16))
     common = {
-        "id": f"cmpl-simulated-{said.id}",
+        "id": f"cmpl-simulated-{content.id}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": said.model,
+        "model": content.model,
         "system_fingerprint": FINGERPRINT,
     }
-    finish = "length" if said.cut else "stop"
-    if not asked.get("stream"):
-        choice = {"index": 0, "text": said.text, "logprobs": None, "finish_reason": finish}
-        return _json(200, {**common, "choices": [choice], "usage": said.usage()})
-    with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+    finish = "length" if content.cut else "stop"
+    if not body.get("stream"):
+        choice = {"index": 0, "text": content.text, "logprobs": None, "finish_reason": finish}
+        return _json(200, {**common, "choices": [choice], "usage": content.usage()})
+    with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
 
     def chunks() -> Iterator[Any]:
         no_usage = {"usage": None} if with_usage else {}
-        for n, word in enumerate(said.words):
-            end = finish if n + 1 == len(said.words) else None
+        for n, word in enumerate(content.words):
+            end = finish if n + 1 == len(content.words) else None
             text = word if n == 0 else " " + word
             yield {**common, "choices": [{"index": 0, "text": text, "finish_reason": end}], **no_usage}
         if with_usage:
-            yield {**common, "choices": [], "usage": said.usage()}
+            yield {**common, "choices": [], "usage": content.usage()}
 
     return _events(chunks())
 
 
-def _response(asked: Mapping[str, Any]) -> SimulatedAnswer:
-    given = asked.get("input", "")
+def _response(body: Mapping[str, Any]) -> SimulatedAnswer:
+    given = body.get("input", "")
     prompt = given if isinstance(given, str) else "\n".join(_text(item.get("content")) for item in given)
-    said = _Said(asked, prompt, asked.get("max_output_tokens"))
+    content = _Content(body, prompt, body.get("max_output_tokens"))
     item: dict[str, Any] = {
-        "id": f"msg_simulated_{said.id}",
+        "id": f"msg_simulated_{content.id}",
         "type": "message",
         "status": "completed",
         "role": "assistant",
-        "content": [{"type": "output_text", "text": said.text, "annotations": []}],
+        "content": [{"type": "output_text", "text": content.text, "annotations": []}],
     }
     response = {
-        "id": f"resp_simulated_{said.id}",
+        "id": f"resp_simulated_{content.id}",
         "object": "response",
         "created_at": int(time.time()),
-        "status": "incomplete" if said.cut else "completed",
-        "incomplete_details": {"reason": "max_output_tokens"} if said.cut else None,
+        "status": "incomplete" if content.cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if content.cut else None,
         "error": None,
         "instructions": None,
         "metadata": {"simulated": "true"},
-        "model": said.model,
+        "model": content.model,
         "output": [item],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
         "usage": {
-            "input_tokens": said.input_tokens,
+            "input_tokens": content.input_tokens,
             "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": said.output_tokens,
+            "output_tokens": content.output_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": said.input_tokens + said.output_tokens,
+            "total_tokens": content.input_tokens + content.output_tokens,
         },
     }
-    if not asked.get("stream"):
+    if not body.get("stream"):
         return _json(200, response)
-    return _events(_numbered(_response_events(said, item, response)), named=True)
+    return _events(_numbered(_response_events(content, item, response)), named=True)
 
 
-def _response_events(said: _Said, item: dict[str, Any], response: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _response_events(content: _Content, item: dict[str, Any], response: dict[str, Any]) -> Iterator[dict[str, Any]]:
     begun = {**response, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     yield {"type": "response.created", "response": begun}
@@ -243,10 +243,10 @@ def _response_events(said: _Said, item: dict[str, Any], response: dict[str, Any]
     yield {"type": "response.output_item.added", "output_index": 0, "item": empty}
     part = {"type": "output_text", "text": "", "annotations": []}
     yield {"type": "response.content_part.added", **place, "part": part}
-    for n, word in enumerate(said.words):
+    for n, word in enumerate(content.words):
         delta = word if n == 0 else " " + word
         yield {"type": "response.output_text.delta", **place, "delta": delta, "logprobs": []}
-    yield {"type": "response.output_text.done", **place, "text": said.text, "logprobs": []}
+    yield {"type": "response.output_text.done", **place, "text": content.text, "logprobs": []}
     yield {"type": "response.content_part.done", **place, "part": item["content"][0]}
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}
     yield {"type": f"response.{response['status']}", "response": response}

@@ -1,4 +1,4 @@
-"""A TCP connection to a name with several addresses: IPv6 and IPv4 in turn, the next one soon (RFC 8305)."""
+"""TCP connections to a host with several addresses: IPv6 and IPv4 alternate, with overlapping attempts (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -9,60 +9,60 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-NEXT_AFTER_SECONDS = 0.25  # without an answer of one address before the next is tried beside it
+NEXT_ADDRESS_SECONDS = 0.25  # after which the next address is tried in parallel
 
-Address = tuple[socket.AddressFamily, Any]  # the family, and what `socket.connect` takes
+Address = tuple[socket.AddressFamily, Any]  # the family, and the argument of `socket.connect`
 
 
-async def connected(host: str, port: int) -> socket.socket:
-    """A socket that is connected to `host`, by whichever of its addresses answers first.
+async def connect(host: str, port: int) -> socket.socket:
+    """A socket that is connected to the first address of `host` that responds.
 
     Raises:
-        OSError: the name has no address, or none of them answers.
-        UnicodeError: the name can be no host's.
+        OSError: the host has no address, or none of its addresses responds.
+        UnicodeError: `host` is not a valid host name.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return await first_connected(in_turn([(family, address) for family, _, _, _, address in found]))
+    resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await connect_first(alternate_families([(family, address) for family, _, _, _, address in resolved]))
 
 
-def in_turn(addresses: Sequence[Address]) -> list[Address]:
-    """The addresses with both families in turn, that of the first one first."""
-    preferred = [each for each in addresses if each[0] == addresses[0][0]]
-    others = [each for each in addresses if each[0] != addresses[0][0]]
-    return [each for each in chain.from_iterable(zip_longest(preferred, others)) if each is not None]
+def alternate_families(addresses: Sequence[Address]) -> list[Address]:
+    """The addresses with alternating families, starting with the family of the first one."""
+    preferred = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    return [address for address in chain.from_iterable(zip_longest(preferred, others)) if address is not None]
 
 
-async def first_connected(addresses: Sequence[Address]) -> socket.socket:
-    """A socket that is connected to one of `addresses`; one that refuses or is silent does not keep the next waiting.
+async def connect_first(addresses: Sequence[Address]) -> socket.socket:
+    """A socket that is connected to the first of `addresses` that responds.
 
     Raises:
-        OSError: none of them answers.
+        OSError: no address responds.
     """
     if len(addresses) == 1:
         return await _dial(*addresses[0])
-    left, running, failures = deque(addresses), set[asyncio.Task[socket.socket]](), list[BaseException]()
+    untried, running, failures = deque(addresses), set[asyncio.Task[socket.socket]](), list[BaseException]()
     try:
-        while left or running:
-            if left:
-                running.add(asyncio.create_task(_dial(*left.popleft())))
-            patience = NEXT_AFTER_SECONDS if left else None
-            done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        while untried or running:
+            if untried:
+                running.add(asyncio.create_task(_dial(*untried.popleft())))
+            timeout = NEXT_ADDRESS_SECONDS if untried else None
+            done, _ = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 running.remove(task)
                 if (failure := task.exception()) is None:
                     return task.result()
                 failures.append(failure)
     finally:
-        await _abandon(running)
+        await _cancel_all(running)
     raise OSError("; ".join(dict.fromkeys(map(str, failures))))
 
 
-async def _abandon(running: Iterable[asyncio.Task[socket.socket]]) -> None:
+async def _cancel_all(running: Iterable[asyncio.Task[socket.socket]]) -> None:
     for task in running:
         task.cancel()
-    for late in await asyncio.gather(*running, return_exceptions=True):
-        if isinstance(late, socket.socket):
-            late.close()
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(result, socket.socket):
+            result.close()
 
 
 async def _dial(family: socket.AddressFamily, address: Any) -> socket.socket:

@@ -1,4 +1,4 @@
-"""A tunnel through a proxy (CONNECT, RFC 9110 section 9.3.6): asked for, bounded, and empty when TLS begins."""
+"""A tunnel through an HTTP proxy (CONNECT, RFC 9110 section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import socket
 from router.policy.proxies import Proxy
 from router.upstream.calls import Origin, ProxyError, ProxyRefusedError
 
-MAX_HEAD = 16 * 1024  # bytes of a proxy's answer to CONNECT
+MAX_HEAD_BYTES = 16 * 1024  # of a proxy's response to CONNECT
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*+)?\r?\n")
 _END = re.compile(rb"\r?\n\r?\n")
 
 
 class Tunnel(asyncio.Protocol):
-    """The connection to a proxy until it has answered."""
+    """The connection to a proxy until the proxy responds to CONNECT."""
 
     def __init__(self) -> None:
-        self._heard = b""
+        self._received = b""
         self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.surplus = False  # the proxy spoke beyond its answer
+        self.has_extra_data = False  # whether the proxy sent more than its response
 
     def data_received(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """Receive a piece of the response."""
         if self._answer.done():
-            self.surplus = True
+            self.has_extra_data = True
             return
-        end = _END.search(self._heard + data, max(len(self._heard) - 3, 0))
-        self._heard += data
-        if end is not None and end.end() <= MAX_HEAD:
-            self.surplus = end.end() < len(self._heard)
-            self._answer.set_result(self._heard[: end.end()])
-        elif len(self._heard) > MAX_HEAD:
-            self._fail("answers CONNECT with headers that are too long")
+        end = _END.search(self._received + data, max(len(self._received) - 3, 0))
+        self._received += data
+        if end is not None and end.end() <= MAX_HEAD_BYTES:
+            self.has_extra_data = end.end() < len(self._received)
+            self._answer.set_result(self._received[: end.end()])
+        elif len(self._received) > MAX_HEAD_BYTES:
+            self._fail("responds to CONNECT with headers that are too long")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the signature is the loop's
-        """The proxy hung up."""
-        self._fail("hung up when it was asked to CONNECT")
+        """Report that the proxy closed the connection."""
+        self._fail("closed the connection after CONNECT")
 
     async def answer(self) -> bytes:
-        """The head of the proxy's answer.
+        """The head of the proxy's response.
 
         Raises:
-            ProxyError: there is none.
+            ProxyError: the response is missing or too long.
         """
         return await self._answer
 
@@ -52,12 +52,12 @@ class Tunnel(asyncio.Protocol):
             self._answer.set_exception(ProxyError(why))
 
 
-async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> asyncio.Transport:
-    """Ask the proxy at the other end of `opened` for a tunnel to `origin`; closes everything where there is none.
+async def open_tunnel(proxy: Proxy, origin: Origin, opened: socket.socket) -> asyncio.Transport:
+    """Open a tunnel to `origin` through the proxy that `opened` is connected to. On failure `opened` is closed.
 
     Raises:
-        ProxyError, ProxyRefusedError: the proxy gives no tunnel.
-        UnicodeError: the name can be no host's.
+        ProxyError, ProxyRefusedError: the proxy does not open the tunnel.
+        UnicodeError: the origin's host is not a valid host name.
     """
     loop = asyncio.get_running_loop()
     transport, tunnel = await loop.create_connection(Tunnel, sock=opened)
@@ -67,14 +67,14 @@ async def tunnelled(proxy: Proxy, origin: Origin, opened: socket.socket) -> asyn
             head = await tunnel.answer()
         except ProxyError as error:
             raise ProxyError(f"the proxy {proxy.name} {error}") from None
-        found = _STATUS.match(head)
-        if found is None:
-            raise ProxyError(f"the proxy {proxy.name} does not answer CONNECT in HTTP/1.1")
-        status = int(found[1])
+        match = _STATUS.match(head)
+        if match is None:
+            raise ProxyError(f"the proxy {proxy.name} does not respond to CONNECT in HTTP/1.1")
+        status = int(match[1])
         if not 200 <= status < 300:
             raise ProxyRefusedError(proxy, _target(origin).decode(), status)
-        if tunnel.surplus:
-            raise ProxyError(f"the proxy {proxy.name} said more than its answer to CONNECT")
+        if tunnel.has_extra_data:
+            raise ProxyError(f"the proxy {proxy.name} sent data after its response to CONNECT")
     except BaseException:
         transport.abort()
         raise

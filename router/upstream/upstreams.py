@@ -1,4 +1,4 @@
-"""Where each model is asked: its address, its key, and the connection to it. The only place that does HTTP out."""
+"""All upstreams: which of them serve a model, and how requests are sent to them."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from router.policy.proxies import ProxyAddressError
 from router.settings import Settings, SettingsError
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, Headers
-from router.upstream.endpoints import Endpoint, default_endpoint, endpoints_of
+from router.upstream.endpoints import Endpoint, build_default_endpoint, build_endpoints
 from router.upstream.pool import Pool
 from router.upstream.simulated import SimulatedUpstream
 
-# Not passed on, either way: they speak of one connection, or are written anew.
+# Headers of one connection: not forwarded in either direction.
 HOP_BY_HOP = frozenset(
     (
         *(b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
         *(b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
     )
 )
-_OURS = b"x-router-"
+_ROUTER_PREFIX = b"x-router-"
 _NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"expect", b"api-key"}
-_NOT_THEIRS = (b"access-control-", _OURS)  # which pages may read an answer is said here, and so is what was decided
+_NOT_RETURNED = (b"access-control-", _ROUTER_PREFIX)  # the router sets these itself
 MAX_BREAKERS = 1000
 
 
-def passed_back(headers: Headers) -> Headers:
-    """The headers of an upstream's answer that the client gets."""
-    return [(n, v) for n, v in headers if n not in HOP_BY_HOP and not n.startswith(_NOT_THEIRS)]
+def returned_headers(headers: Headers) -> Headers:
+    """The headers of an upstream's answer that are returned to the client."""
+    return [(n, v) for n, v in headers if n not in HOP_BY_HOP and not n.startswith(_NOT_RETURNED)]
 
 
-class Standing(NamedTuple):
-    """How an upstream of a model does. Its name is no address, since it is told to everybody."""
+class UpstreamStatus(NamedTuple):
+    """The status of one upstream of a model. It is public, so `upstream` is a label or a number, not an address."""
 
     model: str
     upstream: str
-    left_alone: bool  # it gets only probes, since it failed
-    key_refused: int  # 401 or 403 where it refuses its key
+    left_alone: bool  # whether its circuit is open, so it receives only probes
+    key_refused: int  # 401 or 403 if it rejects the configured key, otherwise 0
 
 
 class Upstreams:
-    """Every upstream there is, by the models they serve."""
+    """All upstreams, by model."""
 
     def __init__(self, settings: Settings) -> None:
-        self.default = default_endpoint(settings)
+        self.default = build_default_endpoint(settings)
         self._default = [self.default]
         self._own = {
-            name: endpoints_of(name, model, self.default, settings.openai_api_key)
+            name: build_endpoints(name, model, self.default, settings.openai_api_key)
             for name, model in settings.models.items()
         }
         self.all = [self.default, *chain.from_iterable(self._own.values())]
@@ -63,14 +63,14 @@ class Upstreams:
         self._breakers: dict[str, Breaker] = {}
 
     def endpoints(self, model: str) -> Sequence[Endpoint]:
-        """Where `model` is asked, by priority; the default upstream for all that have none of their own."""
-        found = self._own.get(model)
-        if found is None and ":" in model:  # one that is asked to reason so much
-            found = self._own.get(without_effort(model))
-        return found or self._default
+        """The upstreams of `model`, by priority; the default upstream if the model has none of its own."""
+        own = self._own.get(model)
+        if own is None and ":" in model:  # a model with a reasoning effort, such as gpt-5:low
+            own = self._own.get(without_effort(model))
+        return own or self._default
 
     def model_at(self, endpoint: Endpoint, name: str) -> str:
-        """The name in the settings of the model that an upstream calls `name`; that name itself where none is set."""
+        """The configured model that has the name `name` at an upstream; `name` itself if there is none."""
         for model, endpoints in self._own.items():
             if any(each.model == name and each.is_same_account(endpoint) for each in endpoints):
                 return model
@@ -79,65 +79,67 @@ class Upstreams:
     def breaker(self, model: str, endpoint: Endpoint) -> Breaker:
         """The circuit of `model` at an upstream.
 
-        There is no end of names that clients make up: those that nothing is held of go.
+        Clients can send any number of model names, so at most MAX_BREAKERS circuits are kept.
         """
         if endpoint.health is not None:
             return endpoint.health.breaker
         breaker = self._breakers.get(model)
         if breaker is None:
             if len(self._breakers) >= MAX_BREAKERS:
-                self._breakers = {name: held for name, held in self._breakers.items() if held.is_open}
+                self._breakers = {name: known for name, known in self._breakers.items() if known.is_open}
             breaker = Breaker()
             if len(self._breakers) < MAX_BREAKERS:
                 self._breakers[model] = breaker
         return breaker
 
     def open_circuits(self) -> list[str]:
-        """The models that are left alone, at all of their upstreams."""
-        alone = [model for model, breaker in self._breakers.items() if breaker.is_open]
+        """The models whose circuits are open at all of their upstreams."""
+        open_models = [model for model, breaker in self._breakers.items() if breaker.is_open]
         several = (name for name, endpoints in self._own.items() if endpoints[0].health is not None)
-        return alone + [name for name in several if all(is_left_alone(each) for each in self._own[name])]
+        return open_models + [name for name in several if all(is_circuit_open(each) for each in self._own[name])]
 
-    def standing(self) -> list[Standing]:
-        """How each upstream does, of models that have several, as this worker sees it."""
-        found = []
+    def statuses(self) -> list[UpstreamStatus]:
+        """The status of each upstream of a model that has several, as this worker observes it."""
+        statuses = []
         for model, endpoints in self._own.items():
             for number, endpoint in enumerate(endpoints, 1):
                 if endpoint.health is not None:
                     name = endpoint.label if endpoint.is_named else f"upstream {number}"
                     refused = endpoint.health.key_refused
-                    found.append(Standing(model, name, is_left_alone(endpoint), refused))
-        return found
+                    statuses.append(UpstreamStatus(model, name, is_circuit_open(endpoint), refused))
+        return statuses
 
-    def is_key_ours(self, endpoint: Endpoint) -> bool:
-        """Whether an upstream gets a key of the settings, and not that of the client."""
-        return endpoint.own or not self._forward_keys
+    def uses_configured_key(self, endpoint: Endpoint) -> bool:
+        """Whether the upstream receives a key from the settings and not the client's key."""
+        return endpoint.has_own_address or not self._forward_keys
 
     async def send(self, endpoint: Endpoint, call: Call) -> Answer:
-        """Send a call; the answer's head is there when this returns.
+        """Send a call and wait for the headers of its answer.
 
         Raises:
-            ConnectError, CutError, StallError: as their names say.
+            ConnectError, CutError, StallError: see `upstream.calls`.
         """
         if endpoint.origin is None:
             return await self._simulated.send(call)
         return await self._pool.send(endpoint.origin, call, self._timeouts.first_byte)
 
-    def headers(self, endpoint: Endpoint, given: Iterable[tuple[bytes, bytes]], *, readable: bool) -> Headers:
-        """The client's headers as the upstream gets them: without ours and the client's credential, and with the key.
+    def request_headers(
+        self, endpoint: Endpoint, client_headers: Iterable[tuple[bytes, bytes]], *, readable: bool
+    ) -> Headers:
+        """The headers for the upstream: the client's, with the upstream's key, and without those of the router.
 
-        With `readable`, the answer is not to be compressed, so that its usage can be read.
+        With `readable`, the upstream is asked not to compress the answer, so that its usage can be read.
         """
         headers: Headers = []
         authorization = endpoint.authorization
         dropped: frozenset[bytes] | set[bytes] = _NOT_FORWARDED
-        for name, value in given:
+        for name, value in client_headers:
             if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
                 dropped = dropped | {part.strip().lower() for part in value.split(b",")}
-        for name, value in given:
-            if self._forward_keys and not endpoint.own and name in (b"authorization", b"api-key"):
+        for name, value in client_headers:
+            if self._forward_keys and not endpoint.has_own_address and name in (b"authorization", b"api-key"):
                 authorization = value if name == b"authorization" else b"Bearer " + value
-            if name in dropped or name.startswith(_OURS) or (readable and name == b"accept-encoding"):
+            if name in dropped or name.startswith(_ROUTER_PREFIX) or (readable and name == b"accept-encoding"):
                 continue
             headers.append((name, value))
         if readable:
@@ -147,17 +149,21 @@ class Upstreams:
         return headers
 
     def close(self) -> None:
-        """Close the connections at rest."""
+        """Close the idle connections."""
         self._pool.close()
 
 
-def is_left_alone(endpoint: Endpoint) -> bool:
-    """Whether an upstream gets no requests, or only probes."""
+def is_circuit_open(endpoint: Endpoint) -> bool:
+    """Whether an upstream receives no requests, or only probes."""
     return endpoint.health is not None and endpoint.health.breaker.is_open
 
 
 def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
-    """The network of the settings, with all that can be wrong about it said now."""
+    """The network settings, checked for all upstreams.
+
+    Raises:
+        SettingsError: the proxy or the certificates are invalid.
+    """
     try:
         for origin in {endpoint.origin for endpoint in endpoints if endpoint.origin is not None}:
             settings.network.proxies.to(origin.host, origin.port, tls=origin.tls)

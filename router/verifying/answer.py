@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from router.wire.text import NULL, UNREADABLE, read
+from router.wire.text import DECODE_ERRORS, NULL, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,12 @@ failed=False)
     """
     try:
         return _read_response(body) if endpoint == "responses" else _read_completion(body)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
 
 
 def _read_completion(body: bytes) -> Answer | None:
-    seen = read(_completion, body)
+    seen = decode(_completion, body)
     if seen.choices is None:
         return Answer((), failed=True) if bytes(seen.error) != b"null" else None
     return Answer(tuple(map(_choice, seen.choices)), _count(seen.usage, "completion_tokens"))
@@ -148,7 +148,7 @@ _SILENT = ("reasoning", "message", "function_call", "custom_tool_call")  # the r
 
 
 def _read_response(body: bytes) -> Answer | None:
-    seen = read(_response, body)
+    seen = decode(_response, body)
     if seen.output is None or seen.status in ("queued", "in_progress", "cancelled"):
         return None
     texts, refusals, calls = [], [], []

@@ -7,7 +7,7 @@ import msgspec
 from router.verifying.answer import Answer, Choice
 from router.verifying.expectation import Expectation
 from router.verifying.finding import Fault, Finding
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 
 def check_content(request: Expectation, answer: Answer) -> Finding | None:
@@ -32,5 +32,5 @@ def answer_text(choice: Choice) -> str:
 def _arguments(text: str) -> object:
     try:
         return msgspec.json.decode(text)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return text

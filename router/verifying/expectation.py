@@ -12,7 +12,7 @@ from router.policy.decision import Decision
 from router.policy.features import Features
 from router.policy.parameters import LIMITS
 from router.wire.bodies import Fields
-from router.wire.text import NULL, UNREADABLE
+from router.wire.text import DECODE_ERRORS, NULL
 
 MOST_TOOL_BYTES = 2**20  # of all tools; with more the request is not verified
 LEGACY_TOKENS = 16  # of a legacy completion whose length the client does not set: the API's default
@@ -82,7 +82,7 @@ def read_expectation(
         offered = _offered(fields)
         wanted = None if offered is None else _format(fields, endpoint)
         chosen = _value(fields, "tool_choice")
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     if offered is None or wanted is None:
         return None

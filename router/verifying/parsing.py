@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from router.wire.nesting import nests_deeper
+from router.wire.nesting import exceeds_depth
 
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 MOST_DIGITS = 4000  # Python converts no longer integer
 
 
@@ -52,7 +52,7 @@ def parse_json_values(text: str) -> list[Any]:
 
 
 def _check_depth(text: str) -> None:
-    if nests_deeper(text.encode("utf-8", "surrogatepass"), MOST_LEVELS):
+    if exceeds_depth(text.encode("utf-8", "surrogatepass"), MAX_LEVELS):
         raise UndecidedError
 
 

@@ -1,1 +1,1 @@
-"""Bytes <-> values: bodies, event streams. No I/O."""
+"""Conversion between bytes and values: JSON bodies and event streams. No I/O."""

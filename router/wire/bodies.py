@@ -1,5 +1,7 @@
-"""Bytes <-> values of JSON bodies. What is not decided on is never decoded, and never written anew: an edit replaces a
-span of the original bytes, so that key order, blanks, numbers and escapes arrive as they were sent. No I/O.
+"""JSON bodies: read some fields, and change others in place. No I/O.
+
+A body is never decoded and encoded again as a whole. An edit replaces a span of the original bytes, so the order of
+keys, whitespace, numbers and escapes stay as the client sent them.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from router.errors import BadRequestError
-from router.wire.text import UNREADABLE, mended, read
+from router.wire.text import DECODE_ERRORS, decode, repair_text
 
 Fields = Mapping[str, msgspec.Raw]
 Pieces = tuple[bytes | memoryview, ...]
 
-MAX_FIELDS = 1000  # at the top of a request's body
+MAX_FIELDS = 1000  # at the top level of a request body
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'\s*[,{]\s*"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*:\s*', re.DOTALL)
@@ -24,7 +26,7 @@ _END = re.compile(rb"\s*}")
 
 
 class Edit(NamedTuple):
-    """Put `text` in the place of the bytes from `start` to `stop`."""
+    """Replace the bytes from `start` to `stop` with `text`."""
 
     start: int
     stop: int
@@ -35,7 +37,7 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The top-level fields of a JSON object, undecoded.
 
     Raises:
-        BadRequestError: the body is not a JSON object.
+        BadRequestError: the body is not a JSON object, or has more than MAX_FIELDS fields.
     """
     try:
         fields = _fields.decode(body)
@@ -50,45 +52,45 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
     return fields
 
 
-def spans(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
-    """Where each field's value lies in the body that `fields` were read from.
+def locate_fields(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
+    """Start and stop of each field's value in the body from which `fields` was read.
 
-    The fields are in the order of the body and their lengths are known, so that only keys are looked at.
+    The fields are in the order of the body and their lengths are known, so only the keys are parsed.
 
     Raises:
-        BadRequestError: a key occurs twice, so that we and the upstream might read different values.
+        BadRequestError: a key occurs twice, so the router and the upstream could read different values.
     """
-    found: dict[str, tuple[int, int]] = {}
+    located: dict[str, tuple[int, int]] = {}
     at = body.index(b"{")
     key_at = _KEY.match
     for name, raw in fields.items():
         key = key_at(body, at)
         if key is None:
-            raise _twice(name)
+            raise _duplicate_key(name)
         start, value = key.end(), memoryview(raw)
         at = start + len(value)
         if not body.startswith(bytes(value[:64]), start):
-            raise _twice(name)
-        found[name] = (start, at)
+            raise _duplicate_key(name)
+        located[name] = (start, at)
     if fields and _END.match(body, at) is None:
-        again = _KEY.match(body, at)
-        raise _twice(_string.decode(again[0].strip(b" \t\r\n,{:")) if again else "")
-    return found
+        extra = _KEY.match(body, at)
+        raise _duplicate_key(_string.decode(extra[0].strip(b" \t\r\n,{:")) if extra else "")
+    return located
 
 
-def _twice(name: str) -> BadRequestError:
+def _duplicate_key(name: str) -> BadRequestError:
     return BadRequestError(f"Duplicate key {name!r} in the JSON body of the request.", name)
 
 
-def edited(pieces: Iterable[bytes], edits: Iterable[Edit]) -> Pieces:
-    """A body with its edits made. None of its pieces is copied."""
+def apply_edits(pieces: Iterable[bytes], edits: Iterable[Edit]) -> Pieces:
+    """A body with `edits` applied. The pieces are not copied."""
     out: list[bytes | memoryview] = []
-    waiting = sorted(edits, reverse=True)
+    pending = sorted(edits, reverse=True)
     skip_to = begin = 0
     for piece in pieces:
         view, end, at = memoryview(piece), begin + len(piece), max(skip_to, begin)
-        while waiting and waiting[-1].start <= end:
-            start, stop, text = waiting.pop()
+        while pending and pending[-1].start <= end:
+            start, stop, text = pending.pop()
             out += (view[at - begin : start - begin], text)
             skip_to = at = stop
         if at < end:
@@ -97,11 +99,11 @@ def edited(pieces: Iterable[bytes], edits: Iterable[Edit]) -> Pieces:
     return tuple(out)
 
 
-def text(fields: Fields, name: str) -> str | None:
-    """A field that is a string.
+def read_string(fields: Fields, name: str) -> str | None:
+    """A field that must be a string; None if it is missing.
 
     Raises:
-        BadRequestError: it is something else.
+        BadRequestError: the field is not a string.
     """
     raw = fields.get(name)
     if raw is None:
@@ -109,7 +111,7 @@ def text(fields: Fields, name: str) -> str | None:
     try:
         return _string.decode(raw)
     except msgspec.DecodeError:
-        message = f"Invalid type for '{name}': expected a string, but got {_kind(raw)} instead."
+        message = f"Invalid type for '{name}': expected a string, but got {_json_type(raw)} instead."
         raise BadRequestError(message, name, "invalid_type") from None
 
 
@@ -119,34 +121,34 @@ def is_true(fields: Fields, name: str) -> bool:
     return raw is not None and bytes(memoryview(raw)[:5]) == b"true"
 
 
-def _kind(raw: msgspec.Raw) -> str:
-    kinds = {b"{": "an object", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
-    return kinds.get(bytes(memoryview(raw)[:1]), "a number")
+def _json_type(raw: msgspec.Raw) -> str:
+    types = {b"{": "an object", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
+    return types.get(bytes(memoryview(raw)[:1]), "a number")
 
 
-def encoded(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     """A value as JSON."""
     return msgspec.json.encode(value)
 
 
-def naming(where: Mapping[str, tuple[int, int]], body: bytes, model: str) -> Edit:
-    """The edit that makes a body ask for `model`.
+def model_edit(spans: Mapping[str, tuple[int, int]], body: bytes, model: str) -> Edit:
+    """The edit that sets the model of a body whose fields are located at `spans`.
 
-    >>> naming({"model": (9, 15)}, b'{"model":"auto"}', "gpt-4o"), naming({}, b"{}", "gpt-4o")
+    >>> model_edit({"model": (9, 15)}, b'{"model":"auto"}', "gpt-4o"), model_edit({}, b"{}", "gpt-4o")
     (Edit(start=9, stop=15, text=b'"gpt-4o"'), Edit(start=1, stop=1, text=b'"model":"gpt-4o"'))
     """
-    span = where.get("model")
+    span = spans.get("model")
     if span is not None:
-        return Edit(*span, encoded(model))
+        return Edit(*span, encode_json(model))
     after = body.index(b"{") + 1
-    return Edit(after, after, b'"model":' + encoded(model) + (b"," if where else b""))
+    return Edit(after, after, b'"model":' + encode_json(model) + (b"," if spans else b""))
 
 
-def asking_for_usage(fields: Fields, where: Mapping[str, tuple[int, int]]) -> Edit | None:
-    """The edit that makes a stream end with its usage; None where the client asks for that itself."""
-    span = where.get("stream_options")
+def usage_edit(fields: Fields, spans: Mapping[str, tuple[int, int]]) -> Edit | None:
+    """The edit that sets `stream_options.include_usage`; None if the client set it, or if it cannot be set."""
+    span = spans.get("stream_options")
     if span is None:
-        at = where["model"][1]
+        at = spans["model"][1]
         return Edit(at, at, b',"stream_options":{"include_usage":true}')
     raw = bytes(fields["stream_options"])
     if raw == b"null":
@@ -154,17 +156,17 @@ def asking_for_usage(fields: Fields, where: Mapping[str, tuple[int, int]]) -> Ed
     try:
         options = _fields.decode(raw)
     except msgspec.DecodeError:
-        return None  # the upstream says what is wrong with it
-    asked = options.get("include_usage")
-    if asked is None:
+        return None  # the upstream reports the error
+    include_usage = options.get("include_usage")
+    if include_usage is None:
         after = span[0] + raw.index(b"{") + 1
         return Edit(after, after, b'"include_usage":true' + (b"," if options else b""))
-    start, stop = spans(raw, options)["include_usage"]
-    return None if bytes(asked) == b"true" else Edit(span[0] + start, span[0] + stop, b"true")
+    start, stop = locate_fields(raw, options)["include_usage"]
+    return None if bytes(include_usage) == b"true" else Edit(span[0] + start, span[0] + stop, b"true")
 
 
-class AnswerSeen(msgspec.Struct, gc=False):
-    """What is read of an answer that is not streamed; the rest passes unread."""
+class AnswerMetadata(msgspec.Struct, gc=False):
+    """The fields that are read from an answer. All others are forwarded without being decoded."""
 
     model: str | None = None
     usage: dict[str, Any] | None = None
@@ -172,31 +174,33 @@ class AnswerSeen(msgspec.Struct, gc=False):
     service_tier: str | None = None
 
 
-_answer = msgspec.json.Decoder(AnswerSeen)
+_answer = msgspec.json.Decoder(AnswerMetadata)
 
 
-def read_answer(body: bytes) -> AnswerSeen:
-    """Model and usage of an answer; empty where it is not what we know."""
+def read_metadata(body: bytes) -> AnswerMetadata:
+    """The metadata of an answer; empty if the body has another format."""
     try:
-        return read(_answer, body)
-    except UNREADABLE:
-        return AnswerSeen()
+        return decode(_answer, body)
+    except DECODE_ERRORS:
+        return AnswerMetadata()
 
 
-def renamed(body: bytes, name: bytes, within: str | None = None) -> bytes:
-    """An answer with `name`, as JSON, in the place of its model's; `within` is the field that holds it, if not the top.
+def replace_model(body: bytes, name: bytes, within: str | None = None) -> bytes:
+    """The answer with `name`, encoded as JSON, as its model.
 
-    >>> renamed(b'{"model":"a"}', b'"b"'), renamed(b'{"response":{"model":"a"}}', b'"b"', "response")
+    `within` is the top-level field that contains the model; None for the top level itself.
+
+    >>> replace_model(b'{"model":"a"}', b'"b"'), replace_model(b'{"response":{"model":"a"}}', b'"b"', "response")
     (b'{"model":"b"}', b'{"response":{"model":"b"}}')
     """
     try:
-        text, at = mended(body), 0  # whose places are the same
+        text, at = repair_text(body), 0  # the repaired text has the same length
         fields = _fields.decode(text)
         if within is not None:
-            at = spans(text, fields)[within][0]
+            at = locate_fields(text, fields)[within][0]
             text = bytes(fields[within])
             fields = _fields.decode(text)
-        start, stop = spans(text, fields)["model"]
-    except (*UNREADABLE, BadRequestError, KeyError):
+        start, stop = locate_fields(text, fields)["model"]
+    except (*DECODE_ERRORS, BadRequestError, KeyError):
         return body
     return body[: at + start] + name + body[at + stop :]

@@ -1,4 +1,4 @@
-"""How deeply a JSON text nests. Decoders call themselves at each level, so that depth takes their stack."""
+"""The nesting depth of a JSON text. Decoders recurse once per level, so a deep text could exhaust their stack."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 import numpy as np
 
-MOST_LEVELS = 200
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # one without an end goes to the text's
+MAX_LEVELS = 200
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # an unterminated string extends to the end
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def nests_deeper(text: bytes, levels: int = MOST_LEVELS) -> bool:
-    """Whether `text` opens more than `levels` arrays and objects within each other.
+def exceeds_depth(text: bytes, levels: int = MAX_LEVELS) -> bool:
+    """Whether arrays and objects in `text` are nested more than `levels` deep.
 
-    >>> nests_deeper(b'{"a": [["]"]]}', 2), nests_deeper(b'{"a": [["]"]]}', 3)
+    >>> exceeds_depth(b'{"a": [["]"]]}', 2), exceeds_depth(b'{"a": [["]"]]}', 3)
     (True, False)
     """
     if len(text) <= 2 * levels or text.count(b"[") + text.count(b"{") <= levels:

@@ -1,4 +1,4 @@
-"""A stream of the Responses API is read while it passes. No I/O."""
+"""Streams of the Responses API, read while they are forwarded. No I/O."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from router.wire.bodies import encoded
-from router.wire.event_edits import renamed
-from router.wire.heard import Heard
-from router.wire.sse import MAX_KEPT_BYTES, Splitter, data_of, error_event
-from router.wire.text import NULL, UNREADABLE, read
+from router.wire.bodies import encode_json
+from router.wire.event_edits import replace_model
+from router.wire.sse import MAX_KEPT_BYTES, EventSplitter, error_event, event_data
+from router.wire.stream_progress import StreamProgress
+from router.wire.text import DECODE_ERRORS, NULL, decode
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -32,20 +32,22 @@ _event = msgspec.json.Decoder(_Event)
 _response = msgspec.json.Decoder(_Response)
 _string = msgspec.json.Decoder(str)
 
-_SPECIAL = frozenset(
+_SPECIAL_EVENTS = frozenset(
     {"response.refusal.delta", "response.function_call_arguments.delta", "response.custom_tool_call_input.delta"}
 )
+_LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class ResponsesStream:
-    """A stream of the Responses API: typed events, of which the last holds the whole response."""
+    """A stream of typed events. The last event contains the whole response. See `planning.plan.Stream`."""
 
     def __init__(self, *, echo: str | None = None) -> None:
-        self._splitter = Splitter()
-        self._echo = None if echo is None else encoded(echo)
+        """`echo` is the model name that the client receives; None for the upstream's."""
+        self._splitter = EventSplitter()
+        self._echo = None if echo is None else encode_json(echo)
         self._text = StringIO()
-        self._room = MAX_KEPT_BYTES
-        self._whole: msgspec.Raw | None = None
+        self._remaining_bytes = MAX_KEPT_BYTES
+        self._response: msgspec.Raw | None = None
         self._events = 0
         self._is_special = False
         self.model = ""
@@ -56,78 +58,79 @@ class ResponsesStream:
         self.done = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the upstream's stream; return those the client gets."""
+        """Read the next bytes of the upstream's stream; return the bytes for the client."""
         events = self._splitter.feed(chunk)
         for event in events:
             self._read(event)
         if self._echo is not None:
-            events = [renamed(event, self._echo, within="response") for event in events]
+            events = [replace_model(event, self._echo, within="response") for event in events]
         return b"".join(events)
 
-    def rest(self) -> bytes:
-        """What is left of the stream when it ends inside an event."""
-        return self._splitter.rest
+    def incomplete_event(self) -> bytes:
+        """The bytes after the last complete event."""
+        return self._splitter.incomplete_event
 
     @property
-    def waiting_bytes(self) -> int:
-        """How much is held of an event whose end has not come."""
-        return self._splitter.waiting_bytes
+    def buffered_bytes(self) -> int:
+        """Size of the incomplete event, in bytes."""
+        return self._splitter.buffered_bytes
 
-    def cut(self, message: str) -> bytes:
-        """What the client is told where the stream breaks off, in the place of an event whose end did not come."""
+    def cut_event(self, message: str) -> bytes:
+        """The error event that the client receives if the upstream's stream is interrupted."""
         error = {"type": "error", "code": "upstream_cut", "message": message, "param": None}
-        return b"event: error\n" + error_event(encoded({**error, "sequence_number": self._events}))
+        return b"event: error\n" + error_event(encode_json({**error, "sequence_number": self._events}))
 
     @property
-    def ended(self) -> bool:
-        """Whether the stream came to its own end."""
+    def is_complete(self) -> bool:
+        """Whether the upstream sent the end of the stream."""
         return self.done
 
     def content(self) -> Any:
-        """What was said: the whole response, or as much of its text as came."""
-        return self._whole if self._whole is not None else {"id": self.id, "output_text": self._text.getvalue()}
+        """The whole response; before it arrives, an object with the text so far."""
+        return self._response if self._response is not None else {"id": self.id, "output_text": self._text.getvalue()}
 
-    def heard(self) -> Heard:
-        """What it said so far. A text that is too long to be kept has all characters that are asked for."""
-        return Heard(1, self._text.tell() if self._room > 0 else MAX_KEPT_BYTES, self._is_special)
+    def progress(self) -> StreamProgress:
+        """What the stream contains so far. A text that is too long to keep counts as MAX_KEPT_BYTES characters."""
+        characters = self._text.tell() if self._remaining_bytes > 0 else MAX_KEPT_BYTES
+        return StreamProgress(1, characters, self._is_special)
 
     def _read(self, event: bytes) -> None:
-        data = data_of(event)
+        data = event_data(event)
         if not data:
             return
         self._events += 1
         try:
-            said = read(_event, data)
-        except UNREADABLE:
-            return  # not what we know: passed on unread
-        if said.type == "response.output_text.delta":
-            self._hear(said.delta)
-        elif said.type in _SPECIAL:
+            parsed = decode(_event, data)
+        except DECODE_ERRORS:
+            return  # an unknown format is forwarded unread
+        if parsed.type == "response.output_text.delta":
+            self._add_text(parsed.delta)
+        elif parsed.type in _SPECIAL_EVENTS:
             self._is_special = True
-        elif said.type == "error":
-            told = bytes(said.message)
-            self.error = "error" if told == b"null" else told.decode(errors="replace").strip('"')
+        elif parsed.type == "error":
+            message = bytes(parsed.message)
+            self.error = "error" if message == b"null" else message.decode(errors="replace").strip('"')
             self.done = True
-        elif bytes(memoryview(said.response)[:1]) == b"{":
-            self._know(said.response)
-        if said.type in ("response.completed", "response.incomplete", "response.failed"):
-            self._whole = said.response if len(data) <= MAX_KEPT_BYTES else None
-            self.error = "response.failed" if said.type == "response.failed" else ""
+        elif bytes(memoryview(parsed.response)[:1]) == b"{":
+            self._read_metadata(parsed.response)
+        if parsed.type in _LAST_EVENTS:
+            self._response = parsed.response if len(data) <= MAX_KEPT_BYTES else None
+            self.error = "response.failed" if parsed.type == "response.failed" else ""
             self.done = True
 
-    def _hear(self, delta: msgspec.Raw) -> None:
+    def _add_text(self, delta: msgspec.Raw) -> None:
         try:
-            text = read(_string, bytes(delta))
-        except UNREADABLE:
-            return  # kept out of the record, never out of the stream
-        self._room -= len(text)
-        if self._room > 0:
+            text = decode(_string, bytes(delta))
+        except DECODE_ERRORS:
+            return  # omitted from the record, forwarded to the client
+        self._remaining_bytes -= len(text)
+        if self._remaining_bytes > 0:
             self._text.write(text)
 
-    def _know(self, raw: msgspec.Raw) -> None:
+    def _read_metadata(self, raw: msgspec.Raw) -> None:
         try:
-            response = read(_response, bytes(raw))
-        except UNREADABLE:
+            response = decode(_response, bytes(raw))
+        except DECODE_ERRORS:
             return
         self.id, self.model = response.id or self.id, response.model or self.model
         self.usage = response.usage or self.usage

@@ -1,49 +1,48 @@
-"""Server-sent events: bytes in, bytes out. A stream is read while it passes, and may be cut anywhere. No I/O."""
+"""Server-sent events: a stream that may be cut at any byte is split into events. No I/O."""
 
 from __future__ import annotations
 
 import re
 
-_BOUNDARY = re.compile(rb"\r?\n\r?\n|\r\r")
+KEEP_ALIVE = b": keep-alive\n\n"
 MAX_EVENT_BYTES = 16 * 2**20
+MAX_KEPT_BYTES = 2**20  # of a stream's content; more is forwarded and not kept for the record
+_BOUNDARY = re.compile(rb"\r?\n\r?\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
-MAX_KEPT_BYTES = 2**20  # of what a stream said; more is passed on and not kept
-
-
-class Splitter:
-    """Cuts a stream into whole events, each with the blank line that ends it."""
+class EventSplitter:
+    """Splits a stream into complete events, each with the blank line that ends it."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []  # of an event whose end has not come
-        self._tail = b""  # its last bytes, in which a boundary may have begun
+        self._pieces: list[bytes] = []  # of the incomplete event
+        self._tail = b""  # last bytes of the incomplete event, which may contain the start of a boundary
         self._size = 0
 
     @property
-    def waiting_bytes(self) -> int:
-        """How much is held of an event whose end has not come."""
+    def buffered_bytes(self) -> int:
+        """Size of the incomplete event, in bytes."""
         return self._size
 
     @property
-    def rest(self) -> bytes:
-        """The beginning of an event whose end has not come."""
+    def incomplete_event(self) -> bytes:
+        """The bytes after the last complete event."""
         return b"".join(self._pieces)
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The events that are complete with `chunk`."""
+        """The events that `chunk` completes. An event over MAX_EVENT_BYTES is returned in pieces."""
         first = _BOUNDARY.search(self._tail + chunk) if self._tail else _BOUNDARY.search(chunk)
         if first is None:
             self._keep(chunk)
-            if self._size > MAX_EVENT_BYTES:  # no event as we know them: passed on in pieces, unread
-                return self._emptied()
+            if self._size > MAX_EVENT_BYTES:
+                return self._take_all()
             return []
         data = b"".join((*self._pieces, chunk)) if self._pieces else chunk
         events, at = [], 0
         for boundary in _BOUNDARY.finditer(data, max(self._size - len(self._tail), 0)):
             events.append(data[at : boundary.end()])
             at = boundary.end()
-        self._emptied()
+        self._take_all()
         self._keep(data[at:])
         return events
 
@@ -53,12 +52,12 @@ class Splitter:
             self._size += len(piece)
             self._tail = (self._tail + piece)[-3:]
 
-    def _emptied(self) -> list[bytes]:
+    def _take_all(self) -> list[bytes]:
         pieces, self._pieces, self._tail, self._size = self._pieces, [], b"", 0
         return pieces
 
 
-def data_of(event: bytes) -> bytes:
+def event_data(event: bytes) -> bytes:
     """The data of an event; empty for a comment."""
     if event.startswith(b"data: ") and event.find(b"\n", 6, -2) < 0:
         return event[6:].rstrip(b"\r\n")
@@ -66,9 +65,6 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-KEEP_ALIVE = b": keep-alive\n\n"
-
-
 def error_event(body: bytes) -> bytes:
-    """An error object as an event of a stream."""
+    """An event that contains an error object."""
     return b"data: " + body + b"\n\n"

@@ -1,4 +1,4 @@
-"""JSON that others wrote: what is broken in its text is mended, so that it can be read, and read again. No I/O."""
+"""JSON text from clients and upstreams. Invalid Unicode in it is repaired before it is decoded. No I/O."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import msgspec
 
 T = TypeVar("T")
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what reading it may raise
-NULL = msgspec.Raw(b"null")  # a field's default; also for null itself, since `Raw | None` reads nothing but null
-MENDED_BYTES = 128 * 1024  # a text of nothing but escapes takes 20 ms then
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # raised while JSON is decoded
+NULL = msgspec.Raw(b"null")  # default of an optional field; `Raw | None` would decode only null
+MAX_REPAIRED_BYTES = 128 * 1024  # repairing a text of this size takes at most 20 ms
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<alone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\[^u]"
 )
 
 
-def mended(text: bytes) -> bytes:
-    r"""A text of the same length with `\ufffd` for each half of a surrogate pair that stands alone.
+def repair_text(text: bytes) -> bytes:
+    r"""The text with each unpaired UTF-16 surrogate escape replaced by `\ufffd`, which has the same length.
 
-    JSON allows them, and clients that cut a text in the middle of an emoji send them; decoders of text do not take
-    them. What is decided on and recorded is mended, what is sent is not. A text over MENDED_BYTES stays as it is.
+    JSON allows unpaired surrogates, and clients that cut a text inside an emoji send them; decoders reject them.
+    Only text that is decoded or recorded is repaired: the original bytes are forwarded. A text longer than
+    MAX_REPAIRED_BYTES is returned unchanged.
 
-    >>> mended(rb'["\ud83d\ude00 \ud83d \\ud83d"]')
+    >>> repair_text(rb'["\ud83d\ude00 \ud83d \\ud83d"]')
     b'["\\ud83d\\ude00 \\ufffd \\\\ud83d"]'
     """
-    if len(text) > MENDED_BYTES or not has_halves(text):
+    if len(text) > MAX_REPAIRED_BYTES or not may_contain_surrogates(text):
         return text
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["alone"] else found[0], text)
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["alone"] else match[0], text)
 
 
-def readable(text: bytes) -> bytes:
-    r"""A text that is mended, and has U+FFFD in the place of bytes that are no UTF-8.
+def repair_utf8(text: bytes) -> bytes:
+    r"""The text with invalid UTF-8 replaced by U+FFFD, and unpaired surrogates repaired.
 
-    >>> readable(b'["\xff", "caf\xc3\xa9"]') == '["\ufffd", "café"]'.encode()
+    >>> repair_utf8(b'["\xff", "caf\xc3\xa9"]') == '["\ufffd", "café"]'.encode()
     True
     """
     if not text.isascii():
@@ -42,24 +43,24 @@ def readable(text: bytes) -> bytes:
             text.decode()
         except UnicodeDecodeError:
             text = text.decode(errors="replace").encode()
-    return mended(text)
+    return repair_text(text)
 
 
-def has_halves(text: bytes) -> bool:
-    """Whether there may be halves of surrogate pairs; also true of whole ones."""
+def may_contain_surrogates(text: bytes) -> bool:
+    """Whether the text may contain surrogate escapes, paired or not."""
     return b"\\ud" in text or b"\\uD" in text
 
 
-def read(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
-    """Decode a text, made readable where it is not.
+def decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+    """Decode a text. If that fails, decode the repaired text.
 
     Raises:
-        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is not what the decoder takes (see `UNREADABLE`).
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: the text does not match the decoder's type.
     """
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        again = readable(text)
-        if again == text:
+        repaired = repair_utf8(text)
+        if repaired == text:
             raise
-        return decoder.decode(again)
+        return decoder.decode(repaired)

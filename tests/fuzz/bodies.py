@@ -18,9 +18,9 @@ from router.planning.api_formats import CHAT, COMPLETIONS, RESPONSES
 from router.planning.plan import Request, Surface, read_request
 from router.policy.features import RequestError
 from router.wire import bodies
-from router.wire.nesting import nests_deeper
-from router.wire.skeleton import Skeleton, Stripping
-from router.wire.text import mended
+from router.wire.nesting import exceeds_depth
+from router.wire.skeleton import Skeleton, SkeletonBuilder
+from router.wire.text import repair_text
 
 ANOTHER = 'an "other" modél'
 URL = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,' + b"A" * 1500 + b'"}}'
@@ -63,11 +63,11 @@ def _pieces(data: bytes) -> list[bytes]:
 
 
 def _read(skeleton: bytes, surface: Surface) -> tuple[Request, bytes]:
-    """A body as `Exchange` reads it: mended where that is needed."""
+    """A body as `Exchange` reads it: repair_text where that is needed."""
     try:
         return read_request(skeleton, surface), skeleton
     except RouterError:
-        text = mended(skeleton)
+        text = repair_text(skeleton)
         return read_request(text, surface), text
 
 
@@ -76,13 +76,13 @@ def _rewritten(pieces: list[bytes], skeleton: Skeleton, surface: Surface) -> tup
     request, text = _read(skeleton.text, surface)
     with contextlib.suppress(RequestError):  # refused where there is to be a decision, else passed on
         surface.features(request.fields)
-    edits = [bodies.naming(request.spans, text, ANOTHER)]
+    edits = [bodies.model_edit(request.spans, text, ANOTHER)]
     usage = None
     if surface.asks_for_usage and bodies.is_true(request.fields, "stream") and "model" in request.spans:
-        usage = bodies.asking_for_usage(request.fields, request.spans)
+        usage = bodies.usage_edit(request.fields, request.spans)
     edits += [] if usage is None else [usage]
-    placed = [bodies.Edit(skeleton.original(e.start), skeleton.original(e.stop), e.text) for e in edits]
-    return b"".join(bodies.edited(pieces, placed)), usage is not None
+    placed = [bodies.Edit(skeleton.in_body(e.start), skeleton.in_body(e.stop), e.text) for e in edits]
+    return b"".join(bodies.apply_edits(pieces, placed)), usage is not None
 
 
 def _expected(fields: _Pairs, asks_usage: bool) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _expected(fields: _Pairs, asks_usage: bool) -> dict[str, Any]:
 
 def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
     pieces = _pieces(data)
-    stripping = Stripping()
+    stripping = SkeletonBuilder()
     for piece in pieces:
         stripping.feed(piece)
     for skeleton in (Skeleton(data), stripping.finish()):
@@ -118,8 +118,8 @@ def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
 
 def _check_renaming(data: bytes) -> None:
     """An answer whose model is renamed says the same but for it."""
-    after = bodies.renamed(data, b'"auto"')
-    if after == data or nests_deeper(data):  # what nests deeply is not compared: Python's reader has no stack for it
+    after = bodies.replace_model(data, b'"auto"')
+    if after == data or exceeds_depth(data):  # what nests deeply is not compared: Python's reader has no stack for it
         return
     with contextlib.suppress(ValueError, RecursionError):  # Python's reader takes less
         before, found = dict(_exact(data.decode(errors="replace"))), dict(_exact(after.decode(errors="replace")))
@@ -134,7 +134,7 @@ def check(data: bytes) -> None:
         text = ""  # refused before it is read
     for surface in (CHAT, RESPONSES, COMPLETIONS) if text else ():
         _check_rewriting(data, text, surface)
-    bodies.read_answer(data)
+    bodies.read_metadata(data)
     _check_renaming(data)
 
 

@@ -51,9 +51,9 @@ def _streams() -> Sequence[Callable[[], Stream]]:
 def _heard(stream: Stream, data: bytes, cuts: Sequence[int]) -> tuple[bytes, object]:
     """What comes out of a stream that is fed in pieces, and what was read of it."""
     passed = b"".join(stream.feed(data[start:stop]) for start, stop in pairwise((0, *cuts, len(data))))
-    read = (stream.model, stream.id, stream.usage, stream.service_tier, stream.error, stream.done, stream.ended)
+    read = (stream.model, stream.id, stream.usage, stream.service_tier, stream.error, stream.done, stream.is_complete)
     said = stream.content()
-    return passed + stream.rest(), (read, bytes(said) if isinstance(said, msgspec.Raw) else said)
+    return passed + stream.incomplete_event(), (read, bytes(said) if isinstance(said, msgspec.Raw) else said)
 
 
 def check(data: bytes) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from router.policy.network import Network
-from router.upstream.asking import SilentError
 from router.upstream.calls import Origin, ProxyError, ProxyRefusedError
+from router.upstream.standalone_call import NoResponseError
 
 
 def proxied(origin: Origin, network: Network) -> str:
@@ -13,7 +13,7 @@ def proxied(origin: Origin, network: Network) -> str:
     return "" if proxy is None else f" (through the proxy {proxy.name})"
 
 
-def proxy_remedy(error: SilentError) -> str:
+def proxy_remedy(error: NoResponseError) -> str:
     """What to do about a proxy that led nowhere; nothing where none is to blame."""
     cause = error.__cause__
     if isinstance(cause, ProxyRefusedError):

@@ -15,8 +15,8 @@ from router.journal.redaction import without_passwords
 from router.limits.link import EXTRA, check
 from router.policy.address import without_login
 from router.policy.network import Network
-from router.upstream.asking import TIMEOUT_SECONDS, SilentError, get
 from router.upstream.calls import Origin
+from router.upstream.standalone_call import TIMEOUT_SECONDS, NoResponseError, get
 
 
 def mlflow_store(uri: str, network: Network) -> Finding:
@@ -33,7 +33,7 @@ def mlflow_store(uri: str, network: Network) -> Finding:
         address += proxied(origin, network)
     except ValueError as error:
         return Finding(State.PROBLEM, subject, str(error), remedy)
-    except SilentError as error:
+    except NoResponseError as error:
         return Finding(State.PROBLEM, subject, f"{address} gives {error}", proxy_remedy(error) or remedy)
     if status in (401, 403):
         told = f"{address} asks for a login ({status}), so it could not be checked"

@@ -10,10 +10,10 @@ import msgspec
 from router.commands.doctor.finding import Finding, State
 from router.commands.doctor.proxies import proxied, proxy_remedy
 from router.settings import Settings
-from router.upstream.asking import Heard, SilentError, get
 from router.upstream.calls import Origin
+from router.upstream.standalone_call import NoResponseError, ServerResponse, get
 from router.upstream.upstreams import Upstreams
-from router.wire.text import UNREADABLE
+from router.wire.text import DECODE_ERRORS
 
 MOST_CLOCK_SECONDS = 30.0
 _PRINTABLE = re.compile(rb"Bearer [!-~]+")
@@ -21,7 +21,7 @@ _PRINTABLE = re.compile(rb"Bearer [!-~]+")
 
 def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
     """Reachability and key of every upstream, each key once; then the clock, by the first upstream that tells one."""
-    date_heard: Heard | None = None
+    date_heard: ServerResponse | None = None
     asked: set[tuple[Origin | None, bytes | None]] = set()
     endpoints = [("", known.default)]
     endpoints += [(name, endpoint) for name in settings.models for endpoint in known.endpoints(name)]
@@ -42,8 +42,8 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
         address = _address(endpoint.origin)
         try:
             heard = get(endpoint.origin, b"/models", endpoint.authorization, known.network)
-        except SilentError as error:
-            remedy = f"Check {f'the base_url{of}' if endpoint.own else 'OPENAI_BASE_URL'} and the network"
+        except NoResponseError as error:
+            remedy = f"Check {f'the base_url{of}' if endpoint.has_own_address else 'OPENAI_BASE_URL'} and the network"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 remedy = "Set ROUTER_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificates to trust"
             told = f"{address} gives {error}"
@@ -52,12 +52,12 @@ def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
             continue
         date_heard = date_heard or (heard if heard.date is not None else None)
         yield upstream(f"upstream{of}", address + proxied(endpoint.origin, known.network), heard)
-        forwarded = settings.forward_client_keys and not endpoint.own
+        forwarded = settings.forward_client_keys and not endpoint.has_own_address
         yield key(f"key{of}", heard.status, given=endpoint.authorization is not None, forwarded=forwarded)
     yield clock(date_heard)
 
 
-def upstream(subject: str, address: str, heard: Heard) -> Finding:
+def upstream(subject: str, address: str, heard: ServerResponse) -> Finding:
     """What the answer to `GET /models` says of the upstream."""
     if heard.status >= 500:
         return Finding(State.PROBLEM, subject, f"{address} answers {heard.status}", "Look at its status page")
@@ -95,7 +95,7 @@ def key(subject: str, status: int, *, given: bool, forwarded: bool) -> Finding:
     return Finding(State.SKIPPED, subject, f"an answer of {status} does not tell")
 
 
-def clock(heard: Heard | None) -> Finding:
+def clock(heard: ServerResponse | None) -> Finding:
     """This machine's clock against the `Date` of an upstream, which has whole seconds."""
     if heard is None or heard.date is None:
         return Finding(State.SKIPPED, "clock", "no upstream told the time")
@@ -109,7 +109,7 @@ def clock(heard: Heard | None) -> Finding:
 def _is_list(body: bytes) -> bool:
     try:
         fields = msgspec.json.decode(body)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False
     return isinstance(fields, dict) and isinstance(fields.get("data"), list)
 

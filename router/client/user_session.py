@@ -1,4 +1,4 @@
-"""Who asks, and in which conversation: as a header says, or the fields that OpenAI's API has for it."""
+"""The user and the session of a request, from the router's headers or from fields of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ MAX_METADATA_BYTES = 16 * 1024  # OpenAI allows 16 pairs of 64 and 512 character
 _string = msgspec.json.Decoder(str)
 _pairs = msgspec.json.Decoder(dict[str, str | int])
 
-# In the order they are asked. A key of the prompt cache is shared by what belongs together, such as a conversation.
-_USER = ("user", "safety_identifier")
-_USER_PAIRS = ("user_id", "user")
-_SESSION = ("conversation", "prompt_cache_key")
-_SESSION_PAIRS = ("session_id", "session", "conversation_id", "thread_id")
-_ANY = frozenset((*_USER, *_SESSION, "metadata"))
+# In order of precedence. Requests of one conversation share a prompt cache key.
+_USER_FIELDS = ("user", "safety_identifier")
+_USER_METADATA = ("user_id", "user")
+_SESSION_FIELDS = ("conversation", "prompt_cache_key")
+_SESSION_METADATA = ("session_id", "session", "conversation_id", "thread_id")
+_ALL_FIELDS = frozenset((*_USER_FIELDS, *_SESSION_FIELDS, "metadata"))
 
 
-def caller(fields: Fields, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """User and session, each "" where nothing names it.
+def read_user_session(fields: Fields, headers: Mapping[bytes, bytes]) -> tuple[str, str]:
+    """User and session; each is "" if the request does not name it.
 
     >>> raw = {"safety_identifier": msgspec.Raw(b'"ada"'), "metadata": msgspec.Raw(b'{"session_id":"s1"}')}
-    >>> caller(raw, {}), caller(raw, {b"x-user-id": b"bob"})
+    >>> read_user_session(raw, {}), read_user_session(raw, {b"x-user-id": b"bob"})
     (('ada', 's1'), ('bob', 's1'))
     """
     user, session = (headers.get(name, b"").decode("latin-1") for name in (b"x-user-id", b"x-session-id"))
-    if not _ANY.isdisjoint(fields):
+    if not _ALL_FIELDS.isdisjoint(fields):
         pairs = _metadata(fields.get("metadata"))
-        user = user or _named(fields, _USER) or _paired(pairs, _USER_PAIRS)
-        session = session or _paired(pairs, _SESSION_PAIRS) or _named(fields, _SESSION)
+        user = user or _first_string(fields, _USER_FIELDS) or _first_value(pairs, _USER_METADATA)
+        session = session or _first_value(pairs, _SESSION_METADATA) or _first_string(fields, _SESSION_FIELDS)
     return user[:MAX_CHARACTERS], session[:MAX_CHARACTERS]
 
 
-def _named(fields: Fields, names: tuple[str, ...]) -> str:
+def _first_string(fields: Fields, names: tuple[str, ...]) -> str:
     for name in names:
         raw = fields.get(name)
         if raw is not None:
             try:
                 return _string.decode(raw)
             except msgspec.DecodeError:
-                pass  # the upstream says what is wrong with it
+                pass  # the upstream reports the error
     return ""
 
 
-def _paired(pairs: Mapping[str, str | int], names: tuple[str, ...]) -> str:
+def _first_value(pairs: Mapping[str, str | int], names: tuple[str, ...]) -> str:
     return next((str(pairs[name]) for name in names if name in pairs), "")
 
 
