@@ -225,8 +225,8 @@ def untyped() -> Iterator[list[str]]:
 
 
 def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
-    from calibration.questions.naming import clusters
+    from calibration.questions.naming import name_clusters
 
-    names = clusters(untyped, seed=0)
+    names = name_clusters(untyped, seed=0)
     assert {name.split("/")[1].split("-")[0] for name in names} == {"rivers", "planets", "banks"}
-    assert clusters(untyped[:10], seed=0) == ["untyped"] * 10
+    assert name_clusters(untyped[:10], seed=0) == ["untyped"] * 10

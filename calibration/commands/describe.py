@@ -10,7 +10,7 @@ import typer
 
 from calibration.commands.options import parse_names
 from calibration.questions import questions
-from calibration.questions.description import by_language, by_type, costs, expected
+from calibration.questions.description import cost_table, expected_costs, language_table, type_table
 from router.policy.distribution import DATA, QUESTIONS
 from router.policy.prices import PriceBook
 
@@ -29,5 +29,6 @@ def describe_command(
     rated = {row.get("id"): row.get("difficulty", "unrated") for row in rows}
     difficulties = {question.id: rated.get(question.id, "unrated") for question in read}
     book = PriceBook.parse(json.loads(prices.read_text(encoding="utf-8")))
-    tables = (by_type(read, difficulties), by_language(read), costs(expected(read, parse_names(models), judge, book)))
+    costs = expected_costs(read, parse_names(models), judge, book)
+    tables = (type_table(read, difficulties), language_table(read), cost_table(costs))
     typer.echo("\n\n".join("\n".join(lines) for lines in tables))

@@ -1,4 +1,4 @@
-"""Rows of questions from files and MLflow datasets, each with where it stands."""
+"""Rows of question files and MLflow datasets, each with its location for error messages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-MLFLOW_DATASET = "mlflow:"  # a source of this form names a dataset of the tracking server
+MLFLOW_DATASET = "mlflow:"  # prefix of a source that is a dataset of the tracking server
 
 
 class QuestionError(ValueError):
-    """A row does not fit; says where, and what is missing."""
+    """A row or source is invalid. The message names the location and the problem."""
 
     def __init__(self, where: str, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
@@ -22,7 +22,11 @@ class QuestionError(ValueError):
 
 
 def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows with where they stand, for messages about them."""
+    """The location and content of each row, such as "mine.jsonl:3".
+
+    Raises:
+        QuestionError: the source cannot be read, or a row is not an object.
+    """
     if source.startswith(MLFLOW_DATASET):
         yield from _dataset_rows(source.removeprefix(MLFLOW_DATASET))
         return
@@ -65,28 +69,28 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             except (ValueError, RecursionError) as error:
                 raise QuestionError(where, f"not JSON ({error})") from error
             if not isinstance(row, dict):
-                raise QuestionError(where, "not an object")
+                raise QuestionError(where, "not a JSON object")
             yield where, row
 
 
-_IN_JSON = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
+_JSON_COLUMNS = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _open(path) as lines:
-        # pandas forgets on which line a row began, and a quoted cell may span several.
+        # pandas does not report the line of a row, and a quoted cell can span several lines.
         reader = csv.DictReader(lines, delimiter=delimiter)
-        begins = 2
+        first_line = 2
         for row in reader:
-            where = f"{path}:{begins}"
-            begins = reader.line_num + 1
+            where = f"{path}:{first_line}"
+            first_line = reader.line_num + 1
             if None in row:
-                raise QuestionError(where, "more cells than the header has")
-            yield where, _cells(where, row)
+                raise QuestionError(where, "has more cells than the header")
+            yield where, _parse_cells(where, row)
 
 
-def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells as values: JSON decoded where it may stand, empty ones left out; `""` in quotes is the empty text."""
+def _parse_cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse the cells of a row; empty cells are left out, and the cell `""` is the empty text."""
     values: dict[str, Any] = {}
     for name, cell in row.items():
         text = cell.strip() if isinstance(cell, str) else cell
@@ -94,7 +98,7 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if text == '""':
             text = ""
-        elif name in _IN_JSON and isinstance(text, str):
+        elif name in _JSON_COLUMNS and isinstance(text, str):
             try:
                 text = json.loads(text)
             except (ValueError, RecursionError) as error:
@@ -112,10 +116,10 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pandas as pd  # half a second that JSON lines do not need
+    import pandas as pd  # takes half a second, which JSON lines do not need
 
     readers: Mapping[str, Callable[[Path], pd.DataFrame]] = {
-        ".json": lambda path: pd.DataFrame(json.loads(path.read_bytes())),  # pandas' own reader dies of some files
+        ".json": lambda path: pd.DataFrame(json.loads(path.read_bytes())),  # pandas' own reader crashes on some files
         ".parquet": pd.read_parquet,
         ".feather": pd.read_feather,
         ".xlsx": pd.read_excel,
@@ -123,23 +127,23 @@ def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]
     }
     if kind not in readers:
         known = ", ".join([".jsonl", ".csv", ".tsv", *readers])
-        raise QuestionError(str(path), f"cannot read {kind or 'a file without an ending'}; known are {known}")
+        raise QuestionError(str(path), f"unknown format {kind or '(no extension)'}; the formats are {known}")
     try:
         frame = readers[kind](path)
-    except Exception as error:  # a damaged file can fail in more ways than its readers have names for
+    except Exception as error:  # a damaged file raises many kinds of errors
         raise QuestionError(str(path), f"cannot be read ({type(error).__name__}: {error})") from error
     for number, row in enumerate(frame.to_dict("records"), 1):
         where = f"{path}, row {number}"
-        yield where, _cells(where, {str(name): _plain(value) for name, value in row.items()})
+        yield where, _parse_cells(where, {str(name): _plain(value) for name, value in row.items()})
 
 
 def _plain(value: Any) -> Any:
-    """A cell of pandas without numpy's types, which nested columns of Parquet come as."""
+    """A cell with plain Python types instead of the NumPy types of nested Parquet columns."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _dataset_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
