@@ -7,7 +7,7 @@ A row (a JSON line, or a row of another format that pandas reads) has these fiel
 | `id` | unique text; default: a digest of the question |
 | `question_type` | such as "math/arithmetic"; default: predicted by a policy, or found by clustering |
 | `language` | such as "de"; default: "en". Informational only |
-| `question` *or* `messages` | the text of one user turn, or a conversation in OpenAI's format that ends with a user turn |
+| `question` *or* `messages` | the text of one user turn, or a conversation that ends with a user turn |
 | `system` | the system prompt; `""` for none. Default: that of the run, unless `messages` has a system prompt |
 | `tools` | tools in OpenAI's format |
 | `expected_facts` | a list of texts that a right answer contains; judged by Correctness and Completeness |
