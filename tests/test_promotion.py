@@ -32,7 +32,7 @@ from calibration.questions.naming import name_types
 from calibration.questions.questions import Question, parse, read
 from calibration.questions.sources import QuestionError
 from calibration.registry import promotion, registration
-from calibration.reporting import report
+from calibration.reporting.page import format_html
 from calibration.spending import Meter
 from router.policy.decision import Interval, Reason
 from router.policy.distribution import SHIPPED
@@ -194,10 +194,10 @@ def test_the_report_marks_uncertified_targets_as_expected(pays: Calibration) -> 
         for rule in pays.policy.rules.targets
     ]
     policy = replace(pays.policy, rules=replace(pays.policy.rules, targets=rules))
-    page = report.as_html(replace(pays, policy=policy))
-    assert "expected, fell short in 20% of resplits; ask 90 more" in page and "routing, expected targets" in page
+    page = format_html(replace(pays, policy=policy))
+    assert "expected, missed in 20% of resplits; ask 90 more" in page and "routing, expected targets" in page
     assert "<td data-name='promise'>certified</td>" not in page and "routing, certified targets" not in page
-    assert "<td data-name='promise'>certified</td>" in report.as_html(pays)
+    assert "<td data-name='promise'>certified</td>" in format_html(pays)
 
 
 def test_a_policy_predicts_the_missing_types_of_questions(pays: Calibration) -> None:

@@ -109,7 +109,7 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         mini, strong = lines[heading + 1].split(), lines[heading + 2].split()
         assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
-        assert "Do not route yet" in out and "Before the first call" in out
+        assert "Do not route yet" in out and "Expected calls and cost" in out
         said = " ".join(out.replace("│", " ").split())
         each = float(re.search(r"This run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
         _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", said).groups()  # type: ignore[union-attr]

@@ -35,7 +35,8 @@ from calibration.pipeline import run
 from calibration.policies import default_judge, load_prices, models_named
 from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.registry import registration
-from calibration.reporting import report
+from calibration.reporting.report import write_report
+from calibration.reporting.terminal import cost_table
 from calibration.retirement import migration, probes
 from calibration.retirement import report as retirement_report
 from calibration.retirement.report import RetirementReport
@@ -167,7 +168,7 @@ def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int)
     new = ", ".join(task.new)
     for shutdown in task.shutdowns:
         console.print(shutdown.describe(task.today), highlight=False)
-    console.print(report.cost_table(run.expected(task.plan, ledgers)))
+    console.print(cost_table(run.expected(task.plan, ledgers)))
     probes_usd = probes.expected_probes_usd(task.shapes, task.new, task.plan.prices)
     lines = [f"plus {len(task.shapes)} probes of request shapes to each of {new}, about ${probes_usd:.4f}"]
     if task.traffic:
@@ -186,7 +187,7 @@ def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int)
 
 def _write_results(found: RetirementReport, made: run.Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy for the new models."""
-    written = report.write(made, folder)
+    written = write_report(made, folder)
     page = folder / "retirement.md"
     page.write_text(retirement_report.format_markdown(found), encoding="utf-8")
     (folder / "retirement.json").write_text(json.dumps(found.as_json()), encoding="utf-8")

@@ -35,7 +35,8 @@ from calibration.policies import default_judge, load_prices, models_named, read_
 from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.questions.sources import MLFLOW_DATASET
 from calibration.registry import registration
-from calibration.reporting import report
+from calibration.reporting.report import write_report
+from calibration.reporting.terminal import cost_table, format_terminal
 from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
 from calibration.spending import Meter, book
 from router.policy.decision import Promise
@@ -157,7 +158,7 @@ def run_command(
         plan, looks = stopping.planned(plan, until)
     with run.Ledgers(folder) as ledgers:
         expected = run.expected(plan, ledgers)
-        console.print(report.cost_table(expected))
+        console.print(cost_table(expected))
         if looks is not None:
             console.print(rounds.plan_told(looks), highlight=False)
         if not yes and any(each.calls for each in expected):
@@ -201,8 +202,8 @@ def _calibrated(plan: run.Plan, looks: rounds.Looks | None, ledgers: run.Ledgers
 
 def _show(found: run.Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy."""
-    written = report.write(found, folder)
-    console.print(report.printed(found))
+    written = write_report(found, folder)
+    console.print(format_terminal(found))
     registration.log_calibration(found)
     version = registration.register(found, seed)
     tracking.close_runs(found.runs)

@@ -14,7 +14,9 @@ from calibration.comparison.tradeoffs import ALL, Row
 from calibration.outcomes import Outcome, read_outcomes, write_outcomes
 from calibration.pipeline.run import Calibration
 from calibration.policies import read_policy, write_policy
-from calibration.reporting.report import as_csv, as_html, row_of, spent
+from calibration.reporting.page import format_html
+from calibration.reporting.report import format_csv
+from calibration.reporting.summary import describe_spending, find_row
 from router.policy.document import CHAMPION, Policy, PolicyError
 from router.policy.document import REGISTERED_MODEL as MODEL
 
@@ -42,12 +44,12 @@ def log_calibration(found: Calibration, files: Sequence[Path] = ()) -> None:
 
     client = mlflow.MlflowClient()
     for model, run in found.runs.models.items():
-        for name, value in _metrics(row_of(found.rows, ALL, model)).items():
+        for name, value in _metrics(find_row(found.rows, ALL, model)).items():
             client.log_metric(run, name, value)
         client.set_tag(run, "traces", str(found.traced[model]))
     parent = found.runs.parent
     client.set_tag(parent, "verdict", found.verdict.headline)
-    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found)]))
+    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, describe_spending(found)]))
     client.log_metric(parent, "questions", found.n)
     client.log_metric(parent, "unanswered", len(found.unanswered))
     client.log_metric(parent, "unjudged", len(found.unjudged))
@@ -61,8 +63,8 @@ def log_calibration(found: Calibration, files: Sequence[Path] = ()) -> None:
     client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(found)]}, "outcomes.json")
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        (here / "report.html").write_text(as_html(found), encoding="utf-8")
-        (here / "comparison.csv").write_text(as_csv(found), encoding="utf-8")
+        (here / "report.html").write_text(format_html(found), encoding="utf-8")
+        (here / "comparison.csv").write_text(format_csv(found), encoding="utf-8")
         write_outcomes(found.outcomes, here / OUTCOMES)
         if found.policy is not None:
             write_policy(found.policy, here / POLICY)

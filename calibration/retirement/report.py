@@ -14,7 +14,7 @@ from rich.text import Text
 
 from calibration.comparison.tradeoffs import ALL
 from calibration.comparison.verdict import percent
-from calibration.reporting.report import interval
+from calibration.reporting.numbers import format_interval
 from calibration.retirement.comparison import NEW_ROUTED, OLD_ROUTED, StrategyResult, find_result, worse_types
 from calibration.retirement.probes import ProbeResult
 from calibration.retirement.shutdown_dates import Shutdown
@@ -79,8 +79,8 @@ def format_cells(result: StrategyResult, baseline: str) -> tuple[str, ...]:
     seconds = "–" if math.isnan(result.seconds) else f"{result.seconds:.1f}"
     usd, tokens = f"{result.usd_per_1000:.3f}", f"{result.output_tokens:.0f}"
     counts = (str(result.refused), str(result.cut_off), str(result.malformed))
-    difference = "–" if result.name == baseline else interval(result.difference, signed=True)
-    return (result.name, interval(result.quality), difference, usd, tokens, seconds, *counts)
+    difference = "–" if result.name == baseline else format_interval(result.difference, signed=True)
+    return (result.name, format_interval(result.quality), difference, usd, tokens, seconds, *counts)
 
 
 def format_terminal(found: RetirementReport) -> RenderableType:
