@@ -81,10 +81,10 @@ def export(
     ] = False,
 ) -> None:
     """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
-    from router.exporter.priority import yield_processor
+    from router.exporter.priority import lower_priority
     from router.exporter.shipping import main as run
 
-    yield_processor()
+    lower_priority()
     raise typer.Exit(run(once=once or refused, refused=refused))
 
 

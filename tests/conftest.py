@@ -84,10 +84,10 @@ def router(serve: Callable[..., RunningRouter], openai_server: FakeOpenAI) -> Ru
 @pytest.fixture(scope="session")
 def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables, made once: its migrations take five seconds of CPU."""
-    from router.exporter.tracestore import opened
+    from router.exporter.tracestore import open_store
 
     home = tmp_path_factory.mktemp("store")
-    opened(f"sqlite:///{home / 'mlflow.db'}", home)
+    open_store(f"sqlite:///{home / 'mlflow.db'}", home)
     return home / "mlflow.db"
 
 

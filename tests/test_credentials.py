@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from router.journal.credentials import SHAPES
-from router.journal.redaction import kept, kept_error, without_keys
+from router.journal.redaction import recorded_content, recorded_error, without_keys
 from router.request.records import Trail, tidy
 from router.wire.event_edits import remove_null_usage
 
@@ -28,25 +28,33 @@ _IN_ANY_CASE = [key for key in KEYS if key.startswith(("bearer", "basic"))]
 KEYS += [key.upper() if key.startswith("bearer") else key.title() for key in _IN_ANY_CASE]
 
 
+def recorded_text(body: bytes, mode: str) -> str:
+    return msgspec.json.decode(msgspec.json.encode(recorded_content(msgspec.Raw(body), mode)))["content"]
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_kind_of_key_is_taken_out_of_text_and_json(key):
     assert key not in without_keys(f"it is {key} ok")
     for mode in ("whole", "redacted"):
         plain = msgspec.json.encode({"content": f"\n{key} ok"})
-        assert key not in msgspec.json.decode(msgspec.json.encode(kept(msgspec.Raw(plain), mode)))["content"]
+        assert (
+            key not in msgspec.json.decode(msgspec.json.encode(recorded_content(msgspec.Raw(plain), mode)))["content"]
+        )
         escaped = b'{"content":" ' + "".join(f"\\u{ord(c):04x}" for c in key).encode() + b' ok"}'
-        assert key not in msgspec.json.decode(msgspec.json.encode(kept(msgspec.Raw(escaped), mode)))["content"]
+        assert (
+            key not in msgspec.json.decode(msgspec.json.encode(recorded_content(msgspec.Raw(escaped), mode)))["content"]
+        )
 
 
 @pytest.mark.parametrize("mode", ["none", "lengths"])
 def test_an_error_that_quotes_the_prompt_keeps_its_type_and_code_alone(mode):
     error = '{"error":{"message":"no: ada@example.org","type":"invalid_request_error","code":"content_filter"}}'
-    assert kept_error(error, mode) == '{"type":"invalid_request_error","code":"content_filter"}'
-    assert kept_error("the prompt itself, cut", mode) == ""
+    assert recorded_error(error, mode) == '{"type":"invalid_request_error","code":"content_filter"}'
+    assert recorded_error("the prompt itself, cut", mode) == ""
 
 
 def test_a_redacted_error_holds_no_address():
-    assert kept_error("no: ada@example.org", "redacted") == "no: [e-mail]"
+    assert recorded_error("no: ada@example.org", "redacted") == "no: [e-mail]"
 
 
 def test_a_record_holds_no_key_in_what_others_named_and_no_name_without_end():

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from router.exporter.process import start
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import only_one
-from router.exporter.tracestore import TraceStore, opened
+from router.exporter.tracestore import TraceStore, open_store
 from router.journal.writer import Entry, Journal, Record
 from router.serving.policy import prices
 from router.settings import Settings, load
@@ -221,7 +221,7 @@ def test_a_store_that_an_older_mlflow_made_is_brought_up_to_date(settings):
     with contextlib.closing(sqlite3.connect(path)) as db:
         newest = db.execute("select version_num from alembic_version").fetchone()
     command.downgrade(_get_alembic_config(settings.tracking_uri), "-1")
-    opened(settings.tracking_uri, settings.home)
+    open_store(settings.tracking_uri, settings.home)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select version_num from alembic_version").fetchone() == newest
 
@@ -230,7 +230,7 @@ IMPORTED_TWICE = """
 import threading
 from pathlib import Path
 from router.serving.champion import fetch
-from router.exporter.tracestore import offline, opened
+from router.exporter.tracestore import disable_network_lookups, open_store
 from router.settings import load
 
 settings = load(mlflow_tracking_uri="http://127.0.0.1:9", home=Path("home"))
@@ -244,7 +244,7 @@ def run(call, *arguments):
     except Exception:  # nobody listens there
         pass
 
-offline()
+disable_network_lookups()
 calls = ((fetch, settings), (opened, settings.tracking_uri, settings.home))
 threads = [threading.Thread(target=run, args=call) for call in calls]
 for thread in threads:

@@ -127,7 +127,7 @@ def test_a_reader_goes_on_where_it_was_and_skips_what_cannot_be_read(tmp_path, c
     again = Cursor(tmp_path, "reader")
     assert again.batch(5)[1] == [made_record(2)]
     assert again.behind_bytes() > 0
-    assert "cannot be read" in caplog.text
+    assert "skipped an unreadable line" in caplog.text
     journal.close()
 
 

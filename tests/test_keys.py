@@ -23,7 +23,7 @@ from router.client import issuing
 from router.client.keyfile import CALLS, FILE, RIGHTS, locked, read_keys, sha256, write_keys
 from router.client.keys import Keys
 from router.client.keywatch import KeyWatch
-from router.dashboard.recent import last
+from router.dashboard.recent import newest_requests
 from router.errors import BadKeyError
 from router.exporter.shipping import drain, shippers_for
 from router.journal.ownership import is_of_key
@@ -439,8 +439,8 @@ def test_own_decisions_are_found_behind_many_of_others(tmp_path):
     for number in range(1, 1200):
         journal.append(made_record(number, key_id="bob", request={"key_id": "ada"}))
     journal.close()
-    assert [seen.key_id for seen in last(tmp_path, 50, "ada")] == ["ada"]
-    assert len(last(tmp_path, 50, "bob")) == 50 == len(last(tmp_path, 50))
+    assert [seen.key_id for seen in newest_requests(tmp_path, 50, "ada")] == ["ada"]
+    assert len(newest_requests(tmp_path, 50, "bob")) == 50 == len(newest_requests(tmp_path, 50))
 
 
 # a router that runs

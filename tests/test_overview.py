@@ -10,7 +10,7 @@ import pytest
 from made_records import START, made_record
 
 from router.dashboard.overview import WINDOWS, summed
-from router.dashboard.recent import last, told
+from router.dashboard.recent import as_mapping, newest_requests
 from router.journal.segments import parsed
 from router.journal.writer import Gap, Journal
 from router.policy.decision import Interval
@@ -159,7 +159,7 @@ def test_the_newest_requests_of_all_workers_are_told_the_last_first(tmp_path: Pa
     journals = [Journal(tmp_path) for _ in range(3)]
     for n in range(90):
         journals[n % 3].append(made_record(n))
-    seen = last(tmp_path, 50)
+    seen = newest_requests(tmp_path, 50)
     assert [int(one.trace_id, 16) - 1 for one in seen] == list(range(89, 39, -1))
     for journal in journals:
         journal.close()
@@ -169,11 +169,11 @@ def test_the_end_of_a_journal_is_found_behind_very_large_records(tmp_path: Path)
     journal = Journal(tmp_path)
     for n in range(5):
         journal.append(made_record(n, request=msgspec.Raw(b'"' + b"x" * 1_000_000 + b'"')))
-    assert len(last(tmp_path, 50)) == 5
+    assert len(newest_requests(tmp_path, 50)) == 5
     (segment,) = tmp_path.glob("*.jsonl")
     with segment.open("ab") as file:
         file.write(b'{"kind":"request","trace_id":"half of a li')
-    assert len(last(tmp_path, 50)) == 5
+    assert len(newest_requests(tmp_path, 50)) == 5
     journal.close()
 
 
@@ -198,7 +198,10 @@ def test_a_record_from_before_it_told_what_it_was_read_as_still_counts(tmp_path:
     old, new = segment.read_bytes().splitlines()
     assert b"read_as" not in old
     assert [record.read_as for record in parsed([old, new])] == [{}, {"question_characters": 30, "turn": 1}]
-    assert [told(seen)["read_as"] for seen in last(tmp_path, 50)] == [{"question_characters": 30, "turn": 1}, {}]
+    assert [as_mapping(each)["read_as"] for each in newest_requests(tmp_path, 50)] == [
+        {"question_characters": 30, "turn": 1},
+        {},
+    ]
     journal.close()
 
 

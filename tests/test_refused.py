@@ -14,7 +14,7 @@ from test_exporter import settings, stored, written  # noqa: F401  a fixture
 from router.exporter.assessments import Assessments
 from router.exporter.feedback import FeedbackError, read_feedback
 from router.exporter.shipper import Shipper
-from router.exporter.shipping import again, drain
+from router.exporter.shipping import drain, retry_refused
 from router.exporter.tracestore import TraceStore
 from router.journal.refused import FILE, RefusedError, counted, park, parked
 from router.journal.writer import Feedback
@@ -55,7 +55,7 @@ def test_what_is_refused_is_put_aside_and_all_others_go_on(settings):  # noqa: F
     assert {each.entry.trace_id for each in parked(directory)} == bad
     assert (directory / FILE).stat().st_mode & 0o777 == 0o600
     shipper._sink.bad = {records[4].trace_id}
-    assert again(directory, {"mlflow": shipper.ship_again}) == 1
+    assert retry_refused(directory, {"mlflow": shipper.retry}) == 1
     assert set(shipper._sink.kept) == {record.trace_id for record in records} - shipper._sink.bad
     assert [each.entry.trace_id for each in parked(directory)] == [records[4].trace_id]
 
@@ -64,7 +64,7 @@ def test_what_an_unknown_sink_refused_stays_where_it_is(settings):  # noqa: F811
     directory = settings.home / "journal"
     directory.mkdir(parents=True)
     park(directory, "elsewhere", made_record(1), "it does not fit")
-    assert again(directory, {"mlflow": lambda entry: None}) == 1
+    assert retry_refused(directory, {"mlflow": lambda entry: None}) == 1
     assert [(each.sink, each.error) for each in parked(directory)] == [("elsewhere", "it does not fit")]
 
 
@@ -121,10 +121,10 @@ def test_feedback_that_mlflow_refuses_is_put_aside_and_the_rest_goes_on(settings
     assessments.post()
     assert states == {"a" * 32: "assessed", "b" * 32: "refused", "c" * 32: "assessed"}
     assert counted(directory) == {"feedback": 1}
-    ways = {"feedback": assessments.assess_again}
-    assert again(directory, ways) == 1
+    retries = {"feedback": assessments.retry}
+    assert retry_refused(directory, retries) == 1
     strict.most = 100
-    assert again(directory, ways) == 0 and states["b" * 32] == "assessed"
+    assert retry_refused(directory, retries) == 0 and states["b" * 32] == "assessed"
     [trace] = stored(settings)
     assert {each.rationale for each in trace.info.assessments} == set(comments.values())
 
@@ -145,7 +145,7 @@ def test_an_outage_puts_nothing_aside(settings):  # noqa: F811
     written(settings, record)
     shipper = Shipper(settings.home / "journal", "mlflow", Picky({record.trace_id}, OSError))
     for _ in range(3):
-        assert not shipper._tried()
+        assert not shipper._try_step()
     assert not (settings.home / "journal" / FILE).exists() and shipper.progress.failures == 3
 
 

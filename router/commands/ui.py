@@ -20,17 +20,17 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
         raise SettingsError(
             f"whoever reaches {host} could read all that is recorded without a key: serve 127.0.0.1, or add --everybody"
         )
-    from router.exporter.tracestore import is_sqlite, offline, opened
+    from router.exporter.tracestore import disable_network_lookups, is_sqlite, open_store
 
     settings = with_home(load())
-    offline()
+    disable_network_lookups()
     if not is_sqlite(settings.tracking_uri):
         sys.stdout.write(
             f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}, which has its own pages.\n"
         )
         return 0
     require_store(settings.tracking_uri)
-    opened(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
+    open_store(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
     sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")
     sys.stdout.flush()
     command = [

@@ -1,9 +1,10 @@
-"""The last decisions, as they are made: `GET /router/recent`, from the end of the journal that all workers write."""
+"""The newest requests of all workers: `GET /router/recent`, read from the end of the journal."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,58 +15,27 @@ from fastapi.concurrency import run_in_threadpool
 from router.client.keyfile import is_digest
 from router.client.keys import Keys
 from router.journal.segments import listed
-from router.journal.writer import Journal
+from router.journal.tail import newest_lines
+from router.journal.writer import Journal, RequestSummary
 from router.wire.text import DECODE_ERRORS
 
 LIMIT = 50
-TAIL_BYTES = 256 * 1024  # of each segment at first; more where that holds too few
-MAX_TAIL_BYTES = 16 * 2**20
+MAX_TAIL_BYTES = 16 * 2**20  # read of each segment
 SEGMENTS = 32  # the newest; each worker has one
+SHOWN = (  # fields of the summary that are returned unchanged; they identify no user and no key
+    *("trace_id", "span_id", "endpoint", "asked_model", "status", "model", "stream", "outcome", "attempts", "reason"),
+    *("target", "question_type", "quality", "expected_cost_usd", "gap", "novelty", "policy_version", "usage"),
+    *("cost_usd", "read_as", "adapted", "verification", "finding", "escalated_from"),
+)
+
+_decoder = msgspec.json.Decoder(RequestSummary)
 
 
 class Collaborators(Protocol):
-    """What the endpoints work with."""
+    """What the endpoint works with."""
 
     keys: Keys
     journal: Journal
-
-
-class Seen(msgspec.Struct):
-    """What is shown of a record: nothing of what was said, and of who said it no more than the name of the key."""
-
-    trace_id: str
-    span_id: str
-    started_unix_ns: int
-    ended_unix_ns: int
-    endpoint: str
-    asked_model: str
-    status: int
-    first_byte_unix_ns: int | None = None
-    added_ns: int | None = None
-    model: str = ""
-    stream: bool = False
-    outcome: str = "answered"
-    attempts: int = 1
-    reason: str = ""
-    target: float | None = None
-    question_type: str = ""
-    quality: dict[str, float] = {}
-    expected_cost_usd: dict[str, float] = {}
-    gap: float | None = None
-    novelty: float | None = None
-    policy_version: str = ""
-    adapted: str = ""
-    read_as: dict[str, int] = {}
-    verification: str = ""
-    finding: str = ""
-    escalated_from: str = ""
-    usage: dict[str, int] | None = None
-    cost_usd: float | None = None
-    key_id: str = ""
-    kind: str = "request"
-
-
-_decoder = msgspec.json.Decoder(Seen)
 
 
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
@@ -73,69 +43,43 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
-        """The newest requests of all workers, the last one first; those of its own for a key that is no admin."""
+        """The newest requests of all workers, newest first. A key without admin rights gets its own requests only."""
         caller = worker.keys.check(request.scope["headers"])
-        seen = await run_in_threadpool(last, worker.journal.directory, LIMIT, caller.own)
-        return Response(msgspec.json.encode({"requests": [told(one) for one in seen]}), media_type="application/json")
+        newest = await run_in_threadpool(newest_requests, worker.journal.directory, LIMIT, caller.own)
+        content = msgspec.json.encode({"requests": [as_mapping(summary) for summary in newest]})
+        return Response(content, media_type="application/json")
 
 
-def last(directory: Path, limit: int, key_id: str | None = None) -> list[Seen]:
-    """The newest requests in a journal, the last one first; with `key_id`, those of that key alone."""
-    found: list[Seen] = []
-    for segment in reversed(listed(directory)[-SEGMENTS:]):
-        with contextlib.suppress(FileNotFoundError):
-            found += _tail(segment, limit, key_id)
-    return sorted(found, key=lambda seen: -seen.ended_unix_ns)[:limit]
+def newest_requests(directory: Path, limit: int, key_id: str | None = None) -> list[RequestSummary]:
+    """The newest requests in a journal, newest first; with `key_id`, only the requests of that key."""
+    found: list[RequestSummary] = []
+    for segment in listed(directory)[-SEGMENTS:]:
+        found += islice(_requests(segment, key_id), limit)
+    return sorted(found, key=lambda summary: -summary.ended_unix_ns)[:limit]
 
 
-def _tail(segment: Path, limit: int, key_id: str | None) -> list[Seen]:
-    """The last requests of a segment."""
-    mark = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
-    with segment.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        length = TAIL_BYTES
-        while True:
-            file.seek(max(size - length, 0))
-            lines = file.read(length).split(b"\n")
-            lines = lines[:-1] if length >= size else lines[1:-1]  # none that is cut at either end
-            whole = length >= min(size, MAX_TAIL_BYTES)
-            if mark:
-                seen = _requests([line for line in lines if mark in line])
-                own = [one for one in seen if one.key_id == key_id]  # a question may have the mark in it as well
-                if whole or len(own) >= limit:
-                    return own[-limit:]
-            elif whole or len(lines) >= limit:
-                return _requests(lines[-limit:])
-            length *= 4
+def _requests(segment: Path, key_id: str | None) -> Iterator[RequestSummary]:
+    """The requests at the end of a segment, newest first."""
+    containing = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
+    for line in newest_lines(segment, containing, MAX_TAIL_BYTES):
+        with contextlib.suppress(
+            *DECODE_ERRORS
+        ):  # another kind of entry, or a damaged line
+            summary = _decoder.decode(line)
+            if key_id is None or summary.key_id == key_id:  # a question can contain the same bytes
+                yield summary
 
 
-def _requests(lines: list[bytes]) -> list[Seen]:
-    seen = []
-    for line in lines:
-        with contextlib.suppress(*DECODE_ERRORS):  # the exporter logs it
-            one = _decoder.decode(line)
-            if one.kind == "request":
-                seen.append(one)
-    return seen
-
-
-def told(seen: Seen) -> dict[str, Any]:
-    """A request for JSON, with times in milliseconds."""
-    first = seen.first_byte_unix_ns
+def as_mapping(summary: RequestSummary) -> dict[str, Any]:
+    """A request for JSON, with durations in milliseconds."""
+    first_byte = summary.first_byte_unix_ns
     return {
-        **{name: getattr(seen, name) for name in _SAME},
-        "key": None if is_digest(seen.key_id) else seen.key_id or None,  # a name, and no digest
-        "unix": seen.ended_unix_ns / 1e9,
+        **{name: getattr(summary, name) for name in SHOWN},
+        "key": None if is_digest(summary.key_id) else summary.key_id or None,  # the name of a key, never a digest
+        "unix": summary.ended_unix_ns / 1e9,
         "milliseconds": {
-            "whole": (seen.ended_unix_ns - seen.started_unix_ns) / 1e6,
-            "first_byte": None if first is None else (first - seen.started_unix_ns) / 1e6,
-            "added": None if seen.added_ns is None else seen.added_ns / 1e6,
+            "whole": (summary.ended_unix_ns - summary.started_unix_ns) / 1e6,
+            "first_byte": None if first_byte is None else (first_byte - summary.started_unix_ns) / 1e6,
+            "added": None if summary.added_ns is None else summary.added_ns / 1e6,
         },
     }
-
-
-_SAME = (
-    *("trace_id", "span_id", "endpoint", "asked_model", "status", "model", "stream", "outcome", "attempts", "reason"),
-    *("target", "question_type", "quality", "expected_cost_usd", "gap", "novelty", "policy_version", "usage"),
-    *("cost_usd", "read_as", "adapted", "verification", "finding", "escalated_from"),
-)

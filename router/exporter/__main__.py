@@ -1,9 +1,9 @@
-"""The exporter as `serve` starts it: it gives way before it imports what takes long, as the server starts beside it."""
+"""Runs the exporter as a child of `serve`. It lowers its priority before the slow imports."""
 
-from router.exporter.priority import yield_processor
+from router.exporter.priority import lower_priority
 
 if __name__ == "__main__":
-    yield_processor()
+    lower_priority()
     from router.exporter.shipping import main
 
     raise SystemExit(main(attached=True))

@@ -1,4 +1,4 @@
-"""Feedback becomes assessments in MLflow: each goes to the trace that it is about, exactly once."""
+"""Writes feedback to MLflow as assessments of traces, each exactly once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEEDBACK_ID = "router.feedback_id"
 
 
 class Assessments:
-    """Takes feedback to the traces it is about."""
+    """Writes feedback to the traces that it rates."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class Assessments:
         self._park = park
 
     def post(self) -> None:
-        """Make assessments of what is pending. Feedback on a trace that does not come within an hour is an orphan.
+        """Write the pending feedback. Feedback whose trace does not arrive within an hour is marked as an orphan.
 
-        Feedback that MLflow never takes is put aside, and what comes after it goes on.
+        Feedback that MLflow rejects is set aside, so that it does not block the feedback after it.
         """
         for feedback in self._pending():
             try:
-                assessed = self._assessed(feedback)
+                assessed = self._write(feedback)
             except RefusedError as refusal:
                 self._park(feedback, str(refusal))
                 self._settle([feedback.feedback_id], "refused")
@@ -47,20 +47,20 @@ class Assessments:
             if assessed:
                 self._settle([feedback.feedback_id], "assessed")
             elif time.time_ns() - feedback.unix_ns > ORPHAN_SECONDS * 10**9:
-                log.error("feedback %s is about trace %s, which is not there", feedback.feedback_id, feedback.trace_id)
+                log.error("feedback %s rates trace %s, which does not exist", feedback.feedback_id, feedback.trace_id)
                 self._settle([feedback.feedback_id], "orphan")
 
-    def assess_again(self, entry: Entry) -> None:
-        """Make an assessment of feedback that was put aside.
+    def retry(self, entry: Entry) -> None:
+        """Write feedback that was set aside.
 
         Raises:
-            RefusedError: MLflow refuses it once more, or its trace is not there.
+            RefusedError: MLflow rejects it again, or its trace does not exist.
         """
-        if not isinstance(entry, Feedback) or not self._assessed(entry):
-            raise RefusedError("no feedback on a trace that is there")
+        if not isinstance(entry, Feedback) or not self._write(entry):
+            raise RefusedError("the entry is no feedback on an existing trace")
         self._settle([entry.feedback_id], "assessed")
 
-    def _assessed(self, feedback: Feedback) -> bool:
+    def _write(self, feedback: Feedback) -> bool:
         from mlflow.entities import AssessmentSource, AssessmentSourceType
         from mlflow.entities import Feedback as MlflowFeedback
         from mlflow.exceptions import MlflowException

@@ -1,6 +1,6 @@
-"""What users thought of answers: `POST /router/feedback` -> journal -> usage tables -> an assessment of the trace.
+"""User feedback: `POST /router/feedback` -> journal -> usage tables -> an assessment of the trace in MLflow.
 
-It goes the way of the records, so none is lost while MLflow is down, and none is written twice.
+Feedback takes the same path as records: none is lost while MLflow is down, and none is written twice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ MAX_COMMENT_CHARACTERS = 4000
 
 
 class FeedbackError(ValueError):
-    """The feedback does not fit its form; says what is wrong."""
+    """The feedback is malformed; the message says how."""
 
 
-class Given(msgspec.Struct, forbid_unknown_fields=True):
+class FeedbackBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /router/feedback`."""
 
     trace_id: Annotated[str, msgspec.Meta(pattern="^(tr-)?[0-9a-f]{32}$")]
@@ -30,23 +30,23 @@ class Given(msgspec.Struct, forbid_unknown_fields=True):
     user: Annotated[str, msgspec.Meta(max_length=250)] = ""
 
 
-_given = msgspec.json.Decoder(Given)
+_given = msgspec.json.Decoder(FeedbackBody)
 
 
 def read_feedback(body: bytes) -> Feedback:
-    """Feedback from the body of a request.
+    """Parse the body of a feedback request.
 
     Raises:
-        FeedbackError: the body does not fit.
+        FeedbackError: the body is malformed.
     """
     try:
         given = _given.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise FeedbackError(f"feedback: {error}") from error
-    if len(given.trace_id.removeprefix("tr-")) != 32:  # a pattern's `$` also fits before the end of a line
-        raise FeedbackError("feedback: trace_id has 32 hexadecimal digits")
+    if len(given.trace_id.removeprefix("tr-")) != 32:  # the `$` of a pattern also matches before a final newline
+        raise FeedbackError("feedback: trace_id must have 32 hexadecimal digits")
     if (given.score is None) == (given.thumbs is None):
-        raise FeedbackError("feedback: exactly one of score (0 to 1) and thumbs (up or down) is needed")
+        raise FeedbackError("feedback: give either score (0 to 1) or thumbs (up or down)")
     thumbs = given.thumbs or ""
     return Feedback(
         feedback_id=secrets.token_hex(16),

@@ -1,4 +1,4 @@
-"""How the exporter gives way to requests. It imports nothing of the project: it is the first that the process does."""
+"""Lowers the priority of the exporter process. Imports nothing of the project, so that it can run first."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 import os
 
 
-def yield_processor() -> None:
-    """Let requests come first, and yet get on on a busy machine: a tenth of a core's share, and never real-time."""
-    with contextlib.suppress(OSError, AttributeError):  # there is no such class but on Linux
+def lower_priority() -> None:
+    """Run at low priority: requests come first, and a busy machine still grants about a tenth of a core."""
+    with contextlib.suppress(OSError, AttributeError):  # the scheduling class exists on Linux only
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with contextlib.suppress(OSError):
         os.nice(10)

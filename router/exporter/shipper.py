@@ -1,7 +1,7 @@
-"""Takes the journal to one sink, at the sink's own pace, and retries for ever.
+"""Exports the journal to one sink, at the pace of the sink, and retries for ever.
 
-A sink takes a batch of entries and either keeps all of them or raises. Writing again must change nothing, since a batch
-is marked as done only after it was kept. An outage is waited for; an entry that can never be kept is put aside.
+A sink either stores a whole batch of entries or raises. Storing a batch must be idempotent, because a batch is marked
+as exported only after it was stored. An outage is retried; an entry that the sink rejects permanently is set aside.
 """
 
 from __future__ import annotations
@@ -26,98 +26,98 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 15.0
-AFTERWARDS_SECONDS = 1.0
+FOLLOW_UP_SECONDS = 1.0
 SAVE_EVERY_SECONDS = 5.0
 
 
 class Sink(Protocol):
-    """Where entries go."""
+    """A store that entries are exported to."""
 
     @property
-    def batch(self) -> int: ...  # how many at most at a time
+    def batch(self) -> int: ...  # the largest number of entries of one write
 
     def write(self, entries: Sequence[Entry]) -> None: ...
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
-    """How one reader of the journal fares; in a file beside its cursor, for `/ready` and metrics."""
+    """The state of one exporter thread, in a file beside its cursor, for `/ready` and `/metrics`."""
 
     exported: int = 0  # entries since the exporter started
-    failures: int = 0  # attempts that failed since the last that did not
+    failures: int = 0  # consecutive failed attempts
     error: str = ""
     failing_since_unix: float = 0.0
     updated_unix: float = 0.0
 
 
 class Shipper:
-    """Takes the journal to one sink, in order."""
+    """Exports the journal to one sink, in order."""
 
-    def __init__(self, directory: Path, name: str, sink: Sink, afterwards: Callable[[], object] | None = None) -> None:
-        """`afterwards` is what else there is to do at that sink, about once a second."""
+    def __init__(self, directory: Path, name: str, sink: Sink, follow_up: Callable[[], object] | None = None) -> None:
+        """`follow_up` is further work at the same sink, done about once a second."""
         self.name = name
-        self._afterwards = afterwards
-        self._next_afterwards = 0.0
-        self.trouble: Exception | None = None  # why what else there is to do failed the last time
+        self._follow_up = follow_up
+        self._next_follow_up = 0.0
+        self.follow_up_error: Exception | None = None  # of the last attempt
         self.cursor = Cursor(directory, name)
         self.progress = Progress()
         self._sink = sink
         self._path = directory / f"{name}.progress"
 
     def step(self) -> bool:
-        """Ship one batch; whether there was one. What the sink raises is raised.
+        """Export one batch and return whether there was one. Errors of the sink are raised.
 
-        What else there is to do at the sink comes after it and has failures of its own: it holds up no entry.
+        The follow-up work runs after the batch. Its failures are retried separately and block no entry.
         """
         found = self.cursor.batch(self._sink.batch)
         if found is not None:
             segment, entries, end = found
-            self._ship(entries)
+            self._export(entries)
             self.cursor.advance(segment, end)
             self.progress.exported += len(entries)
-        due = time.monotonic() >= self._next_afterwards or (found is None and self.trouble is None)
-        if self._afterwards is not None and due:
-            self._do_afterwards(self._afterwards)
+        due = time.monotonic() >= self._next_follow_up or (found is None and self.follow_up_error is None)
+        if self._follow_up is not None and due:
+            self._run_follow_up(self._follow_up)
         return found is not None
 
-    def _do_afterwards(self, afterwards: Callable[[], object]) -> None:
+    def _run_follow_up(self, follow_up: Callable[[], object]) -> None:
         try:
-            afterwards()
-        except Exception as error:  # it is tried again, as a batch is
-            self.trouble = error
-            self._next_afterwards = time.monotonic() + MAX_BACKOFF_SECONDS
-            log.warning("%s: what comes after the entries failed and is tried again: %s", self.name, _said(error))
+            follow_up()
+        except Exception as error:  # retried, as a batch is
+            self.follow_up_error = error
+            self._next_follow_up = time.monotonic() + MAX_BACKOFF_SECONDS
+            log.warning("%s: follow-up work failed and is retried: %s", self.name, _message(error))
         else:
-            self.trouble = None
-            self._next_afterwards = time.monotonic() + AFTERWARDS_SECONDS
+            self.follow_up_error = None
+            self._next_follow_up = time.monotonic() + FOLLOW_UP_SECONDS
 
-    def _ship(self, entries: Sequence[Entry]) -> None:
-        """Write all that the sink takes; what it refuses is found by halves and put aside."""
+    def _export(self, entries: Sequence[Entry]) -> None:
+        """Store the entries. If the sink rejects the batch, bisect it and set the rejected entries aside."""
         try:
             self._sink.write(entries)
         except RefusedError as refusal:
             if len(entries) > 1:
                 half = len(entries) // 2
-                self._ship(entries[:half])
-                self._ship(entries[half:])
+                self._export(entries[:half])
+                self._export(entries[half:])
             else:
                 park(self.cursor.directory, self.name, entries[0], without_passwords(str(refusal))[:300])
 
-    def ship_again(self, entry: Entry) -> None:
-        """Ship an entry that was put aside.
+    def retry(self, entry: Entry) -> None:
+        """Export an entry that was set aside.
 
         Raises:
-            RefusedError: the sink refuses it once more.
+            RefusedError: the sink rejects it again.
         """
         self._sink.write([entry])
 
     def run(self, stopping: threading.Event, drain_seconds: float) -> None:
-        """Ship until `stopping`, then what is left for up to `drain_seconds`."""
+        """Export until `stopping` is set, then export the rest for up to `drain_seconds`."""
         deadline = float("inf")
         while time.monotonic() < deadline:
-            is_draining = stopping.is_set()  # asked before it looks: what was written until then is found
+            is_draining = stopping.is_set()  # read before the journal, so that everything written until now is exported
             if is_draining and deadline == float("inf"):
                 deadline = time.monotonic() + drain_seconds
-            if self._tried():
+            if self._try_step():
                 continue
             if is_draining and not self.progress.failures:
                 return
@@ -127,11 +127,11 @@ class Shipper:
             else:
                 stopping.wait(pause)
 
-    def _tried(self) -> bool:
+    def _try_step(self) -> bool:
         try:
             shipped = self.step()
-        except Exception as error:  # every failure of a sink is one to wait out: the journal keeps what it has
-            self._failed(error)
+        except Exception as error:  # every failure of a sink is retried: the journal keeps the entries
+            self._record_failure(error)
             return False
         if self.progress.failures:
             log.warning("%s: works again after %d failed attempts", self.name, self.progress.failures)
@@ -141,13 +141,13 @@ class Shipper:
             self._save()
         return shipped
 
-    def _failed(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         self.progress.failures += 1
-        self.progress.error = _said(error)
+        self.progress.error = _message(error)
         self.progress.failing_since_unix = self.progress.failing_since_unix or time.time()
         log.log(
             logging.WARNING if self.progress.failures < 3 else logging.ERROR,
-            "%s: attempt %d failed, nothing is lost and it is tried again: %s",
+            "%s: attempt %d failed; it is retried and no entry is lost: %s",
             self.name,
             self.progress.failures,
             self.progress.error,
@@ -161,10 +161,10 @@ class Shipper:
     def _save(self) -> None:
         self.progress.updated_unix = time.time()
         new = self._path.with_suffix(".progress.new")
-        with contextlib.suppress(OSError):  # a full disk must not stop what frees it
+        with contextlib.suppress(OSError):  # a full disk must not stop the exporter, which frees space
             new.write_bytes(msgspec.json.encode(self.progress))
             new.replace(self._path)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return without_passwords(f"{type(error).__name__}: {error}")[:300]

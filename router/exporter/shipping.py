@@ -1,4 +1,4 @@
-"""What the exporter does: one exporter at a time takes the journal to every sink (`shipper.py`)."""
+"""The exporter: one process at a time exports the journal to every sink (`shipper.py`)."""
 
 from __future__ import annotations
 
@@ -38,25 +38,28 @@ TIDY_EVERY_SECONDS = 5.0
 
 @contextlib.contextmanager
 def only_one(directory: Path, stopping: threading.Event) -> Iterator[bool]:
-    """Hold the journal for this exporter; waits for another one to end. False where it is told to stop meanwhile."""
+    """Lock the journal for this exporter, waiting for another exporter to end.
+
+    Yields False if `stopping` is set in the meantime.
+    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (directory / "exporter.lock").open("w") as lock:
-        told = False
-        while True:  # tried at least once: who is told to stop while it starts has still to export what is there
+        is_logged = False
+        while True:  # at least one attempt: an exporter that is stopped during its start still exports the journal
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield True
                 return
-            if not told:
-                log.warning("another exporter is running, that of `serve` perhaps; this one begins when it ends")
-                told = True
+            if not is_logged:
+                log.warning("another exporter is running, perhaps that of `serve`; this one waits until it ends")
+                is_logged = True
             if stopping.wait(0.2):
                 yield False
                 return
 
 
 def run(directory: Path, shippers: Sequence[Shipper], stopping: threading.Event, drain_seconds: float) -> None:
-    """Ship to every sink until told to stop; remove what every sink has and nobody needs any more."""
+    """Export to every sink until `stopping` is set; remove the segments that every sink has stored."""
     threads = [
         threading.Thread(target=shipper.run, args=(stopping, drain_seconds), name=shipper.name) for shipper in shippers
     ]
@@ -69,34 +72,34 @@ def run(directory: Path, shippers: Sequence[Shipper], stopping: threading.Event,
 
 
 def drain(shippers: Sequence[Shipper]) -> None:
-    """Ship all there is, once; what a sink raises is raised."""
+    """Export everything once. Errors of a sink are raised."""
     for shipper in shippers:
         while shipper.step():
             pass
     for shipper in shippers:
-        if shipper.trouble is not None:
-            raise shipper.trouble
+        if shipper.follow_up_error is not None:
+            raise shipper.follow_up_error
 
 
-def again(directory: Path, ways: Mapping[str, Callable[[Entry], object]]) -> int:
-    """Ship once more what was put aside; how many entries are left.
+def retry_refused(directory: Path, retries: Mapping[str, Callable[[Entry], object]]) -> int:
+    """Export the entries that were set aside again, and return how many are left.
 
-    `ways` says by the name of a sink how one entry gets there. Entries of other sinks stay where they are.
+    `retries` holds, by the name of a sink, the function that exports one entry. Entries of other sinks are kept.
     """
     refused = list(parked(directory))
     left: list[Refused] = []
     for each in refused:
-        if each.sink not in ways:
-            log.warning("no sink is called %s; its entry stays in %s", each.sink, directory / FILE)
+        if each.sink not in retries:
+            log.warning("unknown sink %s: its entry stays in %s", each.sink, directory / FILE)
             left.append(each)
             continue
         try:
-            ways[each.sink](each.entry)
+            retries[each.sink](each.entry)
         except RefusedError as refusal:
             left.append(Refused(each.sink, without_passwords(str(refusal))[:300], each.unix, each.entry))
     if refused:
         replace_parked(directory, left)
-    log.info("%d of %d entries that were put aside were shipped", len(refused) - len(left), len(refused))
+    log.info("exported %d of %d entries that were set aside", len(refused) - len(left), len(refused))
     return len(left)
 
 
@@ -104,11 +107,11 @@ def _tidy(directory: Path, shippers: Sequence[Shipper]) -> None:
     try:
         remove_finished(directory, [shipper.cursor for shipper in shippers], KEEP_SECONDS)
     except OSError as error:
-        log.warning("journal: old segments could not be removed: %s", error)
+        log.warning("journal: cannot remove old segments: %s", error)
 
 
 def main(*, once: bool = False, attached: bool = False, refused: bool = False) -> int:
-    """Run the exporter; the exit code."""
+    """Run the exporter and return the exit code."""
     from router.policy.network import BundleError
     from router.serving import champion, sentinel
     from router.settings import SettingsError, load, with_home
@@ -120,7 +123,7 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
         settings.network.check()
     except BundleError as error:
         raise SettingsError(f"setting {error}") from None
-    settings.network.prepare(os.environ)  # which MLflow's client reads
+    settings.network.prepare(os.environ)  # read by MLflow's client
     directory = settings.home / "journal"
     stopping = threading.Event()
     _stop_on_signals(stopping)
@@ -133,8 +136,8 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
         if once:
             drain(shippers)
             if refused:
-                ways = {shipper.name: shipper.ship_again for shipper in shippers}
-                return int(again(directory, ways | {FEEDBACK: assessments.assess_again}) > 0)
+                retries = {shipper.name: shipper.retry for shipper in shippers}
+                return int(retry_refused(directory, retries | {FEEDBACK: assessments.retry}) > 0)
         else:
             for followed in (champion, sentinel):
                 threading.Thread(target=followed.keep_fetching, args=(settings, stopping), daemon=True).start()
@@ -143,7 +146,7 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
 
 
 def shippers_for(settings: Settings) -> tuple[list[Shipper], Assessments]:
-    """The usage tables first, since feedback goes from them to MLflow; and what takes it there."""
+    """A shipper for each sink, and the assessments. The usage tables come first: feedback goes from them to MLflow."""
     from router.exporter.assessments import Assessments
     from router.exporter.tracestore import TraceStore
     from router.serving.policy import prices
@@ -151,7 +154,7 @@ def shippers_for(settings: Settings) -> tuple[list[Shipper], Assessments]:
     from router.usage.tallies import Tallies
 
     directory, book = settings.home / "journal", prices(settings)
-    lengths = Answers(settings).lengths
+    lengths = AnswerLengths(settings).lengths
     ledger = Ledger(settings.usage_url, book, lengths)
     spending = CalibrationSpending(ledger.engine, settings.home / "spending.jsonl")
     tallies = Tallies(settings.home / "tallies.db", book, lengths)
@@ -170,15 +173,15 @@ def shippers_for(settings: Settings) -> tuple[list[Shipper], Assessments]:
     return shippers, assessments
 
 
-class Answers:
-    """How long the models' answers are, by the version of the policy that chose."""
+class AnswerLengths:
+    """The lengths of the models' answers, by policy version."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._known: dict[str, Lengths | None] = {}
 
     def lengths(self, version: str) -> Lengths | None:
-        """The lengths in the policy of that version; in the one that is served now, where that is gone."""
+        """The lengths in the policy that is served now, read once for each version that records name."""
         from router.policy.document import DOCUMENT
         from router.serving.policy import policy_folder
         from router.settings import SettingsError
@@ -188,7 +191,7 @@ class Answers:
             try:
                 self._known[version] = read_lengths((policy_folder(self._settings) / DOCUMENT).read_bytes())
             except (OSError, msgspec.DecodeError, SettingsError) as error:
-                log.error("what always-strong would have cost is not known: policy %s: %s", version, error)
+                log.error("cannot compute the cost of always using the strong model: policy %s: %s", version, error)
                 self._known[version] = None
         return self._known[version]
 
@@ -199,13 +202,13 @@ def _stop_on_signals(stopping: threading.Event) -> None:
 
 
 def _stop_with_parent(stopping: threading.Event) -> None:
-    """Standard input is a pipe whose other end dies with the parent, even by `kill -9`."""
+    """Stop when the parent dies, even by `kill -9`: standard input is a pipe that then ends."""
 
     def wait() -> None:
         while os.read(0, 4096):
             pass
         stopping.set()
-        time.sleep(DRAIN_SECONDS + END_SECONDS)  # a store that does not answer keeps it no longer
+        time.sleep(DRAIN_SECONDS + END_SECONDS)  # a store that does not answer must not keep the process alive
         os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

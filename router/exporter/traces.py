@@ -1,6 +1,6 @@
-"""A record becomes spans: one trace a request, under the id that the journal chose, with tokens, cost and the decision.
+"""Converts a record to spans: one trace per request, with tokens, cost and the decision.
 
-The same spans go to a server over OTLP and into SQLite through the SDK, so both stores show the same.
+The trace has the id that the journal assigned. An MLflow server and a local SQLite store get the same spans.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _USAGE_NAMES = {
     "output_tokens": "gen_ai.usage.output_tokens",
     "cached_input_tokens": "gen_ai.usage.cache_read.input_tokens",
 }
-# MLflow prices a span itself where it carries no cost. These are not numbers to it, so an unknown cost stays unknown.
+# MLflow computes a price for a span without cost. With NaN, an unknown cost stays unknown.
 _UNKNOWN_COST = '{"input_cost": NaN, "output_cost": NaN, "total_cost": NaN}'
 MAX_TAG_CHARACTERS = 250
 
 
 def trace_id(record_trace_id: str) -> str:
-    """MLflow's name of a trace.
+    """The id of a trace in MLflow.
 
     >>> trace_id("0af7651916cd43dd8448eb211c80319c")
     'tr-0af7651916cd43dd8448eb211c80319c'
@@ -43,19 +43,19 @@ def trace_id(record_trace_id: str) -> str:
 
 
 def spans(record: Record, prices: PriceBook) -> list[Span]:
-    """The spans of one record, the root first. Attempts that were billed and thrown away are children of it."""
+    """The spans of one record, root first. Attempts that were billed and discarded are its children."""
     attributes = {**_call(record), **_decision(record), **_content(record), **_tags(record)}
     if not record.wasted:
         attributes.update(_billed(record, record.response_model or record.model, record.usage, record.cost_usd, prices))
         return [_span(record, record.span_id, "", _name(record), attributes)]
-    # MLflow adds up the leaves: a root with tokens of its own would hide those of its children
+    # MLflow sums up the leaves: a root with its own tokens would hide those of its children
     root = _span(record, record.span_id, "", _name(record), attributes)
     billed = [*record.wasted, {"model": record.model, "usage": record.usage, "cost_usd": record.cost_usd}]
     return [root, *(_attempt(record, number, attempt, prices) for number, attempt in enumerate(billed))]
 
 
 def bare(record: Record) -> list[Span]:
-    """The least that a store can be asked to keep of a record, where it refuses the whole of it."""
+    """A minimal span of a record, for a store that rejects the full one."""
     attributes = {
         "router.refused_content": True,
         "gen_ai.operation.name": OPERATIONS.get(record.endpoint, "chat"),
@@ -73,7 +73,7 @@ def _attempt(record: Record, number: int, attempt: Mapping[str, Any], prices: Pr
     model = str(attempt.get("model") or "")
     attributes = _billed(record, model, attempt.get("usage"), attempt.get("cost_usd"), prices)
     attributes["gen_ai.operation.name"] = OPERATIONS.get(record.endpoint, "chat")
-    # chosen by number, so that exporting a record again writes the same spans
+    # derived from the number, so that exporting a record again writes the same spans
     span_id = f"{(int(record.span_id, 16) + number + 1) % 2**64 or 1:016x}"
     return _span(record, span_id, record.span_id, f"attempt_{number + 1}", attributes)
 
@@ -128,7 +128,7 @@ def _content(record: Record) -> dict[str, Any]:
 
 
 def _tags(record: Record) -> dict[str, Any]:
-    """What traces are searched by. Few, since each costs SQLite about 0.8 ms."""
+    """The tags that traces are searched by. Few, because each costs SQLite about 0.8 ms."""
     tags = {
         "router.model": record.model,
         "router.upstream": record.upstream,
@@ -142,7 +142,7 @@ def _tags(record: Record) -> dict[str, Any]:
         "router.outcome": record.outcome,
         "router.key": record.key_id,
         "router.simulated": "true" if record.simulated else "",
-        "router.gap": "" if record.gap is None else f"{record.gap:.4f}",  # by which traffic is sampled
+        "router.gap": "" if record.gap is None else f"{record.gap:.4f}",  # traffic is sampled by it
         "mlflow.traceName": _name(record),
     }
     return {f"mlflow.traceTag.{name}": value[:MAX_TAG_CHARACTERS] for name, value in tags.items() if value}
@@ -198,7 +198,7 @@ def _span(record: Record, span_id: str, parent: str, name: str, attributes: Mapp
 
 
 def _links(record: Record) -> list[Span.Link]:
-    """The caller's span, where it told of one. A link and no parent: MLflow takes state and tags from a root only."""
+    """A link to the span of the caller, if known. It is no parent, because MLflow reads state and tags from a root."""
     if not record.parent_span_id:
         return []
     return [Span.Link(trace_id=bytes.fromhex(record.trace_id), span_id=bytes.fromhex(record.parent_span_id))]
@@ -212,7 +212,7 @@ def _key_values(attributes: Mapping[str, Any]) -> Iterator[KeyValue]:
             yield KeyValue(key=key, value=AnyValue(int_value=value))
         elif isinstance(value, float):
             yield KeyValue(key=key, value=AnyValue(double_value=value))
-        elif value:  # what is unknown or empty is left out
+        elif value:  # unknown and empty values are omitted
             yield KeyValue(key=key, value=AnyValue(string_value=_clean(value)))
 
 

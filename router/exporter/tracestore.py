@@ -1,7 +1,7 @@
-"""MLflow's side of the exporter: finds or makes store and experiment, and writes traces there, each exactly once.
+"""Writes traces to MLflow, each exactly once; creates the store and the experiment if needed.
 
-A trace is written under the id the journal chose and a store keeps one span an id, so writing a batch again, after a
-crash or an answer that was lost, changes nothing.
+A trace has the id that the journal assigned, and a store keeps one span per id. Writing a batch again, after a crash
+or a lost response, changes nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from router.settings import Settings
 log = logging.getLogger(__name__)
 
 SERVER_BATCH = 500
-SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and others write there too
-FIRST_BATCH = 50  # it doubles while the store keeps up, and is halved where it does not
+SQLITE_BATCH = 100  # a batch holds the write lock for about 0.7 s, and other processes write too
+FIRST_BATCH = 50  # doubled while the store is quick, halved when it is slow
 QUICK_SECONDS = 5.0
 SERVER_TIMEOUT_SECONDS = 60
 
 
-def offline() -> None:
-    """Keep MLflow from asking the network: for prices, which we know, and to retry, which the exporter does."""
+def disable_network_lookups() -> None:
+    """Keep MLflow from fetching prices, which we know, and from retrying, which the exporter does."""
     os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_SECONDS))
@@ -50,7 +50,7 @@ class TraceStore:
     """The traces of one experiment."""
 
     def __init__(self, settings: Settings, prices: PriceBook) -> None:
-        offline()
+        disable_network_lookups()
         self.uri = settings.tracking_uri
         self.batch = FIRST_BATCH
         self._largest_batch = SQLITE_BATCH if is_sqlite(self.uri) else SERVER_BATCH
@@ -61,20 +61,20 @@ class TraceStore:
         self._experiment_id = ""
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write the traces of `entries`; whatever is raised, nothing is lost by writing them again.
+        """Write the traces of `entries`. After any error they can be written again.
 
         Raises:
-            RefusedError: one of them can be no trace, and not even a bare one.
+            RefusedError: MLflow rejects an entry even as a minimal trace.
         """
         records = [entry for entry in entries if isinstance(entry, Record)]
         if not records:
             return
         began = time.monotonic()
         try:
-            self._connected()
+            self._connect()
             self._write(records)
         except BaseException:
-            self._experiment_id = ""  # looked up again: the server may have come back with another database
+            self._experiment_id = ""  # looked up again: the server may have restarted with another database
             self.batch = max(self.batch // 2, 1)
             raise
         if time.monotonic() - began < QUICK_SECONDS:
@@ -84,7 +84,7 @@ class TraceStore:
 
     def ready(self) -> Any:
         """MLflow's store, connected."""
-        self._connected()
+        self._connect()
         return self._store
 
     def _write(self, records: Sequence[Record]) -> None:
@@ -96,7 +96,7 @@ class TraceStore:
                 self._write(records[:half])
                 self._write(records[half:])
                 return
-            log.error("MLflow refuses trace %s, so it is kept bare: %s", records[0].trace_id, refusal)
+            log.error("MLflow rejects trace %s; a minimal trace is written instead: %s", records[0].trace_id, refusal)
             with unfit_is_refused():
                 spans = traces.bare(records[0])
             self._send(spans)
@@ -109,10 +109,10 @@ class TraceStore:
                 converted = [MlflowSpan.from_otel_proto(span) for span in spans]
             self._store.log_spans(self._experiment_id, converted)
 
-    def _connected(self) -> None:
+    def _connect(self) -> None:
         if self._experiment_id:
             return
-        self._store = opened(self.uri, self._home)
+        self._store = open_store(self.uri, self._home)
         self._experiment_id = experiment_id(self._store, self._experiment_name)
 
 
@@ -123,7 +123,7 @@ def _spans(record: Record, prices: PriceBook) -> list[Span]:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """What MLflow will never take is refused; who may not, what is not there, and what is too much may change."""
+    """Raise `RefusedError` for what MLflow rejects permanently. Authorization, absence and rate limits may change."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -135,8 +135,8 @@ def refusals() -> Iterator[None]:
         raise
 
 
-def opened(uri: str, home: Path) -> Any:
-    """MLflow's store at `uri`. An SQLite file is made or brought up to date by one process at a time."""
+def open_store(uri: str, home: Path) -> Any:
+    """Open MLflow's store at `uri`. One process at a time creates or migrates an SQLite file."""
     import_mlflow()
     from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -144,10 +144,10 @@ def opened(uri: str, home: Path) -> Any:
         return _get_store(uri)
     path = Path(uri.removeprefix("sqlite:///"))
     artifacts = f"{(home / 'artifacts').absolute()}"
-    with _alone(path):
+    with _locked(path):
         if not path.exists():
             with contextlib.closing(sqlite3.connect(path)) as new:
-                new.execute("PRAGMA journal_mode=WAL")  # so that pages can be read while a batch is written
+                new.execute("PRAGMA journal_mode=WAL")  # readers are not blocked while a batch is written
         _upgrade(uri)
         return _get_store(uri, artifact_uri=artifacts)
 
@@ -167,14 +167,14 @@ def _upgrade(uri: str) -> None:
             try:
                 _verify_schema(engine)
             except MlflowException:
-                _upgrade_db(engine)  # an older MLflow made it
+                _upgrade_db(engine)  # created by an older MLflow
     finally:
         engine.dispose()
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Two processes that make one store at once crash in its migrations."""
+def _locked(path: Path) -> Iterator[None]:
+    """Lock the store: concurrent migrations crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name("mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -182,7 +182,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def experiment_id(store: Any, name: str) -> str:
-    """The experiment of that name, which is made if need be."""
+    """The id of the experiment with that name; created if needed."""
     from mlflow.exceptions import MlflowException
 
     if (found := store.get_experiment_by_name(name)) is None:

@@ -1,7 +1,7 @@
-"""What providers and clouds give out as keys, and how it is found. One list: what is looked for follows from it.
+"""The formats of keys that providers and clouds issue, as regular expressions.
 
-Each expression takes a time that grows with the text and no faster: a repetition is possessive or bounded, and what may
-fail behind a long run is tried at the first place of the run alone.
+Every expression runs in time linear in the length of the text: repetitions are possessive or bounded, and a match that
+can fail after a long run of characters is only tried at the start of the run.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 KEY = "[key]"
-_APART = r"(?<![A-Za-z0-9])"  # what stands before a key
+_APART = r"(?<![A-Za-z0-9])"  # lookbehind: the start of a word
 _TAIL = r"[A-Za-z0-9_-]{16,}+"
 _PRIVATE = r"[A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of key: literals that begin it, and what follows them."""
+    """A format of keys: the literals that begin it, and the expression that follows them."""
 
     signs: tuple[str, ...]
     rest: str
-    any_case: bool = False  # of the signs, which are written here in lower case
-    put: str = KEY  # what stands in its place
+    any_case: bool = False  # the signs, written here in lower case, match in any case
+    put: str = KEY  # the replacement
     before: str = _APART
 
     @cached_property
@@ -33,12 +33,12 @@ class Shape:
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
-        """Finds it in a text."""
+        """Matches the key in a text."""
         return re.compile(self.before + self._text)
 
     @cached_property
     def hint(self) -> re.Pattern[bytes]:
-        r"""Finds it in JSON that is not decoded, where `\\n` may stand before it."""
+        r"""Matches the key in undecoded JSON, where `\\n` may precede it."""
         return re.compile((self._text if self.before == _APART else self.before + self._text).encode())
 
 
@@ -72,7 +72,7 @@ SHAPES = (
         before="",
     ),
     Shape(("accountkey=", "sharedaccesskey="), r"[A-Za-z0-9+/]{16,}+={0,2}", any_case=True),
-    # Tokens of OAuth: one begins at the first `eyJ` of a run, so that a run of many is looked at once
+    # OAuth tokens: a token begins at the first `eyJ` of a run, so that a run with many is scanned once
     Shape(
         ("eyJ",),
         r"[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+",

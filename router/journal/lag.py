@@ -1,4 +1,4 @@
-"""How far the exporter is behind the journal; told by the files alone, so it is known even when no exporter runs."""
+"""How far the exporter is behind the journal. Computed from files, so it is known even when no exporter runs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _progress = msgspec.json.Decoder(_Progress)
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What one reader of the journal has still to do."""
+    """The backlog of one reader of the journal."""
 
     behind_bytes: int
-    behind_seconds: float  # age of the oldest entry that it has still to take
-    failures: int  # attempts in a row that failed
-    refused: int = 0  # entries that it put aside, since its sink does not take them
+    behind_seconds: float  # age of the oldest unprocessed entry
+    failures: int  # consecutive failed attempts
+    refused: int = 0  # entries set aside because the sink rejects them
 
 
 def lags(journal: Path) -> dict[str, Lag]:

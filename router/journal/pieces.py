@@ -1,17 +1,17 @@
-"""Expressions over long texts, a piece at a time: Python lets no other thread run while one expression is matched."""
+"""Matches expressions over long texts in pieces, because no other thread runs during one match."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 
-PIECE = 32 * 2**10  # in which a match begins; at most 150 us a KiB, for digits that look like card numbers
-KEY_REACH = 32 * 2**10  # beyond a piece, so that a key is found that begins in it; the longest tokens have some KiB
-NAME_REACH = 2**10  # the same for e-mail addresses and card numbers
+PIECE = 32 * 2**10  # bytes in which a match begins; at most 150 us per KiB, for digits that look like card numbers
+KEY_REACH = 32 * 2**10  # bytes after a piece in which a match may end; the longest tokens have a few KiB
+NAME_REACH = 2**10  # for e-mail addresses and card numbers
 
 
 def replaced(expression: re.Pattern[str], put: str | Callable[[re.Match[str]], str], text: str, reach: int) -> str:
-    """`text` with what `expression` finds replaced, as `expression.sub` does for what is no longer than `reach`."""
+    """`text` with matches replaced, as by `expression.sub` for matches no longer than `reach`."""
     if len(text) <= PIECE:
         return expression.sub(put, text)
     parts: list[str] = []
@@ -29,7 +29,7 @@ def _found(expression: re.Pattern[str], text: str, reach: int) -> Iterator[re.Ma
         for found in expression.finditer(text, begin, end + reach):
             if found.start() >= end:
                 break
-            if found.end() == end + reach:  # it may go on
+            if found.end() == end + reach:  # the match may continue
                 found = expression.match(text, found.start()) or found
             yield found
             end = max(end, found.end())
@@ -39,5 +39,5 @@ def _found(expression: re.Pattern[str], text: str, reach: int) -> Iterator[re.Ma
 
 
 def occurs(expression: re.Pattern[bytes], text: bytes, reach: int) -> bool:
-    """Whether `expression` finds anything in `text` that is no longer than `reach`."""
+    """Whether `expression` has a match in `text` that is no longer than `reach`."""
     return any(expression.search(text, begin, begin + PIECE + reach) for begin in range(0, max(len(text), 1), PIECE))

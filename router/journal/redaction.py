@@ -1,6 +1,6 @@
-"""What of questions and answers is kept: all, all but personal data, lengths only, or nothing. Keys are never kept.
+"""How much request and response content is recorded: all, without personal data, lengths only, or none.
 
-Applied before the journal, so that what is not to be kept is never on disk.
+API keys are never recorded. Redaction happens before the journal, so that removed text never reaches the disk.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from router.journal.credentials import SHAPES
 from router.journal.pieces import KEY_REACH, NAME_REACH, occurs, replaced
 from router.wire.text import DECODE_ERRORS, decode
 
-# each literal that begins a key, in the text as it is or in lower case; nearly no text has any
+# the literals that begin a key, matched in the text or in its lower case; few texts have one
 _SIGNS = tuple((sign, sign.encode(), shape) for shape in SHAPES if not shape.any_case for sign in shape.signs)
 _FOLDED = tuple((sign, sign.encode(), shape) for shape in SHAPES if shape.any_case for sign in shape.signs)
-_ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-fA-F])|/)")  # by which JSON may write what is plain ASCII
+_ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-fA-F])|/)")  # escapes that JSON allows for plain ASCII
 MAX_ERROR_CHARACTERS = 2000
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _any = msgspec.json.Decoder(Any)
@@ -28,7 +28,7 @@ _CARDS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)")
 
 
 def without_keys(text: str) -> str:
-    """A text without what looks like a key.
+    """A text with everything that looks like a key replaced.
 
     >>> without_keys("use sk-proj-abcdefghijklmnop1234 please")
     'use [key] please'
@@ -42,7 +42,7 @@ def without_keys(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A message without keys, and without who logs in where an address says so.
+    """A message without keys, and without the user and password of addresses.
 
     >>> without_passwords("no answer from https://ada:secret@mlflow.example.org/v1")
     'no answer from https://[login]@mlflow.example.org/v1'
@@ -62,8 +62,8 @@ def without_personal_data(text: str) -> str:
     return replaced(_CARDS, _card, text, NAME_REACH)
 
 
-def kept(content: Any, mode: str) -> Any:
-    """What is kept of a request or an answer, which is a value or its JSON as `msgspec.Raw`."""
+def recorded_content(content: Any, mode: str) -> Any:
+    """The content to record of a request or an answer, given as a value or as `msgspec.Raw` JSON."""
     if content is None or mode == "none":
         return None
     if mode == "lengths":
@@ -75,10 +75,10 @@ def kept(content: Any, mode: str) -> Any:
     return content
 
 
-def kept_error(error: str, mode: str) -> str:
-    """What is kept of an error, which may quote what was said: where nothing of that is kept, its type and code alone.
+def recorded_error(error: str, mode: str) -> str:
+    """The text to record of an error, which may quote content: only its type and code if no content is recorded.
 
-    >>> kept_error('{"error":{"message":"no: ada","type":"bad_request","code":"filtered"}}', "none")
+    >>> recorded_error('{"error":{"message":"no: ada","type":"bad_request","code":"filtered"}}', "none")
     '{"type":"bad_request","code":"filtered"}'
     """
     if mode == "whole":
@@ -96,7 +96,7 @@ def kept_error(error: str, mode: str) -> str:
 
 
 def _may_hold_key(text: bytes) -> bool:
-    """Whether there may be one in JSON that is not decoded."""
+    """Whether undecoded JSON may contain a key."""
     if b"\\u00" in text or b"\\/" in text:
         text = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"/", text)
     folded = text.lower()
@@ -117,7 +117,7 @@ def _decoded(content: Any) -> Any:
     try:
         return decode(_any, bytes(content))
     except DECODE_ERRORS:
-        return None  # what cannot be read cannot be cleaned, and so is not kept
+        return None  # unreadable content cannot be redacted, so it is not recorded
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
@@ -127,14 +127,14 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         return {change(name): _mapped(inner, change) for name, inner in value.items()}
     if isinstance(value, list):
         return [_mapped(inner, change) for inner in value]
-    if isinstance(value, int) and not isinstance(value, bool) and value > 10**12:  # a card number without quotes
+    if isinstance(value, int) and not isinstance(value, bool) and value > 10**12:  # a card number written as a number
         text = change(str(value))
         return value if text == str(value) else text
     return value
 
 
 def _characters(value: Any) -> dict[str, int]:
-    """Characters by role, over all messages; what has no role is `other`."""
+    """Characters by role over all messages; text without a role counts as `other`."""
     counts: dict[str, int] = {}
 
     def add(inner: Any, role: str) -> None:

@@ -1,4 +1,4 @@
-"""Entries that a sink will never take: put aside, so that what comes after them is not held up by one of them."""
+"""Entries that a sink rejects. They are set aside, so that they do not block the entries after them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from router.wire.text import DECODE_ERRORS
 log = logging.getLogger(__name__)
 
 FILE = "refused.jsonl"
-MAX_BYTES = 64 * 2**20  # beyond it an entry is told in the log alone
+MAX_BYTES = 64 * 2**20  # beyond it, entries are only logged
 
 
 class RefusedError(Exception):
-    """A sink cannot take an entry, however often it is tried; an outage is no such thing."""
+    """A sink rejects an entry permanently. An outage raises other errors."""
 
 
 @contextlib.contextmanager
 def unfit_is_refused() -> Iterator[None]:
-    """What cannot become a row or a span, such as a number beyond any table, is an entry that is refused."""
+    """Raise `RefusedError` for an entry that cannot become a row or a span, such as a number out of range."""
     try:
         yield
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -36,7 +36,7 @@ def unfit_is_refused() -> Iterator[None]:
 
 
 class Refused(msgspec.Struct):
-    """An entry that a sink refused, and why."""
+    """An entry that a sink rejected, with the reason."""
 
     sink: str
     error: str
@@ -53,17 +53,17 @@ _sink = msgspec.json.Decoder(_Sink)
 
 
 def park(directory: Path, sink: str, entry: Entry, error: str) -> None:
-    """Put an entry aside.
+    """Set an entry aside.
 
     Raises:
-        OSError: it cannot be written, and so is still in the journal alone.
+        OSError: the file cannot be written; the entry is still in the journal.
     """
     line = msgspec.json.encode(Refused(sink, error, time.time(), entry)) + b"\n"
     path = directory / FILE
-    log.error("%s refuses an entry, which is put aside in %s: %s", sink, path, error)
+    log.error("%s rejects an entry; it is set aside in %s: %s", sink, path, error)
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size + len(line) > MAX_BYTES:
-            log.error("%s is full; trace %s is lost to %s", path, getattr(entry, "trace_id", "none"), sink)
+            log.error("%s is full; trace %s is not exported to %s", path, getattr(entry, "trace_id", "none"), sink)
             return
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -73,7 +73,7 @@ def park(directory: Path, sink: str, entry: Entry, error: str) -> None:
 
 
 def parked(directory: Path) -> Iterator[Refused]:
-    """The entries that were put aside, the oldest first."""
+    """The entries that were set aside, oldest first."""
     try:
         lines = (directory / FILE).read_bytes().splitlines()
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def parked(directory: Path) -> Iterator[Refused]:
         try:
             yield _decoder.decode(line)
         except DECODE_ERRORS as error:
-            log.error("%s: a line of %d bytes cannot be read: %s", directory / FILE, len(line), error)
+            log.error("%s: skipped an unreadable line of %d bytes: %s", directory / FILE, len(line), error)
 
 
 def replace_parked(directory: Path, left: list[Refused]) -> None:
@@ -94,7 +94,7 @@ def replace_parked(directory: Path, left: list[Refused]) -> None:
 
 
 def counted(directory: Path) -> Mapping[str, int]:
-    """How many entries were put aside, by sink; the file is read only where it changed."""
+    """The number of entries set aside, by sink. The file is read only when it changed."""
     path = directory / FILE
     try:
         now = path.stat()

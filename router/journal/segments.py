@@ -1,4 +1,4 @@
-"""The journal's reading end: segments in order, how far each reader came, and what may be removed."""
+"""Reads the journal: the segments in order, the position of each reader, and the removal of exported segments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _offsets = msgspec.json.Decoder(dict[str, int])
 
 
 def listed(directory: Path) -> list[Path]:
-    """The segments of a journal, oldest first; a file of another name is none."""
+    """The segments of a journal, oldest first. Files with other names are ignored."""
     numbered = ((path.name.partition("-")[0], path) for path in directory.glob("*-*.jsonl"))
     found = [
         (int(number), path.name, path)
@@ -36,7 +36,7 @@ def listed(directory: Path) -> list[Path]:
 
 
 def is_complete(segment: Path) -> bool:
-    """Whether nobody can append to `segment` any more: its writer closed it, went on to the next, or is dead."""
+    """Whether `segment` can no longer grow, because its writer closed it or died."""
     with contextlib.suppress(FileNotFoundError), segment.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -46,19 +46,19 @@ def is_complete(segment: Path) -> bool:
 
 
 def read(segment: Path, offset: int, limit: int) -> tuple[list[bytes], int]:
-    """Up to `limit` whole lines from `offset` on, and the offset after them. A line still being written is left."""
+    """Up to `limit` complete lines from `offset` on, and the offset after them."""
     with segment.open("rb") as file:
         file.seek(offset)
         chunk = file.read(CHUNK_BYTES)
         while chunk and b"\n" not in chunk and (more := file.read(CHUNK_BYTES)):
             chunk += more
     lines = chunk.split(b"\n", limit)
-    lines.pop()  # what follows the last newline, or the limit
+    lines.pop()  # the text after the last newline or after the limit
     return lines, offset + sum(len(line) + 1 for line in lines)
 
 
 def parsed(lines: Sequence[bytes]) -> list[Entry]:
-    """The entries of `lines`, without what was said where that is beyond reading; what is no entry is left out."""
+    """The entries in `lines`. Unreadable content is dropped from its record; lines that are no entries are skipped."""
     entries: list[Entry] = []
     for line in lines:
         try:
@@ -67,20 +67,20 @@ def parsed(lines: Sequence[bytes]) -> list[Entry]:
             try:
                 entries.append(_decoder.decode(_without_content(line)))
             except DECODE_ERRORS:
-                log.error("journal: a line of %d bytes cannot be read: %s", len(line), error)
+                log.error("journal: skipped an unreadable line of %d bytes: %s", len(line), error)
             else:
-                log.warning("journal: what was said in a request cannot be read and is left out: %s", error)
+                log.warning("journal: dropped the unreadable content of a request: %s", error)
     return entries
 
 
 def _without_content(line: bytes) -> bytes:
-    """The line of a record without what others wrote: numbers that no decoder takes, say."""
+    """The line of a record without its content, which may hold numbers that no decoder accepts."""
     fields = _fields.decode(line)
     return msgspec.json.encode({name: value for name, value in fields.items() if name not in ("request", "response")})
 
 
 class Cursor:
-    """How far one reader came in each segment; kept in a file that is replaced whole. Threads may share it."""
+    """The position of one reader in each segment, kept in a file that is replaced atomically. Thread-safe."""
 
     def __init__(self, directory: Path, reader: str) -> None:
         self.directory = directory
@@ -92,7 +92,7 @@ class Cursor:
         return self._offsets.get(segment.name, 0)
 
     def batch(self, limit: int) -> tuple[Path, list[Entry], int] | None:
-        """The next entries in the oldest segment that has any, or None."""
+        """The next entries of the oldest segment that has any: segment, entries and the offset after them; or None."""
         for segment in listed(self.directory):
             with contextlib.suppress(FileNotFoundError):
                 lines, end = read(segment, self.offset(segment), limit)
@@ -101,7 +101,7 @@ class Cursor:
         return None
 
     def advance(self, segment: Path, offset: int) -> None:
-        """Remember that all before `offset` is done with."""
+        """Record that everything before `offset` is processed."""
         with self._saving:
             self._offsets[segment.name] = offset
             self._save()
@@ -113,11 +113,11 @@ class Cursor:
             self._save()
 
     def behind_bytes(self) -> int:
-        """Bytes that are written and not yet done with; what a killed writer left of a record is no work."""
+        """Bytes still to be processed. The partial record that a killed writer left is not counted."""
         return sum(self._rest(segment, size) for segment, size in _sizes(self.directory))
 
     def oldest(self) -> Record | Feedback | Gap | None:
-        """The first entry that is not yet done with."""
+        """The first entry that is not processed yet."""
         found = self.batch(1)
         return found[1][0] if found and found[1] else None
 
@@ -134,12 +134,12 @@ class Cursor:
             return {name: offset for name, offset in offsets.items() if self._fits(name, offset)}
         except FileNotFoundError:
             return {}
-        except (OSError, *DECODE_ERRORS) as error:  # exporting again is harmless: every store keeps one row an id
-            log.error("journal: %s cannot be read, so all that is kept is exported again: %s", self.path, error)
+        except (OSError, *DECODE_ERRORS) as error:  # exporting again is harmless: every store keeps one row per id
+            log.error("journal: cannot read %s, so every segment is exported again: %s", self.path, error)
             return {}
 
     def _fits(self, name: str, offset: int) -> bool:
-        """Whether an offset lies behind a whole line of its segment; a damaged one is as good as none."""
+        """Whether an offset is the end of a line of its segment. A damaged offset is ignored."""
         segment = self.directory / name
         try:
             if offset <= 0 or segment.stat().st_size < offset:
@@ -147,7 +147,7 @@ class Cursor:
             with segment.open("rb") as file:
                 file.seek(offset - 1)
                 return file.read(1) == b"\n"
-        except (OSError, OverflowError, ValueError):  # a segment that was removed needs no offset
+        except (OSError, OverflowError, ValueError):  # the segment was removed
             return False
 
     def _save(self) -> None:
@@ -163,7 +163,7 @@ def _sizes(directory: Path) -> Iterator[tuple[Path, int]]:
 
 
 def remove_finished(directory: Path, cursors: Sequence[Cursor], keep_seconds: float) -> list[Path]:
-    """Remove the segments that are complete, exported by every reader, and untouched for `keep_seconds`."""
+    """Remove and return the segments that are complete, processed by every reader and unchanged for `keep_seconds`."""
     removed = []
     for segment in listed(directory):
         if time.time() - segment.stat().st_mtime < keep_seconds or not is_complete(segment):
@@ -173,8 +173,8 @@ def remove_finished(directory: Path, cursors: Sequence[Cursor], keep_seconds: fl
         if lines:
             continue
         torn = size - min(cursor.offset(segment) for cursor in cursors)
-        if torn:  # the writer was killed inside a write, so before the last byte of that answer was sent
-            log.warning("journal: %s ends in %d bytes of a record that was never finished", segment.name, torn)
+        if torn:  # the writer was killed during a write, before it sent the last byte of that answer
+            log.warning("journal: %s ends with %d bytes of an unfinished record", segment.name, torn)
         segment.unlink()
         removed.append(segment)
     if removed:

@@ -1,8 +1,8 @@
-"""Finished requests, durable before the last byte is sent: one line of JSON a record, appended in one write.
+"""The journal of finished requests: each is durable before the last byte of its answer is sent.
 
-Each worker appends to a segment of its own and holds a lock on it, so that a reader knows by the lock alone whether a
-segment can still grow, even after `kill -9`. This module is on the path of every request: it imports neither MLflow nor
-OpenTelemetry, and nothing in `append` raises.
+Each record is one line of JSON, appended in one write. Each worker appends to its own segment and holds a lock on it.
+A reader learns from the lock whether the segment can still grow, even after `kill -9`. Every request passes through
+this module: it imports neither MLflow nor OpenTelemetry, and `append` never raises.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from router.wire.text import DECODE_ERRORS, MAX_REPAIRED_BYTES, may_contain_surr
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 * 2**20
-MAX_RECORD_BYTES = 8 * 2**20  # a larger one is kept without what was said
+MAX_RECORD_BYTES = 8 * 2**20  # a larger record is written without its content
 WARN_EVERY_SECONDS = 10.0
 
 
-class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="request"):
-    """One finished request: answered, failed or abandoned."""
+class RequestSummary(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="request"):
+    """One finished request without its content: answered, failed or abandoned."""
 
-    trace_id: str  # 32 hex digits; MLflow's is "tr-" + this
+    trace_id: str  # 32 hex digits; MLflow prefixes "tr-"
     span_id: str  # 16 hex digits
     parent_span_id: str = ""  # from the caller's traceparent
     started_unix_ns: int
     first_byte_unix_ns: int | None = None
     ended_unix_ns: int
-    added_ns: int | None = None  # of the time to the first byte what the router took itself, waiting left out
+    added_ns: int | None = None  # time to the first byte that the router itself spent; waiting is not counted
     endpoint: str  # "chat/completions", ...
     asked_model: str
-    model: str = ""  # as sent upstream; "" where nothing was sent
-    response_model: str = ""  # as the upstream named it
+    model: str = ""  # as sent upstream; "" if nothing was sent
+    response_model: str = ""  # as named by the upstream
     stream: bool = False
-    status: int  # what the client got; 499 where it left before
+    status: int  # as sent to the client; 499 if it disconnected before
     outcome: str = "answered"  # answered, failed, abandoned, cut
     error: str = ""
     attempts: int = 1  # calls upstream, retries and fallbacks included
     client_retries: int = 0  # x-stainless-retry-count
-    upstream: str = ""  # that answered, of a model that has several
+    upstream: str = ""  # that answered, if the model has several
     request_id: str = ""  # the upstream's x-request-id
     simulated: bool = False
-    # the decision; empty where the request passed through
+    # the decision; empty for requests that pass through
     reason: str = ""
     target: float | None = None
     question_type: str = ""
@@ -59,44 +59,49 @@ class Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind",
     gap: float | None = None
     novelty: float | None = None
     policy_version: str = ""
-    text_tokens: int | None = None  # estimated of the text, where images are billed beside it
-    adapted: str = ""  # what was changed in the request for the model, in words
-    read_as: dict[str, int] = {}  # what it was read as, in numbers alone (`router.planning.summary.counts_of`)
+    text_tokens: int | None = None  # estimated tokens of the text, if images are billed too
+    adapted: str = ""  # the changes made to the request for the model, in words
+    read_as: dict[str, int] = {}  # sizes of the parts of the request (`router.planning.summary.counts_of`)
     # verification of the answer
-    verification: str = ""  # verified, escalated, kept, late, unchecked (docs/answers.md); "": not asked for
-    finding: str = ""  # what is wrong with the answer that was looked at (`router.verifying.finding.Fault`)
-    escalated_from: str = ""  # the model whose answer was replaced by that of `model`
+    verification: str = ""  # verified, escalated, kept, late, unchecked (docs/answers.md); "" if not requested
+    finding: str = ""  # the fault found in the checked answer (`router.verifying.finding.Fault`)
+    escalated_from: str = ""  # the model whose answer was replaced by an answer of `model`
     # what was billed
-    service_tier: str = ""  # as the upstream billed it; "" is the default one
-    usage: dict[str, int] | None = None  # the fields of router.policy.prices.Usage; None where the upstream told none
-    cost_usd: float | None = None  # None where usage or price is unknown
-    # attempts that came to nothing and may have been billed: {"model", "usage", "cost_usd"}, null where nobody told
-    # and answers that a stronger model's took the place of, with what they were billed
+    service_tier: str = ""  # as billed by the upstream; "" is the default tier
+    usage: dict[str, int] | None = None  # the fields of router.policy.prices.Usage; None if the upstream reported none
+    cost_usd: float | None = None  # None if usage or price is unknown
+    # failed attempts that may have been billed, and answers that were replaced by a stronger model's:
+    # {"model", "usage", "cost_usd"}, null where the upstream reported nothing
     wasted: list[dict[str, Any]] = []
-    kept_usd: float = 0.0  # counted against the budget of the key, since what was billed is not known
-    # who asked
-    key_id: str = ""  # the name of the client's key, a digest of one without a name; never the key
+    kept_usd: float = 0.0  # charged to the budget of the key, because the billed amount is unknown
+    # the client
+    key_id: str = ""  # the name of the key, or a digest of a key without a name; never the key itself
     user: str = ""
     session: str = ""
-    # what was said, as configured (whole, lengths only, redacted, or none)
+
+
+class Record(RequestSummary, omit_defaults=True, kw_only=True, tag_field="kind", tag="request"):
+    """One finished request as the journal keeps it."""
+
+    # the content, recorded as configured: whole, redacted, lengths only, or not at all
     request: Any = None
     response: Any = None
 
 
 class Feedback(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="feedback"):
-    """What a user thought of an answer; becomes an assessment of its trace."""
+    """A user's rating of an answer. It becomes an assessment of the trace in MLflow."""
 
     feedback_id: str  # 32 hex digits
     trace_id: str  # 32 hex digits
     unix_ns: int
     score: float  # in [0, 1]; thumbs are 0 and 1
-    thumbs: str = ""  # up, down, or "" where a score was given
+    thumbs: str = ""  # up, down, or "" if a score was given
     comment: str = ""
     user: str = ""
 
 
 class Gap(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="kind", tag="gap"):
-    """Requests that were answered and could not be recorded, written as soon as there is room again."""
+    """A number of answered requests that could not be recorded. Written as soon as there is room again."""
 
     since_unix_ns: int
     until_unix_ns: int
@@ -107,13 +112,13 @@ Entry = Record | Feedback | Gap
 
 
 class Journal:
-    """The writing end, one per worker process."""
+    """Writes the journal; each worker process has one."""
 
     def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Open a new segment in `directory`, which is made.
+        """Create `directory` if needed, and open a new segment in it.
 
         Raises:
-            OSError: there is no room or no right to write there.
+            OSError: the disk is full or the directory is not writable.
         """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
@@ -123,29 +128,29 @@ class Journal:
         self._gap = 0
         self._gap_since_unix_ns = 0
         self._warned = float("-inf")
-        self._size = 0  # of the segment; a write that fails is cut back to it
+        self._size = 0  # of the segment; a failed write is truncated to it
         self._rotate_at = segment_bytes
-        self._fd = self._opened()
+        self._fd = self._open_segment()
 
     def append(self, entry: Entry) -> bool:
-        """Make `entry` durable; False where that could not be done, which is counted and logged and never raised."""
+        """Make `entry` durable. Return False if that failed; the failure is counted and logged, never raised."""
         try:
-            line = self._line(entry)
+            line = self._encode(entry)
             self._write(self._gap_line() + line if self._gap else line)
             if self._gap:
-                self._told_gap()
+                self._close_gap()
         except (OSError, TypeError, ValueError, RecursionError) as error:
-            self._lost(error)
+            self._count_lost(error)
             return False
         return True
 
     def close(self) -> None:
-        """Release the segment; what is in it is then complete."""
+        """Close the segment and release its lock: the segment is then complete."""
         if self._fd >= 0:
             os.close(self._fd)  # releases the lock
             self._fd = -1
 
-    def _line(self, entry: Entry) -> bytes:
+    def _encode(self, entry: Entry) -> bytes:
         try:
             line = self._encoder.encode(entry)
         except (TypeError, ValueError, RecursionError):
@@ -155,13 +160,13 @@ class Journal:
         if len(line) > MAX_RECORD_BYTES and isinstance(entry, Record):
             line = self._encoder.encode(_without_content(entry))
         if not line.isascii() or may_contain_surrogates(line):
-            line = self._readable(line, entry)
-        if b"\n" in line:  # from a raw body that was indented; inside strings a newline is escaped, so these are blanks
+            line = self._repair(line, entry)
+        if b"\n" in line:  # a raw body was indented; newlines inside strings are escaped, so these are white space
             line = line.replace(b"\n", b" ")
         return line + b"\n"
 
-    def _readable(self, line: bytes, entry: Entry) -> bytes:
-        """A line that can be read again, whatever text of others is in it."""
+    def _repair(self, line: bytes, entry: Entry) -> bytes:
+        """The line with malformed text repaired, so that it can be decoded again."""
         line = repair_utf8(line)
         if len(line) > MAX_REPAIRED_BYTES and may_contain_surrogates(line) and isinstance(entry, Record):
             try:
@@ -175,24 +180,24 @@ class Journal:
             raise OSError("the journal is closed")
         written = os.write(self._fd, line)
         if written != len(line):
-            os.ftruncate(self._fd, self._size)  # no half line may stay where the next one begins
-            raise OSError("no room left")
+            os.ftruncate(self._fd, self._size)  # the next line must not follow half a line
+            raise OSError("no space left on the device")
         self._size += written
         if self._size >= self._rotate_at:
             self._rotate()
 
     def _rotate(self) -> None:
         try:
-            fd = self._opened()
-        except OSError as error:  # the old segment still takes records
-            log.warning("journal: no new segment could be opened: %s", error)
+            fd = self._open_segment()
+        except OSError as error:  # the old segment is still writable
+            log.warning("journal: cannot open a new segment: %s", error)
             self._rotate_at = self._size + self._segment_bytes
             return
         os.close(self._fd)
         self._fd, self._size, self._rotate_at = fd, 0, self._segment_bytes
 
-    def _opened(self) -> int:
-        """A new segment, locked before it bears the name by which readers find it."""
+    def _open_segment(self) -> int:
+        """Create a new segment. It is locked before it gets the name by which readers find it."""
         name = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(4)}"
         new = self.directory / f".{name}"
         fd = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -206,7 +211,7 @@ class Journal:
             raise
         return fd
 
-    def _lost(self, error: Exception) -> None:
+    def _count_lost(self, error: Exception) -> None:
         self.unrecorded += 1
         self._gap += 1
         self._gap_since_unix_ns = self._gap_since_unix_ns or time.time_ns()
@@ -219,8 +224,8 @@ class Journal:
         gap = Gap(since_unix_ns=self._gap_since_unix_ns, until_unix_ns=time.time_ns(), requests=self._gap)
         return self._encoder.encode(gap) + b"\n"
 
-    def _told_gap(self) -> None:
-        log.error("journal: there is room again; %d requests were not recorded", self._gap)
+    def _close_gap(self) -> None:
+        log.error("journal: writing works again; %d requests were not recorded", self._gap)
         self._gap = 0
         self._gap_since_unix_ns = 0
 

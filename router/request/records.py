@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from router.errors import RouterError
-from router.journal.redaction import kept, kept_error, without_keys, without_personal_data
+from router.journal.redaction import recorded_content, recorded_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning.plan import Plan
 from router.planning.summary import counts_of
@@ -151,7 +151,9 @@ async def add_content(record: Record, content: Content, request: bytes, response
         record.response = await _said(content, response, _answer_kept)
 
 
-async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = kept) -> Any:
+async def _said(
+    content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw, Content], Any] = recorded_content
+) -> Any:
     size = len(memoryview(said))
     if size > MAX_CONTENT_BYTES:
         return None
@@ -162,13 +164,13 @@ async def _said(content: Content, said: msgspec.Raw, keep: Callable[[msgspec.Raw
 
 def _answer_kept(said: msgspec.Raw, content: Content) -> Any:
     """What is kept of an answer; nothing of one that nests more deeply than every reader of the journal could take."""
-    return None if exceeds_depth(bytes(said)) else kept(said, content)
+    return None if exceeds_depth(bytes(said)) else recorded_content(said, content)
 
 
 def tidy(record: Record, content: Content) -> None:
     """Cut what others named, and take out of it what is not to be kept: keys always, personal data but for `whole`."""
     if record.error and record.outcome == "failed":
-        record.error = kept_error(record.error, content)
+        record.error = recorded_error(record.error, content)
     clean = without_keys if content == "whole" else without_personal_data
     names = "\n".join(_names(record))
     if len(names) > MAX_NAME_CHARACTERS or clean(names) != names:
