@@ -58,9 +58,10 @@ def test_the_router_reports_that_its_policy_has_other_prices(policy: Policy, tmp
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
-    told = [line for line in notices(router.app.worker) if "other prices" in line]
+    messages = [line for line in notices(router.app.worker) if "prices have changed" in line]
     router.close()
-    assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
+    assert len(messages) == 1 and "calibration reprice" in messages[0]
+    assert "gpt-4o 2.5/10 -> 2/8 (input/output)" in messages[0]
 
 
 def test_a_policy_is_certified_again_and_keeps_its_predictor(policy: Policy, tmp_path: Path) -> None:
