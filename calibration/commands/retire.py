@@ -157,10 +157,10 @@ def retire_command(
             typer.confirm("Continue?", abort=True)
         try:
             with progress_with(meter, console) as progress:
-                found, made = migration.run_retirement(task, ledgers, probe_ledger, meter, progress)
+                report, new_calibration = migration.run_retirement(task, ledgers, probe_ledger, meter, progress)
         finally:
             book(home() / "spending.jsonl", meter.spent_usd())  # billed even if the command stops
-    _write_results(found, made, folder, seed)
+    _write_results(report, new_calibration, folder, seed)
 
 
 def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int) -> None:
@@ -185,20 +185,20 @@ def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int)
         console.print(line, highlight=False)
 
 
-def _write_results(found: RetirementReport, made: run.Calibration, folder: Path, seed: int) -> None:
+def _write_results(report: RetirementReport, calibration: run.Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy for the new models."""
-    written = write_report(made, folder)
+    written = write_report(calibration, folder)
     page = folder / "retirement.md"
-    page.write_text(retirement_report.format_markdown(found), encoding="utf-8")
-    (folder / "retirement.json").write_text(json.dumps(found.as_json()), encoding="utf-8")
-    console.print(retirement_report.format_terminal(found))
-    registration.log_calibration(made, [page, folder / "retirement.json"])
-    version = registration.register(made, seed)
-    tracking.close_runs(made.runs)
+    page.write_text(retirement_report.format_markdown(report), encoding="utf-8")
+    (folder / "retirement.json").write_text(json.dumps(report.as_json()), encoding="utf-8")
+    console.print(retirement_report.format_terminal(report))
+    registration.log_calibration(calibration, [page, folder / "retirement.json"])
+    version = registration.register(calibration, seed)
+    tracking.close_runs(calibration.runs)
     console.print(f"Report: {page}; calibration of the new models: {written['report.html']}", highlight=False)
     if version is not None:
         console.print(
-            f"The policy for {', '.join(found.new)} is version {version}, with alias {registration.CHALLENGER!r}. "
+            f"The policy for {', '.join(report.new)} is version {version}, with alias {registration.CHALLENGER!r}. "
             "Next: python -m calibration promote",
             highlight=False,
             soft_wrap=True,

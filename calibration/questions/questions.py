@@ -75,17 +75,17 @@ def read(source: str, system: str = DEFAULT_SYSTEM_PROMPT) -> list[Question]:
     questions: list[Question] = []
     ids: dict[str, str] = {}
     texts: dict[str, str] = {}
-    for where, row in rows(source):
+    for location, row in rows(source):
         try:
             question = parse(row, system)
         except ValueError as error:
-            raise QuestionError(where, str(error)) from error
+            raise QuestionError(location, str(error)) from error
         except ROW_FAULTS as error:
-            raise QuestionError(where, f"invalid row ({type(error).__name__}: {error})") from error
+            raise QuestionError(location, f"invalid row ({type(error).__name__}: {error})") from error
         for seen, key, kind in ((ids, question.id, "id"), (texts, _digest(question), "question")):
             if key in seen:
-                raise QuestionError(where, f"the same {kind} as {seen[key]}")
-            seen[key] = where
+                raise QuestionError(location, f"the same {kind} as {seen[key]}")
+            seen[key] = location
         questions.append(question)
     if not questions:
         raise QuestionError(source, "contains no questions")

@@ -16,9 +16,9 @@ MLFLOW_DATASET = "mlflow:"  # prefix of a source that is a dataset of the tracki
 class QuestionError(ValueError):
     """A row or source is invalid. The message names the location and the problem."""
 
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(f"{where}: {problem}")
-        self.where = where
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(f"{location}: {problem}")
+        self.location = location
 
 
 def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -63,14 +63,14 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            where = f"{path}:{number}"
+            location = f"{path}:{number}"
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise QuestionError(where, f"not JSON ({error})") from error
+                raise QuestionError(location, f"not JSON ({error})") from error
             if not isinstance(row, dict):
-                raise QuestionError(where, "not a JSON object")
-            yield where, row
+                raise QuestionError(location, "not a JSON object")
+            yield location, row
 
 
 _JSON_COLUMNS = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
@@ -82,14 +82,14 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, An
         reader = csv.DictReader(lines, delimiter=delimiter)
         first_line = 2
         for row in reader:
-            where = f"{path}:{first_line}"
+            location = f"{path}:{first_line}"
             first_line = reader.line_num + 1
             if None in row:
-                raise QuestionError(where, "has more cells than the header")
-            yield where, _parse_cells(where, row)
+                raise QuestionError(location, "has more cells than the header")
+            yield location, _parse_cells(location, row)
 
 
-def _parse_cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_cells(location: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Parse the cells of a row; empty cells are left out, and the cell `""` is the empty text."""
     values: dict[str, Any] = {}
     for name, cell in row.items():
@@ -105,12 +105,12 @@ def _parse_cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
                 if name == "expected_facts":
                     text = [fact.strip() for fact in text.splitlines() if fact.strip()]
                 elif name != "reference":
-                    raise QuestionError(where, f'"{name}" is not JSON ({error})') from error
+                    raise QuestionError(location, f'"{name}" is not JSON ({error})') from error
         elif name == "tolerance" and isinstance(text, str):
             try:
                 text = float(text)
             except ValueError as error:
-                raise QuestionError(where, f'"tolerance" is not a number: {text!r}') from error
+                raise QuestionError(location, f'"tolerance" is not a number: {text!r}') from error
         values[name] = text
     return values
 
@@ -133,8 +133,8 @@ def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]
     except Exception as error:  # a damaged file raises many kinds of errors
         raise QuestionError(str(path), f"cannot be read ({type(error).__name__}: {error})") from error
     for number, row in enumerate(frame.to_dict("records"), 1):
-        where = f"{path}, row {number}"
-        yield where, _parse_cells(where, {str(name): _plain(value) for name, value in row.items()})
+        location = f"{path}, row {number}"
+        yield location, _parse_cells(location, {str(name): _plain(value) for name, value in row.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -38,36 +38,38 @@ class Version:
     seed: int
 
 
-def log_calibration(found: Calibration, files: Sequence[Path] = ()) -> None:
+def log_calibration(calibration: Calibration, files: Sequence[Path] = ()) -> None:
     """Log the report, tables, metrics, policy and additional `files` to the runs of a calibration."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    for model, run in found.runs.models.items():
-        for name, value in _metrics(find_row(found.rows, ALL, model)).items():
+    for model, run in calibration.runs.models.items():
+        for name, value in _metrics(find_row(calibration.rows, ALL, model)).items():
             client.log_metric(run, name, value)
-        client.set_tag(run, "traces", str(found.traced[model]))
-    parent = found.runs.parent
-    client.set_tag(parent, "verdict", found.verdict.headline)
-    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, describe_spending(found)]))
-    client.log_metric(parent, "questions", found.n)
-    client.log_metric(parent, "unanswered", len(found.unanswered))
-    client.log_metric(parent, "unjudged", len(found.unjudged))
-    client.log_metric(parent, "saving_per_1000_usd", found.verdict.saving_per_1000_usd)
-    client.log_metric(parent, "judge/kept_cost_usd", found.judge_kept[1])
+        client.set_tag(run, "traces", str(calibration.traced[model]))
+    parent = calibration.runs.parent
+    client.set_tag(parent, "verdict", calibration.verdict.headline)
+    client.set_tag(
+        parent, "mlflow.note.content", "\n\n".join([*calibration.verdict.reasons, describe_spending(calibration)])
+    )
+    client.log_metric(parent, "questions", calibration.n)
+    client.log_metric(parent, "unanswered", len(calibration.unanswered))
+    client.log_metric(parent, "unjudged", len(calibration.unjudged))
+    client.log_metric(parent, "saving_per_1000_usd", calibration.verdict.saving_per_1000_usd)
+    client.log_metric(parent, "judge/kept_cost_usd", calibration.judge_kept[1])
     for purpose in ("answers", "judge"):
-        client.log_metric(parent, f"{purpose}/cost_usd", found.meter.spent_usd(purpose))
-        usages = [usage for (p, _), usage in found.meter.usage.items() if p == purpose]
+        client.log_metric(parent, f"{purpose}/cost_usd", calibration.meter.spent_usd(purpose))
+        usages = [usage for (p, _), usage in calibration.meter.usage.items() if p == purpose]
         client.log_metric(parent, f"{purpose}/input_tokens", sum(usage.input_tokens for usage in usages))
         client.log_metric(parent, f"{purpose}/output_tokens", sum(usage.output_tokens for usage in usages))
-    client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(found)]}, "outcomes.json")
+    client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(calibration)]}, "outcomes.json")
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        (here / "report.html").write_text(format_html(found), encoding="utf-8")
-        (here / "comparison.csv").write_text(format_csv(found), encoding="utf-8")
-        write_outcomes(found.outcomes, here / OUTCOMES)
-        if found.policy is not None:
-            write_policy(found.policy, here / POLICY)
+        (here / "report.html").write_text(format_html(calibration), encoding="utf-8")
+        (here / "comparison.csv").write_text(format_csv(calibration), encoding="utf-8")
+        write_outcomes(calibration.outcomes, here / OUTCOMES)
+        if calibration.policy is not None:
+            write_policy(calibration.policy, here / POLICY)
         client.log_artifacts(parent, folder)
     for path in files:
         client.log_artifact(parent, str(path))
@@ -92,19 +94,19 @@ def _metrics(row: Row) -> Mapping[str, float]:
     return metrics
 
 
-def _table(found: Calibration) -> list[dict[str, Any]]:
+def _table(calibration: Calibration) -> list[dict[str, Any]]:
     return [
         {"id": o.id, "type": o.question_type, "scores": {model: result.score for model, result in o.results.items()}}
-        for o in found.outcomes
+        for o in calibration.outcomes
     ]
 
 
-def register(found: Calibration, seed: int) -> str | None:
+def register(calibration: Calibration, seed: int) -> str | None:
     """Register the policy of a calibration as the challenger; return its version number, or None without a policy."""
-    if found.policy is None:
+    if calibration.policy is None:
         return None
-    headline, reasons = found.verdict.headline, " ".join(found.verdict.reasons)
-    return _create_challenger(found.runs.parent, found.policy, headline, reasons, seed)
+    headline, reasons = calibration.verdict.headline, " ".join(calibration.verdict.reasons)
+    return _create_challenger(calibration.runs.parent, calibration.policy, headline, reasons, seed)
 
 
 def _create_challenger(run_id: str, policy: Policy, headline: str, reasons: str, seed: int) -> str:

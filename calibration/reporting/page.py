@@ -27,36 +27,38 @@ from router.policy.answers import Answers
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def format_html(found: Calibration) -> str:
+def format_html(calibration: Calibration) -> str:
     """The page as a string."""
-    rules = found.policy.rules.targets if found.policy else ()
+    rules = calibration.policy.rules.targets if calibration.policy else ()
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        headline=escape(found.verdict.headline),
-        mark="go" if found.verdict.route else "stop",
-        reasons="".join(f"<p>{escape(reason)}</p>" for reason in found.verdict.reasons),
-        figures=_key_figures(found),
-        comparison=_comparison_table(found),
-        plot=plots.plot_cost_quality(found.held, found.rows, found.models, found.policy),
-        plot_note=_plot_note(found),
-        by_type=_types_table(found),
-        differences=plots.plot_differences(found.pairs),
-        targets=_targets_table(found),
-        verification=_verification(found.policy.answers) if found.policy and found.policy.answers else "",
+        headline=escape(calibration.verdict.headline),
+        mark="go" if calibration.verdict.route else "stop",
+        reasons="".join(f"<p>{escape(reason)}</p>" for reason in calibration.verdict.reasons),
+        figures=_key_figures(calibration),
+        comparison=_comparison_table(calibration),
+        plot=plots.plot_cost_quality(calibration.held, calibration.rows, calibration.models, calibration.policy),
+        plot_note=_plot_note(calibration),
+        by_type=_types_table(calibration),
+        differences=plots.plot_differences(calibration.pairs),
+        targets=_targets_table(calibration),
+        verification=_verification(calibration.policy.answers)
+        if calibration.policy and calibration.policy.answers
+        else "",
         confidence=f"{(rules[0].confidence if rules else CONFIDENCE) * 100:g} %",
-        problems="".join(f"<p class='problem'>{escape(line)}</p>" for line in describe_failures(found)),
-        about=escape(_describe_origin(found)),
-        spent=escape(describe_spending(found)),
+        problems="".join(f"<p class='problem'>{escape(line)}</p>" for line in describe_failures(calibration)),
+        about=escape(_describe_origin(calibration)),
+        spent=escape(describe_spending(calibration)),
     )
 
 
-def _key_figures(found: Calibration) -> str:
-    rows = [find_row(found.rows, ALL, model) for model in found.models]
+def _key_figures(calibration: Calibration) -> str:
+    rows = [find_row(calibration.rows, ALL, model) for model in calibration.models]
     cheap, strong = rows[0], rows[-1]
     ratio = f"{strong.cost_usd / cheap.cost_usd:.1f}×" if cheap.cost_usd else MISSING
     figures = [
         *((f"{row.score.estimate:.0%}", f"right: {row.model}") for row in rows),
         (ratio, f"cost of {strong.model} relative to {cheap.model}"),
-        (f"${found.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests by routing"),
+        (f"${calibration.verdict.saving_per_1000_usd:.2f}", "saved per 1,000 requests by routing"),
     ]
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
 
@@ -72,21 +74,23 @@ def _cell(heading: str, cell: str) -> str:
     return f"<td data-name='{escape(heading)}'>{escape(cell)}</td>"
 
 
-def _comparison_table(found: Calibration) -> str:
-    rows = [(*cells, format_usd(row.cost_per_correct_answer_usd), str(row.n)) for row, cells in comparison_rows(found)]
+def _comparison_table(calibration: Calibration) -> str:
+    rows = [
+        (*cells, format_usd(row.cost_per_correct_answer_usd), str(row.n)) for row, cells in comparison_rows(calibration)
+    ]
     return _html_table((*COLUMNS, "USD per correct answer", "n"), rows)
 
 
-def _types_table(found: Calibration) -> str:
-    descriptions = of_types(found.pairs)
-    headings = ["type", "n", *(f"{model}, % right" for model in found.models), "difference, points", "cost ratio"]
-    headings += [*(f"{model}, output tokens" for model in found.models), "cheaper model"]
+def _types_table(calibration: Calibration) -> str:
+    descriptions = of_types(calibration.pairs)
+    headings = ["type", "n", *(f"{model}, % right" for model in calibration.models), "difference, points", "cost ratio"]
+    headings += [*(f"{model}, output tokens" for model in calibration.models), "cheaper model"]
     lines = []
-    for pair in found.pairs:
-        rows = [find_row(found.rows, pair.question_type, model) for model in found.models]
+    for pair in calibration.pairs:
+        rows = [find_row(calibration.rows, pair.question_type, model) for model in calibration.models]
         lines.append(
             [
-                pair_name(found, pair),
+                pair_name(calibration, pair),
                 str(pair.n),
                 *(format_interval(row.score) for row in rows),
                 format_interval(pair.quality_difference, signed=True),
@@ -98,14 +102,14 @@ def _types_table(found: Calibration) -> str:
     return _html_table(headings, lines)
 
 
-def _targets_table(found: Calibration) -> str:
-    if found.policy is None or found.held is None:
+def _targets_table(calibration: Calibration) -> str:
+    if calibration.policy is None or calibration.held is None:
         return "<p>No policy was learnt.</p>"
-    answers = found.policy.answers
+    answers = calibration.policy.answers
     verified = {rule.target: rule for rule in answers.targets} if answers else {}
     lines = []
-    for rule in found.policy.rules.targets:
-        point, gain = found.held.points[f"{rule.target:g}"], found.held.gain_over_mix[rule.target]
+    for rule in calibration.policy.rules.targets:
+        point, gain = calibration.held.points[f"{rule.target:g}"], calibration.held.gain_over_mix[rule.target]
         lines.append(
             (
                 percent(rule.target),
@@ -135,16 +139,16 @@ def _verification(answers: Answers) -> str:
     return f'<h2>Answer verification</h2><div class="card scroll">{table}</div>'
 
 
-def _plot_note(found: Calibration) -> str:
-    if found.held is None:
+def _plot_note(calibration: Calibration) -> str:
+    if calibration.held is None:
         return "Measured on all questions, because there are too few for a held-out set."
-    return f"Measured on {found.held.n} held-out questions. Crosses are 95 % intervals."
+    return f"Measured on {calibration.held.n} held-out questions. Crosses are 95 % intervals."
 
 
-def _describe_origin(found: Calibration) -> str:
-    types = len({question.question_type for question in found.questions})
-    policy = f"policy {found.policy.version}" if found.policy else "no policy"
+def _describe_origin(calibration: Calibration) -> str:
+    types = len({question.question_type for question in calibration.questions})
+    policy = f"policy {calibration.policy.version}" if calibration.policy else "no policy"
     return (
-        f"{len(found.questions)} questions of {types} types, judged by {found.about.get('judge')}, "
-        f"{found.about.get('made_at')}, {policy}."
+        f"{len(calibration.questions)} questions of {types} types, judged by {calibration.about.get('judge')}, "
+        f"{calibration.about.get('made_at')}, {policy}."
     )

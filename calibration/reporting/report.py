@@ -12,7 +12,7 @@ from calibration.pipeline.run import Calibration
 from calibration.reporting.page import format_html
 
 
-def format_csv(found: Calibration) -> str:
+def format_csv(calibration: Calibration) -> str:
     """The comparison as CSV, one line per type and model."""
     out = io.StringIO()
     writer = csv.writer(out)
@@ -20,7 +20,7 @@ def format_csv(found: Calibration) -> str:
     tokens = ("input_tokens", "output_tokens", "total_tokens", "mean_output_tokens")
     costs = ("cost_usd", "cost_per_correct_pct", "cost_per_correct_answer_usd")
     writer.writerow(["question_type", "model", "n", *intervals, *tokens, *costs])
-    for row in found.rows:
+    for row in calibration.rows:
         values: list[float | str] = []
         for value in (row.correctness, row.completeness, row.score):
             values += ["", "", ""] if value is None else [value.estimate, value.low, value.high]
@@ -31,9 +31,9 @@ def format_csv(found: Calibration) -> str:
     return out.getvalue()
 
 
-def write_report(found: Calibration, folder: Path) -> Mapping[str, Path]:
+def write_report(calibration: Calibration, folder: Path) -> Mapping[str, Path]:
     """Write `report.html` and `comparison.csv` into a folder; return the path of each."""
-    contents = {"report.html": format_html(found), "comparison.csv": format_csv(found)}
+    contents = {"report.html": format_html(calibration), "comparison.csv": format_csv(calibration)}
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8")
     return {name: folder / name for name in contents}

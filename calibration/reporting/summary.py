@@ -11,9 +11,9 @@ from calibration.reporting.numbers import format_share, format_usd
 COLUMNS = ("model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct")
 
 
-def comparison_rows(found: Calibration) -> list[tuple[Row, tuple[str, ...]]]:
+def comparison_rows(calibration: Calibration) -> list[tuple[Row, tuple[str, ...]]]:
     """The summary of each model on all questions, and its cells for `COLUMNS`."""
-    return [(row, _comparison_cells(row)) for row in found.rows if row.question_type == ALL]
+    return [(row, _comparison_cells(row)) for row in calibration.rows if row.question_type == ALL]
 
 
 def _comparison_cells(row: Row) -> tuple[str, ...]:
@@ -32,15 +32,15 @@ def find_row(rows: Iterable[Row], question_type: str, model: str) -> Row:
     return next(row for row in rows if (row.question_type, row.model) == (question_type, model))
 
 
-def pair_name(found: Calibration, pair: Pair) -> str:
+def pair_name(calibration: Calibration, pair: Pair) -> str:
     """The type of a pair, and its cheaper model if there are several."""
-    return pair.question_type if len(found.models) == 2 else f"{pair.question_type}: {pair.model}"
+    return pair.question_type if len(calibration.models) == 2 else f"{pair.question_type}: {pair.model}"
 
 
-def describe_failures(found: Calibration) -> list[str]:
+def describe_failures(calibration: Calibration) -> list[str]:
     """Sentences about questions that lack an answer or a verdict."""
     lines = []
-    for missing, failures in (("have no answer", found.unanswered), ("have no verdict", found.unjudged)):
+    for missing, failures in (("have no answer", calibration.unanswered), ("have no verdict", calibration.unjudged)):
         if failures:
             (question, model), reason = next(iter(failures.items()))
             lines.append(
@@ -50,14 +50,14 @@ def describe_failures(found: Calibration) -> list[str]:
     return lines
 
 
-def describe_spending(found: Calibration) -> str:
+def describe_spending(calibration: Calibration) -> str:
     """A sentence about the cost of this run: answers, and the judge."""
-    meter, parts = found.meter, []
+    meter, parts = calibration.meter, []
     for purpose, name in (("answers", "answers"), ("judge", "the judge")):
         usages = [usage for (p, _), usage in meter.usage.items() if p == purpose]
         tokens = sum(usage.input_tokens + usage.output_tokens for usage in usages)
         calls = sum(count for (p, _), count in meter.calls.items() if p == purpose)
         parts.append(f"{name} ${meter.spent_usd(purpose):.6f} ({calls:,} calls, {tokens:,} tokens)")
-    replies, cost_usd = found.judge_kept
+    replies, cost_usd = calibration.judge_kept
     total = f" All {replies:,} stored replies of the judge together cost ${cost_usd:.6f}." if replies else ""
     return f"Cost of this run: {' and '.join(parts)}.{total}"

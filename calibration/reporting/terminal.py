@@ -37,22 +37,26 @@ def cost_table(expected: Sequence[Expected]) -> Table:
     return table
 
 
-def format_terminal(found: Calibration) -> RenderableType:
+def format_terminal(calibration: Calibration) -> RenderableType:
     """The comparison of the models, the comparison by type, the cost and the verdict."""
-    comparison = _table(f"Comparison on all questions ({found.n:,})", COLUMNS)
-    for _, cells in comparison_rows(found):
+    comparison = _table(f"Comparison on all questions ({calibration.n:,})", COLUMNS)
+    for _, cells in comparison_rows(calibration):
         comparison.add_row(*cells)
-    headings = ("type", "n", *found.models, "difference", "cheaper model")
+    headings = ("type", "n", *calibration.models, "difference", "cheaper model")
     by_type = _table("Quality by type: % right, with 95 % intervals", headings)
-    descriptions = of_types(found.pairs)
-    for pair in found.pairs:
-        scores = [format_interval(find_row(found.rows, pair.question_type, model).score) for model in found.models]
+    descriptions = of_types(calibration.pairs)
+    for pair in calibration.pairs:
+        scores = [
+            format_interval(find_row(calibration.rows, pair.question_type, model).score) for model in calibration.models
+        ]
         difference = format_interval(pair.quality_difference, signed=True)
         description = descriptions[pair.question_type, pair.model]
-        by_type.add_row(pair_name(found, pair), str(pair.n), *scores, difference, description)
-    failures = [Text(line, style="bold red") for line in describe_failures(found)]
-    verdict = Panel(Text("\n".join(found.verdict.reasons)), title=Text(found.verdict.headline, style="bold"))
-    return Group(comparison, Text(), by_type, Text(), *failures, Text(describe_spending(found)), verdict)
+        by_type.add_row(pair_name(calibration, pair), str(pair.n), *scores, difference, description)
+    failures = [Text(line, style="bold red") for line in describe_failures(calibration)]
+    verdict = Panel(
+        Text("\n".join(calibration.verdict.reasons)), title=Text(calibration.verdict.headline, style="bold")
+    )
+    return Group(comparison, Text(), by_type, Text(), *failures, Text(describe_spending(calibration)), verdict)
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

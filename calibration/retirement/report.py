@@ -83,17 +83,17 @@ def format_cells(result: StrategyResult, baseline: str) -> tuple[str, ...]:
     return (result.name, format_interval(result.quality), difference, usd, tokens, seconds, *counts)
 
 
-def format_terminal(found: RetirementReport) -> RenderableType:
+def format_terminal(report: RetirementReport) -> RenderableType:
     """The terminal output: shutdown dates, results on all questions, findings and next steps."""
-    n = find_result(found.results, ALL, OLD_ROUTED).n
-    overall = [result for result in found.results if result.question_type == ALL]
-    title = f"{n:,} questions, judged by {found.judge} (95 % intervals)"
-    tables: list[RenderableType] = [_results_table(title, overall, found.old[-1])]
-    if found.traffic_results:
-        title = f"{_traffic_size(found):,} recorded requests, judged by completeness alone"
-        tables += [Text(), _results_table(title, found.traffic_results, RECORDED)]
-    shutdowns = [Text(shutdown.describe(found.today)) for shutdown in found.shutdowns]
-    items = [Text(f"- {line}") for line in (*findings(found), *next_steps(found))]
+    n = find_result(report.results, ALL, OLD_ROUTED).n
+    overall = [result for result in report.results if result.question_type == ALL]
+    title = f"{n:,} questions, judged by {report.judge} (95 % intervals)"
+    tables: list[RenderableType] = [_results_table(title, overall, report.old[-1])]
+    if report.traffic_results:
+        title = f"{_traffic_size(report):,} recorded requests, judged by completeness alone"
+        tables += [Text(), _results_table(title, report.traffic_results, RECORDED)]
+    shutdowns = [Text(shutdown.describe(report.today)) for shutdown in report.shutdowns]
+    items = [Text(f"- {line}") for line in (*findings(report), *next_steps(report))]
     return Group(*shutdowns, Text(), *tables, Text(), *items)
 
 
@@ -106,30 +106,30 @@ def _results_table(title: str, results: Sequence[StrategyResult], baseline: str)
     return table
 
 
-def _traffic_size(found: RetirementReport) -> int:
-    return find_result(found.traffic_results, ALL, RECORDED).n
+def _traffic_size(report: RetirementReport) -> int:
+    return find_result(report.traffic_results, ALL, RECORDED).n
 
 
-def findings(found: RetirementReport) -> list[str]:
+def findings(report: RetirementReport) -> list[str]:
     """How quality and cost change, and which requests the new models reject."""
     lines = []
-    if found.policy_version:
-        old, new = (find_result(found.results, ALL, name) for name in (OLD_ROUTED, NEW_ROUTED))
+    if report.policy_version:
+        old, new = (find_result(report.results, ALL, name) for name in (OLD_ROUTED, NEW_ROUTED))
         change = new.usd_per_1000 / old.usd_per_1000 - 1 if old.usd_per_1000 else math.nan
         lines.append(
             f"With the new policy a question costs ${new.usd_per_1000 / 1000:.6f} ({change:+.0%}), and quality is "
             f"{new.difference.estimate * 100:+.1f} points ({new.difference.low * 100:+.1f} to "
-            f"{new.difference.high * 100:+.1f}) relative to {found.old[-1]} alone."
+            f"{new.difference.high * 100:+.1f}) relative to {report.old[-1]} alone."
         )
         lines += [
             f"{result.question_type} loses {-result.difference.estimate * 100:.0f} points "
             f"({-result.difference.high * 100:.0f} to {-result.difference.low * 100:.0f}) on {result.n} questions."
-            for result in worse_types(found.results)
+            for result in worse_types(report.results)
         ]
     else:
         lines.append("No policy was learnt for the new models: too few questions have an answer of each.")
-    lines += [f"{probe.model} rejects requests with {probe.shape}: {probe.refused}" for probe in found.rejected_probes]
-    if found.in_sample:
+    lines += [f"{probe.model} rejects requests with {probe.shape}: {probe.refused}" for probe in report.rejected_probes]
+    if report.in_sample:
         lines.append(
             "The results of the old policy are optimistic, because it was learnt from these questions. "
             "Calibrate on more questions to evaluate it on held-out ones."
@@ -137,71 +137,71 @@ def findings(found: RetirementReport) -> list[str]:
     return lines
 
 
-def next_steps(found: RetirementReport) -> list[str]:
+def next_steps(report: RetirementReport) -> list[str]:
     """What the operator of the router has to do."""
     lines = []
-    if found.policy_version:
-        lines.append(f"Promote policy {found.policy_version}: python -m calibration promote")
-    changes = dict.fromkeys(change for probe in found.probes if probe.answered for change in probe.changed.split("; "))
+    if report.policy_version:
+        lines.append(f"Promote policy {report.policy_version}: python -m calibration promote")
+    changes = dict.fromkeys(change for probe in report.probes if probe.answered for change in probe.changed.split("; "))
     changes.pop("", None)
     if changes:
         lines.append(
             f"The router adapts requests for auto: {', '.join(changes)}. "
             "Clients that name a new model directly must do the same."
         )
-    for model, count in found.unrouted_requests.items():
+    for model, count in report.unrouted_requests.items():
         lines.append(
             f"{count:,} requests of the last 30 days named {model} directly and fail after its shutdown. "
             f"ROUTER_ROUTED_MODELS={model} routes them without a change in the clients."
         )
-    judge = next((shutdown for shutdown in found.shutdowns if shutdown.model == found.judge), None)
+    judge = next((shutdown for shutdown in report.shutdowns if shutdown.model == report.judge), None)
     if judge is not None and judge.day is not None:
         lines.append(
-            f"The judge {found.judge} shuts down on {judge.day}. "
+            f"The judge {report.judge} shuts down on {judge.day}. "
             "Choose another one with --judge, which judges the old and new answers again."
         )
-    if found.rejudged:
+    if report.rejudged:
         lines.append(
-            f"{found.judge} judged {found.rejudged:,} old answers again that had verdicts of another judge, "
+            f"{report.judge} judged {report.rejudged:,} old answers again that had verdicts of another judge, "
             "so all results are of one judge."
         )
     return lines
 
 
-def format_markdown(found: RetirementReport) -> str:
+def format_markdown(report: RetirementReport) -> str:
     """The whole report as Markdown."""
-    old, new = ", ".join(found.old), ", ".join(found.new)
+    old, new = ", ".join(report.old), ", ".join(report.new)
     targets = [
         "sends every request to the strong model"
         if target is None
         else f"keeps {percent(target)} of the quality of {models[-1]}"
-        for target, models in zip(found.targets, (found.old, found.new), strict=True)
+        for target, models in zip(report.targets, (report.old, report.new), strict=True)
     ]
     lines = [
         f"# From {old} to {new}",
         "",
-        f"Created on {found.today}. This retirement cost ${found.spent_usd:.4f}.",
+        f"Created on {report.today}. This retirement cost ${report.spent_usd:.4f}.",
         "",
     ]
-    lines += [f"- {shutdown.describe(found.today)}" for shutdown in found.shutdowns]
+    lines += [f"- {shutdown.describe(report.today)}" for shutdown in report.shutdowns]
     lines += ["", f"The old policy {targets[0]}. The new policy {targets[1]}."]
-    lines += ["", "## Findings", "", *(f"- {line}" for line in findings(found))]
-    lines += ["", "## Next steps", "", *(f"- {line}" for line in next_steps(found))]
-    for name in dict.fromkeys(result.question_type for result in found.results):
-        results = [result for result in found.results if result.question_type == name]
+    lines += ["", "## Findings", "", *(f"- {line}" for line in findings(report))]
+    lines += ["", "## Next steps", "", *(f"- {line}" for line in next_steps(report))]
+    for name in dict.fromkeys(result.question_type for result in report.results):
+        results = [result for result in report.results if result.question_type == name]
         title = "All questions" if name == ALL else name
-        rows = [format_cells(result, found.old[-1]) for result in results]
+        rows = [format_cells(result, report.old[-1]) for result in results]
         lines += ["", f"## {title} ({results[0].n:,})", "", *_markdown_table(HEADINGS, rows)]
-    if found.traffic_results:
-        title = f"## {_traffic_size(found):,} recorded requests, judged by completeness alone"
-        rows = [format_cells(result, RECORDED) for result in found.traffic_results]
+    if report.traffic_results:
+        title = f"## {_traffic_size(report):,} recorded requests, judged by completeness alone"
+        rows = [format_cells(result, RECORDED) for result in report.traffic_results]
         lines += ["", title, "", *_markdown_table(HEADINGS, rows)]
     probe_rows = [
         (
             *(probe.shape, probe.model, str(probe.requests or "–")),
             *("yes" if probe.answered else "no", probe.changed or "nothing"),
         )
-        for probe in found.probes
+        for probe in report.probes
     ]
     headings = ("shape", "model", "requests", "answered", "changed")
     lines += ["", "## Probes of request shapes", "", *_markdown_table(headings, probe_rows)]

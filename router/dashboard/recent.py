@@ -62,9 +62,7 @@ def _requests(segment: Path, key_id: str | None) -> Iterator[RequestSummary]:
     """The requests at the end of a segment, newest first."""
     containing = b"" if key_id is None else b'"key_id":' + msgspec.json.encode(key_id)
     for line in newest_lines(segment, containing, MAX_TAIL_BYTES):
-        with contextlib.suppress(
-            *DECODE_ERRORS
-        ):  # another kind of entry, or a damaged line
+        with contextlib.suppress(*DECODE_ERRORS):  # another kind of entry, or a damaged line
             summary = _decoder.decode(line)
             if key_id is None or summary.key_id == key_id:  # a question can contain the same bytes
                 yield summary
