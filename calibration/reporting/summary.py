@@ -40,11 +40,11 @@ def pair_name(calibration: Calibration, pair: Pair) -> str:
 def describe_failures(calibration: Calibration) -> list[str]:
     """Sentences about questions that lack an answer or a verdict."""
     lines = []
-    for missing, failures in (("have no answer", calibration.unanswered), ("have no verdict", calibration.unjudged)):
+    for missing, failures in (("answer", calibration.unanswered), ("verdict", calibration.unjudged)):
         if failures:
             (question, model), reason = next(iter(failures.items()))
             lines.append(
-                f"{len(failures)} {missing} and are excluded from all tables; "
+                f"No {missing} for {len(failures)} answers, which are excluded from all tables; "
                 f"the first is {question} with {model}: {reason}"
             )
     return lines
