@@ -76,7 +76,9 @@ TypeMargin = Annotated[
     float,
     _number_option("--type-margin", 0.0, 1.0, "How far below the target a single question type may be, 0 to 1."),
 ]
-Judge = Annotated[str, typer.Option(help="Model that judges answers. Default: a shipped one without a near shutdown.")]
+Judge = Annotated[
+    str, typer.Option(help="Model that judges answers. Default: one that stays available for at least 90 days.")
+]
 EndpointOption = Annotated[
     list[str] | None,
     typer.Option(help="Endpoint of a model or of the judge: MODEL=URL or MODEL=URL,KEY_VARIABLE. Repeatable."),
@@ -85,7 +87,9 @@ SystemPrompt = Annotated[str, typer.Option(help="System prompt of questions that
 Parameters = Annotated[
     str, typer.Option(help='JSON object that is sent with every question, such as {"temperature": 0}.')
 ]
-MaxOutputTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer. The budget reserves for them.")]
+MaxOutputTokens = Annotated[
+    int, typer.Option(min=1, help="Maximum tokens of an answer, for which the budget reserves dollars.")
+]
 BudgetUsd = Annotated[float | None, typer.Option(min=0, help="Budget in dollars. Stop before a call could exceed it.")]
 Prices = Annotated[Path | None, typer.Option(help="Price file that adds to or replaces the shipped prices.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Maximum number of concurrent questions.")]
