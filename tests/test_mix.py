@@ -183,13 +183,13 @@ def test_evaluate_tells_of_a_mix_and_warns_of_what_it_does_not_know(policy, fres
     done = calibration(*options, "--mix", tmp_path / "m.json", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == (
-        "warning: 10.0% of the mix is of types without outcomes, and counts as sent to the strong model: poems"
+        "warning: 10.0% of the mix are types without outcomes, counted as sent to the strong model: poems"
     )
     mix = json.loads(done.stdout)["mix"]
     assert mix["missing"] == {"types": ["poems"], "share": 0.1} and mix["n"] == 103
     assert set(mix["targets"]["0.95"]) == {"promise", "quality_kept", "saved_cost", "holds"}
     shown = calibration(*options, "--mix", tmp_path / "m.json")
-    assert "for the mix, by 103 questions" in shown.stdout and "still holds" in shown.stdout
+    assert "the mix, on 103 questions" in shown.stdout and "still holds" in shown.stdout
     assert "mix" not in json.loads(calibration(*options, "--json").stdout)
     (tmp_path / "m.json").write_text('{"sums/easy": -1}')
     refused = calibration(*options, "--mix", tmp_path / "m.json")
