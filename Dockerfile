@@ -43,7 +43,7 @@ LABEL org.opencontainers.image.title="calibrated-router" \
       calibrated-router.sbom="/app/sbom.cdx.json"
 # The images install nothing where they run, so they need no installer. The base has no compiler.
 RUN python -m pip uninstall --yes --quiet pip setuptools wheel 2> /dev/null; \
-    useradd --create-home --uid 10001 router && install -d -o router -g router -m 0700 /home/router/.router
+    useradd --create-home --uid 10001 router && install -d -o router -g router -m 0700 /home/router/.router /home/router/keys
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app \
     ROUTER_HOME=/home/router/.router MPLCONFIGDIR=/tmp/matplotlib

@@ -40,13 +40,16 @@ setup: .venv/.done ## create .venv with everything that is needed
 serve: setup ## serve the proxy on PORT (default 8000)
 	$(BIN)/python -m router serve --port $(PORT)
 
+# Where Python is told to write no bytecode, the processes that tests start would each compile the project anew.
+test test-replicas test-ray: export PYTHONDONTWRITEBYTECODE =
+
 # Some tests measure time: what fails beside others has to pass alone.
 test: .venv/.compiled ## run the tests in TEST_PROCESSES; what fails there runs once more alone
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) || { \
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { \
 		echo "Some tests failed beside others. They run once more alone:"; \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 
-test-replicas: .venv/.compiled ## run two replicas behind nginx, MLflow on PostgreSQL (apt-get install nginx postgresql)
+test-replicas: .venv/.compiled ## run two replicas behind nginx; minutes (apt-get install nginx postgresql redis-server)
 	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-ray: .venv/.compiled ## learn on the workers of Ray (installs the extra `ray` into .ray, about 200 MB)

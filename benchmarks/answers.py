@@ -24,16 +24,22 @@ import numpy as np
 import quality
 import ranking
 
-from calibration.comparison.mix import types_of
 from calibration.comparison.scoring import MIN_TYPE_ROWS
-from calibration.learning.certificate import lower_bound
 from calibration.learning.duplicates import near_duplicate_groups
-from calibration.learning.escalation import LookedAt, cross_fitted_gaps, looked_at, read_answers, replay_answers
-from calibration.learning.learning import cross_replayed
-from calibration.learning.prior import Background, read_background
-from calibration.learning.replay import Replay, apgr, bootstrap, picked, replayed
-from calibration.outcomes import Outcome, read_outcomes
-from calibration.policies import DATA, TYPED, read_policy
+from calibration.learning.escalation import (
+    CascadeReplay,
+    build_cascade,
+    cross_fit_gaps,
+    read_answer_inputs,
+    replay_cascade,
+)
+from calibration.learning.intervals import bootstrap, lower_bound
+from calibration.learning.learning import cross_fit_replay
+from calibration.learning.prior import Prior, read_prior
+from calibration.learning.ranking import apgr
+from calibration.learning.replay import Replay, pick_columns, replay_outcomes
+from calibration.outcomes import Outcome, question_types, read_outcomes
+from calibration.policies import DATA, TYPED_QUESTIONS, read_policy
 from router.policy.answer_prediction import answer_gap
 from router.policy.document import Policy
 
@@ -48,7 +54,7 @@ Draws = Iterator[Draw]
 
 
 def measure_ranking(
-    replay: Replay, looked: LookedAt, types: np.ndarray, groups: np.ndarray, rounds: int
+    replay: Replay, looked: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """APGR with and without answers: pooled, of all mathematics, and by recorded type."""
     maths = np.char.startswith(types, "math/")
@@ -66,7 +72,7 @@ def measure_ranking(
         with_, without = looked.gaps[rows], replay.gaps[rows]
         found[name] = {
             "n": len(rows),
-            "looked_at": float(looked.is_looked_at[rows].mean()),
+            "looked_at": float(looked.uses_answer[rows].mean()),
             "with": interval(lambda i, r=with_, s=scores: apgr(r[i], s[i])),
             "without": interval(lambda i, r=without, s=scores: apgr(r[i], s[i])),
             "difference": interval(lambda i, a=with_, b=without, s=scores: apgr(a[i], s[i]) - apgr(b[i], s[i])),
@@ -75,17 +81,17 @@ def measure_ranking(
 
 
 def measure_targets(
-    policy: Policy, replay: Replay, looked: LookedAt, types: np.ndarray, groups: np.ndarray, rounds: int
+    policy: Policy, replay: Replay, looked: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
 ) -> list[dict[str, Any]]:
     """What each promise keeps and saves with answers looked at and without, pooled and by recorded type."""
     assert policy.answers is not None
     rows = []
     for rule, with_answers in zip(policy.rules.targets, policy.answers.targets, strict=True):
         row: dict[str, Any] = {"target": rule.target}
-        chosen = {"without": (replay, replay.chosen(policy.rules, rule.target))}
-        chosen["with"] = looked, looked.chosen_by(policy.rules, with_answers)
+        chosen = {"without": (replay, replay.choose(policy.rules, rule.target))}
+        chosen["with"] = looked, looked.choose_by_rule(policy.rules, with_answers)
         for name, (its, columns) in chosen.items():
-            scores, costs = picked(its.scores, columns), picked(its.costs_usd, columns)
+            scores, costs = pick_columns(its.scores, columns), pick_columns(its.costs_usd, columns)
             strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
             row[name] = {
                 "kept": bootstrap(lambda i, a=scores, b=strong: a[i].sum() / b[i].sum(), groups, rounds, 0),
@@ -108,11 +114,11 @@ def measure_targets(
 
 def hindsight(policy: Policy, its: Replay, kept: float, groups: np.ndarray, rounds: int) -> Interval:
     """The largest share of dollars that one price saves with at least `kept` of the strong model's quality."""
-    needed, choose = its.needed(policy.rules, 1.0), its.choices(policy.rules, 1.0)
+    needed, choose = its.switch_thresholds(policy.rules, 1.0), its.chooser(policy.rules, 1.0)
     grid = np.quantile(needed[np.isfinite(needed)], np.linspace(0, 1, STEPS + 1))
     chosen = [choose(np.full(len(needed), price)) for price in grid]
-    scores = np.array([picked(its.scores, c) for c in chosen])
-    costs = np.array([picked(its.costs_usd, c) for c in chosen])
+    scores = np.array([pick_columns(its.scores, c) for c in chosen])
+    costs = np.array([pick_columns(its.costs_usd, c) for c in chosen])
 
     def saved(i: np.ndarray) -> float:
         enough = scores[:, i].sum(axis=1) >= kept * its.scores[i, -1].sum()
@@ -146,12 +152,12 @@ def resplit(policy: Policy, its: Replay, n: int, draws: Sequence[Draw]) -> list[
     """How often promises are violated where thresholds are certified on some questions and looked at on others."""
     rows = []
     for target in TARGETS:
-        needed, choose = its.needed(policy.rules, target), its.choices(policy.rules, target)
+        needed, choose = its.switch_thresholds(policy.rules, target), its.chooser(policy.rules, target)
         finite = needed[np.isfinite(needed)]
         grid = np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
         chosen = [choose(np.full(len(needed), price)) for price in grid]
-        scores = [picked(its.scores, c) for c in chosen]
-        costs = [picked(its.costs_usd, c) for c in chosen]
+        scores = [pick_columns(its.scores, c) for c in chosen]
+        costs = [pick_columns(its.costs_usd, c) for c in chosen]
         strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
         kept, saved = [], []
         for drawn, names, others in draws:
@@ -176,7 +182,7 @@ def resplit(policy: Policy, its: Replay, n: int, draws: Sequence[Draw]) -> list[
     return rows
 
 
-def measure_resplits(policy: Policy, its: LookedAt, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
+def measure_resplits(policy: Policy, its: CascadeReplay, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
     """Both ways to draw, with answers looked at and without."""
     found = {}
     for name, draw in (("with replacement, all", drawn_again), ("the others", drawn_halves)):
@@ -185,12 +191,12 @@ def measure_resplits(policy: Policy, its: LookedAt, groups: np.ndarray, n: int, 
     return found
 
 
-def measure_speed(policy: Policy, looked: LookedAt) -> dict[str, float]:
+def measure_speed(policy: Policy, looked: CascadeReplay) -> dict[str, float]:
     """Milliseconds of CPU that a look at an answer costs."""
     assert policy.answers is not None
     cheap = policy.rules.models[0].name
     spent = []
-    for at in np.flatnonzero(looked.is_looked_at):
+    for at in np.flatnonzero(looked.uses_answer):
         answer = looked.outcomes[at].results[cheap].answer or ""
         began = time.thread_time()
         answer_gap(policy.answers.predictor, looked.features[at], looked.predictions[at], answer)
@@ -198,32 +204,32 @@ def measure_speed(policy: Policy, looked: LookedAt) -> dict[str, float]:
     return {"median": float(np.median(spent)), "p99": float(np.quantile(spent, 0.99)), "most": float(max(spent))}
 
 
-def joined(parts: Sequence[LookedAt]) -> LookedAt:
+def joined(parts: Sequence[CascadeReplay]) -> CascadeReplay:
     """The questions of several replays as one."""
-    tables = ("scores", "costs_usd", "is_looked_at", "answer_gaps", "answer_needed")
+    tables = ("scores", "costs_usd", "uses_answer", "answer_gaps", "acceptance_thresholds")
     lists = ("outcomes", "features", "predictions")
-    return LookedAt(
+    return CascadeReplay(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in tables},
         **{name: [each for part in parts for each in getattr(part, name)] for name in lists},
         models=parts[0].models,
     )
 
 
-def plain(its: LookedAt) -> Replay:
+def plain(its: CascadeReplay) -> Replay:
     """The same questions without a look at answers."""
     return Replay(
         its.outcomes, its.features, its.predictions, its.scores[:, [0, 2]], its.costs_usd[:, [0, 2]], its.models
     )
 
 
-def cross_looked(policy: Policy, outcomes: Sequence[Outcome], background: Background) -> LookedAt:
+def cross_looked(policy: Policy, outcomes: Sequence[Outcome], background: Prior) -> CascadeReplay:
     """Outcomes of the calibration, questions and answers predicted by what was learnt without them."""
     assert policy.answers is not None
-    replay, groups = cross_replayed(outcomes, policy.rules.models, int(policy.about["seed"]), background)
-    read = read_answers(replay)
+    replay, groups = cross_fit_replay(outcomes, policy.rules.models, int(policy.about["seed"]), background)
+    read = read_answer_inputs(replay)
     gains = replay.scores[:, 1] - replay.scores[:, 0]
-    found = cross_fitted_gaps(read, gains, groups, policy.predictor.types, int(policy.about["seed"]))
-    return looked_at(replay, policy.rules, policy.answers.types, read, found)
+    found = cross_fit_gaps(read, gains, groups, policy.predictor.types, int(policy.about["seed"]))
+    return build_cascade(replay, policy.rules, policy.answers.types, read, found)
 
 
 def measure(data: Path, rounds: int, resplits: int, both: bool) -> dict[str, Any]:
@@ -231,12 +237,12 @@ def measure(data: Path, rounds: int, resplits: int, both: bool) -> dict[str, Any
     policy = read_policy(DATA / "policy")
     assert policy.answers is not None, "the shipped policy looks at no answers"
     published = data / "published.json"
-    background = read_background(TYPED, DATA / "types.json", published, ranking.PAIR)
-    outcomes = background.renamed(read_outcomes([data / "test.jsonl.gz"], ranking.PAIR))
-    replay = replayed(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_answers(policy, policy.answers, replay)
+    background = read_prior(TYPED_QUESTIONS, DATA / "types.json", published, ranking.PAIR)
+    outcomes = background.rename_types(read_outcomes([data / "test.jsonl.gz"], ranking.PAIR))
+    replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
+    looked = replay_cascade(policy, policy.answers, replay)
     groups = near_duplicate_groups([outcome.text for outcome in outcomes])
-    types = np.array(types_of(outcomes))
+    types = np.array(question_types(outcomes))
     populations = {"test": (looked, groups)}
     if both:
         learnt = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)

@@ -23,7 +23,7 @@ import numpy as np
 
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.learning import learn
-from calibration.learning.replay import picked, replayed
+from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
 from router.policy.decision import Promise
@@ -83,13 +83,13 @@ def resplit(population: Population, scenario: str, n: int, seed: int) -> dict[fl
     drawn, others = draw(population, scenario, n, np.random.default_rng(seed))
     rows = [population.outcomes[i] for i in drawn]
     policy = learn(rows, models, seed, {}, None, TARGETS, promise=Promise.CERTIFIED).policy
-    replay = replayed([population.outcomes[i] for i in others], policy.predictor, models)
+    replay = replay_outcomes([population.outcomes[i] for i in others], policy.predictor, models)
     weights = weights_of(population, scenario, others)
     found = {}
     for target in TARGETS:
-        chosen = replay.chosen(policy.rules, target)
+        chosen = replay.choose(policy.rules, target)
         kept, saved = (
-            float(weights @ picked(table, chosen) / (weights @ table[:, -1]))
+            float(weights @ pick_columns(table, chosen) / (weights @ table[:, -1]))
             for table in (replay.scores, replay.costs_usd)
         )
         found[target] = kept, 1 - saved

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.learning.replay import bootstrap
+from calibration.learning.intervals import bootstrap
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, load_prices, read_policy
 from router.policy.conversation import CACHED_FROM_TOKENS, CACHED_IN_STEPS_OF

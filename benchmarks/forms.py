@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.learning.replay import picked, replayed
+from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, read_policy
 from router.policy.decision import decide
@@ -45,14 +45,14 @@ def read_forms(path: Path) -> dict[str, Form]:
 def measure(policy: Policy, outcomes: list[Outcome], forms: Mapping[str, Form], count: int = ROWS) -> list[Row]:
     """A row for each form: what is decided on it, and what of the bare questions' decisions is left."""
     drawn = random.Random(0).sample(outcomes, min(count, len(outcomes)))
-    replay = replayed(drawn, policy.predictor, policy.rules.models)
-    bare = replay.chosen(policy.rules, TARGET)
+    replay = replay_outcomes(drawn, policy.predictor, policy.rules.models)
+    bare = replay.choose(policy.rules, TARGET)
     column = {model.name: at for at, model in enumerate(replay.models)}
-    saved_bare = 1 - picked(replay.costs_usd, bare).sum() / replay.costs_usd[:, -1].sum()
+    saved_bare = 1 - pick_columns(replay.costs_usd, bare).sum() / replay.costs_usd[:, -1].sum()
     rows: list[Row] = []
     for name, form in forms.items():
         chosen = np.array([column[_model(policy, form(_request(outcome)))] for outcome in drawn])
-        kept, spent = (picked(t, chosen).sum() / t[:, -1].sum() for t in (replay.scores, replay.costs_usd))
+        kept, spent = (pick_columns(t, chosen).sum() / t[:, -1].sum() for t in (replay.scores, replay.costs_usd))
         rows.append(
             {
                 "form": name,

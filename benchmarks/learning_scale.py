@@ -5,17 +5,22 @@ recorded ones, gets an id of its own, and a share of its words is exchanged for 
 So the texts are not near-duplicates, and terms grow in number as they would, roughly. Scores and tokens stay those of
 the row that was drawn: what is learnt is of no use, only what it costs to learn.
 
-    python benchmarks/learning_scale.py ../shared/data/calibration.jsonl.gz --rows 5000 10000 [--jobs 2] [--ray auto]
+    python benchmarks/learning_scale.py ../shared/data/calibration.jsonl.gz --rows 5000 10000 [--jobs 1 2] [--ray auto]
+
+A policy is told by its SHA-256, so that runs with other numbers of jobs can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,52 +61,85 @@ def resampled(outcomes: Sequence[Outcome], rows: int, seed: int) -> Iterator[Out
 
 
 def measured(file: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
-    """Seconds, processor seconds, and MiB at the peak of learning from a file, over the command and its workers."""
+    """What learning from a file takes: seconds, processor seconds, and MiB at the peak.
+
+    `command_mib` is the peak of the command alone; `all_mib` that of the command and its workers together, in which
+    memory that they share counts once. A Ray cluster that was there before is in neither, nor in the processor seconds.
+    """
     command = [sys.executable, "-m", "calibration", "learn", "--outcomes", str(file), "--out", str(out), *options]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    peak = [0]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "0"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
+    peak = [0, 0]
     watcher = threading.Thread(target=_watch, args=(process, peak))
     watcher.start()
-    if process.wait():
-        raise SystemExit(f"learning from {file} failed")
-    watcher.join()
+    try:
+        if process.wait():
+            raise SystemExit(f"learning from {file} failed")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, where it was interrupted
+        watcher.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.monotonic() - began, "processor_seconds": cpu, "command_mib": peak[0] / 1024}
+    return {
+        "seconds": time.monotonic() - began,
+        "processor_seconds": cpu,
+        "command_mib": peak[0] / 1024,
+        "all_mib": peak[1] / 1024,
+    }
 
 
 def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
-    """The peak of the command's own resident memory in KiB, as the system tells it."""
-    status = Path(f"/proc/{process.pid}/status")
+    """The peaks in KiB: the command's resident memory as the system tells it, and that of its session, looked at."""
     while process.poll() is None:
-        try:
-            found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
-        except OSError:
-            return
-        peak[0] = max(peak[0], int(found[1]) if found else 0)
-        time.sleep(0.2)
+        peak[0] = max(peak[0], _kib(Path(f"/proc/{process.pid}/status"), "VmHWM"))
+        peak[1] = max(peak[1], sum(_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in _session(process.pid)))
+        time.sleep(2)
+
+
+def _kib(file: Path, name: str) -> int:
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        found = re.search(rf"^{name}:\s+(\d+)", file.read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes of a session."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "stat").read_text().rpartition(")")[2].split()[3] == str(leader):
+                yield int(folder.name)
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of all files of a folder."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        whole.update(file.name.encode() + b"\0" + file.read_bytes())
+    return whole.hexdigest()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000, 100_000])
-    parser.add_argument("--jobs", default="1")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1])
     parser.add_argument("--ray")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    options = ["--jobs", given.jobs, *(["--ray", given.ray] if given.ray else [])]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     recorded = read_outcomes([given.outcomes], PAIR, answers=False)
     with tempfile.TemporaryDirectory() as folder:
         for rows in given.rows:
             file = Path(folder) / f"{rows}.jsonl"
             write_outcomes(resampled(recorded, rows, given.seed), file)
-            figures = measured(file, Path(folder) / f"policy-{rows}", options)
-            print(
-                json.dumps({"rows": rows, "options": options, **{k: round(v, 1) for k, v in figures.items()}}),
-                flush=True,
-            )
+            for jobs in given.jobs:
+                out = Path(folder) / f"policy-{rows}-{jobs}"
+                figures = measured(file, out, ["--jobs", str(jobs), *(["--ray", given.ray] if given.ray else [])])
+                told = {name: round(value, 1) for name, value in figures.items()}
+                print(json.dumps({"rows": rows, "jobs": jobs, **told, "policy": digest(out)[:16]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""What limits that are shared in Redis cost: processor time of a request with a key that has limits, and without.
+"""What keys with budgets in Redis cost: processor time of a request, beside a router without keys.
 
-    python benchmarks/limits.py [--clients 16] [--requests 200] [--rounds 24] [--all-limits]
+    python benchmarks/limits.py [--rate 500] [--requests 50] [--rounds 200] [--all-limits]
 
-One router, one Redis, an OpenAI in another process; a key without limits and one with a budget (`--all-limits`: and
-with rates) take turns in one run, so that other work on the machine hits both alike. Processor time is that of the
-router's process, which answers, and of Redis; compare within a run.
+Two routers in front of one OpenAI: one without keys, one with keys and Redis. Four ways to ask take turns in short
+rounds at a steady rate: without a key, with a key, with a key that has a budget (`--all-limits`: and rates), and
+with a key in a team that has it as well. Other work on the machine affects neighbouring rounds alike. So the script
+takes the ratio of each round to the round beside it, and prints the median with its bootstrap interval (percentiles,
+95 %). Processor time is that of the process that answers, as the scheduler counts it; that of Redis is separate.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -18,10 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
@@ -31,8 +37,12 @@ from redis_server import RedisServer  # noqa: E402
 from servers import free_port, is_listening  # noqa: E402
 
 from router.client import issuing  # noqa: E402
-from router.client.keyfile import Limits, locked, read_keys, write_keys  # noqa: E402
+from router.client.keyfile import Limits, Roster, Team, locked, write_roster  # noqa: E402
+from router.settings import KEYS_FILE  # noqa: E402
 
+NOTHING, KEY, LIMITS, TEAM = "no key", "a key", "a key with limits", "in a team with limits"
+WARM_UP = 300  # requests
+SETTLED_SECONDS = 0.05  # until what a round spent has gone to Redis
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "What is the capital of France? " * 4}]}
 
 
@@ -44,13 +54,23 @@ def upstream(pipe: Connection) -> None:
 
 
 def make_keys(home: Path, limits: Limits) -> dict[str, str]:
-    """The secrets of a key without limits and of one with them."""
+    """The secrets of a key without limits, of one with them, and of one in a team that has them as well."""
     home.mkdir(mode=0o700)
-    with locked(home) as path:
-        keys, free = issuing.added(read_keys(path), "free", time.time())
+    with locked(home / KEYS_FILE) as path:
+        keys, free = issuing.added((), "free", time.time())
         keys, limited = issuing.added(keys, "limited", time.time(), limits=limits)
-        write_keys(path, keys)
-    return {"without": free, "with limits": limited}
+        keys, shared = issuing.added(keys, "shared", time.time(), limits=limits, team="team")
+        write_roster(path, Roster(keys, (Team("team", time.time(), limits),)))
+    return {KEY: free, LIMITS: limited, TEAM: shared}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to ask."""
+
+    port: int
+    pid: int  # of the router
+    key: str = ""
 
 
 def seconds_of(pid: int) -> float:
@@ -59,84 +79,102 @@ def seconds_of(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
-async def load(session: aiohttp.ClientSession, key: str, clients: int, requests: int) -> int:
-    """So many requests by so many clients, each one after another; how many were not answered."""
-    numbers, refused = iter(range(requests)), 0
+async def load(session: aiohttp.ClientSession, way: Way, requests: int, rate: float) -> int:
+    """So many requests, one every 1/rate seconds; how many were not answered."""
+    headers = {"authorization": f"Bearer {way.key}"} if way.key else {}
+    url = f"http://127.0.0.1:{way.port}/v1/chat/completions"
 
-    async def client() -> None:
-        nonlocal refused
-        headers = {"authorization": f"Bearer {key}"}
-        for _ in numbers:
-            async with session.post("/v1/chat/completions", json=BODY, headers=headers) as answer:
-                await answer.read()
-                refused += answer.status != 200
+    async def ask() -> bool:
+        async with session.post(url, json=BODY, headers=headers) as answer:
+            await answer.read()
+            return answer.status != 200
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return refused
+    began, asked = time.monotonic(), []
+    for number in range(requests):
+        await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
+        asked.append(asyncio.create_task(ask()))
+    return sum(await asyncio.gather(*asked))
 
 
-async def measure(given: argparse.Namespace, port: int, router: int, redis: int, keys: dict[str, str]) -> None:
-    """Print microseconds a request, and the ratio."""
-    requests, clients = given.requests, given.clients
-    found: dict[str, list[float]] = {name: [] for name in keys}
-    of_redis: list[float] = []
-    rates: list[float] = []
-    refused = 0
-    connector = aiohttp.TCPConnector(limit=200)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector) as session:
-        for key in keys.values():
-            await load(session, key, clients, 500)
+async def measure(given: argparse.Namespace, ways: dict[str, Way], redis: int) -> None:
+    """Print microseconds a request, and the ratios."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    of_redis, rates, refused = [], [], 0
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=500)) as session:
+        for way in ways.values():
+            await load(session, way, WARM_UP, given.rate)
         for number in range(given.rounds):
-            for name in sorted(keys, reverse=bool(number % 2)):
-                began, before, before_redis = time.monotonic(), seconds_of(router), seconds_of(redis)
-                refused += await load(session, keys[name], clients, requests)
-                found[name].append((seconds_of(router) - before) / requests * 1e6)
-                rates.append(requests / (time.monotonic() - began))
-                if name != "without":
-                    of_redis.append((seconds_of(redis) - before_redis) / requests * 1e6)
+            for name in sorted(ways, reverse=bool(number % 2)):
+                way = ways[name]
+                began, before, before_redis = time.monotonic(), seconds_of(way.pid), seconds_of(redis)
+                refused += await load(session, way, given.requests, given.rate)
+                rates.append(given.requests / (time.monotonic() - began))
+                await asyncio.sleep(SETTLED_SECONDS)
+                found[name].append((seconds_of(way.pid) - before) / given.requests * 1e6)
+                if name == LIMITS:
+                    of_redis.append((seconds_of(redis) - before_redis) / given.requests * 1e6)
     for name, values in found.items():
-        print(f"{name:12} {statistics.median(values):6.0f} us a request ({min(values):.0f} to {max(values):.0f})")
-    ratios = [one / other for one, other in zip(found["with limits"], found["without"], strict=True)]
-    print(f"Redis        {statistics.median(of_redis):6.0f} us a request")
-    print(f"rate         {statistics.median(rates):6.0f} requests/s; {refused} were refused")
-    least, _, most = statistics.quantiles(ratios, n=4)
-    medians = statistics.median(found["with limits"]) / statistics.median(found["without"])
-    print(f"ratio        {medians:6.3f} of the medians; {statistics.median(ratios):.3f} of rounds side by side")
-    print(f"             half of these are within {least:.3f} and {most:.3f}")
+        low, middle, high = statistics.quantiles(values, n=4)
+        print(f"{name:22} {middle:6.0f} us a request (half of the rounds: {low:.0f} to {high:.0f})")
+    print(f"Redis                  {statistics.median(of_redis):6.0f} us a request with limits")
+    print(f"rate                   {statistics.median(rates):6.0f} requests/s; {refused} were refused")
+    print(f"load                   {os.getloadavg()[0]:6.1f} processes in the last minute")
+    for name, other in ((KEY, NOTHING), (LIMITS, KEY), (LIMITS, NOTHING), (TEAM, LIMITS)):
+        middle, low, high = ratio(found[name], found[other])
+        print(f"{name} / {other}: {middle:.3f} ({low:.3f} to {high:.3f})")
+
+
+def ratio(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """The median of the ratios of rounds side by side, with its 95 % interval."""
+    ratios = np.array(ours) / np.array(others)
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+@contextlib.contextmanager
+def router(folder: Path, name: str, settings: dict[str, str]) -> Iterator[tuple[int, int]]:
+    """A router with a home of its own; its port and process."""
+    port, home = free_port(), folder / name
+    environment = {**os.environ, **settings, "ROUTER_HOME": str(home), "PYTHONPATH": str(PROJECT)}
+    environment |= {"OPENAI_API_KEY": "sk-test", "PYTHONHASHSEED": "0"}
+    with (folder / f"{name}.log").open("wb") as log:
+        command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        while not is_listening(port):
+            if process.poll() is not None:
+                raise SystemExit((folder / f"{name}.log").read_text())
+            time.sleep(0.1)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def main() -> None:
     """Start everything, measure, and stop it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=200, help="of each round")
-    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=500, help="requests a second")
+    parser.add_argument("--requests", type=int, default=50, help="of each round")
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--all-limits", action="store_true", help="requests and tokens a minute as well")
     given = parser.parse_args()
     rates = {"requests_a_minute": 10**9, "tokens_a_minute": 10**11} if given.all_limits else {}
     ours, theirs = multiprocessing.Pipe()
     openai = multiprocessing.get_context("spawn").Process(target=upstream, args=(theirs,), daemon=True)
     openai.start()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        keys = make_keys(folder / "home", Limits(usd_a_day=1e6, usd_a_month=1e6, **rates))
-        redis, port = RedisServer(folder), free_port()
-        settings = {"ROUTER_HOME": str(folder / "home"), "ROUTER_STATE": redis.url, "OPENAI_BASE_URL": ours.recv()}
-        environment = {**os.environ, **settings, "OPENAI_API_KEY": "sk-test", "PYTHONPATH": str(PROJECT)}
-        with (folder / "log").open("wb") as log:
-            command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
-            router = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-        try:
-            while not is_listening(port):
-                if router.poll() is not None:
-                    raise SystemExit((folder / "log").read_text())
-                time.sleep(0.1)
-            asyncio.run(measure(given, port, router.pid, redis.pid, keys))
-        finally:
-            router.terminate()
-            router.wait(60)
-            redis.kill()
-            openai.terminate()
+    with contextlib.ExitStack() as stack:
+        stack.callback(openai.terminate)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keys = make_keys(folder / "keyed", Limits(usd_a_day=1e6, usd_a_month=1e6, **rates))
+        redis = RedisServer(folder)
+        stack.callback(redis.kill)
+        settings = {"OPENAI_BASE_URL": ours.recv()}
+        ways = {NOTHING: Way(*stack.enter_context(router(folder, "plain", settings)))}
+        keyed = stack.enter_context(router(folder, "keyed", {**settings, "ROUTER_STATE": redis.url}))
+        ways |= {name: Way(*keyed, key) for name, key in keys.items()}
+        asyncio.run(measure(given, ways, redis.pid))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,11 @@ from sklearn.preprocessing import StandardScaler
 
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.examples import Examples, Question, question_of
-from calibration.learning.learning import examples_of, learn
+from calibration.learning.intervals import bootstrap
+from calibration.learning.learning import build_examples, learn
 from calibration.learning.predictor import fit
-from calibration.learning.replay import Replay, apgr, bootstrap, cpt, replayed, saved_cost
+from calibration.learning.ranking import apgr, cpt, saved_cost
+from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
 from router.policy.decision import Rules, savings_usd
@@ -77,10 +79,10 @@ def yardstick(train: Examples, asked: Sequence[Features]) -> np.ndarray:
         return [question.asked.question for question in questions]
 
     tfidf = TfidfVectorizer(analyzer=terms, min_df=3, sublinear_tf=True).fit(text(train.questions))
-    scale = StandardScaler().fit([question.counted for question in train.questions])
+    scale = StandardScaler().fit([question.numbers for question in train.questions])
 
     def inputs(questions: Sequence[Question]) -> sp.csr_matrix:
-        scaled = np.clip(scale.transform([question.counted for question in questions]), -4, 4) * 0.2
+        scaled = np.clip(scale.transform([question.numbers for question in questions]), -4, 4) * 0.2
         return sp.csr_matrix(sp.hstack([tfidf.transform(text(questions)), scaled]))
 
     known, new = inputs(train.questions), inputs([question_of(features) for features in asked])
@@ -110,9 +112,9 @@ def gpt4o_pair(calibration: Sequence[Outcome], test: Sequence[Outcome], seeds: i
     plain: np.ndarray | None = None
     for seed in range(seeds):
         policy = learn(calibration, models, seed, {}, targets=(TARGET,)).policy
-        replay = replayed(test, policy.predictor, models)
-        plain = yardstick(examples_of(calibration, PAIR), replay.features) if plain is None else plain
-        needed = replay.needed(policy.rules, TARGET)
+        replay = replay_outcomes(test, policy.predictor, models)
+        plain = yardstick(build_examples(calibration, PAIR), replay.features) if plain is None else plain
+        needed = replay.switch_thresholds(policy.rules, TARGET)
         plainly = np.where(np.isinf(needed), needed, plain / dollars_saved(policy.rules, replay))
         for method, gap, rank in (("router", replay.gaps, needed), ("yardstick", plain, plainly)):
             gaps[method].append(gap)
@@ -144,19 +146,19 @@ def _stacked(ranks: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
 def routellm(outcomes: Sequence[Outcome], seeds: int) -> dict[str, Ranked]:
     """RouteLLM's pair on its three benchmarks: MMLU and MT-Bench from 1,531 rows of MMLU, GSM8K across five folds."""
     rows = {s: [o for o in outcomes if o.source == f"routellm/{s}"] for s in ("mmlu", "gsm8k", "mt_bench")}
-    parts = {source: examples_of(asked, ROUTELLM) for source, asked in rows.items()}
+    parts = {source: build_examples(asked, ROUTELLM) for source, asked in rows.items()}
     gaps = {s: {m: np.full((seeds, len(p.types)), np.nan) for m in METHODS} for s, p in parts.items()}
     mmlu, gsm, bench = parts["mmlu"], parts["gsm8k"], parts["mt_bench"]
     for seed in range(seeds):
         chosen, other = drawn(mmlu.groups, MMLU_ROWS, seed)
-        train = examples_of([rows["mmlu"][i] for i in chosen[:MMLU_ROWS]], ROUTELLM)
-        asked = mmlu.part(other)
+        train = build_examples([rows["mmlu"][i] for i in chosen[:MMLU_ROWS]], ROUTELLM)
+        asked = mmlu.subset(other)
         for method, rank in BOTH.items():
             said = rank(train, [*asked.features, *bench.features])
             gaps["mmlu"][method][seed, other] = said[: len(other)]
             gaps["mt_bench"][method][seed] = said[len(other) :]
             for known, new in GroupKFold(5, shuffle=True, random_state=seed).split(gsm.scores, groups=gsm.groups):
-                gaps["gsm8k"][method][seed, new] = rank(gsm.part(known), gsm.part(new).features)
+                gaps["gsm8k"][method][seed, new] = rank(gsm.subset(known), gsm.subset(new).features)
     return {s: Ranked(gaps[s], None, p.scores, None, p.groups) for s, p in parts.items()}
 
 
@@ -212,7 +214,7 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
         "pair": table(pair, rounds),
-        "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
+        "by_type": {str(t): table(pair.subset(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
         "routellm": {source: table(ranked, rounds) for source, ranked in routellm(clean, seeds).items()},
         "curves": {method: curve(pair, method) for method in METHODS},
     }

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from calibration.learning.learning import LearningError, learn
-from calibration.learning.prior import Background, read_background
-from calibration.learning.replay import picked, replayed
+from calibration.learning.prior import Prior, read_prior
+from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
-from calibration.policies import DATA, TYPED, load_prices, models_named
+from calibration.policies import DATA, TYPED_QUESTIONS, load_prices, models_named
 from router.policy.decision import Model
 from router.policy.document import Policy
 from router.policy.prices import Price
@@ -35,7 +35,7 @@ LINE = (
 MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
 
 
-def without(background: Background, name: str) -> Background:
+def without(background: Prior, name: str) -> Prior:
     """What is known beside the outcomes, with nothing left of the type `name`."""
     examples = background.examples
     rows = [i for i, t in enumerate(examples.types) if t != name]
@@ -50,10 +50,10 @@ def without(background: Background, name: str) -> Background:
 
 def trial(policy: Policy, unseen: list[Outcome]) -> dict[str, object]:
     """What the policy kept and saved on questions it never saw, and why they went where they went."""
-    replay = replayed(unseen, policy.predictor, policy.rules.models)
+    replay = replay_outcomes(unseen, policy.predictor, policy.rules.models)
     decisions = replay.decisions(policy.rules, TARGET)
     chosen = np.array([[m.name for m in policy.rules.models].index(d.model) for d in decisions])
-    scores, costs = picked(replay.scores, chosen), picked(replay.costs_usd, chosen)
+    scores, costs = pick_columns(replay.scores, chosen), pick_columns(replay.costs_usd, chosen)
     strong = max(float(replay.scores[:, -1].sum()), 1e-9)
     kept = float(scores.sum()) / strong
     return {
@@ -94,10 +94,10 @@ def main() -> int:
         return 0
     names = arguments.models.split(",")
     outcomes = read_outcomes([arguments.outcomes], names)
-    background = Background()
+    background = Prior()
     if arguments.published:
-        background = read_background(TYPED, DATA / "types.json", arguments.published, names)
-    outcomes = background.renamed(outcomes)
+        background = read_prior(TYPED_QUESTIONS, DATA / "types.json", arguments.published, names)
+    outcomes = background.rename_types(outcomes)
     kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
     forgotten = arguments.by == "question_type" and not arguments.texts_stay
     rows = []

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from calibration import network
 from calibration.commands import describe, evaluate, from_traces, generate, learn, policies, reprice, retire, run, watch
-from calibration.commands.options import UsageError
+from calibration.commands.options import UsageError, command_with
+from calibration.commands.run_options import RunOptions
 from calibration.generation.kinds import GenerationError
 from calibration.judging.judgements import ScorerError
 from calibration.learning.learning import LearningError
@@ -37,7 +38,7 @@ INPUT_ERRORS = (  # printed as one line, without a traceback
     TrafficError,
     UsageError,
     WorkersError,
-    *network.FAULTS,
+    *network.INPUT_ERRORS,
 )
 app = typer.Typer(
     help="Calibrate the router: learn on which questions a cheap model is as good as the strong one.",
@@ -61,7 +62,7 @@ def options(
     """Options of the command line itself."""
 
 
-app.command("run", epilog=run.EXAMPLES)(run.run_command)
+app.command("run", epilog=run.EXAMPLES)(command_with(RunOptions, run.run_command))
 app.command("report", epilog=policies.REPORT_EXAMPLE)(policies.report_command)
 app.command("promote", epilog=policies.PROMOTE_EXAMPLE)(policies.promote_command)
 app.command("rollback", epilog=policies.ROLLBACK_EXAMPLE)(policies.rollback_command)

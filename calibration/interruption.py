@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is under way is finished, and what was paid for is kept."""
+"""Ctrl-C and SIGTERM: requests in flight are finished, and paid results are stored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from calibration.spending import StoppedError
 
 
 class InterruptionError(StoppedError):
-    """Stopped by Ctrl-C or SIGTERM."""
+    """The calibration was stopped by Ctrl-C or SIGTERM."""
 
 
 @contextmanager
 def interruptible(stop: Callable[[StoppedError], Any]) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM finish what is under way and stop; on a second Ctrl-C stop at once."""
+    """Call `stop` on Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt."""
 
     def handle(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop(InterruptionError("interrupted; what there is is kept, and the same command goes on from here"))
+        stop(InterruptionError("interrupted; results so far are stored, and the same command resumes here"))
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

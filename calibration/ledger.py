@@ -1,4 +1,4 @@
-"""Append-only files of rows by key: what was paid for once is written at once and never asked for again."""
+"""Append-only files of rows by key: a paid result is stored immediately, and never requested again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from calibration.spending import StoppedError
 
 
 class LedgerError(RuntimeError):
-    """A ledger cannot be used; says which file, and what to do."""
+    """A ledger is damaged or in use by another process."""
 
 
 class Ledger:
-    """A JSON-lines file of rows by key; a key's last row counts. One process at a time.
+    """A JSON-lines file of rows by key, locked by one process; the last row of a key is valid.
 
-    A row is one `write` to a file opened for appending, so it is there after `kill -9`; a line that a power cut left
-    unfinished is cut off when the file is opened.
+    Each row is one `write` to a file opened for appending, so it survives `kill -9`. An unfinished line after a power
+    failure is removed when the file is opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,9 @@ class Ledger:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
-            raise LedgerError(f"{path}: in use by another calibration; wait for it or choose another --out") from error
+            raise LedgerError(
+                f"{path}: in use by another calibration; wait for it to end, or choose another --out"
+            ) from error
         self._lock = threading.Lock()
         self._rows = self._read()
 
@@ -58,35 +60,37 @@ class Ledger:
         return self._rows.get(key)
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Write a row; it is in the file when this returns.
+        """Append a row to the file.
 
         Raises:
-            StoppedError: there is no room for it; the file is as it was.
+            StoppedError: the write failed, for example because the disk is full. The file is unchanged.
         """
-        # half of a character, which models write now and then, is kept as it is: `json.loads` reads it back
+        # models sometimes write unpaired surrogates; surrogatepass stores them so that `json.loads` restores them
         line = json.dumps({"key": key, **row}, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
         with self._lock:
             size = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, line) != len(line):
-                    os.ftruncate(self._file, size)  # no half line may stay where the next one begins
+                    os.ftruncate(self._file, size)  # remove the incomplete line
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
-                problem = f"{self.path}: {error.strerror}; make room and run the same command again"
+                problem = f"{self.path}: {error.strerror}; free disk space and run the same command again"
                 raise StoppedError(problem) from error
             self._rows[key] = row
 
     def _read(self) -> dict[str, Mapping[str, Any]]:
         with self.path.open("rb") as file:
             content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self._file, whole)
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            os.truncate(self._file, complete)
         rows: dict[str, Mapping[str, Any]] = {}
-        for number, line in enumerate(content[:whole].splitlines(), 1):
+        for number, line in enumerate(content[:complete].splitlines(), 1):
             try:
                 row = json.loads(line)
                 rows[row.pop("key")] = row
             except (ValueError, KeyError, AttributeError, RecursionError, TypeError) as error:
-                raise LedgerError(f"{self.path}:{number}: damaged; delete the line to have it asked again") from error
+                raise LedgerError(
+                    f"{self.path}:{number}: the line is damaged; delete it to request the result again"
+                ) from error
         return rows

@@ -1,4 +1,4 @@
-"""Where a calibration finds and keeps its data."""
+"""The locations of a calibration's data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder of the proxy's journal and policies."""
+    """The folder of the router's journal and policies: `ROUTER_HOME`, by default `.router`."""
     return Path(os.environ.get("ROUTER_HOME") or ".router")
 
 
 def tracking_uri() -> str:
-    """The MLflow store: `MLFLOW_TRACKING_URI`, or SQLite in the home folder, which the proxy uses too."""
+    """The URI of MLflow's store: `MLFLOW_TRACKING_URI`, by default SQLite in the home folder, as for the router."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().absolute() / 'mlflow.db'}"

@@ -1,4 +1,4 @@
-"""How a calibration reaches models and MLflow: by the router's proxy and certificates, from the same variables."""
+"""The network of a calibration: the router's proxy and certificates, from the same environment variables."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ import openai
 from router.policy.network import BundleError, Network
 from router.policy.proxies import ProxyAddressError
 
-FAULTS = (BundleError, ProxyAddressError)
+INPUT_ERRORS = (BundleError, ProxyAddressError)
 
 
-def network() -> Network:
-    """The network that ROUTER_PROXY, ROUTER_CA_BUNDLE and the environment describe.
-
-    Raises:
-        ProxyAddressError: ROUTER_PROXY is not the address of a proxy.
-    """
-    given = os.environ
-    return Network.read(given.get("ROUTER_PROXY", ""), given.get("ROUTER_CA_BUNDLE", ""), given)
-
-
-def prepare() -> None:
-    """Make MLflow's client, which reads the environment, go the same way.
+def read_network() -> Network:
+    """The network configured by ROUTER_PROXY, ROUTER_CA_BUNDLE and the environment.
 
     Raises:
-        BundleError, ProxyAddressError: what is set is no certificate, or no address of a proxy.
+        ProxyAddressError: ROUTER_PROXY is not a valid proxy address.
     """
-    found = network()
-    found.check()
-    found.prepare(os.environ)
+    environment = os.environ
+    return Network.read(environment.get("ROUTER_PROXY", ""), environment.get("ROUTER_CA_BUNDLE", ""), environment)
+
+
+def prepare_environment() -> None:
+    """Set the environment variables from which MLflow's client reads its proxy and certificates.
+
+    Raises:
+        BundleError, ProxyAddressError: the certificates or the proxy address are not valid.
+    """
+    network = read_network()
+    network.check()
+    network.prepare(os.environ)
 
 
 def openai_client(base_url: str, api_key: str, **options: Any) -> openai.OpenAI:
-    """The official client for an upstream, which it reaches this way; `options` are that client's own.
+    """The official OpenAI client for an upstream; `options` are those of `openai.OpenAI`.
 
     Raises:
-        BundleError, ProxyAddressError: as `client` does.
+        BundleError, ProxyAddressError: the certificates or the proxy address are not valid.
     """
-    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=client(base_url), **options)
+    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=http_client(base_url), **options)
 
 
-def client(base_url: str) -> openai.DefaultHttpxClient:
-    """What `openai.OpenAI` speaks to `base_url` by.
+def http_client(base_url: str) -> openai.DefaultHttpxClient:
+    """The HTTP client of `openai.OpenAI` for `base_url`.
 
     Raises:
-        BundleError, ProxyAddressError: what is set is no certificate, or no address of a proxy.
+        BundleError, ProxyAddressError: the certificates or the proxy address are not valid.
     """
     return openai.DefaultHttpxClient(**_options(base_url))
 
 
-def async_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
-    """What `openai.AsyncOpenAI` speaks to `base_url` by; raises as `client` does."""
+def async_http_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
+    """The HTTP client of `openai.AsyncOpenAI` for `base_url`; raises like `http_client`."""
     return openai.DefaultAsyncHttpxClient(**_options(base_url))
 
 
 def _options(base_url: str) -> dict[str, Any]:
-    found, parts = network(), urlsplit(base_url)
+    network, parts = read_network(), urlsplit(base_url)
     tls = parts.scheme == "https"
-    proxy = found.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
-    # not by the environment a second time: httpx reads NO_PROXY otherwise, and takes loopback to the proxy
-    return {"proxy": proxy.url if proxy else None, "verify": found.tls(), "trust_env": False}
+    proxy = network.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
+    # trust_env is off because httpx reads NO_PROXY differently and would use the proxy for loopback
+    return {"proxy": proxy.url if proxy else None, "verify": network.tls(), "trust_env": False}

@@ -1,4 +1,4 @@
-"""Outcomes: questions with every model's answer, score and tokens. The table that everything else is learnt from."""
+"""Outcomes: questions with the score, answer and tokens of every model. A policy is learnt from them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from router.policy.features import read_question
 
-# what a row of any form may raise while it is read: nothing of that is a fault of ours
-ROW_FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# exceptions that a row of an arbitrary form may cause; they are reported as errors of the row
+ROW_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class InputError(ValueError):
-    """A row of a file does not fit; the message names file and line."""
+    """A file cannot be read, or one of its rows has the wrong form; the message names file and line."""
 
     def __init__(self, path: Path | str, line: int | None, problem: str) -> None:
         super().__init__(f"{path}:{line}: {problem}" if line else f"{path}: {problem}")
@@ -25,7 +25,7 @@ class InputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one model made of a question."""
+    """The result of one model on a question."""
 
     score: float  # in [0, 1]
     answer: str | None = None
@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A question with the results of the models that were asked."""
+    """A question with the results of models."""
 
     id: str
     messages: Sequence[Mapping[str, Any]]
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """All text of the question, for finding those that are near-duplicates of each other."""
+        """The text of all messages, from which near-duplicates are found."""
         return "\n".join(_text(message.get("content")) for message in self.messages)
 
 
@@ -60,13 +60,18 @@ def _text(content: Any) -> str:
     return ""
 
 
-def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bool = True) -> list[Outcome]:
-    """Read outcomes files (JSON lines, gzipped or not) whose rows have a result of each of `models`.
+def question_types(outcomes: Sequence[Outcome]) -> list[str]:
+    """The recorded type of each question; "unknown" where none was recorded."""
+    return [outcome.question_type or "unknown" for outcome in outcomes]
 
-    Without `answers`, what nothing is learnt from is left out: answers, references and expected facts.
+
+def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bool = True) -> list[Outcome]:
+    """Read files of outcomes (JSON lines, gzipped or not) whose rows have a result of each of `models`.
+
+    `answers=False` saves memory: it leaves out answers, references and expected facts.
 
     Raises:
-        InputError: a file cannot be read, a row does not fit, or an id occurs twice.
+        InputError: a file cannot be read, a row has the wrong form, or an id occurs twice.
     """
     outcomes: list[Outcome] = []
     seen: dict[str, str] = {}
@@ -74,13 +79,13 @@ def read_outcomes(paths: Iterable[Path], models: Sequence[str] = (), answers: bo
         for line, row in read_rows(path):
             where = f"{path}:{line}"
             try:
-                outcome = _outcome(row, path, line, models)
+                outcome = _parse_outcome(row, path, line, models)
             except InputError:
                 raise
-            except ROW_FAULTS as error:
-                raise InputError(path, line, f"does not fit ({type(error).__name__}: {error})") from error
+            except ROW_ERRORS as error:
+                raise InputError(path, line, f"has the wrong form ({type(error).__name__}: {error})") from error
             if outcome.id in seen:
-                raise InputError(path, line, f"id {outcome.id!r} was already used at {seen[outcome.id]}")
+                raise InputError(path, line, f"id {outcome.id!r} occurs also at {seen[outcome.id]}")
             seen[outcome.id] = where
             outcomes.append(outcome if answers else _without_answers(outcome))
         if not outcomes:
@@ -94,26 +99,26 @@ def _without_answers(outcome: Outcome) -> Outcome:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of a JSON-lines file, gzipped or not, with their line numbers; blank lines are passed over."""
+    """The rows of a JSON-lines file, gzipped or not, with their line numbers. Blank lines are skipped."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             for line, text in enumerate(file, 1):
                 if text.strip():
-                    yield line, _json(path, line, text)
+                    yield line, _parse_json(path, line, text)
     except OSError as error:
         raise InputError(path, None, f"cannot be read: {error.strerror or error}") from error
     except (EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(path, None, f"is damaged: {error}") from error
 
 
-def _json(path: Path, line: int, text: str) -> Any:
+def _parse_json(path: Path, line: int, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(path, line, f"is not JSON: {error}") from error
 
 
-def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
+def _parse_outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     if not isinstance(row, Mapping):
         raise InputError(path, line, "expected an object")
     for name, kind in (("id", str), ("messages", list), ("outcomes", Mapping)):
@@ -133,7 +138,7 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     return Outcome(
         id=row["id"],
         messages=row["messages"],
-        results={m: _result(row["outcomes"][m], m, path, line) for m in (models or row["outcomes"])},
+        results={m: _parse_result(row["outcomes"][m], m, path, line) for m in (models or row["outcomes"])},
         question_type=row.get("question_type"),
         source=row.get("source"),
         tools=row.get("tools"),
@@ -142,7 +147,7 @@ def _outcome(row: Any, path: Path, line: int, models: Sequence[str]) -> Outcome:
     )
 
 
-def _result(value: Any, model: str, path: Path, line: int) -> Result:
+def _parse_result(value: Any, model: str, path: Path, line: int) -> Result:
     score = value.get("score") if isinstance(value, Mapping) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise InputError(path, line, f"the score of {model!r} is not a number from 0 to 1: {score!r}")
@@ -154,7 +159,7 @@ def _result(value: Any, model: str, path: Path, line: int) -> Result:
 
 
 def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
-    """Write an outcomes file, gzipped where the name ends in .gz; a file that is there is replaced at once."""
+    """Write a file of outcomes, gzipped if its name ends in .gz. An existing file is replaced atomically."""
     partial = path.with_name(path.name + ".partial")
     with (
         gzip.open(partial, "wt", encoding="utf-8")
@@ -162,11 +167,11 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
         else partial.open("w", encoding="utf-8") as file
     ):
         for outcome in outcomes:
-            file.write(json.dumps(_row(outcome), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_build_row(outcome), ensure_ascii=False) + "\n")
     partial.replace(path)
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _build_row(outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"id": outcome.id}
     for name in ("source", "question_type", "messages", "tools", "reference", "expected_facts"):
         value = getattr(outcome, name)

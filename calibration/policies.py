@@ -1,4 +1,4 @@
-"""Policies and prices as folders and files, and the models that prices are known for."""
+"""Reading and writing policies, prices and the table of models."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from router.policy.document import FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
 
-JUDGE_STAYS_DAYS = 90  # so that verdicts of one calibration can be compared with those of the next
-TYPED = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # questions whose types are known
+MIN_JUDGE_DAYS = 90  # until the shutdown of a default judge, so that successive calibrations use the same one
+TYPED_QUESTIONS = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # shipped questions with types
 
 
 def read_policy(folder: Path) -> Policy:
     """Read the policy in `folder`.
 
     Raises:
-        PolicyError: with the file's path, where it is missing or does not fit.
+        PolicyError: a file is missing or has the wrong form.
     """
     try:
         return parse({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
@@ -34,22 +34,22 @@ def read_policy(folder: Path) -> Policy:
 
 
 def write_policy(policy: Policy, folder: Path) -> None:
-    """Write the policy's files into `folder`, each replaced at once."""
+    """Write the policy's files into `folder`. Each file is replaced atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     files = dump(policy)
     for name, content in files.items():
         partial = folder / (name + ".partial")
         partial.write_bytes(content)
         partial.replace(folder / name)
-    for name in set(FILES) - set(files):  # of a policy that was here before
+    for name in set(FILES) - set(files):  # of an earlier policy
         (folder / name).unlink(missing_ok=True)
 
 
 def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
-    """The shipped prices, with those of `extra` added or in their place.
+    """The shipped prices, extended and overridden by those of `extra`.
 
     Raises:
-        PriceError: a table cannot be read; names the file.
+        PriceError: a table cannot be read.
     """
     book = PriceBook({}, {})
     for path in (shipped, *([extra] if extra else [])):
@@ -64,10 +64,10 @@ def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
 
 @cache
 def load_catalogue() -> Catalogue:
-    """What is known of models beside their prices.
+    """The shipped table of models: parameters, roles and shutdown dates.
 
     Raises:
-        PriceError: the shipped table cannot be read; names the file.
+        PriceError: the shipped table cannot be read.
     """
     try:
         return Catalogue.parse(json.loads(MODELS.read_bytes()), load_prices().aliases)
@@ -76,15 +76,15 @@ def load_catalogue() -> Catalogue:
 
 
 def default_judge(today: date | None = None) -> str:
-    """The model that judges where none is named: one that stays for `JUDGE_STAYS_DAYS` at least."""
-    return load_catalogue().judge(today or datetime.now(UTC).date(), JUDGE_STAYS_DAYS)
+    """The default judge: a model that remains available for at least MIN_JUDGE_DAYS."""
+    return load_catalogue().judge(today or datetime.now(UTC).date(), MIN_JUDGE_DAYS)
 
 
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:
     """The models of these names, in this order, with their prices.
 
     Raises:
-        PriceError: a model has no price; shows the line to add.
+        PriceError: a model has no price; the message has the line to add.
     """
     models = []
     for name in names:
@@ -92,7 +92,7 @@ def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:
         if model is None:
             line = {name: {"usd_per_million_input_tokens": 0.0, "usd_per_million_output_tokens": 0.0}}
             raise PriceError(
-                f"model {name!r} has no price; add it to a file given by --prices: {json.dumps({'models': line})}"
+                f"model {name!r} has no price; add it to a file for --prices: {json.dumps({'models': line})}"
             )
         models.append(model)
     return tuple(models)

@@ -1,4 +1,4 @@
-"""What a calibration costs: expected before, counted during, and never more than the budget."""
+"""The cost of a calibration: its estimate, its count, and its budget."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from router.policy.prices import Price, PriceBook
 from router.policy.usage import Usage
 
 BATCH_DISCOUNT = 0.5  # of the Batch API
-EXPECTED_OUTPUT_TOKENS = 150  # of an answer in two to four sentences, where none was seen yet
-JUDGE_INPUT_TOKENS = 330  # of the judge's instructions, averaged over Correctness and Completeness
+EXPECTED_OUTPUT_TOKENS = 150  # of an answer in two to four sentences, until the first answers are known
+JUDGE_INPUT_TOKENS = 330  # of the judge's instructions, mean of Correctness and Completeness
 JUDGE_OUTPUT_TOKENS = 120
-PER_MESSAGE_BYTES = 64  # more than the tokens that separate messages
+PER_MESSAGE_BYTES = 64  # an upper bound for the tokens that separate messages
 
 
 class StoppedError(RuntimeError):
-    """The calibration stops here and keeps what there is; the message says why and what to do."""
+    """The calibration stops, and its results so far are stored. The message says why, and how to continue."""
 
 
 class BudgetError(StoppedError):
-    """The next call could cross the budget."""
+    """The next request could exceed the budget."""
 
 
 def price_of(prices: PriceBook, model: str) -> Price:
     """The price of `model`.
 
     Raises:
-        PriceError: there is none; gives the line to add.
+        PriceError: the model has no price; the message has the line to add.
     """
     return models_named((model,), prices)[0].price
 
 
 class Meter:
-    """Counts tokens and dollars by purpose and model, and keeps calls within the budget. Safe to share among threads.
+    """Counts tokens and cost by purpose and model, and keeps to the budget. Thread-safe.
 
-    A call reserves the most it can cost before it is sent, and settles with what it did cost. So what is spent and what
-    is under way together never cross the budget.
+    A request reserves its largest possible cost before it is sent, and settles with its actual cost. So the spent and
+    the reserved amounts together never exceed the budget.
     """
 
     def __init__(self, prices: PriceBook, budget_usd: float | None = None) -> None:
@@ -59,45 +59,46 @@ class Meter:
         self._changed = threading.Condition()
 
     def spent_usd(self, purpose: str | None = None) -> float:
-        """Dollars of this run, for one purpose or all."""
+        """The cost of this run in dollars, for one purpose or in total."""
         return sum(self._spent.values()) if purpose is None else self._spent.get(purpose, 0.0)
 
     def left_usd(self) -> float:
-        """Dollars of the budget that are not spent; without a budget infinitely many."""
+        """The dollars of the budget that are not spent; infinite without a budget."""
         return math.inf if self.budget_usd is None else self.budget_usd - self.spent_usd()
 
-    def reserve(self, most_usd: float) -> bool:
-        """Whether a call that costs at most `most_usd` may be sent now; waits for none.
+    def reserve(self, max_usd: float) -> bool:
+        """Reserve the largest cost of a request. Returns False if it has to wait for requests in flight.
 
         Raises:
-            BudgetError: not now, and not after what is under way has come back either.
+            BudgetError: the budget does not cover it, even after all requests in flight.
         """
         with self._changed:
-            if self.budget_usd is None or self.spent_usd() + self._reserved + most_usd <= self.budget_usd:
-                self._reserved += most_usd
+            if self.budget_usd is None or self.spent_usd() + self._reserved + max_usd <= self.budget_usd:
+                self._reserved += max_usd
                 return True
             if self._reserved > 1e-12:
                 return False
             raise BudgetError(
-                f"stopped before the budget of ${self.budget_usd:.2f}: ${self.spent_usd():.4f} is spent, and the next "
-                f"call may cost ${most_usd:.4f}. What there is is kept; run again with a larger --budget-usd to go on"
+                f"the budget of ${self.budget_usd:.2f} does not cover the next request: ${self.spent_usd():.4f} is "
+                f"spent, and the request may cost ${max_usd:.4f}. Results so far are stored; to continue, run the same "
+                "command with a larger --budget-usd"
             )
 
-    def wait_to_reserve(self, most_usd: float) -> None:
-        """As `reserve`, waiting for calls under way.
+    def wait_to_reserve(self, max_usd: float) -> None:
+        """Reserve the largest cost of a request, after waiting for requests in flight if needed.
 
         Raises:
-            BudgetError: there is nothing left to wait for.
+            BudgetError: the budget does not cover it, even after all requests in flight.
         """
-        while not self.reserve(most_usd):
+        while not self.reserve(max_usd):
             with self._changed:
                 self._changed.wait(0.1)
 
-    def settle(self, most_usd: float, purpose: str, model: str, usage: Usage | None, discount: float = 1.0) -> float:
-        """Give back a reservation and count what was billed; returns the dollars."""
+    def settle(self, max_usd: float, purpose: str, model: str, usage: Usage | None, discount: float = 1.0) -> float:
+        """Release a reservation and count the billed usage (None: nothing was billed); returns the cost in dollars."""
         cost = (self.prices.cost_usd(model, usage) or 0.0) * discount if usage is not None else 0.0
         with self._changed:
-            self._reserved -= most_usd
+            self._reserved -= max_usd
             if usage is not None:
                 key = (purpose, model)
                 self.usage[key] = self.usage.get(key, Usage()) + usage
@@ -107,69 +108,69 @@ class Meter:
         return cost
 
 
-def most_usd(price: Price, body: Any, max_output_tokens: int) -> float:
-    """The most that a call can cost: a token is at least a byte of the request, and the answer is capped."""
-    read = len(json.dumps(body, ensure_ascii=False).encode()) + PER_MESSAGE_BYTES
-    return price.cost_usd(Usage(input_tokens=read, output_tokens=max_output_tokens))
+def max_cost_usd(price: Price, body: Any, max_output_tokens: int) -> float:
+    """The largest possible cost of a request: each input token has at least one byte, and the output is limited."""
+    input_tokens = len(json.dumps(body, ensure_ascii=False).encode()) + PER_MESSAGE_BYTES
+    return price.cost_usd(Usage(input_tokens=input_tokens, output_tokens=max_output_tokens))
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What a model, or the judge, is expected to be asked and to cost."""
+class ExpectedCost:
+    """The expected requests to a model or to the judge, and their cost."""
 
     purpose: str  # answers or judge
     model: str
-    calls: int
-    cached: int
+    calls: int  # requests that are still to be sent
+    cached: int  # answers or verdicts that are stored
     usage: Usage
     cost_usd: float
 
 
-def expect_answers(
+def estimate_answers(
     model: str,
-    asked: Iterable[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
+    questions: Iterable[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
     cached: int,
     prices: PriceBook,
     mean_output_tokens: float | None = None,
     discount: float = 1.0,
-) -> Expected:
-    """The expected cost of asking `model`; each of `asked` is messages and tools."""
-    tokens = [read_question(messages, tools).input_tokens for messages, tools in asked]
+) -> ExpectedCost:
+    """The expected cost of `questions` to a model, each given by its messages and tools."""
+    tokens = [read_question(messages, tools).input_tokens for messages, tools in questions]
     usage = Usage(sum(tokens), round(len(tokens) * (mean_output_tokens or EXPECTED_OUTPUT_TOKENS)))
     cost = price_of(prices, model).total_usd(usage, len(tokens)) * discount
-    return Expected("answers", model, len(tokens), cached, usage, cost)
+    return ExpectedCost("answers", model, len(tokens), cached, usage, cost)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedText:
-    """What the judge reads of a question beside the answer, in characters."""
+    """The text that the judge reads in addition to an answer."""
 
     characters: int
-    verdicts: int  # how many are asked for
+    verdicts: int  # number of verdicts on the answer
 
 
-def expect_judgements(
+def estimate_judgements(
     judge: str, texts: Iterable[JudgedText], cached: int, prices: PriceBook, answer_tokens: float | None = None
-) -> Expected:
+) -> ExpectedCost:
     """The expected cost of the judge's verdicts."""
-    calls = read = 0
+    calls = input_tokens = 0
     for text in texts:
         calls += text.verdicts
-        each = JUDGE_INPUT_TOKENS + text.characters / 4 + (answer_tokens or EXPECTED_OUTPUT_TOKENS) * 1.5
-        read += round(text.verdicts * each)
-    usage = Usage(read, calls * JUDGE_OUTPUT_TOKENS)
+        per_call = JUDGE_INPUT_TOKENS + text.characters / 4 + (answer_tokens or EXPECTED_OUTPUT_TOKENS) * 1.5
+        input_tokens += round(text.verdicts * per_call)
+    usage = Usage(input_tokens, calls * JUDGE_OUTPUT_TOKENS)
     cost = price_of(prices, judge).total_usd(usage, calls) if calls else 0.0
-    return Expected("judge", judge, calls, cached, usage, cost)
+    return ExpectedCost("judge", judge, calls, cached, usage, cost)
 
 
-def book(file: Path, cost_usd: float) -> None:
-    """Add what a calibration cost to a file of the home folder, from where it is set against what routing saves."""
+def record_spending(file: Path, cost_usd: float) -> None:
+    """Append the cost of a calibration to a file in the home folder. The router deducts it from the savings."""
     if cost_usd <= 0:
         return
     row = {"run_id": secrets.token_hex(8), "unix_ns": time.time_ns(), "cost_usd": cost_usd}
     file.parent.mkdir(parents=True, exist_ok=True)
-    out = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(out, json.dumps(row).encode() + b"\n")
+        os.write(descriptor, json.dumps(row).encode() + b"\n")
     finally:
-        os.close(out)
+        os.close(descriptor)

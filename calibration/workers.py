@@ -1,7 +1,7 @@
-"""Who computes the parts of a calibration: this process, processes beside it, or the workers of a Ray cluster.
+"""Workers that compute the parts of a calibration: this process, further processes, or a Ray cluster.
 
-A part never depends on how many workers there are, each is computed by one thread, and results come in the order of the
-parts. So a policy has the same bytes whoever computed it.
+The division into parts does not depend on the number of workers, one thread computes each part, and results are in the
+order of the parts. So a policy has the same bytes with any workers.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import joblib
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-PART_ROWS = 2_000  # questions of a part; a constant, since sums over parts would change with it
-UNDER_WAY = 2  # parts that are handed out for each worker: one is computed while the next waits
+PART_ROWS = 2_000  # questions per part; constant, because sums over parts depend on it
+PARTS_IN_FLIGHT = 2  # per worker: one is computed while the next is queued
 
 Arrays = Mapping[str, np.ndarray]
 P = TypeVar("P")
 
 
 class WorkersError(ValueError):
-    """There are no such workers; says what to do."""
+    """The workers are not available."""
 
 
 class Workers(Protocol):
     """Computes a function of each part."""
 
     def map(self, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
-        """The results in the order of the parts. Function and parts are pickled where the work is done elsewhere."""
+        """The results in the order of the parts. Workers in other processes pickle the function and the parts."""
         ...
 
 
 def single_threaded() -> Any:
-    """A context in which BLAS has one thread: how many there are changes the last digits of a sum."""
+    """A context in which BLAS uses one thread, since the number of threads changes the last digits of sums."""
     return _threads().limit(limits=1, user_api="blas")
 
 
@@ -45,66 +45,66 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def alone(function: Callable[[P], Arrays], part: P) -> Arrays:
-    """The function of one part, by one thread."""
+def run_single_threaded(function: Callable[[P], Arrays], part: P) -> Arrays:
+    """Compute the function of one part with one thread."""
     with single_threaded():
         return function(part)
 
 
-class Here:
-    """This process, one part after the other."""
+class InProcess:
+    """Computes the parts in this process, one after the other."""
 
     def map(self, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
-        return (alone(function, part) for part in parts)
+        return (run_single_threaded(function, part) for part in parts)
 
 
-HERE = Here()
+IN_PROCESS = InProcess()
 
 
 class Processes:
-    """Processes on this machine; they share large arrays as files in memory."""
+    """Processes on this machine, which share large arrays through memory-mapped files."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
 
     def map(self, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
         pool = joblib.Parallel(
-            self._jobs, return_as="generator", batch_size=1, pre_dispatch=f"{UNDER_WAY} * n_jobs", max_nbytes="1M"
+            self._jobs, return_as="generator", batch_size=1, pre_dispatch=f"{PARTS_IN_FLIGHT} * n_jobs", max_nbytes="1M"
         )
-        results: Iterator[Arrays] = pool(joblib.delayed(alone)(function, part) for part in parts)
+        results: Iterator[Arrays] = pool(joblib.delayed(run_single_threaded)(function, part) for part in parts)
         return results
 
 
 class RayWorkers:
-    """The workers of a Ray cluster. Function and large arrays are sent once to each machine."""
+    """The workers of a Ray cluster. The function and its arrays are sent once to each machine."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        self._alone = ray.remote(num_cpus=1, max_retries=3)(alone)
+        self._run_part = ray.remote(num_cpus=1, max_retries=3)(run_single_threaded)
 
     def map(self, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
         sent = self._ray.put(function)
-        most = UNDER_WAY * max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
+        limit = PARTS_IN_FLIGHT * max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
         waiting: deque[Any] = deque()
         for part in parts:
-            waiting.append(self._alone.remote(sent, part))
-            if len(waiting) == most:
+            waiting.append(self._run_part.remote(sent, part))
+            if len(waiting) == limit:
                 yield self._ray.get(waiting.popleft())
         while waiting:
             yield self._ray.get(waiting.popleft())
 
 
 @contextmanager
-def opened(jobs: int = 1, ray: str | None = None) -> Iterator[Workers]:
-    """Workers for as long as they are needed; `ray` is an address, or `auto` for the cluster of this machine.
+def open_workers(jobs: int = 1, ray: str | None = None) -> Iterator[Workers]:
+    """The workers for `jobs` processes, or for the Ray cluster at the address `ray`.
 
-    Where none runs, `auto` starts one on this machine, with `jobs` workers.
+    The address `auto` is the cluster on this machine, which is started with `jobs` workers if there is none.
 
     Raises:
         WorkersError: Ray is not installed, or no cluster answers at the address.
     """
     if ray is None:
-        yield HERE if jobs == 1 else Processes(jobs)
+        yield IN_PROCESS if jobs == 1 else Processes(jobs)
         return
     client = _ray()
     _connect(client, jobs, ray)
@@ -131,5 +131,5 @@ def _connect(client: Any, jobs: int, address: str) -> None:
             raise WorkersError(f"--ray {address}: no Ray cluster answers ({error})") from error
         try:
             client.init(num_cpus=jobs, include_dashboard=False, **quiet)
-        except Exception as failed:  # Ray raises no narrower one where a process of its own does not start
+        except Exception as failed:  # Ray raises a plain Exception when one of its processes does not start
             raise WorkersError(f"--ray auto: Ray did not start on this machine ({failed})") from failed

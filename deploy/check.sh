@@ -58,7 +58,8 @@ fi
 
 if has "$helm"; then
     all=(--set autoscaling.enabled=true,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
-        --set settings.MLFLOW_TRACKING_URI=http://mlflow:5000,journal.storageClass=fast)
+        --set sentinel.enabled=true
+        --set settings.MLFLOW_TRACKING_URI=http://mlflow:5000,journal.storageClass=fast,keysSecret=router-keys)
     check "the chart, linted" "$helm" lint deploy/chart --strict --set secret.name=keys
     check "the chart with all that is optional, linted" "$helm" lint deploy/chart --strict --set secret.name=keys "${all[@]}"
     for way in least all; do

@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|learnt|keys|prices|alert|ui|init|doctor`."""
+"""The command line: `python -m router serve|decide|export|usage|learnt|keys|teams|prices|alert|ui|init|doctor`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from router.commands.keys import app as keys
 from router.commands.pricing.commands import app as prices
+from router.commands.teams import app as teams
 from router.errors import RouterError
 from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
@@ -92,7 +93,7 @@ def export(
 def usage(
     since: Annotated[str, typer.Option("--from", help="First day or moment (UTC), as 2026-11-01.")] = "",
     until: Annotated[str, typer.Option("--to", help="Last day, included; or the moment before which.")] = "",
-    group_by: Annotated[str, typer.Option(help="Any of model,type,key,day,user,reason,policy.")] = "model",
+    group_by: Annotated[str, typer.Option(help="Any of model,type,key,team,day,user,reason,policy.")] = "model",
     form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> None:
     """Print what was used, what it cost, and what was saved."""
@@ -124,6 +125,7 @@ def learnt(
 
 
 app.add_typer(keys, name="keys")
+app.add_typer(teams, name="teams")
 app.add_typer(prices, name="prices")
 
 

@@ -103,11 +103,15 @@ class CompressedBodyError(RouterError, status=415, kind=INVALID, code="unsupport
 
 
 class QuotaError(RouterError, status=429, kind="insufficient_quota", code="insufficient_quota"):
-    """The key's budget does not cover this request. Nothing was sent upstream."""
+    """The budget of the key or of its team does not cover this request. Nothing was sent upstream."""
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
-        """`again`: a retry can succeed, because requests in flight reserve budget that they may release."""
+    def __init__(self, message: str, owner: tuple[str, str], *, again: bool = False) -> None:
+        """`owner` has the budget: its kind (key or team) and name.
+
+        `again`: a retry can succeed, because requests in flight reserve budget that they may release.
+        """
         super().__init__(message)
+        self.owner = owner
         self.again = again
         self.headers = _RETRY if again else _DO_NOT_RETRY
 

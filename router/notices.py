@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from router.adaptation.watch import LessonWatch
-from router.alerts.alerts import Alerts, in_words
+from router.alerts.alerts import Alerts, as_text
 from router.client.keys import Keys
 from router.journal.refused import counted
 from router.journal.writer import Journal
@@ -41,7 +41,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
     messages = [*worker.warnings]
     recent = [each for each in worker.alerts.recent() if each.alert.kind != "drifted"]  # see `sentinel_watch`
     if alerts:
-        messages += [in_words(each) for each in recent]
+        messages += [as_text(each) for each in recent]
     elif recent:
         kinds = ", ".join(sorted({each.alert.kind for each in recent}))
         messages.append(f"{len(recent)} alerts in the last day ({kinds}); admin keys can read them on the dashboard")
@@ -60,7 +60,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
     if worker.lesson_watch.problem:
         messages.append(worker.lesson_watch.problem)
     messages += [
-        f"upstream {status.upstream} of {status.model} rejects its API key ({status.key_refused}); others are used"
+        f"{status.upstream} of {status.model} rejects its API key ({status.key_refused}); others are used"
         for status in worker.upstreams.statuses()
         if status.key_refused
     ]

@@ -38,15 +38,16 @@ def run(host: str, port: int, workers: int) -> None:
     settings = with_home(load())
     host = host.strip("[]")  # the brackets of an IPv6 address in a URL
     named = served_keys(settings)
-    if not settings.api_keys and not named and not is_loopback(host):
+    if not settings.api_keys and not named.keys and not is_loopback(host):
         raise SettingsError(
             f"serving {host} requires API keys: create one with `python -m router keys add NAME`, "
             "set ROUTER_API_KEYS, or serve 127.0.0.1"
         )
-    limited = next((key.name for key in named if key.limits and key.state(time.time()) == "active"), None)
+    holdings = (held_to for key, held_to in named.holdings() if held_to and key.state(time.time()) == "active")
+    limited = next(holdings, None)
     if workers > 1 and limited is not None and settings.state is None:
         raise SettingsError(
-            f"key {limited} has limits, and several workers can share limits only through Redis: set ROUTER_STATE, "
+            f"{limited[0][0]} has limits, and several workers can share limits only through Redis: set ROUTER_STATE, "
             "or serve with --workers 1"
         )
     log_config = logging_config(simulated=settings.simulated)

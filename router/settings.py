@@ -24,6 +24,7 @@ from router.policy.network import Network
 from router.policy.proxies import ProxyAddressError
 
 CONFIG = Path("router.toml")
+KEYS_FILE = "keys.json"  # in the home folder
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 SIMULATED = "simulated:"  # the base URL of the built-in upstream
 
@@ -177,6 +178,7 @@ class Settings(BaseSettings):
     forward_client_keys: bool = False  # send the client's key to the upstream
     alert_webhook: Annotated[SecretStr, AfterValidator(_check_webhook_url)] | None = None  # URL for alerts
     home: Path = Path(".router")  # folder of the journal, usage tables and policies
+    keys_file: Path | None = None  # file of the named keys and teams; None: keys.json in the home folder
     policy: Path | None = None  # None: the promoted policy, otherwise the shipped one
     usage_database: SecretStr | None = None  # URL of the usage tables; None: SQLite in the home folder
     state: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None  # URL of Redis, for shared limits
@@ -235,6 +237,11 @@ class Settings(BaseSettings):
     def simulated(self) -> bool:
         """Whether the default upstream is the simulated one, because no key and no address are set."""
         return self.base_url == SIMULATED
+
+    @property
+    def keys_path(self) -> Path:
+        """The file of the named keys and their teams."""
+        return self.home / KEYS_FILE if self.keys_file is None else self.keys_file
 
     @property
     def tracking_uri(self) -> str:

@@ -16,6 +16,7 @@ from router.journal.writer import Journal
 from router.lifetime import delayed_shutdown, exit_with_parent, is_child_worker, on_hangup
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
+from router.limits.standings import Standings
 from router.metrics import Counts, Meter
 from router.planning.api_formats import CHAT, COMPLETIONS, RESPONSES
 from router.request.continuation import Continuations
@@ -54,6 +55,7 @@ class Worker:
         self.sentinel_watch = SentinelWatch(self)
         self.sentinel_watch.look()  # before the first request
         self.journal = Journal(settings.home / "journal")
+        self.standings = Standings(settings.usage_url, self.journal.directory)
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.shutting_down = False  # since SIGTERM; requests are still answered
         self.warnings: list[str] = []  # messages about models for the operator

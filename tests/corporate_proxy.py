@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from fake_openai import Received, _read
-from loopback import LoopbackServer
+from loopback import LoopbackServer, copy
 
 
 class CorporateProxy(LoopbackServer):
@@ -47,7 +47,7 @@ class CorporateProxy(LoopbackServer):
                 url = urlsplit(request.target)
                 if upstream is None:
                     upstream = await asyncio.open_connection("127.0.0.1", self._names[url.netloc])
-                    back = asyncio.ensure_future(_copy(upstream[0], writer))
+                    back = asyncio.ensure_future(copy(upstream[0], writer))
                 upstream[1].write(_passed_on(request, url.path + (f"?{url.query}" if url.query else "")))
         except (OSError, asyncio.IncompleteReadError):
             pass
@@ -77,7 +77,7 @@ class CorporateProxy(LoopbackServer):
             case None:
                 inner = await asyncio.open_connection("127.0.0.1", self._names[request.target])
                 writer.write(b"HTTP/1.1 200 Connection established\r\nvia: 1.1 proxy\r\n\r\n")
-                await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+                await asyncio.gather(copy(reader, inner[1]), copy(inner[0], writer))
 
 
 def _passed_on(request: Received, path: str) -> bytes:
@@ -86,14 +86,3 @@ def _passed_on(request: Received, path: str) -> bytes:
     if request.header("transfer-encoding"):
         lines.append(f"content-length: {len(request.body)}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + request.body
-
-
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    except OSError:
-        pass
-    finally:
-        sink.close()

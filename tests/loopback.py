@@ -56,6 +56,18 @@ class LoopbackServer(ABC):
             quiet = 0 if self._open or len(asyncio.all_tasks()) > 1 else quiet + 1
 
 
+async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Hand on what arrives until its end, and then close the other side."""
+    try:
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    except OSError:
+        pass
+    finally:
+        sink.close()
+
+
 def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Connections that break off are what tests make; all else is told."""
     if not isinstance(context.get("exception"), OSError):

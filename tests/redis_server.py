@@ -12,20 +12,27 @@ from servers import free_port, is_listening
 
 
 class RedisServer:
-    """Keeps everything in memory alone."""
+    """Keeps everything in memory alone. With a certificate (PEM, with its key) it speaks TLS and nothing else."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         binary = shutil.which("redis-server")
         if binary is None:
             pytest.skip("there is no redis-server on this machine (apt-get install redis-server)")
         self.port = free_port()
-        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._scheme = "redis" if certificate is None else "rediss"
+        self._command = [binary, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        if certificate is None:
+            self._command += ["--port", str(self.port)]
+        else:
+            self._command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            for option in ("cert", "key", "ca-cert"):
+                self._command += [f"--tls-{option}-file", str(certificate)]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{self._scheme}://127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:

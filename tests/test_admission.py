@@ -1,4 +1,4 @@
-"""More than a worker can do: some are told to come back, the others are answered, and memory stays in its budget."""
+"""Overload: excess requests are rejected, the others are answered, and memory stays within its budget."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ import time
 import httpx2
 import pytest
 from fake_openai import Say, completion, events, json_answer
+from waiting import until
 
 from router.admission import MAX_WAIT_SECONDS, REQUEST_BYTES, Admission
 from router.errors import OverloadedError
@@ -22,42 +23,35 @@ def ask(router, body=ASKED) -> httpx2.Response:
     return httpx2.post(router.url + "/chat/completions", content=body, timeout=30)
 
 
-def wait_until(true, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def is_told_to_come_back(answer: httpx2.Response) -> None:
+def is_overloaded(answer: httpx2.Response) -> None:
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1" and answer.headers["x-should-retry"] == "true"
     assert answer.json()["error"]["code"] == "router_overloaded"
 
 
-def test_a_request_over_the_cap_is_told_to_come_back_and_counted(serve, openai_server):
+def test_a_request_over_the_limit_is_rejected_and_counted(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_requests=1)
     openai_server.say(events(b"data: x\n\n", end="stall"))
     with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30):
-        is_told_to_come_back(ask(router))
+        is_overloaded(ask(router))
         told = httpx2.get(router.url + "/files", timeout=30)  # what passes through counts as well
-        is_told_to_come_back(told)
+        is_overloaded(told)
         assert httpx2.get(router.origin + "/health", timeout=30).status_code == 200
-    wait_until(lambda: router.app.worker.admission.requests == 0)
+    assert until(lambda: router.app.worker.admission.requests == 0)
     assert ask(router).status_code == 200
     assert 'router_shed_requests_total{why="requests"} 2.0' in httpx2.get(router.origin + "/metrics").text
 
 
-def test_bodies_over_the_budget_are_told_to_come_back_and_leave_nothing(serve, openai_server):
+def test_bodies_over_the_memory_budget_are_rejected_and_release_it(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, memory_budget_mb=16)
     large = ASKED.replace(b"hi", b"x" * 10_000_000)
-    is_told_to_come_back(ask(router, large))
+    is_overloaded(ask(router, large))
     assert ask(router).status_code == 200
-    wait_until(lambda: router.app.worker.admission.reserved_bytes == 0)
+    assert until(lambda: router.app.worker.admission.reserved_bytes == 0)
     assert router.app.worker.admission.shed["memory"] == 1
 
 
-def test_a_large_answer_passes_in_pieces_and_is_billed(router, openai_server):
+def test_a_large_answer_is_forwarded_in_pieces_and_billed(router, openai_server):
     said = completion("gpt-4o", "x" * 3_000_000)
     openai_server.say(json_answer(said))
     assert ask(router).json() == said
@@ -66,12 +60,12 @@ def test_a_large_answer_passes_in_pieces_and_is_billed(router, openai_server):
     assert record["usage"]["input_tokens"] == 12 and record["cost_usd"] is not None
 
 
-def test_an_endless_list_of_models_is_given_up(router, openai_server):
+def test_an_endless_list_of_models_is_aborted(router, openai_server):
     openai_server.models = Say(pieces=[b" " * 1_000_000] * 6, chunked=True)
     assert httpx2.get(router.url + "/models", timeout=30).status_code == 502
 
 
-async def test_requests_have_their_turn_one_after_the_other_and_none_waits_too_long():
+async def test_requests_take_turns_and_none_waits_too_long():
     admission, ran, refused = Admission(100, 2**30), [], []
 
     async def request(number: int) -> None:
@@ -91,7 +85,7 @@ async def test_requests_have_their_turn_one_after_the_other_and_none_waits_too_l
     assert admission.shed["waiting"] == len(refused) == 40 - len(ran)
 
 
-async def test_others_have_their_turn_between_two_long_decisions():
+async def test_other_work_runs_between_two_long_decisions():
     admission, longest = Admission(100, 2**30), 0.0
 
     async def request() -> None:
@@ -108,7 +102,7 @@ async def test_others_have_their_turn_between_two_long_decisions():
     assert longest < 0.2
 
 
-def test_what_a_request_held_is_given_back_once():
+def test_reserved_memory_is_released_once():
     admission = Admission(2, 10 * REQUEST_BYTES)
     admitted = admission.admit()
     admitted.reserve(5 * REQUEST_BYTES)
@@ -120,7 +114,7 @@ def test_what_a_request_held_is_given_back_once():
     assert (admission.requests, admission.reserved_bytes) == (0, 0)
 
 
-def test_retries_are_a_share_of_the_requests_and_a_few_beside():
+def test_retries_are_limited_to_a_share_of_the_requests():
     budget = RetryBudget()
     assert sum(budget.spend(1.0) for _ in range(100)) == MAX_SAVED_RETRIES
     budget.requests = 50
@@ -128,7 +122,7 @@ def test_retries_are_a_share_of_the_requests_and_a_few_beside():
     assert budget.spend(3.0)
 
 
-def test_nothing_is_asked_for_a_client_that_left_while_it_waited_for_its_turn(router, openai_server):
+def test_nothing_is_sent_for_a_client_that_disconnects_while_it_waits(router, openai_server):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     router.app.worker.admission._turns = 0  # as when others have had all turns of this round
     router.loop().call_soon_threadsafe(time.sleep, 0.1)
@@ -143,7 +137,7 @@ def test_pipelined_requests_are_cancelled_with_their_client(router, openai_serve
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall((head + ASKED) * 2)
-        wait_until(lambda: openai_server.received)
+        assert until(lambda: openai_server.received)
     assert openai_server.received[0].hung_up.wait(3)
     assert router.records(1)[0]["outcome"] == "abandoned"
     assert "Traceback" not in caplog.text
@@ -153,14 +147,14 @@ def event(choices: list[dict]) -> bytes:
     return b"data: " + json.dumps({"id": "c", "model": "m", "choices": choices}).encode() + b"\n\n"
 
 
-def test_what_a_stream_says_beyond_a_mebibyte_passes_and_is_not_kept():
+def test_a_stream_over_a_mebibyte_is_forwarded_and_not_kept():
     stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
         assert stream.feed(said) == said
     assert stream.content() is None and not stream._choices
 
 
-def test_choices_without_end_are_not_kept():
+def test_too_many_choices_are_not_kept():
     stream = ChatStream()
     said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
     assert stream.feed(said) == said

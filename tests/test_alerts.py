@@ -7,21 +7,24 @@ import time
 
 import httpx2
 import pytest
+from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, completion, json_answer
-from test_keys import OWNER, UPSTREAM, ask, make, until
+from test_keys import OWNER, UPSTREAM, ask, make
+from waiting import until
 
 from router.alerts import webhook
 from router.alerts.alert import Alert
 from router.alerts.alerts import MOST_WAITING, Alerts, send_test
 from router.alerts.record import FAILED, SENT, UNSENT, AlertRecord
-from router.client.keyfile import Limits
+from router.client.keyfile import Limits, Owner
 from router.limits.account import Account
 from router.limits.budgets import Budgets
 from router.settings import SettingsError, load
 
 PATH = "/services/T0/geheim-123?token=geheim-456"
 MODEL = "gpt-4o"
+ADA = Owner("key", "ada")
 
 
 @pytest.fixture
@@ -132,7 +135,7 @@ def test_a_receiver_that_is_not_there_is_in_the_log_and_the_address_nowhere(tmp_
     alerts.alert("budget", "ada", "all is spent")
     assert until(lambda: alerts.recent() and alerts.recent()[0].delivery == FAILED)
     alerts.close()
-    assert "alert: all is spent" in caplog.text and "did not take the alert about ada: no answer" in caplog.text
+    assert "alert: all is spent" in caplog.text and "rejected the alert about ada: no answer" in caplog.text
     kept = b"".join(path.read_bytes() for path in given.home.rglob("*") if path.is_file())
     for where in (caplog.text, kept.decode(), repr(given), repr(vars(alerts)), repr(alerts._webhook)):
         assert "geheim" not in where
@@ -154,7 +157,7 @@ def test_nobody_waits_for_a_slow_receiver_and_no_more_wait_than_fit(tmp_path, re
     for number in range(MOST_WAITING + 20):
         alerts.alert("test", str(number), f"alert {number}")
     assert time.monotonic() - began < 1.0
-    assert "others wait" in caplog.text
+    assert "other alerts are queued" in caplog.text
     alerts.close(0.1)
 
 
@@ -179,9 +182,7 @@ def test_alerts_go_through_the_proxy(tmp_path, receiver):
 
 def test_the_command_posts_a_test(tmp_path, receiver):
     url = f"http://127.0.0.1:{receiver.port}{PATH}"
-    environment = {"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_ALERT_WEBHOOK": url}
-    command = [sys.executable, "-m", "router", "alert", "--test"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = run("router", "alert", "--test", cwd=tmp_path, ROUTER_HOME=str(tmp_path), ROUTER_ALERT_WEBHOOK=url)
     assert (done.returncode, done.stderr) == (0, "router: the webhook took the test\n")
     assert posted(receiver)[0].json["kind"] == "test"
     receiver.say(Say(404))
@@ -201,9 +202,9 @@ class Told(list):
 
 class OneAccount:
     def __init__(self, now, **limits):
-        account = Account("ada", now)
+        account = Account(ADA, now)
         account.limit(Limits(**limits))
-        self.accounts = {"ada": account}
+        self.accounts = {ADA: account}
         self.day, self.month = account.day, account.month
 
 
@@ -216,7 +217,7 @@ def test_each_share_of_each_budget_is_told_once_and_of_several_the_highest():
     limiter.month.spent_usd = 99.0
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5), ("day", 0.8), ("day", 1.0), ("month", 0.8)]
-    limiter.accounts["ada"].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
+    limiter.accounts[ADA].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
     budgets.look()
     assert told[-1][1:3] == ("day", 0.5) and len({each[3] for each in told}) == 5
 
@@ -225,12 +226,12 @@ def test_a_budget_that_is_nearly_spent_and_refuses_is_told_as_spent():
     limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
     budgets = Budgets(limiter, told)
     limiter.day.spent_usd = 7.0
-    budgets.refused("ada")  # it asked for too much at once: there is a lot left
-    budgets.refused("somebody")
+    budgets.refused(ADA)  # it asked for too much at once: there is a lot left
+    budgets.refused(("team", "ada"))
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5)]
     limiter.day.spent_usd = 9.9
-    budgets.refused("ada")
+    budgets.refused(ADA)
     budgets.look()
     assert [each[1:3] for each in told] == [("day", 0.5), ("day", 1.0)]
 
@@ -271,7 +272,7 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     assert router.app.worker.alerts.all()[0].delivery == SENT and "geheim" not in caplog.text + metrics + str(page)
     again = Alerts(router.app.worker.settings)  # as after a restart
     restarted = Budgets(router.app.worker.limiter, again)
-    restarted.refused("ada")
+    restarted.refused(ADA)
     restarted.look()
     again.close()
     assert len(posted(receiver)) == 2

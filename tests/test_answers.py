@@ -18,7 +18,7 @@ from fake_openai import FakeOpenAI, json_answer
 from openai.types.chat import ChatCompletion
 
 from calibration.answers import batch
-from calibration.answers.answers import Asked, Asking, Endpoint, read_completion
+from calibration.answers.answers import AnswerCollector, AnswerSet, Endpoint, read_completion
 from calibration.commands.endpoints import build_endpoint, parse_addresses
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
@@ -51,11 +51,11 @@ def ask(
     meter: Meter | None = None,
     max_output_tokens: int = 2000,
     **options: float,
-) -> tuple[Asked, Meter]:
+) -> tuple[AnswerSet, Meter]:
     meter = meter or Meter(load_prices())
     with Ledger(folder / "answers.jsonl") as ledger:
-        asking = Asking(endpoints(fake, max_output_tokens), meter, ledger, **options)  # type: ignore[arg-type]
-        return asyncio.run(asking.ask(questions)), meter
+        asking = AnswerCollector(endpoints(fake, max_output_tokens), meter, ledger, **options)  # type: ignore[arg-type]
+        return asyncio.run(asking.collect(questions)), meter
 
 
 def test_every_question_is_answered_by_every_model_and_every_token_is_counted(fake: FakeModels, tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_a_rerun_asks_nothing_and_costs_nothing(fake: FakeModels, tmp_path: Path
     first, _ = ask(fake, tmp_path)
     again, meter = ask(fake, tmp_path)
     assert again.answers == first.answers
-    assert (again.new, meter.spent_usd(), len(fake.asked("answer"))) == (0, 0.0, 40)
+    assert (again.new_count, meter.spent_usd(), len(fake.asked("answer"))) == (0, 0.0, 40)
 
 
 def test_another_parameter_is_another_question(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path)
     asked, _ = ask(fake, tmp_path, max_output_tokens=100)
-    assert asked.new == 40
+    assert asked.new_count == 40
 
 
 def test_rate_limits_are_waited_out_and_no_answer_is_missing(fake: FakeModels, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
     assert billed == pytest.approx(meter.spent_usd()) and billed <= budget
     before = len(fake.asked("answer"))
     asked, _ = ask(fake, tmp_path, max_output_tokens=80)
-    assert asked.new == 40 - before and len(fake.asked("answer")) == 40
+    assert asked.new_count == 40 - before and len(fake.asked("answer")) == 40
 
 
 @pytest.mark.parametrize("fault", ["away", "refused key"])
@@ -110,14 +110,16 @@ def test_the_next_address_of_a_model_is_asked_where_one_is_away_or_refuses(
     refusal = json_answer({"error": {"message": "no", "code": "invalid_api_key"}}, 401)
     openai_server.say(*[refusal] * 40)
     first = openai_server.url if fault == "refused key" else f"http://127.0.0.1:{closed_port}/v1"
-    end = Endpoint(first, "sk-1", others=(Endpoint(fake.base_url, "sk-2"),))
+    end = Endpoint(first, "sk-1", fallbacks=(Endpoint(fake.base_url, "sk-2"),))
     with Ledger(tmp_path / "answers.jsonl") as ledger:
-        asking = Asking(dict.fromkeys(MODELS, end), Meter(load_prices()), ledger, concurrency=4, patience_seconds=0.2)
-        asked = asyncio.run(asking.ask(QUESTIONS))
+        asking = AnswerCollector(
+            dict.fromkeys(MODELS, end), Meter(load_prices()), ledger, concurrency=4, patience_seconds=0.2
+        )
+        asked = asyncio.run(asking.collect(QUESTIONS))
         assert len(asked.answers) == 40 and not asked.failures
         assert len(fake.asked("answer")) == 40 and len(openai_server.received) <= 4 * len(MODELS)
-        again = Asking(dict.fromkeys(MODELS, Endpoint(first, "sk-1")), Meter(load_prices()), ledger)
-        assert asyncio.run(again.ask(QUESTIONS)).answers.keys() == asked.answers.keys()  # they are of the model
+        again = AnswerCollector(dict.fromkeys(MODELS, Endpoint(first, "sk-1")), Meter(load_prices()), ledger)
+        assert asyncio.run(again.collect(QUESTIONS)).answers.keys() == asked.answers.keys()  # they are of the model
 
 
 def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpenAI, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpe
     end = Endpoint(openai_server.url, "sk-1")
     both = {"gpt-4o": replace(end, others=(end,))}
     with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
-        asyncio.run(Asking(both, Meter(load_prices()), ledger, concurrency=1).ask(QUESTIONS))
+        asyncio.run(AnswerCollector(both, Meter(load_prices()), ledger, concurrency=1).collect(QUESTIONS))
     assert len(openai_server.received) == 2
 
 
@@ -133,7 +135,7 @@ def test_an_address_that_is_given_again_is_the_next_one(monkeypatch: pytest.Monk
     monkeypatch.setenv("SECOND_KEY", "sk-2")
     addresses = parse_addresses(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
     found = build_endpoint("m", addresses, 100, {})
-    assert [(each.base_url, each.api_key) for each in (found, *found.others)] == [
+    assert [(each.base_url, each.api_key) for each in (found, *found.fallbacks)] == [
         ("http://first/v1", "none"),
         ("http://second/v1", "sk-2"),
     ]
@@ -146,7 +148,7 @@ def test_an_outage_stops_with_what_to_do_and_keeps_the_answers(fake: FakeModels,
         ask(fake, tmp_path, patience_seconds=0.5)
     fake.faults.answers_out = False
     asked, _ = ask(fake, tmp_path)
-    assert (len(asked.answers), asked.new) == (40, 30)
+    assert (len(asked.answers), asked.new_count) == (40, 30)
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -161,9 +163,9 @@ def test_an_interruption_waits_for_what_is_under_way_and_keeps_it(fake: FakeMode
     fake.faults.seconds = 0.1
 
     async def interrupted(ledger: Ledger) -> None:
-        asking = Asking(endpoints(fake), Meter(load_prices()), ledger, concurrency=4)
+        asking = AnswerCollector(endpoints(fake), Meter(load_prices()), ledger, concurrency=4)
         asyncio.get_running_loop().call_later(0.25, asking.stop, StoppedError("interrupted"))
-        await asking.ask(QUESTIONS)
+        await asking.collect(QUESTIONS)
 
     with Ledger(tmp_path / "answers.jsonl") as ledger:
         with pytest.raises(StoppedError, match="interrupted"):
@@ -176,7 +178,7 @@ def test_a_line_cut_short_by_a_power_cut_is_asked_again_and_the_rest_is_kept(fak
     path = tmp_path / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     asked, _ = ask(fake, tmp_path)
-    assert (len(asked.answers), asked.new) == (40, 1)
+    assert (len(asked.answers), asked.new_count) == (40, 1)
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
@@ -217,7 +219,7 @@ def _write_beyond_a_limit(path: Path) -> int:
         try:
             ledger.add("lost", {"text": "x" * 100})
         except StoppedError as error:
-            if "make room and run the same command again" not in str(error) or "lost" in ledger:
+            if "free disk space and run the same command again" not in str(error) or "lost" in ledger:
                 return 1
         else:
             return 2
@@ -240,15 +242,15 @@ def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
 def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice(
     fake: FakeModels, tmp_path: Path
 ) -> None:
-    def handed_in() -> tuple[Asked, Meter]:
+    def handed_in() -> tuple[AnswerSet, Meter]:
         meter = Meter(load_prices())
         with Ledger(tmp_path / "answers.jsonl") as ledger:
-            return batch.ask(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
+            return batch.collect_batch(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
 
     fake.faults.answers_out = True  # the batch does not end
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(StoppedError, match="takes it up again"):
+    with pytest.raises(StoppedError, match="resumes waiting for it"):
         handed_in()
     fake.faults.answers_out = False
     asked, meter = handed_in()

@@ -1,4 +1,4 @@
-"""The router's own endpoints, its doors, and its commands."""
+"""The router's own endpoints, access to them, and its commands."""
 
 import asyncio
 import contextlib
@@ -64,13 +64,13 @@ def test_the_routing_names_are_models_that_can_be_retrieved(router, openai_serve
     assert not openai_server.received
 
 
-def test_other_models_are_the_upstreams_to_describe(router, openai_server):
+def test_other_models_are_described_by_the_upstream(router, openai_server):
     openai_server.say(Say(pieces=[b'{"id": "gpt-4o"}']))
     assert httpx2.get(router.url + "/models/gpt-4o").content == b'{"id": "gpt-4o"}'
     assert openai_server.received[0].target == "/v1/models/gpt-4o"
 
 
-def test_a_decision_is_told_and_nothing_is_sent(router, openai_server):
+def test_a_decision_is_returned_and_nothing_is_sent(router, openai_server):
     body = {"model": "auto-quality", "messages": SUM}
     told = httpx2.post(router.origin + "/router/decision", json=body).json()
     assert told["target"] == 0.99
@@ -81,7 +81,7 @@ def test_a_decision_is_told_and_nothing_is_sent(router, openai_server):
     assert not openai_server.received
 
 
-def test_a_decision_tells_what_was_taken_for_the_question(router):
+def test_a_decision_shows_which_text_is_the_question(router):
     told = httpx2.post(router.origin + "/router/decision", json=WHOLE).json()["asked"]
     assert told.pop("material_characters") >= len(STORY) - 12
     assert told == {
@@ -94,7 +94,7 @@ def test_a_decision_tells_what_was_taken_for_the_question(router):
     }
 
 
-def test_a_decision_tells_whose_cache_counts_in_a_long_conversation(router):
+def test_a_decision_shows_the_cached_model_of_a_long_conversation(router):
     long = [{"role": "user", "content": "Summarise this story: " + STORY * 8}, {"role": "assistant", "content": "So."}]
     body = {"messages": [*long, {"role": "user", "content": "What is the capital of France?"}]}
     first = httpx2.post(router.origin + "/router/decision", json={"messages": long[:1]}).json()
@@ -102,7 +102,7 @@ def test_a_decision_tells_whose_cache_counts_in_a_long_conversation(router):
     assert (told["question"], told["cached_model"]) == ("What is the capital of France?", first["model"])
 
 
-def test_a_decision_on_a_bad_body_is_an_error_in_openais_form(router):
+def test_a_decision_on_an_invalid_body_is_an_error_in_openais_format(router):
     refused = httpx2.post(router.origin + "/router/decision", content=b"{}")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
 
@@ -119,7 +119,7 @@ def test_health_and_readiness_need_no_key(serve, openai_server):
         assert httpx2.get(router.origin + path).json()["policy"]
 
 
-def test_only_known_keys_are_served(serve, openai_server):
+def test_only_known_keys_are_accepted(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1", "rk-of-the-tests-2"])
     body = json.dumps({"model": "auto", "messages": SUM}).encode()
     for key, status in [
@@ -140,7 +140,7 @@ def test_only_known_keys_are_served(serve, openai_server):
     assert len(router.records(2)) == 2  # strangers write nothing to the disk
 
 
-def test_a_clients_own_key_is_forwarded_where_that_is_set(serve, openai_server):
+def test_the_clients_key_is_forwarded_if_the_setting_is_on(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-own", forward_client_keys=True)
     for headers in ({"authorization": "Bearer sk-client"}, {"api-key": "sk-azure"}, {}):
         httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
@@ -153,7 +153,7 @@ def test_the_router_s_own_keys_are_never_forwarded():
         load(api_keys="rk-of-the-tests-1", forward_client_keys=True)
 
 
-def test_several_credentials_are_refused(router, openai_server):
+def test_several_credentials_are_rejected(router, openai_server):
     for second in ("authorization", "api-key"):
         headers = [("authorization", "Bearer one"), (second, "Bearer two")]
         answer = httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}, headers=headers)
@@ -161,7 +161,7 @@ def test_several_credentials_are_refused(router, openai_server):
     assert not openai_server.received
 
 
-def test_a_trace_is_shared_by_no_two_keys(serve, openai_server):
+def test_two_keys_cannot_share_a_trace(serve, openai_server):
     keys = ("rk-of-the-tests-1", "rk-of-the-tests-2")
     router = serve(openai_base_url=openai_server.url, api_keys=",".join(keys))
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -176,14 +176,14 @@ def test_a_trace_is_shared_by_no_two_keys(serve, openai_server):
 @pytest.mark.parametrize(
     "path", ["/health", "/ready", "/metrics", "/router/usage", "/router/recent", "/router/nothing"]
 )
-def test_what_the_router_says_itself_is_kept_and_guessed_by_nobody(router, path):
+def test_the_routers_own_responses_are_neither_cached_nor_sniffed(router, path):
     headers = httpx2.get(router.origin + path).headers
     assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
     error = httpx2.post(router.url + "/chat/completions", content=b"{").headers
     assert error["x-content-type-options"] == "nosniff"
 
 
-def test_a_slash_too_many_leads_nowhere(router):
+def test_an_extra_slash_is_not_redirected(router):
     answer = httpx2.get(router.origin + "/metrics/", headers={"host": "localhost"})
     assert answer.status_code == 404 and "location" not in answer.headers
 
@@ -191,17 +191,17 @@ def test_a_slash_too_many_leads_nowhere(router):
 @pytest.mark.parametrize(
     "query", ["from=9999-12-31", "to=9999-12-31", "from=1600-01-01", "to=0001-01-01T00:00:00%2B23:00"]
 )
-def test_a_day_beyond_the_tables_is_a_bad_request(router, query):
+def test_an_invalid_day_is_a_bad_request(router, query):
     assert httpx2.get(router.origin + "/router/usage?" + query).status_code == 400
 
 
-def test_a_group_that_is_named_twice_is_a_bad_request(router):
+def test_a_duplicate_group_is_a_bad_request(router):
     answer = httpx2.get(router.origin + "/router/usage?group_by=model,model")
     assert answer.status_code == 400 and "twice" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/router/decision", "/router/feedback"])
-def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(router, path, caplog):
+def test_a_client_that_disconnects_within_its_body_causes_no_error(router, path, caplog):
     import socket
 
     with socket.create_connection(("127.0.0.1", router.port)) as connection:
@@ -233,7 +233,7 @@ class Saying(LoopbackServer):
         writer.transport.abort()
 
 
-def test_a_small_body_is_sent_again_where_a_connection_at_rest_hung_up(serve):
+def test_a_small_body_is_sent_again_if_an_idle_connection_was_closed(serve):
     with contextlib.closing(Saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", most=1)) as upstream:
         router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
         for _ in range(4):
@@ -243,7 +243,7 @@ def test_a_small_body_is_sent_again_where_a_connection_at_rest_hung_up(serve):
 
 
 @pytest.mark.parametrize("status", [b"600", b"999", b"000", b"099"])
-def test_a_status_that_is_none_of_http_is_a_bad_gateway(serve, caplog, status):
+def test_an_invalid_status_returns_502(serve, caplog, status):
     said = b"HTTP/1.1 %b Odd\r\ncontent-length: 2\r\n\r\nok" % status
     with contextlib.closing(Saying(said)) as upstream:
         router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", max_attempts=1)
@@ -256,7 +256,7 @@ def test_a_status_that_is_none_of_http_is_a_bad_gateway(serve, caplog, status):
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_length_of_a_body_that_is_not_there_is_not_passed_on(serve, caplog, status):
+def test_the_length_of_a_missing_body_is_not_returned(serve, caplog, status):
     said = b"HTTP/1.1 %d Whatever\r\netag: a\r\ncontent-length: 5\r\n\r\n" % status
     with contextlib.closing(Saying(said)) as upstream:
         router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
@@ -271,7 +271,7 @@ def test_a_length_of_a_body_that_is_not_there_is_not_passed_on(serve, caplog, st
     assert "Exception in ASGI" not in caplog.text
 
 
-def test_an_upstream_url_with_a_password_is_refused_and_not_printed(serve):
+def test_an_upstream_url_with_a_password_is_rejected_and_not_printed(serve):
     with pytest.raises(SettingsError) as caught:
         serve(openai_base_url="https://ada:secret@example.org/v1")
     with pytest.raises(SettingsError) as odd:
@@ -294,19 +294,19 @@ def test_a_model_may_have_an_upstream_key_name_and_price_of_its_own(serve, opena
     assert router.records()[0]["cost_usd"] == pytest.approx((12 * 1 + 3 * 2) / 1e6)
 
 
-def test_the_default_key_is_shown_to_no_other_upstream(serve, openai_server):
+def test_the_default_key_is_sent_to_no_other_upstream(serve, openai_server):
     router = serve(openai_api_key="sk-secret", models={"local": {"base_url": openai_server.url}})
     httpx2.post(router.url + "/chat/completions", content=b'{"model":"local","messages":[]}')
     assert openai_server.received[0].header("authorization") is None
 
 
-def test_what_is_not_loopback_is_not_served_without_keys():
+def test_only_loopback_is_served_without_keys():
     told = command("serve", "--host", "0.0.0.0", "--port", "0")
     assert told.returncode == 2
     assert "ROUTER_API_KEYS" in told.stderr and told.stderr.count("\n") == 1
 
 
-def test_a_policy_that_does_not_parse_is_one_line_with_the_file(tmp_path: Path):
+def test_an_invalid_policy_is_a_one_line_error_with_its_file(tmp_path: Path):
     for name in ("policy.json", "weights.npz"):
         (tmp_path / name).write_bytes((SHIPPED / name).read_bytes())
     (tmp_path / "policy.json").write_text('{"format": 1,')
@@ -316,14 +316,14 @@ def test_a_policy_that_does_not_parse_is_one_line_with_the_file(tmp_path: Path):
         assert told.stderr.startswith(f"router: {tmp_path / 'policy.json'}: ") and told.stderr.count("\n") == 1
 
 
-def test_a_blank_variable_is_no_setting(monkeypatch, tmp_path):
+def test_a_blank_variable_is_ignored(monkeypatch, tmp_path):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ROUTER_POLICY", "ROUTER_USAGE_DATABASE", "ROUTER_API_KEYS"):
         monkeypatch.setenv(name, "")
     settings = load(home=tmp_path)
     assert settings.simulated and settings.policy is None and settings.usage_url.startswith("sqlite:///")
 
 
-def test_a_setting_that_does_not_fit_is_one_line_without_its_value():
+def test_an_invalid_setting_is_a_one_line_error_without_its_value():
     told = command("decide", "hi", ROUTER_DEFAULT_TARGET="7")
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)
     assert "DEFAULT_TARGET" in told.stderr
@@ -348,7 +348,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     return folder, max(rule.target for rule in rules)
 
 
-def test_a_target_that_is_only_expected_is_never_called_certified(serve, openai_server, expected):
+def test_an_expected_target_is_never_called_certified(serve, openai_server, expected):
     folder, target = expected
     told = command("decide", "What is 2 + 2?", "--policy", str(folder), "--target", f"{target:g}", COLUMNS="160")
     assert f"target {target:g} (expected)" in told.stdout and "certified" not in told.stdout, told.stderr
@@ -387,7 +387,7 @@ def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
 
 
 @pytest.mark.parametrize("body", [{"input": "Who [bold]wrote Faust?"}, {"prompt": "Who [bold]wrote Faust?"}])
-def test_a_request_of_any_surface_is_explained_in_the_terminal(body):
+def test_requests_to_every_endpoint_are_explained_in_the_terminal(body):
     told = command("decide", "--request", "-", stdin=json.dumps(body), COLUMNS="200")
     assert parts(told)["question"] == "Who [bold]wrote Faust?"
 
@@ -397,7 +397,7 @@ def test_a_long_question_is_shortened_in_the_terminal():
     assert len(shown) == 200 and shown.startswith("Name every river of Asia") and shown.endswith("…")
 
 
-def test_a_request_that_cannot_be_read_is_one_line(tmp_path: Path):
+def test_an_invalid_request_is_a_one_line_error(tmp_path: Path):
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "broken.json").write_bytes(b'{"messages": "\xff"}')
     missing = str(tmp_path / "missing.json")
@@ -413,14 +413,14 @@ def test_a_request_that_cannot_be_read_is_one_line(tmp_path: Path):
         assert (told.returncode, told.stderr.count("\n"), told.stdout) == (2, 1, ""), arguments
 
 
-def test_a_type_that_is_not_sure_is_explained_by_what_else_it_may_be():
+def test_an_uncertain_type_is_explained_with_alternatives():
     told = command("decide", "Schedule five one-hour meetings so that nobody has two at once.", COLUMNS="200")
     assert told.returncode == 0, told.stderr
     others = next(line for line in told.stdout.splitlines() if line.startswith("may also be: "))
     assert re.search(r"\w+/\w+ \d+% \((measured|published|none)\)", others), others
 
 
-def test_errors_of_the_list_pass_as_they_came(router, openai_server):
+def test_errors_of_the_model_list_are_returned_unchanged(router, openai_server):
     openai_server.models = json_answer({"error": {"message": "no"}}, 401)
     answer = httpx2.get(router.url + "/models")
     assert (answer.status_code, answer.json()) == (401, {"error": {"message": "no"}})

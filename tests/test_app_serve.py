@@ -1,4 +1,4 @@
-"""`python -m router serve`, started and stopped as its users do."""
+"""`python -m router serve`, started and stopped as a user does."""
 
 import contextlib
 import os
@@ -15,17 +15,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from fake_openai import chat_events, events
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+from servers import free_port
+from waiting import until
 
 
 @pytest.fixture
-def serving(tmp_path, openai_server):
+def serving(tmp_path, openai_server, store_with_tables):
     """Starts the command; gives the process and its origin."""
+    store_with_tables(tmp_path / "home")
     running = []
 
     def start(*arguments: str, stderr=subprocess.PIPE, **settings: str) -> tuple[subprocess.Popen, str]:
@@ -78,7 +75,7 @@ def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_se
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_that_is_told_to_stop_says_so_first_and_answers_meanwhile(serving, workers):
+def test_after_sigterm_the_server_is_not_ready_and_still_answers(serving, workers):
     process, origin = serving("--workers", workers, ROUTER_TIMEOUTS='{"drain_before": 4}')
     with httpx2.Client() as client:
         assert client.get(origin + "/ready").json()["status"] == "ready"
@@ -94,7 +91,7 @@ def test_a_server_that_is_told_to_stop_says_so_first_and_answers_meanwhile(servi
     assert process.wait(60) == 0
 
 
-def test_a_second_sign_ends_the_wait_at_once(serving):
+def test_a_second_sigterm_ends_the_wait_at_once(serving):
     process, origin = serving(ROUTER_TIMEOUTS='{"drain_before": 100}')
     process.send_signal(signal.SIGTERM)
     while httpx2.get(origin + "/ready").status_code == 200:
@@ -103,26 +100,21 @@ def test_a_second_sign_ends_the_wait_at_once(serving):
     assert process.wait(60) == 0
 
 
-def test_a_hangup_says_which_settings_take_a_restart(serving, tmp_path):
+def test_sighup_logs_which_settings_need_a_restart(serving, tmp_path):
     log = tmp_path / "log"
     with log.open("wb") as written:
         process, origin = serving(stderr=written)
     (tmp_path / "router.toml").write_text("max_attempts = 1\n")
     process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 20
-    while "SIGHUP" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until(lambda: "SIGHUP" in log.read_text(), 20.0)
     assert "max_attempts changed, which takes a restart" in log.read_text()
     (tmp_path / "router.toml").write_text("max_attempts = none\n")
     process.send_signal(signal.SIGHUP)
-    while "SIGHUP: the settings cannot be read" not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until(lambda: "SIGHUP: the settings cannot be read" in log.read_text(), 20.0)
     assert httpx2.get(origin + "/ready").status_code == 200
 
 
-def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(serving, tmp_path):
+def test_sighup_replaces_workers_and_retried_requests_succeed(serving, tmp_path):
     """A connection that a worker took just before it ended may be reset unread: clients of OpenAI's send again."""
     (tmp_path / "router.toml").write_text('routed_models = ["one"]\n')
     process, origin = serving("--workers", "2", ROUTER_TIMEOUTS='{"drain_before": 0.5}')
@@ -144,10 +136,7 @@ def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(servi
     (tmp_path / "router.toml").write_text('routed_models = ["two"]\nhome = "another"\n')
     before = children_of(process.pid)
     process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 120
-    while len(set(children_of(process.pid)) & set(before)) > 1:  # the exporter stays
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert until(lambda: len(set(children_of(process.pid)) & set(before)) <= 1, 120.0)  # the exporter stays
     end = len(asked) + 4
     while len(asked) < end:
         time.sleep(0.05)
@@ -161,8 +150,7 @@ def test_a_hangup_replaces_workers_and_no_request_fails_that_is_sent_again(servi
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path, store_with_tables, sign, workers):
-    store_with_tables(tmp_path / "home")
+def test_records_are_exported_before_the_command_ends(serving, tmp_path, sign, workers):
     process, origin = serving("--workers", workers)
 
     def ask() -> None:
@@ -170,9 +158,7 @@ def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path
         assert httpx2.post(origin + "/v1/chat/completions", json=body, timeout=60).status_code == 200
 
     ask()
-    deadline = time.monotonic() + 180
-    while exported(tmp_path / "home") != [1, 1] and time.monotonic() < deadline:
-        time.sleep(0.1)
+    assert until(lambda: exported(tmp_path / "home") == [1, 1], 180.0)
     ask()
     ask()
     process.send_signal(sign)
@@ -181,28 +167,23 @@ def test_what_was_answered_is_exported_before_the_command_ends(serving, tmp_path
     assert not exporters_of(tmp_path / "home")
 
 
-def test_workers_end_with_the_process_that_started_them(serving):
+def test_workers_end_with_their_parent_process(serving):
     process, origin = serving("--workers", "2")
     port = int(origin.rpartition(":")[2])
     workers = children_of(process.pid)
     assert len(workers) >= 3  # two that answer, and the exporter
     process.kill()
     process.wait(10)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and any(Path(f"/proc/{worker}").exists() for worker in workers):
-        time.sleep(0.1)
-    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert until(lambda: not [worker for worker in workers if Path(f"/proc/{worker}").exists()], 20.0)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))
 
 
-def test_a_second_router_of_the_same_home_leaves_the_counts_of_the_first(serving):
+def test_a_second_router_of_the_same_home_keeps_the_counters_of_the_first(serving):
     _, origin = serving()
     httpx2.post(origin + "/v1/chat/completions", json={"model": "gpt-4o", "messages": []})
-    deadline = time.monotonic() + 10
-    while counted(origin) != 1 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    assert until(lambda: counted(origin) == 1)
     second, _ = serving()
     assert counted(origin) == 1
     second.send_signal(signal.SIGTERM)

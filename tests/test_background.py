@@ -7,7 +7,7 @@ import pytest
 from made_outcomes import made_outcomes
 
 from calibration.learning.learning import learn
-from calibration.learning.prior import PSEUDO_OUTCOMES, prior, read_background
+from calibration.learning.prior import PSEUDO_OUTCOMES, prior_of_run, read_prior
 from calibration.outcomes import InputError
 from calibration.policies import load_prices, models_named, read_policy
 from router.policy.decision import Reason, decide
@@ -52,7 +52,7 @@ def files(tmp_path):
 
 
 def background_of(files):
-    return read_background([files["questions"]], files["types"], files["published"], PAIR)
+    return read_prior([files["questions"]], files["types"], files["published"], PAIR)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_published_result_is_never_narrower_than_its_few_pseudo_outcomes(files
 
 
 def test_outcomes_get_the_type_names_of_the_question_set(files):
-    renamed = background_of(files).renamed(made_outcomes(30))
+    renamed = background_of(files).rename_types(made_outcomes(30))
     assert {o.question_type for o in renamed if o.id.startswith("made-0-1")} == {"law/renamed"}
     assert renamed[0].question_type == made_outcomes(1)[0].question_type
 
@@ -122,7 +122,7 @@ def test_the_words_that_weighed_most_are_those_of_the_question(files):
 
 def test_a_calibration_keeps_what_the_shipped_policy_knows_of_types_it_did_not_ask(tmp_path):
     shipped = read_policy(SHIPPED)
-    known = prior({"prior": shipped.version}, PAIR)
+    known = prior_of_run({"prior": shipped.version}, PAIR)
     assert known is not None and known.evidence["math/grade-school"].kind == "published"
     assert known.evidence["math/grade-school"].n == 30 and shipped.version in known.evidence["math/grade-school"].source
     policy = learn(made_outcomes(300), models_named(PAIR, load_prices()), 0, {}, known).policy
@@ -130,7 +130,7 @@ def test_a_calibration_keeps_what_the_shipped_policy_knows_of_types_it_did_not_a
     assert {e.kind for name, e in policy.rules.evidence.items() if name not in known.evidence} == {"measured"}
     decision = decided(policy, "What is dependency injection and why do people use it?")
     assert (decision.question_type, decision.evidence.kind) == ("facts/software", "published")
-    assert prior({"prior": shipped.version}, ("small", "large")).evidence == {}
-    assert prior({}, PAIR) is None
-    with pytest.raises(PolicyError, match="the calibration started from 0123"):
-        prior({"prior": "0123"}, PAIR)
+    assert prior_of_run({"prior": shipped.version}, ("small", "large")).evidence == {}
+    assert prior_of_run({}, PAIR) is None
+    with pytest.raises(PolicyError, match="the prior of the calibration had version 0123"):
+        prior_of_run({"prior": "0123"}, PAIR)

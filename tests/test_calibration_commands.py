@@ -1,12 +1,13 @@
 """The commands `learn`, `score` and `evaluate`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from command_line import run
 from made_outcomes import made_outcomes
 
-from calibration.outcomes import read_outcomes, write_outcomes
+from calibration.outcomes import Result, read_outcomes, write_outcomes
 from calibration.policies import read_policy
 from router.client.model_names import evidence_headers
 from router.policy.decision import decide
@@ -96,6 +97,18 @@ def test_evaluate_prints_intervals(folder):
     assert set(figures["pooled"]["saved_cost"]) == {"0.95", "0.97", "0.99"}
     assert {"law/clauses", "sums/easy"} <= set(figures["by_type"])
     assert figures["targets"]["0.9"]["quality_kept"][1] > 0.85
+
+
+@pytest.mark.parametrize(("score", "tokens"), [(0.0, 60), (1.0, 0)])
+def test_evaluate_prints_shares_of_zero_as_nan_and_no_warnings(folder, score, tokens):
+    rows = [
+        replace(outcome, results=dict.fromkeys(outcome.results, Result(score, None, tokens, tokens)))
+        for outcome in made_outcomes(60)
+    ]
+    path = folder / f"zero-{tokens}.jsonl"
+    write_outcomes(rows, path)
+    done = calibration("evaluate", "--policy", folder / "policy", "--outcomes", path, "--rounds", "5")
+    assert (done.returncode, done.stderr) == (0, "") and "nan" in done.stdout
 
 
 @pytest.mark.parametrize(

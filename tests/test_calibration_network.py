@@ -14,8 +14,8 @@ from test_upstream_tls import TlsFront, certificate
 from calibration import network
 from calibration.__main__ import main
 from calibration.answers import batch
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import Asking, Endpoint
+from calibration.answers.answers import AnswerCollector, Endpoint
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.judging.relay import JudgeRelay
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue, load_prices
@@ -59,8 +59,8 @@ def behind(request, tmp_path, monkeypatch):
 
 def asked(endpoint, folder, **options):
     with Ledger(folder / "answers.jsonl") as ledger:
-        asking = Asking({"gpt-4o": endpoint}, Meter(load_prices()), ledger, **options)
-        return asyncio.run(asking.ask(QUESTIONS))
+        asking = AnswerCollector({"gpt-4o": endpoint}, Meter(load_prices()), ledger, **options)
+        return asyncio.run(asking.collect(QUESTIONS))
 
 
 def seen(proxy):
@@ -77,7 +77,7 @@ def test_a_batch_goes_through_the_proxy(behind, tmp_path):
     proxy, endpoint = behind
     with Ledger(tmp_path / "answers.jsonl") as ledger:
         meter = Meter(load_prices())
-        done = batch.ask(QUESTIONS, {"gpt-4o": endpoint}, meter, ledger, tmp_path, poll_seconds=0.05)
+        done = batch.collect_batch(QUESTIONS, {"gpt-4o": endpoint}, meter, ledger, tmp_path, poll_seconds=0.05)
     assert len(done.answers) == 3 and seen(proxy)
 
 
@@ -87,7 +87,7 @@ def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_i
 ):
     proxy, endpoint = behind
     if prepared:
-        network.prepare()
+        network.prepare_environment()
         assert os.environ["http_proxy"] == os.environ["HTTPS_PROXY"] == f"http://{LOGIN}@{proxy.address}"
     else:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which would fail
@@ -140,7 +140,7 @@ def test_none_goes_without_a_proxy(behind, tmp_path, monkeypatch):
 def test_what_is_wrong_is_one_line_before_anything_is_asked(tmp_path, monkeypatch, capsys, variable, value, error):
     monkeypatch.setenv(variable, value)
     with pytest.raises(error, match=variable):
-        network.prepare()
+        network.prepare_environment()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["calibration", "rollback"])
     with pytest.raises(SystemExit) as ended:
@@ -154,7 +154,7 @@ def test_probes_go_through_the_proxy_and_so_does_the_list_of_models(behind, tmp_
     proxy, endpoint = behind
     shapes = [Shape("plain", {"messages": [{"role": "user", "content": "What is 1?"}]})]
     with Ledger(tmp_path / "probes.jsonl") as ledger:
-        probed = probe(shapes, {"gpt-4o": endpoint}, Adapting(load_catalogue()), Meter(load_prices()), ledger)
+        probed = probe(shapes, {"gpt-4o": endpoint}, RequestAdapter(load_catalogue()), Meter(load_prices()), ledger)
     assert [each.answered for each in probed] == [True] and seen(proxy)
     before = len(proxy.connects + proxy.forwarded)
     assert [shutdown.model for shutdown in find_shutdowns({"gpt-4o": endpoint})] == ["gpt-4o"]

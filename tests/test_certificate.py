@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from made_outcomes import made_outcomes
 
-from calibration.learning.certificate import TARGETS, Walk, losses, lower_bound
+from calibration.learning.certificate import TARGETS, FixedSequenceTest, excess_quality
 from calibration.learning.crossfit import cross_fit
 from calibration.learning.duplicates import near_duplicate_groups
-from calibration.learning.learning import LearningError, cross_replayed, examples_of, learn, mean_interval
-from calibration.learning.prior import Background
-from calibration.learning.replay import Replay, apgr, bootstrap, cpt, pgr_curve, picked, saved_cost
+from calibration.learning.intervals import bootstrap, lower_bound, mean_interval
+from calibration.learning.learning import LearningError, build_examples, cross_fit_replay, learn
+from calibration.learning.prior import Prior
+from calibration.learning.ranking import apgr, cpt, pgr_curve, saved_cost
+from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import load_prices, models_named
 from router.policy.decision import Interval, Model, Promise, Rule
 from router.policy.prices import Price
@@ -17,7 +19,7 @@ from router.policy.prices import Price
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
 
-def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials():
+def test_the_bound_is_above_a_true_mean_of_zero_in_at_most_five_percent_of_trials():
     rng = np.random.default_rng(0)
     for n in (100, 300, 1000):
         passed = 0
@@ -30,7 +32,7 @@ def test_the_bound_is_above_a_mean_of_nothing_in_at_most_five_percent_of_trials(
 @pytest.mark.parametrize("n", [100, 200, 400])
 @pytest.mark.parametrize("gains", [0.0, 0.002, 0.01, 0.04])
 @pytest.mark.parametrize("target", [0.95, 0.97, 0.98])
-def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
+def test_a_target_that_is_just_kept_is_certified_in_at_most_five_percent_of_trials(n, gains, target):
     strong, trials = 0.6, 3000
     losses = (1 - target) * strong + gains  # so that exactly the target is kept
     shares = [losses, gains, strong - losses, 1 - strong - gains]
@@ -40,7 +42,7 @@ def test_a_promise_that_is_just_not_kept_is_certified_in_at_most_five_percent_of
     assert passed <= trials * 0.05 + 2 * (trials * 0.05 * 0.95) ** 0.5
 
 
-def test_the_bound_finds_a_promise_that_is_kept_with_room():
+def test_the_bound_certifies_a_target_that_is_kept_with_a_margin():
     rng = np.random.default_rng(0)
     values = np.where(rng.random(1000) < 0.05, -0.97, 0.12)
     assert lower_bound(values, np.arange(1000), -0.97) > 0.01
@@ -51,12 +53,12 @@ def test_near_duplicates_count_as_one_question():
     alone, together = (lower_bound(values, groups, -0.97) for groups in (np.arange(300), np.arange(300) // 3 // 10))
     assert together != pytest.approx(alone)
     copies = lower_bound(np.repeat(values, 10), np.repeat(np.arange(300), 10), -0.97)
-    assert copies == pytest.approx(alone, abs=0.01)  # ten times the same is no more evidence
+    assert copies == pytest.approx(alone, abs=0.01)  # copies are no further evidence
 
 
 def test_escalating_everything_keeps_every_target_below_one():
     scores = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]] * 200)
-    assert losses(scores, np.ones(600, dtype=int), 0.97).mean() == pytest.approx(0.03 * 2 / 3)
+    assert excess_quality(scores, np.ones(600, dtype=int), 0.97).mean() == pytest.approx(0.03 * 2 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +66,22 @@ def learnt():
     return learn(made_outcomes(600), models_named(PAIR, load_prices()), seed=0, about={})
 
 
-def walk_of(learnt, **more):
-    return Walk(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **more)
+def sequence_of(learnt, **options):
+    return FixedSequenceTest(learnt.policy.rules, learnt.replay, learnt.replay, learnt.groups, **options)
 
 
-def test_the_walk_goes_from_always_strong_to_always_cheap(learnt):
-    grid = walk_of(learnt).grid(0.9)
-    choose = learnt.replay.choices(learnt.policy.rules, 0.9)
+def test_the_grid_goes_from_always_strong_to_always_cheap(learnt):
+    grid = sequence_of(learnt).grid(0.9)
+    choose = learnt.replay.chooser(learnt.policy.rules, 0.9)
     shares = [float((choose(np.full(len(learnt.groups), price)) == 0).mean()) for price in grid]
     assert (np.diff(grid) > 0).all()
     assert shares == sorted(shares)
     assert shares[0] < 0.1
-    needed = learnt.replay.needed(learnt.policy.rules, 0.9)
+    needed = learnt.replay.switch_thresholds(learnt.policy.rules, 0.9)
     assert shares[-1] == pytest.approx(np.isfinite(needed).mean())
 
 
-def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
+def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learnt):
     rules, rng = learnt.policy.rules, np.random.default_rng(0)
     between = Model("between", Price(1.0, 4.0))
     predictions = []
@@ -95,17 +97,17 @@ def test_among_three_models_the_walk_chooses_as_the_proxy_decides(learnt):
     seen = set()
     for price in (0.0, 30.0, 100.0, 300.0, 1000.0):
         rule = Rule(0.9, price, False, 150, 0.95, Interval(0.0, 0.0, 0.0))
-        decided = three.chosen(replace(rules, models=models, targets=(rule,)), 0.9)
-        chosen = three.choices(replace(rules, models=models), 0.9)(np.full(150, price))
+        decided = three.choose(replace(rules, models=models, targets=(rule,)), 0.9)
+        chosen = three.chooser(replace(rules, models=models), 0.9)(np.full(150, price))
         assert (decided == chosen).all()
         seen |= set(chosen.tolist())
     assert seen == {0, 1, 2}
 
 
-def test_the_price_that_a_question_needs_is_where_the_decision_turns(learnt):
+def test_the_decision_on_a_question_changes_at_its_switch_threshold(learnt):
     rule = learnt.policy.rules.rule(0.9)
-    chosen = learnt.replay.chosen(learnt.policy.rules, 0.9)
-    needed = learnt.replay.needed(learnt.policy.rules, rule.target)
+    chosen = learnt.replay.choose(learnt.policy.rules, 0.9)
+    needed = learnt.replay.switch_thresholds(learnt.policy.rules, rule.target)
     types = [prediction.question_type for prediction in learnt.replay.predictions]
     price = np.array([min(rule.quality_per_usd, rule.type_limits.get(name, np.inf)) for name in types])
     assert ((needed < price) == (chosen == 0)).all()
@@ -116,15 +118,15 @@ def few():
     return learn(made_outcomes(150), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
-def test_more_questions_are_asked_for_where_a_target_is_not_shown(few):
+def test_a_target_that_is_not_certified_suggests_more_questions(few):
     missing = [rule for rule in few.rules.targets if not rule.certified]
     assert missing
     assert any(rule.more_questions_needed for rule in missing)
 
 
-def test_no_question_is_predicted_by_what_was_learnt_from_it():
+def test_no_question_is_predicted_by_a_model_fitted_on_it():
     outcomes = made_outcomes(200)
-    examples = examples_of(outcomes, PAIR)
+    examples = build_examples(outcomes, PAIR)
     examples.scores[7] = [0.0, 1.0]
     before = cross_fit(examples, PAIR, 0).predictions[7]
     examples.scores[7] = [1.0, 0.0]
@@ -132,7 +134,7 @@ def test_no_question_is_predicted_by_what_was_learnt_from_it():
     assert before.quality == pytest.approx(after.quality, abs=0.01)  # hand features of all types share a scale
 
 
-def test_a_type_that_would_likely_keep_too_little_is_limited():
+def test_a_type_that_would_likely_keep_too_little_gets_a_limit():
     truth = {"sums/easy": (0.99, 0.99), "law/clauses": (0.4, 0.95), "facts/capitals": (0.99, 0.99)}
     outcomes = made_outcomes(900, truth=truth)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,)).policy
@@ -143,7 +145,7 @@ def test_a_type_that_would_likely_keep_too_little_is_limited():
     assert loose.rules.targets[0].kept_by_type["law/clauses"].estimate < 0.7
 
 
-def test_an_expected_promise_says_so_and_how_often_it_falls_short(few):
+def test_an_expected_promise_has_the_share_of_resplits_that_fall_short(few):
     models = models_named(PAIR, load_prices())
     expected = learn(made_outcomes(150), models, 0, {}, promise=Promise.EXPECTED).policy.rules
     for proof, estimate in zip(few.rules.targets, expected.targets, strict=True):
@@ -160,22 +162,22 @@ def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, f
         assert policy.default_target == max((t for t in useful if t >= 0.9), default=0.97)
 
 
-def test_a_few_hundred_questions_are_worth_their_money():
+def test_a_few_hundred_questions_are_enough_to_save_cost():
     outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
-    from calibration.learning.replay import replayed
+    from calibration.learning.replay import replay_outcomes
 
-    replay = replayed(new, policy.predictor, policy.rules.models)
+    replay = replay_outcomes(new, policy.predictor, policy.rules.models)
     for target in (0.9, 0.95):
-        chosen = replay.chosen(policy.rules, target)
-        assert picked(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
-        assert picked(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
+        chosen = replay.choose(policy.rules, target)
+        assert pick_columns(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
+        assert pick_columns(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
 
 
 def test_a_cross_fitted_replay_is_the_same_with_the_same_seed():
     outcomes, models = made_outcomes(200), models_named(PAIR, load_prices())
-    learnt = learn(outcomes, models, 3, {}, Background(), TARGETS)
-    again, groups = cross_replayed(outcomes, models, 3)
+    learnt = learn(outcomes, models, 3, {}, Prior(), TARGETS)
+    again, groups = cross_fit_replay(outcomes, models, 3)
     assert [p.quality for p in again.predictions] == [p.quality for p in learnt.replay.predictions]
     assert (groups == learnt.groups).all()
 
@@ -189,7 +191,7 @@ def test_a_random_ranking_recovers_half_the_gap_and_a_perfect_one_more():
     assert cpt(np.zeros(2000), scores, 0.5) == pytest.approx(0.5, abs=0.001)
 
 
-def test_the_saving_in_hindsight_is_that_of_the_cheapest_threshold_that_keeps_the_target():
+def test_the_saved_cost_is_that_of_the_cheapest_threshold_that_keeps_the_target():
     scores = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     costs = np.array([[1.0, 10.0]] * 4)
     assert saved_cost(np.array([0.0, 0.1, 0.8, 0.9]), scores, costs, 1.0) == pytest.approx(1 - 22 / 40)
@@ -204,7 +206,7 @@ def test_near_duplicates_are_found():
     assert len(set(groups.tolist())) >= 5
 
 
-def test_an_interval_of_answers_that_are_all_alike_is_not_a_point():
+def test_the_interval_of_equal_values_is_not_a_point():
     low, mean, high = mean_interval(np.ones(20), 0.0, 1.0)
     assert low < 0.99
     assert (mean, high) == (1.0, 1.0)
@@ -224,7 +226,7 @@ def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_rout
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
-def test_a_target_that_was_not_shown_is_kept_by_the_next_stricter_one_that_was(learnt):
+def test_a_target_that_is_not_certified_uses_the_next_stricter_certified_one(learnt):
     policy = learnt.policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown

@@ -1,4 +1,4 @@
-"""A chat completion through the router, with real clients, on a real port, against an OpenAI on loopback."""
+"""Chat completions through the router, with real clients and a fake OpenAI server on loopback."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def post(router: RunningRouter, body: bytes, path: str = "/chat/completions", **
     return httpx2.post(router.url + path, content=body, headers={"content-type": "application/json", **named})
 
 
-def test_a_body_arrives_byte_for_byte_but_for_its_model(router, openai_server):
+def test_a_body_is_forwarded_unchanged_except_for_its_model(router, openai_server):
     body = (
         b'{ "messages" : [{"role":"user","content":"caf\\u00e9 \\ud83d\\ude00 \xc3\xa9 \\/"}],\n\t'
         b'"new_field":{"model":"x","b":1.10,"a":[1e400,-0.0]},"seed":1152921504606846976,'
@@ -36,14 +36,14 @@ def test_a_body_arrives_byte_for_byte_but_for_its_model(router, openai_server):
     assert sent == body.replace(b'"auto"', b'"%b"' % answer.headers["x-router-model"].encode())
 
 
-def test_a_named_model_passes_without_a_byte_changed(router, openai_server):
+def test_a_request_for_a_named_model_is_forwarded_unchanged(router, openai_server):
     body = b'{"messages":[{"role":"user","content":"hi"}],"model":"ft:gpt-4o-mini:me::1","x":2.50}'
     assert post(router, body).headers["x-router-reason"] == "passed_through"
     assert openai_server.received[0].body == body
 
 
 @pytest.mark.parametrize("model", ["auto", "gpt-4o"])
-def test_half_an_emoji_is_passed_as_it_came_and_recorded(router, openai_server, model):
+def test_unpaired_surrogates_are_forwarded_unchanged_and_recorded(router, openai_server, model):
     body = b'{"messages":[{"role":"user","content":"a text cut in an emoji: \\ud83d"}],"model":"%b"}' % model.encode()
     answer = post(router, body)
     assert answer.status_code == 200
@@ -63,14 +63,14 @@ def test_half_an_emoji_is_passed_as_it_came_and_recorded(router, openai_server, 
         ({"user": 5, "metadata": [[[1]]], "prompt_cache_key": None}, {}, ("", "")),
     ],
 )
-def test_who_asks_and_in_which_session_is_recorded(router, fields, headers, who):
+def test_user_and_session_are_recorded(router, fields, headers, who):
     body = {"model": "auto", "messages": SUM, **fields}
     httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
     (record,) = router.records()
     assert (record.get("user", ""), record.get("session", "")) == who
 
 
-def test_an_answer_comes_back_byte_for_byte(router, openai_server):
+def test_an_answer_is_returned_unchanged(router, openai_server):
     said = b'{ "id":"x", "model":"gpt-4o", "n":1.10, "big":1152921504606846976, "s":"\\u00e9\xc3\xa9", "usage":null}\n'
     headers = [("content-type", "application/json"), ("x-request-id", "req_1"), ("openai-version", "2020-10-01")]
     headers += [("x-ratelimit-remaining-requests", "9"), ("set-cookie", "a=b"), ("set-cookie", "c=d")]
@@ -99,7 +99,7 @@ async def test_the_async_client_streams(router):
     assert all(chunk.usage is None for chunk in chunks)
 
 
-def test_usage_is_asked_for_and_kept_from_a_client_that_did_not_ask(router, openai_server):
+def test_usage_is_requested_and_removed_for_clients_that_did_not_request_it(router, openai_server):
     body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}],"stream":true}'
     answer = post(router, body)
     assert openai_server.received[0].json["stream_options"] == {"include_usage": True}
@@ -110,7 +110,7 @@ def test_usage_is_asked_for_and_kept_from_a_client_that_did_not_ask(router, open
     assert record["cost_usd"] == pytest.approx((8 * 0.15 + 4 * 0.075 + 3 * 0.6) / 1e6)
 
 
-def test_a_client_that_asks_for_usage_gets_the_stream_as_it_is(router, openai_server):
+def test_a_client_that_requests_usage_gets_the_stream_unchanged(router, openai_server):
     body = b'{"model":"gpt-4o-mini","messages":[],"stream_options":{"include_usage":true},"stream":true}'
     answer = post(router, body)
     assert openai_server.received[0].body == body
@@ -126,12 +126,12 @@ def test_a_client_that_asks_for_usage_gets_the_stream_as_it_is(router, openai_se
         (b'{"include_obfuscation": false}', b'{"include_usage":true,"include_obfuscation": false}'),
     ],
 )
-def test_stream_options_keep_what_else_they_say(router, openai_server, given, sent):
+def test_other_stream_options_are_kept(router, openai_server, given, sent):
     post(router, b'{"model":"gpt-4o","messages":[],"stream":true,"stream_options":%b}' % given)
     assert openai_server.received[0].body.endswith(b'"stream_options":%b}' % sent)
 
 
-def test_headers_arrive_as_sent_but_for_the_credential(router, openai_server):
+def test_headers_are_forwarded_unchanged_except_for_the_credential(router, openai_server):
     post(
         router,
         b'{"model":"gpt-4o","messages":[]}',
@@ -150,7 +150,7 @@ def test_headers_arrive_as_sent_but_for_the_credential(router, openai_server):
     assert "sk-client" not in str(received)
 
 
-def test_an_upstream_error_passes_with_status_body_and_headers(client, router, openai_server):
+def test_an_upstream_error_is_returned_with_status_body_and_headers(client, router, openai_server):
     error = {"error": {"message": "no such model", "type": "invalid_request_error", "param": "model", "code": "x"}}
     openai_server.say(json_answer(error, 404, x_request_id="req_9"))
     with pytest.raises(openai.NotFoundError) as caught:
@@ -183,7 +183,7 @@ def test_an_upstream_error_passes_with_status_body_and_headers(client, router, o
         (b'{"a":1,"model":"auto","b":2,"a":1}', 400, "a"),
     ],
 )
-def test_bad_input_is_refused_in_openais_form(router, openai_server, body, status, param):
+def test_invalid_input_returns_an_error_in_openais_format(router, openai_server, body, status, param):
     answer = post(router, body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["type"]) == (status, param, "invalid_request_error")
@@ -192,7 +192,7 @@ def test_bad_input_is_refused_in_openais_form(router, openai_server, body, statu
     assert router.records()[0]["status"] == status
 
 
-def test_a_target_in_the_header_goes_before_the_name(router):
+def test_a_target_in_the_header_overrides_the_name(router):
     body = json.dumps({"model": "auto-cost", "messages": SUM}).encode()
     post(router, body, x_router_target="0.42")
     post(router, body, x_router_target="auto-quality")
@@ -201,7 +201,7 @@ def test_a_target_in_the_header_goes_before_the_name(router):
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x-router-target")
 
 
-def test_a_model_in_the_header_is_obeyed(router, openai_server):
+def test_a_model_in_the_header_is_used(router, openai_server):
     answer = post(router, json.dumps({"model": "auto", "messages": SUM}).encode(), x_router_model="o9")
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("o9", "forced")
     assert openai_server.received[0].json["model"] == "o9"
@@ -215,7 +215,7 @@ def test_routed_models_are_routed_in_unchanged_clients(serve, openai_server):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_the_upstream_is_cancelled_when_the_client_leaves(router, openai_server, streamed):
+async def test_the_upstream_is_cancelled_when_the_client_disconnects(router, openai_server, streamed):
     openai_server.say(events(*chat_events("gpt-4o"), gap=0.4) if streamed else Say(wait=30))
     body = {"model": "gpt-4o", "messages": SUM, "stream": streamed}
     async with httpx2.AsyncClient() as client:
@@ -232,7 +232,7 @@ async def test_the_upstream_is_cancelled_when_the_client_leaves(router, openai_s
     assert record["model"] == "gpt-4o"  # which may bill what it began
 
 
-def test_every_record_says_what_was_asked_and_answered(client, router):
+def test_every_record_contains_request_and_response(client, router):
     client.chat.completions.create(model="auto", messages=SUM, user="u-1")
     record = router.records()[0]
     assert record["request"]["messages"] == SUM
@@ -242,7 +242,7 @@ def test_every_record_says_what_was_asked_and_answered(client, router):
     assert record["started_unix_ns"] <= record["first_byte_unix_ns"] <= record["ended_unix_ns"]
 
 
-def test_a_streamed_answer_is_recorded_as_it_was_said(client, router, openai_server):
+def test_a_streamed_answer_is_recorded_as_one_text(client, router, openai_server):
     list(client.chat.completions.create(model="auto", messages=SUM, stream=True))
     record = router.records()[0]
     assert record["response"]["choices"] == [
@@ -251,7 +251,7 @@ def test_a_streamed_answer_is_recorded_as_it_was_said(client, router, openai_ser
     assert record["stream"] is True
 
 
-def test_content_is_not_recorded_where_that_is_not_wanted(serve, openai_server):
+def test_content_is_not_recorded_if_the_setting_excludes_it(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, record_content="none")
     post(router, json.dumps({"model": "auto", "messages": SUM}).encode())
     record = router.records()[0]
@@ -259,7 +259,7 @@ def test_content_is_not_recorded_where_that_is_not_wanted(serve, openai_server):
     assert record["usage"]["input_tokens"] == 12
 
 
-def test_a_callers_trace_goes_on(router):
+def test_a_clients_trace_is_continued(router):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     answer = post(router, b'{"model":"gpt-4o","messages":[]}', traceparent=f"00-{trace}-00f067aa0ba902b7-01")
     record = router.records()[0]
@@ -267,7 +267,7 @@ def test_a_callers_trace_goes_on(router):
     assert record["parent_span_id"] == "00f067aa0ba902b7"
 
 
-def test_the_simulation_says_so_everywhere(serve):
+def test_simulated_answers_are_marked_everywhere(serve):
     router = serve()
     with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
         answer = client.chat.completions.create(model="auto", messages=SUM)
@@ -279,7 +279,7 @@ def test_the_simulation_says_so_everywhere(serve):
     assert all(record["simulated"] and record["usage"] for record in router.records(2))
 
 
-def test_models_that_call_themselves_by_a_dated_name_are_billed_by_it(router, openai_server):
+def test_answers_with_a_dated_model_name_are_billed_by_that_name(router, openai_server):
     openai_server.say(json_answer(completion("gpt-4o-2024-08-06")))
     post(router, b'{"model":"gpt-4o","messages":[]}')
     record = router.records()[0]
@@ -288,7 +288,7 @@ def test_models_that_call_themselves_by_a_dated_name_are_billed_by_it(router, op
 
 
 @pytest.mark.parametrize("name", ["gpt\0x", "gpt\r\nset-cookie: a=b", "gpt\x7f", "模型"])
-def test_a_name_that_no_header_can_hold_is_the_upstreams_to_refuse(router, openai_server, name):
+def test_a_model_name_that_is_no_valid_header_is_left_to_the_upstream(router, openai_server, name):
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "hi"}]}).encode()
     openai_server.say(json_answer({"error": {"message": "no such model"}}, 404))
     answer = httpx2.post(router.url + "/chat/completions", content=body)
@@ -299,7 +299,7 @@ def test_a_name_that_no_header_can_hold_is_the_upstreams_to_refuse(router, opena
 
 
 @pytest.mark.parametrize("asked", [{"include_usage": False}, {}, None])
-def test_a_stream_without_the_usage_that_nobody_asked_for_keeps_every_choice(router, openai_server, asked):
+def test_removing_usage_keeps_every_choice(router, openai_server, asked):
     def chunk(index: int, finish: str, usage: str) -> bytes:
         choice = f'{{"index":{index},"delta":{{"content":"a"}},"finish_reason":{finish}}}'
         return f'data: {{"id":"1","model":"gpt-4o","choices":[{choice}]{usage},"obfuscation":"q"}}\n\n'.encode()

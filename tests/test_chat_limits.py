@@ -1,4 +1,4 @@
-"""What no client should send, and what must not hurt the others: size, depth, slowness."""
+"""Limits for hostile requests: size, nesting depth and slowness."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ def with_image(text: str, megabytes: float, model: str = "auto") -> bytes:
     return json.dumps({"model": model, "messages": [{"role": "user", "content": parts}], "n": 1}).encode()
 
 
-def test_a_declared_body_over_the_limit_is_refused_at_once(serve, openai_server):
+def test_a_declared_body_over_the_limit_is_rejected_at_once(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_body_bytes=1000)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     head += b"connection: close\r\ncontent-length: 200000000\r\n\r\n"
@@ -54,7 +54,7 @@ def test_a_declared_body_over_the_limit_is_refused_at_once(serve, openai_server)
     assert heard.startswith(b"HTTP/1.1 413") and b"request_too_large" in heard
 
 
-def test_a_body_that_grows_over_the_limit_is_refused(serve, openai_server):
+def test_a_body_that_grows_over_the_limit_is_rejected(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_body_bytes=100_000)
 
     def endless():
@@ -65,7 +65,7 @@ def test_a_body_that_grows_over_the_limit_is_refused(serve, openai_server):
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "invalid_request_error")
 
 
-def test_headers_of_a_megabyte_are_refused(router):
+def test_headers_of_a_megabyte_are_rejected(router):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-long: " + b"a" * 2**20
     for heard in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
         assert heard.startswith(b"HTTP/1.1 431 ") and b'"error"' in heard
@@ -73,28 +73,28 @@ def test_headers_of_a_megabyte_are_refused(router):
     assert raw(router, ended).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_large_body_with_its_head_is_not_taken_for_a_large_head(router, openai_server):
+def test_a_large_body_does_not_count_as_headers(router, openai_server):
     content = json.dumps({"model": "gpt-4o", "messages": [], "x": "a" * 200_000}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     assert raw(router, head % len(content) + content).startswith(b"HTTP/1.1 200")
     assert openai_server.received[0].body == content
 
 
-def test_a_client_that_does_not_end_its_head_is_hung_up_on(serve, openai_server, monkeypatch):
+def test_slow_headers_close_the_connection(serve, openai_server, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
     router = serve(openai_base_url=openai_server.url)
     for pieces in ((), (b"POST /v1/chat",)):
         assert raw(router, *pieces).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_client_that_does_not_end_its_body_is_told_so(serve, openai_server):
+def test_a_slow_body_returns_an_error(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, timeouts={"request_body": 0.2})
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 50\r\n\r\n{"
     heard = raw(router, head)
     assert heard.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in heard
 
 
-def test_what_is_not_http_is_refused(router):
+def test_data_that_is_not_http_is_rejected(router):
     assert raw(router, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
@@ -111,10 +111,10 @@ async def test_utf8_is_checked_across_pieces(cut):
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
 
-    assert b"".join((await body.read(receive, None, 1000, 1)).pieces) == letters
+    assert b"".join((await body.read_body(receive, None, 1000, 1)).pieces) == letters
 
 
-def test_an_attachment_is_left_out_and_positions_are_kept():
+def test_an_attachment_is_removed_and_positions_are_kept():
     for text in ('quote " data: and \\" "data:', "x" * LARGE_BYTES):
         content = with_image(text, 0.5)
         found = stripped(content, 65536)
@@ -125,12 +125,12 @@ def test_an_attachment_is_left_out_and_positions_are_kept():
             assert json.loads(content[start:stop]) == json.loads(content)[name]
 
 
-def test_an_attachment_with_escapes_is_left_in():
+def test_a_string_with_escapes_is_no_attachment():
     content = json.dumps({"model": "auto", "x": "data:" + "\\" * LARGE_BYTES}).encode()
     assert stripped(content, 65536).text == content
 
 
-def test_images_arrive_byte_for_byte(router, openai_server):
+def test_images_are_forwarded_unchanged(router, openai_server):
     content = with_image("What is this?", 4)
     answer = httpx2.post(router.url + "/chat/completions", content=content, timeout=30)
     assert answer.status_code == 200
@@ -139,7 +139,7 @@ def test_images_arrive_byte_for_byte(router, openai_server):
     assert len(json.dumps(router.records()[0]["request"])) < 1000
 
 
-def test_the_loop_is_never_blocked_by_twenty_megabytes_of_images(router, openai_server):
+def test_twenty_megabytes_of_images_do_not_block_the_event_loop(router, openai_server):
     """Measured in CPU between two turns of the loop, since the machine may be busy with other things."""
     worked: list[float] = []
     stopping = threading.Event()
@@ -185,14 +185,14 @@ def test_clients_are_not_mixed_up_under_load(router, openai_server):
 
 
 @pytest.mark.parametrize(("levels", "status"), [(190, 200), (300, 400), (5000, 400)])
-def test_a_body_nests_at_most_so_deeply(router, openai_server, levels, status):
+def test_a_body_that_is_nested_too_deeply_is_rejected(router, openai_server, levels, status):
     deep = b'{"model":"gpt-4o","messages":[{"role":"user","content":"[[[["}],"x":%b}'
     answer = httpx2.post(router.url + "/chat/completions", content=deep % (b"[" * levels + b"]" * levels))
     assert answer.status_code == status
     assert len(openai_server.received) == (status == 200)
 
 
-def test_an_answer_that_nests_deeply_reaches_the_client_and_is_not_kept(router, openai_server):
+def test_a_deeply_nested_answer_is_returned_and_not_recorded(router, openai_server):
     deep = b"[" * 300 + b"]" * 300
     body = b'{"id":"a","model":"gpt-4o","usage":{"prompt_tokens":1,"completion_tokens":2},"x":%b}' % deep
     openai_server.say(Say(pieces=(body,)))

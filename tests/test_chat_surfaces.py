@@ -1,4 +1,4 @@
-"""What else is routed, and what passes through: responses, legacy completions, files, and paths nobody knows yet."""
+"""Responses, legacy completions, and requests that are passed through."""
 
 import asyncio
 import datetime as dt
@@ -90,7 +90,7 @@ def test_a_response_is_routed_by_its_input(client, router, openai_server):
     )
 
 
-def test_a_response_is_decided_like_the_chat_it_amounts_to(router):
+def test_a_response_gets_the_same_decision_as_the_equivalent_chat(router):
     chat = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": HARD}]}
     parts = [{"type": "input_text", "text": HARD}]
     items = {"instructions": "Be brief.", "input": [{"role": "user", "content": parts}]}
@@ -99,7 +99,7 @@ def test_a_response_is_decided_like_the_chat_it_amounts_to(router):
     assert told[0]["quality"] == told[1]["quality"] == told[2]["quality"]
 
 
-def test_the_events_of_a_response_pass_byte_for_byte(router, openai_server):
+def test_the_events_of_a_response_are_forwarded_unchanged(router, openai_server):
     said = response_events("gpt-4o")
     openai_server.say(events(*said))
     body = {"model": "auto", "input": "hi", "stream": True}
@@ -118,7 +118,7 @@ def test_the_official_client_reads_a_streamed_response(client, openai_server):
         assert stream.get_final_response().output_text == "Paris." == "".join(deltas)
 
 
-def test_a_response_that_goes_on_stays_on_its_model(router, openai_server):
+def test_a_continued_response_stays_on_its_model(router, openai_server):
     openai_server.say(json_answer(response("gpt-4o-2024-08-06", "resp_9")), json_answer(response("gpt-4o", "resp_10")))
     url = router.url + "/responses"
     httpx2.post(url, json={"model": "gpt-4o", "input": "hi"})
@@ -127,7 +127,7 @@ def test_a_response_that_goes_on_stays_on_its_model(router, openai_server):
     assert openai_server.received[1].json["model"] == "gpt-4o"
 
 
-def test_another_replica_asks_the_upstream_who_began(router, openai_server):
+def test_another_replica_asks_the_upstream_for_the_previous_model(router, openai_server):
     openai_server.say(json_answer(response("gpt-4o-mini-2024-07-18", "resp_7")), json_answer(response("x", "resp_8")))
     body = {"model": "auto", "input": "and now?", "previous_response_id": "resp_7"}
     answer = httpx2.post(router.url + "/responses", json=body)
@@ -135,7 +135,7 @@ def test_another_replica_asks_the_upstream_who_began(router, openai_server):
     assert [received.target for received in openai_server.received] == ["/v1/responses/resp_7", "/v1/responses"]
 
 
-def test_a_response_that_breaks_off_ends_with_an_error_event(router, openai_server):
+def test_an_interrupted_response_ends_with_an_error_event(router, openai_server):
     openai_server.say(events(*response_events("gpt-4o")[:4], end="early"))
     heard = b""
     with (
@@ -170,7 +170,7 @@ def fields(**values) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
 
 
-def test_prompts_are_read_in_every_form():
+def test_prompts_are_read_in_every_format():
     assert read_completion(fields(prompt="hi")).turns == ("hi",)
     assert read_completion(fields(prompt=["a", "b"])).turns == ("a\n\nb",)
     assert read_completion(fields(prompt=[1, 2, 3])).turns == ("",)
@@ -178,7 +178,7 @@ def test_prompts_are_read_in_every_form():
         read_completion(fields(suffix="x"))
 
 
-def test_input_is_read_in_every_form():
+def test_input_is_read_in_every_format():
     image = {"type": "input_image", "image_url": "u"}
     items = [
         {"type": "message", "role": "user", "content": "first"},
@@ -196,7 +196,7 @@ def test_input_is_read_in_every_form():
         assert caught.value.param == param
 
 
-def test_the_asked_for_name_is_echoed_where_that_is_set(serve, openai_server):
+def test_the_requested_name_is_echoed_if_the_setting_is_on(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, echo_asked_model=True)
     chat = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
     assert httpx2.post(router.url + "/chat/completions", json=chat).json()["model"] == "auto"
@@ -209,7 +209,7 @@ def test_the_asked_for_name_is_echoed_where_that_is_set(serve, openai_server):
     assert sent == b"".join(response_events("auto"))
 
 
-def test_any_other_path_passes_with_whatever_it_holds(router, openai_server):
+def test_other_paths_are_passed_through_unchanged(router, openai_server):
     said = bytes(range(256)) * 50
     openai_server.say(Say(201, [("content-type", "audio/mpeg"), ("x-new", "1")], [said]))
     sent = bytes(reversed(range(256))) * 3000
@@ -229,7 +229,7 @@ def test_a_file_is_uploaded_with_the_official_client(client, openai_server):
     assert b"abc\x00\xff" * 40_000 in received.body
 
 
-def test_a_large_upload_is_streamed_and_not_kept(router, openai_server):
+def test_a_large_upload_is_streamed_and_not_buffered(router, openai_server):
     began = []
 
     def pieces():
@@ -241,7 +241,7 @@ def test_a_large_upload_is_streamed_and_not_kept(router, openai_server):
     assert len(openai_server.received[0].body) == 10_000_000
 
 
-def test_a_response_may_name_no_model_since_a_stored_prompt_does(router, openai_server):
+def test_a_response_with_a_stored_prompt_needs_no_model(router, openai_server):
     answer = {"id": "resp_1", "object": "response", "model": "gpt-4o", "output": []}
     for headers, sent in (
         ({}, b'{ "prompt": {"id": "p1"} }'),
@@ -268,7 +268,7 @@ def test_embeddings_are_billed(router, openai_server):
     )
 
 
-def test_a_stream_that_passes_through_comes_piece_by_piece(router, openai_server):
+def test_a_passed_through_stream_arrives_piece_by_piece(router, openai_server):
     openai_server.say(events(*[b"data: %d\n\n" % n for n in range(4)], gap=0.15))
     times = []
     with httpx2.stream("GET", router.url + "/threads/t/runs?stream=true") as answer:
@@ -278,12 +278,12 @@ def test_a_stream_that_passes_through_comes_piece_by_piece(router, openai_server
 
 @pytest.mark.parametrize("method", ["HEAD", "DELETE", "PATCH", "PUT"])
 @pytest.mark.parametrize("target", ["/files/a%2Fb%20c?x=%20&y", "/files/", "/files//x", "/models/ft:gpt-4o:org"])
-def test_methods_and_targets_pass_as_they_were_written(router, openai_server, method, target):
+def test_methods_and_targets_are_passed_through_unchanged(router, openai_server, method, target):
     assert httpx2.request(method, router.url + target).status_code == 200
     assert [(r.method, r.target) for r in openai_server.received] == [(method, "/v1" + target)]
 
 
-def test_a_websocket_is_refused_in_openais_form(router, openai_server):
+def test_a_websocket_returns_an_error_in_openais_format(router, openai_server):
     headers = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     answer = httpx2.get(router.url + "/realtime?model=gpt-4o", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "websocket_not_supported")
@@ -304,7 +304,7 @@ UPWARDS += ["/x/%252e%252e/y", "/%25252e%25252e%252fy", "/x%2f..%2f..%2fadmin"]
 
 
 @pytest.mark.parametrize("path", UPWARDS)
-def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
+def test_a_path_cannot_escape_the_api(router, openai_server, path):
     import socket
 
     with socket.create_connection(("127.0.0.1", router.port)) as connection:
@@ -315,7 +315,7 @@ def test_a_path_cannot_lead_out_of_the_api(router, openai_server, path):
 
 
 @pytest.mark.parametrize("path", ["/%76%31/x", "/v1%2ffiles", "/v%31/files"])
-def test_only_what_begins_with_v1_as_it_is_passes(router, openai_server, path):
+def test_only_paths_that_start_with_v1_are_passed_through(router, openai_server, path):
     import socket
 
     with socket.create_connection(("127.0.0.1", router.port)) as connection:
@@ -325,12 +325,12 @@ def test_only_what_begins_with_v1_as_it_is_passes(router, openai_server, path):
     assert not openai_server.received
 
 
-def test_a_name_with_an_encoded_slash_passes_as_it_is(router, openai_server):
+def test_a_name_with_an_encoded_slash_is_passed_through_unchanged(router, openai_server):
     assert httpx2.get(router.url + "/models/org%2Fname").status_code == 200
     assert [r.target for r in openai_server.received] == ["/v1/models/org%2Fname"]
 
 
-async def test_an_upstream_that_passes_through_is_cancelled_when_the_client_leaves(router, openai_server):
+async def test_a_passed_through_request_is_cancelled_when_the_client_disconnects(router, openai_server):
     openai_server.say(Say(wait=30))
     async with httpx2.AsyncClient() as client:
         task = asyncio.create_task(client.get(router.url + "/files"))
@@ -341,13 +341,13 @@ async def test_an_upstream_that_passes_through_is_cancelled_when_the_client_leav
     assert (await asyncio.to_thread(router.records))[0]["outcome"] == "abandoned"
 
 
-def test_no_upstream_behind_a_path_is_a_bad_gateway(serve):
+def test_an_unreachable_upstream_returns_502(serve):
     router = serve(openai_base_url="http://127.0.0.1:9/v1")
     assert httpx2.get(router.url + "/files").status_code == 502
     assert httpx2.get(router.url + "/models").status_code == 502
 
 
-def test_a_body_that_breaks_off_breaks_the_answer(router, openai_server):
+def test_an_interrupted_answer_breaks_the_response(router, openai_server):
     openai_server.say(Say(pieces=[b"half", b"of it"], end="reset"))
     with pytest.raises(httpx2.RemoteProtocolError):
         httpx2.get(router.url + "/files/f/content")
@@ -370,7 +370,7 @@ TODAY = dt.date(2026, 12, 1)
         (1e300, None),
     ],
 )
-def test_the_end_of_a_model_of_the_policy_is_announced(date, told):
+def test_the_shutdown_of_a_model_of_the_policy_is_announced(date, told):
     listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": date}, {"id": "other", "shutdown_date": date}]}
     days = listed_days(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
     found = warnings(days, ["gpt-6-sol:none"], TODAY)
@@ -379,11 +379,11 @@ def test_the_end_of_a_model_of_the_policy_is_announced(date, told):
 
 
 @pytest.mark.parametrize("listed", [None, [], {"data": 5}, {"data": [5, {"id": "gpt-4o"}]}])
-def test_a_list_that_is_none_announces_nothing(listed):
+def test_an_invalid_list_of_models_announces_nothing(listed):
     assert listed_days(listed, ["gpt-4o"], {}) == {}
 
 
-def test_health_tells_what_is_about_to_end(serve):
+def test_health_announces_shutdowns(serve):
     server = FakeOpenAI()
     server.models = json_answer({"object": "list", "data": [{"id": "gpt-4o", "shutdown_date": "2026-01-14"}]})
     router = serve(openai_base_url=server.url)
@@ -398,7 +398,7 @@ def test_health_tells_what_is_about_to_end(serve):
     server.close()
 
 
-def test_the_table_warns_at_the_start_where_nobody_can_be_asked(serve):
+def test_known_shutdowns_are_announced_without_an_upstream(serve):
     router = serve(openai_base_url="simulated:")
     told = httpx2.get(router.origin + "/health").json()["warnings"]
     assert [line.split()[0] for line in told] == ["gpt-4o-mini", "gpt-4o"]

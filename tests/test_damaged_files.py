@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calibration.learning.learning import examples_of
+from calibration.learning.learning import build_examples
 from calibration.ledger import Ledger, LedgerError
 from calibration.outcomes import InputError, read_outcomes
 from calibration.policies import load_prices
@@ -74,7 +74,7 @@ def test_any_row_of_outcomes_is_read_or_refused_with_its_line(tmp_path: Path) ->
             refused += 1
             assert str(error).startswith(f"{path}:2: "), row
         else:
-            examples_of(outcomes, ["cheap", "strong"])
+            build_examples(outcomes, ["cheap", "strong"])
     assert refused > 100
 
 

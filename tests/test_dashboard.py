@@ -17,7 +17,7 @@ from test_real_requests import REQUESTS, send
 
 from calibration.policies import write_policy
 from router.client.issuing import added
-from router.client.keyfile import write_keys
+from router.client.keyfile import Roster, write_roster
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain
 from router.journal.writer import Journal
@@ -190,7 +190,7 @@ def test_a_key_that_is_no_admin_is_told_so_and_an_admin_s_opens_the_page(serve, 
     keys, some = added((), "ada", time.time())
     keys, owner = added(keys, "owner", time.time(), admin=True)
     (tmp_path / "home-0").mkdir()
-    write_keys(tmp_path / "home-0" / "keys.json", keys)
+    write_roster(tmp_path / "home-0" / "keys.json", Roster(keys))
     router = serve(openai_base_url=openai_server.url)
     router.app.worker.journal.append(made_record(1, key_id="ada"))
     browser.open(router.origin + "/")

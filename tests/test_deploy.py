@@ -111,9 +111,12 @@ def test_every_container_is_hardened_and_watched():
         assert not re.search(r":latest\b", others), name
 
 
-def test_every_router_has_a_journal_of_its_own():
-    volumes = [volume for name in ("router-1", "router-2") for volume in SERVICES[name]["volumes"]]
-    assert len({volume.split(":")[0] for volume in volumes}) == 2
+def test_every_router_has_a_journal_of_its_own_and_all_share_the_keys():
+    routers = SERVICES["router-1"], SERVICES["router-2"]
+    mounted = [dict(reversed(volume.split(":")) for volume in router["volumes"]) for router in routers]
+    assert len({volumes["/home/router/.router"] for volumes in mounted}) == 2
+    assert len({volumes["/home/router/keys"] for volumes in mounted}) == 1
+    assert {router["environment"]["ROUTER_KEYS_FILE"] for router in routers} == {"/home/router/keys/keys.json"}
 
 
 def test_files_that_are_mounted_are_there():

@@ -4,18 +4,17 @@ import datetime as dt
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from email.utils import format_datetime
 
 import pytest
+from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
 from router.client.issuing import added, revoked
-from router.client.keyfile import write_keys
+from router.client.keyfile import Roster, write_roster
 from router.commands.doctor.checks import findings
 from router.commands.doctor.finding import State
 from router.commands.doctor.machine import client_keys, disk_free, home_writable
@@ -90,7 +89,7 @@ def test_without_a_key_it_says_that_answers_are_simulated(examined):
 @pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
 def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
     environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
-    ended = run(tmp_path, **environment)
+    ended = run("router", "doctor", cwd=tmp_path, **environment)
     assert ended.returncode == 1
     told = "the upstream refuses it (401)" if key else "none is set, and the upstream asks for one (401)"
     assert f"problem  key: {told}. Set OPENAI_API_KEY" in ended.stdout
@@ -99,7 +98,7 @@ def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, 
 
 
 def test_the_command_ends_with_0_where_there_is_no_problem_and_prints_no_key(keyed, tmp_path):
-    ended = run(tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
+    ended = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
     assert ended.returncode == 0 and "ok       key: accepted\n" in ended.stdout
     assert "right" not in ended.stdout + ended.stderr
 
@@ -109,19 +108,6 @@ def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed
     found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
     assert found["key"].state == PROBLEM and "upstream" not in found
     assert keyed.open_connections == 0
-
-
-def run(folder, **environment):
-    """The command as its users run it."""
-    root = SHIPPED.parents[1]
-    return subprocess.run(
-        [sys.executable, "-m", "router", "doctor"],
-        cwd=folder,
-        env={"PYTHONPATH": str(root), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(
@@ -412,7 +398,7 @@ def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
     keys, key = added((), "ada", time.time())
     keys, _ = added(keys, "bob", time.time())
-    write_keys(tmp_path / "keys.json", revoked(keys, "bob", time.time()))
+    write_roster(tmp_path / "keys.json", Roster(revoked(keys, "bob", time.time())))
     assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
     found = client_keys(settings)

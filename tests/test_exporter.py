@@ -5,12 +5,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from made_records import START, made_record
 from mlflow import MlflowClient
+from waiting import until
 
 from router.exporter.process import start
 from router.exporter.shipper import Shipper
@@ -61,15 +61,6 @@ def count(settings: Settings) -> int:
             return db.execute("select count(*) from spans").fetchone()[0]
         except sqlite3.OperationalError:
             return 0
-
-
-def until(condition, seconds: float = 180.0) -> bool:  # the exporter gives way to all else on the machine
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_record_is_a_trace_with_its_times_tokens_cost_and_decision(settings):
@@ -132,7 +123,7 @@ def test_an_exporter_killed_in_the_middle_leaves_every_record_exactly_once(setti
     for _ in range(2):
         enough = count(settings) + 1  # the first batch of those that it writes
         process = subprocess.Popen(command, env=environment(settings), stderr=subprocess.DEVNULL)
-        assert until(lambda enough=enough: count(settings) >= enough)
+        assert until(lambda enough=enough: count(settings) >= enough, 180.0)  # the exporter gives way to all else
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert count(settings) < 480
@@ -164,7 +155,7 @@ def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(set
     journal = Journal(settings.home / "journal")
     journal.append(made_record(1))
     exporter = start(settings)
-    assert until(lambda: count(settings) == 1)
+    assert until(lambda: count(settings) == 1, 180.0)
     journal.append(made_record(2))
     exporter.stop(30.0)
     assert count(settings) == 2

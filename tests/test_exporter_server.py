@@ -14,6 +14,7 @@ import pytest
 from fault_proxy import FaultProxy
 from made_records import made_record
 from servers import MlflowServer
+from waiting import until
 
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain, shippers_for
@@ -37,11 +38,8 @@ def server_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(server_folder, _empty_store):
-    made, copy = sqlite3.connect(_empty_store), sqlite3.connect(server_folder / "mlflow.db")
-    with contextlib.closing(made), contextlib.closing(copy):
-        made.backup(copy)
-    running = MlflowServer(f"sqlite:///{server_folder / 'mlflow.db'}", server_folder)
+def server(server_folder, store_with_tables):
+    running = MlflowServer(store_with_tables(server_folder), server_folder)
     yield running
     running.kill()
 
@@ -92,15 +90,6 @@ class Running:
             thread.join(120)
 
 
-def until(condition, seconds: float = 120.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, server):
     numbers = range(120)
     journal = written(settings, numbers)
@@ -123,13 +112,13 @@ def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(setting
     journal = written(settings, numbers)
     running = Running(settings)
     try:
-        assert until(lambda: running.mlflow.progress.failures >= 2)
+        assert until(lambda: running.mlflow.progress.failures >= 2, 120.0)
         progress = json.loads((settings.home / "journal" / "mlflow.progress").read_bytes())
         assert progress["failures"] >= 2
         assert progress["failing_since_unix"] <= time.time()
         assert running.mlflow.cursor.behind_bytes() > 0
         between.mode = "pass"
-        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0)
+        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
     journal.close()
@@ -146,9 +135,9 @@ def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, b
     journal = written(settings, numbers)
     running = Running(settings)
     try:
-        assert until(lambda: running.mlflow.progress.failures >= 1)
+        assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
         between.mode = "pass"
-        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0)
+        assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
     journal.close()
@@ -161,10 +150,10 @@ def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(
     journal = written(settings, numbers)
     running = Running(settings)
     try:
-        assert until(lambda: len(rows(server).keys() & expected(numbers).keys()) >= 50)
+        assert until(lambda: len(rows(server).keys() & expected(numbers).keys()) >= 50, 120.0)
         server.kill()
         written(settings, later).close()  # so that something is left to fail where all had been taken already
-        assert until(lambda: running.mlflow.progress.failures >= 1)
+        assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
         server.start()
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 200)
     finally:

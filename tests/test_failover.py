@@ -1,4 +1,4 @@
-"""Several upstreams for one model: who is asked, what happens when one of them fails, and what is told of it."""
+"""Several upstreams of one model: their order, failover between them, and their status."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def metric(router, name: str) -> float:
 # who is asked
 
 
-def test_weights_hold_over_2000_requests(serve, pair):
+def test_2000_requests_follow_the_weights(serve, pair):
     router = serve(**of(*pair, weight=(3, 1)))
     assert Counter(ask_all(router.port, conversations(2000))) == {200: 2000}
     asked = [len(each.received) for each in pair]
@@ -68,7 +68,7 @@ def test_weights_hold_over_2000_requests(serve, pair):
     assert metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == asked[0]
 
 
-def test_a_conversation_stays_at_its_upstream_so_that_its_prompt_is_in_the_cache(serve, pair):
+def test_a_conversation_stays_at_one_upstream(serve, pair):
     router = serve(**of(*pair))
     for number in range(8):
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}"}]
@@ -81,7 +81,7 @@ def test_a_conversation_stays_at_its_upstream_so_that_its_prompt_is_in_the_cache
 
 
 @pytest.mark.parametrize("named", ["prompt_cache_key", "x-session-id"])
-def test_what_names_the_conversation_goes_before_its_messages(serve, pair, named):
+def test_a_named_conversation_takes_precedence_over_its_messages(serve, pair, named):
     router = serve(**of(*pair))
     header = {named: "c1"} if named.startswith("x-") else {}
     field = {} if header else {named: "c1"}
@@ -89,7 +89,7 @@ def test_what_names_the_conversation_goes_before_its_messages(serve, pair, named
     assert len(asked) == 1
 
 
-def test_an_upstream_that_is_taken_away_moves_no_conversation_of_the_others():
+def test_removing_an_upstream_moves_only_its_own_conversations():
     endpoints = [Endpoint(None, None, label=label) for label in "abc"]
     for key in (str(n).encode() for n in range(200)):
         before = [each.label for each in order_endpoints(endpoints, key)]
@@ -97,7 +97,7 @@ def test_an_upstream_that_is_taken_away_moves_no_conversation_of_the_others():
         assert after == [label for label in before if label != "c"]
 
 
-def test_a_higher_number_is_asked_only_when_those_of_lower_ones_fail(serve, pair):
+def test_lower_priorities_are_tried_first(serve, pair):
     router = serve(**of(*pair, priority=(1, 0)))
     ask_all(router.port, conversations(20))
     assert [len(each.received) for each in pair] == [0, 20]
@@ -106,7 +106,7 @@ def test_a_higher_number_is_asked_only_when_those_of_lower_ones_fail(serve, pair
     assert len(pair[0].received) == 5
 
 
-def test_each_upstream_gets_its_own_key_and_its_own_name_of_the_model(serve, pair):
+def test_each_upstream_gets_its_own_key_and_model_name(serve, pair):
     router = serve(**of(*pair, name=("my-deployment", "")), openai_api_key="sk-default")
     ask_all(router.port, conversations(20))
     for server, key, name in zip(pair, ("sk-0", "sk-1"), ("my-deployment", MODEL), strict=True):
@@ -115,7 +115,7 @@ def test_each_upstream_gets_its_own_key_and_its_own_name_of_the_model(serve, pai
     assert {record["model"] for record in router.records(20)} == {MODEL}
 
 
-def test_what_an_upstream_leaves_out_is_the_models_and_then_the_default():
+def test_unset_values_of_an_upstream_are_inherited():
     tables = [{"weight": 2}, {"api_key": "sk-2", "label": "second"}, {"base_url": "http://other:1/v1", "name": "x"}]
     model = {"name": "mine", "api_key": "sk-model", "upstreams": tables}
     known = Upstreams(load(openai_base_url="http://default:9/v1", openai_api_key="sk-default", models={"m": model}))
@@ -138,10 +138,10 @@ def test_what_an_upstream_leaves_out_is_the_models_and_then_the_default():
         ([{"wait": 1}], r"upstreams\.0\.wait: Extra inputs are not permitted"),
         ([{"base_url": "ftp://x"}], r"models\.m\.upstreams\.0\.base_url: not an http or https URL"),
         ([{"base_url": "http://u:secret@x"}], r"must not contain a user or password"),
-        ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams are called"),
+        ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams have the label"),
     ],
 )
-def test_settings_that_do_not_fit_are_told_in_a_line(tables, told):
+def test_invalid_settings_are_one_line_errors(tables, told):
     with pytest.raises(SettingsError, match=told) as raised:
         Upstreams(load(models={"m": {"upstreams": tables}}))
     assert "\n" not in str(raised.value) and "secret" not in str(raised.value) and "sk-" not in str(raised.value)
@@ -165,7 +165,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "wasted"), FAULTS.values(), ids=FAULTS)
-def test_no_request_fails_where_one_upstream_does(serve, pair, fault, wasted):
+def test_no_request_fails_if_one_upstream_fails(serve, pair, fault, wasted):
     router = serve(**of(*pair, priority=(0, 1)), **FAST)
     pair[0].fault = fault
     began = time.monotonic()
@@ -183,7 +183,7 @@ def test_no_request_fails_where_one_upstream_does(serve, pair, fault, wasted):
     assert all(record["cost_usd"] > 0 for record in records)
 
 
-def test_an_upstream_that_is_not_there_costs_no_request(serve, pair, closed_port):
+def test_an_unreachable_upstream_fails_no_request(serve, pair, closed_port):
     router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
     assert set(ask_all(router.port, conversations(40))) == {200}
     assert all(record["wasted"] == [] for record in router.records(40))
@@ -197,7 +197,7 @@ def test_an_upstream_that_is_not_there_costs_no_request(serve, pair, closed_port
 
 
 @pytest.mark.parametrize(("mode", "unknown"), [("refuse", 1), ("error", 0), ("lose", 1), ("stall", 1)])
-def test_a_broken_way_to_an_upstream_is_gone_around(serve, pair, mode, unknown):
+def test_a_broken_connection_leads_to_the_next_upstream(serve, pair, mode, unknown):
     way = FaultProxy(pair[0].port)
     router = serve(**of(f"http://127.0.0.1:{way.port}/v1", pair[1], priority=(0, 1)), **FAST)
     try:
@@ -212,7 +212,7 @@ def test_a_broken_way_to_an_upstream_is_gone_around(serve, pair, mode, unknown):
         way.close()
 
 
-def test_an_upstream_that_is_back_gets_its_conversations_again(serve, pair, monkeypatch):
+def test_a_recovered_upstream_gets_its_conversations_again(serve, pair, monkeypatch):
     monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.3)
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].fault = error(500)
@@ -224,7 +224,7 @@ def test_an_upstream_that_is_back_gets_its_conversations_again(serve, pair, monk
     assert not standing(router)[0]["left_alone"]
 
 
-def test_an_upstream_that_is_killed_and_started_again_under_load_costs_no_request(serve, pair, upstream, monkeypatch):
+def test_an_upstream_that_restarts_under_load_fails_no_request(serve, pair, upstream, monkeypatch):
     monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.2)
     first = Upstream("a")
     router, port = serve(**of(first, pair[1])), first.port
@@ -250,7 +250,7 @@ def test_an_upstream_that_is_killed_and_started_again_under_load_costs_no_reques
     )  # nothing was sent for nothing untold
 
 
-def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, upstream):
+def test_an_upstream_with_an_open_circuit_is_skipped(serve, pair, upstream):
     third = upstream("c")
     router = serve(**of(*pair, third, priority=(0, 1, 2)))
     pair[0].fault = pair[1].fault = error(500)
@@ -264,21 +264,21 @@ def test_one_that_is_left_alone_is_skipped_on_the_way_to_the_next(serve, pair, u
     assert len(pair[1].received) == asked
 
 
-def test_a_short_rate_limit_is_waited_for_where_the_prompt_is_cached(serve, pair):
+def test_a_short_rate_limit_is_waited_for_at_the_same_upstream(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].say(error(429, retry_after="0.1"))
     assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
     assert not pair[1].received
 
 
-def test_a_fault_of_the_only_upstream_that_is_left_is_retried(serve, pair, closed_port):
+def test_the_last_usable_upstream_is_retried(serve, pair, closed_port):
     router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
     ask_all(router.port, conversations(30), threads=1)
     pair[1].say(error(500))
     assert ask(router, chat("hi")).status_code == 200
 
 
-def test_a_stream_that_breaks_midway_is_not_asked_for_again(serve, pair):
+def test_an_interrupted_stream_is_not_repeated(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)), **FAST)
     pair[0].say(events(*chat_events(MODEL)[:3], end="reset"))
     with pytest.raises(httpx2.RemoteProtocolError):
@@ -288,7 +288,7 @@ def test_a_stream_that_breaks_midway_is_not_asked_for_again(serve, pair):
     assert not pair[1].received
 
 
-def test_a_stream_that_breaks_before_its_first_byte_is_asked_for_elsewhere(serve, pair):
+def test_a_stream_that_fails_before_its_first_byte_moves_to_the_next_upstream(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)), **FAST)
     pair[0].say(events())
     assert ask(router, chat("hi", stream=True)).content == b"".join(chat_events(MODEL))
@@ -296,7 +296,7 @@ def test_a_stream_that_breaks_before_its_first_byte_is_asked_for_elsewhere(serve
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_what_every_upstream_refuses_is_refused_as_the_last_of_them_words_it(serve, pair, status):
+def test_the_error_of_the_last_upstream_is_returned(serve, pair, status):
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].fault, pair[1].fault = error(status), error(status, x_request_id="req_b")
     answer = ask(router, chat("hi"))
@@ -305,26 +305,26 @@ def test_what_every_upstream_refuses_is_refused_as_the_last_of_them_words_it(ser
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_what_the_request_is_to_blame_for_is_asked_once(serve, pair, status):
+def test_an_invalid_request_is_sent_once(serve, pair, status):
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].fault = error(status)
     assert [ask(router, chat("hi")).status_code for _ in range(8)] == [status] * 8
     assert not pair[1].received
 
 
-def test_a_key_that_is_refused_is_told_to_the_owner_until_it_is_taken(serve, pair):
+def test_a_rejected_key_is_reported_until_it_is_accepted(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)))
     pair[0].say(error(401, "invalid_api_key"))
     assert ask(router, chat("hi")).status_code == 200
     health = httpx2.get(router.origin + "/health").json()
     assert health["upstreams"][0]["key_refused"] == 401
-    assert any("a of gpt-4o refuses its key (401)" in warning for warning in health["warnings"])
+    assert any("a of gpt-4o rejects its API key (401)" in warning for warning in health["warnings"])
     assert metric(router, "router_upstream_key_refused{") == 1
     ask(router, chat("hi"))
     assert standing(router)[0]["key_refused"] == 0
 
 
-def test_the_key_of_a_client_that_is_refused_is_no_fault_of_the_upstream(serve, pair):
+def test_a_rejected_client_key_is_not_a_fault_of_the_upstream(serve, pair):
     model = {"upstreams": [{"label": "a"}, {"label": "b", "base_url": pair[1].url, "priority": 1}]}
     router = serve(openai_base_url=pair[0].url, forward_client_keys=True, models={MODEL: model})
     pair[0].fault = error(401, "invalid_api_key")
@@ -336,7 +336,7 @@ def test_the_key_of_a_client_that_is_refused_is_no_fault_of_the_upstream(serve, 
 # a model and its fallback
 
 
-def test_the_next_upstream_is_asked_before_another_model_is(serve, pair, openai_server):
+def test_the_next_upstream_is_tried_before_another_model(serve, pair, openai_server):
     settings = of(*pair, priority=(0, 1))
     settings["models"]["gpt-4o-mini"] = settings["models"][MODEL]
     settings["openai_base_url"] = openai_server.url
@@ -347,7 +347,7 @@ def test_the_next_upstream_is_asked_before_another_model_is(serve, pair, openai_
     assert pair[0].received[0].json["model"] == pair[1].received[0].json["model"] == answer.headers["x-router-model"]
 
 
-def test_another_model_answers_when_no_upstream_of_the_first_does(serve, pair, openai_server):
+def test_another_model_answers_if_no_upstream_of_the_first_does(serve, pair, openai_server):
     probe = serve(openai_base_url=openai_server.url)
     chosen = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
     router = serve(**of(*pair, model=chosen) | {"openai_base_url": openai_server.url}, max_attempts=1)
@@ -363,7 +363,7 @@ def test_another_model_answers_when_no_upstream_of_the_first_does(serve, pair, o
 # what clients are told
 
 
-def test_an_address_is_told_to_no_client_and_a_label_is(serve, pair):
+def test_clients_see_labels_and_no_addresses(serve, pair):
     router = serve(**of(*pair, label=("", "azure")))
     told = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
     assert set(told.values()) == {None, "azure"}
@@ -374,7 +374,7 @@ def test_an_address_is_told_to_no_client_and_a_label_is(serve, pair):
         assert str(pair[0].port) not in told.text and "sk-" not in told.text
 
 
-def test_a_model_with_one_upstream_is_told_of_as_before(serve, openai_server):
+def test_a_model_with_one_upstream_has_no_upstream_status(serve, openai_server):
     router = serve(openai_base_url=openai_server.url)
     assert "x-router-upstream" not in ask(router, chat("hi")).headers
     assert router.records()[0]["upstream"] == "" and standing(router) == []
@@ -387,7 +387,7 @@ def respond(router, **body) -> httpx2.Response:
     return ask(router, {"model": MODEL, "input": [], **body}, "/responses")
 
 
-def test_a_response_is_gone_on_with_where_it_is_stored(serve, pair):
+def test_a_response_is_continued_where_it_is_stored(serve, pair):
     router = serve(**of(*pair))
     for number in range(6):
         first = respond(router, input=[{"role": "user", "content": f"Question {number}"}])
@@ -408,7 +408,7 @@ def test_another_replica_finds_the_upstream_that_stores_a_response(serve, pair, 
     assert {received.method for received in pair[0].received} == {"GET"}
 
 
-def test_an_upstream_that_does_not_hold_a_response_is_not_at_fault(serve, pair):
+def test_a_missing_response_is_not_a_fault_of_the_upstream(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)))
     names = [f"conv_{number}" for number in range(FAILURES + 1)]
     pair[1].stored.update(names)
@@ -419,13 +419,13 @@ def test_an_upstream_that_does_not_hold_a_response_is_not_at_fault(serve, pair):
     assert not standing(router)[0]["left_alone"]
 
 
-def test_a_response_that_nobody_holds_is_refused_as_the_upstream_words_it(serve, pair):
+def test_a_response_that_is_stored_nowhere_returns_the_upstreams_error(serve, pair):
     router = serve(**of(*pair))
     answer = respond(router, previous_response_id="resp_none")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "previous_response_not_found")
 
 
-def test_an_upstream_that_holds_the_response_and_is_down_has_no_stand_in(serve, pair):
+def test_a_stored_response_has_no_fallback_if_its_upstream_is_down(serve, pair):
     router = serve(**of(*pair, priority=(0, 1)), max_attempts=1)
     first = respond(router).json()["id"]
     pair[0].fault = error(503)
@@ -433,7 +433,7 @@ def test_an_upstream_that_holds_the_response_and_is_down_has_no_stand_in(serve, 
     assert not pair[1].received
 
 
-def test_a_file_is_looked_for_at_the_default_upstream_first(serve, pair):
+def test_requests_with_files_try_the_default_upstream_first(serve, pair):
     tables = [{"base_url": pair[1].url, "label": "b"}, {"label": "a", "priority": 1}]
     router = serve(openai_base_url=pair[0].url, openai_api_key="sk", models={MODEL: {"upstreams": tables}})
     pair[0].stored.add("file-1")
@@ -443,7 +443,7 @@ def test_a_file_is_looked_for_at_the_default_upstream_first(serve, pair):
 
 
 @pytest.mark.parametrize("remembered", [True, False])
-def test_what_is_done_with_a_stored_response_goes_to_its_upstream(serve, pair, openai_server, remembered):
+def test_operations_on_a_stored_response_go_to_its_upstream(serve, pair, openai_server, remembered):
     settings = of(*pair, priority=(1, 0)) | {"openai_base_url": openai_server.url}
     router = serve(**settings)
     made = respond(router).json()["id"]
@@ -461,7 +461,7 @@ def test_other_paths_go_to_the_default_upstream(serve, pair, openai_server):
     assert not any(each.received for each in pair)
 
 
-def test_the_exporter_is_not_told_the_keys_of_upstreams(monkeypatch, tmp_path):
+def test_the_exporter_does_not_get_the_keys_of_upstreams(monkeypatch, tmp_path):
     from router.exporter import process
 
     tables = [{"api_key": "sk-secret", "base_url": "http://x:1"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from mlflow.entities import AssessmentSource
 from mlflow.genai.scorers import scorer
 
 from calibration.answers import tracking
-from calibration.answers.answers import Answer, Asking, Endpoint
-from calibration.checks.checks import parse as parse_check
+from calibration.answers.answers import Answer, AnswerCollector, Endpoint
+from calibration.checks.checks import parse_check
 from calibration.judging import assessments
-from calibration.judging.judgements import Judged, ScorerError, Scorers, as_score, judge
+from calibration.judging.judgements import JudgementSet, ScorerError, Scorers, as_score, judge
 from calibration.judging.relay import JudgeRelay
 from calibration.ledger import Ledger
 from calibration.policies import load_prices
@@ -65,8 +65,8 @@ def fake() -> Iterator[FakeModels]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
+    return store_with_tables(tmp_path_factory.mktemp("store"))
 
 
 def run(
@@ -76,13 +76,13 @@ def run(
     scorers: Sequence[str] = ("correctness", "completeness"),
     meter: Meter | None = None,
     patience_seconds: float = 40.0,
-) -> tuple[Judged, Meter, tracking.Runs]:
+) -> tuple[JudgementSet, Meter, tracking.Runs]:
     endpoint = Endpoint(fake.base_url, "sk-test", 300)
     prices = load_prices()
     meter = meter or Meter(prices)
     by_id = {question.id: question for question in QUESTIONS}
     with Ledger(folder / "answers.jsonl") as ledger:
-        asked = asyncio.run(Asking(dict.fromkeys(MODELS, endpoint), Meter(prices), ledger).ask(QUESTIONS))
+        asked = asyncio.run(AnswerCollector(dict.fromkeys(MODELS, endpoint), Meter(prices), ledger).collect(QUESTIONS))
     experiment = tracking.prepare(store)
     runs = tracking.open_runs(experiment, "a test", MODELS, {"judge": JUDGE}, folder / "run.json")
     for model in MODELS:
@@ -96,7 +96,7 @@ def run(
     ):
         loaded = Scorers.load(scorers, f"openai:/{JUDGE}")
         found = judge(pairs, loaded, ledger, relay, runs)
-    assessments.log(pairs, found, loaded)
+    assessments.write_assessments(pairs, found, loaded)
     return found, meter, runs
 
 
@@ -116,7 +116,7 @@ def told(runs: tracking.Runs) -> dict[tuple[str, str], list[Told]]:
     }
 
 
-def deserved(judged: Judged) -> dict[tuple[str, str], list[Told]]:
+def deserved(judged: JudgementSet) -> dict[tuple[str, str], list[Told]]:
     """The feedback that the traces should have."""
     found: dict[tuple[str, str], list[Told]] = {}
     for (question, model), judgement in judged.judgements.items():
@@ -219,7 +219,9 @@ def test_a_verdict_that_is_no_longer_true_is_replaced(fake: FakeModels, tmp_path
     answers = [Answer.from_row(key, row, "m1") for key, row in rows.items()]
     answer = next(each for each in answers if tracking.trace_id(each) == trace.info.trace_id)
     other = replace(question, check=parse_check("contains", "seven"))
-    assessments.log([(other, answer)], Judged({}, {}), Scorers.load(["correctness"], f"openai:/{JUDGE}"))
+    assessments.write_assessments(
+        [(other, answer)], JudgementSet({}, {}), Scorers.load(["correctness"], f"openai:/{JUDGE}")
+    )
     why = 'check contains against the reference "seven"'
     assert told(runs)["m1", "gpt-4o"] == [("correctness", "CODE", "contains", 0.0, why)]
     assert judged.judgements["m1", "gpt-4o"].score == 1.0

@@ -9,7 +9,7 @@ from fake_openai import completion, json_answer
 from made_records import made_record
 from test_keys import OWNER, UPSTREAM, ask, make
 
-from router.client.keyfile import FILE, Limits, read_keys, sha256
+from router.client.keyfile import Limits, read_keys, sha256
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain
 from router.journal.segments import Cursor
@@ -17,7 +17,7 @@ from router.journal.writer import Journal
 from router.limits.account import month_of
 from router.limits.standings import Standing, standings
 from router.serving.policy import prices
-from router.settings import load
+from router.settings import KEYS_FILE, load
 from router.usage.ledger import Ledger
 
 DAY_NS = 86_400 * 10**9
@@ -52,7 +52,7 @@ def test_a_key_is_made_used_limited_rotated_and_revoked_over_http(owned):
     assert made.status_code == 201 and made.headers["cache-control"] == "no-store"
     secret = made.json()["key"]
     assert made.json()["limits"] == {"usd_a_day": 5.0, "requests_a_minute": 1}
-    assert read_keys(router.home / FILE)[1].sha256 == sha256(secret)
+    assert read_keys(router.home / KEYS_FILE)[1].sha256 == sha256(secret)
     assert chat(router, secret).choices  # at once
     with pytest.raises(openai.RateLimitError, match="Limit 1"):
         chat(router, secret)
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused_as_by_the_command_with_the_name_of_the_fie
     assert secret not in keys(router, owner, f"/{secret}", method="DELETE").text
     assert keys(router, owner, "/once", method="DELETE").status_code == 200
     assert told(keys(router, owner, "/once", method="DELETE"))[0] == 409
-    assert [key.name for key in read_keys(router.home / FILE)] == ["owner", "once"]
+    assert [key.name for key in read_keys(router.home / KEYS_FILE)] == ["owner", "once"]
 
 
 def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
@@ -119,14 +119,14 @@ def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
             status, _, message = told(keys(router, key, path, body, method))
             assert status == 403 and "admin key" in message
     assert keys(router, "sk-router-unknown", body={"name": "x"}).status_code == 401
-    assert len(read_keys(router.home / FILE)) == 4 and keys(router, owner).json()["may_change"] is True
+    assert len(read_keys(router.home / KEYS_FILE)) == 4 and keys(router, owner).json()["may_change"] is True
 
 
 def test_a_router_without_keys_makes_none_over_http(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, **UPSTREAM)
     assert "keys add NAME --admin" in told(keys(router, "", body={"name": "x"}))[2]
     assert keys(router, "").json() == {"keys": [], "may_change": False, "why": keys(router, "").json()["why"]}
-    assert not (router.home / FILE).exists()
+    assert not (router.home / KEYS_FILE).exists()
 
 
 def test_a_key_of_the_settings_makes_keys_and_a_page_of_another_site_none(serve, openai_server):
@@ -151,10 +151,10 @@ def test_no_secret_is_written_anywhere(owned, caplog):
 
 def test_a_damaged_file_is_said_and_not_replaced(owned):
     router, owner = owned
-    (router.home / FILE).write_text("{")
+    (router.home / KEYS_FILE).write_text("{")
     for answer in (keys(router, owner), keys(router, owner, body={"name": "x"})):
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unreadable")
-    assert (router.home / FILE).read_text() == "{"
+    assert (router.home / KEYS_FILE).read_text() == "{"
 
 
 def test_the_list_tells_what_each_spent_and_when_it_was_used(owned, openai_server):
@@ -185,8 +185,8 @@ def test_a_standing_counts_each_request_once_whether_it_is_exported_or_not(tmp_p
     Cursor(journal.directory, "usage").path.unlink()  # as where the exporter died before it noted how far it came
     both = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)
     expected = {
-        "ada": Standing(1.0, 2.0, now / 1e9 + 43_200),
-        "bob": Standing(0.0, 1.0, now / 1e9 + 43_200 - 3 * 86_400),
+        ("key", "ada"): Standing(1.0, 2.0, now / 1e9 + 43_200),
+        ("key", "bob"): Standing(0.0, 1.0, now / 1e9 + 43_200 - 3 * 86_400),
     }
     assert before == after == both == expected
     journal.close()

@@ -6,10 +6,11 @@ import re
 import openai
 import pytest
 from browser import found
-from test_keys import UPSTREAM, make
+from test_keys import UPSTREAM, group, make
 
-from router.client.keyfile import FILE, read_keys
+from router.client.keyfile import read_keys
 from router.limits import standings
+from router.settings import KEYS_FILE
 
 pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
 
@@ -77,7 +78,7 @@ def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, bro
 
     click(browser, "#keys-table tr[data-name=ada] .revoke")
     click(browser, "#confirm .cancel")
-    assert read_keys(opened.home / FILE)[1].revoked_unix is None
+    assert read_keys(opened.home / KEYS_FILE)[1].revoked_unix is None
     click(browser, "#keys-table tr[data-name=ada] .revoke")
     assert "cannot be undone" in browser.text("#confirm-text")
     click(browser, "#confirm-action")
@@ -91,13 +92,20 @@ def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, bro
 
 
 def test_the_keys_fit_the_window(opened, browser):
-    make(opened.home, "a-team-with-a-rather-long-name", models=("auto", "gpt-4o-mini", "gpt-6-luna"))
+    group(opened.home, "a-team-with-a-rather-long-name", usd_a_day=20, usd_a_month=200, requests_a_minute=600)
+    models = ("auto", "gpt-4o-mini", "gpt-6-luna")
+    make(opened.home, "a-key-with-a-rather-long-name", models=models, team="a-team-with-a-rather-long-name")
     browser.run("document.dispatchEvent(new Event('visibilitychange'))")  # which asks at once
     browser.wait("document.querySelectorAll('#keys-table tbody tr').length === 2")
+    team = browser.wait("document.querySelector('#teams-table tbody tr')?.innerText")
+    for told in ("a-team-with-a-rather-long-name", " of $20", " of $200", "600 requests a minute", "a-key-with-a"):
+        assert told in team, told
+    assert "team a-team-with" in browser.text("#keys-table tr[data-name=a-key-with-a-rather-long-name]")
     for width in (1280, 400):
         browser.look(width, 900)
         assert browser.run("document.documentElement.scrollWidth <= innerWidth") is True
-        for inside in ("document.querySelector('#keys-table').parentElement", "document.querySelector('#add-key')"):
+        tables = [f"document.querySelector('#{name}-table').parentElement" for name in ("keys", "teams")]
+        for inside in (*tables, "document.querySelector('#add-key')"):
             click(browser, "#new-key")
             assert browser.run(f"{inside}.scrollWidth <= {inside}.clientWidth") is True, (width, inside)
             browser.run("document.querySelector('#add-key').close()")

@@ -18,9 +18,10 @@ import pytest
 from fake_openai import chat_events, events
 from made_records import made_record
 from test_app import SUM, command
+from waiting import until
 
-from router.client import issuing
-from router.client.keyfile import CALLS, FILE, RIGHTS, locked, read_keys, sha256, write_keys
+from router.client import grouping, issuing
+from router.client.keyfile import CALLS, RIGHTS, Roster, locked, read_keys, read_roster, sha256, write_roster
 from router.client.keys import Keys
 from router.client.keywatch import KeyWatch
 from router.dashboard.recent import newest_requests
@@ -28,7 +29,7 @@ from router.errors import BadKeyError
 from router.exporter.shipping import drain, shippers_for
 from router.journal.ownership import is_of_key
 from router.journal.writer import Feedback, Journal
-from router.settings import SettingsError, load
+from router.settings import KEYS_FILE, SettingsError, load
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -39,17 +40,28 @@ UPSTREAM = {"openai_api_key": "sk-upstream"}
 def make(home: Path, name: str, **given) -> str:
     """A new key in a home folder."""
     home.mkdir(parents=True, exist_ok=True)
-    with locked(home) as path:
-        keys, key = issuing.added(read_keys(path), name, time.time(), **given)
-        write_keys(path, keys)
+    with locked(home / KEYS_FILE) as path:
+        roster = read_roster(path)
+        keys, key = issuing.added(roster.keys, name, time.time(), **given)
+        write_roster(path, Roster(keys, roster.teams))
     return key
 
 
+def group(home: Path, name: str, **limits) -> None:
+    """A new team in a home folder, with limits."""
+    home.mkdir(parents=True, exist_ok=True)
+    with locked(home / KEYS_FILE) as path:
+        roster = read_roster(path)
+        given = {limit: str(amount) for limit, amount in limits.items()}
+        write_roster(path, Roster(roster.keys, grouping.added(roster.teams, name, time.time(), given)))
+
+
 def change(home: Path, how, *given) -> str | None:
-    with locked(home) as path:
-        made = how(read_keys(path), *given)
+    with locked(home / KEYS_FILE) as path:
+        roster = read_roster(path)
+        made = how(roster.keys, *given)
         keys, key = made if isinstance(made[-1], str) else (made, None)
-        write_keys(path, keys)
+        write_roster(path, Roster(keys, roster.teams))
     return key
 
 
@@ -74,16 +86,6 @@ def chat(router, key, model="auto", **headers):
     return ask(router, "/v1/chat/completions", key, {"model": model, "messages": SUM}, **headers)
 
 
-def until(condition, seconds=5.0):
-    """Whether a condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 # what a key is
 
 
@@ -93,8 +95,8 @@ def test_a_key_is_random_and_only_its_hash_is_kept(tmp_path):
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert sha256(first).encode() in written
     assert first.encode() not in written and first.removeprefix("sk-router-").encode() not in written
-    assert first not in repr(read_keys(tmp_path / FILE)) and first not in repr(
-        vars(Keys([], read_keys(tmp_path / FILE)))
+    assert first not in repr(read_keys(tmp_path / KEYS_FILE)) and first not in repr(
+        vars(Keys([], read_roster(tmp_path / KEYS_FILE)))
     )
 
 
@@ -102,13 +104,13 @@ def test_the_file_is_for_its_owner_only_whatever_the_umask_says(tmp_path):
     before = os.umask(0)
     try:
         make(tmp_path, "ada")
-        (tmp_path / FILE).chmod(0o644)
+        (tmp_path / KEYS_FILE).chmod(0o644)
         make(tmp_path, "bob")
     finally:
         os.umask(before)
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
-        FILE: 0o600,
-        f"{FILE}.lock": 0o600,
+        KEYS_FILE: 0o600,
+        f"{KEYS_FILE}.lock": 0o600,
     }
 
 
@@ -116,7 +118,7 @@ def test_a_new_key_calls_and_an_admin_does_everything(tmp_path):
     make(tmp_path, "ada")
     make(tmp_path, "owner", admin=True)
     make(tmp_path, "scraper", admin=True, paths=())
-    assert [(key.paths, key.admin) for key in read_keys(tmp_path / FILE)] == [
+    assert [(key.paths, key.admin) for key in read_keys(tmp_path / KEYS_FILE)] == [
         (CALLS, False),
         (RIGHTS, True),
         ((), True),
@@ -158,7 +160,7 @@ def test_a_key_lasts_to_the_end_of_its_last_day():
 def callers(keys, *admins):
     from pydantic import SecretStr
 
-    return Keys([SecretStr(key) for key in admins], keys)
+    return Keys([SecretStr(key) for key in admins], Roster(keys))
 
 
 def test_the_key_of_the_metrics_reads_them_and_nothing_else(serve, openai_server):
@@ -485,7 +487,7 @@ def test_a_key_that_expires_is_refused_from_that_moment_on(serve, openai_server,
 @pytest.mark.parametrize("damage", ["truncated", "removed", "twice"])
 def test_a_damaged_file_changes_nothing_and_is_told(keyed, damage):
     router, keys = keyed
-    path = router.home / FILE
+    path = router.home / KEYS_FILE
     whole = path.read_bytes()
     document = json.loads(whole)
     damaged = {
@@ -508,10 +510,10 @@ def test_a_damaged_file_changes_nothing_and_is_told(keyed, damage):
 
 def test_a_damaged_file_serves_nobody_at_the_start_and_is_one_line(tmp_path):
     make(tmp_path, "ada")
-    (tmp_path / FILE).write_bytes(b'{"format":1,"keys":[{"name":"ada"}]}')
+    (tmp_path / KEYS_FILE).write_bytes(b'{"format":1,"keys":[{"name":"ada"}]}')
     for arguments in (["serve", "--port", "0"], ["keys", "list"], ["keys", "add", "bob"], ["keys", "revoke", "ada"]):
         told = command(*arguments, ROUTER_HOME=str(tmp_path))
-        assert told.returncode == 2 and told.stderr.count("\n") == 1 and FILE in told.stderr, told.stderr
+        assert told.returncode == 2 and told.stderr.count("\n") == 1 and KEYS_FILE in told.stderr, told.stderr
     with pytest.raises(SettingsError, match="damaged"):
         KeyWatch(load(home=tmp_path))
 
@@ -519,7 +521,7 @@ def test_a_damaged_file_serves_nobody_at_the_start_and_is_one_line(tmp_path):
 @pytest.mark.parametrize("damage", ["other", "format", "rights", "twice"])
 def test_a_file_that_does_not_fit_its_form_is_refused(tmp_path, damage):
     make(tmp_path, "ada")
-    path = tmp_path / FILE
+    path = tmp_path / KEYS_FILE
     document = json.loads(path.read_bytes())
     damaged = {
         "other": [],
@@ -528,7 +530,7 @@ def test_a_file_that_does_not_fit_its_form_is_refused(tmp_path, damage):
         "twice": {**document, "keys": document["keys"] * 2},
     }
     path.write_text(json.dumps(damaged[damage]))
-    with pytest.raises(SettingsError, match=FILE):
+    with pytest.raises(SettingsError, match=KEYS_FILE):
         read_keys(path)
 
 
@@ -577,10 +579,10 @@ def test_keys_that_are_made_at_the_same_time_are_all_there(tmp_path):
         new = dict(
             zip(names, pool.map(lambda name: change(tmp_path, issuing.rotated, name, 1.0, 0), names), strict=True)
         )
-    keys = {key.name: key for key in read_keys(tmp_path / FILE)}
+    keys = {key.name: key for key in read_keys(tmp_path / KEYS_FILE)}
     assert {name: key.sha256 for name, key in keys.items()} == {name: sha256(key) for name, key in new.items()}
     assert {name: key.earlier[0].sha256 for name, key in keys.items()} == {n: sha256(k) for n, k in made.items()}
-    assert {path.name for path in tmp_path.iterdir()} == {FILE, f"{FILE}.lock"}  # nothing half-written stays
+    assert {path.name for path in tmp_path.iterdir()} == {KEYS_FILE, f"{KEYS_FILE}.lock"}  # nothing half-written stays
 
 
 def test_processes_that_write_at_the_same_time_lose_no_key(tmp_path):
@@ -600,7 +602,7 @@ def test_processes_that_write_at_the_same_time_lose_no_key(tmp_path):
 
     answers = asyncio.run(all_of_them())
     assert [code for code, *_ in answers] == [0] * 4, answers
-    keys = {key.name: key for key in read_keys(tmp_path / FILE)}
+    keys = {key.name: key for key in read_keys(tmp_path / KEYS_FILE)}
     assert set(keys) == {"old", "k0", "k1", "k2"} and len(keys["old"].earlier) == 1
     printed = {sha256(out.strip()) for _, out, _ in answers}
     assert printed == {key.sha256 for key in keys.values()}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from made_records import START, made_record
 from servers import postgresql
 
-from calibration.spending import book
+from calibration.spending import record_spending
 from router.journal.writer import Feedback, Gap
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
@@ -191,10 +191,10 @@ def test_what_a_calibration_cost_is_booked_once(ledger, tmp_path):
     file = tmp_path / "spending.jsonl"
     spending = CalibrationSpending(ledger.engine, file)
     spending.book()  # there was none yet
-    book(file, 1.25)
-    book(file, 0.0)
+    record_spending(file, 1.25)
+    record_spending(file, 0.0)
     spending.book()
-    book(file, 0.5)
+    record_spending(file, 0.5)
     spending.book()
     CalibrationSpending(ledger.engine, file).book()  # as after a restart
     assert asked(ledger)["total"]["calibration_usd"] == 1.75

@@ -1,4 +1,4 @@
-"""What an upstream says beyond its answer reaches nobody: neither the client of that answer nor the next one."""
+"""Data that an upstream sends after its answer is discarded: no client receives it."""
 
 import asyncio
 import re
@@ -96,7 +96,7 @@ async def heard(pool: Pool, server: Wrong, path: bytes) -> tuple[int, bytes, str
 
 
 @pytest.mark.parametrize("leftover", LEFTOVERS.values(), ids=LEFTOVERS)
-async def test_what_follows_an_answer_is_part_of_no_other(wrong, leftover):
+async def test_data_after_an_answer_is_discarded(wrong, leftover):
     for answer in ANSWERS.values():
         server, pool = wrong(answer, leftover), Pool(1.0)
         for number in range(4):
@@ -107,7 +107,7 @@ async def test_what_follows_an_answer_is_part_of_no_other(wrong, leftover):
 
 
 @pytest.mark.parametrize("leftover", ["a whole answer", "half a head", "a 1xx and bytes"])
-def test_what_follows_an_answer_reaches_no_client(serve, wrong, leftover):
+def test_data_after_an_answer_reaches_no_client(serve, wrong, leftover):
     asked(wrong(CHUNKED, LEFTOVERS[leftover]), serve)
 
 
@@ -115,11 +115,11 @@ def test_a_204_with_a_body_reaches_no_client(serve, wrong):
     asked(wrong(EMPTY, b"evil"), serve)
 
 
-def test_what_comes_while_nobody_asks_reaches_no_client(serve, wrong):
+def test_data_on_an_idle_connection_reaches_no_client(serve, wrong):
     asked(wrong(SIZED, EVIL, wait=0.01), serve, pause=0.05)
 
 
-async def test_what_lies_unread_on_a_connection_at_rest_ends_it(wrong):
+async def test_unread_data_on_an_idle_connection_closes_it(wrong):
     server = wrong(SIZED, EVIL, wait=0.02)
     pool = deque()
     loop = asyncio.get_running_loop()
@@ -137,7 +137,7 @@ async def test_what_lies_unread_on_a_connection_at_rest_ends_it(wrong):
 @pytest.mark.parametrize(
     "drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x"], ids=["informational answers without end", "a header without end"]
 )
-async def test_a_head_that_drips_is_given_up_in_time(drip):
+async def test_slow_headers_of_an_upstream_time_out(drip):
     class Dripping(LoopbackServer):
         async def serve(self, reader, writer) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nx-long: " if drip == b"x" else b"")
@@ -156,7 +156,7 @@ async def test_a_head_that_drips_is_given_up_in_time(drip):
 
 
 @pytest.mark.parametrize("endless", [b"x-trailer: y\r\n" * 1000, b"5;" + b"x" * 10_000], ids=["trailers", "extension"])
-async def test_what_comes_after_the_content_without_end_is_cut_off(endless):
+async def test_endless_data_after_the_content_is_cut_off(endless):
     class Endless(LoopbackServer):
         async def serve(self, reader, writer) -> None:
             writer.write(CHUNKED[:-7] % (4, b"mine") + (b"0\r\n" if endless.startswith(b"x-") else b""))

@@ -10,6 +10,7 @@ import pytest
 from browser import Browser, found
 from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures among them
 from typer.testing import CliRunner
+from waiting import until
 
 from router.__main__ import app
 from router.adaptation.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
@@ -24,13 +25,6 @@ ROLE = Refusal(Kind.ROLE, role="developer")
 
 def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
     return Lesson(model, "api.example.com", endpoint, refusal, since)
-
-
-def waited(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def routed_again(to, router):  # noqa: F811
@@ -144,7 +138,7 @@ def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_ope
 def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai):  # noqa: F811
     other = routed_again(to, new)
     model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
-    assert waited(lambda: other.app.worker.adapter.described())
+    assert until(lambda: other.app.worker.adapter.described())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     listed = json.loads(learnt(new.home, "--json").stdout)
@@ -155,7 +149,7 @@ def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai): 
         0,
         f"router: 1 refusals of {model} are forgotten; a running router follows\n",
     )
-    assert waited(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
+    assert until(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
     assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
@@ -180,7 +174,7 @@ def test_a_damaged_file_is_told_and_ends_no_router(new, to, unknown, refusing_op
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
     assert any(FILE in each and "damaged" in each for each in warned)
     assert ask(again, chat(max_tokens=9)).status_code == 200
-    assert waited(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
+    assert until(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
     assert len(read_lessons(again.home / FILE, time.time())) == 1
 
 
@@ -190,13 +184,11 @@ def test_what_cannot_be_written_stays_in_memory_and_is_told(new, unknown, refusi
 
     monkeypatch.setattr("router.shared_file.replace", full)
     ask(new, chat(max_tokens=9))
-    assert waited(lambda: any("No space left" in each for each in notices(new.app.worker)))
+    assert until(lambda: any("No space left" in each for each in notices(new.app.worker)))
     ask(new, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     monkeypatch.undo()
-    assert waited(
-        lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker))
-    )
+    assert until(lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker)))
 
 
 @pytest.mark.skipif(found() is None, reason="no Chromium is installed here")

@@ -10,8 +10,9 @@ import pytest
 from fake_openai import Say, chat_events, completion, events, json_answer
 from made_records import made_record
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import until
 
-from router.endpoints.totals import everyone, total
+from router.endpoints.totals import read_counts, total
 from router.metrics import MAX_SERIES, Meter
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
@@ -117,26 +118,26 @@ def test_workers_are_added_up_and_those_that_died_stay_counted(tmp_path: Path):
             meter.observe(made_record(n, attempts=2))
         meter.write(meter.counts(["gpt-4o-mini"], unrecorded=1))
     now = time.time()
-    together = total(everyone(tmp_path), now)
+    together = total(read_counts(tmp_path), now)
     (series,) = together.series.values()
     assert (series.requests, series.retries, together.unrecorded) == (6, 6, 3)
     assert (together.workers, together.open_circuits) == (3, {"gpt-4o-mini": 3})
     (timing,) = together.timings.values()
     assert sum(timing.duration.counts) == 6 and timing.duration.sum == pytest.approx(9.0)
-    later = total(everyone(tmp_path), now + 60)
+    later = total(read_counts(tmp_path), now + 60)
     assert (later.workers, later.open_circuits) == (0, {})
     assert sum(series.requests for series in later.series.values()) == 6
 
 
 def test_a_file_of_another_version_does_not_break_the_scrape(tmp_path: Path):
     (tmp_path / "1-ab.json").write_text('{"series": 3}')
-    assert list(everyone(tmp_path)) == []
+    assert list(read_counts(tmp_path)) == []
 
 
 def test_a_worker_that_is_stopped_has_written_all_it_counted(router):
     ask(router)
     router.close()
-    (counts,) = everyone(router.home / "metrics")
+    (counts,) = read_counts(router.home / "metrics")
     assert [series.requests for _, series in counts.series] == [1]
 
 
@@ -172,10 +173,7 @@ def test_what_the_owner_should_know_is_a_number(router, serve):
     router.app.worker.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
     (router.home / "policy").mkdir()
     (router.home / "policy" / "policy.json").write_text("{}")  # was promoted, and is broken
-    deadline = time.monotonic() + 10
-    while told() != (1, 1, 1):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert until(lambda: told() == (1, 1, 1))
     strong_alone = scraped(serve(default_target=1.0).origin)
     assert summed(strong_alone, "router_policy_certified") == 0
 

@@ -10,10 +10,10 @@ from made_outcomes import TRUTH, made_outcomes
 from made_records import made_record
 from test_calibration_commands import calibration
 
-from calibration.comparison.mix import mixed, read_mix
+from calibration.comparison.mix import evaluate_mix, read_mix
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.learning import learn
-from calibration.learning.replay import picked, replayed
+from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.traffic.mix import load_mix
@@ -37,18 +37,18 @@ def fresh():
 
 @pytest.fixture(scope="module")
 def replay(policy, fresh):
-    return replayed(fresh, policy.predictor, policy.rules.models)
+    return replay_outcomes(fresh, policy.predictor, policy.rules.models)
 
 
 def given(policy, replay, mix, rounds=60):
     groups = near_duplicate_groups([outcome.text for outcome in replay.outcomes])
-    return mixed(policy, replay, groups, mix, rounds, seed=0)
+    return evaluate_mix(policy, replay, groups, mix, rounds, seed=0)
 
 
 def plain(policy, replay, rows, target):
     """What is kept and saved on these rows, each counted once."""
-    chosen = replay.chosen(policy.rules, target)
-    kept, spent = (picked(t, chosen)[rows].sum() / t[rows, -1].sum() for t in (replay.scores, replay.costs_usd))
+    chosen = replay.choose(policy.rules, target)
+    kept, spent = (pick_columns(t, chosen)[rows].sum() / t[rows, -1].sum() for t in (replay.scores, replay.costs_usd))
     return kept, 1 - spent
 
 
@@ -74,12 +74,12 @@ def test_a_mix_of_one_type_is_that_type(policy, replay, fresh):
 def test_each_type_counts_by_its_share_and_not_by_its_outcomes(policy, fresh):
     rows = [o for i, o in enumerate(fresh) if o.question_type == "law/clauses" or i % 5 == 0]
     mix = {"law/clauses": 0.3, "sums/easy": 0.7}
-    replay = replayed(rows, policy.predictor, policy.rules.models)
+    replay = replay_outcomes(rows, policy.predictor, policy.rules.models)
     its = given(policy, replay, mix)["targets"]["0.9"]
-    chosen = replay.chosen(policy.rules, 0.9)
+    chosen = replay.choose(policy.rules, 0.9)
     of = {name: np.flatnonzero([o.question_type == name for o in rows]) for name in mix}
     for table, value in ((replay.scores, its["quality_kept"][1]), (replay.costs_usd, 1 - its["saved_cost"][1])):
-        chosen_mean = sum(share * picked(table, chosen)[of[name]].mean() for name, share in mix.items())
+        chosen_mean = sum(share * pick_columns(table, chosen)[of[name]].mean() for name, share in mix.items())
         strong_mean = sum(share * table[of[name], -1].mean() for name, share in mix.items())
         assert value == pytest.approx(chosen_mean / strong_mean)
 
@@ -96,7 +96,7 @@ def test_what_has_no_outcomes_counts_as_sent_to_the_strong_model(policy, replay)
 def test_a_target_holds_for_a_mix_or_not(policy, fresh):
     """All wrong where the cheap model answered: what was promised for other questions does not hold here."""
     right, wrong = (
-        replayed(
+        replay_outcomes(
             [replace(o, results={m: replace(r, score=float(m == "gpt-4o") or cheap) for m, r in o.results.items()})
              for o in fresh],
             policy.predictor,
@@ -112,12 +112,12 @@ def test_a_target_holds_for_a_mix_or_not(policy, fresh):
 def test_the_interval_covers_the_truth_of_the_mix(policy):
     """Of forty samples of a mix that the outcomes do not have, at most a few may miss what many questions show."""
     mix = {"sums/easy": 0.6, "code/tracing": 0.1, "facts/capitals": 0.3}
-    many = replayed(made_outcomes(8000, seed=50), policy.predictor, policy.rules.models)
-    truth = mixed(policy, many, np.arange(8000), mix, 2, 0)["targets"]["0.95"]["quality_kept"].estimate
+    many = replay_outcomes(made_outcomes(8000, seed=50), policy.predictor, policy.rules.models)
+    truth = evaluate_mix(policy, many, np.arange(8000), mix, 2, 0)["targets"]["0.95"]["quality_kept"].estimate
     covered = 0
     for seed in range(40):
-        few = replayed(made_outcomes(200, seed=100 + seed), policy.predictor, policy.rules.models)
-        kept = mixed(policy, few, np.arange(200), mix, 100, 0)["targets"]["0.95"]["quality_kept"]
+        few = replay_outcomes(made_outcomes(200, seed=100 + seed), policy.predictor, policy.rules.models)
+        kept = evaluate_mix(policy, few, np.arange(200), mix, 100, 0)["targets"]["0.95"]["quality_kept"]
         covered += kept.low <= truth <= kept.high
     assert covered >= 34
 
@@ -138,10 +138,10 @@ def test_a_mix_is_read_from_json_and_csv_and_sums_to_one(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is empty"),
-        ("{}", "is empty"),
-        ("type,share\n", "is empty"),
-        ('{"sums/easy": 0}', "is empty"),
+        ("", "no type has a share above 0"),
+        ("{}", "no type has a share above 0"),
+        ("type,share\n", "no type has a share above 0"),
+        ('{"sums/easy": 0}', "no type has a share above 0"),
         ('{"sums/easy": -0.1, "law/clauses": 1}', "the share of 'sums/easy' is negative: -0.1"),
         ('{"sums/easy": "much"}', "the share of 'sums/easy' is not a number: 'much'"),
         ('{"sums/easy": "0.5"}', "is not a number"),
@@ -149,15 +149,15 @@ def test_a_mix_is_read_from_json_and_csv_and_sums_to_one(tmp_path, name, text):
         ('{"sums/easy": NaN}', "is not a number"),
         ('{"sums/easy": 1e999}', "is not a number"),
         ('{"sums/easy": {"a": 1}}', "is not a number"),
-        ('{"sums/easy": 1, "sums/easy": 2}', "has a share already"),
+        ('{"sums/easy": 1, "sums/easy": 2}', "occurs twice"),
         ('{"sums/easy": 1e308, "law/clauses": 1e308}', "too large"),
         ("[1]", "is not an object"),
         ("{", "is not JSON"),
         ("type,share\nsums/easy,much", "m:2: the share of 'sums/easy' is not a number: 'much'"),
         ("sums/easy,-1", "m:1: the share of 'sums/easy' is negative"),
         ("sums/easy", "m:1: expected type,share"),
-        ("sums/easy,1\nsums/easy,1", "m:2: the type 'sums/easy' has a share already"),
-        ("poems,1", "none of its types has outcomes; these have: code/tracing, facts/capitals"),
+        ("sums/easy,1\nsums/easy,1", "m:2: the type 'sums/easy' occurs twice"),
+        ("poems,1", "none of its types has outcomes. Types with outcomes: code/tracing, facts/capitals"),
         ('{"sums/easy": 0, "poems": 1}', "none of its types has outcomes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is trusted, how MLflow's client is told, and addresses of both families."""
+"""Trusted certificates, the network settings of MLflow's client, and addresses of both families."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from corporate_proxy import CorporateProxy
 from cryptography import x509
 from fake_openai import FakeOpenAI
 from made_records import made_record
-from test_app_serve import free_port
+from servers import free_port
 from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 
 from router.journal.writer import Journal
@@ -55,7 +55,7 @@ def test_the_certificates_of_a_file_are_trusted(serve, front, authorities, monke
     assert ask(serve(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
 
 
-def test_the_setting_goes_before_the_environment_and_trusts_nothing_beside(serve, front, authorities, monkeypatch):
+def test_the_setting_overrides_the_environment(serve, front, authorities, monkeypatch):
     (_, first), (_, second) = authorities
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1", "max_attempts": 1}
     monkeypatch.setenv("SSL_CERT_FILE", str(second))
@@ -100,7 +100,7 @@ def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, auth
     ],
     ids=["missing", "empty", "a key", "damaged", "binary"],
 )
-def test_a_bundle_that_is_none_is_refused_with_its_name(tmp_path, monkeypatch, variable, content, told):
+def test_an_invalid_bundle_is_rejected_with_its_name(tmp_path, monkeypatch, variable, content, told):
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_bundle_that_is_none_is_refused_with_its_name(tmp_path, monkeypatch, v
         load().network.tls()
 
 
-def test_a_bundle_that_is_missing_is_one_line_at_the_start(tmp_path):
+def test_a_missing_bundle_is_a_one_line_error(tmp_path):
     command = [sys.executable, "-m", "router", "serve", "--port", "0"]
     given = {"ROUTER_CA_BUNDLE": "/nowhere.pem", "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
@@ -129,7 +129,7 @@ def test_a_bundle_that_is_missing_is_one_line_at_the_start(tmp_path):
         ("none", {"https_proxy": "http://a:1", "NO_PROXY": "x"}, {}),
     ],
 )
-def test_clients_that_read_the_environment_are_told_the_same(setting, environment, expected):
+def test_clients_that_read_the_environment_get_the_same_settings(setting, environment, expected):
     Network.read(setting, "", environment).prepare(environment)
     if expected:
         expected |= {"no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1"}
@@ -140,7 +140,7 @@ def test_clients_that_read_the_environment_are_told_the_same(setting, environmen
 
 
 @pytest.mark.parametrize(("exempt", "told"), [("*", "*"), ("a.test, .b.test", "a.test,.b.test,localhost")])
-def test_those_who_are_exempt_stay_so_for_clients_that_read_the_environment(exempt, told):
+def test_exempt_hosts_stay_exempt_for_clients_that_read_the_environment(exempt, told):
     environment = {"NO_PROXY": exempt, "HTTPS_PROXY": "http://a:1"}
     Network.read("", "", environment).prepare(environment)
     assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
@@ -157,7 +157,7 @@ def mlflow_behind_proxy(tmp_path, openai_server):
     front.close()
 
 
-def test_requests_as_mlflow_makes_them_go_through_the_proxy_and_trust_the_bundle(mlflow_behind_proxy, openai_server):
+def test_mlflows_requests_use_the_proxy_and_the_bundle(mlflow_behind_proxy, openai_server):
     proxy, settings = mlflow_behind_proxy
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).prepare(environment)
@@ -187,7 +187,7 @@ def test_the_exporter_reaches_mlflow_through_the_proxy(tmp_path, mlflow_behind_p
     assert "geheim" not in ended.stdout + ended.stderr
 
 
-def test_an_exporter_whose_bundle_is_missing_says_so_in_one_line(tmp_path):
+def test_an_exporter_without_its_bundle_logs_one_line(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "router", "export", "--once"],
         env={"PYTHONPATH": ":".join(sys.path), "ROUTER_HOME": str(tmp_path), "ROUTER_CA_BUNDLE": "/nowhere.pem"},
@@ -265,7 +265,7 @@ def test_an_upstream_by_its_ipv6_address_is_checked_by_its_certificate(serve, op
 
 
 @pytest.mark.parametrize("first", [V4, V6])
-async def test_an_address_that_refuses_leads_to_the_next_at_once(first):
+async def test_after_a_refusal_the_next_address_is_tried_at_once(first):
     other = V4 if first == V6 else V6
     began = time.monotonic()
     with listening(other) as (_, address):
@@ -273,7 +273,7 @@ async def test_an_address_that_refuses_leads_to_the_next_at_once(first):
     assert time.monotonic() - began < 0.2
 
 
-async def test_an_address_that_is_silent_leads_to_the_next_soon():
+async def test_after_a_silent_address_the_next_one_is_tried_soon():
     began = time.monotonic()
     with listening(V6, full=True) as silent, listening() as answering:
         opened = await connect_first([silent, answering])
@@ -282,12 +282,12 @@ async def test_an_address_that_is_silent_leads_to_the_next_soon():
     assert 0.2 < time.monotonic() - began < 2
 
 
-async def test_where_no_address_answers_every_reason_is_said():
+async def test_if_no_address_answers_all_reasons_are_reported():
     with pytest.raises(OSError, match=r"127\.0\.0\.1.*::1"):
         await connect_first([refusing(), refusing(V6)])
 
 
-async def test_who_gives_up_leaves_no_socket_behind():
+async def test_a_cancelled_connect_leaves_no_socket_open():
     with listening(V6, full=True) as one, listening(full=True) as other:
         before = descriptors()
         with pytest.raises(TimeoutError):
@@ -297,18 +297,19 @@ async def test_who_gives_up_leaves_no_socket_behind():
         assert descriptors() == before
 
 
-async def test_a_name_is_looked_up():
+async def test_a_host_name_is_resolved():
     for name in ("localhost", "127.0.0.1"):
         with listening() as (_, (_, port)):
             (await connect(name, port)).close()
 
 
-def test_the_families_take_turns_and_the_first_one_begins():
+def test_address_families_alternate_starting_with_the_first():
     assert alternate_families([(V6, 1), (V6, 2), (V6, 3), (V4, 4)]) == [(V6, 1), (V4, 4), (V6, 2), (V6, 3)]
     assert alternate_families([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 
 
-def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server):
+def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server, store_with_tables):
+    store_with_tables(tmp_path)
     port = free_port()
     given = {
         **{"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},

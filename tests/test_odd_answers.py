@@ -1,4 +1,4 @@
-"""What no upstream should say, and some do: it passes as it came, and the request is counted all the same."""
+"""Unusual answers of upstreams: they are forwarded unchanged, and the request is recorded."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ def exported(router):
         (b"", None),
     ],
 )
-def test_an_answer_passes_as_it_came_and_costs_what_it_told(router, openai_server, answer, cost):
+def test_an_answer_is_returned_unchanged_and_its_usage_recorded(router, openai_server, answer, cost):
     openai_server.say(Say(pieces=[answer]))
     heard = ask(router)
     assert (heard.status_code, heard.content) == (200, answer)
@@ -83,7 +83,7 @@ def with_event(old: bytes, new: bytes, at: int = 1) -> list[bytes]:
         (with_event(b'"prompt_tokens":12', b'"prompt_tokens":' + b"9" * 400, at=-2 % len(EVENTS)), None),
     ],
 )
-def test_a_stream_passes_as_it_came_and_costs_what_it_told(router, openai_server, said, cost, asks_usage):
+def test_a_stream_is_returned_unchanged_and_its_usage_recorded(router, openai_server, said, cost, asks_usage):
     openai_server.say(events(*said))
     options = b',"stream":true' + b',"stream_options":{"include_usage":true}' * asks_usage
     heard = ask(router, ASKED[:-1] + options + b"}")
@@ -94,7 +94,7 @@ def test_a_stream_passes_as_it_came_and_costs_what_it_told(router, openai_server
     assert record.cost_usd == (None if cost is None else pytest.approx(cost))
 
 
-def test_a_key_that_is_there_twice_breaks_no_stream(router, openai_server):
+def test_a_duplicate_key_breaks_no_stream(router, openai_server):
     said = with_event(b'"usage":null', b'"usage":null,"usage":null')
     openai_server.say(events(*said))
     assert said[1] in ask(router, ASKED[:-1] + b',"stream":true}').content
@@ -102,7 +102,7 @@ def test_a_key_that_is_there_twice_breaks_no_stream(router, openai_server):
 
 
 @pytest.mark.parametrize("broken", [b"\\ud83d", b"\xff", b'","deep":' + b"[" * 500 + b"]" * 500 + b',"x":"'])
-def test_a_response_that_ends_in_broken_text_is_whole_and_counted(router, openai_server, broken):
+def test_a_response_with_broken_text_is_complete_and_recorded(router, openai_server, broken):
     usage = {"input_tokens": 4, "output_tokens": 2}
     whole = json.dumps({"id": "resp_1", "model": "gpt-4o", "output_text": "cut", "usage": usage}).encode()
     said = b'event: response.completed\ndata: {"type":"response.completed","response":%b}\n\n' % whole
@@ -115,13 +115,13 @@ def test_a_response_that_ends_in_broken_text_is_whole_and_counted(router, openai
 
 
 @pytest.mark.parametrize("field", [b'"seed":1e999', b'"seed":' + b"1" * 5000, b'"metadata":{"a":"\\ud83d"}'])
-def test_no_field_of_a_request_keeps_it_out_of_the_accounts(router, openai_server, field):
+def test_no_field_of_a_request_prevents_its_record(router, openai_server, field):
     openai_server.say(Say(pieces=[ANSWER]))
     assert ask(router, ASKED[:-1] + b"," + field + b"}").status_code == 200
     assert exported(router).cost_usd == pytest.approx(COST)
 
 
-def test_a_line_of_an_older_journal_that_cannot_be_read_stops_nobody(tmp_path, caplog):
+def test_an_unreadable_line_of_an_older_journal_is_skipped(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     journal = Journal(tmp_path)
     for number in range(3):
@@ -149,7 +149,7 @@ pieces = st.sampled_from([*SIGNS, *NAMES, *BROKEN])
     st.lists(st.tuples(st.integers(0, len(EVENTS) - 1), st.integers(0, 300), pieces, st.integers(0, 4)), max_size=5),
     st.integers(1, 400),
 )
-def test_reading_a_stream_never_harms_it(changes, size):
+def test_reading_a_stream_never_changes_it(changes, size):
     said = list(EVENTS)
     for number, at, piece, skip in changes:
         at = at % max(len(said[number]), 1)

@@ -1,4 +1,4 @@
-"""A request is adapted in its bytes: they parse to what `apply` makes, and nothing else of the body is touched."""
+"""Adapted requests: the edited bytes parse to the result of `apply`, and other bytes stay unchanged."""
 
 import json
 
@@ -74,7 +74,7 @@ def sent(body, changes, model=None, streamed=False, pieces=1):
 # what is changed
 
 
-def test_what_no_rule_speaks_of_is_not_changed():
+def test_fields_without_a_rule_are_not_changed():
     body = {"model": "auto", "messages": [], "user": "a", "temperature": 1, "max_completion_tokens": 9}
     assert adapted(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
     assert adapted(Takes(), fields_of('{"max_tokens":5,"reasoning_effort":"low","tools":[{}]}'), CHAT) is UNCHANGED
@@ -120,7 +120,7 @@ def test_what_no_rule_speaks_of_is_not_changed():
         ({"stop": ["a"], "temperature": 2}, {}, "temperature dropped; stop dropped"),
     ],
 )
-def test_a_chat_request_is_changed_as_the_rules_say(given, made, told):
+def test_a_chat_request_is_changed_by_the_rules(given, made, told):
     adaptation = adapted(REASONING, fields_of(json.dumps(given)), CHAT)
     assert apply(given, adaptation.changes) == made
     assert adaptation.told == told
@@ -146,11 +146,11 @@ def test_a_chat_request_is_changed_as_the_rules_say(given, made, told):
         ({"max_tokens": 500}, {"max_tokens": 500}),
     ],
 )
-def test_a_response_is_changed_as_the_rules_say(given, made):
+def test_a_response_request_is_changed_by_the_rules(given, made):
     assert changed(REASONING, given, RESPONSES) == made
 
 
-def test_the_effort_of_a_policys_name_goes_before_the_clients():
+def test_the_effort_in_a_policys_model_name_overrides_the_clients():
     assert changed(REASONING, {"reasoning_effort": "high"}, effort="low") == {"reasoning_effort": "low"}
     assert changed(REASONING, {}, effort="low") == {"reasoning_effort": "low"}
     assert changed(REASONING, {"reasoning": {"summary": "auto"}}, RESPONSES, "low") == {
@@ -175,7 +175,7 @@ def test_a_model_that_always_reasons_calls_no_tools_on_chat_completions(asked):
     assert adapted(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).lost == ("tools with reasoning",)
 
 
-def test_values_within_a_changed_field_are_kept_as_they_came():
+def test_values_within_a_changed_field_are_kept_unchanged():
     body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
     made = sent(body, adapted(REASONING, fields_of(body), RESPONSES).changes)
@@ -248,7 +248,7 @@ def changes_of(draw, body):
 
 
 @given(st.data())
-def test_edited_bytes_parse_to_what_apply_makes(data):
+def test_edited_bytes_parse_to_the_result_of_apply(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     streamed = "model" in body and data.draw(st.booleans())
@@ -267,7 +267,7 @@ def test_edited_bytes_parse_to_what_apply_makes(data):
 
 
 @given(st.data())
-def test_what_is_not_changed_stays_byte_for_byte(data):
+def test_other_bytes_stay_unchanged(data):
     body, raw = data.draw(written())
     changes = data.draw(changes_of(body))
     made = sent(raw, changes, pieces=data.draw(st.integers(1, 9)))
@@ -298,16 +298,16 @@ def test_what_is_not_changed_stays_byte_for_byte(data):
         (b'{"a":1}', "a", b"{}"),
     ],
 )
-def test_a_field_goes_with_its_comma(body, gone, left):
+def test_a_field_is_removed_with_its_comma(body, gone, left):
     assert sent(body, [Change(name, dropped=True) for name in gone]) == left
 
 
-def test_a_field_is_put_into_a_body_of_which_nothing_is_left():
+def test_a_field_is_added_to_an_emptied_body():
     assert sent(b'{"a":1}', [Change("a", dropped=True), Change("b", value=b"2")]) == b'{"b":2}'
     assert sent(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
 
 
-def test_every_edit_at_once_in_pieces_of_any_size():
+def test_all_edits_work_together_on_pieces_of_any_size():
     body = (
         b'{"stop":"x","model" :"auto", "max_tokens" : 500 ,"messages":[{"role":"user","content":[{"type":"image_url",'
         b'"image_url":{"url":"%b"}}]}],"temperature":0,"stream":true}' % LONG.encode()
@@ -359,7 +359,7 @@ USER = Takes(
         (USER, RESPONSES, b'{"input":"developer"}', None, ""),
     ],
 )
-def test_a_role_is_all_that_is_changed_of_a_message(takes, endpoint, body, made, told):
+def test_only_the_role_of_a_message_is_changed(takes, endpoint, body, made, told):
     adaptation = adapted(takes, fields_of(body), endpoint)
     for pieces in (1, 7, len(body)):
         assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
@@ -373,7 +373,7 @@ def test_a_message_with_two_roles_is_left_to_the_upstream():
     assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
 
 
-def test_a_hostile_list_of_messages_is_left_as_it_is():
+def test_a_hostile_list_of_messages_is_not_changed():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
     wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
     assert adapted(SYSTEM, fields_of(many), CHAT) is UNCHANGED
@@ -393,7 +393,7 @@ MESSAGES = st.lists(
     st.integers(1, 9),
     st.sampled_from([(SYSTEM, CHAT), (USER, CHAT), (USER, RESPONSES)]),
 )
-def test_messages_with_other_roles_parse_to_what_apply_makes(messages, blank, ascii_only, pieces, given_to):
+def test_messages_with_replaced_roles_parse_to_the_result_of_apply(messages, blank, ascii_only, pieces, given_to):
     takes, endpoint = given_to
     name = "messages" if endpoint == CHAT else "input"
     text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
@@ -407,14 +407,14 @@ def test_messages_with_other_roles_parse_to_what_apply_makes(messages, blank, as
     assert json.loads(made) == apply(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
-def test_an_attachment_that_goes_takes_its_inside_with_it():
+def test_a_removed_attachment_is_removed_completely():
     body = b'{"user":{"data":"%b"},"model":"m","stop":"%b"}' % (LONG.encode(), LONG.encode())
     gone = [Change("user", dropped=True), Change("stop", dropped=True)]
     for pieces in (1, 5, 100):
         assert sent(body, gone, pieces=pieces) == b'{"model":"m"}'
 
 
-def test_edits_come_for_each_field_once():
+def test_each_field_is_edited_once():
     spans = {"a": (5, 6)}
     assert [*parameter_edits(b'{"a":1}', spans, [Change("a", called="b", value=b"2")])] == [
         (1, 4, b'"b"'),

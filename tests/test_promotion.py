@@ -23,10 +23,13 @@ from typer.testing import CliRunner
 from calibration.__main__ import app
 from calibration.answers import tracking
 from calibration.answers.answers import Endpoint
-from calibration.comparison.verdict import COMPUTED_TYPES, best_rule, verdict
+from calibration.comparison.verdict import COMPUTED_TYPES, best_rule, decide_verdict
 from calibration.judging.judgements import DEFAULT_SCORERS, Scorers
 from calibration.pipeline import run
-from calibration.pipeline.run import Calibration
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
+from calibration.pipeline.progress import Progress
 from calibration.policies import load_prices
 from calibration.questions.naming import name_types
 from calibration.questions.questions import Question, parse, read
@@ -41,7 +44,7 @@ from router.serving.champion import fetch, keep_fetching, point_to
 from router.serving.policy import read_policy, served_policy
 from router.settings import load
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
 PER_TYPE = 100
 ASKED = {
@@ -53,7 +56,7 @@ ASKED = {
 Quality = Mapping[str, Mapping[str, float]]  # by model and type
 
 
-def questions() -> list[Question]:
+def questions(per_type: int = PER_TYPE) -> list[Question]:
     return [
         parse(
             {
@@ -65,18 +68,18 @@ def questions() -> list[Question]:
                 "check": "exact",
             }
         )
-        for n in range(PER_TYPE)
+        for n in range(per_type)
         for kind, text in ASKED.items()
     ]
 
 
-def calibrate(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibration:
-    asked = questions()
+def calibrated(folder: Path, uri: str, quality: Quality, per_type: int = PER_TYPE) -> Calibration:
+    asked = questions(per_type)
     prices = load_prices()
     meter = Meter(prices)
-    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80, seed) as fake:
+    with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         endpoint = Endpoint(fake.base_url, "sk-test")
-        plan = run.Plan(
+        plan = Plan(
             questions=asked,
             endpoints=dict.fromkeys(quality, endpoint),
             judge=endpoint,
@@ -87,53 +90,53 @@ def calibrate(folder: Path, uri: str, quality: Quality, seed: int = 0) -> Calibr
             concurrency=8,
         )
         folder.mkdir()
-        with run.Ledgers(folder) as ledgers:
-            found = run.run(plan, ledgers, meter, run.Progress(lambda name, completed, total: None, lambda: None))
+        with Ledgers(folder) as ledgers:
+            found = run.run(plan, ledgers, meter, Progress(lambda name, done, of: None, lambda: None))
     registration.log_calibration(found)
     assert registration.register(found, plan.seed) == registration.version_number(registration.CHALLENGER)
     tracking.close_runs(found.runs)
     return found
 
 
-def quality_by_type(**quality: float) -> dict[str, float]:
+def of(**quality: float) -> dict[str, float]:
     return {kind: quality.get(kind, quality["all"]) for kind in ASKED}
 
 
-PAYS: Quality = {"gpt-4o-mini": quality_by_type(all=1.0, puzzles=0.3), "gpt-4o": quality_by_type(all=1.0)}
-DOES_NOT_PAY: Quality = {"gpt-4o-mini": quality_by_type(all=0.4), "gpt-4o": quality_by_type(all=0.95)}
+PAYS: Quality = {"gpt-4o-mini": of(all=1.0, puzzles=0.3), "gpt-4o": of(all=1.0)}
+DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
+    return store_with_tables(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
 def pays(tmp_path_factory: pytest.TempPathFactory, store: str) -> Calibration:
-    return calibrate(tmp_path_factory.mktemp("pays") / "home", store, PAYS)
+    return calibrated(tmp_path_factory.mktemp("pays") / "home", store, PAYS)
 
 
 @pytest.fixture(scope="module")
 def does_not_pay(tmp_path_factory: pytest.TempPathFactory, store: str, pays: Calibration) -> Calibration:
-    return calibrate(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY)
+    return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY, per_type=50)
 
 
 def test_the_intervals_cover_the_true_quality(pays: Calibration, does_not_pay: Calibration) -> None:
     intervals = [
         (row.score.low <= quality[row.model][row.question_type] <= row.score.high)
         for found, quality in ((pays, PAYS), (does_not_pay, DOES_NOT_PAY))
-        for row in found.rows
+        for row in found.summaries
         if row.question_type in ASKED
     ]
     assert len(intervals) == 16 and sum(intervals) >= 15  # at 95 %, one of sixteen may miss
-    assert pays.traced == {"gpt-4o-mini": 400, "gpt-4o": 400}
+    assert pays.trace_counts == {"gpt-4o-mini": 400, "gpt-4o": 400}
 
 
 def test_the_verdict_is_to_route_if_it_pays(pays: Calibration) -> None:
     assert pays.verdict.route and pays.verdict.headline.startswith("Route")
-    assert pays.policy is not None and pays.held is not None
+    assert pays.policy is not None and pays.held_out is not None
     saved = pays.verdict.saving_per_1000_usd
-    always = pays.held.points["always_gpt-4o"].cost_usd.estimate * 1000
+    always = pays.held_out.points["always_gpt-4o"].cost_usd.estimate * 1000
     assert 0.5 * always < saved < 0.8 * always  # three of four types go to the cheap model
     assert any(f"${saved:.2f} per 1,000 requests" in reason for reason in pays.verdict.reasons)
 
@@ -146,10 +149,10 @@ def test_the_verdict_is_not_to_route_if_it_does_not_pay(does_not_pay: Calibratio
 def test_the_verdict_names_certified_targets_and_the_cost_of_more_questions(
     pays: Calibration, does_not_pay: Calibration
 ) -> None:
-    assert pays.policy is not None and pays.held is not None
+    assert pays.policy is not None and pays.held_out is not None
     told = " ".join(pays.verdict.reasons)
     best = max(r.target for r in pays.policy.rules.targets if r.certified and r.expected_saving.estimate >= 0.02)
-    assert f"{best * 100:g} % is the highest target that is certified on these 400 questions" in told
+    assert f"{best * 100:g} % is the highest target with a saving that is certified on these 400" in told
     spent = pays.meter.spent_usd() / 400
     rules = [
         replace(rule, certified=False, quality_per_usd=None, more_questions_needed=460)
@@ -158,19 +161,20 @@ def test_the_verdict_names_certified_targets_and_the_cost_of_more_questions(
         for rule in pays.policy.rules.targets
     ]
     policy = replace(pays.policy, default_target=0.96, rules=replace(pays.policy.rules, targets=rules))
-    found = verdict(policy, pays.held, pays.rows, pays.pairs, spent)
+    found = decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs, spent)
     told = " ".join(found.reasons)
-    assert "96 % is the highest target" in told and "saves something: 43% (37% to 50%) of gpt-4o's dollars." in told
+    assert "96 % is the highest target" in told and "it saves 43% (37% to 50%) of gpt-4o's cost." in told
     assert f"To certify 97 % takes about 460 more questions like these, about ${460 * spent:.2f}" in told
     assert "--seed 400 --per-type 20 --out more.jsonl" in told and "calibration run --questions more.jsonl" in told
-    assert "$" not in " ".join(verdict(policy, pays.held, pays.rows, pays.pairs).reasons).split("To certify")[1]
+    without_cost = decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs)
+    assert "$" not in " ".join(without_cost.reasons).split("To certify")[1]
     nothing = [
         replace(rule, certified=False, quality_per_usd=None, more_questions_needed=None)
         for rule in policy.rules.targets
     ]
     policy = replace(policy, default_target=0.97, rules=replace(policy.rules, targets=nothing))
-    told = " ".join(verdict(policy, pays.held, pays.rows, pays.pairs, spent).reasons)
-    assert "No target is certified on these 400 questions" in told
+    told = " ".join(decide_verdict(policy, pays.held_out, pays.summaries, pays.tradeoffs, spent).reasons)
+    assert "No target with a saving is certified on these 400 questions" in told
     assert "More questions like these are not expected to certify 97 %" in told
     assert "certif" in " ".join(does_not_pay.verdict.reasons)
 
@@ -230,10 +234,9 @@ def test_questions_of_an_mlflow_dataset_are_read(pays: Calibration) -> None:
 def test_only_a_better_challenger_is_promoted_unless_forced(pays: Calibration, does_not_pay: Calibration) -> None:
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
-    promoted = promotion.promote()
-    assert promoted.promoted and not promoted.reasons and registration.version_number(CHAMPION) == "1"
-    assert promoted.challenger.gain_over_mix.low > 0
-    assert promoted.challenger.quality_kept >= promoted.challenger.target
+    done = promotion.promote()
+    assert done.promoted and not done.reasons and registration.version_number(CHAMPION) == "1"
+    assert done.challenger.gain_over_mix.low > 0 and done.challenger.quality_kept >= done.challenger.target
     with pytest.raises(registration.RegistryError, match="champion already"):
         promotion.promote()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "2")
@@ -254,8 +257,8 @@ def test_the_first_champion_is_rolled_back_to_the_shipped_policy_and_promoted_ag
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
-    result = CliRunner().invoke(app, ["rollback"])
-    assert result.exit_code == 0 and result.output == "the shipped policy serves again instead of version 1\n"
+    done = CliRunner().invoke(app, ["rollback"])
+    assert done.exit_code == 0 and done.output == "the shipped policy serves again instead of version 1\n"
     assert registration.version_number(CHAMPION) is None
     tags = client.get_model_version(REGISTERED_MODEL, "1").tags
     assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
@@ -287,7 +290,7 @@ def load_on(
     does_not_pay: Calibration,
     tmp_path: Path,
 ) -> Iterator[tuple[RunningRouter, list[str], threading.Event]]:
-    """A router under load, and the policies named in its answers, in order."""
+    """A router under load; the policies named in its answers, in order."""
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
     point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
@@ -302,6 +305,7 @@ def load_on(
                 )
                 assert answer.status_code == 200
                 policies.append(answer.headers["x-router-policy"])
+                time.sleep(0.05)
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     fetching = threading.Thread(target=keep_fetching, args=(router.app.worker.settings, stop))
@@ -379,7 +383,7 @@ def test_a_start_after_a_rollback_serves_the_shipped_policy_until_a_promotion(
     promoted = served_policy(settings)[0].version
     assert pays.policy is not None and promoted == pays.policy.version
     client.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
-    assert fetch(settings) == ""  # the first request of a new exporter
+    assert fetch(settings) == ""  # as the exporter asks when it has just started
     assert served_policy(settings)[0].version == read_policy(SHIPPED).version != promoted
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     assert fetch(settings, "") == "1" and served_policy(settings)[0].version == promoted
@@ -407,21 +411,21 @@ def test_each_of_three_models_is_chosen_for_the_questions_it_answers_best(tmp_pa
             for name, p in (("small", 0.1), ("mathematician", 0.5), ("large", 5.0))}  # fmt: skip
     prices.write_text(json.dumps({"models": rows}))
     quality: Quality = {
-        "small": quality_by_type(all=0.3, sums=0.2, capitals=1.0, translation=1.0),
-        "mathematician": quality_by_type(all=0.2, sums=1.0),
-        "large": quality_by_type(all=1.0, sums=0.9),
+        "small": of(all=0.3, sums=0.2, capitals=1.0, translation=1.0),
+        "mathematician": of(all=0.2, sums=1.0),
+        "large": of(all=1.0, sums=0.9),
     }
-    asked = questions()
+    asked = questions(75)
     with FakeModels(asked, lambda m, kind: quality[m][kind], lambda m, kind: 80) as fake:
         book = load_prices(prices)
         endpoint = Endpoint(fake.base_url, "sk-test")
         scorers = Scorers.load(DEFAULT_SCORERS, "openai:/gpt-4.1-mini")
         ends = dict.fromkeys(quality, endpoint)
-        plan = run.Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
-        with run.Ledgers(tmp_path) as ledgers:
-            found = run.run(plan, ledgers, Meter(book), run.Progress(lambda name, completed, total: None, lambda: None))
+        plan = Plan(asked, ends, endpoint, scorers, book, tmp_path, store, concurrency=8)
+        with Ledgers(tmp_path) as ledgers:
+            found = run.run(plan, ledgers, Meter(book), Progress(lambda name, done, of: None, lambda: None))
     tracking.close_runs(found.runs)
-    assert found.policy is not None and [pair.model for pair in found.pairs[:2]] == ["small", "mathematician"]
+    assert found.policy is not None and [pair.model for pair in found.tradeoffs[:2]] == ["small", "mathematician"]
     best = {"sums": "mathematician", "capitals": "small", "translation": "small", "puzzles": "large"}
     from router.policy.decision import decide
     from router.policy.features import read_question

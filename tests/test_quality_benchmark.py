@@ -9,7 +9,7 @@ import pytest
 from made_outcomes import TRUTH, made_outcomes
 
 from calibration.learning.duplicates import near_duplicate_groups
-from calibration.learning.learning import examples_of
+from calibration.learning.learning import build_examples
 from calibration.policies import DATA
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -64,8 +64,8 @@ def test_a_promise_is_measured_on_questions_that_nothing_was_learnt_from(populat
 
 
 def test_the_yardstick_and_the_router_both_learn_what_made_outcomes_teach():
-    examples = examples_of(made_outcomes(900, seed=6), PAIR)
-    train, new = examples.part(np.arange(600)), examples.part(np.arange(600, 900))
+    examples = build_examples(made_outcomes(900, seed=6), PAIR)
+    train, new = examples.subset(np.arange(600)), examples.subset(np.arange(600, 900))
     hard = np.array([t == "law/clauses" for t in new.types])
     for gaps in (ranking.yardstick(train, new.features), ranking.router(train, new.features, PAIR)):
         assert gaps[hard].mean() > gaps[~hard].mean() + 0.1

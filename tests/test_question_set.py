@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 
 from calibration.checks.checks import Check
 from calibration.questions import questions
@@ -34,13 +33,12 @@ def rows() -> list[dict[str, Any]]:
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
     """Runs the `generate` command; returns the lines that it wrote."""
 
-    def run(*arguments: str) -> list[str]:
+    def generate(*arguments: str) -> list[str]:
         out = tmp_path_factory.mktemp("generated") / "questions.jsonl"
-        command = [sys.executable, "-m", "calibration", "generate", *arguments, "--out", str(out)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        assert run("calibration", "generate", *arguments, "--out", out).returncode == 0
         return out.read_text(encoding="utf-8").splitlines(keepends=True)
 
-    return run
+    return generate
 
 
 def test_the_shipped_questions_cover_many_types(shipped: list[Question]) -> None:
@@ -117,27 +115,15 @@ def test_a_larger_number_of_questions_starts_with_those_of_a_smaller_number(
 def test_generated_questions_of_several_seeds_are_valid(tmp_path: Path) -> None:
     for seed in ("1", "31"):
         out = tmp_path / f"{seed}.jsonl"
-        command = [
-            sys.executable,
-            "-m",
-            "calibration",
-            "generate",
-            "--seed",
-            seed,
-            "--per-type",
-            "15",
-            "--out",
-            str(out),
-        ]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        arguments = ("--seed", seed, "--per-type", "15", "--out", out)
+        assert run("calibration", "generate", *arguments).returncode == 0
         written = questions.read(str(out))
         assert len(written) == 15 * len({question.question_type for question in written})
         _reject_near_misses(written)
 
 
 def test_an_unknown_type_is_an_error() -> None:
-    command = [sys.executable, "-m", "calibration", "generate", "--type", "math/astrology"]
-    failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    failed = run("calibration", "generate", "--type", "math/astrology")
     assert failed.returncode == 2
     assert "math/astrology" in failed.stderr
 
@@ -263,6 +249,6 @@ _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {
 
 
 def test_the_readme_of_the_data_has_the_output_of_describe() -> None:
-    command = [sys.executable, "-m", "calibration", "describe"]
-    printed = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
-    assert printed.strip() in (DATA / "README.md").read_text(encoding="utf-8")
+    described = run("calibration", "describe")
+    assert described.returncode == 0
+    assert described.stdout.strip() in (DATA / "README.md").read_text(encoding="utf-8")

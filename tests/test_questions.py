@@ -65,14 +65,14 @@ REJECTS = [
 
 @pytest.mark.parametrize(("name", "reference", "answers"), ACCEPTS)
 def test_a_check_accepts_right_answers(name: str, reference: object, answers: list[str]) -> None:
-    check = checks.parse(name, reference)
+    check = checks.parse_check(name, reference)
     assert [answer for answer in answers if not check.passes(answer)] == []
     assert check.passes(check.accepted_answer())
 
 
 @pytest.mark.parametrize(("name", "reference", "answers"), REJECTS)
 def test_a_check_rejects_near_misses(name: str, reference: object, answers: list[str]) -> None:
-    check = checks.parse(name, reference)
+    check = checks.parse_check(name, reference)
     assert [answer for answer in answers if check.passes(answer)] == []
 
 
@@ -81,18 +81,18 @@ def test_a_check_rejects_near_misses(name: str, reference: object, answers: list
 )
 def test_a_number_with_an_excessive_exponent_is_rejected(text) -> None:
     with pytest.raises(checks.CheckError, match="is not a number"):
-        checks.parse("number", text)
-    assert not checks.parse("number", 7).passes(f"The answer is {text}.")
-    assert checks.parse("number", "1e300").passes("The answer is 1e300.")
+        checks.parse_check("number", text)
+    assert not checks.parse_check("number", 7).passes(f"The answer is {text}.")
+    assert checks.parse_check("number", "1e300").passes("The answer is 1e300.")
 
 
 def test_a_number_may_be_off_by_its_tolerance_and_no_more() -> None:
-    check = checks.parse("number", 3.14, tolerance=0.01)
+    check = checks.parse_check("number", 3.14, tolerance=0.01)
     assert check.passes("about 3.15") and not check.passes("about 3.16")
 
 
 def test_a_pattern_matches_the_whole_answer() -> None:
-    check = checks.parse("regex", r"(\w+ ){4}\w+\.", example="Five words are in here.")
+    check = checks.parse_check("regex", r"(\w+ ){4}\w+\.", example="Five words are in here.")
     assert check.passes(" One two three four five.\n") and not check.passes("One two three four five. And more.")
 
 

@@ -210,7 +210,7 @@ def test_refused_entries_are_on_the_page_and_in_readiness(router):
         httpx2.get(router.origin + "/health").json(),
         httpx2.get(router.origin + "/router/overview").json(),
     ):
-        assert any("1 entries that were refused" in warning for warning in told["warnings"])
+        assert any("MLflow refused 1 entries" in warning for warning in told["warnings"])
 
 
 def test_damaged_sums_are_a_503_with_a_word(router):

@@ -1,4 +1,4 @@
-"""Two replicas are one router: one bill, one set of traces, one policy, and no request lost that one of them had not.
+"""Two replicas are one router: one bill, one budget, one set of traces, one policy, and no request lost but open ones.
 
 The tests share one deployment and build on one another: each ends with both replicas ready and all counts agreed.
 """
@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 
 import httpx2
 import mlflow
 import pytest
-from replicas import Deployment, Load, Replica, deployment, until
+from replicas import ADA, EXACT, TEAM, Asked, Deployment, Load, Replica, deployment, until
 
 from calibration.registry import registration
 from router.journal.segments import Cursor
@@ -24,9 +25,11 @@ from router.serving.policy import read_policy
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),
-    pytest.mark.skipif(not os.environ.get("TEST_REPLICAS"), reason="a minute of real servers: make test-replicas"),
+    pytest.mark.skipif(not os.environ.get("TEST_REPLICAS"), reason="minutes of real servers: make test-replicas"),
 ]
 CLIENTS = 16
+STREAM = {"model": "gpt-4o", "max_tokens": 4096}
+STREAM_USD = Decimal("0.0411")  # at most: 20 tokens and 4,096
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,10 @@ class Asking(threading.Thread):
     def run(self) -> None:
         asyncio.run(self._load.run(self._requests, CLIENTS))
 
+    def whole_after(self, moment: float) -> list[Asked]:
+        """Those that began after a moment and were answered."""
+        return [asked for asked in self._load.asked if asked.whole and asked.began > moment]
+
     def after(self, requests: int) -> None:
         until(lambda: self._load.done >= requests, "the load does not get on")
 
@@ -63,7 +70,56 @@ def test_requests_of_both_are_in_one_bill_and_in_mlflow_once(deployed, lost):
     by_port = [sum(asked.port == replica.port for asked in load.asked) for replica in deployed.replicas]
     assert sum(by_port) == 200 and min(by_port) > 50
     deployed.agree(lost)
+    deployed.limits_agree(TEAM)
     assert len(deployed.rows()) == 200
+
+
+def test_200_streams_on_a_key_with_one_dollar_left_spend_no_more_than_it(deployed, lost):
+    asyncio.run(deployed.load(ADA, all_streams=True, **STREAM).run(8, 8))
+    deployed.agree(lost)
+    deployed.limits_agree(TEAM, ADA)
+    before = deployed.ledger()[ADA]
+    deployed.limit(ADA, usd_a_month=float(before) + 1.0)
+    time.sleep(2)  # until a replica has read its keys again
+    load = deployed.load(ADA, all_streams=True, **STREAM)
+    asyncio.run(load.run(200, 200))
+    assert {asked.port for asked in load.asked} == {replica.port for replica in deployed.replicas}
+    refused = load.failed()
+    assert {(asked.status, asked.error, asked.retry) for asked in refused} == {(429, "insufficient_quota", "true")}
+    assert 20 <= len(load.asked) - len(refused) <= 1 / STREAM_USD
+    more = deployed.load(ADA, all_streams=True, **STREAM)
+    while "false" not in {asked.retry for asked in more.failed()}:  # what is left, one by one
+        assert len(more.asked) < 100
+        asyncio.run(more.run(1, 1))
+    deployed.agree(lost)
+    deployed.limits_agree(TEAM, ADA)
+    assert 1 - STREAM_USD < deployed.ledger()[ADA] - before <= 1
+
+
+def test_redis_is_killed_and_comes_back_under_load(deployed, lost):
+    """One replica refuses keys with limits meanwhile, the other one goes on; afterwards nothing is missing."""
+    closed, open_ = deployed.replicas
+    load = deployed.load()
+    asking = Asking(load, 400)
+    asking.after(60)
+    deployed.redis.kill()
+    killed = time.monotonic()
+    until(lambda: len(asking.whole_after(killed + 1)) >= 20, "nothing is answered without Redis")
+    deployed.redis.start()
+    back = time.monotonic()
+    asking.join(300)
+    failed = load.failed()
+    assert {(asked.port, asked.status, asked.error) for asked in failed} == {(closed.port, 503, "limits_unknown")}
+    assert all(killed - 1 < asked.ended < back + 3 for asked in failed)
+    meanwhile = [asked for asked in asking.whole_after(killed + 1) if asked.ended < back]
+    assert {asked.port for asked in meanwhile} == {open_.port}
+    assert max(asked.ended - asked.began for asked in failed) < 2
+    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis again")
+    after = deployed.load()
+    asyncio.run(after.run(60, CLIENTS))
+    assert after.failed() == [] and {asked.port for asked in after.asked} == {closed.port, open_.port}
+    deployed.agree(lost)
+    deployed.limits_agree(TEAM)
 
 
 def test_a_promoted_policy_reaches_both(deployed):
@@ -90,16 +146,18 @@ def served(origin: str) -> str:
 
 def test_a_response_goes_on_with_its_model_at_the_other_replica(deployed, lost):
     one, two = deployed.replicas
+    key = deployed.keys[TEAM]
     for model in ("gpt-4o", "gpt-4o-mini"):
-        began = respond(one, f"began-{model}", model=model).json()["id"]
-        answer = respond(two, f"went-on-{model}", model="auto", previous_response_id=began)
+        began = respond(one, key, f"began-{model}", model=model).json()["id"]
+        answer = respond(two, key, f"went-on-{model}", model="auto", previous_response_id=began)
         assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (model, "continued")
     deployed.agree(lost)
 
 
-def respond(replica: Replica, user: str, **fields: str) -> httpx2.Response:
+def respond(replica: Replica, key: str, user: str, **fields: str) -> httpx2.Response:
     body = {"input": "What is 2 plus 2?", "user": user, **fields}
-    return httpx2.post(replica.origin + "/v1/responses", json=body, timeout=30).raise_for_status()
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx2.post(replica.origin + "/v1/responses", json=body, headers=headers, timeout=30).raise_for_status()
 
 
 def test_no_request_fails_while_one_is_stopped_and_started_again(deployed, lost):
@@ -117,21 +175,24 @@ def test_no_request_fails_while_one_is_stopped_and_started_again(deployed, lost)
     assert set(said[said.index(503) :]) <= {503, 0}
     one.start()
     one.until_ready()
-    asking.join(120)
+    asking.join(300)
     assert load.failed() == []
     assert b"Traceback" not in one.log.read_bytes()
     deployed.agree(lost)
 
 
 def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(deployed, lost):
+    """A new replica on its volume exports what it had finished; what it held counts as spent, and is held no more."""
     one, two = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
     asking.after(100)
-    one.kill()
+    one.kill(pod=True)
+    left = behind(one)
     asking.after(200)
+    assert behind(one) == left > 0
     one.start()
-    asking.join(120)
+    asking.join(300)
     failed = load.failed()
     assert 0 < len(failed) <= CLIENTS
     assert {asked.port for asked in failed} == {one.port}
@@ -141,21 +202,26 @@ def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(d
     assert {asked.user for asked in load.asked if asked.whole} <= recorded
     lost |= {asked.user for asked in failed} - recorded
     deployed.agree(lost)
+    held = deployed.holds(TEAM)
+    assert 0 < len(held) <= CLIENTS and sum(held) == deployed.limits(TEAM)[1]
+    deployed.age_holds(TEAM)
+    asyncio.run(deployed.load().run(1, 1))
+    deployed.limits_agree(TEAM, lapsed=sum(held))
+    assert deployed.limits(TEAM)[0] > deployed.ledger()[TEAM] + EXACT
 
 
-def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_adopted(deployed, lost):
+def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_exported(deployed, lost):
     one, two = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
     asking.after(30)
-    deployed.way_to_mlflow.mode, began = "refuse", time.monotonic()
+    deployed.mlflow.kill()
     asking.after(200)
     two.kill(pod=True)
-    asking.join(120)
+    asking.join(300)
     assert {asked.port for asked in load.failed()} <= {two.port}
     assert behind(one) > 0 < behind(two)
-    time.sleep(max(began + 10 - time.monotonic(), 0))
-    deployed.way_to_mlflow.mode = "pass"
+    deployed.mlflow.start()
     until(lambda: behind(one) == 0, "what was kept is not exported")
     left = behind(two)
     assert left > 0  # nobody else has it
@@ -165,6 +231,24 @@ def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_adopted(depl
     two.start()
     two.until_ready()
     deployed.agree(lost)
+
+
+def test_in_the_end_all_of_them_agree_to_the_cent(deployed, lost):
+    """A Redis without data has what the usage tables have: nothing of what died with a replica."""
+    deployed.redis.kill()
+    deployed.redis.start()
+    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis")
+    asyncio.run(deployed.load().run(60, CLIENTS))
+    refused = deployed.load(ADA, **STREAM)
+    asyncio.run(refused.run(1, 1))
+    assert refused.asked[0].status == 429  # it is spent still
+    deployed.agree(lost)
+    deployed.limits_agree(TEAM, ADA)
+
+
+def ready(replica: Replica) -> bool:
+    """Whether it reaches Redis."""
+    return not any("Redis" in warning for warning in httpx2.get(replica.origin + "/health").json()["warnings"])
 
 
 def behind(replica: Replica) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
 from router.policy.repricing import moved, saving_now
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 4.0}}
@@ -58,37 +59,36 @@ def test_the_router_reports_that_its_policy_has_other_prices(policy: Policy, tmp
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
-    messages = [line for line in notices(router.app.worker) if "prices have changed" in line]
+    told = [line for line in notices(router.app.worker) if "prices have changed since" in line]
     router.close()
-    assert len(messages) == 1 and "calibration reprice" in messages[0]
-    assert "gpt-4o 2.5/10 -> 2/8 (input/output)" in messages[0]
+    assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 
 
 def test_a_policy_is_certified_again_and_keeps_its_predictor(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, stored = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     loaded = registration.load_version(number)
     assert reprice(loaded, load_prices()) is None
     repriced = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
     assert repriced is not None
     assert [change.model for change in repriced.moved] == ["gpt-4o-mini"]
-    assert np.array_equal(repriced.policy.predictor.table, stored.predictor.table)
-    assert repriced.policy.rules.evidence == stored.rules.evidence
-    assert repriced.policy.about["repriced_from"] == stored.version
+    assert np.array_equal(repriced.policy.predictor.table, kept.predictor.table)
+    assert repriced.policy.rules.evidence == kept.rules.evidence
+    assert repriced.policy.about["repriced_from"] == kept.version
     change = {change.target: change for change in repriced.targets}[0.9]
     assert change.saved_unchanged < change.saved_then  # the cheap model saves less at the new prices
     assert 0.0 <= change.saved <= 1 - 1.0 / 2.5
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_with_tables: Callable[[Path], str]
 ) -> None:
     import mlflow
 
     monkeypatch.setattr(reprice_command, "console", Console(width=140))
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = store_with_tables(tmp_path)
     experiment = tracking.prepare(uri)
     number, _ = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
@@ -96,9 +96,9 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
 
     def reprice_in(*arguments: str) -> str:
         settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
-        result = run("calibration", "reprice", *arguments, **settings)
-        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
-        return result.stdout
+        done = run("calibration", "reprice", *arguments, **settings)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        return done.stdout
 
     assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice_in("--prices", str(tmp_path / "new.json"), "--dry-run")
     assert registration.version_number(registration.CHALLENGER) == number

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
 import pytest
+from calibrating import calibrate, finish, start
 from fake_models import FakeModels
 from running import RunningRouter
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
+from router.exporter.shipping import drain, shippers_for
 from router.policy.distribution import SHIPPED
 from router.policy.document import parse
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
 OLD, NEW = ("gpt-4o-mini", "gpt-4o"), ("gpt-6-luna", "gpt-6-sol")
 EASY = {"gpt-4o-mini": 0.9, "gpt-4o": 0.92, "gpt-6-luna": 0.93, "gpt-6-sol": 0.95}
@@ -34,7 +33,7 @@ def quality(model: str, kind: str) -> float:
 
 
 def questions(path: Path, count: int = 90) -> list[Question]:
-    """`count` questions with a numeric check, four that a judge scores, and two that call a tool."""
+    """Questions that need no judge, but for four; and two that call a tool."""
     rows: list[dict[str, object]] = []
     for n in range(count):
         kind, sign, answer = ("sums", "+", n + 7) if n % 2 else ("products", "*", n * 7)
@@ -60,90 +59,64 @@ def questions(path: Path, count: int = 90) -> list[Question]:
     return read(str(path))
 
 
-def clean_environment(home: Path, **variables: str) -> dict[str, str]:
-    """The environment of a new shell, without the variables that MLflow sets in the process of the tests."""
-    prefixes = ("MLFLOW_", "ROUTER_", "OPENAI_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | {
-        "ROUTER_HOME": str(home),
-        **variables,
-    }
-
-
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    variables = clean_environment(home, OPENAI_BASE_URL=fake.base_url, OPENAI_API_KEY="sk-of-the-test", COLUMNS="120")
-    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
-    return subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, _ = process.communicate(timeout=150)
-    assert "sk-of-the-test" not in out and "Traceback" not in out, out
-    return process.returncode, out
-
-
-def count_questions(fake: FakeModels) -> Counter[str]:
-    """The number of questions that each model got, without probes."""
+def asked_of(fake: FakeModels) -> Counter[str]:
+    """How many questions each model was asked, probes left out."""
     texts = set(fake.questions)
     return Counter(model.partition(":")[0] for model, text in fake.asked("answer") if text in texts)
 
 
-def record_traffic(fake: FakeModels, home: Path) -> None:
-    """Record ten routed requests, two of them with a JSON schema, and one request that names its model."""
+def used(fake: FakeModels, home: Path) -> None:
+    """Traffic of one afternoon: routed requests, two of them with a JSON schema, and one that names its model."""
     router = RunningRouter(home, policy=SHIPPED, openai_base_url=fake.base_url, openai_api_key="sk-of-the-test")
     client = openai.OpenAI(base_url=f"{router.origin}/v1", api_key="sk-x", max_retries=0)
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
     for n in range(10):
-        messages = [{"role": "user", "content": f"What is the capital of country {n}?"}]
+        asked = [{"role": "user", "content": f"What is the capital of country {n}?"}]
         more = {"response_format": schema} if n < 2 else {}
-        client.chat.completions.create(model="auto", messages=messages, max_tokens=50, **more)  # type: ignore[call-overload]
+        client.chat.completions.create(model="auto", messages=asked, max_tokens=50, **more)  # type: ignore[call-overload]
     client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello?"}])
     router.records(11)
     router.close()
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "router", "export", "--once"],
-        env=clean_environment(home),
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
+    drain(shippers_for(router.app.worker.settings)[0])
 
 
 @pytest.fixture(scope="module")
-def retired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeModels, Path, str]]:
-    """A calibration of the old pair, then a retirement that is interrupted while it asks and then continued."""
+def retired(
+    tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]
+) -> Iterator[tuple[FakeModels, Path, str]]:
+    """A calibration of the old pair, then a retirement that is interrupted while it asks, and goes on."""
     home = tmp_path_factory.mktemp("home")
+    store_with_tables(home)
     asked = questions(home / "mine.jsonl")
     with FakeModels(asked, quality, refuses=True) as fake:
         mine = ("--questions", str(home / "mine.jsonl"))
-        code, out = finish(start(fake, home, "run", *mine, "--yes"))
+        code, out = calibrate(fake, home, "run", *mine, "--yes")
         assert code == 0, out
-        assert count_questions(fake) == dict.fromkeys(OLD, len(asked))
+        assert asked_of(fake) == dict.fromkeys(OLD, len(asked))
         fake.calls.clear()
-        record_traffic(fake, home)
+        used(fake, home)
         fake.calls.clear()
-        retire = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
-        retire = (*retire, "--traffic-sample", "8")
-        code, out = finish(start(fake, home, *retire, "--dry-run"))
+        to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
+        to = (*to, "--traffic-sample", "8")
+        code, out = calibrate(fake, home, *to, "--dry-run")
         assert code == 0 and "gpt-4o shuts down on 2027-01-14" in out and not fake.calls, out
         fake.faults.seconds = 0.2
-        process = start(fake, home, *retire)
-        deadline = time.monotonic() + 60
-        while sum(count_questions(fake).values()) < 40:
-            assert time.monotonic() < deadline and process.poll() is None, process.stdout and process.stdout.read()
-            time.sleep(0.02)
+        process = start(fake, home, *to)
+        assert until(lambda: sum(asked_of(fake).values()) >= 40 or process.poll() is not None, 120.0)
+        assert process.poll() is None, process.stdout and process.stdout.read()
         process.send_signal(signal.SIGINT)
         code, out = finish(process)
         assert code == 3 and "interrupted" in out, out
         fake.faults.seconds = 0.0
-        code, out = finish(start(fake, home, *retire))
+        code, out = calibrate(fake, home, *to)
         assert code == 0, out
         yield fake, home, out
 
 
 def test_only_the_new_models_are_asked_and_no_call_is_repeated(retired: tuple[FakeModels, Path, str]) -> None:
     fake, _, _ = retired
-    assert count_questions(fake) == dict.fromkeys(NEW, len(fake.questions))
-    assert not fake.refused or "tools" in " ".join(fake.refused)  # requests adapted by the model table are not rejected
+    assert asked_of(fake) == dict.fromkeys(NEW, len(fake.questions))
+    assert not fake.refused or "tools" in " ".join(fake.refused)  # what the table knows is never refused
 
 
 def test_the_report_compares_old_and_new_by_type(retired: tuple[FakeModels, Path, str]) -> None:
@@ -177,17 +150,17 @@ def test_recorded_answers_are_compared_with_answers_of_the_new_models(
     assert set(ways) == {"as answered", *NEW, "new routed"} and all(way["n"] == 8 for way in ways.values())
     assert ways["as answered"]["usd_per_1000"] > 0
     asked = Counter(text for _, text in fake.asked("answer") if "capital of country" in text)
-    assert set(asked.values()) == {2} and len(asked) == 8  # once to each new model, and to no other
+    assert set(asked.values()) == {2} and len(asked) == 8  # once by each new model, and by no other
     assert found["named"] == {"gpt-4o": 1}
 
 
 def test_each_new_model_answers_every_request_shape(retired: tuple[FakeModels, Path, str]) -> None:
     _, home, _ = retired
     probed = json.loads((home / "retirement" / "retirement.json").read_text())["probed"]
-    assert {probe["model"] for probe in probed} == set(NEW) and len(probed) == 2 * (14 + 2)
-    assert [probe for probe in probed if not probe["answered"]] == []
-    by_shape = {probe["shape"]: probe["changed"] for probe in probed if probe["model"] == "gpt-6-luna"}
-    assert any(probe["shape"].startswith("max_tokens") and probe["requests"] == 8 for probe in probed)
+    assert {each["model"] for each in probed} == set(NEW) and len(probed) == 2 * (14 + 2)
+    assert [each for each in probed if not each["answered"]] == []
+    by_shape = {each["shape"]: each["changed"] for each in probed if each["model"] == "gpt-6-luna"}
+    assert any(each["shape"].startswith("max_tokens") and each["requests"] == 8 for each in probed)
     assert by_shape["tools"] == "reasoning effort none" and "temperature dropped" in by_shape["temperature 0"]
 
 
@@ -199,30 +172,34 @@ def test_the_challenger_routes_the_new_models_and_starts_from_the_old_policy(
     policy = parse({path.name: path.read_bytes() for path in folder.iterdir()})
     assert [model.name for model in policy.rules.models] == list(NEW)
     assert policy.rules.evidence["sums"].kind == "measured"
-    assert (
-        "transferred from" in policy.rules.evidence["factual/short-answer"].source
-    )  # a type without questions in this run
+    assert "transferred from" in policy.rules.evidence["factual/short-answer"].source  # which was not asked
     assert policy.about["retires"] == list(OLD)
     outcomes = read_outcomes([home / "retirement" / "outcomes.jsonl.gz"], NEW)
     assert len(outcomes) == 96
 
 
-def test_a_retirement_stops_before_it_exceeds_its_budget(tmp_path: Path) -> None:
+def test_a_retirement_stops_before_it_exceeds_its_budget(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
+    store_with_tables(tmp_path)
     asked = questions(tmp_path / "mine.jsonl", 60)
     with FakeModels(asked, quality) as fake:
         mine = ("--questions", str(tmp_path / "mine.jsonl"), "--yes")
-        code, out = finish(start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW)))
+        code, out = calibrate(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW))
         assert code == 2 and "--ask-old" in out and not fake.calls
-        code, out = finish(
-            start(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05")
+        code, out = calibrate(
+            fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05"
         )
         assert code == 3 and "budget" in out
         spent = [json.loads(line)["cost_usd"] for line in (tmp_path / "spending.jsonl").read_text().splitlines()]
         assert 0 < sum(spent) <= 0.05
 
 
-def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Path) -> None:
-    """One model at two reasoning efforts: each call has its effort, and each effort answers its best questions."""
+def test_three_models_by_effort_are_calibrated_certified_and_served(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
+    """One model at two efforts: each is asked with its own, and each answers where it is best."""
+    store_with_tables(tmp_path)
     models = ("gpt-6-luna:none", "gpt-6-sol:low", "gpt-6-sol:high")
     best = {"sums": 0.97, "products": 0.0}
 
@@ -236,18 +213,8 @@ def test_three_models_by_effort_are_calibrated_certified_and_served(tmp_path: Pa
     asked = questions(tmp_path / "mine.jsonl", 240)
     written = {models[0]: 60, models[1]: 90, models[2]: 600}
     with FakeModels(asked, by_effort, lambda model, _: written.get(model, 60), refuses=True) as fake:
-        code, out = finish(
-            start(
-                fake,
-                tmp_path,
-                "run",
-                "--questions",
-                str(tmp_path / "mine.jsonl"),
-                "--models",
-                ",".join(models),
-                "--yes",
-            )
-        )
+        arguments = ("run", "--questions", str(tmp_path / "mine.jsonl"), "--models", ",".join(models), "--yes")
+        code, out = calibrate(fake, tmp_path, *arguments)
         assert code == 0, out
         asked_with = Counter(model for model, text in fake.asked("answer"))
         assert all(asked_with[model] >= len(asked) - 2 for model in models), asked_with

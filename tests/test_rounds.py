@@ -1,4 +1,4 @@
-"""A calibration that asks in rounds: when it looks, at which error, in which order it asks, and when it stops."""
+"""A calibration in rounds: the sizes of rounds, their error, the order of questions, and reasons to stop."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from calibrating import calibrate, kept
 from fake_models import FakeModels
 from made_outcomes import WORDS, made_outcomes
-from test_run import finish, kept, start
 
-from calibration.learning.certificate import USEFUL_SAVING, lower_bound
-from calibration.learning.learning import Learnt, learn
+from calibration.learning.certificate import USEFUL_SAVING
+from calibration.learning.intervals import lower_bound
+from calibration.learning.learning import LearningResult, learn
 from calibration.outcomes import read_outcomes
 from calibration.pipeline.rounds import (
-    Looks,
+    RoundPlan,
     Stop,
-    after,
-    in_order,
-    looks,
     may_certify,
-    promised,
+    plan_rounds,
     rule_of,
+    sampling_order,
+    stop_reason,
     targets_with,
+    with_confidence,
 )
 from calibration.policies import load_prices, models_named, read_policy
 from calibration.questions.questions import Question, read
@@ -41,103 +43,103 @@ HOPELESS = {"law/clauses": (0.02, 0.98), "code/tracing": (0.02, 0.98)}
 
 @pytest.mark.parametrize("total", [1, 60, 99, 100, 141, 142, 250, 640, 5000, 100_000])
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.97, 0.999])
-def test_there_are_at_most_five_looks_and_the_last_is_at_all_questions(total: int, target: float) -> None:
-    planned = looks(total, target, 0.95)
-    assert 1 <= len(planned.sizes) <= 5 and planned.sizes[-1] == planned.total == total
+def test_there_are_at_most_five_rounds_and_the_last_has_all_questions(total: int, target: float) -> None:
+    planned = plan_rounds(total, target, 0.95)
+    assert 1 <= len(planned.sizes) <= 5 and planned.sizes[-1] == planned.total_questions == total
     assert list(planned.sizes) == sorted(set(planned.sizes))
     assert len(planned.sizes) == 1 or planned.sizes[0] >= 100
-    assert planned == looks(total, target, 0.95)  # by numbers alone: a rerun looks at the same places
+    assert planned == plan_rounds(total, target, 0.95)  # from numbers alone: a rerun has the same rounds
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
-def test_the_errors_of_all_looks_sum_to_that_of_the_whole(confidence: float) -> None:
+def test_the_errors_of_all_rounds_sum_to_that_of_the_calibration(confidence: float) -> None:
     for total in (60, 250, 640, 100_000):
-        planned = looks(total, 0.9, confidence)
-        assert len(planned.sizes) * (1 - planned.tested_at) == pytest.approx(1 - confidence)
-    assert looks(60, 0.9, confidence).tested_at == pytest.approx(confidence)  # one look spends nothing
+        planned = plan_rounds(total, 0.9, confidence)
+        assert len(planned.sizes) * (1 - planned.confidence_per_round) == pytest.approx(1 - confidence)
+    assert plan_rounds(60, 0.9, confidence).confidence_per_round == pytest.approx(confidence)  # the whole error
 
 
-def test_the_first_look_can_certify_what_keeps_everything() -> None:
+def test_the_first_round_can_certify_a_model_that_keeps_everything() -> None:
     for target in (0.8, 0.9, 0.95, 0.97, 0.99):
-        planned = looks(20_000, target, 0.95)
+        planned = plan_rounds(20_000, target, 0.95)
         first = planned.sizes[0]
         kept_beyond = np.full(first, (1 - target) * 0.85)  # the strong model is right in 85 %
-        assert lower_bound(kept_beyond, np.arange(first), -target, planned.tested_at) >= 0
+        assert lower_bound(kept_beyond, np.arange(first), -target, planned.confidence_per_round) >= 0
 
 
-def falsely_certified(planned: Looks, confidence: float, repeats: int) -> float:
-    """How often any look certifies a cheap model that keeps just less than the target."""
+def falsely_certified(planned: RoundPlan, confidence: float, repeats: int) -> float:
+    """How often any round certifies a cheap model that keeps just less than the target."""
     rng, times = np.random.default_rng(0), 0
     lost = 0.0301 / 1.0001  # share of questions that it loses and the strong model does not: it keeps 96.99 %
     for _ in range(repeats):
-        values = np.where(rng.random(planned.total) < lost, -planned.target, 1 - planned.target)
-        groups = np.arange(planned.total)
+        values = np.where(rng.random(planned.total_questions) < lost, -planned.target, 1 - planned.target)
+        groups = np.arange(planned.total_questions)
         times += any(lower_bound(values[:n], groups[:n], -planned.target, confidence) >= 0 for n in planned.sizes)
     return times / repeats
 
 
-def test_looking_in_between_certifies_falsely_no_more_often_than_allowed() -> None:
-    planned, repeats = Looks(0.97, (400, 800, 1600, 3200, 6400), 0.9), 1500
+def test_rounds_certify_falsely_no_more_often_than_allowed() -> None:
+    planned, repeats = RoundPlan(0.97, (400, 800, 1600, 3200, 6400), 0.9), 1500
     allowed = 1 - planned.confidence
-    spent = falsely_certified(planned, planned.tested_at, repeats)
-    each_in_full = falsely_certified(planned, planned.confidence, repeats)
+    shared = falsely_certified(planned, planned.confidence_per_round, repeats)
+    unshared = falsely_certified(planned, planned.confidence, repeats)
     noise = 2 * (allowed * (1 - allowed) / repeats) ** 0.5
-    assert spent <= allowed + noise
-    assert each_in_full > allowed + 2 * noise and each_in_full > 2 * spent  # what the spending is for
+    assert shared <= allowed + noise
+    assert unshared > allowed + 2 * noise and unshared > 2 * shared  # why rounds share the error
 
 
 def question(kind: str, number: int) -> Question:
     return Question(f"{kind}-{number}", [{"role": "user", "content": f"{kind} {number}"}], kind)
 
 
-def test_every_round_is_a_sample_of_the_file_with_each_type_in_its_share() -> None:
+def test_every_round_is_a_sample_with_each_type_in_its_share() -> None:
     shares = {"often": 300, "seldom": 90, "rare": 10}
     questions = [question(kind, number) for kind, count in shares.items() for number in range(count)]
-    drawn = in_order(questions, seed=3)
+    drawn = sampling_order(questions, seed=3)
     assert sorted(each.id for each in drawn) == sorted(each.id for each in questions)
     for n in (50, 100, 200, 399):
         counts = Counter(each.question_type for each in drawn[:n])
         assert all(abs(counts[kind] - n * count / 400) <= 2 for kind, count in shares.items())
     shuffled = random.Random(0).sample(questions, 400)
-    assert in_order(shuffled, seed=3) == drawn  # the order of the file says nothing
-    assert in_order(questions, seed=4) != drawn
+    assert sampling_order(shuffled, seed=3) == drawn  # the order of the file does not matter
+    assert sampling_order(questions, seed=4) != drawn
 
 
 def test_every_question_is_as_likely_as_any_other_to_be_in_the_first_round() -> None:
     questions = [question(kind, number) for kind, count in (("a", 30), ("b", 7)) for number in range(count)]
-    times = Counter(each.id for seed in range(2000) for each in in_order(questions, seed)[:10])
+    times = Counter(each.id for seed in range(2000) for each in sampling_order(questions, seed)[:10])
     assert all(abs(times[each.id] / 2000 - 10 / 37) < 0.05 for each in questions)
 
 
-def learnt_of(n: int, truth: dict[str, tuple[float, float]], target: float) -> Learnt:
+def learnt_of(n: int, truth: dict[str, tuple[float, float]], target: float) -> LearningResult:
     models = models_named(PAIR, load_prices())
     return learn(made_outcomes(n, 1, truth), models, 0, {}, targets=targets_with(target), confidence=0.975)
 
 
 def test_a_calibration_stops_when_the_target_is_certified_and_saves() -> None:
-    planned, learnt = looks(400, 0.9, 0.95), learnt_of(200, ALIKE, 0.9)
+    planned, learnt = plan_rounds(400, 0.9, 0.95), learnt_of(200, ALIKE, 0.9)
     rule = rule_of(learnt.policy, 0.9)
     assert rule.certified and rule.expected_saving.estimate >= USEFUL_SAVING
-    assert after(planned, 1, learnt) is Stop.CERTIFIED
+    assert stop_reason(planned, 1, learnt) is Stop.CERTIFIED
 
 
-def test_a_calibration_stops_when_more_would_not_help() -> None:
-    planned, learnt = looks(400, 0.97, 0.95), learnt_of(200, HOPELESS, 0.97)
-    assert not may_certify(learnt, planned) and after(planned, 1, learnt) is Stop.NO_HELP
-    assert after(planned, len(planned.sizes), learnt) is Stop.ALL_ASKED
+def test_a_calibration_stops_when_more_questions_would_not_help() -> None:
+    planned, learnt = plan_rounds(400, 0.97, 0.95), learnt_of(200, HOPELESS, 0.97)
+    assert not may_certify(learnt, planned) and stop_reason(planned, 1, learnt) is Stop.NO_HELP
+    assert stop_reason(planned, len(planned.sizes), learnt) is Stop.ALL_ASKED
 
 
-def test_a_calibration_goes_on_while_the_target_may_be_certified_yet() -> None:
+def test_a_calibration_continues_while_the_target_may_still_be_certified() -> None:
     few = learnt_of(100, ALIKE, 0.99)
-    planned = Looks(0.99, (100, 3000), 0.95)
+    planned = RoundPlan(0.99, (100, 3000), 0.95)
     assert not rule_of(few.policy, 0.99).certified
-    assert may_certify(few, planned) and after(planned, 1, few) is None
-    assert not may_certify(few, Looks(0.99, (100, 101), 0.95))  # one more question tells too little
-    assert after(planned, 1, None) is None  # too few were answered to learn from
+    assert may_certify(few, planned) and stop_reason(planned, 1, few) is None
+    assert not may_certify(few, RoundPlan(0.99, (100, 101), 0.95))  # one more question is not enough
+    assert stop_reason(planned, 1, None) is None  # too few answers to learn from
 
 
-def test_a_promise_is_written_down_at_the_confidence_that_all_looks_leave_it() -> None:
-    policy = promised(learnt_of(100, ALIKE, 0.93).policy, 0.95)
+def test_a_policy_has_the_confidence_over_all_rounds() -> None:
+    policy = with_confidence(learnt_of(100, ALIKE, 0.93).policy, 0.95)
     assert {rule.confidence for rule in policy.rules.targets} == {0.95} and policy.about["confidence"] == 0.95
     assert rule_of(policy, 0.93).n == 100
 
@@ -165,30 +167,35 @@ def said(out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_stops_at_the_certified_target_and_asks_no_further(tmp_path: Path) -> None:
+def test_a_run_stops_when_the_target_is_certified(tmp_path: Path, store_with_tables: Callable[[Path], str]) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = ("run", "--yes", "--questions", str(path), "--until", "0.9", "--no-prior")
     with FakeModels(written(path, 400)) as fake:
-        code, out = finish(start(fake, home, *arguments))
+        code, out = calibrate(fake, home, *arguments)
         told = said(out)
         assert code == 0, out
-        assert "up to 3 rounds, of 100, 200 and 400 questions; stops when 90 % is certified" in told
+        assert "Up to 3 rounds, with 100, 200 and 400 questions in total" in told
+        assert "stops when 90 % is certified" in told
         assert "Stopped after 100 of 400 questions: 90 % is certified and saves" in told and "auto@0.9" in told
-        assert "1 of 3 planned looks were used (after 100, 200, 400 questions)" in told
-        assert "tested at 98.33 % confidence, so that what is certified holds at 95 % over all of them" in told
+        assert "used 1 of 3 planned rounds (after 100, 200, 400 questions)" in told
+        assert "tested at 98.33 % confidence, so the certificate holds at 95 % over all rounds" in told
         assert len(fake.calls) == len(kept(home)) == 200
         folder = home / "calibration"
         assert len(read_outcomes([folder / "outcomes.jsonl.gz"], PAIR)) == 100
         policy = read_policy(folder / "policy")
         assert rule_of(policy, 0.9).certified and {rule.confidence for rule in policy.rules.targets} == {0.95}
-        assert policy.about["looks"]["used"] == 1 and "planned looks" in (folder / "report.html").read_text()
-        code, out = finish(start(fake, home, *arguments))
+        assert policy.about["looks"]["used"] == 1 and "planned rounds" in (folder / "report.html").read_text()
+        code, out = calibrate(fake, home, *arguments)
         assert code == 0 and "Stopped after 100 of 400 questions" in said(out) and len(fake.calls) == 200
 
 
 @pytest.mark.slow
-def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(tmp_path: Path) -> None:
+def test_a_run_stops_before_a_round_that_exceeds_the_budget_and_resumes(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
+    store_with_tables(home)
     arguments = (
         "run",
         "--yes",
@@ -203,22 +210,21 @@ def test_a_run_stops_before_a_round_that_the_budget_does_not_cover_and_goes_on(t
     quality = {"sums/easy": 0.96, "law/clauses": 0.86}
     questions = written(path, 400)
     with FakeModels(questions, lambda m, kind: 1.0 if m == "gpt-4o" else quality[kind], lambda m, kind: 150) as fake:
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", "0.01"))
-        assert code == 3 and "does not cover round 1 of 3, up to 120 of 400" in said(out) and not fake.calls
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", "0.3"))
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.01")
+        assert code == 3 and "does not cover round 1 of 3 (up to 120 of 400" in said(out) and not fake.calls
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.3")
         told = said(out)
-        assert code == 3 and "does not cover round 2 of 3, up to 219 of 400 questions" in told, out
-        assert "1 of 3 planned looks were used" in told and len(fake.calls) == 240
-        enough = re.search(r"budget of its own: --budget-usd ([\d.]+)$", told)
+        assert code == 3 and "does not cover round 2 of 3 (up to 219 of 400 questions)" in told, out
+        assert "used 1 of 3 planned rounds" in told and len(fake.calls) == 240
+        enough = re.search(r"run the same command with --budget-usd ([\d.]+)$", told)
         assert enough is not None
-        code, out = finish(start(fake, home, *arguments, "--budget-usd", enough[1]))
-        assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned looks" in said(out), out
+        code, out = calibrate(fake, home, *arguments, "--budget-usd", enough[1])
+        assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned rounds" in said(out), out
 
 
-def test_a_question_is_asked_the_same_way_whatever_its_place() -> None:
-    """The order and the type are the calibration's own: the key of an answer knows neither."""
-    from calibration.answers.answers import Endpoint, body_of, key_of
+def test_the_key_of_an_answer_does_not_depend_on_order_or_type() -> None:
+    from calibration.answers.answers import Endpoint, answer_key, build_body
 
     asked, end = question("sums", 1), Endpoint("http://upstream/v1", "key")
     typed = replace(asked, question_type="other")
-    assert key_of(body_of(asked, "m", end), end) == key_of(body_of(typed, "m", end), end)
+    assert answer_key(build_body(asked, "m", end), end) == answer_key(build_body(typed, "m", end), end)

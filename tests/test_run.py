@@ -1,24 +1,24 @@
-"""A calibration from questions to a challenger, as its users run it: interrupted, resumed, and paid for once."""
+"""A calibration from questions to a challenger, as users run it: interrupted, resumed, and paid for once."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from calibrating import calibrate, finish, kept, start
 from fake_models import FakeModels
 from typer.testing import CliRunner
+from waiting import until
 
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
@@ -37,7 +37,7 @@ def six(tmp_path: Path) -> Path:
 
 
 def sums(path: Path, count: int) -> list[Question]:
-    """Questions that need no judge, so that a run is about asking."""
+    """Questions that need no judge."""
     rows = [
         {"id": f"s{n}", "question_type": "sums", "question": f"{n} + {n}?", "reference": 2 * n, "check": "number"}
         for n in range(count)
@@ -46,48 +46,15 @@ def sums(path: Path, count: int) -> list[Question]:
     return read(str(path))
 
 
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "OPENAI_BASE_URL": fake.base_url,
-        "OPENAI_API_KEY": "sk-of-the-test",
-        "ROUTER_HOME": str(home),
-        "COLUMNS": "120",
-    }
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-W", "ignore", "-m", "calibration", *arguments]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(process: subprocess.Popen[str], stdin: str = "", seconds: float = 120) -> tuple[int, str]:
-    out, _ = process.communicate(stdin, timeout=seconds)
-    assert "sk-of-the-test" not in out and "Traceback" not in out, out
-    return process.returncode, out
-
-
-def kept(home: Path) -> list[dict[str, object]]:
-    path = home / "calibration" / "answers.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
-    """How many traces have how many verdicts of a name and a kind of source."""
+    """The number of assessments on each trace, by name and type of source."""
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as store:
         grouped = "assessment_type = 'feedback' GROUP BY trace_id, name, source_type"
         return Counter(store.execute(f"SELECT name, source_type, count(*) FROM assessments WHERE {grouped}").fetchall())
 
 
-def wait_for_answers(home: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(kept(home)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def settle(fake: FakeModels) -> None:
-    """Wait until the fake has answered what a killed run had sent, so that it is not counted with the next run's."""
+    """Wait until the fake has answered all requests of a killed run, so that they do not count for the next run."""
     quiet_since, seen = time.monotonic(), -1
     while time.monotonic() - quiet_since < 0.5:
         if fake.in_flight or len(fake.calls) != seen:
@@ -121,8 +88,8 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         (home / "calibration" / "sentinel").mkdir()
         asked = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
         (home / "calibration" / "sentinel" / "compared.jsonl").write_text(asked + "\n")
-        code, out = finish(start(fake, home, "run", "--questions", str(six), "--from-traffic"))
-        assert code == 0 and "1 pairs that the sentinel compared are learnt from too" in out, out
+        code, out = calibrate(fake, home, "run", "--questions", str(six), "--from-traffic")
+        assert code == 0 and "Outcomes that `watch` recorded: 1" in out, out
     both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
     assert verdicts_on_traces(home) == both  # after two runs
     folder = home / "calibration"
@@ -143,11 +110,14 @@ def test_nothing_is_asked_before_the_cost_is_confirmed(
     with FakeModels(read(str(six))) as fake:
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
         asked = CliRunner().invoke(app, ["run", "--questions", str(six), "--out", str(tmp_path)], input="n\n")
-        assert asked.exit_code == 1 and "Go on?" in asked.output and not fake.calls
+        assert asked.exit_code == 1 and "Continue?" in asked.output and not fake.calls
 
 
-def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     questions = sums(path, 40)
     texts = {question.id: question.text for question in questions}
     arguments = ("run", "--questions", str(path), "--concurrency", "4")
@@ -157,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             before = len(fake.calls)
             had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
             process = start(fake, home, *arguments, "--yes")
-            wait_for_answers(home, after)
+            assert until(lambda count=after: len(kept(home)) >= count, 120.0)
             process.send_signal(how)
             code, out = finish(process)
             settle(fake)
@@ -166,24 +136,27 @@ def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(tmp_path: Path)
             # What was under way at a kill was asked for and never answered; Ctrl-C waits for it.
             unanswered = len(fake.calls) - before - (len(kept(home)) - len(had))
             assert unanswered <= (4 if how == signal.SIGKILL else 0)
-            assert (code, "goes on from here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
+            assert (code, "resumes here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
         fake.faults.seconds = 0.0
         there, before = len(kept(home)), len(fake.calls)
-        code, out = finish(start(fake, home, *arguments, "--yes"))
+        code, out = calibrate(fake, home, *arguments, "--yes")
         assert code == 0, out
         assert len(fake.calls) - before == 80 - there
         assert len(read_outcomes([home / "calibration" / "outcomes.jsonl.gz"], MODELS)) == 40
-        code, out = finish(start(fake, home, *arguments))  # a rerun costs nothing, so there is nothing to confirm
+        code, out = calibrate(fake, home, *arguments)  # a rerun costs nothing, so there is nothing to confirm
         assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in out
         assert len(fake.calls) == before + 80 - there
     assert verdicts_on_traces(home) == {("correctness", "CODE", 1): 80}
 
 
-def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
+def test_the_budget_stops_the_run_before_it_is_crossed(
+    tmp_path: Path, store_with_tables: Callable[[Path], str]
+) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
+    store_with_tables(home)
     options = ("--max-output-tokens", "100", "--budget-usd", "0.01")
     with FakeModels(sums(path, 40)) as fake:
-        code, out = finish(start(fake, home, "run", "--yes", "--questions", str(path), *options))
+        code, out = calibrate(fake, home, "run", "--yes", "--questions", str(path), *options)
         assert code == 3 and "larger --budget-usd" in out
         spent = sum(float(str(row["cost_usd"])) for row in kept(home))
         assert 0 < spent <= 0.01 and len(kept(home)) == len(fake.calls)
@@ -193,7 +166,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (("--questions", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
-        (("--models", "gpt-4o"), "name two models or more"),
+        (("--models", "gpt-4o"), "name two or more different models"),
         (("--models", "gpt-4o-mini,llama-9"), "llama-9"),
         (("--judge", "llama-9"), "llama-9"),
         (("--endpoint", "x"), "expected MODEL=URL"),
@@ -202,10 +175,10 @@ def test_the_budget_stops_the_run_before_it_is_crossed(tmp_path: Path) -> None:
         (("--promise", "sure"), "--promise sure: expected certified or expected"),
         (("--until", "97"), "--until 97: expected a number from 0.5 to 0.999"),
         (("--until", "most"), "--until most: expected a number"),
-        (("--until", "0.97", "--promise", "expected"), "--until asks for a certified target"),
+        (("--until", "0.97", "--promise", "expected"), "--until needs a certified target"),
     ],
 )
-def test_a_fault_of_the_input_is_one_line(
+def test_an_error_in_the_input_is_one_line(
     tmp_path: Path, arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -224,7 +197,7 @@ def untyped() -> Iterator[list[str]]:
     yield [f"How do {what} {does}?" for what in ("rivers", "planets", "banks") for does in map(str, range(30))]
 
 
-def test_questions_without_a_type_are_named_by_their_words(untyped: list[str]) -> None:
+def test_questions_without_a_type_get_types_named_by_their_words(untyped: list[str]) -> None:
     from calibration.questions.naming import name_clusters
 
     names = name_clusters(untyped, seed=0)

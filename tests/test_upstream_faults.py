@@ -53,7 +53,7 @@ def fast(serve, openai_server):
     ],
     ids=["500", "503", "429", "408", "409", "reset", "silence", "early end", "reset inside"],
 )
-def test_a_fault_before_the_first_byte_is_retried(fast, openai_server, fault):
+def test_a_failure_before_the_first_byte_is_retried(fast, openai_server, fault):
     openai_server.say(fault)
     answer = ask(fast)
     assert answer.status_code == 200
@@ -66,33 +66,33 @@ def test_a_fault_before_the_first_byte_is_retried(fast, openai_server, fault):
 
 
 @pytest.mark.parametrize("fault", [events(), events(end="stall"), RESET], ids=["empty", "stall", "reset"])
-def test_a_stream_that_breaks_before_its_first_byte_is_retried(fast, openai_server, fault):
+def test_a_stream_that_fails_before_its_first_byte_is_retried(fast, openai_server, fault):
     openai_server.say(fault)
     answer = ask(fast, STREAMED)
     assert answer.content == b"".join(chat_events("gpt-4o"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_what_the_client_did_wrong_is_never_retried(fast, openai_server, status):
+def test_a_client_error_is_never_retried(fast, openai_server, status):
     openai_server.say(server_error(status, x_should_retry="true"))
     assert ask(fast, BODY).status_code == status
     assert len(openai_server.received) == 1
 
 
-def test_an_upstream_that_forbids_a_retry_is_heeded(fast, openai_server):
+def test_x_should_retry_false_is_respected(fast, openai_server):
     openai_server.say(server_error(500, x_should_retry="false"))
     assert ask(fast).status_code == 500
     assert len(openai_server.received) == 1
 
 
-def test_retry_after_is_waited_for(fast, openai_server):
+def test_retry_after_is_respected(fast, openai_server):
     openai_server.say(server_error(429, retry_after_ms="400"))
     ask(fast)
     first, second = openai_server.received
     assert 0.399 <= second.began - first.began < 1.0  # the loop counts whole milliseconds
 
 
-def test_retries_end_and_the_last_error_passes_as_it_came(fast, openai_server):
+def test_after_all_retries_the_last_error_is_returned_unchanged(fast, openai_server):
     openai_server.say(*[server_error(503, x_request_id=f"req_{n}") for n in range(3)])
     answer = ask(fast)
     assert (answer.status_code, answer.headers["x-request-id"]) == (503, "req_2")
@@ -100,7 +100,7 @@ def test_retries_end_and_the_last_error_passes_as_it_came(fast, openai_server):
     assert len(openai_server.received) == 3
 
 
-def test_a_wait_beyond_the_bound_is_left_to_the_client(serve, openai_server):
+def test_a_delay_beyond_the_limit_is_left_to_the_client(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, timeouts={"retries": 1.0})
     openai_server.say(server_error(429, retry_after="30"))
     began = time.monotonic()
@@ -109,7 +109,7 @@ def test_a_wait_beyond_the_bound_is_left_to_the_client(serve, openai_server):
     assert time.monotonic() - began < 1
 
 
-def test_a_model_that_fails_is_stood_in_for_by_the_other(fast, openai_server):
+def test_the_fallback_model_answers_if_a_model_fails(fast, openai_server):
     openai_server.say(*[server_error(500)] * 3)
     answer = ask(fast, BODY)
     first, last = openai_server.received[0].json["model"], openai_server.received[-1].json["model"]
@@ -119,7 +119,7 @@ def test_a_model_that_fails_is_stood_in_for_by_the_other(fast, openai_server):
     assert (record["model"], record["reason"], record["attempts"]) == (last, "fallback", 4)
 
 
-def test_an_attempt_that_is_cut_off_may_have_been_billed_and_is_not_counted_as_nothing(fast, openai_server):
+def test_an_interrupted_attempt_is_recorded_with_unknown_cost(fast, openai_server):
     openai_server.say(Say(pieces=[b'{"id":"x"', b"}"], end="early"), server_error(500))
     assert ask(fast).status_code == 200
     record = fast.records()[0]
@@ -127,20 +127,20 @@ def test_an_attempt_that_is_cut_off_may_have_been_billed_and_is_not_counted_as_n
     assert record["wasted"] == [{"model": "gpt-4o", "usage": None, "cost_usd": None}]
 
 
-def test_a_named_model_is_never_stood_in_for(fast, openai_server):
+def test_a_named_model_has_no_fallback(fast, openai_server):
     openai_server.say(*[server_error(500)] * 3)
     assert ask(fast).status_code == 500
     assert {received.json["model"] for received in openai_server.received} == {"gpt-4o"}
 
 
-def test_a_long_retry_after_goes_to_the_other_model_at_once(fast, openai_server):
+def test_a_long_retry_after_leads_to_the_fallback_model_at_once(fast, openai_server):
     openai_server.say(server_error(429, retry_after="20"))
     began = time.monotonic()
     assert ask(fast, BODY).headers["x-router-reason"] == "fallback"
     assert time.monotonic() - began < 2
 
 
-def test_no_upstream_at_all_is_a_bad_gateway(serve):
+def test_no_reachable_upstream_returns_502(serve):
     router = serve(openai_base_url="http://127.0.0.1:9/v1")
     answer = ask(router)
     assert answer.status_code == 502
@@ -148,7 +148,7 @@ def test_no_upstream_at_all_is_a_bad_gateway(serve):
     assert router.records()[0]["outcome"] == "failed"
 
 
-def test_silence_is_a_gateway_timeout(serve, openai_server):
+def test_a_silent_upstream_returns_504(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_attempts=1, **FAST)
     openai_server.say(Say(wait=5))
     answer = ask(router)
@@ -157,7 +157,7 @@ def test_silence_is_a_gateway_timeout(serve, openai_server):
 
 @pytest.mark.parametrize("end", ["reset", "early", "stall"])
 @pytest.mark.parametrize("usage", [b"", b',"stream_options":{"include_usage":true}'])
-def test_a_stream_that_breaks_later_is_an_error_event_and_never_a_clean_end(fast, openai_server, end, usage):
+def test_an_interrupted_stream_ends_with_an_error_event(fast, openai_server, end, usage):
     openai_server.say(events(*chat_events("gpt-4o")[:3], end=end))
     heard = b""
     with (
@@ -175,19 +175,19 @@ def test_a_stream_that_breaks_later_is_an_error_event_and_never_a_clean_end(fast
     assert len(openai_server.received) == 1
 
 
-def test_a_stream_that_ends_without_its_end_is_broken_too(fast, openai_server):
+def test_a_stream_without_its_last_event_counts_as_interrupted(fast, openai_server):
     openai_server.say(events(*chat_events("gpt-4o")[:3]))
     with openai.OpenAI(base_url=fast.url, api_key="x", max_retries=0) as client, pytest.raises(openai.APIError):
         list(client.chat.completions.create(model="gpt-4o", messages=[], stream=True))
 
 
-def test_an_upstream_without_a_done_ends_by_its_finish_reason(fast, openai_server):
+def test_a_finish_reason_ends_a_stream_without_done(fast, openai_server):
     openai_server.say(events(*chat_events("gpt-4o", usage=True)[:-1]))
     assert ask(fast, STREAMED).content == b"".join(chat_events("gpt-4o")[:-1])
     assert fast.records()[0]["usage"]["input_tokens"] == 12
 
 
-def test_a_connection_that_was_closed_at_rest_costs_no_attempt(fast, openai_server):
+def test_a_closed_idle_connection_costs_no_attempt(fast, openai_server):
     openai_server.say(json_answer(completion("gpt-4o")), RESET)
     ask(fast)
     ask(fast)
@@ -233,7 +233,7 @@ LARGE = NAMED.replace(b'"hi"', b'"' + b"x" * 30_000_000 + b'"')
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/elsewhere"])
-def test_a_body_that_was_refused_half_way_is_never_gone_on_with_by_the_next_request(serve, refusing, path):
+def test_a_connection_with_an_unsent_body_is_not_reused(serve, refusing, path):
     upstream = refusing()
     router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", openai_api_key="sk-upstream")
     for count, body in enumerate((LARGE, NAMED), 1):
@@ -241,14 +241,14 @@ def test_a_body_that_was_refused_half_way_is_never_gone_on_with_by_the_next_requ
         assert sum(head.startswith(b"POST") for head in upstream.heads) == count
 
 
-def test_an_upstream_that_takes_nothing_more_is_a_gateway_timeout(serve, refusing):
+def test_an_upstream_that_stops_reading_returns_504(serve, refusing):
     upstream = refusing(answers=False)
     router = serve(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", max_attempts=1, **FAST)
     answer = ask(router, LARGE)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
-def test_connections_that_nobody_uses_any_more_are_closed(router, openai_server, monkeypatch):
+def test_unused_connections_are_closed(router, openai_server, monkeypatch):
     monkeypatch.setattr(connection, "MAX_IDLE_SECONDS", 0.5)
     openai_server.say(*[Say(wait=2)] * 20)
 
@@ -266,12 +266,12 @@ def test_connections_that_nobody_uses_any_more_are_closed(router, openai_server,
     assert openai_server.open_connections == 1
 
 
-def test_what_the_client_retries_is_recorded(fast):
+def test_retries_of_the_client_are_recorded(fast):
     ask(fast, **{"x-stainless-retry-count": "2"})
     assert fast.records()[0]["client_retries"] == 2
 
 
-def test_an_open_circuit_sends_requests_to_the_other_model_without_asking(serve, openai_server):
+def test_an_open_circuit_leads_to_the_fallback_model_at_once(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_attempts=1)
     openai_server.say(*[say for _ in range(FAILURES) for say in (server_error(500), json_answer(completion("x")))])
     for _ in range(FAILURES):
@@ -281,7 +281,7 @@ def test_an_open_circuit_sends_requests_to_the_other_model_without_asking(serve,
     assert len(openai_server.received) == before + 1
 
 
-def test_an_open_circuit_still_tries_a_named_model_once(serve, openai_server):
+def test_a_named_model_is_tried_once_despite_an_open_circuit(serve, openai_server):
     router = serve(openai_base_url=openai_server.url, max_attempts=3)
     openai_server.say(*[server_error(500)] * 7)
     ask(router)
@@ -291,7 +291,7 @@ def test_an_open_circuit_still_tries_a_named_model_once(serve, openai_server):
     assert len(openai_server.received) == before + 1
 
 
-def test_a_probe_that_fails_makes_the_pause_longer():
+def test_a_failed_probe_extends_the_pause():
     breaker = Breaker()
     for _ in range(FAILURES):
         breaker.record_failure(0.0)
@@ -337,5 +337,5 @@ def test_an_error_after_a_comment_is_an_event(serve, openai_server):
         (None, b"Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
-def test_retry_after_is_read_in_every_form(milliseconds, after, seconds):
+def test_retry_after_is_parsed_in_every_format(milliseconds, after, seconds):
     assert parse_retry_after(milliseconds, after, 60.0) == seconds

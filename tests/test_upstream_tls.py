@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_openai import chat_events, events
-from loopback import LoopbackServer
+from loopback import LoopbackServer, copy
 
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 
@@ -51,17 +51,6 @@ class TlsFront(LoopbackServer):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target)
-
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except OSError:
-                pass
-            finally:
-                sink.close()
-
         await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
 
 
@@ -85,7 +74,7 @@ def behind_tls(tmp_path, serve, openai_server, monkeypatch):
         front.close()
 
 
-def test_an_upstream_behind_tls_answers_and_its_connection_is_kept(behind_tls, openai_server):
+def test_an_upstream_with_tls_answers_and_its_connection_is_reused(behind_tls, openai_server):
     router, front = behind_tls()
     for _ in range(5):
         answer = httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=30)
@@ -94,7 +83,7 @@ def test_an_upstream_behind_tls_answers_and_its_connection_is_kept(behind_tls, o
     assert front.connections <= 2  # the list of models is read beside it
 
 
-def test_a_stream_over_tls_passes_byte_for_byte_as_it_comes(behind_tls, openai_server):
+def test_a_stream_over_tls_is_forwarded_unchanged_as_it_arrives(behind_tls, openai_server):
     router, _ = behind_tls()
     said = chat_events("gpt-4o")
     openai_server.say(events(*said, gap=0.05))
@@ -105,7 +94,7 @@ def test_a_stream_over_tls_passes_byte_for_byte_as_it_comes(behind_tls, openai_s
     assert len(pieces) >= len(said) - 1
 
 
-def test_large_bodies_pass_over_tls(behind_tls, openai_server):
+def test_large_bodies_are_forwarded_over_tls(behind_tls, openai_server):
     router, _ = behind_tls()
     large = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"x" * 8_000_000 + b'"}]}'
     assert httpx2.post(router.url + "/chat/completions", content=large, timeout=60).status_code == 200
@@ -122,7 +111,7 @@ def test_large_bodies_pass_over_tls(behind_tls, openai_server):
     ],
     ids=["not trusted", "another's name"],
 )
-def test_a_certificate_that_does_not_hold_is_a_bad_gateway(behind_tls, openai_server, path, name, trusted, told):
+def test_an_invalid_certificate_returns_502(behind_tls, openai_server, path, name, trusted, told):
     router, _ = behind_tls(name, trusted=trusted)
     answer = httpx2.post(router.url + path, content=NAMED, timeout=30)
     error = answer.json()["error"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from fake_openai import chat_events, completion, events, json_answer
 
-from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, replay_answers
-from calibration.learning.replay import replayed
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, replay_cascade
+from calibration.learning.replay import replay_outcomes
 from calibration.outcomes import read_outcomes
 from router.planning.plan import first_step
 from router.policy.distribution import SHIPPED
@@ -99,8 +99,8 @@ def test_the_proxy_looks_at_answers_as_the_certificate_did(shared_data, tmp_path
     (tmp_path / "some.jsonl").write_text("".join(lines))
     policy = read_policy(SHIPPED)
     outcomes = read_outcomes([tmp_path / "some.jsonl"], [MINI, STRONG])
-    replay = replayed(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_answers(policy, policy.answers, replay)
+    replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
+    looked = replay_cascade(policy, policy.answers, replay)
     for rule in policy.answers.targets:
         if rule.target not in (0.97, 0.99):
             continue
@@ -111,4 +111,4 @@ def test_the_proxy_looks_at_answers_as_the_certificate_did(shared_data, tmp_path
             cheap = decision.model == MINI
             passed = cheap and (holds is None or not isinstance(answer, str) or holds(answer))
             ways.append(CHEAP if passed else CHEAP_THEN_STRONG if cheap else CHEAP_THEN_STRONG + 1)
-        assert np.mean(np.array(ways) == looked.chosen_by(policy.rules, rule)) == 1.0
+        assert np.mean(np.array(ways) == looked.choose_by_rule(policy.rules, rule)) == 1.0

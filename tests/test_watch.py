@@ -15,6 +15,7 @@ import pytest
 from fake_models import FakeModels
 from running import RunningRouter
 from typer.testing import CliRunner
+from waiting import until
 
 from calibration.__main__ import app
 from calibration.answers import tracking
@@ -24,7 +25,7 @@ from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
 from router.serving.sentinel import fetch
 from router.settings import load
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies raise warnings
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
 KIND = "math/grade-school"  # a type that the shipped policy routes to the cheap model
 OPTIONS = ("watch", "--once", "--share", "1", "--judge", "gpt-4.1-mini")
@@ -40,13 +41,13 @@ def sums(count: int, first: int = 3) -> list[str]:
 
 @pytest.fixture
 def models() -> Iterator[FakeModels]:
-    """Models of which the cheap one is always wrong."""
+    """A cheap model that became always wrong."""
     with FakeModels(quality=lambda model, _: float(model != "gpt-4o-mini")) as fake:
         yield fake
 
 
 class Traffic:
-    """A router with its upstream models, and the sentinel."""
+    """A router in front of the models, and the sentinel beside it."""
 
     def __init__(self, router: RunningRouter, models: FakeModels) -> None:
         self.router, self.models, self.home = router, models, router.home
@@ -60,28 +61,28 @@ class Traffic:
         drain(shippers_for(self.router.app.worker.settings)[0])
 
     def watch(self, *arguments: str) -> str:
-        """Inspect once, in this process."""
-        result = CliRunner().invoke(app, [*OPTIONS, *arguments])
-        assert result.exit_code == 0, result.output
-        return result.output
+        """Look once, in this process."""
+        done = CliRunner().invoke(app, [*OPTIONS, *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
 
-    def watch_in_subprocess(self, *arguments: str) -> str:
-        """Inspect once, in a subprocess."""
+    def watch_apart(self, *arguments: str) -> str:
+        """Look once, in a process of its own."""
         command = [sys.executable, "-W", "ignore", "-m", "calibration", *OPTIONS, *arguments]
-        result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
-        assert result.returncode == 0 and "sk-of-the-test" not in result.stdout, result.stdout
-        return result.stdout
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
+        assert done.returncode == 0 and "sk-of-the-test" not in done.stdout, done.stdout
+        return done.stdout
 
-    def findings(self) -> Sentinel:
+    def found(self) -> Sentinel:
         return parse((self.home / "sentinel.json").read_bytes())
 
-    def questions_to_strong(self) -> list[str]:
+    def strong_asked(self) -> list[str]:
         return [text for model, text in self.models.asked("answer") if model == "gpt-4o"]
 
 
 @pytest.fixture
-def start_traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
-    """Starts a router that has recorded a number of sums."""
+def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
+    """Starts a router that recorded some sums."""
 
     started: list[Traffic] = []
 
@@ -110,65 +111,58 @@ def start_traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> It
 
 
 @pytest.mark.slow
-def test_a_type_that_gets_worse_drifts_and_is_routed_to_the_strong_model(start_traffic, caplog):
-    traffic = start_traffic(5)
-    traffic.watch_in_subprocess()
-    first = traffic.findings()
+def test_a_type_that_gets_worse_drifts_and_is_routed_to_the_strong_model(traffic, caplog):
+    made = traffic(5)
+    made.watch_apart()
+    first = made.found()
     assert first.drifted == frozenset() and first.types[KIND].pairs == 5 and 0 < first.spent_usd <= 1.0
     for text in sums(17, 8):
-        traffic.ask(text)
-    traffic.router.records(22)
-    traffic.export()
+        made.ask(text)
+    made.router.records(22)
+    made.export()
     with caplog.at_level(logging.WARNING, "router"):
-        output = traffic.watch("--usd-a-day", "20")
-        found = traffic.findings()
-        assert found.drifted == {KIND} and "drifted, sent to gpt-4o" in output
+        told = made.watch("--usd-a-day", "20")
+        found = made.found()
+        assert found.drifted == {KIND} and "drifted, sent to gpt-4o" in told
         low, estimate, high = found.types[KIND].kept
         assert low <= estimate <= high < found.types[KIND].floor and found.types[KIND].evidence >= 1
-        assert sorted(traffic.questions_to_strong()) == sorted(sums(22))  # each once over both inspections
-        deadline = time.monotonic() + 20
-        while not traffic.client.get("/health").json()["warnings"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert sorted(made.strong_asked()) == sorted(sums(22))  # each once, over both looks
+        assert until(lambda: made.client.get("/health").json()["warnings"], 20.0)
     assert any(f"{KIND} drifted and goes to gpt-4o" in record.message for record in caplog.records)
-    answer = traffic.ask(sums(1, 100)[0])
+    answer = made.ask(sums(1, 100)[0])
     assert (answer.headers["x-router-reason"], answer.headers["x-router-model"]) == ("drifted", "gpt-4o")
-    warnings = traffic.client.get("/health").json()["warnings"]
+    warnings = made.client.get("/health").json()["warnings"]
     assert any(f"{KIND} drifted and goes to gpt-4o" in warning for warning in warnings)
-    assert any("requests changed since the calibration: mix" in warning for warning in warnings)  # of a single type
-    assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in traffic.client.get("/metrics").text
-    seen = traffic.client.get("/router/overview").json()["sentinel"]["types"][KIND]
+    assert any("requests changed since the calibration: mix" in warning for warning in warnings)  # of one type alone
+    assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in made.client.get("/metrics").text
+    seen = made.client.get("/router/overview").json()["sentinel"]["types"][KIND]
     assert seen["state"] == "drifted" and len(seen["history"]) == 2
-    booked = [json.loads(line) for line in (traffic.home / "spending.jsonl").read_text().splitlines()]
+    booked = [json.loads(line) for line in (made.home / "spending.jsonl").read_text().splitlines()]
     assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
 
 
-def test_a_stopped_inspection_continues_without_repeating_calls(start_traffic):
-    traffic = start_traffic(2)
-    traffic.models.faults.refuse = 401
+def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
+    made = traffic(2)
+    made.models.faults.refuse = 401
     options = ("--max-output-tokens", "100")
-    result = CliRunner().invoke(app, [*OPTIONS, *options])
-    assert result.exit_code != 0 and not (traffic.home / "sentinel.json").exists()
-    traffic.models.faults.refuse = 0
-    output = traffic.watch("--usd-a-day", "0.0152", *options)  # enough for one pair only
-    partial = traffic.findings()
-    assert partial.types[KIND].pairs == 1 and partial.spent_usd <= 0.0152 and "1 deferred to the next day" in output
-    traffic.watch(*options)
-    assert sorted(traffic.questions_to_strong()) == sorted(sums(2)) and traffic.findings().types[KIND].pairs == 2
-    verdicts = len(traffic.models.asked("judge"))
-    output = traffic.watch(*options)
-    assert "0 new requests, 0 new pairs, $0.0000" in output
-    assert len(traffic.questions_to_strong()) == 2 and len(traffic.models.asked("judge")) == verdicts
+    done = CliRunner().invoke(app, [*OPTIONS, *options])
+    assert done.exit_code != 0 and not (made.home / "sentinel.json").exists()
+    made.models.faults.refuse = 0
+    told = made.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
+    few = made.found()
+    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 deferred to the next day" in told
+    made.watch(*options)
+    assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
+    verdicts = len(made.models.asked("judge"))
+    told = made.watch(*options)
+    assert "0 new requests, 0 new pairs, $0.0000" in told
+    assert len(made.strong_asked()) == 2 and len(made.models.asked("judge")) == verdicts
 
 
-def test_a_request_recorded_without_content_is_not_compared(start_traffic):
-    traffic = start_traffic(2, record_content="lengths")
-    output = traffic.watch()
-    assert (
-        traffic.findings().types == {}
-        and traffic.questions_to_strong() == []
-        and "2 new requests, 0 new pairs" in output
-    )
+def test_a_request_recorded_without_content_is_not_compared(traffic):
+    made = traffic(2, record_content="lengths")
+    told = made.watch()
+    assert made.found().types == {} and made.strong_asked() == [] and "2 new requests, 0 new pairs" in told
 
 
 def test_the_reservations_of_a_killed_process_remain(tmp_path):
@@ -177,10 +171,10 @@ def test_the_reservations_of_a_killed_process_remain(tmp_path):
         ledgers.reserve("tr-1", 0.25)
         ledgers.reserve("tr-2", 0.25)
         day = ledgers.dollars.get("tr-1")["day"]
-    with SentinelLedgers(folder) as ledgers:  # after a kill before settling
+    with SentinelLedgers(folder) as ledgers:  # killed before anything was settled
         assert ledgers.spent_usd(day) == 0.5 and ledgers.is_reserved("tr-1")
         ledgers.reserve("tr-1", 0.25)
-        assert ledgers.spent_usd(day) == 0.75  # the killed process may have been billed
+        assert ledgers.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
         ledgers.settle(["tr-1"], 0.01)
         assert ledgers.spent_usd(day) == pytest.approx(0.51) and not ledgers.is_reserved("tr-1")
 
@@ -198,8 +192,6 @@ def test_routers_on_other_machines_read_the_findings_from_mlflow(tmp_path, store
     run = fetch(settings)
     assert (settings.home / FILE).read_bytes() == contents[1]
     (settings.home / FILE).unlink()
-    assert (
-        fetch(settings, run) == run and not (settings.home / FILE).exists()
-    )  # the same findings are not fetched twice
+    assert fetch(settings, run) == run and not (settings.home / FILE).exists()  # nothing new is fetched again
     tracking.publish(EXPERIMENT, FILE, b"broken", "v")
     assert fetch(settings, run) != run and not (settings.home / FILE).exists()

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from fake_models import FakeModels
+from servers import free_port
 
 from calibration.questions.questions import Question, read
 from router.policy.distribution import DATA, SHIPPED
@@ -97,9 +97,7 @@ def test_the_wheel_holds_every_module_and_the_data_that_programs_read(wheel):
 
 def test_an_installed_router_serves_its_policy(commands, tmp_path, store_with_tables):
     store_with_tables(tmp_path / ".router")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [str(commands / "router"), "serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=tmp_path, env=clean(), stderr=subprocess.PIPE, text=True)
     try:
@@ -176,5 +174,5 @@ def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path
         capture_output=True,
         text=True,
     )
-    assert asked.returncode == 1 and "Go on?" in asked.stdout, asked.stdout + asked.stderr
+    assert asked.returncode == 1 and "Continue?" in asked.stdout, asked.stdout + asked.stderr
     assert not (tmp_path / "data").exists()

@@ -1,4 +1,4 @@
-"""Bytes and values: bodies edited in place, streams cut at every byte."""
+"""Request bodies edited in place, and streams cut at every byte."""
 
 import json
 
@@ -28,7 +28,7 @@ values = st.recursive(
     st.booleans(),
     st.sampled_from(["", " ", "\n\t "]),
 )
-def test_every_value_is_found_where_it_lies(fields, indent, ascii_only, around):
+def test_locate_fields_finds_every_value(fields, indent, ascii_only, around):
     body = (around + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + around).encode()
     read = bodies.read_fields(body)
     for name, (start, stop) in bodies.locate_fields(body, read).items():
@@ -36,7 +36,7 @@ def test_every_value_is_found_where_it_lies(fields, indent, ascii_only, around):
 
 
 @given(st.dictionaries(texts, values, min_size=1, max_size=5), st.data())
-def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
+def test_duplicate_keys_are_always_detected(fields, data):
     again = data.draw(st.sampled_from(sorted(fields)))
     pairs = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()]
     at = data.draw(st.integers(0, len(pairs)))
@@ -48,7 +48,7 @@ def test_a_key_that_occurs_twice_is_always_noticed(fields, data):
 
 
 @given(st.dictionaries(texts, values, max_size=4), values)
-def test_an_edit_changes_nothing_else(fields, value):
+def test_an_edit_changes_only_its_span(fields, value):
     body = json.dumps({**fields, "model": "auto"}, indent=1).encode()
     span = bodies.locate_fields(body, bodies.read_fields(body))["model"]
     changed = b"".join(bodies.apply_edits((body,), [bodies.Edit(*span, json.dumps(value).encode())]))
@@ -60,7 +60,7 @@ STREAM = b"".join(chat_events("gpt-4o", ('say "usage":null', ',"usage":null,', "
 CLEAN = b"".join(chat_events("gpt-4o", ('say "usage":null', ',"usage":null,', "é\n\n", "."), usage=False))
 
 
-def test_a_stream_cut_at_any_byte_gives_the_same_bytes():
+def test_a_stream_cut_at_any_byte_is_forwarded_unchanged():
     for cut in range(len(STREAM) + 1):
         stream = ChatStream(strip_usage=True)
         passed = stream.feed(STREAM[:cut]) + stream.feed(STREAM[cut:]) + stream.incomplete_event()
@@ -70,7 +70,7 @@ def test_a_stream_cut_at_any_byte_gives_the_same_bytes():
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_a_stream_in_any_pieces_is_the_same(cuts, strip, newline):
+def test_a_stream_in_any_pieces_is_parsed_the_same(cuts, strip, newline):
     whole, clean = STREAM.replace(b"\n", newline), CLEAN.replace(b"\n", newline)
     stream = ChatStream(strip_usage=strip)
     at, passed = 0, b""
@@ -83,21 +83,21 @@ def test_a_stream_in_any_pieces_is_the_same(cuts, strip, newline):
     assert content["finish_reason"] == "stop"
 
 
-def test_every_event_passes_as_soon_as_it_is_whole():
+def test_each_event_is_forwarded_as_soon_as_it_is_complete():
     stream = ChatStream(strip_usage=True)
     for event in chat_events("gpt-4o"):
         assert stream.feed(event[:-1]) == b""
         assert stream.feed(event[-1:]) == event
 
 
-def test_comments_and_unknown_events_pass_unchanged():
+def test_comments_and_unknown_events_are_forwarded_unchanged():
     stream = ChatStream(strip_usage=True)
     for event in (b": ping\n\n", b"event: x\ndata: not json\n\n", b"data: [1,2]\n\n", b"id: 7\nretry: 1\n\n"):
         assert stream.feed(event) == event
     assert not stream.is_complete
 
 
-def test_usage_null_is_removed_wherever_it_stands():
+def test_null_usage_is_removed_at_any_position():
     for event, clean in [
         (b'data: {"usage":null,"choices":[]}\n\n', b'data: {"choices":[]}\n\n'),
         (b'data: {"usage" : null , "choices":[]}\n\n', b'data: {"choices":[]}\n\n'),
@@ -108,19 +108,19 @@ def test_usage_null_is_removed_wherever_it_stands():
         assert ChatStream(strip_usage=True).feed(event) == clean
 
 
-def test_data_over_several_lines_is_one():
+def test_data_lines_of_one_event_are_joined():
     assert event_data(b"data: a\ndata:b\r\nevent: x\n\n") == b"a\nb"
 
 
 @given(st.lists(st.sampled_from([b"a", b"\n", b"\r", b"\r\n", b"\n\n", b"data: x"]), max_size=30), st.integers(0, 60))
-def test_no_byte_is_lost_between_events(pieces, cut):
+def test_no_byte_between_events_is_lost(pieces, cut):
     whole = b"".join(pieces)
     splitter = EventSplitter()
     events = splitter.feed(whole[:cut]) + splitter.feed(whole[cut:])
     assert b"".join(events) + splitter.incomplete_event == whole
 
 
-def test_tool_calls_are_put_together_from_their_fragments():
+def test_tool_calls_are_assembled_from_fragments():
     stream = ChatStream(strip_usage=False)
     deltas = [
         {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
@@ -135,7 +135,7 @@ def test_tool_calls_are_put_together_from_their_fragments():
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40), max_size=5), st.lists(st.integers(0, 40), max_size=4))
-def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
+def test_edits_do_not_depend_on_the_pieces_of_a_body(body, cuts, places):
     cuts = sorted(min(cut, len(body)) for cut in cuts)
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
     spots = sorted(min(place, len(body)) for place in places)
@@ -151,7 +151,7 @@ def test_edits_are_the_same_in_whatever_pieces_a_body_came(body, cuts, places):
     st.lists(st.sampled_from(["a", '"', "\\", "data:", "b64,", "A" * 700, "\n", "é"]), max_size=30).map("".join),
     st.lists(st.integers(20, 900), min_size=1, max_size=8),
 )
-def test_a_skeleton_leads_back_to_every_byte_of_the_body(text, sizes):
+def test_skeleton_positions_map_to_the_body(text, sizes):
     url = "data:image/png;base64," + "A" * 1500
     body = json.dumps({"x": text, "a": [{"url": url}, text, {"data": "B" * 1100}], "model": "auto"}).encode()
     stripping, at, turn = SkeletonBuilder(), 0, 0

@@ -1,4 +1,4 @@
-"""Learning in parts: the same bytes whoever computes them, and nothing twice after an interruption."""
+"""Learning in parts: equal bytes with any workers, and no repeated work after an interruption."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from command_line import run
 from made_outcomes import made_outcomes
 
 from calibration import workers
@@ -15,21 +16,21 @@ from calibration.learning import corpus, crossfit, duplicates, predictions
 from calibration.learning.corpus import Questions, question_of, read_corpus
 from calibration.learning.examples import TypeExamples, read_features
 from calibration.learning.learning import learn
-from calibration.learning.prior import Background
-from calibration.learning.resuming import Resumable, key_of
+from calibration.learning.prior import Prior
+from calibration.learning.resuming import ResumableWorkers, work_key
 from calibration.outcomes import write_outcomes
 from calibration.policies import load_prices, models_named
-from calibration.workers import HERE, Processes, WorkersError
+from calibration.workers import IN_PROCESS, Processes, WorkersError
 from router.policy.document import dump
 from router.policy.inputs import terms
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
-PART = 40  # so that a few hundred questions are several parts
-EXPECTED = {}  # made once, with parts and folds as small as each test has them
+PART = 40  # so that a few hundred questions have several parts
+EXPECTED = {}  # files of the policy, computed once with the small parts and folds of the tests
 
 
 class Counting:
-    """This process, which counts what it computed; ends it in the middle where told to."""
+    """Computes in this process and counts the parts; raises KeyboardInterrupt after `stop_after` parts."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.computed = 0
@@ -40,36 +41,36 @@ class Counting:
             if self.computed == self._stop_after:
                 raise KeyboardInterrupt
             self.computed += 1
-            yield workers.alone(function, part)
+            yield workers.run_single_threaded(function, part)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_parts(monkeypatch):
     for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", PART)
-    monkeypatch.setattr(crossfit, "FOLDS_OF_FEW", 2)
+    monkeypatch.setattr(crossfit, "FOLDS_OF_SMALL_SET", 2)
 
 
-def policy_by(hands, folder=None):
+def policy_by(pool, folder=None):
     outcomes = made_outcomes(110)
     more = made_outcomes(20, seed=5)
-    background = Background(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
+    background = Prior(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
     models = models_named(PAIR, load_prices())
-    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=hands, folder=folder)
+    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=pool, folder=folder)
     return dump(learnt.policy)
 
 
 @pytest.fixture
-def expected():
+def expected(small_parts):
     if not EXPECTED:
-        EXPECTED.update(policy_by(HERE))
+        EXPECTED.update(policy_by(IN_PROCESS))
     return EXPECTED
 
 
 def test_the_size_of_a_part_does_not_change_the_policy(expected, monkeypatch):
     for module in (corpus, duplicates, predictions):
         monkeypatch.setattr(module, "PART_ROWS", 17)
-    assert policy_by(HERE) == expected
+    assert policy_by(IN_PROCESS) == expected
 
 
 @pytest.mark.slow
@@ -79,17 +80,17 @@ def test_two_processes_learn_the_same_bytes(expected):
 
 def test_ray_learns_the_same_bytes(expected):
     pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` installs it beside the project")
-    with workers.opened(2, "auto") as hands:
-        assert policy_by(hands) == expected
+    with workers.open_workers(2, "auto") as pool:
+        assert policy_by(pool) == expected
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(WorkersError, match=r"pip install 'calibrated-router\[ray\]'"), workers.opened(2, "auto"):
+    with pytest.raises(WorkersError, match=r"pip install 'calibrated-router\[ray\]'"), workers.open_workers(2, "auto"):
         pass
 
 
-def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
+def test_interrupted_learning_resumes(expected, tmp_path):
     first = Counting(stop_after=30)
     with pytest.raises(KeyboardInterrupt):
         policy_by(first, tmp_path / "kept")
@@ -100,14 +101,14 @@ def test_an_interrupted_learning_goes_on_where_it_was(expected, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_results_of_other_outcomes_or_other_code_are_not_gone_on_with(tmp_path):
+def test_results_of_other_outcomes_or_other_code_are_not_used(tmp_path):
     parts = [np.arange(3.0), np.arange(4.0)]
     one, other = Counting(), Counting()
-    for counting, key in ((one, key_of([b"a"])), (other, key_of([b"b"]))):
-        results = list(Resumable(counting, tmp_path, key).map(_doubled, parts))
-        assert [each["doubled"].tolist() for each in results] == [(2 * part).tolist() for part in parts]
+    for counting, key in ((one, work_key([b"a"])), (other, work_key([b"b"]))):
+        results = list(ResumableWorkers(counting, tmp_path, key).map(_doubled, parts))
+        assert [result["doubled"].tolist() for result in results] == [(2 * part).tolist() for part in parts]
     assert (one.computed, other.computed) == (2, 2)
-    assert [path.name for path in tmp_path.iterdir()] == [key_of([b"b"])]
+    assert [path.name for path in tmp_path.iterdir()] == [work_key([b"b"])]
 
 
 def _doubled(values):
@@ -115,20 +116,18 @@ def _doubled(values):
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
+def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
     write_outcomes(made_outcomes(60), outcomes)
 
-    def command(out):
-        options = ["--outcomes", str(outcomes), "--out", str(tmp_path / out)]
-        # a stopped clock: a policy says when it was made
-        return subprocess.Popen(
-            [sys.executable, "-m", "calibration", "learn", *options],
-            env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
-            stdout=subprocess.DEVNULL,
-        )
+    stopped = {"SOURCE_DATE_EPOCH": "1700000000"}  # a fixed clock, since a policy contains the time
 
-    killed, whole = command("killed"), command("whole")
+    def arguments(out):
+        return ("calibration", "learn", "--outcomes", str(outcomes), "--out", str(tmp_path / out))
+
+    killed = subprocess.Popen(
+        [sys.executable, "-m", *arguments("killed")], env=os.environ | stopped, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("killed.learning/*/*/*.npz"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -136,24 +135,24 @@ def test_a_killed_command_goes_on_and_writes_the_same_policy(tmp_path):
     assert killed.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed.learning/*/*/*.npz")}
     assert kept
-    assert command("killed").wait(120) == whole.wait(120) == 0
+    assert run(*arguments("killed"), **stopped).returncode == run(*arguments("whole"), **stopped).returncode == 0
     for name in ("policy.json", "weights.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list(tmp_path.glob("*.learning"))
 
 
-def test_terms_are_counted_as_they_are(monkeypatch):
-    monkeypatch.setattr(corpus, "_MERGED_AT_ONCE", 100)
+def test_the_corpus_has_the_terms_of_two_or_more_questions(small_parts, monkeypatch):
+    monkeypatch.setattr(corpus, "_HASHES_PER_MERGE", 100)
     features = read_features(made_outcomes(300))
-    read = read_corpus(features, HERE)
-    found = [set(terms(question_of(each).asked.question)) for each in features]
-    known = sorted({t for its in found for t in its if sum(t in other for other in found) >= 2})
+    read = read_corpus(features, IN_PROCESS)
+    by_question = [set(terms(question_of(each).asked.question)) for each in features]
+    known = sorted({t for own in by_question for t in own if sum(t in other for other in by_question) >= 2})
     assert list(read.terms) == known
-    for row, its in enumerate(found):
-        assert {read.terms[column] for column in read.uses[[row]].indices} == its & set(known)
+    for row, own in enumerate(by_question):
+        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == own & set(known)
 
 
-def test_near_duplicates_are_those_of_all_pairs():
+def test_near_duplicates_equal_those_of_a_comparison_of_all_pairs(small_parts):
     rng = np.random.default_rng(0)
     words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
     texts = [" ".join(rng.choice(words, size=12)) for _ in range(150)]
@@ -173,6 +172,6 @@ def test_near_duplicates_are_those_of_all_pairs():
     assert 150 < len(set(groups.tolist())) < 250
 
 
-def test_no_questions_are_no_trouble():
+def test_no_questions_cause_no_error():
     assert len(Questions([])) == 0
     assert duplicates.near_duplicate_groups([]).tolist() == []

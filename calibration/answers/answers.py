@@ -1,4 +1,7 @@
-"""Every question is put to every model, once, within rate limits and budget; each answer is kept at once."""
+"""Collecting the answers of every model to every question, within rate limits and budget.
+
+Each answer is stored as soon as it arrives, and no question is sent twice to the same model.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +19,33 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from calibration import network
-from calibration.answers.adapting import Adapting
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
-from calibration.spending import Meter, StoppedError, most_usd, price_of
+from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import without_login
 from router.policy.usage import Usage
 
-PATIENCE_SECONDS = 45.0  # without any answer before an outage is called one
+PATIENCE_SECONDS = 45.0  # without any answer, before an upstream counts as unavailable
 LONGEST_BACKOFF_SECONDS = 20.0
-REFUSED = "refusal"  # the finish reason of an answer that is nothing but the model's refusal
+REFUSED = "refusal"  # the finish reason of an answer that is only a refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model is asked."""
+    """The upstream of a model, and the parameters of requests to it."""
 
     base_url: str
     api_key: str = field(repr=False)
     max_output_tokens: int = 2000
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # sent with every question, such as temperature
-    others: tuple[Endpoint, ...] = ()  # asked in turn where this one is away or refuses the key
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # fields of every request, such as temperature
+    fallbacks: tuple[Endpoint, ...] = ()  # used in turn when this one is unavailable or refuses the key
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said, and what that took."""
+    """An answer of a model, with its usage, cost and duration."""
 
     key: str
     question_id: str
@@ -57,65 +60,65 @@ class Answer:
 
     @classmethod
     def from_row(cls, key: str, row: Mapping[str, Any], question_id: str) -> Answer:
-        """Read a ledger's row."""
+        """An answer from a row of the ledger."""
         return cls(**{**row, "key": key, "question_id": question_id, "usage": Usage(**row["usage"])})
 
     def row(self) -> dict[str, Any]:
-        """The ledger's row."""
+        """The row of the ledger."""
         return {name: value for name, value in asdict(self).items() if name != "key"}
 
 
 @dataclass
-class Asked:
-    """What came of asking."""
+class AnswerSet:
+    """The collected answers, and the errors of questions without one."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)  # by question id and model
-    failures: dict[tuple[str, str], str] = field(default_factory=dict)
-    new: int = 0
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)  # error by question id and model
+    new_count: int = 0  # answers that were not stored before
 
 
-def body_of(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any]:
-    """The chat body that puts a question to a model, whose name is as in the policy."""
+def build_body(question: Question, model: str, endpoint: Endpoint) -> dict[str, Any]:
+    """The chat body that asks a model a question. The model has the name that it has in the policy."""
     body: dict[str, Any] = {"model": model, "messages": list(question.messages), **endpoint.parameters}
     if question.tools:
         body["tools"] = list(question.tools)
     return {**body, "max_tokens": endpoint.max_output_tokens}
 
 
-def key_of(body: Mapping[str, Any], endpoint: Endpoint) -> str:
-    """What an answer is kept under: the first endpoint, the model, its parameters and the prompt."""
-    asked = json.dumps([endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(asked.encode()).hexdigest()
+def answer_key(body: Mapping[str, Any], endpoint: Endpoint) -> str:
+    """The key of an answer in the ledger: a hash of first endpoint, model, parameters and prompt."""
+    request = json.dumps([endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(request.encode()).hexdigest()
 
 
-def kept(questions: Iterable[Question], endpoints: Mapping[str, Endpoint], ledger: Ledger) -> Asked:
-    """The answers that are there already."""
-    asked = Asked()
+def stored_answers(questions: Iterable[Question], endpoints: Mapping[str, Endpoint], ledger: Ledger) -> AnswerSet:
+    """The answers in the ledger."""
+    stored = AnswerSet()
     for question in questions:
         for model, endpoint in endpoints.items():
-            key = key_of(body_of(question, model, endpoint), endpoint)
+            key = answer_key(build_body(question, model, endpoint), endpoint)
             row = ledger.get(key)
             if row is not None:
-                asked.answers[question.id, model] = Answer.from_row(key, row, question.id)
-    return asked
+                stored.answers[question.id, model] = Answer.from_row(key, row, question.id)
+    return stored
 
 
 def read_completion(completion: ChatCompletion) -> tuple[str, Usage, str]:
-    """Text, usage and finish reason of a completion; tool calls become the text where there is none.
+    """The text, usage and finish reason of a completion. Tool calls replace the text, as a JSON list.
 
     Raises:
-        ValueError: the completion holds no choice or no usage.
+        ValueError: the completion has no choice or no usage.
     """
     if not completion.choices:
-        raise ValueError("the reply holds no answer")
+        raise ValueError("the reply has no choices")
     if completion.usage is None:
-        raise ValueError("the reply does not say how many tokens it took")
+        raise ValueError("the reply has no usage")
     choice = completion.choices[0]
     calls = [call.function for call in choice.message.tool_calls or () if call.type == "function"]
     text = choice.message.content or choice.message.refusal or ""
     if calls:
         text = json.dumps([{"name": c.name, "arguments": _arguments(c.arguments)} for c in calls], ensure_ascii=False)
-    text = text.encode(errors="replace").decode()  # half of a character is no text that a store or a judge takes
+    text = text.encode(errors="replace").decode()  # MLflow and judges reject unpaired surrogates
     refused = bool(choice.message.refusal) and not choice.message.content
     return text, Usage.from_openai(completion.usage.model_dump()), REFUSED if refused else choice.finish_reason or ""
 
@@ -124,11 +127,11 @@ def _arguments(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return text  # no check will accept it
+        return text  # not JSON: no check accepts it
 
 
-class Asking:
-    """One pass over questions and models: holds the connections, who waits for what, and when to give up."""
+class AnswerCollector:
+    """Collects answers: holds the connections, the state of rate limits, and the state of upstreams."""
 
     def __init__(
         self,
@@ -147,147 +150,147 @@ class Asking:
         self._on_progress = on_progress
         self._patience = patience_seconds
         self._timeout = timeout_seconds
-        self._clients: dict[str, list[openai.AsyncOpenAI]] = {}  # one for each upstream of a model
-        self._at = dict.fromkeys(endpoints, 0)  # the upstream of each model that is asked
-        self._resume_at = dict.fromkeys(endpoints, 0.0)  # a rate limit of one model holds back that model only
+        self._clients: dict[str, list[openai.AsyncOpenAI]] = {}  # one client per upstream of a model
+        self._upstream_in_use = dict.fromkeys(endpoints, 0)  # the upstream in use, by model
+        self._resume_at = dict.fromkeys(endpoints, 0.0)  # end of the rate limit, by model
         self._failing_since: dict[str, float] = {}
-        self._adapting = Adapting(load_catalogue())
+        self._adapting = RequestAdapter(load_catalogue())
         self._stop: StoppedError | None = None
 
     def stop(self, reason: StoppedError) -> None:
-        """Send nothing more; what is under way is awaited and kept."""
+        """Send no more requests. Requests in flight are awaited, and their answers stored."""
         self._stop = self._stop or reason
 
-    async def ask(self, questions: Sequence[Question]) -> Asked:
-        """Put every question to every model that has not answered it.
+    async def collect(self, questions: Sequence[Question]) -> AnswerSet:
+        """Collect the missing answers to the questions.
 
         Raises:
-            StoppedError: by budget, outage, refusal or interruption. What came in until then is in the ledger.
+            StoppedError: by budget, outage, refusal or interruption. The ledger keeps the answers received before.
         """
-        asked = kept(questions, self._endpoints, self._ledger)
-        todo = iter([(q, m) for q in questions for m in self._endpoints if (q.id, m) not in asked.answers])
+        answers = stored_answers(questions, self._endpoints, self._ledger)
+        missing = iter([(q, m) for q in questions for m in self._endpoints if (q.id, m) not in answers.answers])
         self._clients = {
             model: [
                 openai.AsyncOpenAI(
-                    base_url=each.base_url,
-                    api_key=each.api_key,
+                    base_url=upstream.base_url,
+                    api_key=upstream.api_key,
                     max_retries=0,
                     timeout=self._timeout,
-                    http_client=network.async_client(each.base_url),
+                    http_client=network.async_http_client(upstream.base_url),
                 )
-                for each in (end, *end.others)
+                for upstream in (endpoint, *endpoint.fallbacks)
             ]
-            for model, end in self._endpoints.items()
+            for model, endpoint in self._endpoints.items()
         }
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
-                    group.create_task(self._work(todo, asked))
+                    group.create_task(self._work(missing, answers))
         finally:
             for client in chain.from_iterable(self._clients.values()):
                 await client.close()
         if self._stop is not None:
             raise self._stop
-        return asked
+        return answers
 
-    async def _work(self, todo: Iterable[tuple[Question, str]], asked: Asked) -> None:
-        for question, model in todo:
+    async def _work(self, missing: Iterable[tuple[Question, str]], answers: AnswerSet) -> None:
+        for question, model in missing:
             if self._stop is not None:
                 return
             try:
-                answer = await self._ask(question, model)
+                answer = await self._request_answer(question, model)
             except StoppedError as reason:
                 self.stop(reason)
                 return
             except (openai.APIStatusError, ValueError) as error:
-                asked.failures[question.id, model] = said(error)
+                answers.failures[question.id, model] = describe_error(error)
             else:
-                asked.answers[question.id, model] = answer
-                asked.new += 1
+                answers.answers[question.id, model] = answer
+                answers.new_count += 1
             self._on_progress()
 
-    async def _ask(self, question: Question, model: str) -> Answer:
+    async def _request_answer(self, question: Question, model: str) -> Answer:
         endpoint = self._endpoints[model]
-        body = body_of(question, model, endpoint)
-        key = key_of(body, endpoint)
-        most = most_usd(price_of(self._meter.prices, model), body, endpoint.max_output_tokens)
+        body = build_body(question, model, endpoint)
+        key = answer_key(body, endpoint)
+        max_usd = max_cost_usd(price_of(self._meter.prices, model), body, endpoint.max_output_tokens)
         attempt = 0
         while True:
-            await self._turn(model)
-            while not self._meter.reserve(most):
+            await self._wait_for_rate_limit(model)
+            while not self._meter.reserve(max_usd):
                 await asyncio.sleep(0.02)
-                self._check()
+                self._raise_if_stopped()
             usage: Usage | None = None
-            at = self._at[model]
+            at = self._upstream_in_use[model]
             started, began = time.time_ns(), time.monotonic()
             try:
-                completion = await self._clients[model][at].chat.completions.create(**self._adapting.sent(body))
+                completion = await self._clients[model][at].chat.completions.create(**self._adapting.adapt(body))
                 text, usage, finish = read_completion(completion)
             except openai.APIError as error:
-                self._after(error, model, at, attempt)
+                self._handle_error(error, model, at, attempt)
                 attempt += 1
                 continue
             finally:
-                cost = self._meter.settle(most, "answers", model, usage)
+                cost = self._meter.settle(max_usd, "answers", model, usage)
             self._failing_since.pop(model, None)
             answer = Answer(key, question.id, model, text, usage, cost, finish, started, time.monotonic() - began)
             self._ledger.add(key, answer.row())
             return answer
 
-    async def _turn(self, model: str) -> None:
-        """Wait until the model's rate limit allows a call."""
+    async def _wait_for_rate_limit(self, model: str) -> None:
+        """Wait until the rate limit of the model allows a request."""
         while (wait := self._resume_at[model] - time.monotonic()) > 0:
             await asyncio.sleep(min(wait, 0.5))
-            self._check()
-        self._check()
+            self._raise_if_stopped()
+        self._raise_if_stopped()
 
-    def _check(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._stop is not None:
             raise self._stop
 
-    def _moves_on(self, model: str, at: int) -> bool:
-        """Ask the next upstream of a model from now on; False where there is none."""
-        if self._at[model] == at:  # else another call found that out before
+    def _use_next_upstream(self, model: str, at: int) -> bool:
+        """Use the next upstream of a model from now on; False if there is none."""
+        if self._upstream_in_use[model] == at:  # otherwise another request has already moved on
             if at + 1 == len(self._clients[model]):
                 return False
-            self._at[model] += 1
+            self._upstream_in_use[model] += 1
             self._failing_since.pop(model, None)
             self._resume_at[model] = 0.0
         return True
 
-    def _after(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
-        """Decide what a failed call means: go on (returns), fail this question, or stop everything (raises)."""
+    def _handle_error(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
+        """Handle a failed request: return to retry it, or raise to fail the question or to stop the collection."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = without_login((self._endpoints[model], *self._endpoints[model].others)[at].base_url)
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
+        where = without_login((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
-            if self._moves_on(model, at):
+            if self._use_next_upstream(model, at):
                 return
             raise StoppedError(
-                f"{where} refuses {model}: {said(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and --models; "
-                "the answers so far are kept"
+                f"{where} refuses {model}: {describe_error(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and "
+                "--models; answers so far are stored"
             ) from error
         retried = status is None or status in (408, 409, 429) or status >= 500
         if not retried:
             raise error
-        if self._at[model] != at:
-            return  # what another upstream is asked by now is not held back by this one
+        if self._upstream_in_use[model] != at:
+            return  # the model uses another upstream now
         if status == 429:
-            self._failing_since.pop(model, None)  # it is there, and says when
+            self._failing_since.pop(model, None)  # the upstream is available, and says when to retry
         elif time.monotonic() - self._failing_since.setdefault(model, time.monotonic()) > self._patience:
-            if self._moves_on(model, at):
+            if self._use_next_upstream(model, at):
                 return
             raise StoppedError(
-                f"no answer from {model} at {where} for {self._patience:.0f} s ({said(error)}). "
-                "The answers so far are kept; run the same command again when it is back"
+                f"no answer from {model} at {where} for {self._patience:.0f} s ({describe_error(error)}). "
+                "Answers so far are stored; run the same command again when the model is available"
             ) from error
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
         self._resume_at[model] = max(self._resume_at[model], time.monotonic() + (retry_after(error) or backoff))
 
 
 def retry_after(error: openai.APIError) -> float | None:
-    """Seconds that the upstream asks to wait."""
+    """The number of seconds that the upstream asks to wait; None where it does not."""
     headers = error.response.headers if isinstance(error, openai.APIStatusError) else {}
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -297,13 +300,13 @@ def retry_after(error: openai.APIError) -> float | None:
     return None
 
 
-def said(error: Exception) -> str:
-    """What went wrong, without the request that it answers."""
+def describe_error(error: Exception) -> str:
+    """A description of an error, without the content of the request."""
     if isinstance(error, openai.APIStatusError):
         if error.status_code == 407:
-            return "status 407, the proxy of ROUTER_PROXY or HTTP_PROXY asks for credentials or refuses them"
+            return "status 407, the proxy set by ROUTER_PROXY or HTTP_PROXY requires other credentials"
         body = error.body if isinstance(error.body, Mapping) else {}
         return f"status {error.status_code}, {body.get('message') or error.message}"[:300]
-    if type(error.__cause__).__name__ == "ProxyError":  # httpx's; other causes may hold a key
-        return f"the proxy says {error.__cause__}"[:300]
+    if type(error.__cause__).__name__ == "ProxyError":  # raised by httpx; other causes may contain a key
+        return f"the proxy answered {error.__cause__}"[:300]
     return f"{type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""What MLflow holds of a calibration: one run, a run for each model beneath it, and a trace for every answer."""
+"""The MLflow runs and traces of a calibration: a parent run, a child run per model, and a trace per answer."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 
 EXPERIMENT = "cost-quality-tradeoff"
-WORKERS = 4  # threads that write; more of them wait for each other's locks in SQLite and lose spans
+WORKERS = 4  # threads that write; with more, SQLite's locks cause lost spans
 TRACES_PER_WRITE = 200
 _SETTINGS = {
     "MLFLOW_GENAI_EVAL_MAX_WORKERS": str(WORKERS),
     "MLFLOW_GENAI_EVAL_MAX_SCORER_WORKERS": "2",
-    "MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT": "0",  # the relay waits, and knows what for
+    "MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT": "0",  # the relay limits the rate
     "MLFLOW_GENAI_EVAL_SCORER_RATE_LIMIT": "0",
     "MLFLOW_GENAI_EVAL_SKIP_TRACE_VALIDATION": "true",
     "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "MLFLOW_MODEL_CATALOG_URI": "",  # else the first look-up of a price waits for the network
+    "MLFLOW_MODEL_CATALOG_URI": "",  # otherwise the first price look-up waits for the network
     "TQDM_DISABLE": "1",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs of one calibration."""
+    """The ids of the runs of one calibration."""
 
     experiment_id: str
     parent: str
@@ -48,42 +48,42 @@ class Runs:
 
 
 def prepare(uri: str) -> str:
-    """Set MLflow up for `uri`, making its store if there is none; returns the experiment's id."""
+    """Configure MLflow for the store at `uri`, which is created if missing; returns the id of the experiment."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    network.prepare()
-    import mlflow  # a second and a half, and it reads its settings as it loads
+    network.prepare_environment()
+    import mlflow  # slow (1.5 s), and reads its settings on import
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
-    folder = _folder(uri)
-    with _alone(folder):
-        found = mlflow.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            mlflow.set_experiment(experiment_id=found.experiment_id)
-            return str(found.experiment_id)
+    folder = _store_folder(uri)
+    with _exclusive(folder):
+        existing = mlflow.get_experiment_by_name(EXPERIMENT)
+        if existing is not None:
+            mlflow.set_experiment(experiment_id=existing.experiment_id)
+            return str(existing.experiment_id)
         artifacts = None if folder is None else (folder / "artifacts").as_uri()
         if folder is not None:
-            _let_readers_read(Path(uri.removeprefix("sqlite:///")))
-        made = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
-        mlflow.set_experiment(experiment_id=made)
-        return str(made)
+            _enable_write_ahead_log(Path(uri.removeprefix("sqlite:///")))
+        experiment_id = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
+        mlflow.set_experiment(experiment_id=experiment_id)
+        return str(experiment_id)
 
 
-def _let_readers_read(path: Path) -> None:
-    """Switch a new store to SQLite's write-ahead log: the evaluation's threads wait less for each other."""
+def _enable_write_ahead_log(path: Path) -> None:
+    """Enable the write-ahead log of a new SQLite store, so that readers do not block the evaluation's threads."""
     with contextlib.closing(sqlite3.connect(path)) as store:
         store.execute("PRAGMA journal_mode=WAL")
 
 
-def _folder(uri: str) -> Path | None:
+def _store_folder(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute().parent if uri.startswith("sqlite:///") else None
 
 
 @contextlib.contextmanager
-def _alone(folder: Path | None) -> Iterator[None]:
-    """Two processes that make one SQLite store at once break each other."""
+def _exclusive(folder: Path | None) -> Iterator[None]:
+    """Lock the store's folder: two processes that create one SQLite store at the same time would damage it."""
     if folder is None:
         yield
         return
@@ -94,11 +94,11 @@ def _alone(folder: Path | None) -> Iterator[None]:
 
 
 def open_runs(experiment_id: str, name: str, models: Sequence[str], params: Mapping[str, Any], state: Path) -> Runs:
-    """Start the runs, or go on with those of an interrupted calibration that `state` names."""
+    """Start the runs, or resume those of an interrupted calibration, whose ids are in the file `state`."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    runs = _interrupted(client, experiment_id, models, state)
+    runs = _read_interrupted_runs(client, experiment_id, models, state)
     if runs is None:
         parent = client.create_run(experiment_id, run_name=name).info.run_id
         beneath = {"mlflow.parentRunId": parent}
@@ -112,7 +112,7 @@ def open_runs(experiment_id: str, name: str, models: Sequence[str], params: Mapp
     return runs
 
 
-def _interrupted(client: Any, experiment_id: str, models: Sequence[str], state: Path) -> Runs | None:
+def _read_interrupted_runs(client: Any, experiment_id: str, models: Sequence[str], state: Path) -> Runs | None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -125,7 +125,7 @@ def _interrupted(client: Any, experiment_id: str, models: Sequence[str], state: 
 
 
 def close_runs(runs: Runs, status: str = "FINISHED") -> None:
-    """End all runs with one status."""
+    """End all runs with this status."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -134,7 +134,7 @@ def close_runs(runs: Runs, status: str = "FINISHED") -> None:
 
 
 def close_children(runs: Runs, models: Sequence[str]) -> None:
-    """End the runs of some of the models."""
+    """End the runs of these models."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -143,70 +143,72 @@ def close_children(runs: Runs, models: Sequence[str]) -> None:
 
 
 def publish(experiment: str, name: str, content: bytes, version: str) -> None:
-    """Keep a file for routers on other machines: in a new run of an experiment of its own, whose newest run counts."""
+    """Store a file for routers on other machines, in a new run of `experiment`; routers read the newest run."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
+    existing = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if existing is None else existing.experiment_id
     run = client.create_run(experiment_id, run_name=f"policy {version}", tags={"router.policy": version})
     client.log_text(run.info.run_id, content.decode(), name)
     client.set_terminated(run.info.run_id)
 
 
 def trace_id(answer: Answer) -> str:
-    """The id of an answer's trace: the same however often it is written."""
+    """The id of an answer's trace, derived from its key: writing a trace again does not duplicate it."""
     return "tr-" + hashlib.sha256(answer.key.encode()).hexdigest()[:32]
 
 
 def root_span_id(trace: str) -> str:
-    """The id of the one span of an answer's trace."""
+    """The id of the only span of an answer's trace."""
     return trace[3:19]
 
 
 def log_answers(
     runs: Runs, model: str, answers: Sequence[Answer], questions: Mapping[str, Question], prices: PriceBook
 ) -> None:
-    """Write a trace for each answer that has none, link all to the model's run, and count them in the store.
+    """Write the missing traces of answers, link all traces to the run of the model, and verify them in the store.
 
     Raises:
-        StoppedError: the store does not hold all of them.
+        StoppedError: traces are missing in the store.
     """
     import mlflow
     from mlflow.tracing.client import TracingClient
 
     client = TracingClient()
-    there = _there(client, answers)
-    missing = [answer for answer in answers if trace_id(answer) not in there]
+    stored = _stored_ids(client, answers)
+    missing = [answer for answer in answers if trace_id(answer) not in stored]
     for start in range(0, len(missing), TRACES_PER_WRITE):
         part = missing[start : start + TRACES_PER_WRITE]
-        client.log_spans(runs.experiment_id, [_span(a, questions[a.question_id], prices) for a in part])
+        client.log_spans(runs.experiment_id, [_build_span(a, questions[a.question_id], prices) for a in part])
     ids = [trace_id(answer) for answer in answers]
     for start in range(0, len(ids), 100):
         mlflow.MlflowClient().link_traces_to_run(ids[start : start + 100], run_id=runs.models[model])
-    lost = set(ids) - _there(client, answers)
+    lost = set(ids) - _stored_ids(client, answers)
     if lost:
-        raise StoppedError(f"MLflow's store lost {len(lost)} of {len(ids)} traces; run the same command again")
+        raise StoppedError(
+            f"{len(lost)} of {len(ids)} traces are missing in MLflow's store; run the same command again"
+        )
 
 
-def _there(client: Any, answers: Sequence[Answer]) -> set[str]:
-    return {info.trace_id for info in _infos(client, answers)}
+def _stored_ids(client: Any, answers: Sequence[Answer]) -> set[str]:
+    return {info.trace_id for info in _trace_infos(client, answers)}
 
 
-def _infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
+def _trace_infos(client: Any, answers: Sequence[Answer]) -> Iterator[Any]:
     ids = [trace_id(answer) for answer in answers]
     for start in range(0, len(ids), 100):
         yield from client.store.batch_get_trace_infos(ids[start : start + 100])
 
 
 def assessments_of(answers: Sequence[Answer]) -> dict[str, list[Any]]:
-    """What MLflow holds of assessments, by trace id."""
+    """The assessments in MLflow's store, by trace id."""
     from mlflow.tracing.client import TracingClient
 
-    return {info.trace_id: list(info.assessments) for info in _infos(TracingClient(), answers)}
+    return {info.trace_id: list(info.assessments) for info in _trace_infos(TracingClient(), answers)}
 
 
-def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
+def _build_span(answer: Answer, question: Question, prices: PriceBook) -> Any:
     from mlflow.entities import Span
 
     trace = trace_id(answer)
@@ -222,8 +224,8 @@ def _span(answer: Answer, question: Question, prices: PriceBook) -> Any:
         "mlflow.spanOutputs": {
             "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}}],
         },
-        "mlflow.chat.tokenUsage": _usage(answer.usage),
-        "mlflow.llm.cost": _cost(answer, prices),
+        "mlflow.chat.tokenUsage": _token_usage(answer.usage),
+        "mlflow.llm.cost": _cost_by_direction(answer, prices),
         "mlflow.traceTag.question_id": question.id,
         "mlflow.traceTag.question_type": question.question_type or "",
         "mlflow.traceTag.model": answer.model,
@@ -247,38 +249,38 @@ def _base64(digits: str) -> str:
     return base64.b64encode(bytes.fromhex(digits)).decode()
 
 
-def _usage(usage: Usage) -> dict[str, int]:
-    told = {
+def _token_usage(usage: Usage) -> dict[str, int]:
+    tokens = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-    return {**told, "cache_read_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens else told
+    return {**tokens, "cache_read_input_tokens": usage.cached_input_tokens} if usage.cached_input_tokens else tokens
 
 
-def _cost(answer: Answer, prices: PriceBook) -> dict[str, float]:
-    written = prices.cost_usd(answer.model, Usage(output_tokens=answer.usage.output_tokens)) or 0.0
-    written = min(written * (0.5 if answer.batch else 1.0), answer.cost_usd)
-    return {"input_cost": answer.cost_usd - written, "output_cost": written, "total_cost": answer.cost_usd}
+def _cost_by_direction(answer: Answer, prices: PriceBook) -> dict[str, float]:
+    output_usd = prices.cost_usd(answer.model, Usage(output_tokens=answer.usage.output_tokens)) or 0.0
+    output_usd = min(output_usd * (0.5 if answer.batch else 1.0), answer.cost_usd)
+    return {"input_cost": answer.cost_usd - output_usd, "output_cost": output_usd, "total_cost": answer.cost_usd}
 
 
 def traces_of(answers: Sequence[Answer]) -> list[Any]:
-    """The traces of some answers, in their order."""
+    """The traces of these answers, in the same order."""
     from mlflow.tracing.client import TracingClient
 
     ids = [trace_id(answer) for answer in answers]
-    found = {trace.info.trace_id: trace for trace in TracingClient().batch_get_traces(ids)}
-    return [found[each] for each in ids]
+    traces = {trace.info.trace_id: trace for trace in TracingClient().batch_get_traces(ids)}
+    return [traces[trace] for trace in ids]
 
 
 def usage_in_store(runs: Runs, model: str, answers: Sequence[Answer]) -> tuple[int, Usage]:
-    """How many of the answers' traces the model's run holds, and the tokens that they tell."""
+    """The number of the answers' traces in the run of the model, and the sum of their tokens."""
     import mlflow
 
     traces = mlflow.search_traces(
         locations=[runs.experiment_id], run_id=runs.models[model], include_spans=False, return_type="list"
     )
     ids = {trace_id(answer) for answer in answers}
-    told = [trace.info.token_usage or {} for trace in traces if trace.info.trace_id in ids]
-    total = sum((Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0)) for usage in told), Usage())
-    return len(told), total
+    usages = [trace.info.token_usage or {} for trace in traces if trace.info.trace_id in ids]
+    total = sum((Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0)) for usage in usages), Usage())
+    return len(usages), total

@@ -1,22 +1,22 @@
-"""Exact checks: an answer against its reference, without a judge.
+"""Exact checks: compare an answer with a reference, without a judge.
 
 - `number`: the reference is a number, or a text such as "3/4". An answer passes where its number equals it, or is
   within the row's `tolerance` of it.
-- `choice`: the reference is one letter, A to J. The answer names that option and no other.
-- `exact`: a text, or a list of texts that are all right. The answer is that text, apart from case, spacing, quotes,
-  markdown and a final stop.
-- `contains`: a text, or a list of texts that are all needed; an inner list gives alternatives. Each occurs in the
+- `choice`: the reference is one letter, A to J. The answer names this option and no other.
+- `exact`: a text, or a list of accepted texts. The answer is one of them, apart from case, spacing, quotes, markdown
+  and a final stop.
+- `contains`: a text, or a list of texts that are all required; an inner list has alternatives. Each occurs in the
   answer as whole words, apart from case.
-- `json`: any JSON value. The answer holds one JSON value, equal to it: no key more, none less, `true` is not 1.
+- `json`: any JSON value. The answer contains one JSON value that is equal to it; `true` is not equal to 1.
 - `regex`: a Python pattern, with an `example` in the row that it matches. It matches the whole answer, apart from
-  surrounding space.
+  surrounding white space.
 - `tool_call`: `{"name", "arguments"}`, a list of them, or `[]` for none. The answer calls those tools, in any order,
   with equal arguments; texts are compared apart from case and spacing. `{"any": [v, w]}` in place of an argument
   allows each of them, and `null` among them allows leaving the argument out.
 
-For `number`, `choice` and `exact`, what counts is the text after the last "Answer:" or "the answer is", or in the last
-`\\boxed{}`. Without one it is the last number in bold, else the last number (`number`), the only option letter that is
-named (`choice`), or the whole answer (`exact`).
+For `number`, `choice` and `exact`, the final answer is the text after the last "Answer:" or "the answer is", or in the
+last `\\boxed{}`. Without one it is the last number in bold, else the last number (`number`), the only option letter
+that is named (`choice`), or the whole answer (`exact`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from calibration.checks import comparisons
 
 
 class CheckError(ValueError):
-    """A reference does not fit its check; says how it should look."""
+    """A reference has the wrong form for its check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How an answer is compared with a reference."""
+    """A check with its reference."""
 
     name: str
     reference: Any
@@ -44,30 +44,34 @@ class Check:
     example: str | None = None
 
     def passes(self, answer: str) -> bool:
-        """Whether `answer` is right. Tool calls are given as a JSON list of `{"name", "arguments"}`."""
+        """Whether `answer` is correct. Tool calls are a JSON list of `{"name", "arguments"}`."""
         if self.name == "number":
-            return comparisons.number(answer, self.reference, self.tolerance)
+            return comparisons.check_number(answer, self.reference, self.tolerance)
         return _CHECKS[self.name](answer, self.reference)
 
     def accepted_answer(self) -> str:
-        """An answer that passes, made from the reference."""
+        """An answer that passes the check, built from the reference."""
         if self.name == "regex":
             return self.example or ""
         if self.name in ("json", "tool_call"):
-            value = comparisons.plain_calls(self.reference) if self.name == "tool_call" else self.reference
+            value = (
+                comparisons.calls_with_first_alternatives(self.reference)
+                if self.name == "tool_call"
+                else self.reference
+            )
             return json.dumps(value, ensure_ascii=False)
         if isinstance(self.reference, list):
             if self.name == "exact":
                 return str(self.reference[0])
-            return ", ".join(str(each[0] if isinstance(each, list) else each) for each in self.reference)
+            return ", ".join(str(text[0] if isinstance(text, list) else text) for text in self.reference)
         return str(self.reference)
 
 
-def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None) -> Check:
-    """A check, its reference looked over.
+def parse_check(name: Any, reference: Any, tolerance: Any = None, example: Any = None) -> Check:
+    """Build and validate a check.
 
     Raises:
-        CheckError: the name is unknown, or the reference does not fit it.
+        CheckError: the name is unknown, or the reference has the wrong form.
     """
     if not isinstance(name, str) or name not in _CHECKS:
         raise CheckError(f'"check" is {name!r}, not one of {", ".join(_CHECKS)}')
@@ -76,27 +80,27 @@ def parse(name: Any, reference: Any, tolerance: Any = None, example: Any = None)
     ):
         raise CheckError('"tolerance" is not a number of 0 or more')
     check = Check(str(name), reference, float(tolerance or 0.0), None if example is None else str(example))
-    problem = _problem(check)
+    problem = _find_problem(check)
     if problem is None and not check.passes(check.accepted_answer()):
         problem = (
-            'the pattern does not match the row\'s "example"' if name == "regex" else "it refuses itself as an answer"
+            'the pattern does not match the row\'s "example"' if name == "regex" else "it does not pass its own check"
         )
     if problem is not None:
         raise CheckError(f'"reference" of check {name}: {problem}')
     return check
 
 
-def _problem(check: Check) -> str | None:
+def _find_problem(check: Check) -> str | None:
     reference = check.reference
     if check.name == "number":
-        return None if comparisons.as_number(str(reference)) is not None else f"{reference!r} is not a number"
+        return None if comparisons.parse_number(str(reference)) is not None else f"{reference!r} is not a number"
     if check.name == "choice":
         letter = isinstance(reference, str) and re.fullmatch("[A-J]", reference)
         return None if letter else f"{reference!r} is not one letter from A to J"
     if check.name in ("exact", "contains"):
         texts = reference if isinstance(reference, list) else [reference]
         if check.name == "contains":
-            texts = [t for each in texts for t in (each if isinstance(each, list) and each else [each])]
+            texts = [t for text in texts for t in (text if isinstance(text, list) and text else [text])]
         right = bool(texts) and all(isinstance(t, str) and t.strip() for t in texts)
         return None if right else "expected a text or a list of texts"
     if check.name == "regex":
@@ -106,17 +110,19 @@ def _problem(check: Check) -> str | None:
             return f"not a pattern ({error})"
         return None if check.example is not None else 'the row needs an "example" that it matches'
     if check.name == "tool_call":
-        right = isinstance(reference, list | dict) and all(map(comparisons.is_call, comparisons.as_calls(reference)))
+        right = isinstance(reference, list | dict) and all(
+            map(comparisons.is_call, comparisons.as_call_list(reference))
+        )
         return None if right else 'expected {"name": ..., "arguments": {...}}, a list of them, or []'
     return None
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
-    "number": comparisons.number,
-    "choice": comparisons.choice,
-    "exact": comparisons.exact,
-    "contains": comparisons.contains,
-    "json": comparisons.equal_json,
-    "regex": comparisons.regex,
-    "tool_call": comparisons.tool_call,
+    "number": comparisons.check_number,
+    "choice": comparisons.check_choice,
+    "exact": comparisons.check_exact,
+    "contains": comparisons.check_contains,
+    "json": comparisons.json_equals,
+    "regex": comparisons.check_regex,
+    "tool_call": comparisons.check_tool_call,
 }

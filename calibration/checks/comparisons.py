@@ -1,10 +1,10 @@
-"""How an answer and a reference are compared, for each of the exact checks (`checks.py` says what passes)."""
+"""The comparison of an answer with a reference, for each exact check; `checks.py` documents what passes."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from json import JSONDecoder
 from json import loads as decode
@@ -18,8 +18,8 @@ _NUMBER = re.compile(
 _BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 
 
-def _final(answer: str) -> str | None:
-    """What stands after the last marker of a final answer; None where there is none, or nothing after it."""
+def _final_answer(answer: str) -> str | None:
+    """The text after the last marker of a final answer; None where there is no marker or no text after it."""
     markers = list(_MARKER.finditer(answer))
     for marker in reversed(markers):
         rest = answer[marker.end() :].strip()
@@ -28,27 +28,27 @@ def _final(answer: str) -> str | None:
     return None
 
 
-def number(answer: str, reference: Any, tolerance: float = 0.0) -> bool:
-    expected = as_number(str(reference))
-    final = _final(answer)
-    found = None
+def check_number(answer: str, reference: Any, tolerance: float = 0.0) -> bool:
+    expected = parse_number(str(reference))
+    final = _final_answer(answer)
+    value = None
     if final is not None:
-        found = next(iter(_numbers(final)), None)
-    if found is None:
-        bold = [number for text in _BOLD.findall(answer) for number in _numbers(text)]
-        found = next(reversed(bold or _numbers(answer)), None)
-    return found is not None and expected is not None and abs(found - expected) <= Fraction(str(tolerance))
+        value = next(iter(_find_numbers(final)), None)
+    if value is None:
+        bold = [number for text in _BOLD.findall(answer) for number in _find_numbers(text)]
+        value = next(reversed(bold or _find_numbers(answer)), None)
+    return value is not None and expected is not None and abs(value - expected) <= Fraction(str(tolerance))
 
 
-def _numbers(text: str) -> list[Fraction]:
-    read = (as_number(match.group()) for match in _NUMBER.finditer(text.replace("\\$", "$").replace("\\!", "")))
+def _find_numbers(text: str) -> list[Fraction]:
+    read = (parse_number(match.group()) for match in _NUMBER.finditer(text.replace("\\$", "$").replace("\\!", "")))
     return [number for number in read if number is not None]
 
 
-_LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")  # such a power of ten may take minutes and gigabytes to write out
+_LONG_EXPONENT = re.compile(r"[eE][-+]?[\d_]{5}")  # such a power of ten could take minutes and gigabytes to compute
 
 
-def as_number(text: str) -> Fraction | None:
+def parse_number(text: str) -> Fraction | None:
     plain = re.sub(r"[\s,$€£%+]", "", text).replace("−", "-").replace("–", "-")
     if _LONG_EXPONENT.search(plain):
         return None
@@ -62,8 +62,8 @@ _LETTER = re.compile(r"(?<![\w'’])([A-J])(?![\w'’])")
 _LEADING_LETTER = re.compile(r"[\s*_`(\[{\"']*([A-J])(?:[\s*_`)\]}\"'.:,]|$)")
 
 
-def choice(answer: str, reference: Any) -> bool:
-    final = _final(answer)
+def check_choice(answer: str, reference: Any) -> bool:
+    final = _final_answer(answer)
     if final is not None:
         first_line = re.sub(r"^(?:option|choice)\s+", "", final.split("\n")[0].strip("*_` "), flags=re.IGNORECASE)
         match = _LEADING_LETTER.match(first_line)
@@ -79,34 +79,37 @@ def choice(answer: str, reference: Any) -> bool:
     return (letters or set(_LETTER.findall(answer))) == {reference}
 
 
-def exact(answer: str, reference: Any) -> bool:
-    right = {_normal(text) for text in (reference if isinstance(reference, list) else [reference])}
-    final = _final(answer)
-    return _normal(answer) in right or (final is not None and _normal(final.rstrip("}$")) in right)
+def check_exact(answer: str, reference: Any) -> bool:
+    right = {_normalise(text) for text in (reference if isinstance(reference, list) else [reference])}
+    final = _final_answer(answer)
+    return _normalise(answer) in right or (final is not None and _normalise(final.rstrip("}$")) in right)
 
 
-def _normal(text: str) -> str:
+def _normalise(text: str) -> str:
     spaced = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return spaced.strip(" \"'`“”‘’*_").rstrip(".!").strip(" \"'`“”‘’*_")
 
 
-def contains(answer: str, reference: Any) -> bool:
-    text = _loose(answer)
+def check_contains(answer: str, reference: Any) -> bool:
+    text = _normalise_loosely(answer)
     needed = reference if isinstance(reference, list) else [reference]
-    return all(any(_occurs(_loose(t), text) for t in (each if isinstance(each, list) else [each])) for each in needed)
+    return all(
+        any(_occurs_in(_normalise_loosely(t), text) for t in (phrase if isinstance(phrase, list) else [phrase]))
+        for phrase in needed
+    )
 
 
-def _loose(text: str) -> str:
-    """In one case and spacing, without emphasis, so that `**42** km` holds "42 km"."""
+def _normalise_loosely(text: str) -> str:
+    """Normalise case and spacing, and remove emphasis, so that `**42** km` contains "42 km"."""
     return re.sub(r"\s+", " ", re.sub(r"[*`]+", "", unicodedata.normalize("NFKC", text).casefold())).strip()
 
 
-def _occurs(phrase: str, text: str) -> bool:
-    # 3.14 does not hold 14 nor 3, and 1,250 does not hold 250: a number goes on over its separators.
+def _occurs_in(phrase: str, text: str) -> bool:
+    # separators are part of a number: 3.14 contains neither 14 nor 3, and 1,250 does not contain 250
     before = r"(?<!\w)(?<!\d[.,])" if phrase[0].isdigit() else r"(?<!\w)" if phrase[0].isalpha() else ""
     after = r"(?!\w)(?![.,]\d)" if phrase[-1].isdigit() else r"(?!\w)" if phrase[-1].isalpha() else ""
     if not phrase.isascii() and not re.search(r"[a-zа-яα-ω]", unicodedata.normalize("NFD", phrase)):
-        before = after = ""  # scripts that put no spaces between words
+        before = after = ""  # scripts without spaces between words
     return re.search(before + re.escape(phrase) + after, text) is not None
 
 
@@ -114,17 +117,17 @@ _FENCE = re.compile(r"```[a-zA-Z]*\n(.*?)```", re.DOTALL)
 _NOTHING = object()
 
 
-def equal_json(answer: str, reference: Any) -> bool:
-    return _equal(_json_value(answer), reference)
+def json_equals(answer: str, reference: Any) -> bool:
+    return _values_equal(_find_json_value(answer), reference)
 
 
-def holds_json(answer: str) -> bool:
-    """Whether an answer holds one JSON value that could be compared."""
-    return _json_value(answer) is not _NOTHING
+def contains_json(answer: str) -> bool:
+    """Whether an answer contains one JSON value."""
+    return _find_json_value(answer) is not _NOTHING
 
 
-def _json_value(answer: str) -> Any:
-    """The one JSON value an answer holds: whole, in its only fence, or the only object or list in its prose."""
+def _find_json_value(answer: str) -> Any:
+    """The JSON value of an answer: the whole text, its only code fence, or the only object or list in its text."""
     fences = _FENCE.findall(answer)
     for text in [answer, *fences] if len(fences) <= 1 else [answer]:
         try:
@@ -133,28 +136,28 @@ def _json_value(answer: str) -> Any:
             continue
     if fences:
         return _NOTHING
-    found: list[Any] = []
+    values: list[Any] = []
     position, decoder = 0, JSONDecoder()
     while (start := re.compile(r"[{\[]").search(answer, position)) is not None:
         try:
             value, position = decoder.raw_decode(answer, start.start())
-            found.append(value)
+            values.append(value)
         except ValueError:
             position = start.end()
-    return found[0] if len(found) == 1 else _NOTHING
+    return values[0] if len(values) == 1 else _NOTHING
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _values_equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(_values_equal(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(_values_equal(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
 
 
-def regex(answer: str, reference: Any) -> bool:
+def check_regex(answer: str, reference: Any) -> bool:
     return re.fullmatch(str(reference), answer.strip()) is not None
 
 
@@ -164,63 +167,63 @@ def is_call(call: Any) -> bool:
     )
 
 
-def as_calls(value: Any) -> list[Any]:
+def as_call_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def plain_calls(reference: Any) -> list[dict[str, Any]]:
+def calls_with_first_alternatives(reference: Any) -> list[dict[str, Any]]:
     return [
         {
             "name": call["name"],
-            "arguments": {k: _first(v) for k, v in call["arguments"].items() if _first(v) is not None},
+            "arguments": {name: v for name, v in _first_alternatives(call["arguments"]) if v is not None},
         }
-        for call in as_calls(reference)
+        for call in as_call_list(reference)
     ]
 
 
-def _first(value: Any) -> Any:
-    return value["any"][0] if is_any(value) else value
+def _first_alternatives(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, value["any"][0] if is_any_of(value) else value) for name, value in arguments.items())
 
 
-def is_any(value: Any) -> bool:
+def is_any_of(value: Any) -> bool:
     return (
         isinstance(value, Mapping) and set(value) == {"any"} and isinstance(value["any"], list) and bool(value["any"])
     )
 
 
-def tool_call(answer: str, reference: Any) -> bool:
+def check_tool_call(answer: str, reference: Any) -> bool:
     try:
-        made = decode(answer)
+        calls = decode(answer)
     except ValueError:
-        made = []  # prose: no tool was called
-    if not isinstance(made, list) or not all(map(is_call, made)):
+        calls = []  # text without tool calls
+    if not isinstance(calls, list) or not all(map(is_call, calls)):
         return False
-    expected = as_calls(reference)
-    if len(made) != len(expected):
+    expected = as_call_list(reference)
+    if len(calls) != len(expected):
         return False
-    left = list(made)
+    unmatched = list(calls)
     for call in expected:
-        match = next((m for m in left if _same_call(m, call)), None)
+        match = next((m for m in unmatched if _call_matches(m, call)), None)
         if match is None:
             return False
-        left.remove(match)
+        unmatched.remove(match)
     return True
 
 
-def _same_call(made: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    arguments, wanted = made["arguments"], expected["arguments"]
-    if made["name"] != expected["name"] or not set(arguments) <= set(wanted):
+def _call_matches(call: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    arguments, expected_arguments = call["arguments"], expected["arguments"]
+    if call["name"] != expected["name"] or not set(arguments) <= set(expected_arguments):
         return False
-    return all(_same_value(arguments.get(key), value) for key, value in wanted.items())
+    return all(_value_matches(arguments.get(key), value) for key, value in expected_arguments.items())
 
 
-def _same_value(made: Any, wanted: Any) -> bool:
-    if is_any(wanted):
-        return any(_same_value(made, each) for each in wanted["any"])
-    if isinstance(made, str) and isinstance(wanted, str):
-        return _loose(made) == _loose(wanted)
-    if isinstance(made, list) and isinstance(wanted, list):
-        return len(made) == len(wanted) and all(map(_same_value, made, wanted))
-    if isinstance(made, Mapping) and isinstance(wanted, Mapping):
-        return set(made) <= set(wanted) and all(_same_value(made.get(key), value) for key, value in wanted.items())
-    return _equal(made, wanted)
+def _value_matches(actual: Any, expected: Any) -> bool:
+    if is_any_of(expected):
+        return any(_value_matches(actual, alternative) for alternative in expected["any"])
+    if isinstance(actual, str) and isinstance(expected, str):
+        return _normalise_loosely(actual) == _normalise_loosely(expected)
+    if isinstance(actual, list) and isinstance(expected, list):
+        return len(actual) == len(expected) and all(map(_value_matches, actual, expected))
+    if isinstance(actual, Mapping) and isinstance(expected, Mapping):
+        return set(actual) <= set(expected) and all(_value_matches(actual.get(k), v) for k, v in expected.items())
+    return _values_equal(actual, expected)

@@ -39,10 +39,10 @@ def build_endpoint(model: str, addresses: Addresses, max_output_tokens: int, par
         UsageError: the endpoint is OpenAI, and its key is not set.
     """
     default = [(os.environ.get("OPENAI_BASE_URL", "").rstrip("/") or OPENAI, "")]
-    first, *others = [
+    first, *fallbacks = [
         _build_upstream(model, *address, max_output_tokens, parameters) for address in addresses.get(model, default)
     ]
-    return replace(first, others=tuple(others))
+    return replace(first, fallbacks=tuple(fallbacks))
 
 
 def build_judge_endpoint(judge: str, addresses: Addresses) -> Endpoint:

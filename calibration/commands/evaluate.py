@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.commands.options import Outcomes, PolicyFolder, Seed
-from calibration.comparison.mix import types_of
 from calibration.comparison.scoring import evaluate as evaluate_policy
 from calibration.comparison.scoring import score_rows
 from calibration.learning.certificate import MIN_TYPE_QUESTIONS
 from calibration.locations import home
-from calibration.outcomes import read_outcomes
+from calibration.outcomes import question_types, read_outcomes
 from calibration.policies import read_policy
 from calibration.traffic.mix import load_mix
 from router.policy.decision import Interval
@@ -73,7 +72,7 @@ def evaluate_command(
     """Evaluate a policy on outcomes: APGR, CPT, saved cost and kept targets, with 95 % intervals."""
     loaded = read_policy(policy)
     rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
-    shares = None if mix is None else load_mix(mix, set(types_of(rows)), datetime.now(UTC), home())
+    shares = None if mix is None else load_mix(mix, set(question_types(rows)), datetime.now(UTC), home())
     results = evaluate_policy(loaded, rows, rounds, seed, shares)
     if shares is not None:
         _print_mix_warnings(results["mix"])

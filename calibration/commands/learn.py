@@ -23,10 +23,11 @@ from calibration.commands.options import (
     TypeMargin,
     parse_names,
 )
-from calibration.learning.certificate import CONFIDENCE, TYPE_MARGIN
-from calibration.learning.escalation import with_answers
+from calibration.learning.certificate import TYPE_MARGIN
+from calibration.learning.escalation import add_answer_rules
+from calibration.learning.intervals import CONFIDENCE
 from calibration.learning.learning import learn
-from calibration.learning.prior import read_background
+from calibration.learning.prior import read_prior
 from calibration.outcomes import read_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from router.policy.decision import Promise, Rule
@@ -74,9 +75,9 @@ def learn_command(
     rows = read_outcomes(outcomes, names, answers=len(names) == 2)  # answer verification is learnt for two models only
     about = {"made_at": _now().isoformat(timespec="seconds"), "outcomes": [path.name for path in outcomes]}
     with console.status(f"learning from {len(rows):,} questions"):
-        background = read_background(questions, types, published, names) if questions else None
+        background = read_prior(questions, types, published, names) if questions else None
         priced_models = models_named(names, load_prices(prices))
-        with workers.opened(jobs, ray) as pool:
+        with workers.open_workers(jobs, ray) as pool:
             learnt = learn(
                 rows,
                 priced_models,
@@ -89,7 +90,7 @@ def learn_command(
                 workers=pool,
                 folder=out.with_name(out.name + ".learning"),
             )
-        policy = with_answers(learnt, seed, confidence, promise, type_margin).policy
+        policy = add_answer_rules(learnt, seed, confidence, promise, type_margin).policy
     write_policy(policy, out)
     console.print(_targets_table(f"policy in {out}", policy))
     if policy.answers:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from router.policy.decision import Promise
+
+Options = TypeVar("Options")
 
 
 class UsageError(Exception):
@@ -15,6 +19,17 @@ class UsageError(Exception):
 
     It is not a `ValueError`, because Typer prints a `ValueError` of a parser as a box of several lines.
     """
+
+
+def command_with(options: type[Options], run: Callable[[Options], None]) -> Callable[..., None]:
+    """The command `run` with the fields of the dataclass `options` as its options, for `typer.Typer.command`."""
+
+    def command(**values: Any) -> None:
+        run(options(**values))
+
+    command.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
+    command.__doc__ = run.__doc__
+    return command
 
 
 def _number_option(option: str, low: float, high: float, meaning: str, metavar: str = "NUMBER") -> Any:

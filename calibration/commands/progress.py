@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from calibration.pipeline import run
+from calibration.pipeline.progress import Progress as PipelineProgress
 from calibration.spending import Meter
 
 
 @contextmanager
-def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
-    """Show a progress bar per stage, with the dollars spent so far."""
+def progress_with(meter: Meter, console: Console) -> Iterator[PipelineProgress]:
+    """A progress bar for each stage, with the cost so far."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:9}"),
@@ -25,12 +25,12 @@ def progress_with(meter: Meter, console: Console) -> Iterator[run.Progress]:
     )
     with Progress(*columns, console=console) as bars:
 
-        def stage(name: str, completed: int, total: int) -> None:
+        def start_stage(name: str, done: int, total: int) -> None:
             for task in bars.tasks:
                 bars.stop_task(task.id)
-            bars.add_task(name, total=total, completed=completed, spent=meter.spent_usd())
+            bars.add_task(name, total=total, completed=done, spent=meter.spent_usd())
 
-        def step() -> None:
+        def advance() -> None:
             bars.update(bars.tasks[-1].id, advance=1, spent=meter.spent_usd())
 
-        yield run.Progress(stage, step)
+        yield PipelineProgress(start_stage, advance)

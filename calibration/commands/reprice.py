@@ -10,7 +10,7 @@ from rich.table import Table
 
 from calibration.answers import tracking
 from calibration.commands.options import Prices
-from calibration.comparison.verdict import percent
+from calibration.comparison.verdict import format_percent
 from calibration.locations import tracking_uri
 from calibration.policies import load_prices
 from calibration.registry import registration
@@ -75,5 +75,5 @@ def _targets_table(repriced: RepricedPolicy) -> Table:
         table.add_column(heading, justify="left" if heading in ("target", "promise") else "right")
     for change in repriced.targets:
         shares = (change.saved_then, change.saved_unchanged, change.kept_unchanged, change.saved)
-        table.add_row(percent(change.target), *(f"{value:.1%}" for value in shares), change.promise)
+        table.add_row(format_percent(change.target), *(f"{value:.1%}" for value in shares), change.promise)
     return table

@@ -31,7 +31,10 @@ from calibration.commands.progress import progress_with
 from calibration.judging import judgements
 from calibration.ledger import Ledger
 from calibration.locations import home, tracking_uri
-from calibration.pipeline import run
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.costs import expected_costs
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
 from calibration.policies import default_judge, load_prices, models_named
 from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT, read
 from calibration.registry import registration
@@ -41,7 +44,7 @@ from calibration.retirement import migration, probes
 from calibration.retirement import report as retirement_report
 from calibration.retirement.report import RetirementReport
 from calibration.retirement.shutdown_dates import find_shutdowns
-from calibration.spending import Meter, book
+from calibration.spending import Meter, record_spending
 from calibration.traffic.recorded_answers import sample_recorded_answers
 from calibration.traffic.traffic import recorded_bodies
 from router.policy.distribution import QUESTIONS
@@ -112,7 +115,7 @@ def retire_command(
     models_named([*new, *old, judge], table)  # raises if a model has no price
     addresses, sent = parse_addresses(endpoint), parse_parameters(parameters)
     folder = out or home() / "retirement"
-    plan = run.Plan(
+    plan = Plan(
         questions=read(questions, system),
         endpoints={
             name: build_endpoint(name, addresses, max_output_tokens, sent) for name in dict.fromkeys((*new, *old))
@@ -146,7 +149,7 @@ def retire_command(
     folder.mkdir(parents=True, exist_ok=True)
     meter = Meter(table, budget_usd)
     with (
-        run.Ledgers(calibration or home() / "calibration") as ledgers,
+        Ledgers(calibration or home() / "calibration") as ledgers,
         Ledger(folder / "probes.jsonl") as probe_ledger,
     ):
         task, unanswered = (task, 0) if ask_old else migration.restrict_to_answered(task, ledgers.answers)
@@ -159,16 +162,16 @@ def retire_command(
             with progress_with(meter, console) as progress:
                 report, new_calibration = migration.run_retirement(task, ledgers, probe_ledger, meter, progress)
         finally:
-            book(home() / "spending.jsonl", meter.spent_usd())  # billed even if the command stops
+            record_spending(home() / "spending.jsonl", meter.spent_usd())  # billed even if the command stops
     _write_results(report, new_calibration, folder, seed)
 
 
-def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int) -> None:
+def _print_expected(task: migration.Task, ledgers: Ledgers, unanswered: int) -> None:
     """Print the shutdown dates, and the expected calls and costs."""
     new = ", ".join(task.new)
     for shutdown in task.shutdowns:
         console.print(shutdown.describe(task.today), highlight=False)
-    console.print(cost_table(run.expected(task.plan, ledgers)))
+    console.print(cost_table(expected_costs(task.plan, ledgers)))
     probes_usd = probes.expected_probes_usd(task.shapes, task.new, task.plan.prices)
     lines = [f"plus {len(task.shapes)} probes of request shapes to each of {new}, about ${probes_usd:.4f}"]
     if task.traffic:
@@ -185,7 +188,7 @@ def _print_expected(task: migration.Task, ledgers: run.Ledgers, unanswered: int)
         console.print(line, highlight=False)
 
 
-def _write_results(report: RetirementReport, calibration: run.Calibration, folder: Path, seed: int) -> None:
+def _write_results(report: RetirementReport, calibration: Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy for the new models."""
     written = write_report(calibration, folder)
     page = folder / "retirement.md"

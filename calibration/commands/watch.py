@@ -34,7 +34,7 @@ from calibration.sentinel.findings import replace_file
 from calibration.sentinel.inspection import InspectionResult, inspect
 from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
 from calibration.sentinel.plan import Plan
-from calibration.spending import StoppedError, book
+from calibration.spending import StoppedError, record_spending
 from calibration.traffic.traffic import TrafficError, parse_duration
 from router.policy.distribution import SHIPPED
 from router.policy.document import DOCUMENT, Policy
@@ -137,7 +137,7 @@ def _inspect(plan: Plan) -> None:
         try:
             result = inspect(plan, ledgers, _read_findings(file))
         finally:
-            book(home() / "spending.jsonl", ledgers.total_billed_usd() - billed_before_usd)
+            record_spending(home() / "spending.jsonl", ledgers.total_billed_usd() - billed_before_usd)
     content = dump(result.sentinel)
     replace_file(file, content)
     if not plan.tracking_uri.startswith("sqlite:"):

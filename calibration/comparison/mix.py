@@ -1,7 +1,7 @@
-"""What a policy keeps and saves where types of question come in other shares than in the outcomes.
+"""The quality and saving of a policy for a mix: other shares of question types than the outcomes have.
 
-Each outcome counts by its type's share in the mix over that type's outcomes. What the mix holds of types without
-outcomes goes to the strong model, whose quality and dollars there are taken to be as on the other types.
+The weight of an outcome is the share of its type in the mix divided by the number of outcomes of that type. Types
+without outcomes go to the strong model, whose quality and cost are assumed to be those of the other types.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from calibration.learning.certificate import MIN_TYPE_QUESTIONS
 from calibration.learning.corpus import Ints
-from calibration.learning.replay import Replay, bootstrap, picked
-from calibration.outcomes import InputError, Outcome
+from calibration.learning.intervals import bootstrap
+from calibration.learning.replay import Replay, pick_columns
+from calibration.outcomes import InputError, question_types
 from router.policy.decision import Interval
 from router.policy.document import Policy
 from router.policy.mix import holds
@@ -26,13 +27,13 @@ from router.policy.vocabulary import Floats
 
 
 def read_mix(path: Path, types: Collection[str]) -> dict[str, float]:
-    """The share of each type, of a JSON object or of CSV lines `type,share`; the shares sum to 1.
+    """Read the share of each type from a JSON object or from CSV lines `type,share`; the result sums to 1.
 
-    `types` are those that have outcomes.
+    `types` are the types with outcomes.
 
     Raises:
-        InputError: the file cannot be read, a share is not a number of at least 0, all are 0, a type is there twice, or
-            none has outcomes.
+        InputError: the file cannot be read, a share is not a number of at least 0, all shares are 0, a type occurs
+            twice, or no type has outcomes.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -42,33 +43,33 @@ def read_mix(path: Path, types: Collection[str]) -> dict[str, float]:
         raise InputError(path, None, f"is not text in UTF-8: {error}") from error
     is_json = path.suffix == ".json" or text.lstrip()[:1] in ("{", "[")
     shares: dict[str, float] = {}
-    for line, name, given in _of_json(path, text) if is_json else _of_csv(path, text):
+    for line, name, value in _parse_json(path, text) if is_json else _parse_csv(path, text):
         if name in shares:
-            raise InputError(path, line, f"the type {name!r} has a share already")
-        shares[name] = _share(path, line, name, given)
-    return normalised(path, shares, types)
+            raise InputError(path, line, f"the type {name!r} occurs twice")
+        shares[name] = _parse_share(path, line, name, value)
+    return normalise_shares(path, shares, types)
 
 
-def normalised(path: Path, shares: Mapping[str, float], types: Collection[str]) -> dict[str, float]:
-    """Shares that sum to 1.
+def normalise_shares(path: Path, shares: Mapping[str, float], types: Collection[str]) -> dict[str, float]:
+    """Scale the shares so that they sum to 1.
 
     Raises:
-        InputError: all are 0, or no type with a share is one of `types`.
+        InputError: all shares are 0, or no type with a share is one of `types`.
     """
     try:
         total = math.fsum(shares.values())
     except OverflowError as error:
-        raise InputError(path, None, "the shares are too large to be summed") from error
+        raise InputError(path, None, "the shares are too large to add up") from error
     if not total:
-        raise InputError(path, None, "is empty: no type has a share above 0")
+        raise InputError(path, None, "no type has a share above 0")
     if not any(share for name, share in shares.items() if name in types):
-        raise InputError(path, None, f"none of its types has outcomes; these have: {', '.join(sorted(types))}")
+        raise InputError(path, None, f"none of its types has outcomes. Types with outcomes: {', '.join(sorted(types))}")
     return {name: share / total for name, share in shares.items()}
 
 
-def _of_json(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
+def _parse_json(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
     try:
-        # pairs are kept as tuples: an object would hide a type that is there twice, and a list is no object
+        # tuples of pairs, since a dict would hide a type that occurs twice
         rows = json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
         raise InputError(path, None, f"is not JSON: {error}") from error
@@ -77,13 +78,13 @@ def _of_json(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
     return [(None, name, share) for name, share in rows]
 
 
-def _of_csv(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
-    found: list[tuple[int | None, str, Any]] = []
+def _parse_csv(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
+    rows: list[tuple[int | None, str, Any]] = []
     reader = csv.reader(text.splitlines())
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
-            is_heading = not found and [cell.lower() for cell in cells] in (
+            is_heading = not rows and [cell.lower() for cell in cells] in (
                 ["type", "share"],
                 ["question_type", "share"],
             )
@@ -91,29 +92,29 @@ def _of_csv(path: Path, text: str) -> list[tuple[int | None, str, Any]]:
                 continue
             if len(cells) != 2 or not cells[0]:
                 raise InputError(path, reader.line_num, "expected type,share")
-            found.append((reader.line_num, cells[0], cells[1]))
+            rows.append((reader.line_num, cells[0], cells[1]))
     except csv.Error as error:
         raise InputError(path, reader.line_num, f"is not CSV: {error}") from error
-    return found
+    return rows
 
 
-def _share(path: Path, line: int | None, name: str, given: Any) -> float:
+def _parse_share(path: Path, line: int | None, name: str, value: Any) -> float:
     try:
-        share = float(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else math.nan
+        share = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         share = math.nan
-    if not math.isfinite(share) or (isinstance(given, str) and line is None):  # JSON has numbers of its own
-        raise InputError(path, line, f"the share of {name!r} is not a number: {given!r}")
+    if not math.isfinite(share) or (isinstance(value, str) and line is None):  # JSON has numbers, so text is an error
+        raise InputError(path, line, f"the share of {name!r} is not a number: {value!r}")
     if share < 0:
-        raise InputError(path, line, f"the share of {name!r} is negative: {given}")
+        raise InputError(path, line, f"the share of {name!r} is negative: {value}")
     return share
 
 
-def mixed(
+def evaluate_mix(
     policy: Policy, replay: Replay, groups: Ints, mix: Mapping[str, float], rounds: int, seed: int
 ) -> dict[str, Any]:
-    """What each promise of the policy gives for a mix, with 95 % intervals; `mix` has shares that sum to 1."""
-    types = types_of(replay.outcomes)
+    """The quality and saving of every target for a mix, with 95 % intervals; `mix` has shares that sum to 1."""
+    types = question_types(replay.outcomes)
     counts = {name: types.count(name) for name, share in mix.items() if share}
     missing = sorted(name for name, n in counts.items() if not n)
     rows = np.flatnonzero([name in counts for name in types])
@@ -122,11 +123,11 @@ def mixed(
     known = float(shares.sum())
 
     def share(table: Floats) -> Interval:
-        """The share of the strong model's, by the mix; what no outcome tells of is the strong model's by itself."""
-        of_chosen, of_strong = picked(table, chosen)[rows], table[rows, -1]
+        """The mean of the chosen models relative to the strong model's; types without outcomes count as 1."""
+        of_chosen, of_strong = pick_columns(table, chosen)[rows], table[rows, -1]
 
         def statistic(drawn: Ints) -> float:
-            # as many as were drawn of each type, so that every resample has the shares of the mix
+            # weights by the number of drawn rows of each type, so that every resample has the shares of the mix
             weights = (shares / np.maximum(np.bincount(places[drawn], minlength=len(shares)), 1))[places[drawn]]
             strong = float(weights @ of_strong[drawn])
             return known * float(weights @ of_chosen[drawn]) / strong + 1 - known if strong else math.nan
@@ -135,7 +136,7 @@ def mixed(
 
     targets = {}
     for rule in policy.rules.targets:
-        chosen = replay.chosen(policy.rules, rule.target)
+        chosen = replay.choose(policy.rules, rule.target)
         kept, cost = share(replay.scores), share(replay.costs_usd)
         targets[f"{rule.target:g}"] = {
             "promise": rule.promise.value if rule.quality_per_usd is not None else "none",
@@ -150,8 +151,3 @@ def mixed(
         "few": sorted(name for name, n in counts.items() if 0 < n < MIN_TYPE_QUESTIONS),
         "targets": targets,
     }
-
-
-def types_of(outcomes: Sequence[Outcome]) -> list[str]:
-    """The recorded type of each outcome."""
-    return [outcome.question_type or "unknown" for outcome in outcomes]

@@ -1,9 +1,9 @@
-"""Verdicts as assessments in MLflow: each once on the trace of its answer, however often a calibration is run.
+"""Verdicts as MLflow assessments: one for each verdict on the trace of its answer, after any number of runs.
 
-MLflow's evaluation writes an assessment whenever a scorer is called: once more in each further round, after an
-interruption, and where another calibration judges an answer again. It writes none for an exact check, and none for a
-verdict that is kept in the ledger. So after the evaluation each trace is compared with the judgements. What is missing
-is written, and what is there twice or no longer true is deleted. What people say of an answer is never touched.
+MLflow's evaluation writes an assessment at every call of a scorer: again in each further round, after an interruption,
+and when another calibration judges the same answer. It writes none for exact checks and for verdicts from the ledger.
+So after the evaluation, each trace is compared with the judgements: missing assessments are written, and duplicate or
+outdated ones are deleted. Assessments by people are never changed.
 """
 
 from __future__ import annotations
@@ -18,68 +18,76 @@ from typing import Any
 from calibration.answers import tracking
 from calibration.answers.answers import Answer
 from calibration.checks.checks import Check
-from calibration.judging.judgements import CORRECTNESS, DEFAULT_SCORERS, Judged, Scorers, as_score
+from calibration.judging.judgements import CORRECTNESS, DEFAULT_SCORERS, JudgementSet, Scorers, as_score
 from calibration.questions.questions import Question
 from calibration.spending import StoppedError
 
-LONGEST_REFERENCE = 500  # characters of it in a rationale
+MAX_REFERENCE_CHARACTERS = 500  # of a reference in a rationale
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A verdict on one answer as its trace should hold it."""
+    """A verdict on one answer, as an assessment of its trace."""
 
     trace_id: str
     name: str
     source_type: str  # CODE or LLM_JUDGE
-    source_id: str  # the check, the judge, or the scorer of the user's own
-    score: float | None  # None where the scorer gave no verdict
+    source_id: str  # the name of the check, the judge or the custom scorer
+    score: float | None  # None if the scorer returned no verdict
     rationale: str = ""
-    own: bool = False  # by a scorer of the user's own, which names its source as it likes
+    is_custom: bool = False  # by a custom scorer, which chooses the name of its source
 
-    def is_about(self, there: Any) -> bool:
-        """Whether an assessment of MLflow is by this scorer; another judge's and a person's are not."""
-        if there.name != self.name or getattr(there, "feedback", None) is None or there.source.source_type == "HUMAN":
+    def has_source_of(self, assessment: Any) -> bool:
+        """Whether an MLflow assessment is by the same scorer, and not by another judge or a person."""
+        if (
+            assessment.name != self.name
+            or getattr(assessment, "feedback", None) is None
+            or assessment.source.source_type == "HUMAN"
+        ):
             return False
-        return self.own or there.source.source_type == "CODE" or there.source.source_id == self.source_id
+        return (
+            self.is_custom or assessment.source.source_type == "CODE" or assessment.source.source_id == self.source_id
+        )
 
-    def equals(self, there: Any) -> bool:
-        """Whether an assessment of MLflow says the same; where there is no verdict, anything does."""
+    def has_verdict_of(self, assessment: Any) -> bool:
+        """Whether an MLflow assessment has the same verdict; always true without a verdict."""
         if self.score is None:
             return True
-        return as_score(there.feedback.value) == self.score and (there.rationale or "") == self.rationale
+        return as_score(assessment.feedback.value) == self.score and (assessment.rationale or "") == self.rationale
 
 
-def log(pairs: Sequence[tuple[Question, Answer]], judged: Judged, scorers: Scorers) -> None:
-    """Write the verdicts on the traces of the answers, each once.
+def write_assessments(pairs: Sequence[tuple[Question, Answer]], judged: JudgementSet, scorers: Scorers) -> None:
+    """Make the assessments of the answers' traces equal to the verdicts.
 
     Raises:
-        StoppedError: the store did not take them.
+        StoppedError: MLflow's store refused a change.
     """
     from mlflow.exceptions import MlflowException
 
-    there = tracking.assessments_of([answer for _, answer in pairs])
+    stored = tracking.assessments_of([answer for _, answer in pairs])
     missing: list[Callable[[], object]] = []
     surplus: list[Callable[[], object]] = []
     for question, answer in pairs:
-        for wanted in _wanted(question, answer, judged, scorers):
-            found = [each for each in there[wanted.trace_id] if wanted.is_about(each)]
-            # a verdict that a person has overridden stays, so that the override still has what it is about
-            found.sort(key=lambda each: (each.valid is False, each.create_time_ms))
-            kept = next((each for each in reversed(found) if wanted.equals(each)), None)
-            if kept is None and wanted.score is not None:
-                missing.append(partial(_write, wanted))
-            surplus += [partial(_delete, wanted.trace_id, each.assessment_id) for each in found if each is not kept]
+        for expected in _expected_assessments(question, answer, judged, scorers):
+            same_source = [a for a in stored[expected.trace_id] if expected.has_source_of(a)]
+            # keep an assessment that a person has overridden, since the override refers to it
+            same_source.sort(key=lambda a: (a.valid is False, a.create_time_ms))
+            kept = next((a for a in reversed(same_source) if expected.has_verdict_of(a)), None)
+            if kept is None and expected.score is not None:
+                missing.append(partial(_write, expected))
+            surplus += [partial(_delete, expected.trace_id, a.assessment_id) for a in same_source if a is not kept]
     try:
         with ThreadPoolExecutor(tracking.WORKERS) as pool:
-            for changes in (missing, surplus):  # in this order: an interruption leaves a verdict twice, and not none
+            for changes in (missing, surplus):  # in this order, so that an interruption leaves duplicates and no gaps
                 list(pool.map(lambda change: change(), changes))
     except MlflowException as error:
-        raise StoppedError(f"MLflow's store did not take the verdicts ({error}); run the same command again") from error
+        raise StoppedError(f"MLflow's store refused the verdicts ({error}); run the same command again") from error
 
 
-def _wanted(question: Question, answer: Answer, judged: Judged, scorers: Scorers) -> Iterator[Assessment]:
-    """The verdicts of every scorer that the question needs."""
+def _expected_assessments(
+    question: Question, answer: Answer, judged: JudgementSet, scorers: Scorers
+) -> Iterator[Assessment]:
+    """The verdicts of every scorer of the question."""
     trace = tracking.trace_id(answer)
     judgement = judged.judgements.get((question.id, answer.model))
     scores, rationales = (judgement.scores, judgement.rationales) if judgement else ({}, {})
@@ -89,31 +97,31 @@ def _wanted(question: Question, answer: Answer, judged: Judged, scorers: Scorers
     else:
         for name in scorers.names:
             yield Assessment(trace, name, "LLM_JUDGE", scorers.judge, scores.get(name), rationales.get(name, ""))
-    for own in scorers.own:
+    for own in scorers.custom:
         name = own.name
-        yield Assessment(trace, name, "CODE", name, scores.get(name), rationales.get(name, ""), own=True)
+        yield Assessment(trace, name, "CODE", name, scores.get(name), rationales.get(name, ""), is_custom=True)
 
 
 def _rationale(check: Check) -> str:
     reference = json.dumps(check.reference, ensure_ascii=False)
-    cut = reference if len(reference) <= LONGEST_REFERENCE else reference[:LONGEST_REFERENCE] + " ..."
+    cut = reference if len(reference) <= MAX_REFERENCE_CHARACTERS else reference[:MAX_REFERENCE_CHARACTERS] + " ..."
     within = f" within {check.tolerance:g}" if check.tolerance else ""
     return f"check {check.name} against the reference {cut}{within}"
 
 
-def _write(wanted: Assessment) -> None:
+def _write(assessment: Assessment) -> None:
     import mlflow
     from mlflow.entities import AssessmentSource
 
-    # MLflow's judges say "yes" and "no", and its pages compare only what is of one kind
-    value = ("yes" if wanted.score else "no") if wanted.name in DEFAULT_SCORERS else wanted.score
+    # MLflow's judges return "yes" and "no", and its pages compare values of one kind only
+    value = ("yes" if assessment.score else "no") if assessment.name in DEFAULT_SCORERS else assessment.score
     mlflow.log_feedback(
-        trace_id=wanted.trace_id,
-        name=wanted.name,
+        trace_id=assessment.trace_id,
+        name=assessment.name,
         value=value,
-        source=AssessmentSource(wanted.source_type, wanted.source_id),
-        rationale=wanted.rationale or None,
-        span_id=tracking.root_span_id(wanted.trace_id),
+        source=AssessmentSource(assessment.source_type, assessment.source_id),
+        rationale=assessment.rationale or None,
+        span_id=tracking.root_span_id(assessment.trace_id),
     )
 
 

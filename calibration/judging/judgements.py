@@ -1,7 +1,7 @@
-"""Answers become scores: exact checks where a reference allows, and MLflow's evaluation for the rest.
+"""Scoring answers: by an exact check where the question has a reference, otherwise by MLflow's evaluation.
 
-An answer is worth its weakest verdict: it is right where it is correct and complete. A row that got no verdict is asked
-for again, and what is then still without one is counted and named; it never leaves a mean unseen.
+The score of an answer is its lowest verdict: an answer is right if it is correct and complete. A row without a verdict
+is evaluated again. A row that still has none is reported as a failure, and never silently missing from a mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from calibration.ledger import Ledger
 from calibration.questions.questions import Question
 from calibration.spending import StoppedError
 
-ROWS_PER_EVALUATION = 100  # what an interruption may have to evaluate again, from replies that are kept
+ROWS_PER_EVALUATION = 100  # the most that an interruption may repeat, from stored replies
 ROUNDS = 3
 CORRECTNESS, COMPLETENESS = "correctness", "completeness"
 DEFAULT_SCORERS = (CORRECTNESS, COMPLETENESS)
@@ -30,96 +30,96 @@ DEFAULT_SCORERS = (CORRECTNESS, COMPLETENESS)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an answer is worth, by scorer, and why."""
+    """The scores of an answer, and their rationales, by scorer."""
 
     scores: Mapping[str, float]  # each in [0, 1]
     rationales: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
-        """The weakest of the scores."""
+        """The lowest score."""
         return min(self.scores.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The judgements, by question id and model, and what got none."""
+class JudgementSet:
+    """Judgements, and the errors of answers without one; both by question id and model."""
 
     judgements: Mapping[tuple[str, str], Judgement]
     failures: Mapping[tuple[str, str], str]
 
 
 class ScorerError(ValueError):
-    """A scorer cannot be used; says which and why."""
+    """A scorer cannot be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scorers:
-    """What scores an answer: the two of MLflow by name, and those of the user by import path."""
+    """The scorers of answers: MLflow's two by name, and custom ones by import path."""
 
     names: Sequence[str]
     judge: str  # as MLflow names it, such as openai:/gpt-4.1-mini
-    own: Sequence[Any] = ()  # MLflow scorers
+    custom: Sequence[Any] = ()  # MLflow scorers
 
     @classmethod
-    def load(cls, given: Sequence[str], judge: str) -> Scorers:
-        """Find the scorers; each is a name or `package.module:attribute`.
+    def load(cls, paths: Sequence[str], judge: str) -> Scorers:
+        """Load the scorers; path is a name or `package.module:attribute`.
 
         Raises:
-            ScorerError: there is no such scorer, or it is none.
+            ScorerError: a scorer does not exist, or is not an MLflow scorer.
         """
-        names = [each for each in given if each in DEFAULT_SCORERS]
-        return cls(names, judge, [_own(each) for each in given if each not in DEFAULT_SCORERS])
+        names = [path for path in paths if path in DEFAULT_SCORERS]
+        return cls(names, judge, [_load_scorer(path) for path in paths if path not in DEFAULT_SCORERS])
 
-    def needed(self, question: Question) -> Mapping[str, Any]:
-        """The MLflow scorers that a question needs, by name; an exact check needs no judge."""
+    def scorers_for(self, question: Question) -> Mapping[str, Any]:
+        """The MLflow scorers for a question, by name; a question with an exact check needs no judge."""
         from mlflow.genai.scorers import Completeness, Correctness
 
-        own = {scorer.name: scorer for scorer in self.own}
+        custom = {scorer.name: scorer for scorer in self.custom}
         if question.check is not None:
-            return own
+            return custom
         judges = {CORRECTNESS: Correctness, COMPLETENESS: Completeness}
-        return {**{name: judges[name](name=name, model=self.judge) for name in self.names}, **own}
+        return {**{name: judges[name](name=name, model=self.judge) for name in self.names}, **custom}
 
-    def verdicts(self, question: Question) -> int:
-        """How often the judge is asked about one answer."""
+    def judge_calls(self, question: Question) -> int:
+        """The number of judge calls for one answer to the question."""
         return 0 if question.check is not None else len(self.names)
 
     def key(self, question: Question, answer: Answer) -> str:
-        """What a judgement is kept under."""
+        """The key of a judgement in the ledger."""
         expected = [question.expected_facts, question.expected_response, repr(question.check)]
-        scored = [*self.names, *(scorer.name for scorer in self.own), self.judge]
+        scored = [*self.names, *(scorer.name for scorer in self.custom), self.judge]
         return hashlib.sha256(json.dumps([answer.key, expected, scored]).encode()).hexdigest()
 
 
-def _own(path: str) -> Any:
+def _load_scorer(path: str) -> Any:
     from mlflow.genai.scorers import Scorer
 
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        scorer = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(DEFAULT_SCORERS)
         raise ScorerError(f"scorer {path!r}: {error}; give {known}, or package.module:name") from error
-    found = found() if isinstance(found, type) else found
-    if not isinstance(found, Scorer):
+    scorer = scorer() if isinstance(scorer, type) else scorer
+    if not isinstance(scorer, Scorer):
         raise ScorerError(f"scorer {path!r} is not an MLflow scorer; decorate it with @mlflow.genai.scorer")
-    return found
+    return scorer
 
 
-def kept(pairs: Sequence[tuple[Question, Answer]], scorers: Scorers, ledger: Ledger) -> Judged:
-    """The judgements that are there already, exact checks among them: they cost nothing."""
+def stored_judgements(pairs: Sequence[tuple[Question, Answer]], scorers: Scorers, ledger: Ledger) -> JudgementSet:
+    """The judgements in the ledger, and those of exact checks, which cost nothing."""
     judgements: dict[tuple[str, str], Judgement] = {}
     for question, answer in pairs:
         row = ledger.get(scorers.key(question, answer))
         if row is not None:
             judgements[question.id, answer.model] = Judgement(row["scores"], row["rationales"])
-        elif question.check is not None and not scorers.own:
-            judgements[question.id, answer.model] = Judgement(_checked(question, answer))
-    return Judged(judgements, {})
+        elif question.check is not None and not scorers.custom:
+            judgements[question.id, answer.model] = Judgement(_check_score(question, answer))
+    return JudgementSet(judgements, {})
 
 
-def _checked(question: Question, answer: Answer) -> dict[str, float]:
+def _check_score(question: Question, answer: Answer) -> dict[str, float]:
     return {} if question.check is None else {CORRECTNESS: float(question.check.passes(answer.text))}
 
 
@@ -130,56 +130,56 @@ def judge(
     relay: JudgeRelay,
     runs: tracking.Runs,
     on_progress: Callable[[], None] = lambda: None,
-) -> Judged:
-    """Score every answer; those of one model are evaluated in its MLflow run.
+) -> JudgementSet:
+    """Score every answer; the answers of a model are evaluated in its MLflow run.
 
     Raises:
-        StoppedError: by budget, outage or interruption. Verdicts until then are in the ledger.
+        StoppedError: by budget, outage or interruption. The ledger keeps the verdicts received before.
     """
-    judgements = dict(kept(pairs, scorers, ledger).judgements)
+    judgements = dict(stored_judgements(pairs, scorers, ledger).judgements)
     failures: dict[tuple[str, str], str] = {}
-    todo = [pair for pair in pairs if (pair[0].id, pair[1].model) not in judgements]
+    missing = [pair for pair in pairs if (pair[0].id, pair[1].model) not in judgements]
     with relay.in_environment():
-        for chunk in _chunks(todo):
-            for (question, answer), result in zip(chunk, _evaluated(chunk, scorers, relay, runs), strict=True):
-                at = question.id, answer.model
+        for chunk in _split_for_evaluation(missing):
+            for (question, answer), result in zip(chunk, _judge_chunk(chunk, scorers, relay, runs), strict=True):
+                key = question.id, answer.model
                 if isinstance(result, str):
-                    failures[at] = result
+                    failures[key] = result
                 else:
-                    judgements[at] = result
+                    judgements[key] = result
                     row = {"scores": dict(result.scores), "rationales": dict(result.rationales)}
                     ledger.add(scorers.key(question, answer), row)
                 on_progress()
             if relay.stopped is not None:
                 raise relay.stopped
-    return Judged(judgements, failures)
+    return JudgementSet(judgements, failures)
 
 
-def _chunks(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Question, Answer]]]:
-    """Pairs of one model and one set of scorers, as MLflow evaluates them."""
+def _split_for_evaluation(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[list[tuple[Question, Answer]]]:
+    """Split the pairs into evaluations, each of one model and one set of scorers."""
     kinds: dict[tuple[str, bool], list[tuple[Question, Answer]]] = {}
     for question, answer in pairs:
         kinds.setdefault((answer.model, question.check is None), []).append((question, answer))
-    for alike in kinds.values():
-        for start in range(0, len(alike), ROWS_PER_EVALUATION):
-            yield alike[start : start + ROWS_PER_EVALUATION]
+    for pairs_of_kind in kinds.values():
+        for start in range(0, len(pairs_of_kind), ROWS_PER_EVALUATION):
+            yield pairs_of_kind[start : start + ROWS_PER_EVALUATION]
 
 
-def _evaluated(
+def _judge_chunk(
     chunk: Sequence[tuple[Question, Answer]], scorers: Scorers, relay: JudgeRelay, runs: tracking.Runs
 ) -> list[Judgement | str]:
-    """A judgement for each pair, or what kept it from one, after as many rounds as are worth it."""
-    needed = scorers.needed(chunk[0][0])
+    """A judgement or an error for each pair. Missing verdicts are requested again, for up to ROUNDS rounds."""
+    named_scorers = scorers.scorers_for(chunk[0][0])
     verdicts: list[dict[str, tuple[float, str]]] = [{} for _ in chunk]
     problems: list[str] = ["" for _ in chunk]
     for _ in range(ROUNDS):
-        missing = [number for number, found in enumerate(verdicts) if len(found) < len(needed)]
+        missing = [number for number, scored in enumerate(verdicts) if len(scored) < len(named_scorers)]
         if not missing or relay.stopped is not None:
             break
-        wanted = {name for number in missing for name in needed if name not in verdicts[number]}
-        rows = _evaluate([chunk[number] for number in missing], [needed[name] for name in sorted(wanted)], runs)
+        names = {name for number in missing for name in named_scorers if name not in verdicts[number]}
+        rows = _evaluate([chunk[number] for number in missing], [named_scorers[name] for name in sorted(names)], runs)
         for number, row in zip(missing, rows, strict=True):
-            for name in wanted:
+            for name in names:
                 value = as_score(row.get(f"{name}/value"))
                 if value is None:
                     problems[number] = f"{name}: {row.get(f'{name}/error_message') or row.get(f'{name}/value')!r}"
@@ -187,40 +187,47 @@ def _evaluated(
                     verdicts[number].setdefault(name, (value, str(row.get(f"{name}/rationale") or "")))
     return [
         Judgement(
-            {**_checked(question, answer), **{name: score for name, (score, _) in found.items()}},
-            {name: why for name, (_, why) in found.items()},
+            {**_check_score(question, answer), **{name: score for name, (score, _) in scored.items()}},
+            {name: rationale for name, (_, rationale) in scored.items()},
         )
-        if len(found) == len(needed)
+        if len(scored) == len(named_scorers)
         else f"no verdict after {ROUNDS} rounds, {problem}"[:300]
-        for (question, answer), found, problem in zip(chunk, verdicts, problems, strict=True)
+        for (question, answer), scored, problem in zip(chunk, verdicts, problems, strict=True)
     ]
 
 
 def _evaluate(
     pairs: Sequence[tuple[Question, Answer]], scorers: Sequence[Any], runs: tracking.Runs
 ) -> list[dict[str, Any]]:
-    """One evaluation by MLflow; the rows of its table in the order of `pairs`."""
+    """Run one evaluation by MLflow; returns the rows of its table in the order of `pairs`."""
     import mlflow
 
     traces = tracking.traces_of([answer for _, answer in pairs])
     data = [
-        {"inputs": _inputs(question), "outputs": answer.text, "expectations": _expectations(question), "trace": trace}
+        {
+            "inputs": _judge_inputs(question),
+            "outputs": answer.text,
+            "expectations": _expectations(question),
+            "trace": trace,
+        }
         for (question, answer), trace in zip(pairs, traces, strict=True)
     ]
     with mlflow.start_run(run_id=runs.models[pairs[0][1].model]), contextlib.redirect_stdout(io.StringIO()):
         result = mlflow.genai.evaluate(data=data, scorers=list(scorers))
     if result.result_df is None or len(result.result_df) != len(pairs):
-        raise StoppedError(f"MLflow evaluated {len(result.result_df or [])} rows of {len(pairs)}; run again")
-    rows = {str(row["trace_id"]): _named(row) for row in result.result_df.to_dict("records")}
+        raise StoppedError(
+            f"MLflow evaluated {len(result.result_df or [])} rows of {len(pairs)}; run the same command again"
+        )
+    rows = {str(row["trace_id"]): _with_text_keys(row) for row in result.result_df.to_dict("records")}
     return [rows[trace.info.trace_id] for trace in traces]
 
 
-def _named(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _with_text_keys(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row.items()}
 
 
-def _inputs(question: Question) -> dict[str, Any]:
-    """What the judge reads of a question: its text, or the whole where there were earlier turns or tools."""
+def _judge_inputs(question: Question) -> dict[str, Any]:
+    """The question as the judge reads it: its text, or all messages and tools if it has earlier turns or tools."""
     turns = [message for message in question.messages if message.get("role") not in ("system", "developer")]
     if len(turns) == 1 and not question.tools:
         return {"question": question.text}
@@ -236,7 +243,7 @@ def _expectations(question: Question) -> dict[str, Any]:
 
 
 def as_score(value: Any) -> float | None:
-    """A scorer's value as a number from 0 to 1; None where it is no verdict.
+    """A scorer's value as a number from 0 to 1; None for other values.
 
     >>> [as_score(value) for value in ("yes", "No", True, 0.5, 3, "perhaps", None, float("nan"))]
     [1.0, 0.0, 1.0, 0.5, None, None, None, None]

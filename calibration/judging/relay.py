@@ -1,8 +1,8 @@
-"""The judge's calls go through here: kept, counted, within the budget, and given up on within a minute.
+"""A relay for the judge's calls on loopback: it stores replies, keeps to the budget, and notices outages in a minute.
 
-MLflow's judges post to an address of their own, with ten retries that take three minutes a call, no cache, and tokens
-that no sum holds. So they are pointed at this relay on loopback, which makes the calls. A reply that is kept costs
-nothing again; once the judge is given up on, every call is refused with a status that MLflow does not retry.
+MLflow's judges send their own requests: without a cache, with ten retries that take three minutes per call, and with
+tokens that are counted nowhere. So they are pointed at this relay, which sends the requests. A stored reply costs
+nothing. After an outage is noticed, the relay refuses every call with a status that MLflow does not retry.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any
 import openai
 
 from calibration import network
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import Endpoint, retry_after, said
+from calibration.answers.answers import Endpoint, describe_error, retry_after
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
-from calibration.spending import Meter, StoppedError, most_usd, price_of
+from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import without_login
 from router.policy.usage import Usage
 
-PATIENCE_SECONDS = 40.0  # a judge that is away is noticed within a minute, retries included
+PATIENCE_SECONDS = 40.0  # without any reply, before the judge counts as unavailable
 TIMEOUT_SECONDS = 25.0
 LONGEST_BACKOFF_SECONDS = 10.0
 MAX_BODY_BYTES = 16 * 2**20
 
 
 class JudgeRelay:
-    """Makes the judge's calls, for as long as it is open; a context manager."""
+    """An HTTP server that relays the judge's calls while it is open; a context manager."""
 
     def __init__(
         self, endpoint: Endpoint, meter: Meter, ledger: Ledger, patience_seconds: float = PATIENCE_SECONDS
@@ -49,14 +49,14 @@ class JudgeRelay:
         self._lock = threading.Lock()
         self._failing_since: float | None = None
         self._resume_at = 0.0
-        self._adapting = Adapting(load_catalogue())
+        self._adapting = RequestAdapter(load_catalogue())
         self._client = network.openai_client(
             endpoint.base_url, endpoint.api_key, max_retries=0, timeout=TIMEOUT_SECONDS
         )
         self.stopped: StoppedError | None = None
-        path = f"/{secrets.token_urlsafe(16)}/v1"  # other users of the machine have no use of the key
+        path = f"/{secrets.token_urlsafe(16)}/v1"  # secret, so that other users of the machine cannot use the key
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, path))
-        self._server.daemon_threads = False  # closing waits for replies under way: they are paid for, and are kept
+        self._server.daemon_threads = False  # closing waits for replies in flight, which are billed, and stores them
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def __enter__(self) -> JudgeRelay:
@@ -70,18 +70,18 @@ class JudgeRelay:
 
     @contextlib.contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Point MLflow's judges here; the openai client, which reads OPENAI_BASE_URL only, is not touched."""
+        """Point MLflow's judges at the relay; the openai client, which reads OPENAI_BASE_URL only, is not affected."""
         exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         if exempt.strip() != "*":
             exempt = ",".join(filter(None, [exempt, "127.0.0.1"]))
-        given = {
+        variables = {
             "OPENAI_API_BASE": self.base_url,
             "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "held-by-the-relay",
             "NO_PROXY": exempt,
-            "no_proxy": exempt,  # which goes before the other
+            "no_proxy": exempt,  # has precedence over NO_PROXY
         }
-        before = {name: os.environ.get(name) for name in given}
-        os.environ.update(given)
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         try:
             yield
         finally:
@@ -89,18 +89,18 @@ class JudgeRelay:
                 os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
     def stop(self, reason: StoppedError) -> None:
-        """Refuse every call from now on."""
+        """Refuse all calls from now on."""
         self.stopped = self.stopped or reason
 
     def reply(self, body: dict[str, Any]) -> Mapping[str, Any]:
-        """The judge's reply to a chat body, kept or new.
+        """The judge's reply to a chat body, from the ledger or by a request.
 
         Raises:
             StoppedError: by budget, outage, refusal or interruption.
             openai.APIError: the judge refuses this prompt.
         """
-        asked = json.dumps([self._endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
-        key = hashlib.sha256(asked.encode()).hexdigest()
+        request = json.dumps([self._endpoint.base_url, body], sort_keys=True, ensure_ascii=False)
+        key = hashlib.sha256(request.encode()).hexdigest()
         kept = self._ledger.get(key)
         if kept is not None:
             return kept
@@ -111,28 +111,28 @@ class JudgeRelay:
 
     def _call(self, body: dict[str, Any]) -> dict[str, Any]:
         model = body["model"]
-        most = most_usd(price_of(self._meter.prices, model), body, self._endpoint.max_output_tokens)
+        max_usd = max_cost_usd(price_of(self._meter.prices, model), body, self._endpoint.max_output_tokens)
         attempt = 0
         while True:
             self._wait()
-            self._meter.wait_to_reserve(most)
+            self._meter.wait_to_reserve(max_usd)
             usage: Usage | None = None
             began = time.monotonic()
             try:
-                # Not `chat.completions.create`: while MLflow evaluates, it writes a trace for each call of that.
-                answered: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=self._sent(body))
-                usage = Usage.from_openai(answered.get("usage") or {})
+                # not `chat.completions.create`, whose calls MLflow traces during an evaluation
+                reply: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=self._adapt(body))
+                usage = Usage.from_openai(reply.get("usage") or {})
             except openai.APIError as error:
-                self._after(error, model, attempt, began)
+                self._handle_error(error, model, attempt, began)
                 attempt += 1
             else:
                 self._failing_since = None
-                return answered
+                return reply
             finally:
-                self._meter.settle(most, "judge", model, usage)
+                self._meter.settle(max_usd, "judge", model, usage)
 
-    def _sent(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self._adapting.sent(
+    def _adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._adapting.adapt(
             {"max_tokens": self._endpoint.max_output_tokens, **self._endpoint.parameters, **body}
         )
 
@@ -145,28 +145,32 @@ class JudgeRelay:
                 return
             time.sleep(min(wait, 0.2))
 
-    def _after(self, error: openai.APIError, model: str, attempt: int, began: float) -> None:
-        """Go on (returns) or stop everything (raises)."""
+    def _handle_error(self, error: openai.APIError, model: str, attempt: int, began: float) -> None:
+        """Handle a failed request: return to retry it, or raise to fail this prompt. An outage stops the relay."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn(model, error):
+        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
         where = f"the judge at {without_login(self._endpoint.base_url)}"
-        kept = "Answers and verdicts so far are kept"
+        kept = "Answers and verdicts so far are stored"
         if (
             status is not None and status not in (408, 409, 429) and status < 500
         ) or error.code == "insufficient_quota":
-            self.stop(StoppedError(f"{where} refuses: {said(error)}. Check --judge and its key. {kept}"))
+            self.stop(StoppedError(f"{where} refuses: {describe_error(error)}. Check --judge and its key. {kept}"))
         elif status == 429:
             self._failing_since = None
         elif status is not None and status < 500 and status not in (408, 409):
-            raise error  # this prompt, not the judge
+            raise error  # the fault of this prompt
         else:
             with self._lock:
                 self._failing_since = self._failing_since or began
                 failing = time.monotonic() - self._failing_since
             if failing > self._patience:
-                advice = "run the same command again when it is back, or choose another with --judge"
-                self.stop(StoppedError(f"{where} did not answer for {failing:.0f} s ({said(error)}). {kept}; {advice}"))
+                advice = "run the same command again when the judge is available, or choose another with --judge"
+                self.stop(
+                    StoppedError(
+                        f"{where} did not answer for {failing:.0f} s ({describe_error(error)}). {kept}; {advice}"
+                    )
+                )
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS)
         self._resume_at = max(self._resume_at, time.monotonic() + (retry_after(error) or backoff))
 
@@ -175,7 +179,7 @@ _FENCE = re.compile(r"^\s*+```(?:json)?\s*+|(?<!\s)\s*+```\s*+$")
 
 
 def is_verdict(reply: Mapping[str, Any]) -> bool:
-    """Whether a judge's reply says yes, no, true, false or a number; what is none of these is not worth keeping."""
+    """Whether a judge's reply has a verdict (yes, no, true, false or a number); other replies are not stored."""
     try:
         text = reply["choices"][0]["message"]["content"]
         result = json.loads(_FENCE.sub("", text), strict=False)["result"]
@@ -187,33 +191,33 @@ def is_verdict(reply: Mapping[str, Any]) -> bool:
 def _handler(relay: JudgeRelay, path: str) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = TIMEOUT_SECONDS  # of a connection that says nothing
+        timeout = TIMEOUT_SECONDS  # of an idle connection
 
         def do_POST(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             if self.path != f"{path}/chat/completions" or length > MAX_BODY_BYTES:
-                self._send(404, {"error": {"message": "not here"}})
+                self._send(404, {"error": {"message": "not found"}})
                 return
             try:
                 self._send(200, relay.reply(json.loads(self.rfile.read(length))))
             except StoppedError as reason:
                 relay.stop(reason)
-                # 400 is what MLflow does not retry.
+                # MLflow does not retry status 400
                 self._send(400, {"error": {"message": f"the calibration has stopped: {type(reason).__name__}"}})
             except openai.APIError as error:
-                self._send(400, {"error": {"message": said(error)}})
+                self._send(400, {"error": {"message": describe_error(error)}})
 
         def _send(self, status: int, value: Mapping[str, Any]) -> None:
             content = json.dumps(value).encode()
-            with contextlib.suppress(ConnectionError):  # whoever asked is gone
+            with contextlib.suppress(ConnectionError):  # the client has disconnected
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(content)))
-                self.send_header("connection", "close")  # MLflow opens one for each call; closing waits for them
+                self.send_header("connection", "close")  # closing the server waits for open connections
                 self.end_headers()
                 self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the signature is the library's
-            """The relay is no server whose requests are of interest."""
+            """Requests to the relay are not logged."""
 
     return Handler

@@ -1,289 +1,263 @@
-"""How a threshold is chosen so that its promise holds: Learn then Test, on questions that also teach.
+"""Choosing a threshold whose promise is certified, by Learn then Test.
 
-A target is the share of the strong model's quality to keep. Every question is decided on by what was learnt without it
-(`crossfit.py`), at each threshold of a grid that is walked from always-strong to always-cheap. The walk stops at the
-first threshold that cannot be shown to keep the target. Fixed-sequence testing makes the error of the whole walk that
-of one test (Angelopoulos et al. 2021, Learn then Test, section 3).
+A target is the share of the strong model's quality to keep. A threshold is the quality that a dollar must buy to send a
+question to the strong model. For each threshold of a grid, ordered from always-strong to always-cheap, the null
+hypothesis is that the policy keeps less than the target. Fixed-sequence testing rejects one hypothesis after the other
+and stops at the first that it cannot reject, so the family-wise error is that of a single test (Angelopoulos et al.
+2021, Learn then Test, section 3).
 
-The test is Student's on the quality kept beyond the target. It is approximate. Errors of cross-validation are larger
-than a sample of independent questions would have, since the folds learn from each other's questions (Bates, Hastie and
-Tibshirani 2023, Cross-validation: what does it estimate, section 4), so the standard error is multiplied by SPREAD.
-Student's test promises too much where values are skewed (Johnson 1978, Modified t tests): few questions lose much, and
-none may have lost anything yet. So one more question is counted that loses the more, the less others gain.
+The test statistic is the quality kept beyond the target, by `intervals.lower_bound`. Every question serves for both
+learning and testing: its prediction comes from a model that was fitted without it (`crossfit.py`).
 `benchmarks/certificate.py` measures how often a promise is violated.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from calibration.learning.corpus import Ints
-from calibration.learning.replay import Replay, Worth, bootstrap, picked
+from calibration.learning.intervals import (
+    CONFIDENCE,
+    STANDARD_ERROR_INFLATION,
+    bootstrap,
+    clustered_mean,
+    lower_bound,
+    student_quantile,
+)
+from calibration.learning.ranking import saved_share
+from calibration.learning.replay import Replay, Thresholds, pick_columns
+from calibration.outcomes import question_types
 from router.policy.decision import Interval, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
-CONFIDENCE = 0.95
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
-STEPS = 100
-LOSSES_ASSUMED = 4.0  # questions that lose everything, before it is told that others gain
-SPREAD = 1.1  # of the error of cross-fitted quality, against that of independent questions
-ROUNDS = 200
-MOST_QUESTIONS = 1e6  # a target that needs more is not worth asking for
-USEFUL_SAVING = 0.05  # share of the strong model's dollars; a target that saves less is not worth more questions
+GRID_STEPS = 100
+BOOTSTRAP_ROUNDS = 200
+RESPLITS = 100  # random halves that estimate how often an expected promise is violated
+MAX_QUESTIONS = 1e6  # a target that needs more questions than this is reported as out of reach
+USEFUL_SAVING = 0.05  # share of the strong model's cost; more questions are not suggested for a smaller saving
 TYPE_MARGIN = 0.03  # by which a type may keep less than the target
-LIKELY = 0.9  # how probable it is that a type keeps less, before it is limited
-MIN_TYPE_QUESTIONS = 10  # fewer say nothing of a type by themselves
-_SHARES = 100  # resplits that tell how often an expected promise falls short
+TYPE_CONFIDENCE = 0.9  # at which a type must be shown to keep too little before its threshold is limited
+MIN_TYPE_QUESTIONS = 10  # of a type that is examined by itself
 
 
-def losses(scores: Floats, chosen: Ints, target: float) -> Floats:
-    """Quality kept beyond the target, in points of score (n,): its mean is at least 0 where the promise holds."""
-    return np.asarray(picked(scores, chosen) - target * scores[:, -1])
-
-
-def lower_bound(values: Floats, groups: Ints, low: float, confidence: float = CONFIDENCE) -> float:
-    """The mean of `values` that is shown at this confidence, approximately; near-duplicates count as one question.
-
-    `low` is the least that a value can be.
-
-    >>> groups = np.arange(200)
-    >>> lower_bound(np.full(200, 0.03), groups, -0.97) > 0, lower_bound(np.full(200, 0.0), groups, -0.97) > 0
-    (True, False)
-    """
-    if len(values) < 2:
-        return low
-    more = np.append(values, low * _one_sided(values, low))
-    mean, error, clusters = _mean_and_error(more, np.append(groups, groups.max() + 1))
-    return mean - float(stats.t.ppf(confidence, clusters - 1)) * SPREAD * error
-
-
-def _one_sided(values: Floats, low: float) -> float:
-    """How much larger losses are than gains, from 0 (as large) to 1 (nothing is gained), by the cubes of their sizes.
-
-    LOSSES_ASSUMED count as losses before any is seen. With them the error of the test is at most 5 % in simulations of
-    targets from 90 to 98 %, 100 to 1,600 questions, and shares of losses and gains from none to many.
-    """
-    cubes, assumed = values**3, LOSSES_ASSUMED * -(low**3)
-    return max(assumed - float(cubes.sum()), 0.0) / (assumed + float(np.abs(cubes).sum()))
-
-
-def _mean_and_error(values: Floats, groups: Ints) -> tuple[float, float, int]:
-    """The mean, its standard error with groups as clusters, and how many clusters there are."""
-    mean = float(values.mean())
-    totals = np.bincount(_places(groups), values - mean)
-    clusters = len(totals)
-    error = math.sqrt(float(totals @ totals) * clusters / max(clusters - 1, 1)) / len(values)
-    return mean, error, clusters
-
-
-def _places(groups: Ints) -> Ints:
-    """The groups numbered without gaps, in their order; to sort them takes longer than to see that they are."""
-    if np.bincount(groups).all():
-        return groups
-    return np.unique(groups, return_inverse=True)[1]
+def excess_quality(scores: Floats, chosen: Ints, target: float) -> Floats:
+    """The quality kept beyond the target, in points of score (n,). The promise holds if its mean is at least 0."""
+    return np.asarray(pick_columns(scores, chosen) - target * scores[:, -1])
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """Every threshold of a grid on questions that are predicted by what was learnt without them.
+class FixedSequenceTest:
+    """Tests the thresholds of every target on replayed outcomes.
 
-    Where users ask what was asked in the calibration, the predictor that serves knows more: it is surer of their types,
-    so that more goes cheap at the same price. The promise has to hold for them too.
+    The promise must hold twice: for new questions (`replay`, cross-fitted), and for questions of the calibration that
+    users ask again (`in_sample`). The policy's predictor has learnt from the latter, so it is more certain of their
+    types and sends more of them to the cheap model at the same threshold.
     """
 
     rules: Rules
-    replay: Replay
-    known: Replay  # the same questions, predicted by what was learnt from all of them
+    replay: Replay  # predictions by models that were fitted without the question
+    in_sample: Replay  # the same questions, predicted by the policy's predictor, which was fitted on all of them
     groups: Ints  # (n,) near-duplicates share a number
     confidence: float = CONFIDENCE
     margin: float = TYPE_MARGIN
 
     def grid(self, target: float) -> Floats:
-        """Prices of quality from always-strong to always-cheap, even in the share of questions that go cheap."""
-        return _grid(self.replay.needed(self.rules, target))
+        """The thresholds from always-strong to always-cheap, evenly spaced in the share of cheap questions."""
+        return _threshold_grid(self.replay.switch_thresholds(self.rules, target))
 
-    def all_rules(self, targets: Sequence[float], seed: int, promise: Promise = Promise.CERTIFIED) -> list[Rule]:
-        """For each target the cheapest threshold that keeps it, shown or expected, with what it saves."""
-        types, known_types = self.replay.question_types, self.known.question_types
-        of_targets = zip(
-            targets, self.replay.worth(self.rules, targets), self.known.worth(self.rules, targets), strict=True
-        )
+    def certify(self, targets: Sequence[float], seed: int, promise: Promise = Promise.CERTIFIED) -> list[Rule]:
+        """For each target, the rule with the cheapest threshold that is certified (or expected) to keep it."""
+        types, in_sample_types = self.replay.question_types, self.in_sample.question_types
+        thresholds = self.replay.thresholds(self.rules, targets)
+        in_sample = self.in_sample.thresholds(self.rules, targets)
         return [
-            Steps(self, target, worth, known, types, known_types).rule(seed, promise)
-            for target, worth, known in of_targets
+            TargetTest(self, target, of_target, in_sample_of_target, types, in_sample_types).certify(seed, promise)
+            for target, of_target, in_sample_of_target in zip(targets, thresholds, in_sample, strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """The walk of one target. What is kept at a step is computed when it is looked at: a step has n numbers."""
+class TargetTest:
+    """The sequence of hypotheses of one target."""
 
-    walk: Walk
+    sequence: FixedSequenceTest
     target: float
-    worth: Worth
-    known: Worth
-    types: np.ndarray  # (n,) that the questions are taken for
-    known_types: np.ndarray
+    thresholds: Thresholds
+    in_sample: Thresholds
+    types: np.ndarray  # (n,) predicted type of each question
+    in_sample_types: np.ndarray  # (n,)
 
-    def rule(self, seed: int, promise: Promise) -> Rule:
-        """The cheapest threshold that keeps the target, shown or expected, with what it saves."""
-        walk, target, grid = self.walk, self.target, _grid(self.worth.needed)
-        limits = self._type_limits(grid)
-        served = self._as_served(limits)
-        limit = np.array([limits.get(name, np.inf) for name in self.types])
-        limit_served = np.array([served.get(name, np.inf) for name in self.known_types])
-        kept = _Kept(grid, limit, self.worth, walk.replay.scores, target)
-        # what a limited type does not lose is no licence for others to lose more: the walk must hold without limits too
-        without = _Kept(grid, np.full(len(limit), np.inf), self.worth, walk.replay.scores, target)
-        # and where users ask what was asked in the calibration
-        seen = _Kept(grid, limit_served, self.known, walk.known.scores, target)
-        passed = min(self._certified(each) for each in (kept, without, seen))
-        kind = Promise.CERTIFIED
-        if promise is Promise.EXPECTED and (wished := min(map(_expected, (kept, without, seen)))) > passed:
-            passed, kind = wished, Promise.EXPECTED
-        n, more = len(walk.groups), None
-        if passed < 0 or kind is Promise.EXPECTED:
-            more = self._questions_needed(kept)
-        if passed < 0:
-            return Rule(target, None, False, n, walk.confidence, Interval(0.0, 0.0, 0.0), more)
-        chosen, costs = kept.chosen(passed), walk.replay.costs_usd
-        spent, price = picked(costs, chosen), float(grid[passed])
+    def certify(self, seed: int, promise: Promise) -> Rule:
+        """The rule with the cheapest threshold that is certified (or expected) to keep the target."""
+        grid = _threshold_grid(self.thresholds.switch_thresholds)
+        type_limits = self._type_limits(grid)
+        served_limits = self._limits_for_serving(type_limits)
+        tests = self._tests(grid, type_limits, served_limits)
+        step, certified = min(map(self._last_certified_step, tests)), True
+        if promise is Promise.EXPECTED and (expected := min(map(_last_step_kept, tests))) > step:
+            step, certified = expected, False
+        n, confidence = len(self.sequence.groups), self.sequence.confidence
+        more = self._questions_needed(tests[0]) if step < 0 or not certified else None
+        if step < 0:
+            return Rule(self.target, None, False, n, confidence, Interval(0.0, 0.0, 0.0), more)
+        chosen, costs = tests[0].choose(step), self.sequence.replay.costs_usd
+        spent, threshold = pick_columns(costs, chosen), float(grid[step])
         return Rule(
-            target=target,
-            quality_per_usd=price,
-            certified=kind is Promise.CERTIFIED,
+            target=self.target,
+            quality_per_usd=threshold,
+            certified=certified,
             n=n,
-            confidence=walk.confidence,
+            confidence=confidence,
             expected_saving=bootstrap(
-                lambda rows: 1 - spent[rows].sum() / costs[rows, -1].sum(), walk.groups, ROUNDS, seed
+                lambda rows: saved_share(spent[rows], costs[rows, -1]), self.sequence.groups, BOOTSTRAP_ROUNDS, seed
             ),
             more_questions_needed=more,
-            type_limits={name: served[name] for name, limit in limits.items() if limit < price},
-            falls_short=_falls_short(list(kept), walk.groups, seed) if kind is Promise.EXPECTED else None,
+            type_limits={name: served_limits[name] for name, limit in type_limits.items() if limit < threshold},
+            falls_short=None if certified else _resplit_miss_rate(list(tests[0]), self.sequence.groups, seed),
             kept_by_type=self._kept_by_type(chosen),
         )
 
-    def _certified(self, kept: _Kept) -> int:
-        """The last step of the walk that is shown to keep the target; -1 where the first is not."""
+    def _tests(
+        self, grid: Floats, type_limits: Mapping[str, float], served_limits: Mapping[str, float]
+    ) -> tuple[_ExcessQuality, _ExcessQuality, _ExcessQuality]:
+        """The three tests that a threshold has to pass.
+
+        They are: with the limits of types; without limits, so that what a limited type keeps does not compensate for
+        losses of the others; and with limits on questions of the calibration that users ask again.
+        """
+        replay, in_sample = self.sequence.replay, self.sequence.in_sample
+        limits = np.array([type_limits.get(name, np.inf) for name in self.types])
+        in_sample_limits = np.array([served_limits.get(name, np.inf) for name in self.in_sample_types])
+        unlimited = np.full(len(limits), np.inf)
+        return (
+            _ExcessQuality(grid, limits, self.thresholds, replay.scores, self.target),
+            _ExcessQuality(grid, unlimited, self.thresholds, replay.scores, self.target),
+            _ExcessQuality(grid, in_sample_limits, self.in_sample, in_sample.scores, self.target),
+        )
+
+    def _last_certified_step(self, test: _ExcessQuality) -> int:
+        """The last step before the first hypothesis that is not rejected; -1 if that is the first one."""
         step = -1
-        for step, values in enumerate(kept):
-            if lower_bound(values, self.walk.groups, -self.target, self.walk.confidence) < 0:
+        for step, values in enumerate(test):
+            if lower_bound(values, self.sequence.groups, -self.target, self.sequence.confidence) < 0:
                 return step - 1
         return step
 
     def _type_limits(self, grid: Floats) -> dict[str, float]:
-        """By type, the price of quality from which on it would likely keep less than the target less the margin."""
+        """For each type that would likely keep less than the target minus the margin: its largest threshold."""
         rows = {str(name): np.flatnonzero(self.types == name) for name in np.unique(self.types)}
-        rows = {name: mine for name, mine in rows.items() if len(mine) >= MIN_TYPE_QUESTIONS}
-        likely = {name: float(stats.t.ppf(LIKELY, max(len(mine) - 1, 1))) for name, mine in rows.items()}
-        keeping = dict.fromkeys(rows, -1)
-        scores, least = self.walk.replay.scores, self.target - self.walk.margin
-        for step, price in enumerate(grid):
-            chosen = self.worth.chosen(np.full(len(self.types), price))
-            for name, mine in rows.items():
-                mean, error, _ = _mean_and_error(losses(scores[mine], chosen[mine], least), self.walk.groups[mine])
-                if mean + likely[name] * error >= 0:
-                    keeping[name] = step
+        rows = {name: of_type for name, of_type in rows.items() if len(of_type) >= MIN_TYPE_QUESTIONS}
+        quantiles = {name: student_quantile(TYPE_CONFIDENCE, max(len(r) - 1, 1)) for name, r in rows.items()}
+        last_kept = dict.fromkeys(rows, -1)
+        scores, least = self.sequence.replay.scores, self.target - self.sequence.margin
+        for step, threshold in enumerate(grid):
+            chosen = self.thresholds.choose(np.full(len(self.types), threshold))
+            for name, of_type in rows.items():
+                values = excess_quality(scores[of_type], chosen[of_type], least)
+                mean, error, _ = clustered_mean(values, self.sequence.groups[of_type])
+                if mean + quantiles[name] * error >= 0:
+                    last_kept[name] = step
         return {
             name: float(grid[step]) if step >= 0 else float(grid[0]) - 1.0
-            for name, step in keeping.items()
+            for name, step in last_kept.items()
             if step < len(grid) - 1
         }
 
-    def _as_served(self, limits: Mapping[str, float]) -> dict[str, float]:
-        """The limits of types on the scale of the predictor that serves.
+    def _limits_for_serving(self, limits: Mapping[str, float]) -> dict[str, float]:
+        """The limits of types on the scale of the policy's predictor.
 
-        A limit cuts through the questions of one type, whose prices lie close together and which each fit places
-        elsewhere: the share of them that goes cheap stays.
+        A limit divides the questions of one type, whose thresholds are close together and differ from fit to fit. So
+        the conversion keeps the share of them that goes to the cheap model.
         """
-        before, after = self.worth.needed, self.known.needed
-        both = np.isfinite(before) & np.isfinite(after)
-        served = dict(limits)
+        cross_fitted, served = self.thresholds.switch_thresholds, self.in_sample.switch_thresholds
+        finite = np.isfinite(cross_fitted) & np.isfinite(served)
+        converted = dict(limits)
         for name, limit in limits.items():
-            mine = both & (self.types == name)
-            if mine.any():
-                served[name] = float(np.quantile(after[mine], (before[mine] <= limit).mean()))
-        return served
+            rows = finite & (self.types == name)
+            if rows.any():
+                converted[name] = float(np.quantile(served[rows], (cross_fitted[rows] <= limit).mean()))
+        return converted
 
     def _kept_by_type(self, chosen: Ints) -> dict[str, Interval]:
-        """The share of the strong model's quality that each recorded type keeps, with its interval."""
-        scores, groups = self.walk.replay.scores, self.walk.groups
-        types = np.array([outcome.question_type or "unknown" for outcome in self.walk.replay.outcomes])
+        """The share of the strong model's quality that each recorded type keeps, with its 95 % interval."""
+        scores, groups = self.sequence.replay.scores, self.sequence.groups
+        types = np.array(question_types(self.sequence.replay.outcomes))
         kept: dict[str, Interval] = {}
         for name in np.unique(types):
-            mine = np.flatnonzero(types == name)
-            strong = float(scores[mine, -1].sum())
-            if len(mine) < MIN_TYPE_QUESTIONS or not strong:
+            rows = np.flatnonzero(types == name)
+            strong = float(scores[rows, -1].sum())
+            if len(rows) < MIN_TYPE_QUESTIONS or not strong:
                 continue
-            share = float(picked(scores[mine], chosen[mine]).sum()) / strong
-            _, error, clusters = _mean_and_error(losses(scores[mine], chosen[mine], share), groups[mine])
-            half = float(stats.t.ppf(0.975, max(clusters - 1, 1))) * error * len(mine) / strong
+            share = float(pick_columns(scores[rows], chosen[rows]).sum()) / strong
+            _, error, clusters = clustered_mean(excess_quality(scores[rows], chosen[rows], share), groups[rows])
+            half = student_quantile(0.975, max(clusters - 1, 1)) * error * len(rows) / strong
             kept[str(name)] = Interval(max(share - half, 0.0), share, share + half)
         return kept
 
-    def _questions_needed(self, kept: _Kept) -> int | None:
-        """How many more questions like these would certify a useful saving; None where more of the same would not."""
-        n, needed = len(self.walk.groups), math.inf
-        costs = self.walk.replay.costs_usd
-        quantile = float(stats.norm.ppf(self.walk.confidence)) * SPREAD
-        for step, values in enumerate(kept):
-            if 1 - picked(costs, kept.chosen(step)).sum() / costs[:, -1].sum() < USEFUL_SAVING:
+    def _questions_needed(self, test: _ExcessQuality) -> int | None:
+        """How many more questions would certify a useful saving; None where more questions are not expected to."""
+        n, needed = len(self.sequence.groups), math.inf
+        costs = self.sequence.replay.costs_usd
+        quantile = float(special.ndtri(self.sequence.confidence)) * STANDARD_ERROR_INFLATION
+        for step, values in enumerate(test):
+            if saved_share(pick_columns(costs, test.choose(step)), costs[:, -1]) < USEFUL_SAVING:
                 continue
-            mean, error, _ = _mean_and_error(values, self.walk.groups)
+            mean, error, _ = clustered_mean(values, self.sequence.groups)
             if mean > 0:
                 needed = min(needed, n * (quantile * error / mean) ** 2 + self.target / mean)
-        return max(math.ceil(needed) - n, 1) if needed < MOST_QUESTIONS else None
+        return max(math.ceil(needed) - n, 1) if needed < MAX_QUESTIONS else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What each price of a grid keeps beyond the target, with limits on the price of each question (n,)."""
+class _ExcessQuality:
+    """The excess quality (n,) at each threshold of a grid. Each step is computed when it is reached."""
 
     grid: Floats
-    limit: Floats
-    worth: Worth
+    limits: Floats  # (n,) the largest threshold of each question
+    thresholds: Thresholds
     scores: Floats
     target: float
 
     def __iter__(self) -> Iterator[Floats]:
-        return (losses(self.scores, self.chosen(step), self.target) for step in range(len(self.grid)))
+        return (excess_quality(self.scores, self.choose(step), self.target) for step in range(len(self.grid)))
 
-    def chosen(self, step: int) -> Ints:
-        return self.worth.chosen(np.minimum(self.grid[step], self.limit))
+    def choose(self, step: int) -> Ints:
+        """The column of the chosen model for each question (n,)."""
+        return self.thresholds.choose(np.minimum(self.grid[step], self.limits))
 
 
-def _grid(needed: Floats) -> Floats:
-    finite = needed[np.isfinite(needed)]
+def _threshold_grid(switch_thresholds: Floats) -> Floats:
+    finite = switch_thresholds[np.isfinite(switch_thresholds)]
     if not len(finite):
         return np.zeros(0)
-    return np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
+    return np.unique(np.quantile(finite, np.linspace(0, 1, GRID_STEPS + 1)[1:]) + 1e-9)
 
 
-def _expected(kept: _Kept) -> int:
-    """The last step of the walk before the first that is not expected to keep the target."""
-    return _last_kept(iter(kept))
-
-
-def _last_kept(kept: Iterator[Floats]) -> int:
+def _last_step_kept(steps: Iterable[Floats]) -> int:
+    """The last step before the first whose mean excess quality is below 0; -1 if that is the first one."""
     step = -1
-    for step, values in enumerate(kept):
+    for step, values in enumerate(steps):
         if values.mean() < 0:
             return step - 1
     return step
 
 
-def _falls_short(kept: list[Floats], groups: Ints, seed: int) -> float:
-    """How often the threshold that is expected to keep the target on one half of the questions fails on the other."""
+def _resplit_miss_rate(steps: list[Floats], groups: Ints, seed: int) -> float:
+    """How often the threshold that is expected to keep the target on one half of the questions misses it on the other.
+
+    The halves are random and keep groups together.
+    """
     rng = np.random.default_rng(seed)
     names, places = np.unique(groups, return_inverse=True)
-    missed = 0
-    for _ in range(_SHARES):
+    misses = 0
+    for _ in range(RESPLITS):
         half = (rng.permutation(len(names)) < len(names) / 2)[places]
-        step = _last_kept(values[half] for values in kept)
-        missed += bool(step >= 0 and kept[step][~half].mean() < 0)
-    return missed / _SHARES
+        step = _last_step_kept(values[half] for values in steps)
+        misses += bool(step >= 0 and steps[step][~half].mean() < 0)
+    return misses / RESPLITS

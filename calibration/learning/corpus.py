@@ -1,7 +1,7 @@
-"""Questions as bytes, and what is counted in them: which terms each has, and its hand features.
+"""Questions, with the terms that they contain and their handcrafted features.
 
-A question is kept as its chat body and read when it is needed, so that of a million questions only bytes and numbers
-are held. Terms are counted by their hashes: only those that enough questions use are ever held as words.
+A question is stored as the bytes of its chat body and parsed when it is needed, so that a million questions fit into
+memory. Terms are counted by their hashes; only frequent terms are stored as text.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from router.policy.features import Features, encode_question, read_body
 from router.policy.inputs import match_tools, numbers, terms
 from router.policy.vocabulary import Floats
 
-MIN_TERM_QUESTIONS = 2  # a term that fewer questions use is not learnt
-MIN_TERM_QUESTIONS_OF_MANY = 3  # the same from MANY questions on
-MANY = 600
-_MERGED_AT_ONCE = 1_000_000  # hashes that wait until they are counted together
+MIN_TERM_QUESTIONS = 2  # questions that contain a term, for the term to be learnt
+MIN_TERM_QUESTIONS_OF_LARGE_SET = 3  # the same for LARGE_SET_QUESTIONS or more
+LARGE_SET_QUESTIONS = 600
+_HASHES_PER_MERGE = 1_000_000
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -34,20 +34,20 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and its hand features."""
+    """The parts of a question, and its handcrafted features."""
 
     asked: Asked
-    counted: Sequence[float]  # in the order of `NUMBER_NAMES`
+    numbers: Sequence[float]  # handcrafted features in the order of `NUMBER_NAMES`
 
 
 def question_of(features: Features) -> Question:
-    """The question of a request, read as the proxy reads it."""
+    """The question of a request, parsed as the proxy parses it."""
     asked = turns_of(features)[-1].asked
     return Question(asked, numbers(asked, match_tools(asked.question, features.tools)))
 
 
 class Questions(Sequence[Features]):
-    """Questions as the proxy sees them, read from their chat bodies each time."""
+    """A sequence of questions as the proxy sees them, parsed from their chat bodies at every access."""
 
     def __init__(self, bodies: Sequence[bytes]) -> None:
         self._bodies = bodies
@@ -72,103 +72,105 @@ class Questions(Sequence[Features]):
         return Questions([self._bodies[row] for row in rows])
 
     def parts(self) -> list[Questions]:
-        """All of them in parts of `PART_ROWS`."""
+        """The questions in parts of `PART_ROWS`."""
         return [self[start : start + PART_ROWS] for start in range(0, len(self), PART_ROWS)]
 
     @property
     def bodies(self) -> Sequence[bytes]:
-        """The chat bodies."""
+        """The chat bodies, in JSON."""
         return self._bodies
 
 
-def encoded(questions: Iterable[tuple[Sequence, Sequence | None]]) -> Questions:  # type: ignore[type-arg]
-    """Questions given as messages and tools."""
+def encode_questions(questions: Iterable[tuple[Sequence, Sequence | None]]) -> Questions:  # type: ignore[type-arg]
+    """Questions from their messages and tools."""
     return Questions([encode_question(messages, tools) for messages, tools in questions])
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Questions with what is counted in them: n questions, G terms, N hand features."""
+    """n questions with the G terms that they contain and N handcrafted features."""
 
     questions: Questions
-    terms: Sequence[str]  # ascending; those that are used often enough to be learnt from some part of the questions
-    uses: sp.csr_matrix  # (n, G) 1 where a question has the term
-    counted: Floats  # (n, N)
+    terms: Sequence[str]  # ascending; those that are frequent enough to be learnt from a part of the questions
+    term_matrix: sp.csr_matrix  # (n, G) 1 where a question contains the term
+    numbers: Floats  # (n, N) handcrafted features
 
     def at(self, rows: Ints) -> Corpus:
         """The questions of these rows."""
-        return Corpus(self.questions.at(rows), self.terms, self.uses[rows], self.counted[rows])
+        return Corpus(self.questions.at(rows), self.terms, self.term_matrix[rows], self.numbers[rows])
 
 
-def least_uses(questions: int) -> int:
-    """How many questions use a term at least that is learnt from so many."""
-    return MIN_TERM_QUESTIONS_OF_MANY if questions >= MANY else MIN_TERM_QUESTIONS
+def min_term_questions(questions: int) -> int:
+    """The number of questions that must contain a term, for the term to be learnt from `questions` questions."""
+    return MIN_TERM_QUESTIONS_OF_LARGE_SET if questions >= LARGE_SET_QUESTIONS else MIN_TERM_QUESTIONS
 
 
 def read_corpus(questions: Questions, workers: Workers) -> Corpus:
-    """Count the terms of questions."""
+    """Find the frequent terms of questions, and the questions that contain them."""
     parts = questions.parts()
-    known = _known_terms(workers.map(_term_counts, parts), least_uses(len(questions) // 2))
-    read = list(workers.map(partial(_read, known), parts))
-    words: dict[int, str] = {}
-    for each in read:
-        words.update(zip(each["numbers"].tolist(), each["words"].tobytes().decode().split("\n"), strict=False))
-    names = [words[number] for number in range(len(known))]
-    order = sorted(range(len(known)), key=names.__getitem__)
-    column = np.empty(len(known), dtype=np.int32)
-    column[order] = np.arange(len(known), dtype=np.int32)
-    columns = column[np.concatenate([each["columns"] for each in read])]
-    ends = np.cumsum([0, *np.concatenate([each["counts"] for each in read]).tolist()])
-    uses = sp.csr_matrix((np.ones(len(columns), dtype=np.int8), columns, ends), shape=(len(questions), len(known)))
-    return Corpus(questions, [names[number] for number in order], uses, np.concatenate([e["counted"] for e in read]))
+    hashes = _frequent_terms(workers.map(_count_terms, parts), min_term_questions(len(questions) // 2))
+    read_parts = list(workers.map(partial(_read_part, hashes), parts))
+    texts: dict[int, str] = {}
+    for part in read_parts:
+        texts.update(zip(part["term_numbers"].tolist(), part["texts"].tobytes().decode().split("\n"), strict=False))
+    words = [texts[number] for number in range(len(hashes))]
+    order = sorted(range(len(hashes)), key=words.__getitem__)
+    column = np.empty(len(hashes), dtype=np.int32)
+    column[order] = np.arange(len(hashes), dtype=np.int32)
+    columns = column[np.concatenate([part["columns"] for part in read_parts])]
+    ends = np.cumsum([0, *np.concatenate([part["counts"] for part in read_parts]).tolist()])
+    shape = (len(questions), len(hashes))
+    term_matrix = sp.csr_matrix((np.ones(len(columns), dtype=np.int8), columns, ends), shape=shape)
+    numbers = np.concatenate([part["numbers"] for part in read_parts])
+    return Corpus(questions, [words[number] for number in order], term_matrix, numbers)
 
 
-def _known_terms(parts: Iterable[Arrays], least: int) -> Hashes:
-    """The hashes, ascending, of terms that `least` questions use or more."""
+def _frequent_terms(parts: Iterable[Arrays], least: int) -> Hashes:
+    """The hashes, ascending, of the terms that at least `least` questions contain."""
     hashes, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     waiting: list[Arrays] = []
-    for each in parts:
-        waiting.append(each)
-        if sum(len(part["hashes"]) for part in waiting) > max(len(hashes), _MERGED_AT_ONCE):
-            hashes, counts = _merged([{"hashes": hashes, "counts": counts}, *waiting])
+    for part in parts:
+        waiting.append(part)
+        if sum(len(waiting_part["hashes"]) for waiting_part in waiting) > max(len(hashes), _HASHES_PER_MERGE):
+            hashes, counts = _merge_counts([{"hashes": hashes, "counts": counts}, *waiting])
             waiting = []
-    hashes, counts = _merged([{"hashes": hashes, "counts": counts}, *waiting])
+    hashes, counts = _merge_counts([{"hashes": hashes, "counts": counts}, *waiting])
     return hashes[counts >= least]
 
 
-def _merged(parts: Sequence[Arrays]) -> tuple[Hashes, Ints]:
+def _merge_counts(parts: Sequence[Arrays]) -> tuple[Hashes, Ints]:
     hashes, places = np.unique(np.concatenate([part["hashes"] for part in parts]), return_inverse=True)
     counts = np.concatenate([part["counts"] for part in parts])
     return hashes, np.bincount(places, counts, minlength=len(hashes)).astype(np.int64)
 
 
-def _term_counts(questions: Questions) -> Arrays:
-    """How many of the questions use each term."""
-    found = [np.fromiter(map(_hash, _terms(features)), np.uint64) for features in questions]
-    hashes, counts = np.unique(np.concatenate(found), return_counts=True)
+def _count_terms(questions: Questions) -> Arrays:
+    """The number of questions that contain each term."""
+    hashes_by_question = [np.fromiter(map(_hash, _terms(features)), np.uint64) for features in questions]
+    hashes, counts = np.unique(np.concatenate(hashes_by_question), return_counts=True)
     return {"hashes": hashes, "counts": counts}
 
 
-def _read(known: Hashes, questions: Questions) -> Arrays:
-    """The known terms of the questions, by their number in `known`, and the hand features."""
+def _read_part(known: Hashes, questions: Questions) -> Arrays:
+    """The known terms of the questions, by their number in `known`, and the handcrafted features."""
     columns: list[npt.NDArray[np.int32]] = []
-    counted: list[Sequence[float]] = []
-    words: dict[int, str] = {}
+    rows: list[Sequence[float]] = []
+    texts: dict[int, str] = {}
     for features in questions:
         question = question_of(features)
-        its = sorted(set(terms(question.asked.question)))
-        hashes = np.fromiter(map(_hash, its), np.uint64, len(its))
+        words = sorted(set(terms(question.asked.question)))
+        hashes = np.fromiter(map(_hash, words), np.uint64, len(words))
         places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-        is_known = known[places] == hashes if len(known) else np.zeros(len(its), dtype=bool)
+        is_known = known[places] == hashes if len(known) else np.zeros(len(words), dtype=bool)
         columns.append(places[is_known].astype(np.int32))
-        words.update((place, its[i]) for i, place in zip(np.flatnonzero(is_known), columns[-1].tolist(), strict=True))
-        counted.append(question.counted)
+        texts.update((place, words[i]) for i, place in zip(np.flatnonzero(is_known), columns[-1].tolist(), strict=True))
+        rows.append(question.numbers)
     return {
         "columns": np.concatenate(columns),
-        "counts": np.array([len(each) for each in columns]),
-        "counted": np.array(counted, dtype=np.float64),
-        "numbers": np.fromiter(words, np.int64, len(words)),
-        "words": np.frombuffer("\n".join(words.values()).encode(), dtype=np.uint8),
+        "counts": np.array([len(places) for places in columns]),
+        "numbers": np.array(rows, dtype=np.float64),
+        "term_numbers": np.fromiter(texts, np.int64, len(texts)),
+        "texts": np.frombuffer("\n".join(texts.values()).encode(), dtype=np.uint8),
     }
 
 
@@ -177,5 +179,5 @@ def _terms(features: Features) -> list[str]:
 
 
 def _hash(term: str) -> int:
-    """64 bits of a term; of ten million terms, two share a hash with a chance of 3 in a million."""
+    """A 64-bit hash. The probability that any two of ten million terms share a hash is 3 in a million."""
     return int.from_bytes(hashlib.blake2b(term.encode(errors="surrogatepass"), digest_size=8).digest())

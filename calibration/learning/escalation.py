@@ -1,13 +1,15 @@
-"""What looking at the cheap model's answers gives: outcomes become a predictor of answers and both thresholds.
+"""Learning which answers of the cheap model to accept, and which questions to escalate to the strong model.
 
-An answer is worth a look on a type where it ranks questions better than the question alone does, on questions that
-were predicted by what was learnt without them. Where answers are single letters there is nothing to see.
+A policy with answer rules is a cascade: the proxy requests an answer of the cheap model, predicts from question and
+answer whether the strong model would do better, and then returns the answer or requests one of the strong model. The
+cascade is used for a type of question only where the answer improves the ranking of its questions, by cross-fitted
+predictions. Answers that are single letters carry no information.
 
-Both thresholds are certified at once by the walk of `certificate.py`, along the pairs of the grid in which a dollar
-must buy as much quality at either. These are the best pairs where predictions are right: elsewhere a dollar buys more
-at the other threshold. The order is fixed before a test, so that the error of the walk is that of one test
-(Angelopoulos et al. 2021, Learn then Test, section 3). The test is of the whole: cheap alone, cheap then strong, and
-strong alone.
+A cascade has two thresholds: one to try the cheap model, one to accept its answer. `certificate.py` certifies both at
+once, along the pairs of equal thresholds (quality per dollar). Where predictions are correct, other pairs are worse: a
+dollar buys more quality at one threshold than at the other. The order of the pairs is fixed before the first test, so
+that the family-wise error is that of a single test (Angelopoulos et al. 2021, Learn then Test, section 3). The test
+covers the whole cascade: cheap model only, both models, and strong model only.
 """
 
 from __future__ import annotations
@@ -21,222 +23,234 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
-from calibration.learning.certificate import CONFIDENCE, TYPE_MARGIN, Walk
+from calibration.learning.certificate import TYPE_MARGIN, FixedSequenceTest
 from calibration.learning.corpus import Ints
-from calibration.learning.examples import LEAST_SCALE, NUMBER_WEIGHT
-from calibration.learning.learning import Learnt
+from calibration.learning.examples import MIN_SCALE, NUMBER_WEIGHT
+from calibration.learning.intervals import CONFIDENCE
+from calibration.learning.learning import LearningResult
 from calibration.learning.predictor import SLOPE_WEIGHT
-from calibration.learning.replay import Replay, Worth, apgr
+from calibration.learning.ranking import apgr
+from calibration.learning.replay import Replay, Thresholds
 from calibration.workers import single_threaded
 from router.policy.answer_features import NUMBERS
 from router.policy.answer_prediction import AnswerPredictor, answer_inputs, numbers_of_answer
 from router.policy.answers import AnswerRule, Answers, Help, answer_usd_needed
-from router.policy.decision import Promise, Rules, savings_usd
+from router.policy.decision import Promise, Rule, Rules, savings_usd
 from router.policy.document import Policy
 from router.policy.vocabulary import Floats
 
 RIDGE = 15.0
 FOLDS = 5
-MIN_TYPE_ANSWERS = 30  # fewer do not tell whether looking helps
-LEAST_HELP = 1.0  # Student's t of what looking adds to the ranking of a type
+MIN_TYPE_ANSWERS = 30  # of a type that is examined
+MIN_T_STATISTIC = 1.0  # Student's t of the improvement of the ranking, for a type to be selected
 
-CHEAP, CHEAP_THEN_STRONG, STRONG = range(3)
+CHEAP, CHEAP_THEN_STRONG, STRONG = range(3)  # columns of a cascade's scores and costs
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """Answers of the cheap model as the learner takes them: n questions, N hand features."""
+class AnswerInputs:
+    """The cheap model's answers as inputs of the regression: n questions, N handcrafted features."""
 
-    types: np.ndarray  # (n,) as predicted from the question
+    types: np.ndarray  # (n,) predicted from the question
     numbers: Floats  # (n, N)
-    quality: Floats  # (n, 2) of cheap and strong model, as predicted from the question
+    quality: Floats  # (n, 2) of the cheap and the strong model, predicted from the question
     has_answer: np.ndarray  # (n,)
 
     @property
     def gaps(self) -> Floats:
+        """The strong model's quality minus the cheap one's, predicted from the question (n,)."""
         return np.asarray(self.quality[:, 1] - self.quality[:, 0])
 
 
-def read_answers(replay: Replay) -> Read:
-    """Read the cheap model's answers beside what is predicted from their questions."""
+def read_answer_inputs(replay: Replay) -> AnswerInputs:
+    """The features of the cheap model's answers, with the predictions from their questions."""
     cheap, strong = (model.name for model in replay.models)
     answers = [outcome.results[cheap].answer for outcome in replay.outcomes]
     rows = zip(replay.features, replay.predictions, answers, strict=True)
-    none = [0.0] * len(NUMBERS)
-    return Read(
+    zeros = [0.0] * len(NUMBERS)
+    return AnswerInputs(
         types=np.array([prediction.question_type for prediction in replay.predictions]),
-        numbers=np.array([numbers_of_answer(f, p, a) if isinstance(a, str) else none for f, p, a in rows]),
+        numbers=np.array([numbers_of_answer(f, p, a) if isinstance(a, str) else zeros for f, p, a in rows]),
         quality=np.array([[p.quality[cheap], p.quality[strong]] for p in replay.predictions]),
         has_answer=np.array([isinstance(answer, str) for answer in answers]),
     )
 
 
-def fit_answers(read: Read, gaps: Floats, rows: Ints, types: Sequence[str]) -> AnswerPredictor:
+def fit_answer_predictor(inputs: AnswerInputs, gaps: Floats, rows: Ints, types: Sequence[str]) -> AnswerPredictor:
     """Fit the weights on these rows; `gaps` (n,) are the strong model's scores minus the cheap one's."""
-    numbers = read.numbers[rows]
+    numbers = inputs.numbers[rows]
     scale = numbers.std(axis=0)
-    mean, scale = numbers.mean(axis=0), np.where(scale < LEAST_SCALE, np.inf, scale)
-    inputs = answer_inputs(mean, scale, numbers, read.quality[rows])
+    mean, scale = numbers.mean(axis=0), np.where(scale < MIN_SCALE, np.inf, scale)
+    table = answer_inputs(mean, scale, numbers, inputs.quality[rows])
     count = len(NUMBERS)
     column = {name: at for at, name in enumerate(types)}
-    of_type = np.array([column[str(name)] for name in read.types[rows]])
+    of_type = np.array([column[str(name)] for name in inputs.types[rows]])
     ends = np.arange(len(rows) + 1) * count
     places = (of_type[:, None] * count + np.arange(count)).ravel()
-    slopes = sp.csr_matrix((inputs[:, :count].ravel() * SLOPE_WEIGHT, places, ends), (len(rows), len(types) * count))
-    shared = sp.csr_matrix(np.hstack([inputs[:, :count] * NUMBER_WEIGHT, inputs[:, count:-1]]))
-    ridge = Ridge(RIDGE, tol=1e-4).fit(sp.csr_matrix(sp.hstack([shared, slopes])), (gaps - read.gaps)[rows])
-    own = ridge.coef_[shared.shape[1] :].reshape(len(types), count) * SLOPE_WEIGHT
-    beside = np.append(ridge.coef_[count : shared.shape[1]], ridge.intercept_)
-    weights = np.hstack([own + ridge.coef_[:count] * NUMBER_WEIGHT, np.tile(beside, (len(types), 1))])
+    slopes = sp.csr_matrix((table[:, :count].ravel() * SLOPE_WEIGHT, places, ends), (len(rows), len(types) * count))
+    shared = sp.csr_matrix(np.hstack([table[:, :count] * NUMBER_WEIGHT, table[:, count:-1]]))
+    ridge = Ridge(RIDGE, tol=1e-4).fit(sp.csr_matrix(sp.hstack([shared, slopes])), (gaps - inputs.gaps)[rows])
+    by_type = ridge.coef_[shared.shape[1] :].reshape(len(types), count) * SLOPE_WEIGHT
+    other = np.append(ridge.coef_[count : shared.shape[1]], ridge.intercept_)
+    weights = np.hstack([by_type + ridge.coef_[:count] * NUMBER_WEIGHT, np.tile(other, (len(types), 1))])
     return AnswerPredictor(tuple(types), mean, scale, weights)
 
 
-def predicted_gaps(predictor: AnswerPredictor, read: Read, rows: Ints) -> Floats:
-    """What the strong model is expected to add on these rows (k,), by question and answer."""
-    inputs = answer_inputs(predictor.number_mean, predictor.number_scale, read.numbers[rows], read.quality[rows])
-    found = read.gaps[rows]
-    for name in np.unique(read.types[rows]):
-        mine = read.types[rows] == name
-        found[mine] += predictor.correction(str(name), inputs[mine])
-    return np.clip(found, -1.0, 1.0)
+def predict_gaps(predictor: AnswerPredictor, inputs: AnswerInputs, rows: Ints) -> Floats:
+    """The strong model's quality minus the cheap one's on these rows (k,), predicted from question and answer."""
+    table = answer_inputs(predictor.number_mean, predictor.number_scale, inputs.numbers[rows], inputs.quality[rows])
+    gaps = inputs.gaps[rows]
+    for name in np.unique(inputs.types[rows]):
+        of_type = inputs.types[rows] == name
+        gaps[of_type] += predictor.correction(str(name), table[of_type])
+    return np.clip(gaps, -1.0, 1.0)
 
 
-def cross_fitted_gaps(read: Read, gaps: Floats, groups: Ints, types: Sequence[str], seed: int) -> Floats:
-    """The same for every row (n,), each by what was learnt without it and its near-duplicates."""
-    found = read.gaps
-    there = np.flatnonzero(read.has_answer)
-    folds = GroupKFold(min(FOLDS, len(np.unique(groups[there]))), shuffle=True, random_state=seed)
-    for train, test in folds.split(there, groups=groups[there]):
-        predictor = fit_answers(read, gaps, there[train], types)
-        found[there[test]] = predicted_gaps(predictor, read, there[test])
-    return found
+def cross_fit_gaps(inputs: AnswerInputs, gaps: Floats, groups: Ints, types: Sequence[str], seed: int) -> Floats:
+    """Cross-fitted gaps of all rows (n,); rows without an answer have the gap predicted from the question."""
+    predicted = inputs.gaps
+    answered = np.flatnonzero(inputs.has_answer)
+    folds = GroupKFold(min(FOLDS, len(np.unique(groups[answered]))), shuffle=True, random_state=seed)
+    for train, test in folds.split(answered, groups=groups[answered]):
+        predictor = fit_answer_predictor(inputs, gaps, answered[train], types)
+        predicted[answered[test]] = predict_gaps(predictor, inputs, answered[test])
+    return predicted
 
 
-def helped_types(read: Read, found: Floats, scores: Floats) -> dict[str, Help]:
-    """The types on which question and answer rank better than the question alone, by cross-fitted gaps `found` (n,).
+def select_types(inputs: AnswerInputs, predicted: Floats, scores: Floats) -> dict[str, Help]:
+    """The types whose questions are ranked better by question and answer than by the question alone.
 
-    What a row adds is its gain, against the mean gain of its type, by how much higher it is ranked.
+    `predicted` (n,) are cross-fitted gaps. The contribution of a row is its gain relative to the mean gain of its type,
+    times the change of its rank. A type is selected by the t statistic of the mean contribution.
     """
     gains = scores[:, 1] - scores[:, 0]
-    helped = {}
-    for name in np.unique(read.types[read.has_answer]):
-        mine = np.flatnonzero((read.types == name) & read.has_answer)
-        if len(mine) < MIN_TYPE_ANSWERS:
+    selected = {}
+    for name in np.unique(inputs.types[inputs.has_answer]):
+        rows = np.flatnonzero((inputs.types == name) & inputs.has_answer)
+        if len(rows) < MIN_TYPE_ANSWERS:
             continue
-        higher = (stats.rankdata(found[mine]) - stats.rankdata(read.gaps[mine])) / len(mine)
-        added = (gains[mine] - gains[mine].mean()) * higher
-        error = float(added.std(ddof=1)) / len(mine) ** 0.5
-        score = float(added.mean()) / error if error else 0.0
-        if score > LEAST_HELP:
-            with_answer, without = (apgr(ranks[mine], scores[mine]) for ranks in (found, read.gaps))
-            helped[str(name)] = Help(len(mine), with_answer, without, score)
-    return helped
+        rank_change = (stats.rankdata(predicted[rows]) - stats.rankdata(inputs.gaps[rows])) / len(rows)
+        contributions = (gains[rows] - gains[rows].mean()) * rank_change
+        error = float(contributions.std(ddof=1)) / len(rows) ** 0.5
+        statistic = float(contributions.mean()) / error if error else 0.0
+        if statistic > MIN_T_STATISTIC:
+            with_answer, without = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, inputs.gaps))
+            selected[str(name)] = Help(len(rows), with_answer, without, statistic)
+    return selected
 
 
 @dataclass(frozen=True, slots=True)
-class ThreeWays(Worth):
-    """What a dollar must buy for each question to be answered by the cheap model alone, at one target."""
+class CascadeThresholds(Thresholds):
+    """The thresholds of a cascade: from which each question is answered by the cheap model only."""
 
-    is_tried: np.ndarray  # (n,) whether the cheap model is asked first
+    tries_cheap: np.ndarray  # (n,) whether the cheap model is asked first
 
-    def chosen(self, quality_per_usd: Floats) -> Ints:
-        """The way that is chosen at a price of quality for each question (n,)."""
-        otherwise = np.where(self.is_tried, CHEAP_THEN_STRONG, STRONG)
+    def choose(self, quality_per_usd: Floats) -> Ints:
+        """The column of the cascade (n,) at a threshold for each question (n,)."""
+        otherwise = np.where(self.tries_cheap, CHEAP_THEN_STRONG, STRONG)
         return np.where(self.table[:, 0] <= quality_per_usd, CHEAP, otherwise)
 
 
 @dataclass(frozen=True, slots=True)
-class LookedAt(Replay):
-    """Outcomes with three ways to answer: cheap alone, cheap then strong (both are paid), strong alone."""
+class CascadeReplay(Replay):
+    """Outcomes with three ways to answer: cheap model only, cheap then strong (both are billed), strong model only."""
 
-    is_looked_at: np.ndarray  # (n,)
-    answer_gaps: Floats  # (n,) by question and answer where it is looked at, else by the question
-    answer_needed: Floats  # (n,) quality per dollar from which on the answer is passed on
+    uses_answer: np.ndarray  # (n,) whether the question has a selected type and an answer
+    answer_gaps: Floats  # (n,) predicted from question and answer where the answer is used, else from the question
+    acceptance_thresholds: Floats  # (n,) quality per dollar from which the cheap model's answer is accepted
 
     @property
     def gaps(self) -> Floats:
+        """The predicted gaps (n,): the rank for escalation."""
         return self.answer_gaps
 
-    def worth(self, rules: Rules, targets: Sequence[float]) -> list[Worth]:
-        """At each target, at which price of quality each question is answered in which way; both thresholds are it."""
-        return [self._with_answers(each.needed) for each in Replay.worth(self, rules, targets)]
+    def thresholds(self, rules: Rules, targets: Sequence[float]) -> list[Thresholds]:
+        """For each target, the thresholds at which each question changes its column."""
+        return [self._add_cascade(of_target.switch_thresholds) for of_target in Replay.thresholds(self, rules, targets)]
 
-    def _with_answers(self, by_question: Floats) -> Worth:
-        tried = self.is_looked_at & np.isfinite(by_question)
-        return ThreeWays(np.where(tried, self.answer_needed, by_question)[:, None], len(self.models), tried)
+    def _add_cascade(self, by_question: Floats) -> Thresholds:
+        tried = self.uses_answer & np.isfinite(by_question)
+        table = np.where(tried, self.acceptance_thresholds, by_question)[:, None]
+        return CascadeThresholds(table, len(self.models), tried)
 
-    def chosen_by(self, rules: Rules, rule: AnswerRule) -> Ints:
-        """The way in which a rule answers each question (n,); all by the strong model alone where it routes none."""
+    def choose_by_rule(self, rules: Rules, rule: AnswerRule) -> Ints:
+        """The column of the cascade that a rule chooses for each question (n,); STRONG where it does not route."""
         if rule.quality_per_usd is None:
             return np.full(len(self.outcomes), STRONG)
         limits = [rule.type_limits.get(p.question_type, np.inf) for p in self.predictions]
-        return self.choices(rules, rule.target)(np.minimum(rule.quality_per_usd, limits))
+        return self.chooser(rules, rule.target)(np.minimum(rule.quality_per_usd, limits))
 
 
-def looked_at(replay: Replay, rules: Rules, types: Mapping[str, Help], read: Read, found: Floats) -> LookedAt:
-    """The replay with the answers of these types looked at; `found` (n,) are gaps by question and answer."""
+def build_cascade(
+    replay: Replay, rules: Rules, types: Mapping[str, Help], inputs: AnswerInputs, predicted: Floats
+) -> CascadeReplay:
+    """The replay of a cascade for these types; `predicted` (n,) are gaps by question and answer."""
     cheap = replay.models[0].name
     rows = zip(replay.features, replay.predictions, strict=True)
     savings = np.array([savings_usd(rules, f, p, None)[cheap] for f, p in rows])
-    looked = np.isin(read.types, list(types)) & read.has_answer
+    uses_answer = np.isin(inputs.types, list(types)) & inputs.has_answer
     both = replay.costs_usd.sum(axis=1)
-    inherited = {each.name: getattr(replay, each.name) for each in fields(Replay)}
-    return LookedAt(
+    inherited = {field.name: getattr(replay, field.name) for field in fields(Replay)}
+    return CascadeReplay(
         **inherited
         | {
             "scores": replay.scores[:, [0, 1, 1]],
             "costs_usd": np.column_stack([replay.costs_usd[:, 0], both, replay.costs_usd[:, 1]]),
         },
-        is_looked_at=looked,
-        answer_gaps=np.where(looked, found, replay.gaps),
-        answer_needed=np.array([answer_usd_needed(g, s) for g, s in zip(found, savings, strict=True)]),
+        uses_answer=uses_answer,
+        answer_gaps=np.where(uses_answer, predicted, replay.gaps),
+        acceptance_thresholds=np.array([answer_usd_needed(g, s) for g, s in zip(predicted, savings, strict=True)]),
     )
 
 
-def learn_answers(
-    learnt: Learnt,
+def learn_answer_rules(
+    learnt: LearningResult,
     seed: int,
     confidence: float = CONFIDENCE,
     promise: Promise = Promise.CERTIFIED,
     type_margin: float = TYPE_MARGIN,
 ) -> Answers | None:
-    """Learn from the cheap model's answers to the questions of a policy; None where looking at them helps no type."""
+    """Learn which answers of the cheap model to accept; None where answers improve the ranking of no type."""
     policy, replay, groups = learnt.policy, learnt.replay, learnt.groups
     if len(replay.models) != 2:
         return None
-    read = read_answers(replay)
-    if read.has_answer.sum() < MIN_TYPE_ANSWERS:
+    inputs = read_answer_inputs(replay)
+    if inputs.has_answer.sum() < MIN_TYPE_ANSWERS:
         return None
     types, gains = policy.predictor.types, replay.scores[:, 1] - replay.scores[:, 0]
-    found = cross_fitted_gaps(read, gains, groups, types, seed)
-    helped = helped_types(read, found, replay.scores)
-    if not helped:
+    cross_fitted = cross_fit_gaps(inputs, gains, groups, types, seed)
+    selected = select_types(inputs, cross_fitted, replay.scores)
+    if not selected:
         return None
-    predictor = fit_answers(read, gains, np.flatnonzero(read.has_answer), types)
-    whole = looked_at(replay, policy.rules, helped, read, found)
-    read_again = read_answers(learnt.known)
-    again = predicted_gaps(predictor, read_again, np.arange(len(groups)))
-    known = looked_at(learnt.known, policy.rules, helped, read_again, again)
-    walk = Walk(policy.rules, whole, known, groups, confidence, type_margin)
-    rules = walk.all_rules([rule.target for rule in policy.rules.targets], seed, promise)
-    both = [
-        AnswerRule(**{each.name: getattr(rule, each.name) for each in fields(rule)}, answer_limit=rule.quality_per_usd)
-        for rule in rules
-    ]
-    return Answers(predictor, helped, both)
+    predictor = fit_answer_predictor(inputs, gains, np.flatnonzero(inputs.has_answer), types)
+    cascade = build_cascade(replay, policy.rules, selected, inputs, cross_fitted)
+    in_sample_inputs = read_answer_inputs(learnt.in_sample_replay)
+    in_sample_gaps = predict_gaps(predictor, in_sample_inputs, np.arange(len(groups)))
+    in_sample = build_cascade(learnt.in_sample_replay, policy.rules, selected, in_sample_inputs, in_sample_gaps)
+    test = FixedSequenceTest(policy.rules, cascade, in_sample, groups, confidence, type_margin)
+    rules = test.certify([rule.target for rule in policy.rules.targets], seed, promise)
+    return Answers(predictor, selected, [_answer_rule(rule) for rule in rules])
 
 
-def with_answers(learnt: Learnt, seed: int, confidence: float, promise: Promise, type_margin: float) -> Learnt:
-    """The same, whose policy knows which answers to pass on, where looking at them helps a type."""
+def _answer_rule(rule: Rule) -> AnswerRule:
+    """The rule with one value for both thresholds."""
+    inherited = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    return AnswerRule(**inherited, answer_limit=rule.quality_per_usd)
+
+
+def add_answer_rules(
+    learnt: LearningResult, seed: int, confidence: float, promise: Promise, type_margin: float
+) -> LearningResult:
+    """The result whose policy also has answer rules, if they improve the ranking of a type."""
     with single_threaded():
-        answers = learn_answers(learnt, seed, confidence, promise, type_margin)
+        answers = learn_answer_rules(learnt, seed, confidence, promise, type_margin)
     return replace(learnt, policy=replace(learnt.policy, answers=answers))
 
 
-def replay_answers(policy: Policy, answers: Answers, replay: Replay) -> LookedAt:
-    """What a policy does on outcomes with answers looked at: `replay` are its predictions on them."""
-    read = read_answers(replay)
-    found = read.gaps
-    there = np.flatnonzero(read.has_answer)
-    found[there] = predicted_gaps(answers.predictor, read, there)
-    return looked_at(replay, policy.rules, answers.types, read, found)
+def replay_cascade(policy: Policy, answers: Answers, replay: Replay) -> CascadeReplay:
+    """What a policy with answer rules would have done; `replay` has its predictions on the outcomes."""
+    inputs = read_answer_inputs(replay)
+    gaps = inputs.gaps
+    answered = np.flatnonzero(inputs.has_answer)
+    gaps[answered] = predict_gaps(answers.predictor, inputs, answered)
+    return build_cascade(replay, policy.rules, answers.types, inputs, gaps)

@@ -1,4 +1,4 @@
-"""Outcomes become a policy: every question teaches and tests, and what is known of each type is written down."""
+"""Learning a policy from outcomes: predictor, evidence by type, and certified thresholds."""
 
 from __future__ import annotations
 
@@ -10,51 +10,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from calibration.learning.certificate import CONFIDENCE, TARGETS, TYPE_MARGIN, USEFUL_SAVING, Walk
+from calibration.learning.certificate import TARGETS, TYPE_MARGIN, USEFUL_SAVING, FixedSequenceTest
 from calibration.learning.corpus import Questions, read_corpus
-from calibration.learning.crossfit import cross_fit, seen_again
+from calibration.learning.crossfit import cross_fit, in_sample_predictions
 from calibration.learning.duplicates import near_duplicate_groups
-from calibration.learning.examples import Examples, TypeExamples, read_features, types_of
+from calibration.learning.examples import Examples, TypeExamples, read_features
+from calibration.learning.intervals import CONFIDENCE, mean_interval
 from calibration.learning.predictor import fit
-from calibration.learning.prior import Background
-from calibration.learning.replay import Replay, replay_of
-from calibration.learning.resuming import Resumable, key_of
-from calibration.outcomes import Outcome
-from calibration.workers import HERE, Workers, single_threaded
-from router.policy.decision import Evidence, Interval, Model, Promise, Rule, Rules
+from calibration.learning.prior import Prior
+from calibration.learning.replay import Replay, build_replay
+from calibration.learning.resuming import ResumableWorkers, work_key
+from calibration.outcomes import Outcome, question_types
+from calibration.workers import IN_PROCESS, Workers, single_threaded
+from router.policy.decision import Evidence, Model, Promise, Rule, Rules
 from router.policy.document import Policy
-from router.policy.vocabulary import Floats
 
 DEFAULT_TARGET = 0.97
-LEAST_TARGET = 0.9  # of the strong model's quality; keeping less is not called routing
-CAUTION = 0.05  # of quality, by which predictions err that few questions taught: dear answers go cheap before doubtful
-CAUTION_QUESTIONS = 640  # up to which it is that; it falls with the root of more
-DOUBT_WEIGHT = 0.5  # of a standard deviation of the gap over the types that a question may be of
-RISK_WEIGHT = 5.0  # over the root of n: of n questions, those on which the models differ widen what can be certified
-LEAST_SAVING_SHARE = 0.5  # of the mean dollars that the strong model costs more: what a short answer saves at least
-LEAST_TYPE_PROBABILITY = 0.3  # below it what was measured of a type is not evidence of a question
-NO_EVIDENCE_LIMIT = 0.2  # the same above this probability of types without evidence
-FAMILIAR_UNTIL = 0.75  # novelty from which on dollars count less
-NOVELTY_LIMIT = 0.95  # so that about 5 % of familiar questions are taken for novel
-PUBLISHED_TOLERANCE = 0.01  # a point of quality is less than two runs of one model differ by
-MEASURED_SHARE = 0.015  # of the questions: with fewer outcomes a type was not asked for, and published results stand
+MIN_USEFUL_TARGET = 0.9  # share of the strong model's quality; a lower target is not suggested
+CAUTION = 0.05  # quality added to the strong model's prediction, since a predictor of few questions errs
+CAUTION_QUESTIONS = 640  # up to this many questions; beyond it, the caution falls with the square root of their number
+DOUBT_WEIGHT = 0.5  # in standard deviations of the gap over the types that the question may have
+RISK_WEIGHT = 5.0  # over the root of n: with n questions, those on which the models differ widen the interval
+MIN_SAVING_SHARE = 0.5  # share of the models' mean cost difference: the smallest saving assumed for a request
+MIN_TYPE_PROBABILITY = 0.3  # of the predicted type; below it, the strong model answers
+NO_EVIDENCE_LIMIT = 0.2  # probability of types without evidence; above it, the strong model answers
+FAMILIAR_UNTIL = 0.75  # novelty from which the saving counts less
+NOVELTY_LIMIT = 0.95  # classifies about 5 % of familiar questions as novel
+PUBLISHED_TOLERANCE = 0.01  # quality; two runs of one model differ by more
+MIN_MEASURED_SHARE = 0.015  # share of the questions; a type with fewer outcomes keeps its published results
 MIN_QUESTIONS = 60
-NO_MORE = TypeExamples()
+NO_TYPE_EXAMPLES = TypeExamples()
 
 
 class LearningError(ValueError):
-    """The outcomes cannot be learnt from."""
+    """There are too few outcomes to learn from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """A policy, and how it does on the questions that it was learnt from, each predicted without it."""
+class LearningResult:
+    """A policy, with replays of the questions that it was learnt from."""
 
     policy: Policy
-    replay: Replay
-    known: Replay  # the same questions, predicted by what was learnt from all of them
+    replay: Replay  # each question is predicted by a model that was fitted without it
+    in_sample_replay: Replay  # the same questions, predicted by the policy's predictor
     groups: np.ndarray  # (n,) near-duplicates share a number
 
 
@@ -63,48 +62,43 @@ def learn(
     models: Sequence[Model],
     seed: int,
     about: Mapping[str, Any],
-    background: Background | None = None,
+    prior: Prior | None = None,
     targets: Sequence[float] = TARGETS,
     confidence: float = CONFIDENCE,
     promise: Promise = Promise.CERTIFIED,
     type_margin: float = TYPE_MARGIN,
-    workers: Workers = HERE,
+    workers: Workers = IN_PROCESS,
     folder: Path | None = None,
-) -> Learnt:
-    """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each.
+) -> LearningResult:
+    """Learn a policy for `models` (cheap to strong) from outcomes that have a result of each model.
 
-    `background` adds what is known beside the outcomes; without it, types that were not asked are not known. The
-    policy has the same bytes whoever the workers are. What they computed is kept in `folder` until all is learnt, so
-    that the same call goes on where another was interrupted.
+    `prior` adds typed questions and evidence to the outcomes; without it, types without outcomes have no evidence. The
+    policy has the same bytes for any workers. Their results are stored in `folder` until the policy is complete, so
+    that the same call resumes after an interruption.
 
     Raises:
-        LearningError: there are too few questions to learn from and to test on.
+        LearningError: there are too few questions.
     """
     if len(outcomes) < MIN_QUESTIONS:
         raise LearningError(f"{len(outcomes)} questions are too few to learn from; at least {MIN_QUESTIONS} are needed")
-    background = background or Background()
+    prior = prior or Prior()
     names = [model.name for model in models]
-    outcomes = background.renamed(outcomes)
+    outcomes = prior.rename_types(outcomes)
     features = read_features(outcomes)
     if folder is not None:
-        workers = Resumable(workers, folder, _key(outcomes, features, models, seed, background))
+        workers = ResumableWorkers(workers, folder, _work_key(outcomes, features, models, seed, prior))
     with single_threaded():
-        examples = examples_of(outcomes, names, background.examples, workers, features)
-        crossed = cross_fit(examples, names, seed, workers)
-        predictor = crossed.complete(fit(examples, names, workers))
-        replay = replay_of(outcomes, features, crossed.predictions, models)
-        measured = {
-            name: known
-            for name, known in measured_evidence(examples, names).items()
-            if name not in background.evidence
-            or known.n >= min(MEASURED_SHARE * len(outcomes), background.evidence[name].n)
-        }
-        rules = rules_for(models, {**background.evidence, **measured}, replay)
-        again = seen_again(examples, predictor, workers)
-        known = replay_of(outcomes, features, again, models)
-        walk = Walk(rules, replay, known, examples.groups, confidence, type_margin)
-        certified = tuple(walk.all_rules(targets, seed, promise))
-    made = {
+        examples = build_examples(outcomes, names, prior.examples, workers, features)
+        cross_fitted = cross_fit(examples, names, seed, workers)
+        predictor = cross_fitted.add_familiarity(fit(examples, names, workers))
+        replay = build_replay(outcomes, features, cross_fitted.predictions, models)
+        evidence = _combine_evidence(prior.evidence, measure_evidence(examples, names), len(outcomes))
+        rules = build_rules(models, evidence, replay)
+        in_sample = in_sample_predictions(examples, predictor, workers)
+        in_sample_replay = build_replay(outcomes, features, in_sample, models)
+        test = FixedSequenceTest(rules, replay, in_sample_replay, examples.groups, confidence, type_margin)
+        rules = replace(rules, targets=tuple(test.certify(targets, seed, promise)))
+    metadata = {
         **about,
         "questions": len(outcomes),
         "confidence": confidence,
@@ -112,59 +106,74 @@ def learn(
         "promise": promise.value,
         "seed": seed,
     }
-    policy = Policy(replace(rules, targets=certified), predictor, default_target(certified), made)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-    replay = replace(replay, predictions=crossed.predictions.by(HERE))
-    known = replace(known, predictions=again.by(HERE))
-    return Learnt(policy, replay, known, examples.groups)
+    return LearningResult(
+        Policy(rules, predictor, choose_default_target(rules.targets), metadata),
+        replace(replay, predictions=cross_fitted.predictions.with_workers(IN_PROCESS)),
+        replace(in_sample_replay, predictions=in_sample.with_workers(IN_PROCESS)),
+        examples.groups,
+    )
 
 
-def _key(
-    outcomes: Sequence[Outcome], features: Questions, models: Sequence[Model], seed: int, background: Background
+def _work_key(
+    outcomes: Sequence[Outcome], features: Questions, models: Sequence[Model], seed: int, prior: Prior
 ) -> str:
-    """A name for what is learnt from."""
+    """The key of stored results of workers: it changes with everything that is learnt from."""
     results = (repr((outcome.id, outcome.question_type, outcome.results)).encode() for outcome in outcomes)
-    beside = repr((tuple(models), seed, sorted(background.evidence.items()), background.examples.types))
-    bodies = (*features.bodies, *background.examples.features.bodies)
-    return key_of(itertools.chain(results, bodies, [beside.encode()]))
+    settings = repr((tuple(models), seed, sorted(prior.evidence.items()), prior.examples.types))
+    bodies = (*features.bodies, *prior.examples.features.bodies)
+    return work_key(itertools.chain(results, bodies, [settings.encode()]))
 
 
-def cross_replayed(
-    outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, background: Background | None = None
+def _combine_evidence(
+    published: Mapping[str, Evidence], measured: Mapping[str, Evidence], questions: int
+) -> dict[str, Evidence]:
+    """The evidence by type. Measured evidence replaces published evidence unless it has very few outcomes."""
+    enough = {
+        name: evidence
+        for name, evidence in measured.items()
+        if name not in published or evidence.n >= min(MIN_MEASURED_SHARE * questions, published[name].n)
+    }
+    return {**published, **enough}
+
+
+def cross_fit_replay(
+    outcomes: Sequence[Outcome], models: Sequence[Model], seed: int, prior: Prior | None = None
 ) -> tuple[Replay, np.ndarray]:
-    """Outcomes predicted by what is learnt without them, as `learn` does with the same seed; and their groups."""
-    background = background or Background()
-    outcomes, names = background.renamed(outcomes), [model.name for model in models]
+    """The cross-fitted replay that `learn` uses with the same seed, and the groups of near-duplicates (n,)."""
+    prior = prior or Prior()
+    outcomes, names = prior.rename_types(outcomes), [model.name for model in models]
     with single_threaded():
-        examples = examples_of(outcomes, names, background.examples)
-        crossed = cross_fit(examples, names, seed)
-        return replay_of(outcomes, examples.features, crossed.predictions, models), examples.groups
+        examples = build_examples(outcomes, names, prior.examples)
+        cross_fitted = cross_fit(examples, names, seed)
+        return build_replay(outcomes, examples.features, cross_fitted.predictions, models), examples.groups
 
 
-def default_target(rules: Sequence[Rule]) -> float:
-    """The highest target up to 97 % that saves something; `auto` keeps it."""
+def choose_default_target(rules: Sequence[Rule]) -> float:
+    """The target that `auto` keeps: the highest one from 90 to 97 % with a useful saving, else 97 %."""
     useful = [
         rule.target
         for rule in rules
-        if rule.expected_saving.estimate >= USEFUL_SAVING and LEAST_TARGET <= rule.target <= DEFAULT_TARGET
+        if rule.expected_saving.estimate >= USEFUL_SAVING and MIN_USEFUL_TARGET <= rule.target <= DEFAULT_TARGET
     ]
     return max(useful, default=DEFAULT_TARGET)
 
 
-def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay: Replay) -> Rules:
-    """What is decided by before any target is certified."""
-    dearer = float((replay.costs_usd[:, -1] - replay.costs_usd[:, 0]).mean())
+def build_rules(models: Sequence[Model], evidence: Mapping[str, Evidence], replay: Replay) -> Rules:
+    """The rules of a policy, still without targets."""
+    n = len(replay.outcomes)
+    mean_difference_usd = float((replay.costs_usd[:, -1] - replay.costs_usd[:, 0]).mean())
     return Rules(
         models=tuple(models),
         evidence=evidence,
         targets=(),
-        caution=CAUTION * min(1.0, (CAUTION_QUESTIONS / len(replay.outcomes)) ** 0.5),
+        caution=CAUTION * min(1.0, (CAUTION_QUESTIONS / n) ** 0.5),
         doubt_weight=DOUBT_WEIGHT,
-        risk_weight=RISK_WEIGHT / len(replay.outcomes) ** 0.5,
-        least_saving_usd=max(LEAST_SAVING_SHARE * dearer, 0.0),
+        risk_weight=RISK_WEIGHT / n**0.5,
+        least_saving_usd=max(MIN_SAVING_SHARE * mean_difference_usd, 0.0),
         published_tolerance=PUBLISHED_TOLERANCE,
-        least_type_probability=LEAST_TYPE_PROBABILITY,
+        least_type_probability=MIN_TYPE_PROBABILITY,
         no_evidence_limit=NO_EVIDENCE_LIMIT,
         usual_type_probability=usual_type_probability(replay),
         familiar_until=FAMILIAR_UNTIL,
@@ -173,55 +182,44 @@ def rules_for(models: Sequence[Model], evidence: Mapping[str, Evidence], replay:
 
 
 def usual_type_probability(replay: Replay) -> float:
-    """The upper decile over questions of the probability of the type that each is taken for."""
-    return float(np.quantile(replay.types_told[1], 0.9))
+    """The 0.9 quantile, over all questions, of the probability of the predicted type."""
+    return float(np.quantile(replay.type_predictions[1], 0.9))
 
 
-def examples_of(
+def build_examples(
     outcomes: Sequence[Outcome],
     models: Sequence[str],
-    more: TypeExamples = NO_MORE,
-    workers: Workers = HERE,
+    type_examples: TypeExamples = NO_TYPE_EXAMPLES,
+    workers: Workers = IN_PROCESS,
     features: Questions | None = None,
 ) -> Examples:
-    """The outcomes as the learner takes them, with questions that teach to tell types apart."""
+    """The outcomes as arrays, with further typed questions to learn types from."""
     features = read_features(outcomes) if features is None else features
     results = [[outcome.results[model] for model in models] for outcome in outcomes]
     return Examples(
-        corpus=read_corpus(Questions([*features.bodies, *more.features.bodies]), workers),
-        types=types_of(outcomes),
+        corpus=read_corpus(Questions([*features.bodies, *type_examples.features.bodies]), workers),
+        types=question_types(outcomes),
         scores=np.array([[r.score for r in row] for row in results]),
-        lengths=np.array([[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]),
+        output_tokens=np.array(
+            [[np.nan if r.output_tokens is None else r.output_tokens for r in row] for row in results]
+        ),
         groups=near_duplicate_groups([outcome.text for outcome in outcomes], workers),
-        more=more,
+        type_examples=type_examples,
     )
 
 
-def measured_evidence(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
-    """What was measured of each type, from the first outcome on: the intervals say how little few outcomes tell."""
+def measure_evidence(examples: Examples, models: Sequence[str]) -> dict[str, Evidence]:
+    """The evidence of each type that has outcomes, however few: the intervals show how much is known."""
     evidence, types = {}, np.array(examples.types)
     for name in sorted(set(examples.types)):
         rows = types == name
-        scores, lengths = examples.scores[rows], examples.lengths[rows]
-        written = {m: float(np.nanmean(v)) for m, v in zip(models, lengths.T, strict=True) if not np.isnan(v).all()}
+        scores, tokens = examples.scores[rows], examples.output_tokens[rows]
+        means = {m: float(np.nanmean(v)) for m, v in zip(models, tokens.T, strict=True) if not np.isnan(v).all()}
         evidence[name] = Evidence(
             kind="measured",
             n=len(scores),
             quality={model: mean_interval(scores[:, m], 0.0, 1.0) for m, model in enumerate(models)},
             quality_difference=mean_interval(scores[:, 0] - scores[:, -1], -1.0, 1.0),
-            output_tokens=written,
+            output_tokens=means,
         )
     return evidence
-
-
-def mean_interval(values: Floats, low: float, high: float, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of bounded values with its interval.
-
-    Student's t on the values and one more at each bound, which keeps the interval honest where few values are all alike
-    (the adjustment of Agresti and Coull 1998 for proportions).
-    """
-    padded = np.concatenate([values, [low, high]])
-    half = float(stats.t.ppf((1 + confidence) / 2, len(padded) - 1) * padded.std(ddof=1) / np.sqrt(len(padded)))
-    centre = float(padded.mean())
-    mean = float(values.mean())
-    return Interval(min(max(low, centre - half), mean), mean, max(min(high, centre + half), mean))

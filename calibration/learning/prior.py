@@ -1,8 +1,8 @@
-"""What is known beside the outcomes: questions that show what a type looks like, and results that others published.
+"""Prior knowledge for learning: typed questions without outcomes, and published results.
 
-`data/types.json` says how: `rename` gives recorded outcomes the type names of the question set, `published` names for a
-type the published benchmarks that speak of it. A published result counts as at most PSEUDO_OUTCOMES outcomes, whatever
-the size of the benchmark: it was measured on other questions than the users', and it is never certified.
+The format of `data/types.json`: `rename` maps recorded outcomes to the type names of the question set; `published` maps
+a type to the published benchmarks that cover it. A published result counts as at most PSEUDO_OUTCOMES outcomes for any
+size of the benchmark, because its questions are not those of the users. It is never certified.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from calibration.learning.corpus import Questions
 from calibration.learning.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
-from calibration.policies import TYPED, read_policy
+from calibration.policies import TYPED_QUESTIONS, read_policy
 from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
@@ -29,20 +29,20 @@ from router.policy.features import RequestError, encode_question, read_body
 from router.policy.transfer import transferred
 
 PSEUDO_OUTCOMES = 30
-_SPREAD = 0.42  # standard deviation of the paired difference of one question, as in the recorded outcomes
-_KINDS = ("accuracy01", "score01", "f1", "judge01")  # on a scale from 0 to 1; an Elo rating is not
+_SPREAD = 0.42  # standard deviation of the paired score difference of one question, in the recorded outcomes
+_KINDS = ("accuracy01", "score01", "f1", "judge01")  # results from 0 to 1, unlike Elo ratings
 
 
 @dataclass(frozen=True, slots=True)
-class Background:
-    """What a policy may know of types that it has no outcomes of."""
+class Prior:
+    """Typed questions and evidence for types, also for types without outcomes."""
 
     examples: TypeExamples = field(default_factory=TypeExamples)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by type
     rename: Sequence[Mapping[str, str]] = ()
 
-    def renamed(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes under the type names of the question set."""
+    def rename_types(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes with the type names of the question set."""
         return [replace(outcome, question_type=self._type(outcome)) for outcome in outcomes]
 
     def _type(self, outcome: Outcome) -> str | None:
@@ -54,99 +54,102 @@ class Background:
         return outcome.question_type
 
 
-def read_background(
-    questions: Sequence[Path], types: Path, published: Path | None, models: Sequence[str]
-) -> Background:
-    """Read questions of every type, the table of types, and the published results of `models` (cheap to strong).
+def read_prior(questions: Sequence[Path], types: Path, published: Path | None, models: Sequence[str]) -> Prior:
+    """Read typed questions, the table of types, and the published results of `models` (cheap to strong).
 
     Raises:
-        InputError: a file does not fit; names it.
+        InputError: a file cannot be read or has another format.
     """
-    table = _json(types)
-    rows = _by_benchmark(_json(published)) if published else {}
+    table = _read_json(types)
+    rows = _index_by_benchmark(_read_json(published)) if published else {}
     evidence = {
-        name: _evidence([_row(rows, benchmark, types) for benchmark in benchmarks], models)
+        name: _published_evidence([_published_row(rows, benchmark, types) for benchmark in benchmarks], models)
         for name, benchmarks in table.get("published", {}).items()
         if rows
     }
-    return _background(questions, evidence, models, table.get("rename", ()))
+    return _build_prior(questions, evidence, models, table.get("rename", ()))
 
 
-def _background(
+def _build_prior(
     questions: Sequence[Path],
     evidence: Mapping[str, Evidence],
     models: Sequence[str],
     rename: Sequence[Mapping[str, str]] = (),
-) -> Background:
-    """Evidence by type, with the typed questions that show what each type looks like."""
-    named = [row for path in questions for row in _typed(path)]
-    quality = {name: [known.quality[m].estimate for m in models] for name, known in evidence.items()}
-    examples = TypeExamples(Questions([row[0] for row in named]), [row[1] for row in named], quality)
-    return Background(examples, evidence, rename)
+) -> Prior:
+    """A prior from evidence by type and files of typed questions."""
+    typed = [row for path in questions for row in _read_typed_questions(path)]
+    quality = {name: [of_type.quality[m].estimate for m in models] for name, of_type in evidence.items()}
+    examples = TypeExamples(Questions([body for body, _ in typed]), [name for _, name in typed], quality)
+    return Prior(examples, evidence, rename)
 
 
-def prior(about: Mapping[str, Any], models: Sequence[str]) -> Background | None:
-    """What a calibration started from, as its policy tells; None where it started from nothing.
+def prior_of_run(about: Mapping[str, Any], models: Sequence[str]) -> Prior | None:
+    """The prior of a calibration, from the metadata of its policy; None where it had none.
 
     Raises:
-        PolicyError: the policy that it started from is not the one that is shipped with this version.
+        PolicyError: the prior was a shipped policy of another version.
     """
     if "prior_evidence" in about:
-        return transferred_background(about["prior_evidence"], models)
+        return transferred_prior(about["prior_evidence"], models)
     version = about.get("prior")
     if version is None:
         return None
     shipped = read_policy(SHIPPED)
     if shipped.version != version:
-        raise PolicyError(str(SHIPPED), f"is version {shipped.version}; the calibration started from {version}")
-    return background_of(shipped, TYPED, models)
+        raise PolicyError(
+            str(SHIPPED), f"has version {shipped.version}, but the prior of the calibration had version {version}"
+        )
+    return prior_of_policy(shipped, TYPED_QUESTIONS, models)
 
 
-def background_of(policy: Policy, questions: Sequence[Path], models: Sequence[str]) -> Background:
-    """What a policy knows that was learnt from other outcomes: what types look like, and what models are worth on them.
+def prior_of_policy(policy: Policy, questions: Sequence[Path], models: Sequence[str]) -> Prior:
+    """A prior from a policy that was learnt from other outcomes.
 
-    What it knows of a type counts as at most PSEUDO_OUTCOMES outcomes, and is not certified for another calibration.
-    Of other models than its own it knows nothing.
+    Its evidence on a type counts as at most PSEUDO_OUTCOMES outcomes, and is not certified for another calibration. For
+    models other than the policy's there is no evidence.
 
     Raises:
-        InputError: a file of typed questions does not fit; names it.
+        InputError: a file of typed questions cannot be read or has another format.
     """
     evidence: dict[str, Evidence] = {}
     if list(models) == list(policy.predictor.models):
         evidence = {
-            name: _of_policy(known, policy.version) for name, known in policy.rules.evidence.items() if known.n > 0
+            name: _as_published(of_type, policy.version)
+            for name, of_type in policy.rules.evidence.items()
+            if of_type.n > 0
         }
-    return _background(questions, evidence, models)
+    return _build_prior(questions, evidence, models)
 
 
-def transferred_background(evidence: Mapping[str, Any], models: Sequence[str]) -> Background:
-    """What a policy for other models knows, as evidence that it was transferred into (`router.policy.transfer`)."""
-    return _background(TYPED, msgspec.convert(evidence, dict[str, Evidence]), models)
+def transferred_prior(evidence: Mapping[str, Any], models: Sequence[str]) -> Prior:
+    """A prior from evidence that was transferred from a policy for other models (`router.policy.transfer`)."""
+    return _build_prior(TYPED_QUESTIONS, msgspec.convert(evidence, dict[str, Evidence]), models)
 
 
-def evidence_for(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
-    """What a policy of two models knows, for another pair: at most PSEUDO_OUTCOMES outcomes a type, none certified.
+def transfer_evidence(policy: Policy, models: Sequence[Model]) -> dict[str, Any]:
+    """The evidence of a policy for two models, transferred to another pair, in JSON types.
+
+    The evidence on a type counts as at most PSEUDO_OUTCOMES outcomes, and is not certified.
 
     Raises:
-        TransferError: the policy is of more models than two, or the pair saves nothing.
+        TransferError: the policy has more than two models, or the pair saves nothing.
     """
-    moved = transferred(policy, *models)
-    known = {
-        name: replace(each, kind="transferred", n=min(each.n, PSEUDO_OUTCOMES), output_tokens={})
-        for name, each in moved.rules.evidence.items()
-        if each.n > 0
+    evidence = {
+        name: replace(of_type, kind="transferred", n=min(of_type.n, PSEUDO_OUTCOMES), output_tokens={})
+        for name, of_type in transferred(policy, *models).rules.evidence.items()
+        if of_type.n > 0
     }
-    found: dict[str, Any] = msgspec.to_builtins(known)
-    return found
+    builtins: dict[str, Any] = msgspec.to_builtins(evidence)
+    return builtins
 
 
-def _of_policy(known: Evidence, version: str) -> Evidence:
-    source = known.source or f"{known.n} outcomes of policy {version}"
-    return replace(known, kind="published", n=min(known.n, PSEUDO_OUTCOMES), source=source)
+def _as_published(evidence: Evidence, version: str) -> Evidence:
+    source = evidence.source or f"{evidence.n} outcomes of policy {version}"
+    return replace(evidence, kind="published", n=min(evidence.n, PSEUDO_OUTCOMES), source=source)
 
 
-def _typed(path: Path) -> Iterator[tuple[bytes, str]]:
-    """The questions of a file that have a type; nothing else is asked of a row than its type and what was said."""
+def _read_typed_questions(path: Path) -> Iterator[tuple[bytes, str]]:
+    """The chat body and the type of each typed question of a file; a row needs no other fields."""
     for line, row in read_rows(path):
         if not isinstance(row, Mapping) or not isinstance(row.get("question_type"), str):
             continue
@@ -159,8 +162,8 @@ def _typed(path: Path) -> Iterator[tuple[bytes, str]]:
             raise InputError(path, line, str(error)) from error
 
 
-def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Results by the name of their benchmark, with the published type where it has several."""
+def _index_by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Published results by the name of the benchmark, and by type where a benchmark has several."""
     several = Counter(row["benchmark"] for row in rows)
     return {
         row["benchmark"] if several[row["benchmark"]] == 1 else f"{row['benchmark']}: {row['question_type']}": row
@@ -168,15 +171,15 @@ def _by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, A
     }
 
 
-def _row(rows: Mapping[str, Any], benchmark: str, types: Path) -> Mapping[str, Any]:
+def _published_row(rows: Mapping[str, Any], benchmark: str, types: Path) -> Mapping[str, Any]:
     row: Mapping[str, Any] | None = rows.get(benchmark)
     if row is None or row.get("kind") not in _KINDS:
-        raise InputError(types, None, f"no published result from 0 to 1 is known of benchmark {benchmark!r}")
+        raise InputError(types, None, f"benchmark {benchmark!r} has no published result on a scale from 0 to 1")
     return row
 
 
-def _evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evidence:
-    """The mean of the published results, each as good as the others, with the interval of PSEUDO_OUTCOMES outcomes."""
+def _published_evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evidence:
+    """The unweighted mean of the published results, with the interval of PSEUDO_OUTCOMES outcomes."""
     quality = {model: float(np.mean([row["scores"][model] for row in rows])) for model in models}
     difference = quality[models[0]] - quality[models[-1]]
     half = 1.96 * _SPREAD / PSEUDO_OUTCOMES**0.5
@@ -190,7 +193,7 @@ def _evidence(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> Evide
     )
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Results of parts are kept in a folder, so that learning that was interrupted goes on where it was."""
+"""Stored results of parts, so that learning resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 from calibration.workers import Arrays, P, Workers
 from router.policy import features
 
-CODE = (Path(__file__).parents[1], Path(features.__file__).parent)  # what the results are computed by
+CODE_FOLDERS = (Path(__file__).parents[1], Path(features.__file__).parent)  # of the code that computes the results
 
 
-class Resumable:
-    """Workers whose results are written down, each as one file that is there whole or not at all.
+class ResumableWorkers:
+    """Workers that store each result in a file, which is replaced atomically.
 
-    The n-th call of `map` gets the results of the n-th call before, so the same work has to be done in the same order;
-    `key` names that work.
+    The n-th call of `map` returns the stored results of the n-th call of the interrupted run. So a run with the same
+    `key` must make the same calls in the same order.
     """
 
     def __init__(self, workers: Workers, folder: Path, key: str) -> None:
         self._workers = workers
         self._folder = folder / key
         self._calls = itertools.count()
-        for other in folder.glob("*"):  # of other outcomes or other code
+        for other in folder.glob("*"):  # from other outcomes or other code
             if other != self._folder:
                 shutil.rmtree(other, ignore_errors=True)
 
@@ -38,11 +38,11 @@ class Resumable:
 
     def _map(self, folder: Path, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
         files = [folder / f"{number:06d}.npz" for number in range(len(parts))]
-        there = [file.exists() for file in files]
-        missing = [part for part, is_there in zip(parts, there, strict=True) if not is_there]
+        stored = [file.exists() for file in files]
+        missing = [part for part, is_stored in zip(parts, stored, strict=True) if not is_stored]
         computed = iter(self._workers.map(function, missing))
-        for file, is_there in zip(files, there, strict=True):
-            if is_there:
+        for file, is_stored in zip(files, stored, strict=True):
+            if is_stored:
                 with np.load(file, allow_pickle=False) as arrays:
                     yield dict(arrays)
             else:
@@ -58,10 +58,10 @@ def _write(file: Path, arrays: Arrays) -> None:
     partial.replace(file)
 
 
-def key_of(values: Iterable[bytes]) -> str:
-    """A name for work on these values by this code: changed code does not go on with results of the old."""
+def work_key(values: Iterable[bytes]) -> str:
+    """A key for work on these values with this code, so that changed code does not use old results."""
     digest = hashlib.sha256()
-    for folder in CODE:
+    for folder in CODE_FOLDERS:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
     for value in values:

@@ -1,30 +1,33 @@
-"""Answers and judgements become outcomes: the questions that every model answered and that were judged."""
+"""From answers and judgements to outcomes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from calibration.answers.answers import Answer, Asked
+from calibration.answers.answers import Answer, AnswerSet
 from calibration.judging.judgements import Judgement
 from calibration.outcomes import Outcome, Result
 from calibration.questions.questions import Question
 
 
-def complete(
-    questions: Sequence[Question], models: Sequence[str], asked: Asked, found: Mapping[tuple[str, str], Judgement]
+def complete_questions(
+    questions: Sequence[Question],
+    models: Sequence[str],
+    collected: AnswerSet,
+    judgements: Mapping[tuple[str, str], Judgement],
 ) -> list[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]]]:
-    """The questions that every model answered and that were judged: models are compared on the same ones."""
+    """The questions with a judged answer of every model, so that all models are compared on the same questions."""
     return [
-        (q, {m: asked.answers[q.id, m] for m in models}, {m: found[q.id, m] for m in models})
+        (q, {m: collected.answers[q.id, m] for m in models}, {m: judgements[q.id, m] for m in models})
         for q in questions
-        if all((q.id, m) in found for m in models)
+        if all((q.id, m) in judgements for m in models)
     ]
 
 
-def outcome_of(question: Question, answers: Mapping[str, Answer], found: Mapping[str, Judgement]) -> Outcome:
-    """A question with every model's answer, score and tokens."""
+def build_outcome(question: Question, answers: Mapping[str, Answer], judgements: Mapping[str, Judgement]) -> Outcome:
+    """The outcome of a question: the score, answer and tokens of every model."""
     results = {
-        model: Result(found[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)
+        model: Result(judgements[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)
         for model, a in answers.items()
     }
     return Outcome(

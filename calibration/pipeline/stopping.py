@@ -1,4 +1,4 @@
-"""A calibration that asks in rounds until a target is certified: the looks of `rounds.py`, each with all its stages."""
+"""A calibration in rounds: it runs all stages in each round of `rounds.py`, until there is a reason to stop."""
 
 from __future__ import annotations
 
@@ -6,77 +6,92 @@ from dataclasses import dataclass, replace
 
 from calibration.answers import tracking
 from calibration.pipeline import rounds, run
-from calibration.pipeline.rounds import Looks, Stop
-from calibration.pipeline.run import Calibration, Ledgers, Plan, Progress
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.costs import expected_costs
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
+from calibration.pipeline.progress import Progress
+from calibration.pipeline.rounds import RoundPlan, Stop
 from calibration.questions import naming
 from calibration.spending import BudgetError, Meter
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """What the last look found, and why there was no further one; without rounds nothing is said of that."""
+class RoundsResult:
+    """The calibration of the last round, and why there was no further round."""
 
-    found: Calibration
+    calibration: Calibration
     stop: Stop = Stop.ALL_ASKED
-    told: str = ""  # why, and how to go on
+    explanation: str = ""  # why it stopped, and how to continue; "" for a calibration without rounds
 
 
-def planned(plan: Plan, target: float) -> tuple[Plan, Looks]:
-    """The plan with its questions typed and in the order in which they are asked, and its looks."""
-    typed = naming.name_types(plan.questions, plan.known_types, plan.seed)
-    whole = replace(plan, questions=rounds.in_order(typed, plan.seed), targets=rounds.targets_with(target))
-    return whole, rounds.looks(len(typed), target, plan.confidence)
+def plan_with_rounds(plan: Plan, target: float) -> tuple[Plan, RoundPlan]:
+    """The plan with its questions classified and in sampling order, and the rounds that certify the target."""
+    questions = naming.name_types(plan.questions, plan.type_policy, plan.seed)
+    ordered = rounds.sampling_order(questions, plan.seed)
+    whole = replace(plan, questions=ordered, targets=rounds.targets_with(target))
+    return whole, rounds.plan_rounds(len(questions), target, plan.confidence)
 
 
-def part_of(whole: Plan, looks: Looks, look: int) -> Plan:
-    """The plan of one look, counted from 1: all questions that are asked until then."""
-    told = {"planned": list(looks.sizes), "used": look, "tested_at": looks.tested_at, "until": looks.target}
+def plan_of_round(whole: Plan, round_plan: RoundPlan, number: int) -> Plan:
+    """The plan of one round, counted from 1. It has the questions of this round and of all earlier rounds."""
+    metadata = {
+        "planned": list(round_plan.sizes),
+        "used": number,
+        "tested_at": round_plan.confidence_per_round,
+        "until": round_plan.target,
+    }
     return replace(
         whole,
-        questions=whole.questions[: looks.sizes[look - 1]],
-        tested_at=looks.tested_at,
-        about={**whole.about, "looks": told},
+        questions=whole.questions[: round_plan.sizes[number - 1]],
+        round_confidence=round_plan.confidence_per_round,
+        about={**whole.about, "looks": metadata},
     )
 
 
-def run_until(whole: Plan, looks: Looks, ledgers: Ledgers, meter: Meter, progress: Progress) -> Ended:
-    """Ask round after round, until the target is certified, all is asked, more would not help, or the budget ends.
+def run_until(whole: Plan, round_plan: RoundPlan, ledgers: Ledgers, meter: Meter, progress: Progress) -> RoundsResult:
+    """Run rounds until the target is certified, all questions are asked, more would not help, or the budget ends.
 
     Raises:
-        StoppedError: by outage, refusal or interruption, or by the budget before the first look.
+        StoppedError: by outage, refusal or interruption, or by the budget during the first round.
     """
-    with run.opened(whole) as runs:
-        return _rounds(whole, looks, ledgers, meter, progress, runs)
+    with run.open_runs(whole) as runs:
+        return _run_rounds(whole, round_plan, ledgers, meter, progress, runs)
 
 
-def _rounds(
-    whole: Plan, looks: Looks, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs
-) -> Ended:
-    found: Calibration | None = None
-    for look in range(1, len(looks.sizes) + 1):
-        part = part_of(whole, looks, look)
-        progress.stage(f"round {look}/{len(looks.sizes)}", len(part.questions), looks.total)
+def _run_rounds(
+    whole: Plan, round_plan: RoundPlan, ledgers: Ledgers, meter: Meter, progress: Progress, runs: tracking.Runs
+) -> RoundsResult:
+    calibration: Calibration | None = None
+    count = len(round_plan.sizes)
+    for number in range(1, count + 1):
+        plan = plan_of_round(whole, round_plan, number)
+        progress.start_stage(f"round {number}/{count}", len(plan.questions), round_plan.total_questions)
         try:
-            _check(part, looks, look, ledgers, meter)
-            found = run.stages(part, ledgers, meter, progress, runs)
-        except BudgetError as reason:
-            if found is None:
+            _check_budget(plan, round_plan, number, ledgers, meter)
+            calibration = run.run_stages(plan, ledgers, meter, progress, runs)
+        except BudgetError as error:
+            if calibration is None:
                 raise
-            why = str(reason)
-            return _ended(found, looks, look - 1, Stop.BUDGET, why[:1].upper() + why[1:])
-        stop = rounds.after(looks, look, found.learnt)
+            text = str(error)
+            return _finish(calibration, round_plan, number - 1, Stop.BUDGET, text[:1].upper() + text[1:])
+        stop = rounds.stop_reason(round_plan, number, calibration.learnt)
         if stop is not None:
-            rule = rounds.rule_of(found.policy, looks.target) if found.policy else None
-            return _ended(found, looks, look, stop, rounds.end_told(looks, look, stop, rule))
-    raise AssertionError("the last look always stops")
+            rule = rounds.rule_of(calibration.policy, round_plan.target) if calibration.policy else None
+            explanation = rounds.describe_stop(round_plan, number, stop, rule)
+            return _finish(calibration, round_plan, number, stop, explanation)
+    raise AssertionError("the last round always stops")
 
 
-def _check(part: Plan, looks: Looks, look: int, ledgers: Ledgers, meter: Meter) -> None:
-    cost_usd, left_usd = sum(each.cost_usd for each in run.expected(part, ledgers)), meter.left_usd()
-    if cost_usd > left_usd:
-        raise BudgetError(rounds.budget_told(looks, look, cost_usd, left_usd))
+def _check_budget(plan: Plan, round_plan: RoundPlan, number: int, ledgers: Ledgers, meter: Meter) -> None:
+    """Raise `BudgetError` where the round is expected to cost more than what remains of the budget."""
+    cost_usd, remaining_usd = sum(cost.cost_usd for cost in expected_costs(plan, ledgers)), meter.left_usd()
+    if cost_usd > remaining_usd:
+        raise BudgetError(rounds.describe_budget(round_plan, number, cost_usd, remaining_usd))
 
 
-def _ended(found: Calibration, looks: Looks, used: int, stop: Stop, told: str) -> Ended:
-    reasons = [*found.verdict.reasons, rounds.looks_told(looks, used)]
-    return Ended(replace(found, verdict=replace(found.verdict, reasons=reasons)), stop, told)
+def _finish(calibration: Calibration, round_plan: RoundPlan, used: int, stop: Stop, explanation: str) -> RoundsResult:
+    """The result of the rounds; the verdict gets the number of rounds as a further reason."""
+    reasons = [*calibration.verdict.reasons, rounds.describe_rounds(round_plan, used)]
+    verdict = replace(calibration.verdict, reasons=reasons)
+    return RoundsResult(replace(calibration, verdict=verdict), stop, explanation)

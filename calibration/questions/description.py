@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from calibration import spending
 from calibration.questions.questions import Question
-from calibration.spending import Expected, JudgedText
+from calibration.spending import ExpectedCost, JudgedText
 from router.policy.prices import PriceBook
 
 JUDGED_ANSWER_TOKENS = 300  # recorded prose answers have 140 to 690
@@ -54,18 +54,18 @@ def language_table(questions: Sequence[Question]) -> Iterator[str]:
 
 def expected_costs(
     questions: Sequence[Question], models: Sequence[str], judge: str, prices: PriceBook
-) -> list[Expected]:
+) -> list[ExpectedCost]:
     """The expected cost of one calibration, computed as a calibration does before it starts."""
     judged = [question for question in questions if question.check is None]
     tokens = len(judged) * JUDGED_ANSWER_TOKENS + (len(questions) - len(judged)) * CHECKED_ANSWER_TOKENS
     sent = [(question.messages, question.tools) for question in questions]
-    answers = [spending.expect_answers(model, sent, 0, prices, tokens / len(questions)) for model in models]
+    answers = [spending.estimate_answers(model, sent, 0, prices, tokens / len(questions)) for model in models]
     texts = [JudgedText(len(q.text) + sum(map(len, q.expected_facts)), VERDICTS * len(models)) for q in judged]
-    return [*answers, spending.expect_judgements(judge, texts, 0, prices, JUDGED_ANSWER_TOKENS)]
+    return [*answers, spending.estimate_judgements(judge, texts, 0, prices, JUDGED_ANSWER_TOKENS)]
 
 
-def cost_table(expected: Sequence[Expected]) -> Iterator[str]:
-    """Expected calls, tokens and dollars by model."""
+def cost_table(expected: Sequence[ExpectedCost]) -> Iterator[str]:
+    """ExpectedCost calls, tokens and dollars by model."""
     rows: list[list[object]] = [
         [
             cost.purpose,

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from calibration.checks import checks
-from calibration.outcomes import ROW_FAULTS
+from calibration.outcomes import ROW_ERRORS
 from calibration.questions.sources import QuestionError, rows
 from router.policy.features import RequestError, read_question
 
@@ -80,7 +80,7 @@ def read(source: str, system: str = DEFAULT_SYSTEM_PROMPT) -> list[Question]:
             question = parse(row, system)
         except ValueError as error:
             raise QuestionError(location, str(error)) from error
-        except ROW_FAULTS as error:
+        except ROW_ERRORS as error:
             raise QuestionError(location, f"invalid row ({type(error).__name__}: {error})") from error
         for seen, key, kind in ((ids, question.id, "id"), (texts, _digest(question), "question")):
             if key in seen:
@@ -182,7 +182,7 @@ def _parse_expectation(row: Mapping[str, Any]) -> tuple[Sequence[str], str | Non
     if present[0] == "reference":
         if "check" not in row:
             raise ValueError('"reference" needs a "check", the name of a comparison')
-        return (), None, checks.parse(row["check"], row["reference"], row.get("tolerance"), row.get("example"))
+        return (), None, checks.parse_check(row["check"], row["reference"], row.get("tolerance"), row.get("example"))
     if "check" in row:
         raise ValueError('"check" needs a "reference"')
     if present[0] == "expected_response":

@@ -11,9 +11,10 @@ import numpy as np
 
 from calibration.comparison.tradeoffs import BOOTSTRAP_ROUNDS, gain_over_mix
 from calibration.comparison.verdict import best_rule
-from calibration.learning.learning import cross_replayed
-from calibration.learning.prior import prior
-from calibration.learning.replay import Replay, bootstrap, picked, replayed
+from calibration.learning.intervals import bootstrap
+from calibration.learning.learning import cross_fit_replay
+from calibration.learning.prior import prior_of_run
+from calibration.learning.replay import Replay, pick_columns, replay_outcomes
 from calibration.registry import registration
 from calibration.registry.registration import CHALLENGER, RegistryError, Version
 from router.policy.decision import Interval
@@ -73,8 +74,8 @@ def promote(force: str | None = None) -> PromotionResult:
 def _replay_held_out(version: Version) -> tuple[Replay, np.ndarray]:
     """Replay the challenger's questions with cross-fitting: each is predicted by a model learnt without it."""
     models = version.policy.rules.models
-    background = prior(version.policy.about, [model.name for model in models])
-    return cross_replayed(version.outcomes, models, version.seed, background)
+    background = prior_of_run(version.policy.about, [model.name for model in models])
+    return cross_fit_replay(version.outcomes, models, version.seed, background)
 
 
 def _evaluate_champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Evaluation | None:
@@ -86,7 +87,7 @@ def _evaluate_champion(number: str, challenger: Version, replay: Replay, groups:
     names = [model.name for model in champion.rules.models]
     if names != [model.name for model in challenger.policy.rules.models]:
         return None
-    champion_replay = replayed(replay.outcomes, champion.predictor, champion.rules.models)
+    champion_replay = replay_outcomes(replay.outcomes, champion.predictor, champion.rules.models)
     return evaluate(champion, champion_replay, groups, challenger.seed)
 
 
@@ -94,9 +95,9 @@ def evaluate(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> E
     """Evaluate a policy at its default target, or at the strictest target that it routes by."""
     rule = best_rule(policy)
     target = rule.target if rule else policy.default_target
-    chosen = replay.chosen(policy.rules, target)
-    kept = picked(replay.scores, chosen).sum() / max(replay.scores[:, -1].sum(), 1e-12)
-    spent = picked(replay.costs_usd, chosen).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
+    chosen = replay.choose(policy.rules, target)
+    kept = pick_columns(replay.scores, chosen).sum() / max(replay.scores[:, -1].sum(), 1e-12)
+    spent = pick_columns(replay.costs_usd, chosen).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
     gain = bootstrap(lambda i: gain_over_mix(replay, chosen, i), groups, BOOTSTRAP_ROUNDS, seed)
     return Evaluation(target, rule is not None, float(kept), 1 - float(spent), gain)
 

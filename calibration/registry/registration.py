@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.comparison.tradeoffs import ALL, Row
+from calibration.comparison.tradeoffs import ALL, ModelSummary
 from calibration.outcomes import Outcome, read_outcomes, write_outcomes
-from calibration.pipeline.run import Calibration
+from calibration.pipeline.calibration import Calibration
 from calibration.policies import read_policy, write_policy
 from calibration.reporting.page import format_html
 from calibration.reporting.report import format_csv
@@ -44,9 +44,9 @@ def log_calibration(calibration: Calibration, files: Sequence[Path] = ()) -> Non
 
     client = mlflow.MlflowClient()
     for model, run in calibration.runs.models.items():
-        for name, value in _metrics(find_row(calibration.rows, ALL, model)).items():
+        for name, value in _metrics(find_row(calibration.summaries, ALL, model)).items():
             client.log_metric(run, name, value)
-        client.set_tag(run, "traces", str(calibration.traced[model]))
+        client.set_tag(run, "traces", str(calibration.trace_counts[model]))
     parent = calibration.runs.parent
     client.set_tag(parent, "verdict", calibration.verdict.headline)
     client.set_tag(
@@ -56,7 +56,7 @@ def log_calibration(calibration: Calibration, files: Sequence[Path] = ()) -> Non
     client.log_metric(parent, "unanswered", len(calibration.unanswered))
     client.log_metric(parent, "unjudged", len(calibration.unjudged))
     client.log_metric(parent, "saving_per_1000_usd", calibration.verdict.saving_per_1000_usd)
-    client.log_metric(parent, "judge/kept_cost_usd", calibration.judge_kept[1])
+    client.log_metric(parent, "judge/kept_cost_usd", calibration.judge_spending[1])
     for purpose in ("answers", "judge"):
         client.log_metric(parent, f"{purpose}/cost_usd", calibration.meter.spent_usd(purpose))
         usages = [usage for (p, _), usage in calibration.meter.usage.items() if p == purpose]
@@ -75,7 +75,7 @@ def log_calibration(calibration: Calibration, files: Sequence[Path] = ()) -> Non
         client.log_artifact(parent, str(path))
 
 
-def _metrics(row: Row) -> Mapping[str, float]:
+def _metrics(row: ModelSummary) -> Mapping[str, float]:
     """The metrics of one model. `correctness` and `completeness` follow the names of MLflow's scorers."""
     metrics = {
         "n": row.n,

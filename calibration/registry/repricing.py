@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from calibration.learning.certificate import CONFIDENCE, TYPE_MARGIN
-from calibration.learning.learning import cross_replayed, learn
-from calibration.learning.prior import prior
-from calibration.learning.replay import Replay, picked
+from calibration.learning.certificate import TYPE_MARGIN
+from calibration.learning.intervals import CONFIDENCE
+from calibration.learning.learning import cross_fit_replay, learn
+from calibration.learning.prior import prior_of_run
+from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import models_named
 from calibration.registry.registration import Version
 from router.policy.decision import Promise, Rule, Rules
@@ -56,7 +57,7 @@ def reprice(version: Version, prices: PriceBook) -> RepricedPolicy | None:
     names = [model.name for model in old.rules.models]
     models = models_named(names, prices)
     about = dict(old.about)
-    background = prior(about, names)
+    background = prior_of_run(about, names)
     confidence = about.get("looks", {}).get("tested_at", about.get("confidence", CONFIDENCE))
     learnt = learn(
         version.outcomes,
@@ -69,7 +70,7 @@ def reprice(version: Version, prices: PriceBook) -> RepricedPolicy | None:
         promise=Promise(about.get("promise", Promise.CERTIFIED)),
         type_margin=about.get("type_margin", TYPE_MARGIN),
     )
-    replay, _ = cross_replayed(version.outcomes, models, version.seed, background)
+    replay, _ = cross_fit_replay(version.outcomes, models, version.seed, background)
     targets = [
         _compare_rules(before, after, old.rules, replay)
         for before, after in zip(old.rules.targets, learnt.policy.rules.targets, strict=True)
@@ -79,9 +80,9 @@ def reprice(version: Version, prices: PriceBook) -> RepricedPolicy | None:
 
 def _compare_rules(before: Rule, after: Rule, rules: Rules, replay: Replay) -> TargetChange:
     """Compare two rules of one target. `replay` and its decisions use current prices."""
-    unchanged = replay.chosen(replace(rules, models=replay.models), before.target)
-    spent = picked(replay.costs_usd, unchanged).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
-    kept = picked(replay.scores, unchanged).sum() / max(replay.scores[:, -1].sum(), 1e-12)
+    unchanged = replay.choose(replace(rules, models=replay.models), before.target)
+    spent = pick_columns(replay.costs_usd, unchanged).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
+    kept = pick_columns(replay.scores, unchanged).sum() / max(replay.scores[:, -1].sum(), 1e-12)
     return TargetChange(
         before.target,
         after.promise.value if after.quality_per_usd is not None else "none",

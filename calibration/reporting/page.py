@@ -9,9 +9,9 @@ from pathlib import Path
 from string import Template
 
 from calibration.comparison.tradeoffs import ALL
-from calibration.comparison.verdict import of_types, percent
-from calibration.learning.certificate import CONFIDENCE
-from calibration.pipeline.run import Calibration
+from calibration.comparison.verdict import describe_tradeoffs, format_percent
+from calibration.learning.intervals import CONFIDENCE
+from calibration.pipeline.calibration import Calibration
 from calibration.reporting import plots
 from calibration.reporting.numbers import MISSING, format_interval, format_promise, format_usd
 from calibration.reporting.summary import (
@@ -36,10 +36,12 @@ def format_html(calibration: Calibration) -> str:
         reasons="".join(f"<p>{escape(reason)}</p>" for reason in calibration.verdict.reasons),
         figures=_key_figures(calibration),
         comparison=_comparison_table(calibration),
-        plot=plots.plot_cost_quality(calibration.held, calibration.rows, calibration.models, calibration.policy),
+        plot=plots.plot_cost_quality(
+            calibration.held_out, calibration.summaries, calibration.models, calibration.policy
+        ),
         plot_note=_plot_note(calibration),
         by_type=_types_table(calibration),
-        differences=plots.plot_differences(calibration.pairs),
+        differences=plots.plot_differences(calibration.tradeoffs),
         targets=_targets_table(calibration),
         verification=_verification(calibration.policy.answers)
         if calibration.policy and calibration.policy.answers
@@ -52,7 +54,7 @@ def format_html(calibration: Calibration) -> str:
 
 
 def _key_figures(calibration: Calibration) -> str:
-    rows = [find_row(calibration.rows, ALL, model) for model in calibration.models]
+    rows = [find_row(calibration.summaries, ALL, model) for model in calibration.models]
     cheap, strong = rows[0], rows[-1]
     ratio = f"{strong.cost_usd / cheap.cost_usd:.1f}×" if cheap.cost_usd else MISSING
     figures = [
@@ -82,12 +84,12 @@ def _comparison_table(calibration: Calibration) -> str:
 
 
 def _types_table(calibration: Calibration) -> str:
-    descriptions = of_types(calibration.pairs)
+    descriptions = describe_tradeoffs(calibration.tradeoffs)
     headings = ["type", "n", *(f"{model}, % right" for model in calibration.models), "difference, points", "cost ratio"]
     headings += [*(f"{model}, output tokens" for model in calibration.models), "cheaper model"]
     lines = []
-    for pair in calibration.pairs:
-        rows = [find_row(calibration.rows, pair.question_type, model) for model in calibration.models]
+    for pair in calibration.tradeoffs:
+        rows = [find_row(calibration.summaries, pair.question_type, model) for model in calibration.models]
         lines.append(
             [
                 pair_name(calibration, pair),
@@ -103,16 +105,16 @@ def _types_table(calibration: Calibration) -> str:
 
 
 def _targets_table(calibration: Calibration) -> str:
-    if calibration.policy is None or calibration.held is None:
+    if calibration.policy is None or calibration.held_out is None:
         return "<p>No policy was learnt.</p>"
     answers = calibration.policy.answers
     verified = {rule.target: rule for rule in answers.targets} if answers else {}
     lines = []
     for rule in calibration.policy.rules.targets:
-        point, gain = calibration.held.points[f"{rule.target:g}"], calibration.held.gain_over_mix[rule.target]
+        point, gain = calibration.held_out.points[f"{rule.target:g}"], calibration.held_out.gain_over_mix[rule.target]
         lines.append(
             (
-                percent(rule.target),
+                format_percent(rule.target),
                 format_promise(rule),
                 format_interval(rule.expected_saving) if rule.quality_per_usd is not None else MISSING,
                 f"{point.strong_share:.0%}",
@@ -140,9 +142,9 @@ def _verification(answers: Answers) -> str:
 
 
 def _plot_note(calibration: Calibration) -> str:
-    if calibration.held is None:
+    if calibration.held_out is None:
         return "Measured on all questions, because there are too few for a held-out set."
-    return f"Measured on {calibration.held.n} held-out questions. Crosses are 95 % intervals."
+    return f"Measured on {calibration.held_out.n} held-out questions. Crosses are 95 % intervals."
 
 
 def _describe_origin(calibration: Calibration) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from calibration.comparison.tradeoffs import ALL, HeldOut, Pair, Point, Row
+from calibration.comparison.tradeoffs import ALL, HeldOutResults, ModelSummary, OperatingPoint, Tradeoff
 from router.policy.decision import Interval, Promise
 from router.policy.document import Policy
 
@@ -57,7 +57,9 @@ def _to_svg(figure: Any, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def plot_cost_quality(held: HeldOut | None, rows: Sequence[Row], models: Sequence[str], policy: Policy | None) -> str:
+def plot_cost_quality(
+    held: HeldOutResults | None, rows: Sequence[ModelSummary], models: Sequence[str], policy: Policy | None
+) -> str:
     """Plot quality against cost: the models, the routing frontier, every target, and the baselines."""
     figure, axes = _create_figure(4.5)
     points = held.points if held else {f"always_{row.model}": _point(row) for row in rows if row.question_type == ALL}
@@ -110,30 +112,30 @@ def _mark_targets(axes: Any, points: Any, policy: Policy) -> None:
                 labelled.append(position)
 
 
-def _mark(axes: Any, point: Point, marker: str, colour: str, label: str | None, size: float) -> None:
+def _mark(axes: Any, point: OperatingPoint, marker: str, colour: str, label: str | None, size: float) -> None:
     x, y, cost = _usd_per_1000(point), point.quality, point.cost_usd
     axes.plot([x, x], [y.low * 100, y.high * 100], color=colour, linewidth=1.1, alpha=0.6)
     axes.plot([cost.low * 1000, cost.high * 1000], [y.estimate * 100] * 2, color=colour, linewidth=1.1, alpha=0.6)
     axes.scatter([x], [y.estimate * 100], marker=marker, s=size, color=colour, label=label, zorder=3)
 
 
-def _usd_per_1000(point: Point) -> float:
+def _usd_per_1000(point: OperatingPoint) -> float:
     return point.cost_usd.estimate * 1000
 
 
-def _point(row: Row) -> Point:
+def _point(row: ModelSummary) -> OperatingPoint:
     cost = row.cost_usd / row.n
-    return Point(row.model, row.score, Interval(cost, cost, cost), 0.0)
+    return OperatingPoint(row.model, row.score, Interval(cost, cost, cost), 0.0)
 
 
-def plot_differences(pairs: Sequence[Pair]) -> str:
+def plot_differences(pairs: Sequence[Tradeoff]) -> str:
     """Plot the difference between a cheaper model and the strong model by type, with intervals, the worst first."""
     shown = sorted((p for p in pairs if p.question_type != ALL), key=lambda p: p.quality_difference.estimate)
     figure, axes = _create_figure(0.9 + 0.3 * len(shown))
     several = len({pair.model for pair in pairs}) > 1
     for height, pair in enumerate(reversed(shown)):
         value = pair.quality_difference
-        colour = _MUTED if not pair.settled else _CHEAP if pair.keeps_target else _STRONG
+        colour = _MUTED if not pair.is_conclusive else _CHEAP if pair.keeps_target else _STRONG
         axes.plot([value.low * 100, value.high * 100], [height, height], color=colour, linewidth=2.2, alpha=0.6)
         axes.scatter([value.estimate * 100], [height], s=34, color=colour, zorder=3)
     names = [f"{p.question_type}: {p.model}" if several else p.question_type for p in reversed(shown)]

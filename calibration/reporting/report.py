@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from calibration.pipeline.run import Calibration
+from calibration.pipeline.calibration import Calibration
 from calibration.reporting.page import format_html
 
 
@@ -20,7 +20,7 @@ def format_csv(calibration: Calibration) -> str:
     tokens = ("input_tokens", "output_tokens", "total_tokens", "mean_output_tokens")
     costs = ("cost_usd", "cost_per_correct_pct", "cost_per_correct_answer_usd")
     writer.writerow(["question_type", "model", "n", *intervals, *tokens, *costs])
-    for row in calibration.rows:
+    for row in calibration.summaries:
         values: list[float | str] = []
         for value in (row.correctness, row.completeness, row.score):
             values += ["", "", ""] if value is None else [value.estimate, value.low, value.high]

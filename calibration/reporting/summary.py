@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from calibration.comparison.tradeoffs import ALL, Pair, Row
-from calibration.pipeline.run import Calibration
+from calibration.comparison.tradeoffs import ALL, ModelSummary, Tradeoff
+from calibration.pipeline.calibration import Calibration
 from calibration.reporting.numbers import format_share, format_usd
 
 COLUMNS = ("model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct")
 
 
-def comparison_rows(calibration: Calibration) -> list[tuple[Row, tuple[str, ...]]]:
+def comparison_rows(calibration: Calibration) -> list[tuple[ModelSummary, tuple[str, ...]]]:
     """The summary of each model on all questions, and its cells for `COLUMNS`."""
-    return [(row, _comparison_cells(row)) for row in calibration.rows if row.question_type == ALL]
+    return [(row, _comparison_cells(row)) for row in calibration.summaries if row.question_type == ALL]
 
 
-def _comparison_cells(row: Row) -> tuple[str, ...]:
+def _comparison_cells(row: ModelSummary) -> tuple[str, ...]:
     return (
         row.model,
         format_share(row.correctness),
@@ -27,12 +27,12 @@ def _comparison_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def find_row(rows: Iterable[Row], question_type: str, model: str) -> Row:
+def find_row(rows: Iterable[ModelSummary], question_type: str, model: str) -> ModelSummary:
     """The summary of one model on one type."""
     return next(row for row in rows if (row.question_type, row.model) == (question_type, model))
 
 
-def pair_name(calibration: Calibration, pair: Pair) -> str:
+def pair_name(calibration: Calibration, pair: Tradeoff) -> str:
     """The type of a pair, and its cheaper model if there are several."""
     return pair.question_type if len(calibration.models) == 2 else f"{pair.question_type}: {pair.model}"
 
@@ -58,6 +58,6 @@ def describe_spending(calibration: Calibration) -> str:
         tokens = sum(usage.input_tokens + usage.output_tokens for usage in usages)
         calls = sum(count for (p, _), count in meter.calls.items() if p == purpose)
         parts.append(f"{name} ${meter.spent_usd(purpose):.6f} ({calls:,} calls, {tokens:,} tokens)")
-    replies, cost_usd = calibration.judge_kept
+    replies, cost_usd = calibration.judge_spending
     total = f" All {replies:,} stored replies of the judge together cost ${cost_usd:.6f}." if replies else ""
     return f"Cost of this run: {' and '.join(parts)}.{total}"

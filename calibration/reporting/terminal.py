@@ -9,8 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from calibration.comparison.verdict import of_types
-from calibration.pipeline.run import Calibration
+from calibration.comparison.verdict import describe_tradeoffs
+from calibration.pipeline.calibration import Calibration
 from calibration.reporting.numbers import format_interval
 from calibration.reporting.summary import (
     COLUMNS,
@@ -20,10 +20,10 @@ from calibration.reporting.summary import (
     find_row,
     pair_name,
 )
-from calibration.spending import Expected
+from calibration.spending import ExpectedCost
 
 
-def cost_table(expected: Sequence[Expected]) -> Table:
+def cost_table(expected: Sequence[ExpectedCost]) -> Table:
     """The expected calls and costs, shown before the first call."""
     table = Table(title="Expected calls and cost", title_justify="left", title_style="bold", box=None)
     for heading in ("model", "calls", "stored", "input tokens", "output tokens", "expected USD"):
@@ -44,10 +44,11 @@ def format_terminal(calibration: Calibration) -> RenderableType:
         comparison.add_row(*cells)
     headings = ("type", "n", *calibration.models, "difference", "cheaper model")
     by_type = _table("Quality by type: % right, with 95 % intervals", headings)
-    descriptions = of_types(calibration.pairs)
-    for pair in calibration.pairs:
+    descriptions = describe_tradeoffs(calibration.tradeoffs)
+    for pair in calibration.tradeoffs:
         scores = [
-            format_interval(find_row(calibration.rows, pair.question_type, model).score) for model in calibration.models
+            format_interval(find_row(calibration.summaries, pair.question_type, model).score)
+            for model in calibration.models
         ]
         difference = format_interval(pair.quality_difference, signed=True)
         description = descriptions[pair.question_type, pair.model]

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.answers.answers import REFUSED, Answer
-from calibration.checks.comparisons import holds_json
-from calibration.comparison.tradeoffs import ALL, Judged
+from calibration.checks.comparisons import contains_json
+from calibration.comparison.tradeoffs import ALL, JudgedQuestions
 from calibration.comparison.verdict import best_rule
 from calibration.judging.judgements import Judgement
 from calibration.learning.corpus import Ints
-from calibration.learning.learning import mean_interval
-from calibration.learning.replay import Replay, replayed
+from calibration.learning.intervals import mean_interval
+from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
 from router.policy.decision import Interval
@@ -66,15 +66,17 @@ def replay_choices(policy: Policy, replay: Replay) -> Choices:
     rule = best_rule(policy)
     target = policy.default_target if rule is None else rule.target
     names = [model.name for model in policy.rules.models]
-    return Choices(names, replay.chosen(policy.rules, target), None if rule is None else rule.target)
+    return Choices(names, replay.choose(policy.rules, target), None if rule is None else rule.target)
 
 
 def choices_on(policy: Policy, outcomes: Sequence[Outcome]) -> Choices:
     """The choices of a policy on outcomes that it was not learnt from."""
-    return replay_choices(policy, replayed(outcomes, policy.predictor, policy.rules.models))
+    return replay_choices(policy, replay_outcomes(outcomes, policy.predictor, policy.rules.models))
 
 
-def compare_strategies(judged: Judged, old: Choices, new: Choices | None, prices: PriceBook) -> list[StrategyResult]:
+def compare_strategies(
+    judged: JudgedQuestions, old: Choices, new: Choices | None, prices: PriceBook
+) -> list[StrategyResult]:
     """The result of every strategy, on all questions and then by type; `judged` covers the models of old and new."""
     strong = old.models[-1]
     strategies: dict[str, list[str]] = {model: [model] * len(judged) for model in reversed(old.models)}
@@ -128,7 +130,7 @@ def _is_malformed(question: Question, answer: Answer) -> bool:
     if question.check is None or answer.finish_reason in (REFUSED, "content_filter", "length"):
         return False
     if question.check.name == "json":
-        return not holds_json(answer.text)
+        return not contains_json(answer.text)
     if question.check.name == "tool_call" and question.check.reference:
         return not _is_tool_calls(answer.text)
     return False

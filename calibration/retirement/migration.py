@@ -10,18 +10,23 @@ from typing import Any
 import numpy as np
 
 from calibration.answers import tracking
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import kept
+from calibration.answers.answers import stored_answers
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.comparison.tradeoffs import ALL
 from calibration.judging.judgements import COMPLETENESS, Scorers
-from calibration.learning.learning import LearningError, cross_replayed
-from calibration.learning.prior import evidence_for, prior
+from calibration.learning.learning import LearningError, cross_fit_replay
+from calibration.learning.prior import prior_of_run, transfer_evidence
 from calibration.ledger import Ledger
 from calibration.locations import home
 from calibration.outcomes import InputError, Outcome
-from calibration.pipeline import run
-from calibration.pipeline.results import complete, outcome_of
-from calibration.pipeline.run import Calibration, Ledgers, Plan, Progress
+from calibration.pipeline.calibration import Calibration
+from calibration.pipeline.collection import collect
+from calibration.pipeline.conclusion import conclude
+from calibration.pipeline.ledgers import Ledgers
+from calibration.pipeline.plan import Plan
+from calibration.pipeline.progress import Progress
+from calibration.pipeline.results import build_outcome, complete_questions
+from calibration.pipeline.run import open_runs
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.registry import registration
 from calibration.retirement.comparison import (
@@ -85,7 +90,7 @@ def transferred_prior(
     if [model.name for model in old_policy.policy.rules.models] != list(old) or len(new) != 2:
         return {}
     try:
-        return {"prior_evidence": evidence_for(old_policy.policy, models_named(new, prices))}
+        return {"prior_evidence": transfer_evidence(old_policy.policy, models_named(new, prices))}
     except TransferError:
         return {}
 
@@ -97,7 +102,7 @@ def restrict_to_answered(task: Task, answers: Ledger) -> tuple[Task, int]:
         InputError: no question has a stored answer of every old model.
     """
     plan = task.plan
-    stored = kept(plan.questions, {name: plan.endpoints[name] for name in task.old}, answers).answers
+    stored = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, answers).answers
     answered = [question for question in plan.questions if all((question.id, model) in stored for model in task.old)]
     if not answered:
         raise InputError(
@@ -119,16 +124,20 @@ def run_retirement(
     plan, old, new = task.plan, task.old, task.new
     rejudged = _count_rejudged(task, ledgers)
     new_plan = replace(plan, endpoints={name: plan.endpoints[name] for name in new})
-    with run.opened(plan) as runs:
-        progress.stage("probing", 0, len(task.shapes) * len(new))
-        probes = probe(task.shapes, new_plan.endpoints, Adapting(load_catalogue()), meter, probe_ledger, progress.step)
-        gathered = run.gathered(plan, ledgers, meter, progress, runs)
+    with open_runs(plan) as runs:
+        progress.start_stage("probing", 0, len(task.shapes) * len(new))
+        probes = probe(
+            task.shapes, new_plan.endpoints, RequestAdapter(load_catalogue()), meter, probe_ledger, progress.advance
+        )
+        gathered = collect(plan, ledgers, meter, progress, runs)
         new_runs = replace(runs, models={name: runs.models[name] for name in new})
-        calibration = run.concluded(new_plan, gathered, ledgers, meter, progress, new_runs)
+        calibration = conclude(new_plan, gathered, ledgers, meter, progress, new_runs)
     traffic_results = _compare_on_traffic(task, calibration, ledgers, meter, progress) if task.traffic else ()
     tracking.close_children(runs, [name for name in runs.models if name not in new])
-    judged = complete(gathered.questions, list(plan.endpoints), gathered.asked, gathered.judged.judgements)
-    outcomes = [outcome_of(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
+    judged = complete_questions(
+        gathered.questions, list(plan.endpoints), gathered.answers, gathered.judgements.judgements
+    )
+    outcomes = [build_outcome(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
     old_choices, in_sample = _choose_by_old_policy(task.old_policy, old, outcomes)
     new_choices = _choose_by_new_policy(calibration, [question.id for question, _, _ in judged])
     return RetirementReport(
@@ -165,14 +174,16 @@ def _compare_on_traffic(
         scorers=Scorers([COMPLETENESS], plan.scorers.judge),
         folder=folder,
     )
-    with run.opened(traffic_plan) as runs:
-        gathered = run.gathered(traffic_plan, ledgers, meter, progress, runs)
+    with open_runs(traffic_plan) as runs:
+        gathered = collect(traffic_plan, ledgers, meter, progress, runs)
     tracking.close_runs(runs)
-    judged = complete(gathered.questions, list(traffic_plan.endpoints), gathered.asked, gathered.judged.judgements)
+    judged = complete_questions(
+        gathered.questions, list(traffic_plan.endpoints), gathered.answers, gathered.judgements.judgements
+    )
     if not judged:
         return ()
     recorded_choices = Choices([RECORDED], np.zeros(len(judged), dtype=np.int64), None)
-    outcomes = [outcome_of(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
+    outcomes = [build_outcome(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
     new_choices = choices_on(calibration.policy, outcomes) if calibration.policy else None
     results = compare_strategies(judged, recorded_choices, new_choices, plan.prices)
     return [result for result in results if result.question_type == ALL and result.name != OLD_ROUTED]
@@ -183,7 +194,7 @@ def _count_rejudged(task: Task, ledgers: Ledgers) -> int:
     if not len(ledgers.judgements):
         return 0
     plan = task.plan
-    stored = kept(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
+    stored = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
     by_id = {question.id: question for question in plan.questions if question.check is None}
     return sum(
         ledgers.judgements.get(plan.scorers.key(by_id[question_id], answer)) is None
@@ -207,8 +218,8 @@ def _choose_by_old_policy(
     if version is None or not {o.id for o in version.outcomes} & {o.id for o in outcomes}:
         return choices_on(policy, outcomes), False
     try:
-        background = prior(policy.about, [model.name for model in models])
-        replay, _ = cross_replayed(outcomes, models, version.seed, background)
+        background = prior_of_run(policy.about, [model.name for model in models])
+        replay, _ = cross_fit_replay(outcomes, models, version.seed, background)
     except (LearningError, PolicyError, ValueError):
         return choices_on(policy, outcomes), True
     return replay_choices(policy, replay), False

@@ -15,10 +15,10 @@ from typing import Any
 import openai
 
 from calibration import network
-from calibration.answers.adapting import Adapting
-from calibration.answers.answers import Endpoint, said
+from calibration.answers.answers import Endpoint, describe_error
+from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
-from calibration.spending import Meter, most_usd, price_of
+from calibration.spending import Meter, max_cost_usd, price_of
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 
@@ -140,13 +140,13 @@ def _build_body(parameters: dict[str, Any]) -> dict[str, Any]:
 def expected_probes_usd(shapes: Sequence[Shape], models: Sequence[str], prices: PriceBook) -> float:
     """The expected cost of all probes in dollars, at a tenth of the maximum answer length."""
     output_tokens = OUTPUT_TOKENS // 10
-    return sum(most_usd(price_of(prices, model), shape.body, output_tokens) for shape in shapes for model in models)
+    return sum(max_cost_usd(price_of(prices, model), shape.body, output_tokens) for shape in shapes for model in models)
 
 
 def probe(
     shapes: Sequence[Shape],
     endpoints: Mapping[str, Endpoint],
-    adapting: Adapting,
+    adapting: RequestAdapter,
     meter: Meter,
     ledger: Ledger,
     step: Callable[[], None] = lambda: None,
@@ -172,26 +172,26 @@ def probe(
     return results
 
 
-def _probe(client: openai.OpenAI, model: str, shape: Shape, adapting: Adapting, meter: Meter) -> dict[str, Any]:
+def _probe(client: openai.OpenAI, model: str, shape: Shape, adapting: RequestAdapter, meter: Meter) -> dict[str, Any]:
     body = {"model": model, **shape.body}
     refused = ""
     for _ in range(MAX_ATTEMPTS):
-        sent = adapting.sent(body)
-        reserved_usd = most_usd(price_of(meter.prices, model), sent, OUTPUT_TOKENS)
+        sent = adapting.adapt(body)
+        reserved_usd = max_cost_usd(price_of(meter.prices, model), sent, OUTPUT_TOKENS)
         meter.wait_to_reserve(reserved_usd)
         usage: Usage | None = None
         try:
             usage = _send(client, sent)
         except openai.APIStatusError as error:
-            refused = said(error)
-            if adapting.learn(model, error):
+            refused = describe_error(error)
+            if adapting.learn_from_error(model, error):
                 continue
             return {"answered": False, "changed": "", "refused": refused}
         except openai.APIError as error:
-            return {"answered": False, "changed": "", "refused": said(error)}
+            return {"answered": False, "changed": "", "refused": describe_error(error)}
         finally:
             meter.settle(reserved_usd, "probes", model, usage)
-        return {"answered": True, "changed": adapting.told(body), "refused": refused}
+        return {"answered": True, "changed": adapting.describe_changes(body), "refused": refused}
     return {"answered": False, "changed": "", "refused": refused}
 
 

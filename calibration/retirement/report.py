@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.comparison.tradeoffs import ALL
-from calibration.comparison.verdict import percent
+from calibration.comparison.verdict import format_percent
 from calibration.reporting.numbers import format_interval
 from calibration.retirement.comparison import NEW_ROUTED, OLD_ROUTED, StrategyResult, find_result, worse_types
 from calibration.retirement.probes import ProbeResult
@@ -174,7 +174,7 @@ def format_markdown(report: RetirementReport) -> str:
     targets = [
         "sends every request to the strong model"
         if target is None
-        else f"keeps {percent(target)} of the quality of {models[-1]}"
+        else f"keeps {format_percent(target)} of the quality of {models[-1]}"
         for target, models in zip(report.targets, (report.old, report.new), strict=True)
     ]
     lines = [

@@ -8,16 +8,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from calibration.answers import batch, tracking
-from calibration.answers.answers import Answer, Asked, Asking, body_of, kept
+from calibration.answers.answers import Answer, AnswerCollector, AnswerSet, build_body, stored_answers
 from calibration.interruption import interruptible
 from calibration.judging import judgements
-from calibration.judging.judgements import Judged
+from calibration.judging.judgements import JudgementSet
 from calibration.judging.relay import JudgeRelay
 from calibration.questions.questions import Question
 from calibration.sentinel.ledgers import SentinelLedgers, build_result
 from calibration.sentinel.plan import Plan
 from calibration.sentinel.sample import SampledRequest
-from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, most_usd, price_of
+from calibration.spending import BATCH_DISCOUNT, BudgetError, Meter, max_cost_usd, price_of
 from calibration.traffic.recorded_answers import RECORDED
 from router.policy.usage import Usage
 
@@ -28,8 +28,8 @@ def max_comparison_usd(plan: Plan, sampled: SampledRequest) -> float:
     """The maximum cost of comparing a request: one answer of the strong model, and all verdicts on both answers."""
     if plan.answered_by_strong(sampled) or sampled.question is None:
         return 0.0
-    body = body_of(sampled.question, plan.strong_model, plan.strong)
-    answer_usd = most_usd(price_of(plan.prices, plan.strong_model), body, plan.strong.max_output_tokens)
+    body = build_body(sampled.question, plan.strong_model, plan.strong)
+    answer_usd = max_cost_usd(price_of(plan.prices, plan.strong_model), body, plan.strong.max_output_tokens)
     prompt = len(json.dumps(body, ensure_ascii=False).encode()) + len(sampled.text.encode()) + JUDGE_PROMPT_BYTES
     verdicts = 2 * plan.scorers.verdicts(sampled.question)
     usage = Usage(verdicts * (prompt + plan.strong.max_output_tokens), verdicts * plan.judge.max_output_tokens)
@@ -72,19 +72,19 @@ def compare(plan: Plan, ledgers: SentinelLedgers, chunk: Sequence[SampledRequest
     return pairs, failures
 
 
-def _ask_strong_model(plan: Plan, ledgers: SentinelLedgers, questions: Sequence[Question], meter: Meter) -> Asked:
+def _ask_strong_model(plan: Plan, ledgers: SentinelLedgers, questions: Sequence[Question], meter: Meter) -> AnswerSet:
     endpoints = {plan.strong_model: plan.strong}
-    stored = kept(questions, endpoints, ledgers.answers)
+    stored = stored_answers(questions, endpoints, ledgers.answers)
     if len(stored.answers) == len(questions):
         return stored
     if plan.batch:
-        return batch.ask(questions, endpoints, meter, ledgers.answers, ledgers.folder)
-    asking = Asking(endpoints, meter, ledgers.answers, plan.concurrency)
+        return batch.collect_batch(questions, endpoints, meter, ledgers.answers, ledgers.folder)
+    asking = AnswerCollector(endpoints, meter, ledgers.answers, plan.concurrency)
 
-    async def ask() -> Asked:
+    async def ask() -> AnswerSet:
         loop = asyncio.get_running_loop()
         with interruptible(lambda reason: loop.call_soon_threadsafe(asking.stop, reason)):
-            return await asking.ask(questions)
+            return await asking.collect(questions)
 
     return asyncio.run(ask())
 
@@ -105,11 +105,11 @@ def _judge(
     questions: Mapping[str, Question],
     pairs: Iterable[tuple[Answer, Answer]],
     meter: Meter,
-) -> Judged:
+) -> JudgementSet:
     """Judge both answers of each pair; `questions` has the questions by id."""
     answers = [answer for pair in pairs for answer in pair]
     if not answers:
-        return Judged({}, {})
+        return JudgementSet({}, {})
     experiment = tracking.prepare(plan.tracking_uri)
     params = {"policy": plan.policy.version, "judge": plan.scorers.judge, "target": plan.target}
     models = [RECORDED, plan.strong_model]
@@ -122,4 +122,4 @@ def _judge(
         try:
             return judgements.judge(to_judge, plan.scorers, ledgers.judgements, relay, runs)
         except BudgetError:  # a verdict exceeded its reservation; the next inspection judges the remaining answers
-            return judgements.kept(to_judge, plan.scorers, ledgers.judgements)
+            return judgements.stored_judgements(to_judge, plan.scorers, ledgers.judgements)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from calibration.comparison.mix import normalised, read_mix
+from calibration.comparison.mix import normalise_shares, read_mix
 from calibration.outcomes import InputError
 from calibration.traffic.traffic import TrafficError, parse_duration
 
@@ -40,7 +40,7 @@ def load_mix(text: str, types: Collection[str], now: datetime, home: Path) -> di
         raise InputError(
             Path(text), None, f"is not a duration; use {USAGE_PREFIX}7d for the last seven days"
         ) from error
-    return normalised(Path(text), count_routed_requests(since, home), types)
+    return normalise_shares(Path(text), count_routed_requests(since, home), types)
 
 
 def count_routed_requests(since: datetime, home: Path) -> Mapping[str, int]:

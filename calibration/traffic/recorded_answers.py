@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.answers.answers import Answer, Endpoint, body_of, key_of
+from calibration.answers.answers import Answer, Endpoint, answer_key, build_body
 from calibration.ledger import Ledger
 from calibration.questions.questions import Question
 from calibration.traffic.sampling import sample_traffic
@@ -69,7 +69,7 @@ def _parse_trace(trace: Any, question_type: str) -> RecordedAnswer | None:
 def store_recorded_answers(samples: Sequence[RecordedAnswer], endpoint: Endpoint, answers: Ledger) -> None:
     """Store the answers in the ledger as answers of a model named `RECORDED`."""
     for sample in samples:
-        key = key_of(body_of(sample.question, RECORDED, endpoint), endpoint)
+        key = answer_key(build_body(sample.question, RECORDED, endpoint), endpoint)
         if answers.get(key) is None:
             answer = Answer(
                 *(key, sample.question.id, RECORDED, sample.text, sample.usage, sample.cost_usd, "stop"),

@@ -1,1 +1,1 @@
-"""Alerts to the owner: in the log, on the page, in the metrics, and by webhook."""
+"""Alerts to the operator: in the log, on the dashboard, in the metrics and by webhook."""

@@ -1,6 +1,6 @@
-"""Tells the owner of what cannot wait. Any part of the router may call `Alerts.alert`, in any process.
+"""Raises alerts. Any part of the router may call `Alerts.alert`, in any process.
 
-A thread of its own does the work, so that no request waits for a disk or a webhook.
+A background thread delivers them, so that no request waits for a disk or a webhook.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from router.settings import Settings, SettingsError
 log = logging.getLogger("router")
 MOST_WAITING = 100
 TIDY_EVERY_SECONDS = 3600.0
-CLOSE_SECONDS = 3.0  # for what waits when the process ends
+CLOSE_SECONDS = 3.0  # for queued alerts when the process ends
 
 
 class Alerts:
@@ -45,10 +45,10 @@ class Alerts:
         occasion: str = "",
         until_unix: float | None = None,
     ) -> None:
-        """Tell the owner, and return at once. `text` is a sentence for people, `fields` is the same for programs.
+        """Raise an alert and return at once. `text` is a sentence for readers, `fields` is the same for programs.
 
-        The same `kind`, `subject` and `occasion` is told once before `until_unix` (None: in 70 days): also after a
-        restart, and by one of several processes.
+        An alert with the same `kind`, `subject` and `occasion` is raised once until `until_unix` (None: 70 days),
+        across restarts and processes.
         """
         now = time.time()
         made = Alert(
@@ -67,18 +67,18 @@ class Alerts:
         try:
             self._waiting.put_nowait(made)
         except queue.Full:
-            log.error("alert: %s (%d others wait, so it is only in this log)", text, MOST_WAITING)
+            log.error("alert: %s (only logged: %d other alerts are queued)", text, MOST_WAITING)
 
     def recent(self) -> list[Raised]:
-        """What was raised in the last day by any process of this home, the oldest first."""
+        """The alerts of the last day from all processes with this home folder, oldest first."""
         return self._record.recent(time.time())
 
     def all(self) -> list[Raised]:
-        """What is kept of alerts, the oldest first."""
+        """All stored alerts, oldest first."""
         return self._record.all()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Send what waits, each once, for up to so many seconds."""
+        """Deliver queued alerts, one attempt each, for up to this many seconds."""
         self._closing.set()
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
@@ -94,39 +94,39 @@ class Alerts:
                     self._record.tidy(alert.unix)
                     tidied = alert.unix
                 self._raise(alert)
-            except Exception:  # a fault of ours: the next alert is told
-                log.exception("alert %s was not told", alert.kind)
+            except Exception:  # a programming error must not stop the next alert
+                log.exception("alert %s was not raised", alert.kind)
 
     def _raise(self, alert: Alert) -> None:
         try:
             if not self._record.is_first(alert):
                 return
-        except OSError as error:  # a full disk is no reason to be silent
-            log.error("alerts cannot be kept, and may be repeated: %s", error.strerror)
+        except OSError as error:  # a full disk must not silence alerts
+            log.error("alerts cannot be stored, so they may be repeated: %s", error.strerror)
         log.warning("alert: %s", alert.text)
         if self._webhook is None:
             self._record.settle(alert, UNSENT)
             return
         problem = self._webhook.deliver(alert.body(), self._closing.wait)
         if problem:
-            log.error("the webhook did not take the alert about %s: %s", alert.subject, problem)
+            log.error("the webhook rejected the alert about %s: %s", alert.subject, problem)
         self._record.settle(alert, FAILED if problem else SENT, problem)
 
 
-def in_words(raised: Raised) -> str:
-    """An alert for the page."""
-    return raised.alert.text + (f" (the webhook did not take this: {raised.problem})" if raised.problem else "")
+def as_text(raised: Raised) -> str:
+    """An alert for the dashboard."""
+    return raised.alert.text + (f" (the webhook rejected this: {raised.problem})" if raised.problem else "")
 
 
 def send_test(settings: Settings) -> str:
-    """Post a test to the webhook, once. Why it was not taken, or nothing.
+    """Post a test alert to the webhook, once. Returns the reason of a failure, or an empty string.
 
     Raises:
         SettingsError: no webhook is set.
     """
     webhook = Webhook.of(settings)
     if webhook is None:
-        raise SettingsError("no webhook is set; ROUTER_ALERT_WEBHOOK names its URL")
-    text = "this is a test of the alerts; nothing is wrong"
+        raise SettingsError("no webhook is set: set ROUTER_ALERT_WEBHOOK to its URL")
+    text = "this is a test alert; nothing is wrong"
     now = time.time()
     return webhook.post(Alert(kind="test", subject="router", text=text, unix=now, keep_until_unix=now).body())[0]

@@ -1,6 +1,6 @@
-"""The alerts that were raised, a small file each in ROUTER_HOME/alerts: all processes see them, and restarts keep them.
+"""Stores raised alerts in ROUTER_HOME/alerts, one file each, for all processes and across restarts.
 
-A file is created by one process alone, which then sends the alert.
+Exactly one process creates the file of an alert, and that process delivers it.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ import msgspec
 from router.alerts.alert import Alert
 
 FOLDER = "alerts"
-PENDING, SENT, FAILED, UNSENT = "pending", "sent", "failed", "not_sent"  # how a delivery ended; UNSENT: no webhook
-KEEP_SECONDS = 70 * 86_400.0  # of an alert that says nothing else
+PENDING, SENT, FAILED, UNSENT = (
+    "pending",
+    "sent",
+    "failed",
+    "not_sent",
+)  # the state of a delivery; UNSENT: no webhook is set
+KEEP_SECONDS = 70 * 86_400.0  # the default
 SHOWN_SECONDS = 86_400.0
 
 
 class Raised(msgspec.Struct):
-    """An alert as it is kept."""
+    """A stored alert."""
 
     alert: Alert
     delivery: str = PENDING
-    problem: str = ""  # why the webhook did not take it
+    problem: str = ""  # why the webhook rejected it
 
 
 _decoder = msgspec.json.Decoder(Raised)
 
 
 class AlertRecord:
-    """The folder of one home."""
+    """The alerts of one home folder."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / FOLDER
 
     def is_first(self, alert: Alert) -> bool:
-        """Whether this alert was not raised before, in this process or another one; from now on it was.
+        """Store the alert, and return whether it was not stored before by any process.
 
         Raises:
-            OSError: that cannot be kept.
+            OSError: the file cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -53,17 +58,14 @@ class AlertRecord:
         return True
 
     def settle(self, alert: Alert, delivery: str, problem: str = "") -> None:
-        """Keep how the delivery of an alert ended; a full disk loses that.
-
-        The file is replaced as a whole.
-        """
+        """Store the result of a delivery by replacing the file atomically. Ignored if the disk is full."""
         partial = self._folder / f".{alert.id}-{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
             partial.write_bytes(msgspec.json.encode(Raised(alert, delivery, problem)))
             partial.replace(self._path(alert))
 
     def all(self) -> list[Raised]:
-        """Every alert that is kept, the oldest first."""
+        """Every stored alert, oldest first."""
         found = []
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(OSError, msgspec.DecodeError):  # being written, or of another version
@@ -71,11 +73,11 @@ class AlertRecord:
         return sorted(found, key=lambda raised: raised.alert.unix)
 
     def recent(self, now_unix: float) -> list[Raised]:
-        """The alerts of the last day, the oldest first."""
+        """The alerts of the last day, oldest first."""
         return [raised for raised in self.all() if raised.alert.unix > now_unix - SHOWN_SECONDS]
 
     def tidy(self, now_unix: float) -> None:
-        """Forget alerts that cannot be repeated any more, and files that are none."""
+        """Remove expired alerts and files that are no alerts."""
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(OSError):
                 try:

@@ -1,4 +1,4 @@
-"""Posts an alert to the URL that the owner set: through the proxy like everything, following no redirect."""
+"""Posts an alert to the configured URL, through the configured proxy. Redirects are not followed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from router.upstream.calls import Call, Origin
 from router.upstream.standalone_call import NoResponseError, send
 
 RETRY_SECONDS = (1.0, 5.0, 25.0)  # before the second, third and fourth attempt
-_TRY_AGAIN = (408, 425, 429)  # and the statuses from 500 on
+_RETRIED_STATUSES = (408, 425, 429)  # and all from 500 on
 _JSON = (b"content-type", b"application/json")
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where alerts go. The address is a secret: it is in no `repr`, message or log."""
+    """The webhook. Its address is a secret: it appears in no `repr`, message or log."""
 
     origin: Origin = field(repr=False)
     target: bytes = field(repr=False)  # path and query
@@ -34,9 +34,9 @@ class Webhook:
         return cls(Origin.parse(f"{parts.scheme}://{parts.netloc}"), target.encode(), settings.network)
 
     def deliver(self, body: bytes, wait: Callable[[float], bool]) -> str:
-        """Post, and post again where that may help; why it was not taken, or nothing.
+        """Post, with retries for temporary failures. Returns the reason of a failure, or an empty string.
 
-        `wait` waits for some seconds, and says whether to give up.
+        `wait` waits for a number of seconds and returns whether to give up.
         """
         problem, again = self.post(body)
         for seconds in RETRY_SECONDS:
@@ -46,11 +46,11 @@ class Webhook:
         return problem
 
     def post(self, body: bytes) -> tuple[str, bool]:
-        """Post once. Why it was not taken, or nothing; and whether another attempt may help."""
+        """Post once. Returns the reason of a failure, or an empty string, and whether a retry may help."""
         try:
-            heard = send(self.origin, Call(b"POST", self.target, [_JSON], (body,)), self.network)
+            response = send(self.origin, Call(b"POST", self.target, [_JSON], (body,)), self.network)
         except NoResponseError as error:
             return str(error), True
-        if 200 <= heard.status < 300:
+        if 200 <= response.status < 300:
             return "", False
-        return f"it answered {heard.status}", heard.status >= 500 or heard.status in _TRY_AGAIN
+        return f"it answered {response.status}", response.status >= 500 or response.status in _RETRIED_STATUSES

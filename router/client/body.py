@@ -13,6 +13,7 @@ from router.admission import SMALL_BYTES, Reserve
 from router.errors import BadRequestError, ClientDisconnectedError, SlowBodyError, TooLargeError
 from router.wire.skeleton import Skeleton, SkeletonBuilder
 
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 COPIES = 3  # of a body in memory: as received, as decoded, and as sent

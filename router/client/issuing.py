@@ -19,7 +19,7 @@ MOST = 10**12  # dollars, requests or tokens
 
 
 class OptionError(SettingsError):
-    """An option of a key does not fit. The command writes its name as `--usd-a-day`, the HTTP API as `usd_a_day`."""
+    """An option of a key or team does not fit. The command names it `--usd-a-day`, the HTTP API `usd_a_day`."""
 
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(problem if option == "name" else f"--{option.replace('_', '-')}: {problem}")
@@ -27,12 +27,12 @@ class OptionError(SettingsError):
         self.problem = problem
 
 
-class UnknownKeyError(SettingsError):
-    """There is no key of that name."""
+class UnknownNameError(SettingsError):
+    """There is no key, or no team, of that name."""
 
 
-class KeyStateError(SettingsError):
-    """The name is taken, or the key has ended."""
+class StateError(SettingsError):
+    """The name is taken, or the key or the team has ended."""
 
 
 def added(
@@ -45,6 +45,7 @@ def added(
     expires_unix: float | None = None,
     admin: bool = False,
     limits: Limits | None = None,
+    team: str = "",
 ) -> tuple[tuple[NamedKey, ...], str]:
     """The keys with a new one, and the new key itself. Without `paths` it may call, and an admin may do everything.
 
@@ -54,7 +55,7 @@ def added(
     if problem := name_problem(name):
         raise OptionError("name", problem)
     if any(key.name == name for key in keys):
-        raise KeyStateError(f"a key {name} is there already, or was; names are used once, so that bills stay apart")
+        raise StateError(f"a key {name} is there already, or was; names are used once, so that bills stay apart")
     rights = (RIGHTS if admin else CALLS) if paths is None else paths
     for right in rights:
         if right not in RIGHTS:
@@ -62,7 +63,9 @@ def added(
     if expires_unix is not None and expires_unix <= now_unix:
         raise OptionError("expires", "that is over already")
     key = new_key()
-    made = NamedKey(name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix, limits=limits)
+    made = NamedKey(
+        name, sha256(key), now_unix, _once(rights), _once(models), admin, expires_unix, limits=limits, team=team
+    )
     return (*keys, made), key
 
 
@@ -74,7 +77,7 @@ def revoked(keys: tuple[NamedKey, ...], name: str, now_unix: float) -> tuple[Nam
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
-        raise KeyStateError(f"key {name} is revoked already")
+        raise StateError(f"key {name} is revoked already")
     return _with(keys, msgspec.structs.replace(key, revoked_unix=now_unix))
 
 
@@ -88,7 +91,7 @@ def rotated(
     """
     key = named(keys, name)
     if key.state(now_unix) != "active":
-        raise KeyStateError(f"key {name} is {key.state(now_unix)}; add another one")
+        raise StateError(f"key {name} is {key.state(now_unix)}; add another one")
     new = new_key()
     until = now_unix + grace_seconds
     before = (EarlierKey(each.sha256, min(each.until_unix, until)) for each in key.earlier)
@@ -96,16 +99,21 @@ def rotated(
     return _with(keys, msgspec.structs.replace(key, sha256=sha256(new), earlier=earlier)), new
 
 
-def limited(keys: tuple[NamedKey, ...], name: str, given: Mapping[str, str | None]) -> tuple[NamedKey, ...]:
+def limited(
+    keys: tuple[NamedKey, ...], name: str, given: Mapping[str, str | None], team: str | None = None
+) -> tuple[NamedKey, ...]:
     """The keys, with other limits for one of them; `given` is as in `limits_of`.
+
+    `team` is the name of its team from now on; "" for none, None to leave it as it is.
 
     Raises:
         SettingsError: there is no such key, it is revoked, or a limit is none.
     """
     key = named(keys, name)
     if key.revoked_unix is not None:
-        raise KeyStateError(f"key {name} is revoked")
-    return _with(keys, msgspec.structs.replace(key, limits=limits_of(given, key.limits)))
+        raise StateError(f"key {name} is revoked")
+    team = key.team if team is None else team
+    return _with(keys, msgspec.structs.replace(key, limits=limits_of(given, key.limits), team=team))
 
 
 def limits_of(given: Mapping[str, str | None], before: Limits | None = None) -> Limits | None:
@@ -149,7 +157,7 @@ def named(keys: Iterable[NamedKey], name: str) -> NamedKey:
     for key in keys:
         if key.name == name:
             return key
-    raise UnknownKeyError(name_problem(name) or f"there is no key {name}; python -m router keys list shows all")
+    raise UnknownNameError(name_problem(name) or f"there is no key {name}; python -m router keys list shows all")
 
 
 def _with(keys: tuple[NamedKey, ...], changed: NamedKey) -> tuple[NamedKey, ...]:

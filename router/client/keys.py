@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from router.client.keyfile import ACCOUNT, RIGHTS, Limits, NamedKey
+from router.client.keyfile import ACCOUNT, RIGHTS, Holding, NamedKey, Roster
 from router.client.model_names import is_routing_name, strip_verify
 from router.errors import BadKeyError, BadRequestError, ForbiddenError, ModelNotFoundError
 from router.policy.naming import without_effort
@@ -35,7 +35,8 @@ class Caller:
     models: frozenset[str] = frozenset()  # names that it may ask for; empty: all
     until_unix: float = math.inf  # it is refused from that moment on
     ends: str = ""  # how it ends then, in words
-    limits: Limits | None = None  # what it may use; None: as much as it likes
+    held_to: Holding = ()  # the limits of the key and of its team; empty: it may use as much as it likes
+    team: str = ""  # the name of the key's team
     reads_metrics: bool = False  # although it is no admin key
 
     @property
@@ -106,20 +107,20 @@ class Keys:
     """The keys that are accepted; with none, every caller is, and `serve` keeps to loopback."""
 
     def __init__(
-        self, keys: Iterable[SecretStr], named: Iterable[NamedKey] = (), metrics_key: SecretStr | None = None
+        self, keys: Iterable[SecretStr], named: Roster | None = None, metrics_key: SecretStr | None = None
     ) -> None:
         """`keys` are the admin keys of the settings."""
         self._admins = tuple(map(_digest, keys))
         self._metrics = None if metrics_key is None else _digest(metrics_key)
         self.names: set[str] = set()  # of all named keys there were; it only grows, and others may hold it
         self.problem = ""  # why the named keys are not those of the file, or nothing
-        self.take(named)
+        self.take(named or Roster())
 
-    def take(self, named: Iterable[NamedKey]) -> None:
+    def take(self, named: Roster) -> None:
         """Know these named keys from now on, and no others. Requests that are in flight are not touched."""
         callers: dict[bytes, Caller] = {}
-        for key in named:
-            callers |= _callers(key)
+        for key, held_to in named.holdings():
+            callers |= _callers(key, held_to)
             self.names.add(key.name)
         callers |= {digest: Caller(digest.hex()[:16]) for digest in self._admins}
         ids = {caller.key_id for caller in callers.values()}
@@ -152,7 +153,7 @@ class Keys:
             problem = "Incorrect API key provided." if presented else "You didn't provide an API key."
             raise BadKeyError(f"{problem} {_HOW}")
         if len(self._callers) >= _KNOWN_DIGESTS:
-            self.take(())
+            self.take(Roster())
         caller = self._callers[digest] = Caller(digest.hex()[:16])  # by its digest: no key is kept
         return caller
 
@@ -161,7 +162,7 @@ def _digest(key: SecretStr) -> bytes:
     return hashlib.sha256(key.get_secret_value().encode()).digest()
 
 
-def _callers(key: NamedKey) -> dict[bytes, Caller]:
+def _callers(key: NamedKey, held_to: Holding) -> dict[bytes, Caller]:
     """By their hashes, who presents a key of this name: the one it has now, and those before it."""
     rights, models = frozenset(key.paths), frozenset(key.models)
     ends = [(math.inf, "")]
@@ -173,7 +174,7 @@ def _callers(key: NamedKey) -> dict[bytes, Caller]:
     for each in key.earlier:
         found[each.sha256] = min(*ends, (each.until_unix, "was replaced by another one"))
     return {
-        bytes.fromhex(digest): Caller(key.name, key.admin, rights, models, until, how, key.limits)
+        bytes.fromhex(digest): Caller(key.name, key.admin, rights, models, until, how, held_to, key.team)
         for digest, (until, how) in found.items()
     }
 

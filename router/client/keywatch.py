@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from router.client.keyfile import FILE, NamedKey, read_keys
+from router.client.keyfile import Roster, read_roster
 from router.client.keys import Keys
 from router.lifetime import running
 from router.settings import Settings, SettingsError
@@ -17,15 +17,15 @@ log = logging.getLogger("router")
 CHECK_INTERVAL_SECONDS = 1.0
 
 
-def served_keys(settings: Settings) -> tuple[NamedKey, ...]:
-    """The named keys that a router with these settings accepts.
+def served_keys(settings: Settings) -> Roster:
+    """The named keys that a router with these settings accepts, and their teams.
 
     Raises:
         SettingsError: their file is damaged, or ROUTER_FORWARD_CLIENT_KEYS would send them to the upstream.
     """
-    path = settings.home / FILE
-    found = read_keys(path)
-    if found and settings.forward_client_keys:
+    path = settings.keys_path
+    found = read_roster(path)
+    if found.keys and settings.forward_client_keys:
         raise SettingsError(
             f"ROUTER_FORWARD_CLIENT_KEYS would send the keys of {path} to the upstream: unset it or remove the file"
         )
@@ -42,20 +42,20 @@ class KeyWatch:
             SettingsError: see `served_keys`.
         """
         self._settings = settings
-        self._seen = signature(settings.home / FILE)  # before the file is read, so that no change is missed
+        self._seen = signature(settings.keys_path)  # before the file is read, so that no change is missed
         named = served_keys(settings)
-        self._had_keys = bool(named)
+        self._had_keys = bool(named.keys)
         self.keys = Keys(settings.api_keys, named, settings.metrics_key)
 
     def check(self) -> None:
         """Load the file if it has changed. If it is damaged or missing, the keys stay and `keys.problem` is set."""
-        now = signature(self._settings.home / FILE)
+        now = signature(self._settings.keys_path)
         if now == self._seen:
             return
         try:
             named = served_keys(self._settings)
-            if self._had_keys and not named:
-                raise SettingsError(f"{self._settings.home / FILE}: contains no keys any more")
+            if self._had_keys and not named.keys:
+                raise SettingsError(f"{self._settings.keys_path}: contains no keys any more")
             self.keys.take(named)  # between two requests
         except SettingsError as error:
             self._report(str(error))
@@ -63,8 +63,8 @@ class KeyWatch:
             self._report(type(error).__name__)
             log.exception("the named keys could not be loaded")
         else:
-            self._had_keys, self.keys.problem = bool(named), ""
-            log.info("keys: %d named keys loaded", len(named))
+            self._had_keys, self.keys.problem = bool(named.keys), ""
+            log.info("keys: %d named keys loaded", len(named.keys))
         self._seen = now
 
     def _report(self, problem: str) -> None:

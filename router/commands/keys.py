@@ -1,9 +1,10 @@
-"""`python -m router keys`: make, list, limit, revoke and rotate the named keys of ROUTER_HOME/keys.json."""
+"""`python -m router keys`: make, list, limit, revoke and rotate the named keys."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.client import issuing, keystore
-from router.client.keyfile import FILE, Limits, read_keys
+from router.client.keyfile import Limits, read_keys
 from router.settings import load
 
 ADD_EXAMPLES = """
@@ -26,7 +27,9 @@ Examples:
 
   python -m router keys add batches --paths chat,models,account
 
-  python -m router keys add team --usd-a-day 5 --usd-a-month 50 --requests-a-minute 60 --tokens-a-minute 100000
+  python -m router keys add bob --usd-a-day 5 --usd-a-month 50 --requests-a-minute 60 --tokens-a-minute 100000
+
+  python -m router keys add eve --team research
 
   python -m router keys add owner --admin
 """
@@ -40,6 +43,8 @@ Examples:
   python -m router keys limit ada --usd-a-day none
 
   python -m router keys limit ada --usd-a-month 50 --soft 0.8 --floor 0.9
+
+  python -m router keys limit ada --team research
 """
 ROTATE_EXAMPLES = """
 The new key is printed on standard output, this once.
@@ -84,6 +89,7 @@ def add(
     tokens_a_minute: TokensAMinute = None,
     soft: Soft = None,
     floor: Floor = None,
+    team: Annotated[str, typer.Option(metavar="TEAM", help="The team whose limits it shares (`teams add`).")] = "",
 ) -> None:
     """Make a key. A running router knows it within two seconds."""
     _, key = keystore.add_key(
@@ -93,7 +99,8 @@ def add(
         paths=None if paths is None else _names(paths),
         expires=expires,
         admin=admin,
-        limits=_given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor),
+        limits=given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor),
+        team=team,
     )
     _hand_out(key, f"key {name} is made; it is shown this once, so keep it now")
 
@@ -107,35 +114,32 @@ def limit(
     tokens_a_minute: TokensAMinute = None,
     soft: Soft = None,
     floor: Floor = None,
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", help="The team whose limits it shares; none for no team.")
+    ] = None,
 ) -> None:
     """Change what a key may spend and send; none removes a limit. A running router holds to it within two seconds."""
-    given = _given(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
-    told = keystore.limits_as_mapping(keystore.limit_key(load(), name, given))
-    sys.stderr.write(f"router: key {name} has {_cell(told) if told else 'no limits'}\n")
+    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
+    key = keystore.limit_key(load(), name, given, team)
+    sys.stderr.write(
+        f"router: key {name} has {limits_in_words(key.limits)}{f', and is in team {key.team}' * bool(key.team)}\n"
+    )
 
 
 @app.command("list")
 def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the keys with their rights and ends; the keys themselves are stored nowhere."""
-    keys, now = read_keys(load().home / FILE), time.time()
-    if as_data:
-        sys.stdout.write(msgspec.json.encode([keystore.as_mapping(key, now) for key in keys]).decode() + "\n")
-        return
-    table = Table("name", "state", "admin", "paths", "models", "limits", "created", "expires")
-    for key in keys:
-        told = keystore.as_mapping(key, now)
-        named = ("name", "state", "admin", "paths", "models", "limits")
-        table.add_row(*(_cell(told[name]) for name in named), *_days(told))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    now = time.time()
+    keys = [keystore.as_mapping(key, now) for key in read_keys(load().keys_path)]
+    columns = ("name", "state", "team", "admin", "paths", "models", "limits", "created", "expires")
+    print_rows(keys, columns, as_data=as_data)
 
 
 @app.command()
 def show(name: Name) -> None:
     """Show one key: its rights, its ends, and the keys that it replaced."""
     now = time.time()
-    told = keystore.as_mapping(issuing.named(read_keys(load().home / FILE), name), now)
-    for field, value in told.items():
-        sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
+    print_fields(keystore.as_mapping(issuing.named(read_keys(load().keys_path), name), now))
 
 
 @app.command()
@@ -164,12 +168,39 @@ def _hand_out(key: str, told: str) -> None:
     sys.stderr.write(f"router: {told}\n")
 
 
-def _given(*values: str | None) -> dict[str, str | None]:
+def given_limits(*values: str | None) -> dict[str, str | None]:
+    """The limits that are given as options, in the order of `Limits`; None: not given."""
     return dict(zip(Limits.__struct_fields__, values, strict=True))
 
 
-def _days(told: dict[str, Any]) -> list[str]:
-    return [_cell(told[name] and told[name][:10]) for name in ("created", "expires")]
+def print_rows(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], *, as_data: bool) -> None:
+    """Print keys or teams as a table, or as JSON."""
+    if as_data:
+        sys.stdout.write(msgspec.json.encode(list(rows)).decode() + "\n")
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_cell(_day(row[name]) if name in _MOMENTS else row[name]) for name in columns))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_fields(told: dict[str, Any]) -> None:
+    """Print one key, or one team."""
+    for field, value in told.items():
+        sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
+
+
+def limits_in_words(limits: Limits | None) -> str:
+    """The limits for readers."""
+    told = keystore.limits_as_mapping(limits)
+    return _cell(told) if told else "no limits"
+
+
+_MOMENTS = ("created", "expires")  # of which a table shows the day
+
+
+def _day(moment: str | None) -> str | None:
+    return moment and moment[:10]
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-// The keys: what each spent and may do; add, rotate and revoke. A secret is shown once and kept nowhere.
+// The keys and their teams: what each spent and may do; add, rotate and revoke keys. A secret is shown once and kept nowhere.
 
 import { shares } from "./charts.js";
 import { ago, count, element, percent, usd } from "./words.js";
@@ -45,6 +45,7 @@ async function add() {
   const form = $("add-key-form"), given = new FormData(form), body = { name: given.get("name").trim() };
   const models = given.get("models").split(",").map((name) => name.trim()).filter(Boolean);
   if (models.length) body.models = models;
+  if (given.get("team").trim()) body.team = given.get("team").trim();
   if (given.get("expires").trim()) body.expires = given.get("expires").trim();
   if (given.get("admin")) body.admin = true;
   else body.paths = given.getAll("paths");
@@ -106,12 +107,29 @@ export function drawKeys({ keys, may_change: mayChange, why }) {
   $("keys-note").textContent = why || (keys.length ? "" : "There is no named key yet.");
 }
 
+export function drawTeams({ teams }) {
+  const active = teams.filter((team) => team.state === "active");
+  $("teams-table").hidden = active.length === 0;
+  $("teams-table").tBodies[0].replaceChildren(...active.map(teamRow));
+  $("key-teams").replaceChildren(...active.map(({ name }) => element("option", { value: name })));
+}
+
+function teamRow({ name, keys, limits, spent_usd_today: today, spent_usd_this_month: month }) {
+  return element("tr", { "data-name": name }, element("th", { scope: "row" }, name),
+    spent("today", today, limits.usd_a_day), spent("this month", month, limits.usd_a_month),
+    element("td", { class: "spare wraps" }, aMinute(limits)), element("td", { class: "wraps" }, keys.join(", ") || "no key"));
+}
+
+function aMinute(limits) {
+  const rates = [["requests_a_minute", "requests"], ["tokens_a_minute", "tokens"]].filter(([name]) => limits[name]).map(([name, words]) => `${count(limits[name])} ${words}`);
+  return rates.length ? `${rates.join(", ")} a minute` : "no limit";
+}
+
 function keyRow(key, mayChange) {
   const active = key.state === "active", { limits } = key;
-  const marks = [key.admin ? "admin" : "", active ? "" : key.state].filter(Boolean).join(" · ");
+  const marks = [key.team ? `team ${key.team}` : "", key.admin ? "admin" : "", active ? "" : key.state].filter(Boolean).join(" · ");
   const models = key.models.join(", "), rights = key.paths.join(", ");
   const paths = { "": "no path", [CALLS]: "all paths but account", [`${CALLS}, account`]: "every path" }[rights] ?? rights;
-  const rates = [["requests_a_minute", "requests"], ["tokens_a_minute", "tokens"]].filter(([name]) => limits[name]).map(([name, words]) => `${count(limits[name])} ${words}`);
   const buttons = active && mayChange ? [
     element("button", { type: "button", class: "rotate plain", "aria-label": `Rotate ${key.name}` }, "Rotate"),
     element("button", { type: "button", class: "revoke plain", "aria-label": `Revoke ${key.name}` }, "Revoke")] : [];
@@ -120,7 +138,7 @@ function keyRow(key, mayChange) {
   return element("tr", { class: active ? "" : "ended", "data-name": key.name },
     element("th", { scope: "row" }, key.name, marks ? element("small", {}, marks) : null),
     spent("today", key.spent_usd_today, limits.usd_a_day), spent("this month", key.spent_usd_this_month, limits.usd_a_month),
-    element("td", { class: "spare wraps" }, rates.length ? `${rates.join(", ")} a minute` : "no limit"),
+    element("td", { class: "spare wraps" }, aMinute(limits)),
     element("td", { class: "spare wraps" }, models === "all" ? "all models" : models, element("small", {}, paths)),
     element("td", { class: "spare" }, key.last_used ? `${ago(Math.max((Date.now() - Date.parse(key.last_used)) / 1000, 0))} ago` : "not in a month"),
     element("td", { class: "spare" }, key.expires ? key.expires.slice(0, 10) : "never"),

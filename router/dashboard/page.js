@@ -1,6 +1,6 @@
 // The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
 
-import { drawKeys, startKeys } from "./keys.js";
+import { drawKeys, drawTeams, startKeys } from "./keys.js";
 import { drawCurve, drawLearnt, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
 import { drawWatched } from "./watched.js";
 import { element, percent, plural } from "./words.js";
@@ -95,6 +95,7 @@ async function recent() {
 async function keys() {
   if (page.denied) throw new Refused(page.denied);
   drawKeys(await ask("/router/keys"));
+  drawTeams(await ask("/router/teams"));
 }
 
 // Asks for ever, waits longer while the router is away, and rests while nobody looks.

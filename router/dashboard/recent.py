@@ -74,6 +74,7 @@ def as_mapping(summary: RequestSummary) -> dict[str, Any]:
     return {
         **{name: getattr(summary, name) for name in SHOWN},
         "key": None if is_digest(summary.key_id) else summary.key_id or None,  # the name of a key, never a digest
+        "team": summary.team or None,
         "unix": summary.ended_unix_ns / 1e9,
         "milliseconds": {
             "whole": (summary.ended_unix_ns - summary.started_unix_ns) / 1e6,

@@ -324,7 +324,7 @@ export function explained(policy, request, decision) {
     ["Evidence", evidence ? `${kindOf(evidence.kind)}${evidence.n ? `, ${count(evidence.n)} outcomes` : ""}${evidence.source ? `: ${evidence.source}` : ""}` : ""],
     ["Words for the type", weights(decision.words?.question_type, 1)], ["Words for the gap", weights(decision.words?.gap, 100)],
     ["Asked for", request.asked_model], ["Policy", decision.policy_version], ["Added", request.milliseconds ? milliseconds(request.milliseconds.added) : ""],
-    ["Tokens", request.usage ? `${count(request.usage.input_tokens || 0)} in, ${count(request.usage.output_tokens || 0)} out` : ""], ["Key", request.key], ["Trace", request.trace_id],
+    ["Tokens", request.usage ? `${count(request.usage.input_tokens || 0)} in, ${count(request.usage.output_tokens || 0)} out` : ""], ["Key", request.key], ["Team", request.team], ["Trace", request.trace_id],
   ];
   out.append(element("dl", { class: "facts" }, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
   return out;

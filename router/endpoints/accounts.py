@@ -11,12 +11,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.client.body import read_body
-from router.client.keys import Keys
+from router.client.keyfile import Owner
+from router.client.keys import Caller, Keys
+from router.endpoints.management import known_standings
 from router.errors import BadRequestError, NotFoundError, StoreError
 from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read_feedback
 from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
 from router.journal.writer import Journal
+from router.limits.standings import Standing, Standings
 from router.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class Collaborators(Protocol):
     keys: Keys
     settings: Settings
     journal: Journal
+    standings: Standings
 
 
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
@@ -47,10 +51,11 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def usage(request: Request) -> Response:
         """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`.
 
-        A key that is no admin is told its own.
+        A key that is no admin is told its own, and what is left of the budget that it shares with its team.
         """
         caller = worker.keys.check(request.scope["headers"])
-        return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own)
+        team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, worker.standings, caller)
+        return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own, team)
 
     @app.post("/router/feedback")
     async def feedback(request: Request) -> Response:
@@ -89,7 +94,21 @@ def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> boo
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
 
 
-def _usage(engine: Any, query: dict[str, str], key: str | None) -> Response:
+def _left(standings: Standings, caller: Caller) -> dict[str, Any]:
+    """What is left of the budget of a caller's team: dollars, null where there is no budget or it is not known."""
+    owner = Owner("team", caller.team)
+    limits = dict(caller.held_to).get(owner)
+    known = known_standings(standings)
+    left: dict[str, float | None] = {"usd_left_today": None, "usd_left_this_month": None}
+    if limits is not None and known is not None:
+        spent = known.get(owner, Standing())
+        budgets = (limits.usd_a_day, spent.day_usd), (limits.usd_a_month, spent.month_usd)
+        for name, (budget, usd) in zip(left, budgets, strict=True):
+            left[name] = None if budget is None else max(budget - usd, 0.0)
+    return {"team": {"name": caller.team, **left}}
+
+
+def _usage(engine: Any, query: dict[str, str], key: str | None, team: dict[str, Any]) -> Response:
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.sums import UsageError, as_csv, read_question, usage
@@ -103,4 +122,4 @@ def _usage(engine: Any, query: dict[str, str], key: str | None) -> Response:
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
     if query.get("format") == "csv":
         return Response(as_csv(answer), media_type="text/csv")
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+    return Response(msgspec.json.encode({**answer, **team}), media_type="application/json")

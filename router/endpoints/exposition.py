@@ -1,4 +1,4 @@
-"""`GET /metrics`: what all workers counted, in the words of Prometheus and of OpenTelemetry's GenAI conventions."""
+"""`GET /metrics`: the counts of all workers, for Prometheus, with names from OpenTelemetry's GenAI conventions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.adaptation.adapter import Adapter
 from router.alerts.alerts import Alerts
 from router.alerts.record import SHOWN_SECONDS
 from router.client.keys import Keys
-from router.endpoints.totals import Total, everyone, total
+from router.endpoints.totals import Total, read_counts, total
 from router.journal.lag import lags
 from router.journal.writer import Journal
 from router.metrics import (
@@ -60,7 +60,7 @@ class Collaborators(Protocol):
     leaving: dict[str, date]
 
     def counts(self) -> Counts:
-        """What this process counted so far."""
+        """The counts of this process so far."""
         ...
 
 
@@ -69,15 +69,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
-        """The numbers of all workers; in OpenMetrics where that is asked for."""
+        """The metrics of all workers, in the OpenMetrics format if the client accepts it."""
         worker.keys.check(request.scope["headers"]).require_metrics()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        body = await run_in_threadpool(lambda: encode(_Once(families(worker))))
+        body = await run_in_threadpool(lambda: encode(_Snapshot(families(worker))))
         return Response(body, headers={"content-type": content_type})
 
 
-class _Once(CollectorRegistry):
-    """A registry of families that were made for one answer."""
+class _Snapshot(CollectorRegistry):
+    """A registry of metric families that were built for one response."""
 
     def __init__(self, made: Iterable[Metric]) -> None:
         super().__init__()
@@ -89,31 +89,32 @@ class _Once(CollectorRegistry):
 
 
 def families(worker: Collaborators) -> Iterator[Metric]:
-    """Every metric there is."""
-    # one's own file first: whoever is asked next then reads at least as much, so no counter ever falls
+    """All metric families."""
+    # write the own file first: the worker that answers next then reads at least these counts, so no counter decreases
     own = worker.counts()
-    with contextlib.suppress(OSError):  # a full disk, which the counts tell of
+    with contextlib.suppress(OSError):  # a full disk, which a metric reports
         worker.meter.write(own)
-    counted = total([own, *everyone(worker.meter.directory, worker.meter.path)], time.time())
+    counted = total([own, *read_counts(worker.meter.directory, worker.meter.path)], time.time())
     yield from _requests(counted)
-    yield from _keys(counted.keys)
+    yield from _owners("key", "named keys", counted.keys)
+    yield from _owners("team", "teams", counted.teams)
     yield from _upstreams(counted.upstreams)
     yield from _verified(counted.verified)
     yield from _timings(counted.timings)
     yield from _state(counted, worker.serving.policy, worker.serving.default_target)
-    yield from _owner(worker)
+    yield from _warnings(worker)
     yield from _exporter(worker.journal.directory)
 
 
 def _requests(counted: Total) -> Iterator[Metric]:
     requests = _Sum("router_requests", "Finished requests.", ["endpoint", "model", "outcome", "status"])
-    decisions = _Sum("router_decisions", "Decisions, by what they rest on.", ["model", "question_type", "reason"])
-    tokens = _Sum("router_tokens", "Tokens as billed; cached ones are among the input.", ["model", "token_type"])
-    cost = _Sum("router_cost_usd", "Dollars, where the price is known.", ["model"])
-    wasted = _Sum("router_wasted_usd", "Dollars of attempts that were thrown away.", ["model"])
-    unpriced = _Sum("router_unpriced_requests", "Answered requests whose cost is not known.", ["model"])
-    retries = _Sum("router_retries", "Calls to upstreams beyond the first.", ["model"])
-    client = _Sum("router_client_retries", "Requests that clients say they sent before.", ["model"])
+    decisions = _Sum("router_decisions", "Decisions, by reason.", ["model", "question_type", "reason"])
+    tokens = _Sum("router_tokens", "Billed tokens. Cached tokens are part of the input.", ["model", "token_type"])
+    cost = _Sum("router_cost_usd", "Cost in dollars, if the price is known.", ["model"])
+    wasted = _Sum("router_wasted_usd", "Cost of discarded attempts in dollars.", ["model"])
+    unpriced = _Sum("router_unpriced_requests", "Answered requests of unknown cost.", ["model"])
+    retries = _Sum("router_retries", "Upstream calls after the first.", ["model"])
+    client = _Sum("router_client_retries", "Requests that clients marked as retries.", ["model"])
     for (endpoint, model, question_type, reason, outcome, status), series in counted.series.items():
         requests.add(series.requests, endpoint, model, outcome, str(status))
         if reason:
@@ -129,12 +130,12 @@ def _requests(counted: Total) -> Iterator[Metric]:
         yield made.family()
 
 
-def _keys(keys: Mapping[str, Series]) -> Iterator[Metric]:
-    requests = _Sum("router_key_requests", "Finished requests of named keys.", ["key"])
-    tokens = _Sum("router_key_tokens", "Tokens of named keys, as billed.", ["key", "token_type"])
-    cost = _Sum("router_key_cost_usd", "Dollars of named keys, where the price is known.", ["key"])
-    unpriced = _Sum("router_key_unpriced_requests", "Answered requests of named keys, of unknown cost.", ["key"])
-    for name, series in keys.items():
+def _owners(kind: str, of: str, owners: Mapping[str, Series]) -> Iterator[Metric]:
+    requests = _Sum(f"router_{kind}_requests", f"Finished requests of {of}.", [kind])
+    tokens = _Sum(f"router_{kind}_tokens", f"Billed tokens of {of}.", [kind, "token_type"])
+    cost = _Sum(f"router_{kind}_cost_usd", f"Cost of {of} in dollars, if the price is known.", [kind])
+    unpriced = _Sum(f"router_{kind}_unpriced_requests", f"Answered requests of {of} of unknown cost.", [kind])
+    for name, series in owners.items():
         requests.add(series.requests, name)
         tokens.add(series.input_tokens, name, "input")
         tokens.add(series.output_tokens, name, "output")
@@ -149,8 +150,10 @@ def _upstreams(upstreams: Mapping[Place, UpstreamSeries]) -> Iterator[Metric]:
     calls = CounterMetricFamily(
         "router_upstream_calls", "Calls to the upstreams of models that have several.", labels=[*place, "outcome"]
     )
-    alone = GaugeMetricFamily("router_upstream_left_alone", "Workers that leave this upstream alone.", labels=place)
-    refused = GaugeMetricFamily("router_upstream_key_refused", "Workers whose key it refuses.", labels=place)
+    alone = GaugeMetricFamily(
+        "router_upstream_left_alone", "Workers whose circuit breaker for this upstream is open.", labels=place
+    )
+    refused = GaugeMetricFamily("router_upstream_key_refused", "Workers whose key this upstream rejects.", labels=place)
     for labels, series in upstreams.items():
         calls.add_metric([*labels, "answered"], series.answered)
         calls.add_metric([*labels, "failed"], series.failed)
@@ -161,8 +164,8 @@ def _upstreams(upstreams: Mapping[Place, UpstreamSeries]) -> Iterator[Metric]:
 
 def _verified(verified: Mapping[Judged, Verified]) -> Iterator[Metric]:
     labels = ["model", "verification", "finding"]
-    requests = _Sum("router_verified_answers", "Answers that were verified, by what was found.", labels)
-    cost = _Sum("router_escalation_usd", "Dollars of the answers of stronger models.", labels)
+    requests = _Sum("router_verified_answers", "Verified answers, by finding.", labels)
+    cost = _Sum("router_escalation_usd", "Cost of the stronger models' answers in dollars.", labels)
     for judged, counted in verified.items():
         requests.add(counted.requests, *judged)
         cost.add(counted.escalation_usd, *judged)
@@ -171,7 +174,7 @@ def _verified(verified: Mapping[Judged, Verified]) -> Iterator[Metric]:
 
 
 class _Sum:
-    """A counter in the making: kinds that share their labels are added up."""
+    """Builds a counter; values with the same labels are added up."""
 
     def __init__(self, name: str, help_text: str, labels: Sequence[str]) -> None:
         self._family = CounterMetricFamily(name, help_text, labels=labels)
@@ -222,53 +225,63 @@ def _add(family: HistogramMetricFamily, labels: Sequence[str], bounds: Sequence[
 
 
 def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Metric]:
-    added = HistogramMetricFamily("router_added_latency_seconds", "Time to first byte that the router took itself.")
+    added = HistogramMetricFamily("router_added_latency_seconds", "Time to first byte that the router itself spent.")
     _add(added, [], ADDED_BUCKETS, counted.added)
-    circuits = GaugeMetricFamily("router_circuit_open", "Workers that leave this model alone.", labels=["model"])
+    circuits = GaugeMetricFamily(
+        "router_circuit_open", "Workers whose circuit breaker for this model is open.", labels=["model"]
+    )
     for model in {*counted.open_circuits, *(model.name for model in policy.rules.models)}:
         circuits.add_metric([model], counted.open_circuits.get(model, 0))
-    version = GaugeMetricFamily("router_policy_info", "The policy that is served.", labels=["version"])
+    version = GaugeMetricFamily("router_policy_info", "The served policy.", labels=["version"])
     version.add_metric([policy.version], 1)
-    shed = CounterMetricFamily("router_shed_requests", "Requests refused for want of room or time.", labels=["why"])
+    shed = CounterMetricFamily("router_shed_requests", "Requests rejected for lack of memory or time.", labels=["why"])
     for why, number in counted.shed.items():
         shed.add_metric([why], number)
     yield from (added, circuits, version, shed)
-    yield CounterMetricFamily("router_unrecorded_requests", "Requests the journal had no room for.", counted.unrecorded)
-    yield GaugeMetricFamily("router_workers", "Processes that answer.", counted.workers)
-    yield GaugeMetricFamily("router_state_away", "Workers whose Redis is away.", counted.state_away)
-    yield GaugeMetricFamily("router_default_target", "Share of quality that `auto` keeps.", default_target)
+    yield CounterMetricFamily(
+        "router_unrecorded_requests", "Requests that the journal could not record.", counted.unrecorded
+    )
+    yield GaugeMetricFamily("router_workers", "Running worker processes.", counted.workers)
+    yield GaugeMetricFamily("router_state_away", "Workers without a connection to Redis.", counted.state_away)
+    yield GaugeMetricFamily(
+        "router_default_target", "The share of quality that `auto` promises to keep.", default_target
+    )
     made = policy_made_unix(policy.about)
     if made is not None:
-        yield GaugeMetricFamily("router_policy_age_seconds", "Since it was made.", max(time.time() - made, 0))
+        yield GaugeMetricFamily(
+            "router_policy_age_seconds", "Seconds since the policy was made.", max(time.time() - made, 0)
+        )
 
 
-def _owner(worker: Collaborators) -> Iterator[Metric]:
-    """What `/health` says in words to the owner, as numbers that alerts can be made of."""
+def _warnings(worker: Collaborators) -> Iterator[Metric]:
+    """The warnings of `/health` as numbers for alert rules."""
     serving = worker.serving
     rule = serving.policy.rules.rule(serving.default_target)
     certified = rule is not None and rule.certified
-    yield GaugeMetricFamily("router_policy_certified", "1 if `auto` routes by a certified promise.", int(certified))
+    yield GaugeMetricFamily("router_policy_certified", "1 if the promise of `auto` is certified.", int(certified))
     leaving = GaugeMetricFamily(
-        "router_model_leaves_days", "Days until a model of the policy leaves its upstream.", labels=["model"]
+        "router_model_leaves_days", "Days until a model of the policy is shut down.", labels=["model"]
     )
     today = datetime.now(UTC).date()
     for model, day in worker.leaving.items():
         leaving.add_metric([model], (day - today).days)
     yield leaving
-    warnings = GaugeMetricFamily("router_warnings", "What the owner should know, as in /health.", labels=["about"])
+    warnings = GaugeMetricFamily("router_warnings", "Warnings, as in /health.", labels=["about"])
     warnings.add_metric(["models"], len(worker.warnings))
     warnings.add_metric(["policy"], int(bool(serving.problem)))
     warnings.add_metric(["keys"], int(bool(worker.keys.problem)))
     raised = worker.alerts.all()
     warnings.add_metric(["alerts"], sum(each.alert.unix > time.time() - SHOWN_SECONDS for each in raised))
     yield warnings
-    learnt = GaugeMetricFamily("router_learnt_refusals", "What a model's refusals taught, in force.", labels=["model"])
+    learnt = GaugeMetricFamily(
+        "router_learnt_refusals", "Parameters that a model rejected and that are adapted now.", labels=["model"]
+    )
     for model, count in Counter(lesson.model for lesson in worker.adapter.lessons).items():
         learnt.add_metric([model], count)
     yield learnt
     alerts = GaugeMetricFamily(
         "router_alerts",
-        "Alerts that are kept, those of a budget until a day after it ends.",
+        "Stored alerts. Alerts of a budget are stored until a day after its period ends.",
         labels=["kind", "delivery"],
     )
     for (kind, delivery), number in Counter((each.alert.kind, each.delivery) for each in raised).items():
@@ -278,29 +291,31 @@ def _owner(worker: Collaborators) -> Iterator[Metric]:
 
 
 def _sentinel(worker: Collaborators) -> Iterator[Metric]:
-    """What the sentinel found of the policy that is served; no samples where none watches."""
+    """The sentinel's findings about the served policy; no samples without a sentinel."""
     found = worker.sentinel_watch.found
-    drifted = GaugeMetricFamily("router_type_drifted", "1 if the type was shown to drift.", labels=["question_type"])
-    pairs = GaugeMetricFamily("router_type_judged_pairs", "Pairs of answers compared.", labels=["question_type"])
+    drifted = GaugeMetricFamily("router_type_drifted", "1 if the type has drifted.", labels=["question_type"])
+    pairs = GaugeMetricFamily("router_type_judged_pairs", "Compared pairs of answers.", labels=["question_type"])
     kept = GaugeMetricFamily(
-        "router_type_quality_kept", "Of the strong model's, by the sentinel.", labels=["question_type", "end"]
+        "router_type_quality_kept",
+        "Quality kept relative to the strong model, as measured by the sentinel.",
+        labels=["question_type", "end"],
     )
     for name, its in (found.types if found else {}).items():
         drifted.add_metric([name], int(its.state == "drifted"))
         pairs.add_metric([name], its.pairs)
         for end, value in zip(("low", "estimate", "high"), its.kept, strict=True):
             kept.add_metric([name, end], value)
-    changed = GaugeMetricFamily("router_signal_changed", "1 if it was shown to be another.", labels=["signal"])
+    changed = GaugeMetricFamily("router_signal_changed", "1 if the signal has changed.", labels=["signal"])
     for signal in found.signals if found else ():
         changed.add_metric([signal.name], int(signal.evidence >= 1))
-    age = GaugeMetricFamily("router_sentinel_age_seconds", "Since its last look.", labels=[])
+    age = GaugeMetricFamily("router_sentinel_age_seconds", "Seconds since the sentinel's last check.", labels=[])
     if found is not None:
         age.add_metric([], max(time.time() - found.made_unix, 0))
     yield from (drifted, pairs, kept, changed, age)
 
 
 def policy_made_unix(about: Mapping[str, Any]) -> float | None:
-    """When a policy was made, where it says so."""
+    """When a policy was made; None if it does not say."""
     try:
         return datetime.fromisoformat(about["made_at"]).timestamp()
     except (KeyError, TypeError, ValueError):
@@ -308,10 +323,16 @@ def policy_made_unix(about: Mapping[str, Any]) -> float | None:
 
 
 def _exporter(journal: Path) -> Iterator[Metric]:
-    behind = GaugeMetricFamily("router_exporter_behind_bytes", "Journal not yet exported.", labels=["reader"])
-    seconds = GaugeMetricFamily("router_exporter_behind_seconds", "Age of what is exported next.", labels=["reader"])
-    failures = GaugeMetricFamily("router_exporter_failures", "Attempts in a row that failed.", labels=["reader"])
-    refused = GaugeMetricFamily("router_exporter_refused_entries", "Entries put aside for good.", labels=["reader"])
+    behind = GaugeMetricFamily(
+        "router_exporter_behind_bytes", "Bytes of the journal that are not exported yet.", labels=["reader"]
+    )
+    seconds = GaugeMetricFamily(
+        "router_exporter_behind_seconds", "Age of the oldest entry that is not exported yet.", labels=["reader"]
+    )
+    failures = GaugeMetricFamily("router_exporter_failures", "Consecutive failed attempts.", labels=["reader"])
+    refused = GaugeMetricFamily(
+        "router_exporter_refused_entries", "Entries set aside because the sink rejects them.", labels=["reader"]
+    )
     for reader, lag in lags(journal).items():
         behind.add_metric([reader], lag.behind_bytes)
         seconds.add_metric([reader], lag.behind_seconds)

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from router.client.keys import Caller, Keys
 from router.client.model_names import NAMES, is_routing_name
 from router.request.passthrough import PassThrough
-from router.request.response_headers import RATES
+from router.request.response_headers import RATE_LIMIT_PREFIX
 from router.settings import Settings
 from router.upstream.model_list import fetch_models
 from router.upstream.upstreams import Upstreams, returned_headers
@@ -42,7 +42,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
-        hidden = (b"content-length", *((RATES,) if caller.limits is not None else ()))  # the rates are the owner's
+        hidden = (b"content-length", *((RATE_LIMIT_PREFIX,) if caller.held_to else ()))
         response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
         return response

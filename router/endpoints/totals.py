@@ -1,4 +1,4 @@
-"""What all workers counted, added up from the files that each of them writes."""
+"""Adds up the counts of all workers from their files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Total(msgspec.Struct):
-    """The counts of all workers, added up."""
+    """The sums over all workers."""
 
     series: dict[Kind, Series] = {}
     timings: dict[Flow, Timing] = {}
@@ -37,6 +37,7 @@ class Total(msgspec.Struct):
     state_away: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
+    teams: dict[str, Series] = {}
     upstreams: dict[Place, UpstreamSeries] = {}
     verified: dict[Judged, Verified] = {}
     workers: int = 0
@@ -45,8 +46,8 @@ class Total(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Counts)
 
 
-def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
-    """What each worker wrote last, those that are gone included: a counter never falls."""
+def read_counts(directory: Path, but: Path | None = None) -> Iterator[Counts]:
+    """The counts of each worker, ended workers included, so that no counter decreases."""
     for path in sorted(directory.glob("*.json")):
         if path == but:
             continue
@@ -55,11 +56,11 @@ def everyone(directory: Path, but: Path | None = None) -> Iterator[Counts]:
         except FileNotFoundError:
             continue
         except msgspec.DecodeError as error:  # of another version
-            log.warning("metrics: %s cannot be read: %s", path.name, error)
+            log.warning("metrics: cannot read %s: %s", path.name, error)
 
 
 def total(workers: Iterable[Counts], now_unix: float) -> Total:
-    """Add up what workers counted; what is true only while they run is taken from those that do."""
+    """Add up the counts of workers. The state of a worker, such as an open circuit, counts only while it runs."""
     together = Total()
     for counts in workers:
         for kind, series in counts.series:
@@ -70,16 +71,17 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
         together.unrecorded += counts.unrecorded
         for why, number in counts.shed.items():
             together.shed[why] = together.shed.get(why, 0) + number
-        for name, series in counts.keys.items():
-            together.keys.setdefault(name, Series()).add(series)
+        for owners, into in ((counts.keys, together.keys), (counts.teams, together.teams)):
+            for name, series in owners.items():
+                into.setdefault(name, Series()).add(series)
         live = now_unix - counts.written_unix < LIVE_SECONDS
         together.state_away += counts.state_away if live else 0
         for place, calls in counts.upstreams:
-            into = together.upstreams.setdefault(place, UpstreamSeries())
-            into.answered += calls.answered
-            into.failed += calls.failed
-            into.left_alone += calls.left_alone * live
-            into.key_refused += calls.key_refused * live
+            sums = together.upstreams.setdefault(place, UpstreamSeries())
+            sums.answered += calls.answered
+            sums.failed += calls.failed
+            sums.left_alone += calls.left_alone * live
+            sums.key_refused += calls.key_refused * live
         for judged, verified in counts.verified:
             together.verified.setdefault(judged, Verified()).add(verified)
         if live:

@@ -98,6 +98,7 @@ def _call(record: Record) -> dict[str, Any]:
         "router.client_retries": record.client_retries,
         "router.simulated": record.simulated,
         "router.key_id": record.key_id,
+        "router.team": record.team,
         "router.parent_span_id": record.parent_span_id,
         "router.seconds_to_first_byte": None if first is None else (first - record.started_unix_ns) / 1e9,
     }
@@ -141,6 +142,7 @@ def _tags(record: Record) -> dict[str, Any]:
         "router.status": str(record.status),
         "router.outcome": record.outcome,
         "router.key": record.key_id,
+        "router.team": record.team,
         "router.simulated": "true" if record.simulated else "",
         "router.gap": "" if record.gap is None else f"{record.gap:.4f}",  # traffic is sampled by it
         "mlflow.traceName": _name(record),

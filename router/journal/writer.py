@@ -76,6 +76,7 @@ class RequestSummary(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field
     kept_usd: float = 0.0  # charged to the budget of the key, because the billed amount is unknown
     # the client
     key_id: str = ""  # the name of the key, or a digest of a key without a name; never the key itself
+    team: str = ""  # the team of the key when the request began
     user: str = ""
     session: str = ""
 

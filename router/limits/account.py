@@ -1,4 +1,4 @@
-"""What a key has spent and may still spend: dollars of a day and a month, requests and tokens of a minute. No I/O.
+"""What a key or a team has spent and may spend: dollars of a day and month, requests and tokens of a minute. No I/O.
 
 Dollars are held before a request is sent and settled when it ends, so that requests at once cannot go over a budget
 together. The clock is the caller's.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-from router.client.keyfile import NO_LIMITS, SOFT, Limits
+from router.client.keyfile import NO_LIMITS, SOFT, Limits, Owner
 from router.errors import QuotaError, RateLimitError
-from router.journal.writer import Record
 from router.limits.bound import Most
 
 MINUTE_NS = 60 * 10**9
@@ -31,7 +30,7 @@ class Period:
         self.spent_usd = 0.0
         self.held_usd = 0.0  # by requests under way
 
-    def refusal(self, key: str, usd: float, budget: float) -> QuotaError:
+    def refusal(self, owner: Owner, usd: float, budget: float) -> QuotaError:
         """Why `usd` more do not fit a budget."""
         again = self.spent_usd + usd <= budget and self.spent_usd < budget
         begins = datetime.fromtimestamp(self.ends_unix_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -40,8 +39,9 @@ class Period:
         else:
             why = f"it begins anew at {begins}"
         return QuotaError(
-            f"You exceeded your current quota: key {key} has spent ${self.spent_usd:.6f} of ${budget:g} a {self.name}"
+            f"You exceeded your current quota: {owner} has spent ${self.spent_usd:.6f} of ${budget:g} a {self.name}"
             f" (UTC), and this request may cost ${usd:.6f}; {why}.",
+            owner,
             again=again,
         )
 
@@ -92,10 +92,10 @@ class Bucket:
 
 
 class Account:
-    """One key's."""
+    """What one key, or one team, uses."""
 
-    def __init__(self, key: str, now_unix_ns: int) -> None:
-        self.key = key
+    def __init__(self, owner: Owner, now_unix_ns: int) -> None:
+        self.owner = owner
         self.limits = NO_LIMITS
         self.since_unix_ns = now_unix_ns  # what ended before is read from the tables and the journal
         self.known = False  # whether what was spent before is in it
@@ -107,9 +107,13 @@ class Account:
     def limit(self, limits: Limits) -> None:
         """Hold to these limits from now on."""
         self.limits, self.in_dollars = limits, limits.in_dollars
+        if limits.requests_a_minute is None:
+            self._requests = None
+        if limits.tokens_a_minute is None:
+            self._tokens = None
 
-    def hold(self, most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
-        """Hold what a request may use at most; one that is not `billed` is held to the minute alone.
+    def check(self, most: Most, now_unix_ns: int, *, billed: bool = True) -> int:
+        """Give the tokens to take for a request that fits. One that is not `billed` is held to the minute alone.
 
         Raises:
             QuotaError: a budget does not hold it.
@@ -122,20 +126,26 @@ class Account:
         # every request comes by: no call for each budget
         budget = limits.usd_a_day
         if billed and budget is not None and (day.spent_usd + day.held_usd + usd > budget or day.spent_usd >= budget):
-            raise day.refusal(self.key, usd, budget)
+            raise day.refusal(self.owner, usd, budget)
         budget = limits.usd_a_month
         if (
             billed
             and budget is not None
             and (month.spent_usd + month.held_usd + usd > budget or month.spent_usd >= budget)
         ):
-            raise month.refusal(self.key, usd, budget)
-        tokens = 0
-        if limits.requests_a_minute is not None or limits.tokens_a_minute is not None:
-            tokens = self._hold_rates(most, now_unix_ns)
-        day.held_usd += usd
-        month.held_usd += usd
-        return Booking(self, usd, tokens, day, month)
+            raise month.refusal(self.owner, usd, budget)
+        if limits.requests_a_minute is None and limits.tokens_a_minute is None:
+            return 0
+        return self._check_rates(most, now_unix_ns)
+
+    def take(self, usd: float, tokens: int) -> None:
+        """Hold dollars, and take a request and its tokens from this minute; call it after `check`."""
+        self.day.held_usd += usd
+        self.month.held_usd += usd
+        if self._requests is not None:
+            self._requests.left -= 1.0
+        if self._tokens is not None:
+            self._tokens.left -= tokens
 
     def floor(self, now_unix_ns: int) -> float | None:
         """The target of the limits, once the soft share of a budget is spent or held."""
@@ -147,33 +157,25 @@ class Account:
                 return limits.floor
         return None
 
-    def _hold_rates(self, most: Most, now_unix_ns: int) -> int:
-        """Take a request and its tokens from this minute; the tokens."""
+    def _check_rates(self, most: Most, now_unix_ns: int) -> int:
+        """Whether this minute has a request and its tokens; the tokens."""
         limits, requests, tokens = self.limits, self._requests, self._tokens
-        if limits.requests_a_minute is None:
-            requests = self._requests = None
-        elif requests is None:
-            requests = self._requests = Bucket(limits.requests_a_minute, now_unix_ns)
-        else:
+        if limits.requests_a_minute is not None:
+            if requests is None:
+                requests = self._requests = Bucket(limits.requests_a_minute, now_unix_ns)
             requests.fill(limits.requests_a_minute, now_unix_ns)
-        if limits.tokens_a_minute is None:
-            tokens = self._tokens = None
-        elif tokens is None:
-            tokens = self._tokens = Bucket(limits.tokens_a_minute, now_unix_ns)
-        else:
+        if limits.tokens_a_minute is not None:
+            if tokens is None:
+                tokens = self._tokens = Bucket(limits.tokens_a_minute, now_unix_ns)
             tokens.fill(limits.tokens_a_minute, now_unix_ns)
         if requests is not None and requests.left < 1.0:
             raise self._limited("requests", requests, 1)
         if tokens is None:
-            taken = 0
-        else:
-            # an answer that the client does not limit is no reason to refuse what a whole minute holds
-            taken = most.largest_tokens if most.largest_tokens < tokens.limit else max(most.tokens, tokens.limit)
-            if tokens.left < taken:
-                raise self._limited("tokens", tokens, taken)
-            tokens.left -= taken
-        if requests is not None:
-            requests.left -= 1.0
+            return 0
+        # an answer that the client does not limit is no reason to refuse what a whole minute holds
+        taken = most.largest_tokens if most.largest_tokens < tokens.limit else max(most.tokens, tokens.limit)
+        if tokens.left < taken:
+            raise self._limited("tokens", tokens, taken)
         return taken
 
     def _limited(self, kind: str, bucket: Bucket, needed: int) -> RateLimitError:
@@ -181,31 +183,18 @@ class Account:
         used = max(math.ceil(bucket.limit - bucket.left), 0)
         told = f"{kind} per min ({short}): Limit {bucket.limit}"
         if needed > bucket.limit:
-            message = f"Request too large for key {self.key} on {told}, Requested {needed}."
-            return RateLimitError(message, kind, ((b"x-should-retry", b"false"), *self.rates()))
+            message = f"Request too large for {self.owner} on {told}, Requested {needed}."
+            return RateLimitError(message, kind, ((b"x-should-retry", b"false"), *rates(self)))
         seconds = bucket.seconds_until(needed)
         message = (
-            f"Rate limit reached for key {self.key} on {told}, Used {used}, Requested {needed}. "
+            f"Rate limit reached for {self.owner} on {told}, Used {used}, Requested {needed}. "
             f"Please try again in {duration(seconds)}."
         )
         after = (
             (b"retry-after", b"%d" % max(math.ceil(seconds), 1)),
             (b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)),
         )
-        return RateLimitError(message, kind, (*after, *self.rates()))
-
-    def rates(self) -> Headers:
-        """What is left of this minute, in the headers that OpenAI has for it."""
-        headers: list[tuple[bytes, bytes]] = []
-        for kind, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
-            if bucket is not None:
-                left, reset = max(math.floor(bucket.left), 0), duration(bucket.seconds_until(bucket.limit))
-                headers += [
-                    (b"x-ratelimit-limit-" + kind, b"%d" % bucket.limit),
-                    (b"x-ratelimit-remaining-" + kind, b"%d" % left),
-                    (b"x-ratelimit-reset-" + kind, reset.encode()),
-                ]
-        return tuple(headers)
+        return RateLimitError(message, kind, (*after, *rates(self)))
 
     def spend(self, usd: float, started_unix_ns: int) -> None:
         """Add what a request cost for which nothing was held."""
@@ -237,9 +226,9 @@ class Account:
         """Why Redis refuses a request: by its `day`, `month`, `requests` or `tokens`."""
         limits = self.limits
         if verdict == "day" and limits.usd_a_day is not None:
-            return self.day.refusal(self.key, most.usd, limits.usd_a_day)
+            return self.day.refusal(self.owner, most.usd, limits.usd_a_day)
         if verdict == "month" and limits.usd_a_month is not None:
-            return self.month.refusal(self.key, most.usd, limits.usd_a_month)
+            return self.month.refusal(self.owner, most.usd, limits.usd_a_month)
         bucket = self._requests if verdict == "requests" else self._tokens
         assert bucket is not None
         return self._limited(verdict, bucket, 1 if verdict == "requests" else needed_tokens)
@@ -251,56 +240,26 @@ class Account:
             self.month = month_of(now_unix_ns)
 
 
-class Booking:
-    """What one request holds, until it is settled."""
-
-    __slots__ = ("_day", "_month", "_settled", "_tokens", "_usd", "account")
-
-    def __init__(self, account: Account, usd: float, tokens: int, day: Period, month: Period) -> None:
-        self.account = account
-        self._usd, self._tokens = usd, tokens
-        self._day, self._month = day, month
-        self._settled = False
-
-    def settle(self, record: Record, *, begun: bool | None = None) -> tuple[float, int] | None:
-        """Spend what the request cost, and give back the rest; `begun`: a model may have billed it.
-
-        The dollars it spent and the tokens it gives back; None where it was settled before.
-
-        Where it is not known what was billed, what was held counts as spent, and the record says so in `kept_usd`.
-        """
-        if self._settled:
-            return None
-        self._settled = True
-        usd, day, month, spent = self._usd, self._day, self._month, record.cost_usd
-        if begun is None:
-            begun = record.model != "" and (record.status < 400 or record.outcome == "abandoned")
-        if spent is None:
-            spent = usd if begun else 0.0
-            record.kept_usd = spent
-        if record.wasted:
-            known = [cost for attempt in record.wasted if (cost := attempt["cost_usd"]) is not None]
-            kept = usd * (len(record.wasted) - len(known))  # what the others cost is not known
-            record.kept_usd += kept
-            spent += kept + sum(known)
-        day.held_usd -= usd
-        month.held_usd -= usd
-        day.spent_usd += spent
-        month.spent_usd += spent
-        back = 0
-        if self._tokens:
-            usage = record.usage
-            if usage is not None:
-                used = usage["input_tokens"] + usage["output_tokens"]
-                for attempt in record.wasted:
-                    if attempt["usage"] is not None:
-                        used += attempt["usage"]["input_tokens"] + attempt["usage"]["output_tokens"]
-                back = self._tokens - used
-                self.account.give_back(back)
-            elif not begun:
-                back = self._tokens
-                self.account.give_back(back)
-        return spent, back
+def rates(*accounts: Account) -> Headers:
+    """What is left of this minute, in the headers that OpenAI has for it; of several accounts, what is left least."""
+    requests = tokens = None
+    for account in accounts:  # every answer comes by: no call for each account
+        bucket = account._requests
+        if bucket is not None and (requests is None or bucket.left < requests.left):
+            requests = bucket
+        bucket = account._tokens
+        if bucket is not None and (tokens is None or bucket.left < tokens.left):
+            tokens = bucket
+    headers: list[tuple[bytes, bytes]] = []
+    for kind, bucket in ((b"requests", requests), (b"tokens", tokens)):
+        if bucket is not None:
+            left, reset = max(math.floor(bucket.left), 0), duration(bucket.seconds_until(bucket.limit))
+            headers += [
+                (b"x-ratelimit-limit-" + kind, b"%d" % bucket.limit),
+                (b"x-ratelimit-remaining-" + kind, b"%d" % left),
+                (b"x-ratelimit-reset-" + kind, reset.encode()),
+            ]
+    return tuple(headers)
 
 
 def duration(seconds: float) -> str:

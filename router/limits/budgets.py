@@ -1,4 +1,4 @@
-"""Alerts where a key has spent half of a budget, 80 % of it, or all. Looked at once a second, beside the requests."""
+"""Alerts where a key or a team has spent half of a budget, 80 % of it, or all. Looked at once a second."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from router.alerts.alert import Field
+from router.client.keyfile import Owner
 from router.lifetime import running
 from router.limits.account import Account, Period
 from router.limits.limiter import Limiter
@@ -36,20 +37,22 @@ class Telling(Protocol):
 
 
 class Budgets:
-    """Looks at the accounts of the keys with budgets."""
+    """Looks at the accounts of the keys and teams with budgets."""
 
     def __init__(self, limiter: Limiter, alerts: Telling) -> None:
         self._limiter = limiter
         self._alerts = alerts
-        self._refused: set[tuple[str, str, int]] = set()  # keys and periods that refused a request
-        self._told: dict[tuple[str, str, int, float], float] = {}  # the share that was told last
+        self._refused: set[tuple[Owner, str, int]] = set()  # whose budget and of which period refused a request
+        self._told: dict[tuple[Owner, str, int, float], float] = {}  # the share that was told last
 
-    def refused(self, key: str) -> None:
-        """Know that a request of a key was refused until a budget begins anew."""
-        account = self._limiter.accounts.get(key)
-        for period, budget in () if account is None else _budgets(account):
+    def refused(self, owner: tuple[str, str]) -> None:
+        """Know that a request was refused until a budget of `owner` begins anew."""
+        account = self._limiter.accounts.get(owner)
+        if account is None:
+            return
+        for period, budget in _budgets(account):
             if period.spent_usd >= REFUSED_FROM * budget:
-                self._refused.add((key, period.name, period.starts_unix_ns))
+                self._refused.add((account.owner, period.name, period.starts_unix_ns))
 
     def look(self) -> None:
         """Tell of every share that was reached since the last look. Where several were, of the highest."""
@@ -58,23 +61,23 @@ class Budgets:
         for account in list(self._limiter.accounts.values()):
             for period, budget in _budgets(account):
                 spent = period.spent_usd / budget
-                if (account.key, period.name, period.starts_unix_ns) in self._refused:
+                if (account.owner, period.name, period.starts_unix_ns) in self._refused:
                     spent = max(spent, 1.0)
                 share = next((share for share in SHARES if spent >= share - 1e-9), 0.0)
-                known = account.key, period.name, period.starts_unix_ns, budget
+                known = account.owner, period.name, period.starts_unix_ns, budget
                 if share > self._told.get(known, 0.0):
                     self._told[known] = share
-                    self._tell(account.key, period, budget, share)
+                    self._tell(account.owner, period, budget, share)
 
-    def _tell(self, key: str, period: Period, budget: float, share: float) -> None:
+    def _tell(self, owner: Owner, period: Period, budget: float, share: float) -> None:
         begins, again = _moment(period.starts_unix_ns), _moment(period.ends_unix_ns)
-        told = f"key {key} has spent ${period.spent_usd:.2f} of ${budget:g} a {period.name}"
+        told = f"{owner} has spent ${period.spent_usd:.2f} of ${budget:g} a {period.name}"
         if share == 1.0:
             text = f"{told}; its requests are refused until {again}"
         else:
             text = f"{told}, which is {share:.0%} or more; the {period.name} ends at {again}"
         fields: dict[str, Field] = {
-            "key": key,
+            owner.kind: owner.name,
             "period": period.name,
             "period_begins": begins,
             "period_ends": again,
@@ -83,7 +86,9 @@ class Budgets:
             "share": share,
         }
         occasion = f"{period.name} {begins} ${budget:g} {share:.0%}"
-        self._alerts.alert("budget", key, text, fields, occasion=occasion, until_unix=period.ends_unix_ns / 1e9 + DAY)
+        subject = owner.name if owner.kind == "key" else str(owner)  # a team may have the name of a key
+        until_unix = period.ends_unix_ns / 1e9 + DAY
+        self._alerts.alert("budget", subject, text, fields, occasion=occasion, until_unix=until_unix)
 
 
 def _budgets(account: Account) -> Iterator[tuple[Period, float]]:

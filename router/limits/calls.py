@@ -7,28 +7,28 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from router.client.keyfile import Limits
+from router.client.keyfile import Limits, Owner
 from router.limits.account import NANO, Period
 from router.limits.bound import Most
 
 Argument = str | bytes | int
-PREFIX = "router:limits"
+PREFIX = "{router:limits}"  # the braces keep all accounts in one slot of a cluster: a hold may take two
 KEPT_SECONDS = 3 * 86_400  # after a month's end
 NO_LIMIT = -1
 
 
 class Place(NamedTuple):
-    """Where the account of a key is in Redis, in one month."""
+    """Where an account is in Redis, in one month."""
 
     keys: tuple[str, str, str]
     day: str  # of the month
     expires_unix: int
 
     @classmethod
-    def of(cls, key: str, day: Period, month: Period) -> Place:
+    def of(cls, owner: Owner, day: Period, month: Period) -> Place:
         """The place for a day and its month."""
         began = datetime.fromtimestamp(day.starts_unix_ns // 10**9, UTC)
-        name = f"{PREFIX}:{{{key}}}"  # the braces keep all of a key on one machine of a cluster
+        name = f"{PREFIX}:{owner.kind}:{owner.name}"
         keys = (f"{name}:{began:%Y-%m}", f"{name}:{began:%Y-%m}:holds", f"{name}:minute")
         return cls(keys, f"{began:%d}", month.ends_unix_ns // 10**9 + KEPT_SECONDS)
 
@@ -38,10 +38,30 @@ def nano(usd: float) -> int:
     return round(usd * NANO)
 
 
-class Held(NamedTuple):
-    """What Redis says of a hold, and of the account after it."""
+class Wanted(NamedTuple):
+    """The hold that is wanted of one account."""
 
-    verdict: str  # held, unknown, or what refuses it: day, month, requests, tokens
+    place: Place
+    member: str  # the hold in Redis
+    limits: Limits
+
+    def arguments(self) -> Sequence[Argument]:
+        """As `hold` of the script takes them for each account."""
+        limits = self.limits
+        day, month = limits.usd_a_day, limits.usd_a_month
+        return (
+            *(self.member, self.place.expires_unix),
+            NO_LIMIT if day is None else nano(day),
+            NO_LIMIT if month is None else nano(month),
+            limits.requests_a_minute or NO_LIMIT,
+            limits.tokens_a_minute or NO_LIMIT,
+        )
+
+
+class Held(NamedTuple):
+    """What Redis says of the hold of one account, and of the account after it."""
+
+    verdict: str  # fits, unknown, or what refuses it: day, month, requests, tokens
     born: str = ""
     day: tuple[int, int] = (0, 0)  # nano-dollars spent and held
     month: tuple[int, int] = (0, 0)
@@ -50,47 +70,43 @@ class Held(NamedTuple):
 
 
 class HoldCall:
-    """Asks for a hold; `answer` is awaited."""
+    """Asks for a hold of each account, or of none where one refuses it; `answer` is awaited."""
 
     lasting = False
 
-    def __init__(self, place: Place, member: str, limits: Limits, most: Most, now_us: int, until_us: int) -> None:
-        self.keys, self._place, self._member = place.keys, place, member
-        self._limits, self._most = limits, most
-        self._now_us, self._until_us = now_us, until_us
-        self.billed = True
-        self.answer: asyncio.Future[Held | None] = asyncio.get_running_loop().create_future()
+    def __init__(self, wanted: Sequence[Wanted], most: Most, now_us: int, until_us: int, *, billed: bool) -> None:
+        """`until_us` is when the holds lapse."""
+        self.keys = tuple(key for each in wanted for key in each.place.keys)
+        self._wanted, self._most = wanted, most
+        self._now_us, self._until_us, self._billed = now_us, until_us, billed
+        self.answer: asyncio.Future[list[Held] | None] = asyncio.get_running_loop().create_future()
 
     def arguments(self, run: str) -> Sequence[Argument]:
         """As `hold` of the script takes them."""
-        limits, most = self._limits, self._most
-        day, month = limits.usd_a_day, limits.usd_a_month
-        return (
-            *("hold", run, self._place.day, self._now_us, self._member, self._until_us, nano(most.usd)),
-            int(self.billed),
-            NO_LIMIT if day is None else nano(day),
-            NO_LIMIT if month is None else nano(month),
-            limits.requests_a_minute or NO_LIMIT,
-            limits.tokens_a_minute or NO_LIMIT,
-            *(most.largest_tokens, most.tokens, self._place.expires_unix),
-        )
+        most, day = self._most, self._wanted[0].place.day
+        given: list[Argument] = ["hold", run, day, self._now_us, self._until_us, nano(most.usd), int(self._billed)]
+        given += most.largest_tokens, most.tokens
+        for each in self._wanted:
+            given += each.arguments()
+        return given
 
     def answered(self, answer: list[Any]) -> None:
         """Hand it to who waits."""
-        if self.answer.done():
-            return
-        if answer[0] == b"unknown":
-            self.answer.set_result(Held("unknown"))
-            return
-        verdict, born, day_spent, day_held, month_spent, month_held, requests, tokens, taken = answer
-        left = float(requests), float(tokens)
-        day, month = (day_spent, day_held), (month_spent, month_held)
-        self.answer.set_result(Held(verdict.decode(), born.decode(), day, month, left, taken))
+        if not self.answer.done():
+            self.answer.set_result([_held(*each) for each in answer])
 
     def failed(self) -> None:
         """Nobody knows whether it is held."""
         if not self.answer.done():
             self.answer.set_result(None)
+
+
+def _held(verdict: bytes, *found: Any) -> Held:
+    if not found:
+        return Held(verdict.decode())
+    born, day_spent, day_held, month_spent, month_held, requests, tokens, taken = found
+    left = float(requests), float(tokens)
+    return Held(verdict.decode(), born.decode(), (day_spent, day_held), (month_spent, month_held), left, taken)
 
 
 class SettleCall:

@@ -1,4 +1,4 @@
-"""The limits of all keys, for one worker: what is held for each request, and what each key had spent before."""
+"""The limits of keys and teams, for one worker: what is held for each request, and what was spent before."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from router.adaptation.adapter import Adapter
+from router.client.keyfile import Limits, Owner
 from router.client.keys import Caller
 from router.errors import LimitsError
 from router.journal.writer import Record
-from router.limits.account import Account, Booking
+from router.limits.account import Account
+from router.limits.booking import Booking, hold
 from router.limits.bound import Bound, Most
 from router.limits.shared import Shared
-from router.limits.spent import Spent, spent
+from router.limits.spent import Spent, spent, usd_of
 from router.planning.plan import Plan, Surface
 from router.policy.prices import PriceBook
 from router.serving.policy import Serving
@@ -42,16 +44,17 @@ class Limiter:
 
     def __init__(self, router: Collaborators, *, alone: bool) -> None:
         """`alone`: no other worker answers for the same keys."""
-        self.accounts: dict[str, Account] = {}  # by key, of those with limits that asked
+        self.accounts: dict[tuple[str, str], Account] = {}  # by owner, of those with limits that asked
         self.problem = ""  # why keys with limits are not answered, or nothing
         self._router = router
         self._bound = Bound(router.prices, router.adapter)
         self._alone = alone
-        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._reading: dict[Owner, asyncio.Task[None]] = {}
         state = router.settings.state
         self._shared: Shared | None = None
         if state is not None:
-            self._shared = Shared(state.get_secret_value(), router.settings.state_failure, self._spent)
+            settings = router.settings
+            self._shared = Shared(state.get_secret_value(), settings.state_failure, self._spent, settings.network)
 
     @property
     def away(self) -> str:
@@ -76,22 +79,24 @@ class Limiter:
         """Hold what a request may use at most; `now` is in nanoseconds since 1970.
 
         Raises:
-            QuotaError, RateLimitError: the key's limits do not hold it.
-            UnpricedModelError: the key has a budget, and a model that may answer has no price.
-            LimitsError: what the key has spent cannot be read.
+            QuotaError, RateLimitError: the limits of the key or of its team do not hold it.
+            UnpricedModelError: there is a budget, and a model that may answer has no price.
+            LimitsError: what was spent cannot be read.
         """
-        account = self.accounts.get(caller.key_id)
-        if account is None or account.limits is not caller.limits:
-            account = await self._opened(caller)
-        priced = account.in_dollars
+        accounts, priced = await self._accounts(caller)
         models = self._router.serving.policy.rules.models
         most = self._bound.most(plan, surface, body, models, now, priced=priced)
-        return account.hold(most, now) if self._shared is None else await self._shared.hold(account, most, now)
+        return hold(accounts, most, now) if self._shared is None else await self._shared.hold(accounts, most, now)
 
     def floor(self, caller: Caller, now: int) -> float | None:
-        """The target that `auto` is held to, where a budget of the key is nearly spent."""
-        account = self.accounts.get(caller.key_id)
-        return None if account is None else account.floor(now)
+        """The target that `auto` is held to, where a budget of the key or of its team is nearly spent."""
+        lowest = None
+        for owner, limits in caller.held_to:
+            if limits.floor is not None and (account := self.accounts.get(owner)) is not None:
+                floor = account.floor(now)
+                if floor is not None and (lowest is None or floor < lowest):
+                    lowest = floor
+        return lowest
 
     async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
         """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
@@ -102,67 +107,91 @@ class Limiter:
             QuotaError, RateLimitError, UnpricedModelError, LimitsError: as `hold`.
         """
         now = time.time_ns()
-        account = self.accounts.get(caller.key_id)
-        if account is None or account.limits is not caller.limits:
-            account = await self._opened(caller)
+        accounts, priced = await self._accounts(caller)
         most = NOTHING
         if model is not None:
-            most, billed = self._bound.most_of_embedding(model, size, now, priced=account.in_dollars), True
+            most, billed = self._bound.most_of_embedding(model, size, now, priced=priced), True
         if self._shared is not None:
-            return await self._shared.hold(account, most, now, billed=billed)
-        return account.hold(most, now, billed=billed)
+            return await self._shared.hold(accounts, most, now, billed=billed)
+        return hold(accounts, most, now, billed=billed)
 
-    def count(self, record: Record) -> None:
-        """Count a request of a key with limits for which nothing was held: it began before the key had them."""
-        account = self.accounts[record.key_id]
-        if record.cost_usd is not None and record.ended_unix_ns >= account.since_unix_ns:
-            account.spend(record.cost_usd, record.started_unix_ns)
+    def settle(self, record: Record, booking: Booking | None, *, begun: bool | None = None) -> None:
+        """Settle what a request held, and count it where nothing was held; call it before the journal has `record`.
+
+        `begun` is as in `Booking.settle`. Nothing is held of an account whose limits are newer than the request.
+        """
+        if booking is not None:
+            booking.settle(record, begun=begun)
+        for owner in (("key", record.key_id), ("team", record.team)):
+            account = self.accounts.get(owner)
+            if account is not None and (booking is None or account not in booking.accounts):
+                self._count(account, record)
+
+    def _count(self, account: Account, record: Record) -> None:
+        # the ledger has what ended before the account was opened, and may have been read without this record
+        record.ended_unix_ns = max(record.ended_unix_ns, account.since_unix_ns)
+        usd = usd_of(record)
+        if usd:
+            account.spend(usd, record.started_unix_ns)
             if self._shared is not None:
-                self._shared.spend(account, record.cost_usd, record)
+                self._shared.spend(account, usd, record)
 
-    async def _opened(self, caller: Caller) -> Account:
-        """The account of a key that asks for the first time, or whose limits changed.
+    async def _accounts(self, caller: Caller) -> tuple[list[Account], bool]:
+        """The accounts that a caller is held to, with its limits of now; and whether one of them has a budget.
 
         Raises:
-            LimitsError: several workers would each hold the key to all of its limits, or a store cannot be read.
+            LimitsError: as `_opened`.
         """
-        limits, key = caller.limits, caller.key_id
-        assert limits is not None
+        accounts, priced = [], False
+        for owner, limits in caller.held_to:
+            account = self.accounts.get(owner)
+            if account is None or account.limits is not limits:
+                account = await self._opened(owner, limits)
+            accounts.append(account)
+            priced = priced or account.in_dollars
+        return accounts, priced
+
+    async def _opened(self, owner: Owner, limits: Limits) -> Account:
+        """The account of a key or a team that asks for the first time, or whose limits changed.
+
+        Raises:
+            LimitsError: several workers would each hold it to all of its limits, or a store cannot be read.
+        """
         if not self._alone and self._shared is None:
-            self.problem = f"key {key} has limits, which several workers share by ROUTER_STATE alone: set it"
+            self.problem = f"{owner} has limits, which several workers share by ROUTER_STATE alone: set it"
             raise LimitsError(f"{self.problem[0].upper()}{self.problem[1:]}.")
-        account = self.accounts.get(key)
+        account = self.accounts.get(owner)
         if account is None:
-            account = self.accounts[key] = Account(key, time.time_ns())
+            account = self.accounts[owner] = Account(owner, time.time_ns())
         if limits.in_dollars and not account.known and self._shared is None:
-            reading = self._reading.get(key)
+            reading = self._reading.get(owner)
             if reading is None:
-                reading = self._reading[key] = asyncio.create_task(self._read(account))
-                reading.add_done_callback(lambda _: self._reading.pop(key, None))
+                reading = self._reading[owner] = asyncio.create_task(self._read(account))
+                reading.add_done_callback(lambda _: self._reading.pop(owner, None))
             await asyncio.shield(reading)  # others wait for it as well
         account.limit(limits)
         return account
 
     async def _read(self, account: Account) -> None:
-        """Add what the key had spent before its account was opened."""
+        """Add what was spent before the account was opened."""
         day, month = account.day, account.month
-        found = await self._spent(account.key, day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
+        found = await self._spent(account.owner, day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
         day.spent_usd += found.day_usd
         month.spent_usd += found.month_usd
         account.known = True
-        log.info("key %s has spent $%.4f today and $%.4f this month", account.key, found.day_usd, found.month_usd)
+        log.info("%s has spent $%.4f today and $%.4f this month", account.owner, found.day_usd, found.month_usd)
 
-    async def _spent(self, key: str, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
-        """What a key spent on a day and in a month, by the ledger.
+    async def _spent(self, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
+        """What a key or a team spent on a day and in a month, by the ledger.
 
         Raises:
             LimitsError: that cannot be read.
         """
         settings = self._router.settings
-        given = settings.usage_url, settings.home / "journal", key, day_unix_ns, month_unix_ns, until_unix_ns
+        given = settings.usage_url, settings.home / "journal", owner, day_unix_ns, month_unix_ns, until_unix_ns
         try:
             async with asyncio.timeout(READ_SECONDS):
                 return await asyncio.to_thread(spent, *given)
         except Exception as error:  # whatever it is, nothing is spent that is not known to be there
-            log.error("what key %s has spent cannot be read: %s", key, type(error).__name__)
-            raise LimitsError(f"What key {key} has spent cannot be read now; try again.") from error
+            log.error("what %s has spent cannot be read: %s", owner, type(error).__name__)
+            raise LimitsError(f"What {owner} has spent cannot be read now; try again.") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from router.lifetime import running
 from router.policy.address import without_login
+from router.policy.network import Network
 from router.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class AwayError(Exception):
 class Call(Protocol):
     """One call of the script."""
 
-    keys: tuple[str, str, str]
     lasting: bool  # sent again until it is through; else it fails where Redis is away
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Three in Redis for each account."""
 
     def arguments(self, run: str) -> Sequence[str | bytes | int]:
         """What the script is given; `run` names this start of Redis."""
@@ -54,7 +58,7 @@ class Call(Protocol):
 class Link:
     """Sends calls while `run` runs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, network: Network) -> None:
         """`url` is that of Redis.
 
         Raises:
@@ -69,7 +73,7 @@ class Link:
         self.address = without_login(url)
         self.problem = ""  # why Redis is away, or nothing
         self.dropped = 0  # lasting calls that there was no room for
-        self._url = url
+        self._url, self._network = url, network
         self._script = files("router.limits").joinpath("state.lua").read_bytes()
         self._digest = b""
         self._run = ""
@@ -142,7 +146,7 @@ class Link:
             await asyncio.sleep(GATHER_SECONDS)
 
     async def _connect(self) -> Connection:
-        self._connection = connection = connect(self._url)
+        self._connection = connection = connect(self._url, self._network)
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("INFO", "server")
         told: bytes = await connection.read_response()
@@ -164,7 +168,7 @@ class Link:
             await connection.read_response()
             return
         run, digest, pack = self._run, self._digest, self._pack
-        calls = [pack(("EVALSHA", digest, 3, *call.keys, *call.arguments(run))) for call in self._sending]
+        calls = [pack(("EVALSHA", digest, len(call.keys), *call.keys, *call.arguments(run))) for call in self._sending]
         await connection.send_packed_command(b"".join(calls), check_health=False)
         answers = [await connection.read_response() for _ in calls]
         sent, self._sending = self._sending, []
@@ -189,9 +193,9 @@ class Link:
                 await connection.disconnect(nowait=True)
 
 
-def connect(url: str) -> Connection:
-    """A connection that tries once."""
-    from redis.asyncio.connection import ConnectionPool
+def connect(url: str, network: Network) -> Connection:
+    """A connection that tries once. What `network` trusts counts, unless the URL says (`ssl_ca_certs`)."""
+    from redis.asyncio.connection import ConnectionPool, SSLConnection
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
@@ -200,20 +204,22 @@ def connect(url: str) -> Connection:
         url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=None, retry=retry, protocol=2
     )
     made: Connection = pool.make_connection()
+    if isinstance(made, SSLConnection) and network.bundle is not None and made.ca_certs is None:
+        made.ssl_context.context = network.tls()
     return made
 
 
-async def check(url: str, seconds: float) -> None:
+async def check(url: str, network: Network, seconds: float) -> None:
     """Connect, and run a script.
 
     Raises:
         redis.exceptions.RedisError, OSError, TimeoutError, ImportError: that does not work.
     """
     async with asyncio.timeout(seconds):
-        connection = connect(url)
+        connection = connect(url, network)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_command("EVAL", "return 1", 0)
             await connection.read_response()
         finally:
-            await connection.disconnect(nowait=True)
+            await connection.disconnect()

@@ -1,7 +1,8 @@
 """Limits that several workers and replicas share, in Redis. `Account` is then a mirror of what Redis has.
 
-A hold is one call of state.lua, and so is a settlement. Where Redis does not have an account (first use, or its data
-is gone), the worker that finds this out reads what was spent from the ledger, and makes it.
+A hold is one call of state.lua, for a key and its team together; a settlement is one for each account. Where Redis
+does not have an account (first use, or its data is gone), the worker that finds this out reads what was spent from the
+ledger, and makes it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
 
+from router.client.keyfile import Owner
 from router.errors import LimitsError, StateAwayError
 from router.journal.writer import Record
 from router.lifetime import running
-from router.limits.account import Account, Booking, Period, day_of, month_of
+from router.limits.account import Account, Period, day_of, month_of
+from router.limits.booking import Booking, Share, hold
 from router.limits.bound import Most
-from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, nano
+from router.limits.calls import CorrectCall, Held, HoldCall, Place, RenewCall, SettleCall, Wanted, nano
 from router.limits.link import AwayError, Link
 from router.limits.spent import Spent
+from router.policy.network import Network
 
 log = logging.getLogger("router")
 LAPSE_SECONDS = 600.0  # without being renewed, until a hold counts as spent in full
@@ -33,87 +37,90 @@ MOST_UNKNOWN = 10_000  # settlements of one account that Redis does not have
 ATTEMPTS = 3
 END_SECONDS = 1.0
 
-Ledger = Callable[[str, int, int, int], Awaitable[Spent]]  # key, beginnings of day and month, end; LimitsError
+Ledger = Callable[[Owner, int, int, int], Awaitable[Spent]]  # beginnings of day and month, end; LimitsError
 
 
-class SharedBooking(Booking):
-    """What one request holds in Redis, until it is settled."""
+class SharedShare(Share):
+    """What one request holds of an account in Redis."""
 
     __slots__ = ("_shared", "born", "member", "place")
 
-    def __init__(self, shared: Shared, booking: Booking, place: Place, member: str, born: str) -> None:
+    def __init__(self, shared: Shared, share: Share, place: Place, member: str, born: str) -> None:
         """`born` names the account that has the hold; it is empty where none has."""
-        super().__init__(booking.account, booking._usd, booking._tokens, booking._day, booking._month)
+        super().__init__(share.account, share.usd, share.tokens, share.day, share.month)
         self._shared = shared
         self.place, self.member, self.born = place, member, born
 
-    def settle(self, record: Record, *, begun: bool | None = None) -> tuple[float, int] | None:
+    def settle(self, spent_usd: float, used_tokens: int | None, ended_unix_ns: int) -> None:
         """Settle here and in Redis."""
-        settled = super().settle(record, begun=begun)
-        if settled is not None:
-            self._shared.settle(self, record.ended_unix_ns, *settled)
-        return settled
+        super().settle(spent_usd, used_tokens, ended_unix_ns)
+        back = 0 if used_tokens is None or not self.tokens else self.tokens - used_tokens
+        self._shared.settle(self, ended_unix_ns, spent_usd, back)
 
     def mirror(self, day: tuple[int, int], month: tuple[int, int]) -> None:
         """Know what Redis has now."""
-        if self.account.day is self._day:
+        if self.account.day is self.day:
             self.account.mirror_dollars(day, month)
 
 
 class Shared:
     """Holds and settles in Redis, for one worker; `run` has to run."""
 
-    def __init__(self, url: str, failure: Literal["closed", "open"], ledger: Ledger) -> None:
-        self.link = Link(url)
+    def __init__(
+        self, url: str, failure: Literal["closed", "open"], ledger: Ledger, network: Network | None = None
+    ) -> None:
+        self.link = Link(url, network or Network())
         self._failure = failure
         self._ledger = ledger
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
         self._born: dict[str, str] = {}  # by the account's key in Redis
-        self._places: dict[str, tuple[Period, Place]] = {}  # by key, on one day
-        self._open: dict[str, SharedBooking] = {}  # by member
+        self._places: dict[Owner, tuple[Period, Place]] = {}  # on one day
+        self._open: dict[str, SharedShare] = {}  # by member
         self._unknown: dict[str, deque[SettleCall]] = {}  # by the account's key in Redis
         self._making: dict[str, asyncio.Task[None]] = {}
         self._later: set[asyncio.Task[None]] = set()
 
-    async def hold(self, account: Account, most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
-        """Hold what a request may use at most.
+    async def hold(self, accounts: Sequence[Account], most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
+        """Hold what a request may use at most, of all accounts or of none.
 
         Raises:
             QuotaError, RateLimitError: the limits do not hold it.
             LimitsError: Redis is away, or what was spent cannot be read.
         """
-        if now_unix_ns >= account.day.ends_unix_ns:
-            account.turn(now_unix_ns)
-        place, usd = self._place(account), nano(most.usd)
-        member = f"{self._worker}-{next(self._numbers)} {place.day} {usd}"
-        day, month = account.day, account.month
+        wanted, shares = [], []
+        for account in accounts:
+            if now_unix_ns >= account.day.ends_unix_ns:
+                account.turn(now_unix_ns)
+            wanted.append(self._wanted(account, most))
+            shares.append(Share(account, most.usd, 0, account.day, account.month))
         try:
-            held = await self._held(account, place, member, most, now_unix_ns, billed=billed)
+            found = await self._held(accounts, wanted, most, now_unix_ns, billed=billed)
         except AwayError as error:
-            return await self._without(account, most, now_unix_ns, billed=billed, error=error)
-        if account.day is day:
-            account.mirror_dollars(held.day, held.month)
-            account.mirror_rates(now_unix_ns, *held.left)
-            account.known = account.known or account.in_dollars
-        if held.born and held.born != self._born.get(place.keys[0]):
-            self._found(place, held.born)
-        if held.verdict != "held":
-            raise account.refuse(held.verdict, most, held.tokens)
-        booking = SharedBooking(self, Booking(account, most.usd, held.tokens, day, month), place, member, held.born)
-        self._open[member] = booking
-        return booking
+            return await self._without(accounts, most, now_unix_ns, billed=billed, error=error)
+        for share, each, held in zip(shares, wanted, found, strict=True):
+            account, share.tokens = share.account, held.tokens
+            if account.day is share.day:
+                account.mirror_dollars(held.day, held.month)
+                account.mirror_rates(now_unix_ns, *held.left)
+                account.known = account.known or account.in_dollars
+            if held.born and held.born != self._born.get(each.place.keys[0]):
+                self._found(each.place, held.born)
+        for account, held in zip(accounts, found, strict=True):
+            if held.verdict != "fits":
+                raise account.refuse(held.verdict, most, held.tokens)
+        return self._booked(most, shares, wanted, [held.born for held in found])
 
-    def settle(self, booking: SharedBooking, ended_unix_ns: int, usd: float, tokens: int) -> None:
+    def settle(self, share: SharedShare, ended_unix_ns: int, usd: float, tokens: int) -> None:
         """Tell Redis what a request spent, and which tokens it gives back."""
-        self._open.pop(booking.member, None)
-        unknown = self._keep if booking.account.in_dollars else None
-        given = booking.place, booking.member, booking.born, usd, ended_unix_ns // 1000, tokens
-        self.link.send(SettleCall(*given, booking.mirror, unknown))
+        self._open.pop(share.member, None)
+        unknown = self._keep if share.account.in_dollars else None
+        given = share.place, share.member, share.born, usd, ended_unix_ns // 1000, tokens
+        self.link.send(SettleCall(*given, share.mirror, unknown))
 
     def spend(self, account: Account, usd: float, record: Record) -> None:
         """Tell Redis what a request cost for which nothing was held."""
-        place = Place.of(account.key, day_of(record.started_unix_ns), month_of(record.started_unix_ns))
+        place = Place.of(account.owner, day_of(record.started_unix_ns), month_of(record.started_unix_ns))
         member = f"{self._worker}-{next(self._numbers)} {place.day} 0"
         self.link.send(SettleCall(place, member, "", usd, record.ended_unix_ns // 1000, unknown=self._keep))
 
@@ -130,56 +137,73 @@ class Shared:
 
     def _place(self, account: Account) -> Place:
         """Where the account is in Redis today."""
-        known = self._places.get(account.key)
+        known = self._places.get(account.owner)
         if known is None or known[0] is not account.day:
-            known = self._places[account.key] = account.day, Place.of(account.key, account.day, account.month)
+            known = self._places[account.owner] = account.day, Place.of(account.owner, account.day, account.month)
         return known[1]
 
+    def _wanted(self, account: Account, most: Most) -> Wanted:
+        place = self._place(account)
+        member = f"{self._worker}-{next(self._numbers)} {place.day} {nano(most.usd)}"
+        return Wanted(place, member, account.limits)
+
+    def _booked(self, most: Most, shares: Sequence[Share], wanted: Sequence[Wanted], born: Sequence[str]) -> Booking:
+        """The booking of what is held, which stays open until it is settled."""
+        made = [
+            SharedShare(self, share, each.place, each.member, name)
+            for share, each, name in zip(shares, wanted, born, strict=True)
+        ]
+        self._open.update((share.member, share) for share in made)
+        return Booking(most.usd, made, [share.account for share in made])
+
     async def _held(
-        self, account: Account, place: Place, member: str, most: Most, now_unix_ns: int, *, billed: bool
-    ) -> Held:
+        self, accounts: Sequence[Account], wanted: Sequence[Wanted], most: Most, now_unix_ns: int, *, billed: bool
+    ) -> list[Held]:
         now_us = now_unix_ns // 1000
         for _ in range(ATTEMPTS):
-            call = HoldCall(place, member, account.limits, most, now_us, now_us + int(LAPSE_SECONDS * 1e6))
-            call.billed = billed
+            call = HoldCall(wanted, most, now_us, now_us + int(LAPSE_SECONDS * 1e6), billed=billed)
             self.link.send(call)
             try:
-                held = await call.answer
+                found = await call.answer
             except asyncio.CancelledError:
-                self._release(account, place, member)
+                self._release(accounts, wanted)
                 raise
-            if held is None:
-                self._release(account, place, member)
+            if found is None:
+                self._release(accounts, wanted)
                 raise AwayError(self.link.problem)
-            if held.verdict != "unknown":
-                return held
-            await self._made(account, place)
-        raise LimitsError(f"Redis does not keep the limits of key {account.key}; try again.")
+            unknown = [n for n, held in enumerate(found) if held.verdict == "unknown"]
+            if not unknown:
+                return found
+            for number in unknown:
+                await self._made(accounts[number], wanted[number].place)
+        names = " and ".join(str(account.owner) for account in accounts)
+        raise LimitsError(f"Redis does not keep the limits of {names}; try again.")
 
-    def _release(self, account: Account, place: Place, member: str) -> None:
+    def _release(self, accounts: Sequence[Account], wanted: Sequence[Wanted]) -> None:
         """Give back what may be held for a request that is not sent."""
-        if account.in_dollars:
-            born = self._born.get(place.keys[0], "")
-            self.link.send(SettleCall(place, member, born, 0.0, time.time_ns() // 1000))
+        for account, each in zip(accounts, wanted, strict=True):
+            if account.in_dollars:
+                born = self._born.get(each.place.keys[0], "")
+                self.link.send(SettleCall(each.place, each.member, born, 0.0, time.time_ns() // 1000))
 
     async def _without(
-        self, account: Account, most: Most, now_unix_ns: int, *, billed: bool, error: AwayError
+        self, accounts: Sequence[Account], most: Most, now_unix_ns: int, *, billed: bool, error: AwayError
     ) -> Booking:
         """What happens where Redis is away: nothing is sent, or the limits are held to by this worker alone."""
         if self._failure == "closed":
-            raise StateAwayError(f"The limits of key {account.key} cannot be read now; try again.") from error
-        if account.in_dollars and not account.known:
-            day, month, now = account.day, account.month, account.since_unix_ns
-            found = await self._ledger(account.key, day.starts_unix_ns, month.starts_unix_ns, now)
-            if not account.known:
-                day.spent_usd += found.day_usd
-                month.spent_usd += found.month_usd
-                account.known = True
-        booking = account.hold(most, now_unix_ns, billed=billed)
-        place = self._place(account)
-        member = f"{self._worker}-{next(self._numbers)} {place.day} {nano(most.usd)}"
-        shared = self._open[member] = SharedBooking(self, booking, place, member, "")
-        return shared
+            owner = accounts[0].owner
+            raise StateAwayError(f"The limits of {owner} cannot be read now; try again.") from error
+        for account in accounts:
+            if account.in_dollars and not account.known:
+                day, month, now = account.day, account.month, account.since_unix_ns
+                found = await self._ledger(account.owner, day.starts_unix_ns, month.starts_unix_ns, now)
+                if not account.known:
+                    day.spent_usd += found.day_usd
+                    month.spent_usd += found.month_usd
+                    account.known = True
+        booking = hold(accounts, most, now_unix_ns, billed=billed)
+        wanted = [self._wanted(account, most) for account in accounts]
+        return self._booked(most, booking.shares, wanted, [""] * len(wanted))
 
     # the account in Redis
 
@@ -195,7 +219,7 @@ class Shared:
     async def _make(self, account: Account, place: Place) -> None:
         since_us = time.time_ns() // 1000
         day, month = account.day.starts_unix_ns, account.month.starts_unix_ns
-        found = await self._ledger(account.key, day, month, since_us * 1000)
+        found = await self._ledger(account.owner, day, month, since_us * 1000)
         name = secrets.token_hex(8)
         call = self._renewal(place, name, since_us, found)
         self.link.send(call)
@@ -204,25 +228,25 @@ class Shared:
             raise AwayError(self.link.problem)
         self._found(place, born)
         if born.endswith(name):
-            log.info("key %s has spent $%.4f today and $%.4f this month", account.key, found.day_usd, found.month_usd)
-            task = asyncio.create_task(self._correct(account.key, place, born, (day, month, since_us * 1000)))
+            log.info("%s has spent $%.4f today and $%.4f this month", account.owner, found.day_usd, found.month_usd)
+            task = asyncio.create_task(self._correct(account.owner, place, born, (day, month, since_us * 1000)))
             self._later.add(task)
             task.add_done_callback(self._later.discard)
 
     def _renewal(self, place: Place, name: str = "", since_us: int = 0, found: Spent | None = None) -> RenewCall:
         until_us = time.time_ns() // 1000 + int(LAPSE_SECONDS * 1e6)
         holds: list[str] = []
-        for booking in self._open.values():
-            if booking.place.keys == place.keys:
-                holds += (booking.member, booking.born)
+        for share in self._open.values():
+            if share.place.keys == place.keys:
+                holds += (share.member, share.born)
         spent = (0, 0) if found is None else (nano(found.day_usd), nano(found.month_usd))
         call = RenewCall(place, name, since_us, spent, until_us, holds)
 
         def renewed(answer: asyncio.Future[str | None]) -> None:
             if not answer.cancelled() and (born := answer.result()):
                 for member in holds[::2]:
-                    if (booking := self._open.get(member)) is not None:
-                        booking.born = born
+                    if (share := self._open.get(member)) is not None:
+                        share.born = born
 
         call.answer.add_done_callback(renewed)
         return call
@@ -244,16 +268,16 @@ class Shared:
         """Keep a settlement until Redis has the account."""
         self._unknown.setdefault(call.keys[0], deque(maxlen=MOST_UNKNOWN)).append(call)
 
-    async def _correct(self, key: str, place: Place, born: str, given: tuple[int, int, int]) -> None:
+    async def _correct(self, owner: Owner, place: Place, born: str, given: tuple[int, int, int]) -> None:
         """Read the ledger again once all replicas have exported what ended before the account was made."""
         await asyncio.sleep(CORRECT_SECONDS)
         with contextlib.suppress(LimitsError):  # it was logged
-            found = await self._ledger(key, *given)
+            found = await self._ledger(owner, *given)
             self.link.send(CorrectCall(place, born, (nano(found.day_usd), nano(found.month_usd))))
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             with contextlib.suppress(AwayError):
-                for place in {booking.place.keys: booking.place for booking in self._open.values()}.values():
+                for place in {share.place.keys: share.place for share in self._open.values()}.values():
                     self.link.send(self._renewal(place))

@@ -1,4 +1,4 @@
-"""What a key has spent today and this month: from the usage tables, and from what the journal has beyond them."""
+"""What a key or a team has spent today and this month: from the usage tables, and what the journal has beyond them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from router.client.keyfile import Owner
 from router.journal.refused import parked
 from router.journal.segments import Cursor, listed, parsed, read
 from router.journal.writer import Record
@@ -34,6 +35,7 @@ class Cost(msgspec.Struct, tag_field="kind", tag="request"):
     started_unix_ns: int
     ended_unix_ns: int
     key_id: str = ""
+    team: str = ""
     cost_usd: float | None = None
     kept_usd: float = 0.0
     wasted: list[dict[str, Any]] = []
@@ -41,14 +43,23 @@ class Cost(msgspec.Struct, tag_field="kind", tag="request"):
     @property
     def usd(self) -> float:
         """What counts against a budget."""
-        return (self.cost_usd or 0.0) + self.kept_usd + sum(each.get("cost_usd") or 0.0 for each in self.wasted)
+        return usd_of(self)
+
+    def is_of(self, owner: Owner) -> bool:
+        """Whether it counts against the budget of `owner`."""
+        return owner.name == (self.team if owner.kind == "team" else self.key_id)
+
+
+def usd_of(record: Cost | Record) -> float:
+    """Dollars that count against a budget."""
+    return (record.cost_usd or 0.0) + record.kept_usd + sum(each.get("cost_usd") or 0.0 for each in record.wasted)
 
 
 _decoder = msgspec.json.Decoder(Cost)
 
 
-def spent(url: str, journal: Path, key: str, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
-    """What `key` spent since the beginning of a day and of a month, each request once.
+def spent(url: str, journal: Path, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
+    """What `owner` spent since the beginning of a day and of a month, each request once.
 
     The journal is read first: what the exporter takes to the tables meanwhile is there when these are read.
 
@@ -56,10 +67,10 @@ def spent(url: str, journal: Path, key: str, day_unix_ns: int, month_unix_ns: in
         sqlalchemy.exc.SQLAlchemyError, OSError: the tables or the journal cannot be read.
     """
     beyond: dict[tuple[str, str], Cost] = {}
-    for cost in not_exported(journal, key):
+    for cost in not_exported(journal, owner):
         if month_unix_ns <= cost.started_unix_ns and cost.ended_unix_ns < until_unix_ns:
             beyond[cost.trace_id, cost.span_id] = cost
-    day_usd, month_usd, there = _in_tables(url, key, day_unix_ns, month_unix_ns, until_unix_ns, beyond)
+    day_usd, month_usd, there = _in_tables(url, owner, day_unix_ns, month_unix_ns, until_unix_ns, beyond)
     for ids, cost in beyond.items():
         if ids not in there:
             month_usd += cost.usd
@@ -68,7 +79,7 @@ def spent(url: str, journal: Path, key: str, day_unix_ns: int, month_unix_ns: in
 
 
 def _in_tables(
-    url: str, key: str, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int, ids: Iterable[tuple[str, str]]
+    url: str, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int, ids: Iterable[tuple[str, str]]
 ) -> tuple[float, float, set[tuple[str, str]]]:
     """Dollars of the day and of the month, and which of the requests `ids` are in them."""
     import sqlalchemy as sa  # loaded when a key with a budget asks first
@@ -81,13 +92,15 @@ def _in_tables(
         inspector = sa.inspect(engine)
         if not inspector.has_table(requests.name):  # nothing was exported yet
             return 0.0, 0.0, set()
-        if "kept_usd" not in {column["name"] for column in inspector.get_columns(requests.name)}:
+        if not {"kept_usd", "team"} <= {column["name"] for column in inspector.get_columns(requests.name)}:
             make_tables(engine)  # those of an earlier version
         columns = requests.c
         usd = sa.func.coalesce(columns.cost_usd, 0.0) + sa.func.coalesce(columns.kept_usd, 0.0) + columns.wasted_usd
         today = sa.case((columns.started_unix_ns >= day_unix_ns, usd), else_=0.0)
         chosen = sa.select(sa.func.sum(today), sa.func.sum(usd)).where(
-            columns.key_id == key, columns.started_unix_ns >= month_unix_ns, columns.ended_unix_ns < until_unix_ns
+            (columns.team if owner.kind == "team" else columns.key_id) == owner.name,
+            columns.started_unix_ns >= month_unix_ns,
+            columns.ended_unix_ns < until_unix_ns,
         )
         asked, there = list(ids), set[tuple[str, str]]()
         with engine.connect() as connection:
@@ -105,10 +118,12 @@ def _in_tables(
         engine.dispose()
 
 
-def not_exported(journal: Path, key: str | None = None) -> Iterator[Cost]:
-    """The requests of a key, or of all keys, that the journal has and the tables may not have."""
+def not_exported(journal: Path, owner: Owner | None = None) -> Iterator[Cost]:
+    """The requests of a key or a team, or of all, that the journal has and the tables may not have."""
     cursor = Cursor(journal, READER)
-    mark = b"" if key is None else b'"key_id":' + msgspec.json.encode(key)
+    mark = b""
+    if owner is not None:
+        mark = (b'"team":' if owner.kind == "team" else b'"key_id":') + msgspec.json.encode(owner.name)
     for segment in listed(journal):
         offset = cursor.offset(segment)
         with contextlib.suppress(FileNotFoundError):  # all of it was exported meanwhile, and it was removed
@@ -116,13 +131,14 @@ def not_exported(journal: Path, key: str | None = None) -> Iterator[Cost]:
                 lines, offset = read(segment, offset, LINES)
                 if not lines:
                     break
-                yield from (
-                    cost for line in lines if mark in line and (cost := _cost(line)) and key in (None, cost.key_id)
-                )
+                found = (cost for line in lines if mark in line and (cost := _cost(line)) is not None)
+                yield from (cost for cost in found if owner is None or cost.is_of(owner))
     for refused in parked(journal):
         entry = refused.entry
-        if refused.sink == READER and isinstance(entry, Record) and key in (None, entry.key_id):
-            yield _of(entry)
+        if refused.sink == READER and isinstance(entry, Record):
+            cost = _of(entry)
+            if owner is None or cost.is_of(owner):
+                yield cost
 
 
 def _cost(line: bytes) -> Cost | None:
@@ -140,6 +156,7 @@ def _of(record: Record) -> Cost:
         record.started_unix_ns,
         record.ended_unix_ns,
         record.key_id,
+        record.team,
         record.cost_usd,
         record.kept_usd,
         record.wasted,

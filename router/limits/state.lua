@@ -1,6 +1,7 @@
--- The account of a key in Redis, which all workers share. Each call is one atomic step.
+-- The accounts of keys and teams in Redis, which all workers share. Each call is one atomic step. `hold` is for one or
+-- more accounts, what else there is for one.
 --
--- KEYS[1]: hash of the account in one month (UTC). `born`: the run of Redis and a random part; `since`: microseconds
+-- Of each account, KEYS[1]: hash of one month (UTC). `born`: the run of Redis and a random part; `since`: microseconds
 --   since 1970; for the month and each day `ledger` (spent by requests that ended before `since`), `spent` (by those
 --   that ended later) and `held` (by those under way), in nano-dollars.
 -- KEYS[2]: sorted set of holds "id day nano-dollars"; the score is the deadline in microseconds, or LOST or SETTLED.
@@ -11,15 +12,20 @@ local LOST = 9e15 -- the score of a hold past its deadline: its worker died, and
 local SETTLED = -1 -- the score of a hold that was settled and had not been here
 
 local operation, run, today = ARGV[1], ARGV[2], ARGV[3]
-local born = redis.call('HGET', KEYS[1], 'born')
-if born and string.sub(born, 1, #run) ~= run then
-  born = false -- data of an earlier run may be old
+
+local function account(number)
+  local at = 3 * number
+  local born = redis.call('HGET', KEYS[at - 2], 'born')
+  if born and string.sub(born, 1, #run) ~= run then
+    born = false -- data of an earlier run may be old
+  end
+  return {sums = KEYS[at - 2], holds = KEYS[at - 1], minute = KEYS[at], born = born}
 end
 
-local function add(kind, day, amount)
+local function add(of, kind, day, amount)
   local text = string.format('%.0f', amount + 0) -- which makes no -0 of it
-  redis.call('HINCRBY', KEYS[1], kind .. ':' .. day, text)
-  redis.call('HINCRBY', KEYS[1], kind .. ':month', text)
+  redis.call('HINCRBY', of.sums, kind .. ':' .. day, text)
+  redis.call('HINCRBY', of.sums, kind .. ':month', text)
 end
 
 local function parts(member)
@@ -28,23 +34,23 @@ local function parts(member)
 end
 
 -- Spent and held, of a day or the month.
-local function sums(period)
-  local found = redis.call('HMGET', KEYS[1], 'ledger:' .. period, 'spent:' .. period, 'held:' .. period)
+local function sums(of, period)
+  local found = redis.call('HMGET', of.sums, 'ledger:' .. period, 'spent:' .. period, 'held:' .. period)
   return tonumber(found[1] or 0) + tonumber(found[2] or 0), tonumber(found[3] or 0)
 end
 
-local function lapse(now)
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, now, 'LIMIT', 0, 100)) do
+local function lapse(of, now)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', of.holds, 0, now, 'LIMIT', 0, 100)) do
     local day, usd = parts(member)
-    add('held', day, -usd)
-    add('spent', day, usd)
-    redis.call('ZADD', KEYS[2], LOST, member)
+    add(of, 'held', day, -usd)
+    add(of, 'spent', day, usd)
+    redis.call('ZADD', of.holds, LOST, member)
   end
 end
 
 -- What is left of a minute, as `Bucket.fill` of router/limits/account.py counts it.
-local function filled(kind, limit, now)
-  local found = redis.call('HMGET', KEYS[3], kind .. ':left', kind .. ':limit', kind .. ':at')
+local function filled(of, kind, limit, now)
+  local found = redis.call('HMGET', of.minute, kind .. ':left', kind .. ':limit', kind .. ':at')
   if not found[1] then
     return limit, now
   end
@@ -61,146 +67,179 @@ local function filled(kind, limit, now)
   return math.min(left, limit), at
 end
 
-local function keep(kind, limit, left, at)
-  redis.call('HSET', KEYS[3], kind .. ':left', string.format('%.17g', left), kind .. ':limit', limit,
+local function keep(of, kind, limit, left, at)
+  redis.call('HSET', of.minute, kind .. ':left', string.format('%.17g', left), kind .. ':limit', limit,
     kind .. ':at', string.format('%.0f', at))
 end
 
--- now, member, deadline, nano-dollars, whether it is billed, budgets of day and month, limits of requests and tokens
--- (-1: none), tokens with the longest answer, tokens as expected, when the month's data may go (seconds)
-local function hold()
-  local now, member, deadline, usd, billed = tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8] == '1'
-  local budgets = {tonumber(ARGV[9]), tonumber(ARGV[10])}
-  local requests, tokens, largest = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-  if not born and (budgets[1] >= 0 or budgets[2] >= 0) then
-    return {'unknown'}
-  end
-  lapse(now)
-  local day_spent, day_held = sums(today)
-  local month_spent, month_held = sums('month')
-  local requests_left, tokens_left, taken, requests_at, tokens_at = 0, 0, 0, 0, 0
-  local verdict = 'held'
+-- What an account has for a request, and whether that fits.
+local function look(of, now, usd, billed, largest, expected)
+  local requests, tokens = of.requests, of.tokens
+  of.verdict, of.taken, of.requests_left, of.tokens_left = 'fits', 0, 0, 0
+  lapse(of, now)
+  of.day_spent, of.day_held = sums(of, of.today)
+  of.month_spent, of.month_held = sums(of, 'month')
   local function over(budget, spent, held)
     return billed and budget >= 0 and (spent + held + usd > budget or spent >= budget)
   end
   if requests >= 0 then
-    requests_left, requests_at = filled('requests', requests, now)
+    of.requests_left, of.requests_at = filled(of, 'requests', requests, now)
   end
   if tokens >= 0 then
-    tokens_left, tokens_at = filled('tokens', tokens, now)
-    taken = largest < tokens and largest or math.max(tonumber(ARGV[14]), tokens)
+    of.tokens_left, of.tokens_at = filled(of, 'tokens', tokens, now)
+    of.taken = largest < tokens and largest or math.max(expected, tokens)
   end
-  if over(budgets[1], day_spent, day_held) then
-    verdict = 'day'
-  elseif over(budgets[2], month_spent, month_held) then
-    verdict = 'month'
-  elseif requests >= 0 and requests_left < 1 then
-    verdict = 'requests'
-  elseif tokens >= 0 and tokens_left < taken then
-    verdict = 'tokens'
-  else
-    requests_left, tokens_left = requests_left - 1, tokens_left - taken
-    if born then
-      add('held', today, usd)
-      redis.call('ZADD', KEYS[2], deadline, member)
-      redis.call('EXPIREAT', KEYS[2], ARGV[15])
-      day_held, month_held = day_held + usd, month_held + usd
-    end
+  if over(of.usd_a_day, of.day_spent, of.day_held) then
+    of.verdict = 'day'
+  elseif over(of.usd_a_month, of.month_spent, of.month_held) then
+    of.verdict = 'month'
+  elseif requests >= 0 and of.requests_left < 1 then
+    of.verdict = 'requests'
+  elseif tokens >= 0 and of.tokens_left < of.taken then
+    of.verdict = 'tokens'
   end
-  if requests >= 0 then
-    keep('requests', requests, requests_left, requests_at)
-  end
-  if tokens >= 0 then
-    keep('tokens', tokens, tokens_left, tokens_at)
-  end
-  if requests >= 0 or tokens >= 0 then
-    redis.call('EXPIRE', KEYS[3], 7200) -- a bucket that owes more than its limit takes longer than a minute
-  end
-  return {verdict, born or '', day_spent, day_held, month_spent, month_held,
-    string.format('%.17g', requests_left), string.format('%.17g', tokens_left), taken}
 end
 
-local function settled()
-  local day_spent, day_held = sums(today)
-  local month_spent, month_held = sums('month')
+local function take(of, usd, deadline)
+  of.requests_left, of.tokens_left = of.requests_left - 1, of.tokens_left - of.taken
+  if of.born then
+    add(of, 'held', of.today, usd)
+    redis.call('ZADD', of.holds, deadline, of.member)
+    redis.call('EXPIREAT', of.holds, of.expires)
+    of.day_held, of.month_held = of.day_held + usd, of.month_held + usd
+  end
+end
+
+-- Keep what is left of the minute, and tell what there is.
+local function told(of)
+  if of.requests >= 0 then
+    keep(of, 'requests', of.requests, of.requests_left, of.requests_at)
+  end
+  if of.tokens >= 0 then
+    keep(of, 'tokens', of.tokens, of.tokens_left, of.tokens_at)
+  end
+  if of.requests >= 0 or of.tokens >= 0 then
+    redis.call('EXPIRE', of.minute, 7200) -- a bucket that owes more than its limit takes longer than a minute
+  end
+  return {of.verdict, of.born or '', of.day_spent, of.day_held, of.month_spent, of.month_held,
+    string.format('%.17g', of.requests_left), string.format('%.17g', of.tokens_left), of.taken}
+end
+
+-- now, deadline, nano-dollars, whether it is billed, tokens with the longest answer, tokens as expected; then of each
+-- account: member, when the month's data may go (seconds), budgets of day and month, limits of requests and tokens
+-- (-1: none). All accounts hold it, or none does.
+local function hold()
+  local now, deadline, usd, billed = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+  local largest, expected = tonumber(ARGV[8]), tonumber(ARGV[9])
+  local accounts, verdicts, known, fits, answers = {}, {}, true, true, {}
+  for number = 1, #KEYS / 3 do
+    local of, at = account(number), 6 * number + 4
+    of.member, of.expires, of.today = ARGV[at], ARGV[at + 1], parts(ARGV[at])
+    of.usd_a_day, of.usd_a_month = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    of.requests, of.tokens = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+    local unknown = not of.born and (of.usd_a_day >= 0 or of.usd_a_month >= 0)
+    accounts[number], verdicts[number], known = of, {unknown and 'unknown' or 'fits'}, known and not unknown
+  end
+  if not known then
+    return verdicts
+  end
+  for _, of in ipairs(accounts) do
+    look(of, now, usd, billed, largest, expected)
+    fits = fits and of.verdict == 'fits'
+  end
+  for number, of in ipairs(accounts) do
+    if fits then
+      take(of, usd, deadline)
+    end
+    answers[number] = told(of)
+  end
+  return answers
+end
+
+local function settled(of)
+  local day_spent, day_held = sums(of, today)
+  local month_spent, month_held = sums(of, 'month')
   return {'settled', day_spent, day_held, month_spent, month_held}
 end
 
 -- member, the `born` under which it was held, nano-dollars spent, when it ended, tokens to give back, when the data
 -- may go
 local function settle()
-  local member, cost, ended, back = ARGV[4], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+  local of, member, cost, ended, back = account(1), ARGV[4], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
   if back ~= 0 then
-    local found = redis.call('HMGET', KEYS[3], 'tokens:left', 'tokens:limit')
+    local found = redis.call('HMGET', of.minute, 'tokens:left', 'tokens:limit')
     if found[1] then
       local left = math.min(tonumber(found[1]) + back, tonumber(found[2]))
-      redis.call('HSET', KEYS[3], 'tokens:left', string.format('%.17g', left))
+      redis.call('HSET', of.minute, 'tokens:left', string.format('%.17g', left))
     end
   end
-  if not born then
+  if not of.born then
     return {'unknown'}
   end
-  local score = tonumber(redis.call('ZSCORE', KEYS[2], member) or 0)
-  if score == SETTLED or (score == 0 and ARGV[5] == born) then
-    return settled()
+  local score = tonumber(redis.call('ZSCORE', of.holds, member) or 0)
+  if score == SETTLED or (score == 0 and ARGV[5] == of.born) then
+    return settled(of)
   end
   local day, usd = parts(member)
   if score == LOST then
-    add('spent', day, -usd)
+    add(of, 'spent', day, -usd)
   elseif score > 0 then
-    add('held', day, -usd)
+    add(of, 'held', day, -usd)
   end
-  if ended >= tonumber(redis.call('HGET', KEYS[1], 'since')) then
-    add('spent', day, cost)
+  if ended >= tonumber(redis.call('HGET', of.sums, 'since')) then
+    add(of, 'spent', day, cost)
   end
-  if ARGV[5] == born then
-    redis.call('ZREM', KEYS[2], member)
+  if ARGV[5] == of.born then
+    redis.call('ZREM', of.holds, member)
   else -- it would be new to a second attempt
-    redis.call('ZADD', KEYS[2], SETTLED, member)
-    redis.call('EXPIREAT', KEYS[2], ARGV[9])
+    redis.call('ZADD', of.holds, SETTLED, member)
+    redis.call('EXPIREAT', of.holds, ARGV[9])
   end
-  return settled()
+  return settled(of)
 end
 
 -- `born` and `since` of a new account (empty: make none), nano-dollars of its ledger on the day and in the month, when
 -- the data may go, the deadline of the holds; then the open holds of a worker, each with the `born` it was held under
 local function renew()
+  local of = account(1)
+  local born = of.born
   if not born and ARGV[4] == '' then
     return {'unknown'}
   end
   if not born then
     born = ARGV[4]
-    redis.call('DEL', KEYS[1], KEYS[2])
-    redis.call('HSET', KEYS[1], 'born', born, 'since', ARGV[5], 'ledger:' .. today, ARGV[6], 'ledger:month', ARGV[7])
-    redis.call('EXPIREAT', KEYS[1], ARGV[8])
+    redis.call('DEL', of.sums, of.holds)
+    redis.call('HSET', of.sums, 'born', born, 'since', ARGV[5], 'ledger:' .. today, ARGV[6], 'ledger:month', ARGV[7])
+    redis.call('EXPIREAT', of.sums, ARGV[8])
   end
   for index = 10, #ARGV, 2 do
     local member, before = ARGV[index], ARGV[index + 1]
-    local score = tonumber(redis.call('ZSCORE', KEYS[2], member) or 0)
+    local score = tonumber(redis.call('ZSCORE', of.holds, member) or 0)
     local day, usd = parts(member)
     if score == LOST or (score == 0 and before ~= born) then
-      add('held', day, usd)
+      add(of, 'held', day, usd)
     end
     if score == LOST then
-      add('spent', day, -usd)
+      add(of, 'spent', day, -usd)
     end
     if score > 0 or (score == 0 and before ~= born) then
-      redis.call('ZADD', KEYS[2], ARGV[9], member)
+      redis.call('ZADD', of.holds, ARGV[9], member)
     end
   end
-  redis.call('EXPIREAT', KEYS[2], ARGV[8])
+  redis.call('EXPIREAT', of.holds, ARGV[8])
   return {'renewed', born}
 end
 
 -- `born`, nano-dollars of the ledger on the day and in the month: what other replicas recorded late is in it now
 local function correct()
-  if born ~= ARGV[4] then
+  local of = account(1)
+  if of.born ~= ARGV[4] then
     return {'unknown'}
   end
   for index, period in ipairs({today, 'month'}) do
     local field, found = 'ledger:' .. period, tonumber(ARGV[4 + index])
-    if found > tonumber(redis.call('HGET', KEYS[1], field) or 0) then
-      redis.call('HSET', KEYS[1], field, ARGV[4 + index])
+    if found > tonumber(redis.call('HGET', of.sums, field) or 0) then
+      redis.call('HSET', of.sums, field, ARGV[4 + index])
     end
   end
   return {'corrected'}

@@ -1,4 +1,4 @@
-"""A stream that is verified is held back: its bytes are read, counted and kept, and passed on later as they came."""
+"""Streams that are held back for verification: their bytes are read and buffered, and forwarded later unchanged."""
 
 from __future__ import annotations
 
@@ -12,93 +12,93 @@ from router.upstream.calls import Answer, CutError, Headers, StallError
 from router.upstream.replies import Reply
 from router.verifying.expectation import Expectation
 
-MOST_HELD_BYTES = 8 * 2**20  # of events; a longer answer is passed on as it comes
+MAX_HELD_BYTES = 8 * 2**20  # the rest of a longer answer is forwarded as it arrives
 CHARACTERS_PER_TOKEN = 4
 
 
-class Replayed:
-    """An answer whose first pieces were read already: they come again, and then what follows them."""
+class BufferedAnswer:
+    """An answer whose first pieces were already read. `read` returns these pieces again, then the rest."""
 
     def __init__(self, answer: Answer) -> None:
         self.status: int = answer.status
         self.headers: Headers = answer.headers
         self._pieces: deque[bytes] = deque()
         self._answer: Answer | None = answer
-        self._problem: CutError | StallError | None = None
+        self._error: CutError | StallError | None = None
 
-    async def read_on(self, seconds: float) -> bytes:
-        """The next bytes of the answer, which are kept; none at its end, or where it breaks off."""
+    async def read_ahead(self, seconds: float) -> bytes:
+        """Read and buffer the next bytes. Returns b"" at the end, or if the answer is interrupted."""
         assert self._answer is not None
         try:
             piece = await self._answer.read(seconds)
         except (CutError, StallError) as error:
-            self._problem = error
+            self._error = error
             return b""
         if piece:
-            self.keep(piece)
+            self.buffer(piece)
         return piece
 
-    def keep(self, piece: bytes) -> None:
-        """Keep bytes that were read."""
+    def buffer(self, piece: bytes) -> None:
+        """Buffer bytes that were already read."""
         self._pieces.append(piece)
 
     async def read(self, seconds: float) -> bytes:
-        """See `Answer`."""
+        """See `Answer`. An interruption is raised after the buffered pieces."""
         if self._pieces:
             return self._pieces.popleft()
-        if self._problem is not None:
-            raise self._problem
+        if self._error is not None:
+            raise self._error
         return b"" if self._answer is None else await self._answer.read(seconds)
 
     def close(self) -> None:
-        """See `Answer`. What was kept can still be read."""
+        """See `Answer`. Buffered pieces can still be read."""
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.close()
 
 
-class Held(NamedTuple):
-    """What holding a stream back came to."""
+class HeldStream(NamedTuple):
+    """The state of a stream after it was held back."""
 
-    is_whole: bool  # all of it was read
-    is_prose: bool  # it has said enough to be passed on
-    is_broken: bool  # it broke off, or told an error
+    is_whole: bool  # whether all of it was read
+    is_prose: bool  # whether it contains enough prose to be forwarded
+    is_broken: bool  # whether it was interrupted or contains an error
 
 
-async def hold(
-    reply: Reply, stream: Stream, request: Expectation, tokens: int, idle_seconds: float, take: Reserve
-) -> Held:
-    """Read a stream until it is whole, or has `tokens` of prose; the reply is then read again from its beginning.
+async def hold_stream(
+    reply: Reply, stream: Stream, expectation: Expectation, tokens: int, idle_seconds: float, reserve: Reserve
+) -> HeldStream:
+    """Read a stream until it is complete or contains `tokens` of prose. `reply` can then be read from its beginning.
 
-    Tool calls, refusals, JSON and what is looked at by content are held until they are whole. `stream` is fed with what
-    is read, and `take` is told of the bytes that are held; where it refuses them, the rest is not held.
+    Tool calls, refusals, JSON and answers that are checked by content are held until they are complete. `stream`
+    parses the bytes. `reserve` reserves memory for them; if it raises, the rest of the stream is not held.
     """
     assert reply.answer is not None
-    answer = Replayed(reply.answer)
+    answer = BufferedAnswer(reply.answer)
     piece, reply.answer, size = reply.body, answer, 0
-    answer.keep(piece)
+    answer.buffer(piece)
     reply.body = b""
     is_prose = False
     while piece:
         stream.feed(piece)
         size += len(piece)
-        is_prose = _is_prose(stream, request, tokens)
-        if stream.done or size > MOST_HELD_BYTES or is_prose:
+        is_prose = _is_prose(stream, expectation, tokens)
+        if stream.done or size > MAX_HELD_BYTES or is_prose:
             break
         try:
-            take(len(piece))
+            reserve(len(piece))
         except OverloadedError:
             break
-        piece = await answer.read_on(idle_seconds)
+        piece = await answer.read_ahead(idle_seconds)
     reply.body = await answer.read(idle_seconds)
     is_broken = bool(stream.error) or (not piece and not stream.is_complete)
-    return Held(stream.is_complete and (stream.done or not piece), is_prose, is_broken)
+    return HeldStream(stream.is_complete and (stream.done or not piece), is_prose, is_broken)
 
 
-def _is_prose(stream: Stream, request: Expectation, tokens: int) -> bool:
-    """Whether a stream has said enough to be taken for an answer in prose."""
-    if request.json or request.must_call or request.holds is not None:
+def _is_prose(stream: Stream, expectation: Expectation, tokens: int) -> bool:
+    """Whether a stream contains enough text to be classified as prose."""
+    if expectation.json or expectation.must_call or expectation.holds is not None:
         return False
-    heard = stream.progress()
-    enough = heard.characters >= max(tokens * CHARACTERS_PER_TOKEN, 1)
-    return enough and heard.choices >= request.choices and not heard.is_special
+    progress = stream.progress()
+    enough = progress.characters >= max(tokens * CHARACTERS_PER_TOKEN, 1)
+    return enough and progress.choices >= expectation.choices and not progress.is_special

@@ -1,16 +1,15 @@
-"""Everything of /v1 that is not routed goes to the upstream and back as it is, piece by piece, whatever it holds."""
+"""Requests to /v1 that are not routed. They are passed through to the upstream, and the answer is streamed back."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from router.admission import Admission, Reserve
-from router.client.body import Receive, Send, read_body, stream_body, too_large_error
+from router.client.body import Receive, Scope, Send, read_body, stream_body, too_large_error
 from router.client.disconnect import DisconnectWatch
-from router.client.keyfile import ACCOUNT
 from router.client.keys import Caller, Keys
 from router.errors import (
     BadKeyError,
@@ -23,32 +22,31 @@ from router.errors import (
     UpstreamTimeoutError,
 )
 from router.journal.writer import Journal
-from router.limits.account import Booking
+from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook
 from router.request.continuation import Continuations
-from router.request.records import MAX_ERROR_BYTES, Trail, add_usage, own_error, tidy
-from router.request.response_headers import with_rates
+from router.request.paths import escapes_base_path, required_right
+from router.request.records import MAX_ERROR_BYTES, add_usage, error_text, redact_names
+from router.request.response_headers import with_rate_limits
+from router.request.timeline import RequestTimeline
 from router.settings import Settings
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError
 from router.upstream.upstreams import Upstreams, returned_headers
 from router.wire import bodies
 from router.wire.head_tail import HeadTailBuffer
 
-if TYPE_CHECKING:
-    from router.request.routed import Scope
-
-_READ_BYTES = 2**20  # of a JSON answer, to find its usage
-_WITHOUT_BODY = (204, 304)  # statuses; what length they tell is of a body that is elsewhere
-WHOLE_BYTES = 256 * 1024  # of a body that is read before it is sent
-MOST_DECODED = 4  # times that a path may be encoded
+_MAX_READ_BYTES = 2**20  # of a JSON answer, to read its usage
+_STATUSES_WITHOUT_BODY = (204, 304)
+MAX_BUFFERED_BYTES = 256 * 1024  # a larger request body is streamed
+MAX_BODY_FACTOR = 8  # uploads may be this many times larger than routed bodies
 
 
 class Collaborators(Protocol):
-    """What requests are passed on with."""
+    """The parts of a worker that passing through needs."""
 
     settings: Settings
     upstreams: Upstreams
@@ -62,239 +60,211 @@ class Collaborators(Protocol):
     prices: PriceBook
 
 
-def leads_elsewhere(path: bytes) -> bool:
-    """Whether who decodes a path, once or more, could find that it leads upwards.
-
-    >>> leads_elsewhere(b"/models/org%2Fname"), leads_elsewhere(b"/x/%252e%252e%5cy"), leads_elsewhere(b"/x/..;/y")
-    (False, True, True)
-    """
-    for _ in range(MOST_DECODED):
-        if any(part.partition(b";")[0] in (b"..", b".") for part in path.replace(b"\\", b"/").split(b"/")):
-            return True
-        decoded = unquote_to_bytes(path)
-        if decoded == path:
-            return False
-        path = decoded
-    return True
-
-
-def right_for(method: str, raw_path: bytes) -> str:
-    """The right that a key needs for a request that is passed on. What is not known to be a call needs `account`.
-
-    >>> right_for("POST", b"/v1/embeddings"), right_for("GET", b"/v1/models/x"), right_for("DELETE", b"/v1/models/x")
-    ('embeddings', 'models', 'account')
-    """
-    if method == "POST" and raw_path == b"/v1/embeddings":
-        return "embeddings"
-    if method in ("GET", "HEAD") and (raw_path == b"/v1/models" or raw_path.startswith(b"/v1/models/")):
-        return "models"
-    return ACCOUNT
-
-
 class PassThrough:
-    """The ASGI function for paths that are not routed."""
+    """The ASGI function of all paths that are not routed."""
 
     def __init__(self, worker: Collaborators) -> None:
         self._worker = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on."""
-        trail = Trail(dict(scope["headers"]))
+        """Answer one request."""
+        timeline = RequestTimeline(dict(scope["headers"]))
         watch = DisconnectWatch(receive)
-        passing = _Passing(self._worker, trail, scope, receive, send)
+        request = _PassThroughRequest(self._worker, timeline, scope, receive, send)
         admitted = None
         try:
             caller = self._worker.keys.check(scope["headers"])
-            trail.belongs_to(caller.key_id, alone=self._worker.keys.alone)
-            caller.require(right_for(scope["method"], scope["raw_path"]))
+            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.alone)
+            caller.require(required_right(scope["method"], scope["raw_path"]))
             admitted = self._worker.admission.admit()
-            await passing.run(watch, caller, admitted.reserve)
+            await request.run(watch, caller, admitted.reserve)
         except RouterError as error:
-            await passing.refuse(error)
+            await request.send_error(error)
         except (asyncio.CancelledError, ClientDisconnectedError):
-            passing.record(499, "abandoned", "the client left")
+            request.record(499, "abandoned", "the client disconnected")
             watch.uncancel()
-        except Exception:  # a fault of ours: what is held for the request is settled, and the server tells it
-            passing.record(500, "failed", "the router failed")
+        except Exception:  # the server reports it; the record settles the reserved budget
+            request.record(500, "failed", "internal error of the router")
             raise
         finally:
             watch.stop()
-            if passing.answer is not None:
-                passing.answer.close()
+            if request.answer is not None:
+                request.answer.close()
             if admitted is not None:
                 admitted.release()
 
 
-class _Passing:
-    """One request on its way through."""
+class _PassThroughRequest:
+    """One request that is passed through."""
 
-    def __init__(self, worker: Collaborators, trail: Trail, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, worker: Collaborators, timeline: RequestTimeline, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._worker = worker
-        self._trail = trail
+        self._timeline = timeline
         self._scope = scope
         self._receive = receive
         self._send = send
         self._path: bytes = scope["raw_path"].removeprefix(b"/v1")
-        self._seen: bytearray | None = None
-        self._recorded = False
+        self._read_body: bytearray | None = None  # of a JSON answer, up to _MAX_READ_BYTES
+        self._is_recorded = False
         self._booking: Booking | None = None  # of a key with limits
-        self._ends: HeadTailBuffer | None = None  # of an embedding for it, however long that is
-        self._sent = self._lost = False  # the upstream may have been asked; it may have done it, and did not say so
+        self._buffer: HeadTailBuffer | None = None  # of an embeddings answer for that key
+        self._is_sent = False  # whether the upstream may have received the request
+        self._is_lost = False  # whether the upstream may have processed it without an answer
         self.answer: Answer | None = None
 
-    async def run(self, watch: DisconnectWatch, caller: Caller, hold: Reserve) -> None:
-        """Send the request, and pass the answer back as it comes; `hold` is told of a body that is read whole."""
-        read_whole = None
-        if caller.models or caller.limits is not None:
-            read_whole, model = await self._body_of_a_known_model(caller, hold)
-            if caller.limits is not None:
-                size, billed = sum(map(len, read_whole or ())), self._scope["method"] == "POST"
+    async def run(self, watch: DisconnectWatch, caller: Caller, reserve: Reserve) -> None:
+        """Send the request, and stream the answer to the client. `reserve` reserves memory for a whole body."""
+        pieces = None
+        if caller.models or caller.held_to:
+            pieces, model = await self._read_checked_body(caller, reserve)
+            if caller.held_to:
+                size, billed = sum(map(len, pieces or ())), self._scope["method"] == "POST"
                 self._booking = await self._worker.limiter.hold_call(caller, model, size, billed=billed)
-                self._ends = None if model is None else HeadTailBuffer()
-        self.answer = answer = await self._ask(watch, read_whole)
+                self._buffer = None if model is None else HeadTailBuffer()
+        self.answer = answer = await self._forward(watch, pieces)
         watch.start()
-        self._trail.first_byte_unix_ns = self._trail.now()
+        self._timeline.first_byte_unix_ns = self._timeline.now()
         headers = returned_headers(answer.headers)
-        if answer.status in _WITHOUT_BODY:
+        if answer.status in _STATUSES_WITHOUT_BODY:
             headers = [(n, v) for n, v in headers if n != b"content-length"]
         length = next((int(v) for n, v in headers if n == b"content-length" and v.isdigit()), None)
         if dict(headers).get(b"content-type", b"").startswith(b"application/json"):
-            self._seen = bytearray()
+            self._read_body = bytearray()
         headers += [
             (b"x-router-reason", Reason.PASSED_THROUGH.encode()),
-            (b"x-router-trace-id", self._trail.trace_id.encode()),
+            (b"x-router-trace-id", self._timeline.trace_id.encode()),
         ]
         if self._booking is not None and answer.status < 400:
-            headers = with_rates(headers, self._booking.account.rates())
+            headers = with_rate_limits(headers, self._booking.rates())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        passed = 0
+        forwarded = 0
         try:
             while piece := await answer.read(self._worker.settings.timeouts.idle):
-                passed += len(piece)
-                self._see(piece)
-                if passed == length:
+                forwarded += len(piece)
+                self._inspect(piece)
+                if forwarded == length:
                     self._record_answer(answer)
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         except (CutError, StallError) as error:
             self.record(answer.status, "cut", str(error))
-            return  # without the end of the body, so that nobody takes it for whole
+            return  # the body has no end, so the server breaks the connection and the client notices
         self._record_answer(answer)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _body_of_a_known_model(self, caller: Caller, hold: Reserve) -> tuple[Sequence[bytes] | None, str | None]:
-        """The body and the model it names, which the key may ask for; None where it need not be looked at.
+    async def _read_checked_body(self, caller: Caller, reserve: Reserve) -> tuple[Sequence[bytes] | None, str | None]:
+        """The body and its model, for a key with a list of models or with limits. None if the body is not checked.
 
         Raises:
-            ModelNotFoundError: the key may not ask for that model.
+            ModelNotFoundError: the key may not use the model.
         """
-        right = right_for(self._scope["method"], self._scope["raw_path"])
+        right = required_right(self._scope["method"], self._scope["raw_path"])
         if right == "models" and self._path.startswith(b"/models/"):
             caller.require_model(unquote_to_bytes(self._path.removeprefix(b"/models/")).decode(errors="replace"))
         if right != "embeddings":
-            return None, None  # what is beyond single calls is beyond models
-        named, settings = dict(self._scope["headers"]), self._worker.settings
-        if named.get(b"content-encoding", b"identity") != b"identity":
+            return None, None  # the request names no model
+        values, settings = dict(self._scope["headers"]), self._worker.settings
+        if values.get(b"content-encoding", b"identity") != b"identity":
             raise CompressedBodyError(
                 "This key has models or limits of its own: send the body as it is, not compressed."
             )
-        declared, seconds = named.get(b"content-length"), settings.timeouts.request_body
-        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, hold)
+        declared, seconds = values.get(b"content-length"), settings.timeouts.request_body
+        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, reserve)
         fields = bodies.read_fields(body.skeleton.text)
-        bodies.locate_fields(body.skeleton.text, fields)  # no key twice
+        bodies.locate_fields(body.skeleton.text, fields)  # rejects duplicate keys
         model = bodies.read_string(fields, "model") or ""
         caller.require_model(model)
         return body.pieces, model
 
-    async def _ask(self, watch: DisconnectWatch, read_whole: Sequence[bytes] | None) -> Answer:
+    async def _forward(self, watch: DisconnectWatch, pieces: Sequence[bytes] | None) -> Answer:
         worker, scope = self._worker, self._scope
-        if not scope["raw_path"].startswith(b"/v1/") or leads_elsewhere(self._path):
-            raise BadRequestError("A path begins with /v1/ as it is, and cannot lead upwards.")
-        named = dict(scope["headers"])
-        if named.get(b"upgrade", b"").lower() == b"websocket":
-            message = "Websockets are not passed on; connect to the upstream for this."
+        if not scope["raw_path"].startswith(b"/v1/") or escapes_base_path(self._path):
+            raise BadRequestError("The path must start with /v1/ and must not contain '.' or '..' segments.")
+        values = dict(scope["headers"])
+        if values.get(b"upgrade", b"").lower() == b"websocket":
+            message = "Websockets are not supported. Connect to the upstream directly."
             raise BadRequestError(message, code="websocket_not_supported")
-        length = int(named[b"content-length"]) if b"content-length" in named else None
-        if length is not None and length > 8 * worker.settings.max_body_bytes:
-            raise too_large_error(8 * worker.settings.max_body_bytes)
+        length = int(values[b"content-length"]) if b"content-length" in values else None
+        if length is not None and length > MAX_BODY_FACTOR * worker.settings.max_body_bytes:
+            raise too_large_error(MAX_BODY_FACTOR * worker.settings.max_body_bytes)
         query = scope["query_string"]
         upstreams = worker.upstreams
-        endpoint = await worker.continuations.holder(self._path, scope["headers"])
-        has_body = bool(length) or b"transfer-encoding" in named
+        endpoint = await worker.continuations.endpoint_for_path(self._path, scope["headers"])
+        has_body = bool(length) or b"transfer-encoding" in values
         call = Call(
             scope["method"].encode(),
             self._path + (b"?" + query if query else b""),
             upstreams.request_headers(endpoint, scope["headers"], readable=self._booking is not None),
-            read_whole or (await self._body(length) if has_body else ()),
+            pieces or (await self._body(length) if has_body else ()),
             length,
         )
-        if not has_body or read_whole is not None:
+        if not has_body or pieces is not None:
             watch.start()
-        self._sent = True
+        self._is_sent = True
         try:
             return await upstreams.send(endpoint, call)
         except StallError as error:
-            self._lost = True
+            self._is_lost = True
             raise UpstreamTimeoutError(f"The upstream did not answer in time: {error}.") from error
         except (ConnectError, CutError) as error:
-            self._lost = isinstance(error, CutError)
+            self._is_lost = isinstance(error, CutError)
             raise UnreachableError(f"The upstream could not be reached: {error}.") from error
 
     async def _body(self, length: int | None) -> Sequence[bytes] | AsyncIterator[bytes]:
-        """The body; a small one whole, so that it can be sent again where a connection at rest had just been closed."""
+        """The body. A small one is buffered, so that it can be sent again if an idle connection was just closed."""
         pieces = stream_body(self._receive, self._worker.settings.timeouts.request_body)
-        if length is None or length > WHOLE_BYTES:
+        if length is None or length > MAX_BUFFERED_BYTES:
             return pieces
         return [piece async for piece in pieces]
 
-    async def refuse(self, error: RouterError) -> None:
-        """Tell the client what is wrong."""
+    async def send_error(self, error: RouterError) -> None:
+        """Send an error response."""
         if not isinstance(error, BadKeyError):
-            self.record(error.status, "failed", own_error(error, self._worker.settings.record_content))
+            self.record(error.status, "failed", error_text(error, self._worker.settings.record_content))
         if isinstance(error, QuotaError) and not error.again:
-            self._worker.budgets.refused(self._trail.key_id)
+            self._worker.budgets.refused(error.owner)
         body = error.body()
         await self._send(
             {"type": "http.response.start", "status": error.status, "headers": error.response_headers(body)}
         )
         await self._send({"type": "http.response.body", "body": body})
 
-    def _see(self, piece: bytes) -> None:
-        if self._ends is not None:
-            self._ends.feed(piece)
-        if self._seen is not None:
-            self._seen += piece
-            if len(self._seen) > _READ_BYTES:
-                self._seen = None
+    def _inspect(self, piece: bytes) -> None:
+        if self._buffer is not None:
+            self._buffer.feed(piece)
+        if self._read_body is not None:
+            self._read_body += piece
+            if len(self._read_body) > _MAX_READ_BYTES:
+                self._read_body = None
 
     def _record_answer(self, answer: Answer) -> None:
         failed = answer.status >= 400
-        error = bytes(self._seen[:MAX_ERROR_BYTES]).decode(errors="replace") if failed and self._seen else ""
+        error = bytes(self._read_body[:MAX_ERROR_BYTES]).decode(errors="replace") if failed and self._read_body else ""
         self.record(answer.status, "failed" if failed else "answered", error)
 
     def record(self, status: int, outcome: str, error: str) -> None:
-        """Write the journal's line, once."""
-        if self._recorded:
+        """Write the record. Further calls have no effect."""
+        if self._is_recorded:
             return
-        self._recorded = True
-        record = self._trail.record(self._path[1:200].decode("latin-1"), status, outcome, error)
+        self._is_recorded = True
+        record = self._timeline.record(self._path[1:200].decode("latin-1"), status, outcome, error)
         record.reason = Reason.PASSED_THROUGH
         record.simulated = self._worker.upstreams.default.origin is None
-        seen = self._told() if outcome == "answered" else None
-        if seen is not None:
-            record.response_model = record.model = record.asked_model = seen.model or ""
-            if seen.usage is not None:
-                add_usage(record, self._worker.prices, record.model, seen.usage, seen.service_tier)
-        tidy(record, self._worker.settings.record_content)
-        if self._booking is not None:
-            begun = self._sent and (status < 400 or outcome == "abandoned")
-            self._booking.settle(record, begun=begun or self._lost)
-        elif record.key_id in self._worker.limiter.accounts:
-            self._worker.limiter.count(record)
+        metadata = self._read_metadata() if outcome == "answered" else None
+        if metadata is not None:
+            record.response_model = record.model = record.asked_model = metadata.model or ""
+            if metadata.usage is not None:
+                add_usage(record, self._worker.prices, record.model, metadata.usage, metadata.service_tier)
+        redact_names(record, self._worker.settings.record_content)
+        if self._worker.limiter.accounts:
+            begun = self._is_sent and (status < 400 or outcome == "abandoned")
+            self._worker.limiter.settle(record, self._booking, begun=begun or self._is_lost)
         self._worker.journal.append(record)
         self._worker.meter.observe(record)
 
-    def _told(self) -> bodies.AnswerMetadata | None:
-        """What the answer tells of itself; of a long one for a key with limits, by its beginning and its end."""
-        if self._seen:
-            return bodies.read_metadata(bytes(self._seen))
-        return None if self._ends is None else self._ends.read_metadata()
+    def _read_metadata(self) -> bodies.AnswerMetadata | None:
+        """The metadata of the answer. For a key with limits, that of a long answer is read from its two ends."""
+        if self._read_body:
+            return bodies.read_metadata(bytes(self._read_body))
+        return None if self._buffer is None else self._buffer.read_metadata()

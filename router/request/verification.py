@@ -1,4 +1,4 @@
-"""Verify and escalate: a cheaper model's answer is looked at, and a stronger model is asked where it does not hold."""
+"""Verification and escalation: a cheaper model's answer is checked, and a stronger model is tried if it fails."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from router.journal.writer import Record
 from router.planning.plan import Plan, Stream, Surface
 from router.policy.decision import Reason
 from router.policy.prices import PriceBook
-from router.request.held_stream import Held, hold
-from router.request.records import Told, billed_attempt
+from router.request.held_stream import HeldStream, hold_stream
+from router.request.records import ResponseSummary, billed_attempt
 from router.settings import Settings
 from router.upstream.replies import Reply
 from router.verifying.answer import read_answer
@@ -28,14 +28,14 @@ from router.verifying.form import check_form
 from router.wire import bodies
 
 log = logging.getLogger("router")
-THREADS = 2  # that check answers at once, of one worker
-CHECK_SECONDS = 5.0  # for the checks of one answer, waiting included; then it is passed on unchecked
+THREADS = 2  # concurrent checks per worker
+CHECK_SECONDS = 5.0  # timeout for the checks of one answer, including the wait for a thread
 
-Ask = Callable[[Plan], Awaitable[Reply]]
+SendPlan = Callable[[Plan], Awaitable[Reply]]
 
 
 class Collaborators(Protocol):
-    """What answers are verified with; `router.app.Router` has it all."""
+    """The parts of a worker that verification needs."""
 
     settings: Settings
     prices: PriceBook
@@ -44,124 +44,128 @@ class Collaborators(Protocol):
 class Verifier:
     """Checks answers, for one worker."""
 
-    def __init__(self, router: Collaborators, checks: Mapping[str, Sequence[Check]] | None = None) -> None:
-        """`checks` are those of each way to verify (`router.client.model_names.VERIFICATIONS`), in their order."""
-        self.settings = router.settings
-        self.prices = router.prices
+    def __init__(self, worker: Collaborators, checks: Mapping[str, Sequence[Check]] | None = None) -> None:
+        """`checks` are the checks of each verification (`router.client.model_names.VERIFICATIONS`), in order."""
+        self.settings = worker.settings
+        self.prices = worker.prices
         self._checks = checks or {"form": (check_form,), "content": (check_form, check_content)}
         self._threads = asyncio.Semaphore(THREADS)
 
-    async def look(self, verify: str, request: Expectation, body: bytes) -> tuple[bool, Finding | None]:
-        """Whether an answer could be checked, and what was found."""
+    async def check(self, verify: str, expectation: Expectation, body: bytes) -> tuple[bool, Finding | None]:
+        """Whether the answer could be checked, and the first fault that was found."""
         try:
             async with asyncio.timeout(CHECK_SECONDS), self._threads:
-                return await asyncio.to_thread(self._looked, verify, request, body)
+                return await asyncio.to_thread(self._check, verify, expectation, body)
         except TimeoutError:
-            log.warning("an answer is passed on unchecked: its checks took more than %g s", CHECK_SECONDS)
-        except Exception:  # a fault of ours: the answer goes its way
+            log.warning("an answer was not checked: the checks took longer than %g s", CHECK_SECONDS)
+        except Exception:  # a bug in a check does not cost the client the answer
             log.exception("an answer could not be checked")
         return False, None
 
-    def _looked(self, verify: str, request: Expectation, body: bytes) -> tuple[bool, Finding | None]:
-        answer = read_answer(request.endpoint, body)
+    def _check(self, verify: str, expectation: Expectation, body: bytes) -> tuple[bool, Finding | None]:
+        answer = read_answer(expectation.endpoint, body)
         if answer is None:
             return False, None
-        found = (check(request, answer) for check in self._checks[verify])
-        return True, next((finding for finding in found if finding is not None), None)
+        findings = (check(expectation, answer) for check in self._checks[verify])
+        return True, next((finding for finding in findings if finding is not None), None)
 
 
 class Verification:
-    """The verification of one request. Its state is what the record will say."""
+    """The verification of one request, and its result for the record."""
 
     def __init__(
-        self, verifier: Verifier, plan: Plan, surface: Surface, ask: Ask, take: Reserve, now_unix_ns: int
+        self, verifier: Verifier, plan: Plan, surface: Surface, send: SendPlan, reserve: Reserve, now_unix_ns: int
     ) -> None:
-        """`ask` sends a plan to its models, `take` holds bytes; attempts are billed by the prices of `now_unix_ns`."""
+        """`send` sends a plan to its models, `reserve` reserves memory. Prices are those of `now_unix_ns`."""
         self._verifier = verifier
         self._plan = plan
         self._surface = surface
-        self._ask = ask
-        self._take = take
+        self._send = send
+        self._reserve = reserve
         self._now_unix_ns = now_unix_ns
-        self._released: Expectation | None = None  # of a stream that was passed on before its end
-        self._wasted: list[dict[str, Any]] = []  # the answers that are not passed on, as they were billed
-        self._asked = ""  # the stronger model, while it is being asked
-        self.outcome = ""  # verified, escalated, kept, late or unchecked; "": no stronger model is left to ask
+        self._unchecked: Expectation | None = None  # of a stream that is forwarded before its end
+        self._wasted: list[dict[str, Any]] = []  # discarded answers, with their cost
+        self._pending_model = ""  # the stronger model, while its answer is awaited
+        self.outcome = ""  # verified, escalated, kept, late or unchecked; "" if there is no stronger model
         self.finding: Finding | None = None
 
-    async def answer(self, reply: Reply) -> Reply:
-        """The answer that is passed on: `reply`, or that of a stronger model."""
+    async def verified_reply(self, reply: Reply) -> Reply:
+        """The reply for the client: `reply` itself, or that of a stronger model."""
         plan = self._plan
-        stronger = [model for model in _after(plan.stronger, reply.model) if model not in reply.failed_models]
+        stronger = [model for model in _models_after(plan.stronger, reply.model) if model not in reply.failed_models]
         if reply.status != 200 or not stronger:
             return reply
         self.outcome = "unchecked"
-        request = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision, plan.holds)
-        if request is None:
+        expected = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision, plan.holds)
+        if expected is None:
             return reply
         if reply.answer is None:
-            checked, self.finding = await self._verifier.look(plan.verify, request, reply.body)
-            seen = bodies.read_metadata(reply.body)
-            told = Told(seen.model or "", seen.usage, seen.service_tier or "")
+            is_checked, self.finding = await self._verifier.check(plan.verify, expected, reply.body)
+            metadata = bodies.read_metadata(reply.body)
+            summary = ResponseSummary(metadata.model or "", metadata.usage, metadata.service_tier or "")
         elif _is_stream(reply):
-            stream, held = await self._held(reply, request)
-            told = Told(stream.model, stream.usage, stream.service_tier)
-            checked = await self._look_at(stream, held, request)
-        else:  # too large to be read
+            stream, held = await self._hold(reply, expected)
+            summary = ResponseSummary(stream.model, stream.usage, stream.service_tier)
+            is_checked = await self._check_held(stream, held, expected)
+        else:  # too large
             return reply
         if self.finding is not None:
-            return await self._escalated(reply, told, stronger, self.finding)
-        if checked:
-            self.outcome = "unchecked" if self._released is not None else "verified"
+            return await self._escalate(reply, summary, stronger, self.finding)
+        if is_checked:
+            self.outcome = "unchecked" if self._unchecked is not None else "verified"
             reply.verification_headers = ((b"x-router-verified", plan.verify.encode()),)
         return reply
 
-    async def end(self, content: Any) -> None:
-        """Check a stream at its end that was passed on after its first tokens."""
-        request, self._released = self._released, None
-        if request is None or content is None:
+    async def check_end(self, content: Any) -> None:
+        """Check the complete `content` of a stream that was forwarded before its end."""
+        expected, self._unchecked = self._unchecked, None
+        if expected is None or content is None:
             return
-        checked, self.finding = await self._verifier.look(self._plan.verify, request, msgspec.json.encode(content))
-        if checked:
+        body = msgspec.json.encode(content)
+        is_checked, self.finding = await self._verifier.check(self._plan.verify, expected, body)
+        if is_checked:
             self.outcome = "verified" if self.finding is None else "late"
 
     def add_to(self, record: Record) -> None:
-        """Add what became of it to a record."""
+        """Add the result to a record."""
         record.verification = self.outcome
         record.finding = "" if self.finding is None else self.finding.fault
         record.wasted += self._wasted
         if self.outcome == "escalated":
             record.escalated_from = self._wasted[0]["model"]
-        if self._asked:  # the client left meanwhile
-            record.model, record.response_model, record.usage, record.cost_usd = self._asked, "", None, None
+        if self._pending_model:  # the client disconnected before the stronger model answered
+            record.model, record.response_model, record.usage, record.cost_usd = self._pending_model, "", None, None
 
-    async def _held(self, reply: Reply, request: Expectation) -> tuple[Stream, Held]:
+    async def _hold(self, reply: Reply, expectation: Expectation) -> tuple[Stream, HeldStream]:
         stream, settings = self._surface.stream(False, None), self._verifier.settings
         idle = settings.timeouts.idle
-        return stream, await hold(reply, stream, request, settings.verify_hold_tokens, idle, self._take)
+        return stream, await hold_stream(reply, stream, expectation, settings.verify_hold_tokens, idle, self._reserve)
 
-    async def _look_at(self, stream: Stream, held: Held, request: Expectation) -> bool:
-        """Check what was held of a stream; whether that was possible, or is left for its end."""
+    async def _check_held(self, stream: Stream, held: HeldStream, expected: Expectation) -> bool:
+        """Check a stream that was held back. Whether it was checked, or is prose that is checked at its end."""
         if held.is_broken:
             self.finding = Finding(Fault.FAILED if stream.error else Fault.INTERRUPTED)
             return True
         if not held.is_whole:
-            self._released = request
+            self._unchecked = expected
             return held.is_prose
         content = stream.content()
         if content is None:
             return False
-        checked, self.finding = await self._verifier.look(self._plan.verify, request, msgspec.json.encode(content))
-        return checked
+        body = msgspec.json.encode(content)
+        is_checked, self.finding = await self._verifier.check(self._plan.verify, expected, body)
+        return is_checked
 
-    async def _escalated(self, reply: Reply, told: Told, stronger: Sequence[str], finding: Finding) -> Reply:
-        """The answer of a stronger model; the first one where there is none."""
+    async def _escalate(
+        self, reply: Reply, summary: ResponseSummary, stronger: Sequence[str], finding: Finding
+    ) -> Reply:
+        """The reply of a stronger model, or `reply` if none answers."""
         if reply.answer is not None:
             reply.answer.close()
-        self._wasted = [billed_attempt(reply.model, told, self._verifier.prices, self._now_unix_ns)]
-        self._asked, self.outcome = stronger[0], "escalated"
-        second = await self._answered(stronger)
-        self._asked = ""
+        self._wasted = [billed_attempt(reply.model, summary, self._verifier.prices, self._now_unix_ns)]
+        self._pending_model, self.outcome = stronger[0], "escalated"
+        second = await self._send_to(stronger)
+        self._pending_model = ""
         if second is None:
             self.outcome = "kept"
             del self._wasted[0]
@@ -172,16 +176,15 @@ class Verification:
         second.verification_headers = ((b"x-router-escalated", finding.fault.encode()),)
         return second
 
-    async def _answered(self, models: Sequence[str]) -> Reply | None:
-        """The answer of the first of these models that gives one."""
+    async def _send_to(self, models: Sequence[str]) -> Reply | None:
+        """The answer of the first of these models that answers without an error."""
         try:
-            reply = await self._ask(replace(self._plan, models=[*models]))
+            reply = await self._send(replace(self._plan, models=[*models]))
         except RouterError as error:
-            log.warning("%s could not answer in the place of a weaker model: %s", models[0], type(error).__name__)
+            log.warning("escalation to %s failed: %s", models[0], type(error).__name__)
             return None
         if reply.status == 200 and reply.answer is not None and _is_stream(reply):
-            request = Expectation(self._surface.name)
-            _, held = await self._held(reply, request)
+            _, held = await self._hold(reply, Expectation(self._surface.name))
             if held.is_broken:
                 reply.answer.close()
                 self._wasted.append({"model": reply.model, "usage": None, "cost_usd": None})
@@ -193,8 +196,8 @@ class Verification:
         return reply
 
 
-def _after(models: Sequence[str], model: str) -> Sequence[str]:
-    """The models behind one; all where it is not among them."""
+def _models_after(models: Sequence[str], model: str) -> Sequence[str]:
+    """The models behind `model`; all of them if it is not in the list."""
     return models[models.index(model) + 1 :] if model in models else models
 
 

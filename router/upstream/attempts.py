@@ -116,9 +116,7 @@ class Attempts:
         outcome = None
         while endpoints:
             endpoint, endpoints = endpoints[0], endpoints[1:]
-            call = request.outgoing.build_call(
-                model, endpoint
-            )  # may raise, so it comes before the breaker allows a probe
+            call = request.outgoing.build_call(model, endpoint)  # may raise: comes before the breaker allows a probe
             breaker = self._upstreams.breaker(model, endpoint)
             allowed = breaker.allows(time.monotonic())
             if not allowed and (endpoints or not last):

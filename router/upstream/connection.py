@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
             self._has_extra_data = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head:  # else a trailer, or what follows the answer
+        if not self._head:  # otherwise a trailer
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if not 100 <= self.status < 600:
             self._has_extra_data = True
-            self._mark_lost(f"the answer has the status {self.status}, which is none of HTTP's")
+            self._mark_lost(f"the answer has the invalid status {self.status}")
             return
         if self.status < 200:
             return

@@ -197,8 +197,8 @@ def _completion(body: Mapping[str, Any]) -> SimulatedAnswer:
 
 
 def _response(body: Mapping[str, Any]) -> SimulatedAnswer:
-    given = body.get("input", "")
-    prompt = given if isinstance(given, str) else "\n".join(_text(item.get("content")) for item in given)
+    items = body.get("input", "")
+    prompt = items if isinstance(items, str) else "\n".join(_text(item.get("content")) for item in items)
     content = _Content(body, prompt, body.get("max_output_tokens"))
     item: dict[str, Any] = {
         "id": f"msg_simulated_{content.id}",

@@ -46,8 +46,8 @@ requests = sa.Table(
     sa.Column("wasted_usd", sa.Float, nullable=False),  # of attempts that were billed and thrown away
     sa.Column("kept_usd", sa.Float),  # of a key's budget, in the place of a cost that is not known; not billed
     sa.Column("wasted_unknown", sa.Integer, nullable=False),  # how many of these have no known cost
-    # of verified answers; null in rows of earlier versions
-    *(sa.Column(name, sa.Text) for name in ("verification", "finding", "escalated_from")),
+    # null in rows of earlier versions
+    *(sa.Column(name, sa.Text) for name in ("team", "verification", "finding", "escalated_from")),
     sa.Column("prices_as_of", sa.Text, nullable=False),
     sa.Column("prices_source", sa.Text, nullable=False),
     *(sa.Column(f"always_strong_usd_{end}", sa.Float) for end in ("low", "estimate", "high")),
@@ -145,7 +145,7 @@ class Ledger:
 
 _SAME = (
     *("endpoint", "asked_model", "model", "response_model", "outcome", "reason", "question_type", "policy_version"),
-    *("key_id", "session", "service_tier", "verification", "finding", "escalated_from"),
+    *("key_id", "team", "session", "service_tier", "verification", "finding", "escalated_from"),
 )
 
 

@@ -17,6 +17,7 @@ GROUPS = {
     "model": requests.c.model,
     "type": requests.c.question_type,
     "key": requests.c.key_id,
+    "team": sa.func.coalesce(requests.c.team, ""),
     "day": requests.c.day,
     "user": requests.c.user_name,
     "reason": requests.c.reason,

@@ -1,1 +1,1 @@
-"""Checks of a model's answer before it is passed on. Pure: values in, a finding or None out."""
+"""Checks of a model's answer before it is forwarded. Pure functions: they return a finding or None."""

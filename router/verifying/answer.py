@@ -1,4 +1,4 @@
-"""A model's answer in one form, whatever API it came by: chat completions, legacy completions or Responses."""
+"""A model's answer in one form for all APIs: chat completions, legacy completions and Responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.wire.text import DECODE_ERRORS, NULL, decode
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the client is asked to make."""
+    """A tool call in the answer."""
 
     name: str
     arguments: str  # JSON of a function; free text of a custom tool
@@ -21,22 +21,22 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the answers to a request."""
+    """One choice of an answer."""
 
     text: str = ""
     refusal: str = ""
     calls: tuple[ToolCall, ...] = ()
-    finish: str = ""  # stop, length, content_filter, tool_calls, ...; "" where the answer does not say
-    has_more: bool = False  # beside text and calls: audio, an image, the call of a tool that the upstream runs
+    finish: str = ""  # stop, length, content_filter, tool_calls, ...; "" if the answer has none
+    has_more: bool = False  # more than text and calls: audio, an image, or a call of a tool that the upstream runs
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All answers to a request."""
+    """An answer with all its choices."""
 
     choices: tuple[Choice, ...]
-    output_tokens: int | None = None  # of all choices together; None where the upstream does not tell
-    failed: bool = False  # an error in the place of an answer
+    output_tokens: int | None = None  # of all choices together; None if the upstream reports none
+    failed: bool = False  # an error instead of an answer
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -51,7 +51,7 @@ class _Call(msgspec.Struct, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    content: Any = None  # a text; other servers than OpenAI's also send a list of parts
+    content: Any = None  # a text; some servers send a list of parts
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
     function_call: _Function | None = None
@@ -91,11 +91,11 @@ class _Response(msgspec.Struct, gc=False):
 
 _completion = msgspec.json.Decoder(_Completion)
 _response = msgspec.json.Decoder(_Response)
-_FINISHES = {"completed": "stop", "max_output_tokens": "length"}  # of a response, in the words of chat
+_FINISHES = {"completed": "stop", "max_output_tokens": "length"}  # status of a response -> finish reason of chat
 
 
 def read_answer(endpoint: str, body: bytes) -> Answer | None:
-    """Read the answer of an endpoint; None where it does not have the form that is known.
+    """Parse the answer of an endpoint; None if its format is unknown.
 
     >>> read_answer("completions", b'{"choices":[{"text":"Paris","finish_reason":"stop"}]}')
     Answer(choices=(Choice(text='Paris', refusal='', calls=(), finish='stop', has_more=False),), output_tokens=None, \
@@ -120,15 +120,15 @@ def _choice(seen: _Choice) -> Choice:
     if message is None:
         return Choice(seen.text or "", finish=finish)
     text, parts = _text_of(message.content)
-    calls = [_called(call.custom or call.function, custom=bool(call.custom)) for call in message.tool_calls or ()]
+    calls = [_tool_call(call.custom or call.function, custom=bool(call.custom)) for call in message.tool_calls or ()]
     if message.function_call is not None:
-        calls.append(_called(message.function_call))
+        calls.append(_tool_call(message.function_call))
     has_more = parts or bytes(message.audio) != b"null"
     return Choice(text, message.refusal or "", tuple(calls), finish, has_more)
 
 
 def _text_of(content: Any) -> tuple[str, bool]:
-    """The text of a message, and whether it holds other parts than text."""
+    """The text of a message, and whether it has parts that are not text."""
     if not isinstance(content, list):
         return (content, False) if isinstance(content, str) else ("", content is not None)
     parts = [part for part in content if isinstance(part, dict)]
@@ -136,7 +136,7 @@ def _text_of(content: Any) -> tuple[str, bool]:
     return text, any("text" not in part and part.get("type") != "thinking" for part in parts)
 
 
-def _called(seen: _Function | None, *, custom: bool = False) -> ToolCall:
+def _tool_call(seen: _Function | None, *, custom: bool = False) -> ToolCall:
     if seen is None:
         return ToolCall("", "")
     given = seen.input if custom else seen.arguments
@@ -144,7 +144,7 @@ def _called(seen: _Function | None, *, custom: bool = False) -> ToolCall:
     return ToolCall(seen.name or "", arguments, custom)
 
 
-_SILENT = ("reasoning", "message", "function_call", "custom_tool_call")  # the rest of the items are `has_more`
+_KNOWN_ITEMS = ("reasoning", "message", "function_call", "custom_tool_call")  # other items set `has_more`
 
 
 def _read_response(body: bytes) -> Answer | None:
@@ -159,12 +159,12 @@ def _read_response(body: bytes) -> Answer | None:
             refusals += [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
         elif item.type in ("function_call", "custom_tool_call"):
             seen_call = _Function(item.name, item.arguments, item.input)
-            calls.append(_called(seen_call, custom=item.type == "custom_tool_call"))
+            calls.append(_tool_call(seen_call, custom=item.type == "custom_tool_call"))
     finish = seen.status or ""
     if finish == "incomplete":
         finish = (seen.incomplete_details.reason if seen.incomplete_details else None) or finish
-    has_more = any(item.type not in _SILENT for item in seen.output)
-    text = next((text for text in reversed(texts) if text), "")  # what comes before the last message is a comment
+    has_more = any(item.type not in _KNOWN_ITEMS for item in seen.output)
+    text = next((text for text in reversed(texts) if text), "")  # the messages before the last one are comments
     choice = Choice(text, "".join(refusals), tuple(calls), _FINISHES.get(finish, finish), has_more)
     return Answer((choice,), _count(seen.usage, "output_tokens"), seen.status == "failed")
 

@@ -1,7 +1,7 @@
-"""Code in the fences of an answer's text: whether Python and JSON parse.
+"""Checks whether the fenced Python and JSON in an answer parses.
 
-Excerpts are no faults: code with an ellipsis, a placeholder or a prompt. Neither is Python 2. Code that is too long or
-too deep for the parser counts as parsing.
+Excerpts pass: code with an ellipsis, a placeholder or a prompt. Python 2 passes. Code that is too long or too deeply
+nested for the parser passes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import warnings
 from router.verifying.finding import Fault
 from router.verifying.parsing import UndecidedError, parse_json_values
 
-MOST_CODE_CHARACTERS = 32 * 1024  # of a fence: parsing that much of the worst takes 0.2 s and holds the interpreter
+MOST_CODE_CHARACTERS = 32 * 1024  # of a fence: the worst case takes 0.2 s to parse, during which no other thread runs
 MOST_FENCES = 20
 MOST_TEXT_CHARACTERS = 512 * 1024
 
-# each of these takes linear time: the text is a stranger's
+# each expression runs in linear time, because the text is untrusted
 _FENCE = re.compile(r"^([ \t]*(?:>[ \t]*)*)(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _PYTHON = frozenset({"python", "py", "python3", "py3"})
 _JSON = frozenset({"json"})
-_EXCERPT = re.compile(r"\.\.\.|…|<[A-Za-z_][\w -]*>|\{\{|\{%")  # something is left out, or to be filled in
+_EXCERPT = re.compile(r"\.\.\.|…|<[A-Za-z_][\w -]*>|\{\{|\{%")  # an ellipsis or a placeholder
 _SESSION = re.compile(r"^[ \t]*(>>>|In \[\d+\]:|Traceback \(most recent call last\))", re.MULTILINE)
-_MAGIC = re.compile(r"^([ \t]*)[%!?].*$", re.MULTILINE)  # of a notebook
+_MAGIC = re.compile(r"^([ \t]*)[%!?].*$", re.MULTILINE)  # notebook magic
 _PYTHON_2 = ("Missing parentheses in call", "multiple exception types must be parenthesized", "leading zeros in dec")
 
 
 def check_code(text: str, *, may_be_open: bool = False) -> Fault | None:
-    """The fault in the fences of a text; None where there is none. The last fence `may_be_open` where a stop word cut.
+    """The first fault in the fences of a text, or None. The last fence `may_be_open` if a stop word can end the text.
 
     >>> check_code("So:\\n```python\\nprint(1\\n```\\n")
     <Fault.PYTHON_SYNTAX: 'python_syntax'>
@@ -50,7 +50,7 @@ def check_code(text: str, *, may_be_open: bool = False) -> Fault | None:
 
 
 def _fences(text: str) -> list[tuple[str, str, bool]]:
-    """Language, code and whether it is closed, of each fence (CommonMark 0.31, 4.5)."""
+    """The language and code of each fence, and whether it is closed (CommonMark 0.31, section 4.5)."""
     found: list[tuple[str, str, bool]] = []
     opened: re.Match[str] | None = None
     for line in _FENCE.finditer(text):
@@ -73,18 +73,18 @@ def _language(opened: re.Match[str]) -> str:
 
 
 def _inside(code: str, before: str) -> str:
-    """The code without the marks of a quotation around it."""
+    """The code without the `>` of a block quotation."""
     if ">" in before:
         code = re.sub(r"^[ \t]*(?:>[ \t]?)+", "", code, flags=re.MULTILINE)
     return code
 
 
 def python_parses(code: str) -> bool:
-    """Whether Python code parses; true for excerpts, and where it cannot be said."""
+    """Whether Python code parses. True for excerpts and if the parser cannot decide."""
     problem = _python_problem(code)
     if problem is None or _EXCERPT.search(code) or _SESSION.search(code) or problem.startswith(_PYTHON_2):
         return True
-    if sys.version_info < (3, 12) and problem.startswith("f-string"):  # later versions allow more in it
+    if sys.version_info < (3, 12) and problem.startswith("f-string"):  # later versions accept more f-strings
         return True
     bare = textwrap.dedent(_MAGIC.sub(r"\1pass", code))
     return bare != code and _python_problem(bare) is None
@@ -93,17 +93,17 @@ def python_parses(code: str) -> bool:
 def _python_problem(code: str) -> str | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes, and comparisons of literals
+            warnings.simplefilter("ignore")  # about escapes and comparisons of literals
             ast.parse(code)
     except SyntaxError as error:
         return error.msg or "invalid syntax"
-    except (MemoryError, RecursionError, ValueError):  # too deep for the parser, or a NUL
+    except (MemoryError, RecursionError, ValueError):  # nested too deeply, or a NUL character
         return None
     return None
 
 
 def json_parses(code: str) -> bool:
-    """Whether a JSON text parses; true for excerpts, and where it cannot be said."""
+    """Whether a JSON text parses. True for excerpts and if the parser cannot decide."""
     try:
         parse_json_values(code)
     except UndecidedError:

@@ -1,4 +1,4 @@
-"""The check by content: whether an answer likely keeps what the stronger model gives, by what calibration learnt."""
+"""The check by content: a learned predictor estimates whether the cheaper model's answer is good enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.wire.text import DECODE_ERRORS
 
 
 def check_content(request: Expectation, answer: Answer) -> Finding | None:
-    """Find the choice that does not hold by its content. What cannot be read counts as holding."""
+    """The finding for the first choice that the predictor rejects. Answers that cannot be read pass."""
     if request.holds is None:
         return None
     for choice in answer.choices:
@@ -22,7 +22,7 @@ def check_content(request: Expectation, answer: Answer) -> Finding | None:
 
 
 def answer_text(choice: Choice) -> str:
-    """A choice as the predictor of answers reads it: its text, or its tool calls as a JSON list."""
+    """The input of the predictor: the text of a choice, or its tool calls as a JSON list."""
     if not choice.calls:
         return choice.text
     calls = [{"name": call.name, "arguments": _arguments(call.arguments)} for call in choice.calls]

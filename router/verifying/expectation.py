@@ -1,4 +1,4 @@
-"""What a request asks of the form of its answer: JSON, a schema, tool calls, a length."""
+"""The requirements of a request on its answer: JSON, a schema, tool calls, a length."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from router.policy.parameters import LIMITS
 from router.wire.bodies import Fields
 from router.wire.text import DECODE_ERRORS, NULL
 
-MOST_TOOL_BYTES = 2**20  # of all tools; with more the request is not verified
-LEGACY_TOKENS = 16  # of a legacy completion whose length the client does not set: the API's default
-# of the tools of a response, those whose calls change nothing: an answer that is asked for twice runs its tools twice
-_HARMLESS = frozenset({"function", "custom", "web_search", "web_search_preview", "file_search"})
+MOST_TOOL_BYTES = 2**20  # of all tools; larger requests are not verified
+LEGACY_TOKENS = 16  # the API's default limit of a legacy completion
+# the tools without side effects: a second answer runs its tools a second time
+_SAFE_TOOLS = frozenset({"function", "custom", "web_search", "web_search_preview", "file_search"})
 
-_BESIDE = ("background", "conversation", "prompt")
+_STATEFUL = ("background", "conversation", "prompt")
 _OFF = (b"null", b"false")
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What is asked of an answer; `features` and `decision` are what the request was routed by."""
+    """The requirements on an answer, and the `features` and `decision` that the request was routed by."""
 
     endpoint: str
-    json: str = ""  # "object" or "schema" where the answer is to be JSON
-    schema: bytes | None = None  # to which it has to conform
+    json: str = ""  # "object" or "schema" if the answer must be JSON
+    schema: bytes | None = None  # that the JSON must conform to
     tools: Mapping[str, bytes | None] = field(default_factory=dict)  # the schema of each function's arguments
     custom_tools: frozenset[str] = frozenset()
     must_call: bool = False
     most_tokens: int | None = None  # the client's limit, for each choice
     choices: int = 1
-    has_stops: bool = False  # the client's own words end an answer
+    has_stops: bool = False  # the client set stop words
     features: Features | None = None
     decision: Decision | None = None
-    holds: Callable[[str], bool] | None = None  # whether an answer is passed on by its content; None: not looked at
+    holds: Callable[[str], bool] | None = None  # the check by content; None: not requested
 
 
 class _Format(msgspec.Struct, gc=False):
@@ -71,12 +71,12 @@ def read_expectation(
     decision: Decision | None = None,
     holds: Callable[[str], bool] | None = None,
 ) -> Expectation | None:
-    """Read what a request asks of its answer; None where no second answer may be asked for, or it cannot be read.
+    """Parse the requirements of a request; None if it cannot be read or must not be answered twice.
 
-    A response in the background has no answer yet, one of a conversation would be added to that twice, a prompt of the
-    upstream's may offer tools of its own, and a tool that the upstream runs may change something each time.
+    A background response has no answer yet. In a stored conversation a second answer would be added to it. A stored
+    prompt may offer tools, and a tool that the upstream runs may have side effects.
     """
-    if endpoint == "responses" and any(bytes(fields.get(name, b"null")) not in _OFF for name in _BESIDE):
+    if endpoint == "responses" and any(bytes(fields.get(name, b"null")) not in _OFF for name in _STATEFUL):
         return None
     try:
         offered = _offered(fields)
@@ -134,13 +134,13 @@ def _schema(raw: msgspec.Raw) -> bytes | None:
 
 
 def _offered(fields: Fields) -> tuple[dict[str, bytes | None], frozenset[str]] | None:
-    """The functions that are offered with their schemas, and the custom tools; None where others may have effects."""
+    """The offered functions with their schemas, and the custom tools; None if a tool may have side effects."""
     raw, legacy = fields.get("tools", NULL), fields.get("functions", NULL)
     if len(memoryview(raw)) + len(memoryview(legacy)) > MOST_TOOL_BYTES:
         return None
     tools, custom = {}, set()
     for tool in msgspec.json.decode(raw, type=list[_Tool] | None) or ():
-        if tool.type not in _HARMLESS:
+        if tool.type not in _SAFE_TOOLS:
             return None
         named = tool.function or tool.custom
         name, parameters = (named.name, named.parameters) if named else (tool.name, tool.parameters)
@@ -156,7 +156,7 @@ def _offered(fields: Fields) -> tuple[dict[str, bytes | None], frozenset[str]] |
 def _chosen(
     choice: Any, tools: dict[str, bytes | None], custom: frozenset[str]
 ) -> tuple[dict[str, bytes | None], frozenset[str], bool]:
-    """The tools that `tool_choice` leaves, and whether one has to be called."""
+    """The tools that `tool_choice` allows, and whether a call is required."""
     if choice == "none":
         return {}, frozenset(), False
     if choice == "required":

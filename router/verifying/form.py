@@ -1,4 +1,4 @@
-"""The check by form: what an answer's form alone shows to be wrong, exactly and without a model."""
+"""The check by form: faults that the format of an answer shows, exactly and without a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_JSON_CHARACTERS = 2**20
 
 
 def check_form(request: Expectation, answer: Answer) -> Finding | None:
-    """What is wrong with the form of an answer; None where nothing is."""
+    """The fault in the form of an answer, or None."""
     if answer.failed:
         return Finding(Fault.FAILED)
     if not answer.choices:
@@ -33,11 +33,11 @@ def _fault(request: Expectation, answer: Answer, choice: Choice) -> Fault | None
     if choice.finish == "content_filter":
         return Fault.FILTERED
     if choice.finish == "length":
-        # the client's own limit would cut the strong model off as well, and what is cut off is not looked at further
+        # the client's own limit would cut the strong model off too; a truncated answer is not checked further
         return None if _is_cut_by_client(request, answer) else Fault.LENGTH
     if not choice.text.strip() and not choice.calls and not choice.has_more:
-        return None if request.has_stops else Fault.EMPTY  # a stop word may have been the first
-    if request.endpoint == "completions":  # goes on with a text of the client's: its fences and braces may be half
+        return None if request.has_stops else Fault.EMPTY  # the answer may begin with a stop word
+    if request.endpoint == "completions":  # continues the client's text, so fences and braces may be open
         return None
     if choice.calls:
         return next((fault for call in choice.calls if (fault := _call_fault(request, call))), None)
@@ -49,7 +49,7 @@ def _fault(request: Expectation, answer: Answer, choice: Choice) -> Fault | None
 
 
 def _is_cut_by_client(request: Expectation, answer: Answer) -> bool:
-    """Whether the client's limit may have cut an answer off: not where all answers together are shorter than it."""
+    """Whether the client's limit may have cut the answer off. False if all choices together are shorter."""
     most, written = request.most_tokens, answer.output_tokens
     return most is not None and (written is None or written >= most)
 
@@ -60,7 +60,7 @@ def _call_fault(request: Expectation, call: ToolCall) -> Fault | None:
     if call.name not in request.tools:
         return Fault.UNKNOWN_TOOL
     try:
-        arguments = _parsed(call.arguments.strip() or "{}")  # servers beside OpenAI's leave out an empty object
+        arguments = _parsed(call.arguments.strip() or "{}")  # some servers omit an empty object
     except UndecidedError:
         return None
     except ValueError:

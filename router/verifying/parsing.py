@@ -1,4 +1,4 @@
-"""JSON that a model wrote, parsed as RFC 8259 has it, and without limits of Python's own showing."""
+"""Parses JSON that a model wrote, strictly as RFC 8259 defines it, within bounds of depth."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from router.wire.nesting import exceeds_depth
 
 MAX_LEVELS = 64
-MOST_DIGITS = 4000  # Python converts no longer integer
+MOST_DIGITS = 4000  # Python refuses to convert longer integers
 
 
 class UndecidedError(Exception):
-    """Whether it holds cannot be said within the bounds of size, depth or time."""
+    """The check cannot decide within its bounds of size, depth or time."""
 
 
 def parse_json(text: str) -> Any:
     """Parse one JSON value.
 
     Raises:
-        ValueError: it is no JSON.
-        UndecidedError: it nests too deeply to be parsed here.
+        ValueError: the text is not JSON.
+        UndecidedError: it is nested too deeply.
 
     >>> parse_json('{"a": [1, "\\\\ud83d"]}')["a"][0]
     1
@@ -33,7 +33,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_json_values(text: str) -> list[Any]:
-    """Parse JSON values that follow each other, as in examples and JSON lines.
+    """Parse consecutive JSON values, as in examples and JSON Lines.
 
     Raises:
         ValueError, UndecidedError: as `parse_json`.

@@ -1,7 +1,7 @@
-"""Whether a JSON value has the form of a schema.
+"""Checks whether a JSON value is a well-formed JSON Schema.
 
-The check against the draft's own schema, which `jsonschema` offers, takes two seconds for 64 KiB. A schema without that
-form would be read by chance: `"required": "ab"` would require the properties a and b.
+The check against the meta-schema in `jsonschema` takes two seconds for 64 KiB. A malformed schema would be
+misinterpreted: `"required": "ab"` would require the properties a and b.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def is_schema(value: Any) -> bool:
-    """Whether each keyword holds a value of its kind, within all schemas that keywords hold.
+    """Whether every keyword has a value of its type, in this schema and all nested schemas.
 
     >>> is_schema({"properties": {"required": {"type": "string"}}, "required": ["required"]})
     True

@@ -1,8 +1,8 @@
-"""Whether a JSON value conforms to a schema that a client sent.
+"""Checks whether a JSON value conforms to a schema that a client sent.
 
-The schema is a stranger's. Its size, its depth and the processor time it takes are bounded; nothing is fetched for a
-`$ref`; and no `pattern` is matched, since a regular expression may take hours and holds the interpreter meanwhile. What
-cannot be decided within these bounds counts as conforming.
+The schema is untrusted. Its size, depth and processor time are bounded, no `$ref` is fetched, and no `pattern` is
+matched, because a regular expression may run for hours and blocks the interpreter. A value passes if the check cannot
+decide within these bounds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from router.verifying.parsing import UndecidedError, parse_json
 from router.verifying.schema_form import is_schema
 
 MOST_SCHEMA_BYTES = 64 * 1024
-MOST_VALUE_CHARACTERS = 128 * 1024  # of the JSON text; each error message writes its value out
+MOST_VALUE_CHARACTERS = 128 * 1024  # of the JSON text; each error message contains its value
 MOST_SECONDS = 0.5  # of processor time, for one value
 KNOWN_SCHEMAS = 128
 
-# regular expressions, and what is reckoned from them
+# regular expressions, and keywords that depend on them
 _UNMATCHED = frozenset({"pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems"})
-# what holds where something else does not: unsafe once a keyword within is left out
+# keywords that negate a schema: unsafe if a keyword inside is skipped
 _NEGATIONS = frozenset({"not", "if", "contains", "oneOf"})
 
 Errors = Iterator[Any]
@@ -30,7 +30,7 @@ Keyword = Callable[[Any, Any, Any, Any], Any]
 
 
 def conforms(value: Any, schema: bytes) -> bool:
-    """Whether a value conforms to a schema; true as well where that cannot be decided.
+    """Whether a value conforms to a schema. True if the check cannot decide.
 
     >>> conforms({"a": 1}, b'{"required": ["a"]}'), conforms({}, b'{"required": ["a"]}')
     (True, False)
@@ -43,12 +43,12 @@ def conforms(value: Any, schema: bytes) -> bool:
     until = time.thread_time() + MOST_SECONDS
     try:
         return not any(True for _ in validator.evolve(format_checker=_Clock(until)).iter_errors(value))
-    except Exception:  # a schema of no sense, a remote `$ref`, an endless one, too slow a one
+    except Exception:  # a meaningless schema, a remote or circular `$ref`, or a slow schema
         return True
 
 
 class _Clock:
-    """Until when a validation may run. It travels in the place of a format checker, and no format is checked."""
+    """The deadline of a validation. It is passed in place of a format checker; formats are not checked."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -56,8 +56,8 @@ class _Clock:
 
 @lru_cache(KNOWN_SCHEMAS)
 def _validator(schema: bytes) -> Any:
-    """A validator of `jsonschema` for a schema; None where it is none, or none that is safe."""
-    import jsonschema  # takes 15 MB: loaded when a request first needs it
+    """A `jsonschema` validator for a schema; None if the schema is malformed or unsafe."""
+    import jsonschema  # takes 15 MB, so it is loaded on first use
     from referencing import Registry
 
     drafts = {
@@ -77,7 +77,9 @@ def _validator(schema: bytes) -> Any:
         named = read.pop("$schema", jsonschema.Draft202012Validator.META_SCHEMA["$schema"])
         draft = drafts.get(str(named).rstrip("#"))
         keys = set(_keys(read))
-        if draft is None or "$schema" in keys:  # one within would be read by the library's own rules, patterns included
+        if (
+            draft is None or "$schema" in keys
+        ):  # the library would validate a nested `$schema` by its own rules, patterns included
             return None
         if not is_schema(read):
             return None
@@ -98,7 +100,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 @lru_cache
 def _bounded(draft: Any, *, leaves_out: bool) -> Any:
-    """A draft's validator that looks at the clock before each keyword and matches no regular expression."""
+    """A validator of a draft that checks its deadline before each keyword and matches no regular expression."""
     from jsonschema.validators import create
 
     keywords = {
@@ -131,7 +133,7 @@ def _timed(keyword: Keyword) -> Keyword:
 
 
 def _without_patterns(keyword: Keyword) -> Keyword:
-    """`additionalProperties` where no pattern says which properties are additional."""
+    """`additionalProperties`, unless `patternProperties` decides which properties are additional."""
 
     def checked(validator: Any, given: Any, value: Any, schema: Any) -> Errors:
         if "patternProperties" not in schema:
@@ -141,7 +143,7 @@ def _without_patterns(keyword: Keyword) -> Keyword:
 
 
 def _unique_items(validator: Any, given: Any, value: Any, schema: Any) -> Errors:  # noqa: ARG001  as jsonschema calls it
-    """`uniqueItems` in linear time; the library compares every two."""
+    """`uniqueItems` in linear time; the library compares every pair."""
     import json
 
     from jsonschema import ValidationError
@@ -149,4 +151,4 @@ def _unique_items(validator: Any, given: Any, value: Any, schema: Any) -> Errors
     if given and isinstance(value, list):
         written = {json.dumps(item, sort_keys=True) for item in value}
         if len(written) < len(value):
-            yield ValidationError("it has an item twice")
+            yield ValidationError("an item is repeated")

@@ -42,4 +42,4 @@ def findings() -> Iterator[Finding]:
     yield mlflow_store(settings.tracking_uri, known.network)
     yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")
     if settings.state is not None:
-        yield redis(settings.state.get_secret_value())
+        yield redis(settings.state.get_secret_value(), settings.network)

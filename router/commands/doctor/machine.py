@@ -82,12 +82,12 @@ def client_keys(settings: Settings) -> Finding:
         named = served_keys(settings)
     except SettingsError as error:
         return Finding(State.PROBLEM, "client keys", str(error), "Restore the file, or make the keys anew")
-    states = [key.state(time.time()) for key in named]
-    if not named and not settings.api_keys:
+    states = [key.state(time.time()) for key in named.keys]
+    if not states and not settings.api_keys:
         told = "none, so only this machine may ask"
     else:
         told = (
-            f"{states.count('active')} of {len(named)} named keys are active, {len(settings.api_keys)} in the settings"
+            f"{states.count('active')} of {len(states)} named keys are active, {len(settings.api_keys)} in the settings"
         )
     return Finding(State.OK, "client keys", told)
 

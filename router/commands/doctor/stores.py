@@ -59,11 +59,11 @@ def database(subject: str, url: str, setting: str) -> Finding:
     return Finding(State.OK, subject, f"{shown} answers")
 
 
-def redis(url: str) -> Finding:
+def redis(url: str, network: Network) -> Finding:
     """Whether the Redis of shared limits answers, and runs scripts."""
     subject, setting, shown = "Redis", "ROUTER_STATE", without_login(url)
     try:
-        asyncio.run(check(url, TIMEOUT_SECONDS))
+        asyncio.run(check(url, network, TIMEOUT_SECONDS))
     except ImportError as error:
         told = f"{shown} needs the module {error.name}"
         return Finding(State.PROBLEM, subject, told, f"Install {EXTRA}")

@@ -1,4 +1,4 @@
-"""Questions in the form that each model takes: as the table of models says, and as the models' refusals teach."""
+"""Requests adapted to the parameters that each model accepts, by the table of models and by models' refusals."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from router.policy.parameters import CHAT, Adaptation, Takes, adapted, apply
 from router.policy.refusals import read_refusal, taught
 
 
-class Adapting:
-    """What each model takes, for one run. Safe to share among threads: what is known is replaced as a whole."""
+class RequestAdapter:
+    """Knows which parameters each model accepts, during one run. Thread-safe, since values are replaced atomically."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._takes: dict[str, Takes] = {}
 
-    def sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A chat body that names a model as a policy does, as that model's upstream takes it."""
+    def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body for the upstream of a chat body whose model has the name that it has in a policy."""
         model = without_effort(str(body["model"]))
         return apply({**body, "model": model}, self._adaptation(body).changes)
 
-    def told(self, body: Mapping[str, Any]) -> str:
-        """What is changed in a chat body, in words; "" where nothing is."""
+    def describe_changes(self, body: Mapping[str, Any]) -> str:
+        """A description of the changes to a chat body; "" where there are none."""
         return self._adaptation(body).told
 
     def _adaptation(self, body: Mapping[str, Any]) -> Adaptation:
@@ -35,8 +35,8 @@ class Adapting:
         fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in body.items()}
         return adapted(self._known(model), fields, CHAT, effort_of(model))
 
-    def learn(self, model: str, error: openai.APIStatusError) -> bool:
-        """Note what a model refuses; whether that is new, so that the question may be asked again."""
+    def learn_from_error(self, model: str, error: openai.APIStatusError) -> bool:
+        """Learn from the refusal of a request; returns whether it was new, so that a retry makes sense."""
         refusal = read_refusal(error.status_code, error.response.content)
         if refusal is None:
             return False

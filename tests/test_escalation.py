@@ -1,4 +1,4 @@
-"""A look at the cheap model's answers: what is read of them, what is learnt, and what a policy does with it."""
+"""Answer rules: the features of answers, which types use them, and the cascade of a policy."""
 
 import json
 from dataclasses import replace
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from command_line import run
 
-from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answers, replay_answers
+from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answer_rules, replay_cascade
 from calibration.learning.learning import learn
-from calibration.learning.replay import apgr, replayed
+from calibration.learning.ranking import apgr
+from calibration.learning.replay import replay_outcomes
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
@@ -26,8 +27,8 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGET = 0.97
 
 
-def made(n: int, seed: int = 0) -> list[Outcome]:
-    """Sums whose wrong answers do not follow from their steps, and choices whose answers are single letters."""
+def make_outcomes(n: int, seed: int = 0) -> list[Outcome]:
+    """Outcomes of sums, whose wrong answers contradict their steps, and of choices, whose answers are letters."""
     rng = np.random.default_rng(seed)
     outcomes = []
     for i in range(n):
@@ -51,12 +52,12 @@ def made(n: int, seed: int = 0) -> list[Outcome]:
 
 @pytest.fixture(scope="module")
 def learnt():
-    return learn(made(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
+    return learn(make_outcomes(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
 
 
 @pytest.fixture(scope="module")
 def policy(learnt):
-    answers = learn_answers(learnt, 0)
+    answers = learn_answer_rules(learnt, 0)
     return parse(dump(replace(learnt.policy, answers=answers)))
 
 
@@ -113,26 +114,26 @@ def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value)
     assert value is None or agrees(value, repr(value))
 
 
-def test_looking_helps_where_there_is_something_to_see(policy):
+def test_answers_are_used_for_types_whose_answers_are_informative(policy):
     assert set(policy.answers.types) == {"sums/baskets"}
     rule = policy.answers.rules(policy.rules).rule(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
 
 
-def test_the_command_learns_from_answers_and_says_so(tmp_path):
-    write_outcomes(made(200), tmp_path / "outcomes.jsonl")
+def test_the_command_learns_answer_rules_and_prints_their_types(tmp_path):
+    write_outcomes(make_outcomes(200), tmp_path / "outcomes.jsonl")
     done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
     assert done.returncode == 0 and "answer verification pays on: sums/baskets" in done.stdout, done.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
-def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
-    outcomes = made(200, seed=1)
-    replay = replayed(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_answers(policy, policy.answers, replay)
-    assert apgr(looked.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = looked.chosen_by(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
+def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
+    outcomes = make_outcomes(200, seed=1)
+    replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
+    cascade = replay_cascade(policy, policy.answers, replay)
+    assert apgr(cascade.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
+    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
     assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
@@ -143,31 +144,33 @@ def test_the_replay_does_what_the_proxy_does_and_pays_both_calls(policy):
         if tried.is_looked_at and not answer_holds(policy.answers, policy.rules, features, prediction, TARGET, answer):
             way = CHEAP_THEN_STRONG
         assert way == chosen[row]
-    assert np.allclose(looked.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
+    assert np.allclose(cascade.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
 
 
-def test_what_was_decided_without_a_look_stays(learnt, policy):
-    for outcome in made(40, seed=2):
+def test_answer_rules_do_not_change_the_first_decision(learnt, policy):
+    for outcome in make_outcomes(40, seed=2):
         features = read_question(outcome.messages)
         prediction = predict(policy.predictor, features)
         before = decide(learnt.policy.rules, features, prediction, TARGET)
         assert decide(policy.rules, features, prediction, TARGET).model == before.model
 
 
-def test_a_guard_stands_before_a_look(policy):
+def test_a_guard_applies_before_the_cascade(policy):
     odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
     tried = decide_first(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
     assert (tried.decision.model, tried.is_looked_at) == (PAIR[1], False)
 
 
-def test_a_policy_without_the_part_reads_as_before(learnt, policy, tmp_path):
-    assert learn_answers(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+def test_a_policy_without_answer_rules_reads_as_before(learnt, policy, tmp_path):
+    assert (
+        learn_answer_rules(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+    )
     plain = dump(learnt.policy)
     assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
     assert parse(plain).version != policy.version
     write_policy(policy, tmp_path)
     assert read_policy(tmp_path).version == policy.version
-    write_policy(learnt.policy, tmp_path)  # in the place of one that has the part
+    write_policy(learnt.policy, tmp_path)  # replaces a policy with answer rules
     assert read_policy(tmp_path).answers is None
 
 
@@ -177,7 +180,7 @@ def without_answers(learnt):
     ]
 
 
-def test_a_damaged_part_is_refused_and_named(policy):
+def test_damaged_answer_rules_are_refused_with_the_file(policy):
     files = dump(policy)
     document = json.loads(files[ANSWERS])
     broken = {
@@ -200,12 +203,12 @@ def test_a_damaged_part_is_refused_and_named(policy):
             assert told.value.file == name and "\n" not in str(told.value)
 
 
-def test_what_is_transferred_to_another_pair_looks_at_no_answers(policy):
+def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):
     cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
     assert transferred(policy, cheap, strong).answers is None
 
 
-def test_the_shipped_policy_looks_at_answers_and_at_no_single_letters():
+def test_the_shipped_policy_uses_answers_but_no_single_letters():
     shipped = read_policy(DATA / "policy")
     assert {"code/execution-tracing", "math/number-comparison"} <= set(shipped.answers.types)
     assert not any(name.startswith("medical/") for name in shipped.answers.types)

@@ -1,0 +1,101 @@
+"""`python -m router teams`: make, list, limit and remove teams, whose keys share their limits."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from router.client import grouping, keystore
+from router.client.keyfile import read_roster
+from router.commands.keys import (
+    Floor,
+    RequestsAMinute,
+    Soft,
+    TokensAMinute,
+    UsdADay,
+    UsdAMonth,
+    given_limits,
+    limits_in_words,
+    print_fields,
+    print_rows,
+)
+from router.settings import load
+
+ADD_EXAMPLES = """
+Keys are put into a team by `keys add NAME --team TEAM` and `keys limit NAME --team TEAM`.
+
+Examples:
+
+  python -m router teams add research --usd-a-day 20 --usd-a-month 200
+
+  python -m router teams add research --requests-a-minute 600 --tokens-a-minute 1000000
+"""
+LIMIT_EXAMPLES = """
+What is not named stays as it is.
+
+Examples:
+
+  python -m router teams limit research --usd-a-month 300
+
+  python -m router teams limit research --usd-a-month 300 --soft 0.8 --floor 0.9
+"""
+
+app = typer.Typer(no_args_is_help=True, help="Make, list, limit and remove teams, whose keys share their limits.")
+Name = Annotated[str, typer.Argument(metavar="TEAM", help="The name of the team.")]
+
+
+@app.command(epilog=ADD_EXAMPLES)
+def add(
+    name: Annotated[str, typer.Argument(metavar="TEAM", help="By which the team is known in records and bills.")],
+    usd_a_day: UsdADay = None,
+    usd_a_month: UsdAMonth = None,
+    requests_a_minute: RequestsAMinute = None,
+    tokens_a_minute: TokensAMinute = None,
+    soft: Soft = None,
+    floor: Floor = None,
+) -> None:
+    """Make a team. Its limits hold for its keys together, beside the limits that each key has."""
+    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
+    team = keystore.add_team(load(), name, given)
+    sys.stderr.write(f"router: team {name} is made and has {limits_in_words(team.limits)}\n")
+
+
+@app.command(epilog=LIMIT_EXAMPLES)
+def limit(
+    name: Name,
+    usd_a_day: UsdADay = None,
+    usd_a_month: UsdAMonth = None,
+    requests_a_minute: RequestsAMinute = None,
+    tokens_a_minute: TokensAMinute = None,
+    soft: Soft = None,
+    floor: Floor = None,
+) -> None:
+    """Change what a team may spend and send; none removes a limit. A running router holds to it within two seconds."""
+    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
+    team = keystore.limit_team(load(), name, given)
+    sys.stderr.write(f"router: team {name} has {limits_in_words(team.limits)}\n")
+
+
+@app.command("list")
+def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the teams with their limits and active keys."""
+    roster, now = read_roster(load().keys_path), time.time()
+    teams = [keystore.team_as_mapping(team, roster.keys, now) for team in roster.teams]
+    print_rows(teams, ("name", "state", "keys", "limits", "created"), as_data=as_data)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show one team: its limits and its active keys."""
+    roster = read_roster(load().keys_path)
+    print_fields(keystore.team_as_mapping(grouping.named(roster.teams, name), roster.keys, time.time()))
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Remove a team that has no active keys. Its name stays in the bill and is not used again."""
+    keystore.remove_team(load(), name)
+    sys.stderr.write(f"router: team {name} is removed\n")
