@@ -65,7 +65,7 @@ def expected_costs(
 
 
 def cost_table(expected: Sequence[ExpectedCost]) -> Iterator[str]:
-    """ExpectedCost calls, tokens and dollars by model."""
+    """Expected calls, tokens and dollars by model."""
     rows: list[list[object]] = [
         [
             cost.purpose,

@@ -31,7 +31,7 @@ def max_comparison_usd(plan: Plan, sampled: SampledRequest) -> float:
     body = build_body(sampled.question, plan.strong_model, plan.strong)
     answer_usd = max_cost_usd(price_of(plan.prices, plan.strong_model), body, plan.strong.max_output_tokens)
     prompt = len(json.dumps(body, ensure_ascii=False).encode()) + len(sampled.text.encode()) + JUDGE_PROMPT_BYTES
-    verdicts = 2 * plan.scorers.verdicts(sampled.question)
+    verdicts = 2 * plan.scorers.judge_calls(sampled.question)
     usage = Usage(verdicts * (prompt + plan.strong.max_output_tokens), verdicts * plan.judge.max_output_tokens)
     verdicts_usd = price_of(plan.prices, plan.judge_model).cost_usd(usage)
     return answer_usd * (BATCH_DISCOUNT if plan.batch else 1.0) + verdicts_usd
