@@ -235,7 +235,7 @@ def cross_looked(policy: Policy, outcomes: Sequence[Outcome], background: Prior)
 def measure(data: Path, rounds: int, resplits: int, both: bool) -> dict[str, Any]:
     """Everything that the page shows."""
     policy = read_policy(DATA / "policy")
-    assert policy.answers is not None, "the shipped policy looks at no answers"
+    assert policy.answers is not None, "the shipped policy inspects no answers"
     published = data / "published.json"
     background = read_prior(TYPED_QUESTIONS, DATA / "types.json", published, ranking.PAIR)
     outcomes = background.rename_types(read_outcomes([data / "test.jsonl.gz"], ranking.PAIR))

@@ -26,7 +26,7 @@ from calibration.learning.learning import learn
 from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Promise
+from router.policy.rules import Promise
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGETS = (0.95, 0.97)

@@ -34,11 +34,12 @@ from calibration.learning.intervals import bootstrap
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, load_prices, read_policy
 from router.policy.conversation import CACHED_FROM_TOKENS, CACHED_IN_STEPS_OF
-from router.policy.decision import Interval, decide
+from router.policy.decision import decide
 from router.policy.document import Policy
 from router.policy.features import CHARACTERS_PER_TOKEN, TOKENS_PER_MESSAGE, read_question
 from router.policy.prediction import predict
 from router.policy.prices import Price
+from router.policy.rules import Interval
 from router.policy.usage import Usage
 
 TURNS = (2, 3, 5, 10, 20)

@@ -57,9 +57,9 @@ def make_keys(home: Path, limits: Limits) -> dict[str, str]:
     """The secrets of a key without limits, of one with them, and of one in a team that has them as well."""
     home.mkdir(mode=0o700)
     with locked(home / KEYS_FILE) as path:
-        keys, free = issuing.added((), "free", time.time())
-        keys, limited = issuing.added(keys, "limited", time.time(), limits=limits)
-        keys, shared = issuing.added(keys, "shared", time.time(), limits=limits, team="team")
+        keys, free = issuing.add((), "free", time.time())
+        keys, limited = issuing.add(keys, "limited", time.time(), limits=limits)
+        keys, shared = issuing.add(keys, "shared", time.time(), limits=limits, team="team")
         write_roster(path, Roster(keys, (Team("team", time.time(), limits),)))
     return {KEY: free, LIMITS: limited, TEAM: shared}
 

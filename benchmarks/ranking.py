@@ -37,10 +37,11 @@ from calibration.learning.ranking import apgr, cpt, saved_cost
 from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Rules, savings_usd
+from router.policy.expected_cost import savings_usd
 from router.policy.features import Features
 from router.policy.inputs import terms
 from router.policy.prediction import predict
+from router.policy.rules import Rules
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 ROUTELLM = ("mixtral-8x7b", "gpt-4-1106-preview")

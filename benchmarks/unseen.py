@@ -23,9 +23,9 @@ from calibration.learning.prior import Prior, read_prior
 from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, read_outcomes
 from calibration.policies import DATA, TYPED_QUESTIONS, load_prices, models_named
-from router.policy.decision import Model
 from router.policy.document import Policy
 from router.policy.prices import Price
+from router.policy.rules import Model
 
 TARGET = 0.97
 LINE = (

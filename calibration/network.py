@@ -32,7 +32,7 @@ def prepare_environment() -> None:
     """
     network = read_network()
     network.check()
-    network.prepare(os.environ)
+    network.export_to(os.environ)
 
 
 def openai_client(base_url: str, api_key: str, **options: Any) -> openai.OpenAI:
@@ -61,6 +61,6 @@ def async_http_client(base_url: str) -> openai.DefaultAsyncHttpxClient:
 def _options(base_url: str) -> dict[str, Any]:
     network, parts = read_network(), urlsplit(base_url)
     tls = parts.scheme == "https"
-    proxy = network.proxies.to(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
+    proxy = network.proxies.proxy_for(parts.hostname or "", parts.port or (443 if tls else 80), tls=tls)
     # trust_env is off because httpx reads NO_PROXY differently and would use the proxy for loopback
-    return {"proxy": proxy.url if proxy else None, "verify": network.tls(), "trust_env": False}
+    return {"proxy": proxy.url if proxy else None, "verify": network.ssl_context(), "trust_env": False}

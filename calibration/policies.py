@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 
 from router.policy.catalogue import Catalogue, CatalogueError
-from router.policy.decision import Model
 from router.policy.distribution import DATA, MODELS, PRICES, QUESTIONS
 from router.policy.document import FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import PriceBook, PriceError
+from router.policy.rules import Model
 
 MIN_JUDGE_DAYS = 90  # until the shutdown of a default judge, so that successive calibrations use the same one
 TYPED_QUESTIONS = (QUESTIONS, *sorted((DATA / "requests").glob("*.jsonl")))  # shipped questions with types
@@ -54,7 +54,7 @@ def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
     book = PriceBook({}, {})
     for path in (shipped, *([extra] if extra else [])):
         try:
-            book = book.extended(PriceBook.parse(json.loads(path.read_bytes())))
+            book = book.merged_with(PriceBook.parse(json.loads(path.read_bytes())))
         except OSError as error:
             raise PriceError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -77,7 +77,7 @@ def load_catalogue() -> Catalogue:
 
 def default_judge(today: date | None = None) -> str:
     """The default judge: a model that remains available for at least MIN_JUDGE_DAYS."""
-    return load_catalogue().judge(today or datetime.now(UTC).date(), MIN_JUDGE_DAYS)
+    return load_catalogue().default_judge(today or datetime.now(UTC).date(), MIN_JUDGE_DAYS)
 
 
 def models_named(names: Sequence[str], prices: PriceBook) -> tuple[Model, ...]:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
@@ -29,6 +29,24 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextlib.asynccontextmanager
+async def repeating(action: Callable[[], Awaitable[None] | None], every_seconds: float) -> AsyncIterator[None]:
+    """Call `action` while the context is open: at once, and `every_seconds` after each call. Errors are logged."""
+    async with running(_repeat(action, every_seconds)):
+        yield
+
+
+async def _repeat(action: Callable[[], Awaitable[None] | None], every_seconds: float) -> None:
+    while True:
+        try:
+            result = action()
+            if result is not None:
+                await result
+        except Exception:  # the next call may succeed
+            log.exception("%s failed; it is called again in %g s", action.__qualname__, every_seconds)
+        await asyncio.sleep(every_seconds)
 
 
 @contextlib.contextmanager

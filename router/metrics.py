@@ -22,7 +22,7 @@ import msgspec
 
 from router.journal.writer import Record
 from router.lifetime import running
-from router.policy.decision import Reason
+from router.policy.reasons import Reason
 from router.upstream.endpoints import Endpoint, Health
 
 log = logging.getLogger(__name__)

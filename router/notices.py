@@ -11,7 +11,7 @@ from router.journal.refused import counted
 from router.journal.writer import Journal
 from router.limits.limiter import Limiter
 from router.policy.prices import PriceBook
-from router.policy.repricing import moved, saving_now
+from router.policy.repricing import price_changes, saving_at_current_prices
 from router.serving.policy import Serving
 from router.serving.sentinel import SentinelWatch
 from router.upstream.upstreams import Upstreams
@@ -64,7 +64,7 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
         for status in worker.upstreams.statuses()
         if status.key_refused
     ]
-    messages += worker.sentinel_watch.told()
+    messages += worker.sentinel_watch.warnings()
     messages += _repriced(worker)
     refused = sum(counted(worker.journal.directory).values())
     if refused:
@@ -75,13 +75,12 @@ def notices(worker: Collaborators, *, alerts: bool = False) -> list[str]:
 def _repriced(worker: Collaborators) -> list[str]:
     """A message if prices have changed since the policy was certified, with the effect on the saved cost."""
     policy, target = worker.serving.policy, worker.serving.default_target
-    changed = moved(policy.rules.models, worker.prices)
+    changed = price_changes(policy.rules.models, worker.prices)
     if not changed:
         return []
-    message = (
-        f"prices have changed since policy {policy.version} was certified: {'; '.join(each.told for each in changed)}"
-    )
-    rule, now = policy.rules.rule(target), saving_now(policy.rules, worker.prices, target)
+    changes = "; ".join(change.description for change in changed)
+    message = f"prices have changed since policy {policy.version} was certified: {changes}"
+    rule, now = policy.rules.rule_for(target), saving_at_current_prices(policy.rules, worker.prices, target)
     if rule is not None and now is not None:
         message += (
             f"; at {target:g} it now saves {now[0]:.0%} to {now[1]:.0%} instead of {rule.expected_saving.estimate:.0%}"

@@ -23,9 +23,9 @@ from router.request.continuation import Continuations
 from router.request.passthrough import PassThrough
 from router.request.routed import RoutedEndpoint
 from router.request.verification import Verifier
-from router.serving.champion import following
+from router.serving.champion import following_champion
 from router.serving.policy import Serving, catalogue, prices, served_policy
-from router.serving.retirement import watching
+from router.serving.retirement import watching_shutdowns
 from router.serving.sentinel import SentinelWatch, following_sentinel
 from router.settings import Settings, SettingsError, load
 from router.upstream.attempts import Attempts
@@ -53,13 +53,13 @@ class Worker:
         self.alerts = Alerts(settings)
         self.budgets = Budgets(self.limiter, self.alerts)
         self.sentinel_watch = SentinelWatch(self)
-        self.sentinel_watch.look()  # before the first request
+        self.sentinel_watch.check()  # before the first request
         self.journal = Journal(settings.home / "journal")
         self.standings = Standings(settings.usage_url, self.journal.directory)
         self.meter = Meter(settings.home / "metrics", self._known_models(), self.keys.names)
         self.shutting_down = False  # since SIGTERM; requests are still answered
         self.warnings: list[str] = []  # messages about models for the operator
-        self.leaving: dict[str, date] = {}  # shutdown date of each model of the policy that has one
+        self.shutdown_dates: dict[str, date] = {}  # by model of the policy
         self.continuations = Continuations(self.upstreams, self.prices)
         self.routed = {
             f"/v1{surface.path.decode()}": RoutedEndpoint(surface, self) for surface in (CHAT, COMPLETIONS, RESPONSES)
@@ -105,8 +105,8 @@ class Worker:
         with delayed_shutdown(timeouts.drain_before, self.start_shutdown), on_hangup(self.reload):
             async with (
                 self.meter.writing(self.counts),
-                watching(self),
-                following(self),
+                watching_shutdowns(self),
+                following_champion(self),
                 following_keys(self.key_watch),
                 following_lessons(self.lesson_watch),
                 watching_budgets(self.budgets),

@@ -9,8 +9,8 @@ import numpy as np
 from calibration.learning.learning import learn
 from calibration.outcomes import Outcome, Result
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Promise
 from router.policy.document import Policy
+from router.policy.rules import Promise
 
 WORDS = {
     "sums/easy": "apples pears coins add buys sells gives total left basket market price each",

@@ -494,7 +494,7 @@ def make_keys(one: Path, other: Path) -> dict[str, str]:
     with locked(one) as path:
         keys = read_keys(path)
         for name, given in limits.items():
-            keys, secrets[name] = issuing.added(keys, name, time.time(), admin=name == OWNER, limits=given)
+            keys, secrets[name] = issuing.add(keys, name, time.time(), admin=name == OWNER, limits=given)
         write_keys(path, keys)
     shutil.copy(path, other)
     return secrets

@@ -1,4 +1,4 @@
-"""A request for `auto` is adapted to the model that answers it, and a model that is gone is followed by another."""
+"""Requests for `auto` are adapted to the model that answers, and successors replace retired models."""
 
 import json
 
@@ -10,7 +10,7 @@ from fake_openai import Say, events, json_answer
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
-from router.adaptation.adapter import MOST_RULES
+from router.adaptation.adapter import MAX_RULES
 
 EASY = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
 CHAT, RESPONSES = "/chat/completions", "/responses"
@@ -144,7 +144,7 @@ ASKED = [(chat, CHATS[name], name) for name in CHATS] + [(response, ANSWERS[name
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
-def test_no_400_reaches_a_client_for_what_is_known(to, refusing_openai, pair):
+def test_known_refusals_never_reach_a_client(to, refusing_openai, pair):
     router = to(*pair)
     asked = 0
     for made, fields, name in ASKED:
@@ -157,13 +157,13 @@ def test_no_400_reaches_a_client_for_what_is_known(to, refusing_openai, pair):
             assert refusing_openai.refusals == [], where
             (sent,) = refusing_openai.bodies[before:]
             told = answer.headers.get("x-router-adapted", "")
-            assert_only_what_is_told(body, sent, told, answer.headers["x-router-model"])
+            assert_only_reported_changes(body, sent, told, answer.headers["x-router-model"])
             asked += 1
     told = [record["adapted"] for record in router.records(asked)]
     assert len(told) == asked and any(told)
 
 
-def assert_only_what_is_told(body, sent, told, model):
+def assert_only_reported_changes(body, sent, told, model):
     """What differs from the client's body is named in `told`, and what is named differs."""
     sent, body = dict(sent), dict(body)
     assert sent.pop("model") == model.partition(":")[0]
@@ -182,7 +182,7 @@ def assert_only_what_is_told(body, sent, told, model):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_was_changed_is_told_to_the_client_and_the_journal(to, refusing_openai, streamed):
+def test_changes_are_reported_to_the_client_and_in_the_journal(to, refusing_openai, streamed):
     router = to("gpt-6-luna", "gpt-6-sol")
     answer = ask(router, chat(max_tokens=50, temperature=0, stream=streamed))
     assert answer.headers["x-router-adapted"] == "max_tokens as max_completion_tokens; temperature dropped"
@@ -192,7 +192,7 @@ def test_what_was_changed_is_told_to_the_client_and_the_journal(to, refusing_ope
     assert "x-router-adapted" not in ask(router, chat()).headers
 
 
-def test_the_effort_of_a_policys_name_is_set_and_told(to, refusing_openai):
+def test_the_effort_in_a_policys_model_name_is_set_and_reported(to, refusing_openai):
     router = to("gpt-6-luna:low", "gpt-6-sol:low")
     for body in (chat(), chat(reasoning_effort="high"), response(), response(reasoning={"summary": "auto"})):
         answer = ask(router, body)
@@ -204,7 +204,7 @@ def test_the_effort_of_a_policys_name_is_set_and_told(to, refusing_openai):
     assert all(record["cost_usd"] > 0 for record in router.records(4))
 
 
-def test_the_bytes_that_are_sent_are_the_clients_but_for_the_edits(to, refusing_openai):
+def test_the_sent_bytes_differ_from_the_clients_by_the_edits_only(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol")
     body = (
         b'{ "messages":[ {"role":"user","content":"caf\\u00e9 2+2?"}], "max_tokens" : 50 ,"x":1.10,"temperature":0.0,\n'
@@ -215,7 +215,7 @@ def test_the_bytes_that_are_sent_are_the_clients_but_for_the_edits(to, refusing_
     assert refusing_openai.received[-1].body == sent.replace(b"auto", answer.headers["x-router-model"].encode())
 
 
-def test_an_attachment_of_a_megabyte_stays_in_its_place(to, refusing_openai):
+def test_an_attachment_of_a_megabyte_is_unchanged(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol")
     url = "data:image/png;base64," + "A" * 2**20
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
@@ -227,7 +227,7 @@ def test_an_attachment_of_a_megabyte_stays_in_its_place(to, refusing_openai):
     assert sent == {"messages": asked["messages"], "max_completion_tokens": 9}
 
 
-def test_the_official_client_is_adapted_for(to, refusing_openai):
+def test_requests_of_the_official_client_are_adapted(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol")
     with openai.OpenAI(base_url=router.url, api_key="sk-client", max_retries=0) as client:
         made = client.chat.completions.create(model="auto", messages=DEVELOPER, max_tokens=20, temperature=0)
@@ -239,7 +239,7 @@ def test_the_official_client_is_adapted_for(to, refusing_openai):
 
 
 @pytest.mark.parametrize("tools", [[], None])
-def test_no_tools_at_all_are_no_reason_not_to_reason(to, refusing_openai, tools):
+def test_an_empty_list_of_tools_does_not_disable_reasoning(to, refusing_openai, tools):
     router = to("gpt-6-luna", "gpt-6-sol")
     assert "x-router-adapted" not in ask(router, chat(tools=tools)).headers
     assert "reasoning_effort" not in refusing_openai.bodies[0]
@@ -248,7 +248,7 @@ def test_no_tools_at_all_are_no_reason_not_to_reason(to, refusing_openai, tools)
 # who can answer
 
 
-def test_a_model_that_cannot_give_what_is_asked_for_is_not_chosen(to, refusing_openai):
+def test_models_that_cannot_fulfil_the_request_are_not_chosen(to, refusing_openai):
     """gpt-6-sol gives logprobs only without reasoning, gpt-4o-mini always."""
     router = to("gpt-4o-mini", "gpt-6-sol:low")
     answer = ask(router, chat(logprobs=True))
@@ -256,7 +256,7 @@ def test_a_model_that_cannot_give_what_is_asked_for_is_not_chosen(to, refusing_o
     assert refusing_openai.bodies[0]["logprobs"] is True
 
 
-def test_who_asks_for_logprobs_gets_them_without_reasoning(to, refusing_openai):
+def test_requests_for_logprobs_disable_reasoning(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol")
     answer = ask(router, chat(logprobs=True, top_logprobs=2, temperature=0))
     assert answer.headers["x-router-reason"] != "parameters"
@@ -266,14 +266,14 @@ def test_who_asks_for_logprobs_gets_them_without_reasoning(to, refusing_openai):
     assert refusing_openai.refusals == []
 
 
-def test_a_model_that_is_to_reason_is_not_chosen_for_tools(to, refusing_openai):
+def test_a_model_with_a_reasoning_effort_is_not_chosen_for_tools(to, refusing_openai):
     router = to("gpt-6-luna:none", "gpt-6-sol:low")
     answer = ask(router, chat(tools=[TOOL]))
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-6-luna:none", "tools")
     assert refusing_openai.bodies[0]["reasoning_effort"] == "none"
 
 
-def test_without_adapting_a_model_that_would_have_to_be_adapted_to_is_not_able(to, refusing_openai):
+def test_without_adaptation_models_that_require_it_are_not_eligible(to, refusing_openai):
     router = to("gpt-4o-mini", "gpt-6-sol", adapt=False)
     for fields, reason in (({"max_tokens": 9}, "parameters"), ({"tools": [TOOL]}, "parameters")):
         answer = ask(router, chat(**fields))
@@ -282,7 +282,7 @@ def test_without_adapting_a_model_that_would_have_to_be_adapted_to_is_not_able(t
     assert refusing_openai.refusals == []
 
 
-def test_without_adapting_the_refusal_passes_on_where_no_model_is_able(to, refusing_openai):
+def test_without_adaptation_the_refusal_is_forwarded_if_no_model_is_eligible(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol", adapt=False)
     for body in (chat(max_tokens=9, temperature=0), response(temperature=0), chat(reasoning_effort="minimal")):
         answer = ask(router, body)
@@ -294,7 +294,7 @@ def test_without_adapting_the_refusal_passes_on_where_no_model_is_able(to, refus
     assert len(refusing_openai.bodies) == 3
 
 
-def test_without_adapting_the_effort_of_a_policys_name_is_set_all_the_same(to, refusing_openai):
+def test_without_adaptation_the_effort_in_a_policys_model_name_is_still_set(to, refusing_openai):
     router = to("gpt-6-luna:low", "gpt-6-sol:low", adapt=False)
     assert ask(router, chat()).headers["x-router-adapted"] == "reasoning effort low"
     refused = ask(router, chat(temperature=0))
@@ -304,7 +304,7 @@ def test_without_adapting_the_effort_of_a_policys_name_is_set_all_the_same(to, r
 
 
 @pytest.mark.parametrize("how", ["name", "header"])
-def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai, how):
+def test_requests_for_a_named_model_are_forwarded_unchanged(to, refusing_openai, how):
     router = to("gpt-6-luna", "gpt-6-sol")
     body = chat(max_tokens=9, temperature=0) | ({"model": "gpt-6-luna"} if how == "name" else {})
     answer = ask(router, body, **({"x_router_model": "gpt-6-luna"} if how == "header" else {}))
@@ -318,7 +318,7 @@ def test_a_named_model_passes_untouched_and_gets_its_refusal(to, refusing_openai
 # what is learnt
 
 
-def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
+def test_refusals_are_learnt(new, unknown, refusing_openai):
     body = chat(max_tokens=9)
     first, second = ask(new, body), ask(new, body)
     assert [first.status_code, second.status_code] == [200, 200]
@@ -326,13 +326,13 @@ def test_what_is_refused_is_learnt(new, unknown, refusing_openai):
     assert len(refusing_openai.refusals) == 1
     assert [body.get("max_completion_tokens") for body in refusing_openai.bodies] == [None, 9, 9]
     model = first.headers["x-router-model"]
-    (told,) = new.app.worker.adapter.described()
+    (told,) = new.app.worker.adapter.describe_lessons()
     assert (told["model"], told["parameter"], told["done"]) == (model, "max_tokens", "sent as max_completion_tokens")
     assert [record["adapted"] for record in new.records(2)] == [first.headers["x-router-adapted"]] * 2
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_refusals_one_after_the_other_are_mended_in_one_request(new, unknown, refusing_openai, streamed):
+def test_several_refusals_are_resolved_in_one_request(new, unknown, refusing_openai, streamed):
     body = chat(max_tokens=9, temperature=0, stop="x", reasoning_effort="none", stream=streamed)
     answer = ask(new, body)
     assert answer.status_code == 200
@@ -349,7 +349,7 @@ def test_refusals_one_after_the_other_are_mended_in_one_request(new, unknown, re
     assert len(refusing_openai.refusals) == 4
 
 
-def test_what_is_refused_of_a_response_is_learnt(new, unknown, refusing_openai):
+def test_refusals_on_the_responses_api_are_learnt(new, unknown, refusing_openai):
     body = response(temperature=0, top_p=0.5, reasoning={"effort": "max", "summary": "auto"})
     assert [ask(new, body).status_code, ask(new, body).status_code] == [200, 200]
     assert len(refusing_openai.refusals) == 3
@@ -358,7 +358,7 @@ def test_what_is_refused_of_a_response_is_learnt(new, unknown, refusing_openai):
     assert not {"temperature", "top_p"} & set(sent)
 
 
-def test_who_asks_for_what_a_model_does_not_give_is_sent_to_the_other_next_time(new, unknown, refusing_openai):
+def test_later_requests_avoid_a_model_that_cannot_fulfil_them(new, unknown, refusing_openai):
     for made, fields in ((chat, {"logprobs": True}), (response, {"include": [LOGPROBS]})):
         answers = [ask(new, made(**fields)) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200] * 3
@@ -369,7 +369,7 @@ def test_who_asks_for_what_a_model_does_not_give_is_sent_to_the_other_next_time(
     assert len(refusing_openai.refusals) == 4
 
 
-def test_tools_that_are_refused_to_a_model_that_reasons_are_learnt(new, refusing_openai):
+def test_a_refusal_of_tools_with_reasoning_is_learnt(new, refusing_openai):
     message = "Function tools with reasoning_effort are not supported for new in /v1/chat/completions. To use function "
     refusing_openai.say(error(None, message=message), json_answer({"id": "1", "model": "new"}))
     answer = ask(new, chat(tools=[TOOL]))
@@ -377,7 +377,7 @@ def test_tools_that_are_refused_to_a_model_that_reasons_are_learnt(new, refusing
     assert refusing_openai.bodies[-1]["reasoning_effort"] == "none"
 
 
-def test_no_more_than_eight_lessons_are_taught_by_a_request(new, refusing_openai):
+def test_one_request_teaches_at_most_eight_lessons(new, refusing_openai):
     names = ["temperature", "top_p", "stop", "seed", "user", "store", "metadata", "logit_bias", "verbosity"]
     refusing_openai.say(*(unsupported(name) for name in names))
     answer = ask(new, chat(**dict.fromkeys(names, 1)))
@@ -389,7 +389,7 @@ def test_no_more_than_eight_lessons_are_taught_by_a_request(new, refusing_openai
     assert ask(new, chat(**dict.fromkeys(names, 1))).status_code == 200
 
 
-def test_a_refusal_that_does_not_go_away_passes_on(new, refusing_openai):
+def test_a_persistent_refusal_is_forwarded(new, refusing_openai):
     """It says of a parameter that is not sent that it is not taken; or says so again once it is gone."""
     refusing_openai.say(unsupported("temperature"))
     assert ask(new, chat()).status_code == 400
@@ -413,7 +413,7 @@ def test_a_refusal_that_does_not_go_away_passes_on(new, refusing_openai):
     ],
     ids=["value", "odd code", "403", "401", "html", "nested", "404", "messages", "422"],
 )
-def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai, said):
+def test_an_error_that_is_not_understood_is_forwarded_unchanged(new, refusing_openai, said):
     refusing_openai.say(said)
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
@@ -421,7 +421,7 @@ def test_an_error_that_is_not_understood_passes_on_as_it_is(new, refusing_openai
     assert new.app.worker.adapter.lessons == []
 
 
-def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
+def test_a_refused_field_of_the_other_endpoint_is_not_learnt(new, refusing_openai):
     """A client's mistake on responses does not take their reasoning from all others."""
     moved = "Unsupported parameter: 'reasoning_effort'. In the Responses API, this parameter has moved to "
     moved += "'reasoning.effort'. Try again with the new parameter."
@@ -431,16 +431,18 @@ def test_a_field_of_the_other_endpoint_teaches_nothing(new, refusing_openai):
     assert refusing_openai.bodies[-1]["reasoning"] == {"effort": "low"}
 
 
-def test_what_is_learnt_of_a_model_is_bounded(new):
+def test_the_lessons_of_a_model_are_limited(new):
     from router.policy.parameters import ParameterRule
-    from router.policy.refusals import Kind, Refusal
+    from router.policy.refusals import Refusal, RefusalKind
 
     adapter = new.app.worker.adapter
-    taught = [adapter.learn("m", Refusal(Kind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)]
-    assert taught.count(True) == MOST_RULES == len(adapter.lessons)
+    taught = [
+        adapter.learn("m", Refusal(RefusalKind.PARAMETER, ParameterRule(f"p{n}")), "responses") for n in range(50)
+    ]
+    assert taught.count(True) == MAX_RULES == len(adapter.lessons)
 
 
-def test_a_model_that_takes_no_effort_is_asked_without_it(to, refusing_openai):
+def test_a_model_without_reasoning_efforts_gets_none(to, refusing_openai):
     models = {"new-cheap:low": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.4}}
     models["new-cheap"] = models["new-strong"] = models.pop("new-cheap:low")
     models["new-strong"] = {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8}
@@ -478,7 +480,7 @@ def of_roles(to, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_instructions_of_a_developer_reach_a_model_that_knows_no_developers(of_roles, refusing_openai, name):
+def test_developer_messages_reach_a_model_that_refuses_that_role(of_roles, refusing_openai, name):
     taken, refused = NAMED[name]
     router = of_roles(name)
     for body in (chat(messages=DEVELOPER), chat(messages=DEVELOPER, stream=True)):
@@ -490,7 +492,7 @@ def test_instructions_of_a_developer_reach_a_model_that_knows_no_developers(of_r
     assert [record["adapted"] for record in router.records(2)] == [f"developer messages as {taken}"] * 2
 
 
-def test_instructions_of_a_response_are_adapted_too(of_roles, refusing_openai):
+def test_roles_in_the_input_of_a_response_are_adapted(of_roles, refusing_openai):
     router = of_roles("deepseek-chat")
     answer = ask(router, response(input=DEVELOPER) | {"model": "auto-cost"})
     assert (answer.status_code, answer.headers["x-router-adapted"]) == (200, "developer messages as system")
@@ -498,7 +500,7 @@ def test_instructions_of_a_response_are_adapted_too(of_roles, refusing_openai):
     assert refusing_openai.refusals == []
 
 
-def test_an_attachment_stays_in_a_message_whose_role_changes(of_roles, refusing_openai):
+def test_an_attachment_in_a_message_with_a_new_role_is_unchanged(of_roles, refusing_openai):
     router = of_roles("deepseek-chat")
     url = "data:image/png;base64," + "A" * 2**20
     seen = {
@@ -510,7 +512,7 @@ def test_an_attachment_stays_in_a_message_whose_role_changes(of_roles, refusing_
     assert refusing_openai.bodies[-1]["messages"] == [seen, {**DEVELOPER[0], "role": "system"}, DEVELOPER[1]]
 
 
-def test_without_adapting_a_model_that_knows_no_developers_is_not_able(to, refusing_openai):
+def test_without_adaptation_a_model_that_refuses_the_role_is_not_eligible(to, refusing_openai):
     router = to("deepseek-chat", "gpt-4o", models={"deepseek-chat": PRICE}, adapt=False)
     answer = ask(router, chat(messages=DEVELOPER) | {"model": "auto-cost"})
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-4o", "parameters")
@@ -524,7 +526,7 @@ def test_without_adapting_a_model_that_knows_no_developers_is_not_able(to, refus
 
 
 @pytest.mark.parametrize("say", ["code", "message", "fake"])
-def test_what_is_too_long_goes_to_the_model_with_the_larger_window(to, refusing_openai, say):
+def test_too_long_requests_go_to_the_model_with_the_larger_context_window(to, refusing_openai, say):
     router = to("gpt-4o-mini", "gpt-6-sol")
     spoken = "Input tokens exceed the configured limit of 272000 tokens."
     if say == "fake":
@@ -557,7 +559,7 @@ def begins_with(error, path):
 
 
 @pytest.mark.parametrize("made", [chat, response])
-def test_a_stream_that_begins_with_a_refusal_is_asked_again(to, refusing_openai, made):
+def test_a_stream_that_begins_with_a_refusal_is_requested_again(to, refusing_openai, made):
     router = to("gpt-4o-mini", "gpt-6-sol")
     body = made(stream=True) | {"model": "auto-cost"}
     path = CHAT if made is chat else RESPONSES
@@ -577,7 +579,7 @@ def test_a_stream_that_begins_with_a_refusal_is_asked_again(to, refusing_openai,
 
 
 @pytest.mark.parametrize("made", [chat, response])
-def test_a_stream_that_begins_with_another_error_passes_on(to, refusing_openai, made):
+def test_a_stream_that_begins_with_another_error_is_forwarded(to, refusing_openai, made):
     router = to("gpt-4o-mini", "gpt-6-sol")
     path = CHAT if made is chat else RESPONSES
     said = begins_with({**TOO_LONG, "code": "server_error"}, path)
@@ -595,7 +597,7 @@ def test_a_stream_that_begins_with_another_error_passes_on(to, refusing_openai, 
 
 
 @pytest.mark.parametrize("settings", [{}, {"fallbacks": ()}], ids=["no larger one", "not set"])
-def test_what_is_too_long_for_all_passes_on(to, refusing_openai, settings):
+def test_a_request_too_long_for_all_models_gets_the_upstreams_error(to, refusing_openai, settings):
     pair = ("gpt-6-luna", "gpt-6-sol") if not settings else ("gpt-4o-mini", "gpt-6-sol")
     router = to(*pair, **settings)
     refusing_openai.context_tokens = dict.fromkeys(pair, 2)
@@ -606,7 +608,7 @@ def test_what_is_too_long_for_all_passes_on(to, refusing_openai, settings):
 
 
 @pytest.mark.parametrize("code", ["content_filter", "invalid_prompt"])
-def test_what_is_filtered_goes_to_another_model_only_if_that_is_set(to, refusing_openai, code):
+def test_filtered_content_goes_to_another_model_only_if_configured(to, refusing_openai, code):
     refusing_openai.say(error(code))
     router = to("gpt-6-luna", "gpt-6-sol")
     assert (ask(router, chat()).status_code, len(refusing_openai.bodies)) == (400, 1)
@@ -629,7 +631,7 @@ FOLLOWS = {"gpt-4o-mini": "gpt-6-luna:none", "gpt-4o": "gpt-6-sol:none"}
 
 
 @pytest.mark.parametrize("made", [chat, response])
-def test_a_retired_model_is_answered_for_by_its_successor(to, refusing_openai, made):
+def test_the_successor_answers_for_a_retired_model(to, refusing_openai, made):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
     body = made(temperature=0)
@@ -663,7 +665,7 @@ def test_without_a_successor_the_other_model_answers(to, refusing_openai):
     assert [each["model"] for each in refusing_openai.bodies] == [asked, asked, other, other]
 
 
-def test_the_successor_of_the_settings_is_that_of_every_effort(to, refusing_openai):
+def test_a_configured_successor_applies_to_every_effort(to, refusing_openai):
     models = {"gpt-6-luna": {"successor": "gpt-4.1-mini"}, "gpt-6-sol": {"successor": "gpt-4.1-mini"}}
     router = to("gpt-6-luna:low", "gpt-6-sol:low", models=models)
     refusing_openai.retired = {"gpt-6-luna", "gpt-6-sol"}
@@ -672,7 +674,7 @@ def test_the_successor_of_the_settings_is_that_of_every_effort(to, refusing_open
     assert "reasoning_effort" not in refusing_openai.bodies[-1]
 
 
-def test_where_all_are_gone_the_404_passes_on(to, refusing_openai):
+def test_if_no_model_exists_the_404_is_forwarded(to, refusing_openai):
     router = to(*OLD, models={name: {"successor": "none"} for name in OLD})
     refusing_openai.retired = set(OLD)
     for _ in range(2):
@@ -680,7 +682,7 @@ def test_where_all_are_gone_the_404_passes_on(to, refusing_openai):
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_a_successor_that_is_gone_is_followed_by_its_own(to, refusing_openai):
+def test_a_missing_successor_is_replaced_by_its_own_successor(to, refusing_openai):
     models = {"gpt-4o": {"successor": "gpt-5"}, "gpt-4o-mini": {"successor": "gpt-5"}}
     router = to(*OLD, models=models)
     refusing_openai.retired = {*OLD, "gpt-5"}
@@ -692,20 +694,20 @@ def test_a_successor_that_is_gone_is_followed_by_its_own(to, refusing_openai):
     assert asked[1:] == ["gpt-5", "gpt-6-sol", "gpt-6-sol"]
 
 
-def test_models_that_follow_each_other_end(to, refusing_openai):
+def test_a_cycle_of_successors_ends(to, refusing_openai):
     router = to(*OLD, models={"gpt-4o": {"successor": "gpt-4o-mini"}, "gpt-4o-mini": {"successor": "gpt-4o"}})
     refusing_openai.retired = set(OLD)
     assert [ask(router, chat()).status_code for _ in range(2)] == [404, 404]
     assert len(refusing_openai.bodies) <= 4
 
 
-def test_a_model_that_follows_itself_is_gone(to, refusing_openai):
+def test_a_model_that_is_its_own_successor_is_missing(to, refusing_openai):
     router = to(*OLD, models={name: {"successor": name} for name in OLD})
     refusing_openai.retired = set(OLD)
     assert ask(router, chat()).status_code == 404
 
 
-def test_a_successor_that_is_the_other_model_of_the_policy_is_asked_once(to, refusing_openai):
+def test_a_successor_that_is_in_the_policy_is_requested_once(to, refusing_openai):
     router = to(*OLD, models={name: {"successor": other} for name, other in zip(OLD, reversed(OLD), strict=True)})
     asked = ask(router, chat()).headers["x-router-model"]
     other = next(name for name in OLD if name != asked)
@@ -714,7 +716,7 @@ def test_a_successor_that_is_the_other_model_of_the_policy_is_asked_once(to, ref
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (other, "successor")
 
 
-def test_a_model_that_comes_back_is_asked_again(to, refusing_openai, monkeypatch):
+def test_a_model_that_reappears_is_requested_again(to, refusing_openai, monkeypatch):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
     monkeypatch.setattr("router.adaptation.adapter.GONE_SECONDS", 0.0)
@@ -723,14 +725,14 @@ def test_a_model_that_comes_back_is_asked_again(to, refusing_openai, monkeypatch
     assert ask(router, chat()).headers["x-router-model"] == refusing_openai.bodies[0]["model"]
 
 
-def test_a_named_model_that_is_gone_is_told_so(to, refusing_openai):
+def test_a_request_for_a_missing_named_model_gets_the_upstreams_error(to, refusing_openai):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
     answer = ask(router, chat() | {"model": "gpt-4o"})
     assert (answer.status_code, len(refusing_openai.bodies)) == (404, 1)
 
 
-def test_a_model_is_retired_in_the_middle_of_a_conversation(to, refusing_openai):
+def test_a_model_may_be_retired_during_a_conversation(to, refusing_openai):
     router = to(*OLD)
     first = ask(router, response(store=True)).json()
     asked = refusing_openai.bodies[0]["model"]
@@ -746,7 +748,7 @@ def test_a_model_is_retired_in_the_middle_of_a_conversation(to, refusing_openai)
     assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "successor")
 
 
-def test_a_conversation_that_goes_on_is_adapted_at_once(to, refusing_openai):
+def test_a_continued_conversation_is_adapted(to, refusing_openai):
     router = to("gpt-6-luna", "gpt-6-sol")
     first = ask(router, response(store=True)).json()
     answer = ask(router, response(previous_response_id=first["id"], temperature=0, reasoning={"effort": "minimal"}))
@@ -755,7 +757,7 @@ def test_a_conversation_that_goes_on_is_adapted_at_once(to, refusing_openai):
     assert refusing_openai.refusals == []
 
 
-def test_a_stand_in_that_is_gone_is_followed_too(to, refusing_openai):
+def test_a_missing_fallback_model_is_replaced_by_its_successor(to, refusing_openai):
     """The model decided on is down, the other one retired."""
     router = to(*OLD, max_attempts=1)
     asked = ask(router, chat()).headers["x-router-model"]
@@ -766,7 +768,7 @@ def test_a_stand_in_that_is_gone_is_followed_too(to, refusing_openai):
     assert (answer.status_code, answer.headers["x-router-model"]) == (200, FOLLOWS[other])
 
 
-def test_mending_takes_no_retry_and_opens_no_circuit(new, unknown, refusing_openai):
+def test_adaptation_uses_no_retry_and_opens_no_circuit(new, unknown, refusing_openai):
     for n in range(12):
         assert (
             ask(new, chat(**{"messages": [{"role": "user", "content": f"{EASY} {n}"}]}, max_tokens=9)).status_code
@@ -777,7 +779,7 @@ def test_mending_takes_no_retry_and_opens_no_circuit(new, unknown, refusing_open
     assert ask(new, chat()).status_code == 200
 
 
-def test_the_table_of_the_fake_is_what_this_file_extends(refusing_openai, unknown):
+def test_the_fake_has_the_table_that_this_file_extends(refusing_openai, unknown):
     assert isinstance(refusing_openai, RefusingOpenAI)
     body = json.dumps(chat(max_tokens=1) | {"model": "new-cheap"})
     assert httpx2.post(refusing_openai.url + CHAT, content=body).status_code == 400

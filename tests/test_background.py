@@ -10,11 +10,12 @@ from calibration.learning.learning import learn
 from calibration.learning.prior import PSEUDO_OUTCOMES, prior_of_run, read_prior
 from calibration.outcomes import InputError
 from calibration.policies import load_prices, models_named, read_policy
-from router.policy.decision import Reason, decide
+from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.document import PolicyError
 from router.policy.features import read_question
 from router.policy.prediction import predict, word_weights
+from router.policy.reasons import Reason
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 

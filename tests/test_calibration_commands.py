@@ -44,7 +44,7 @@ def test_the_command_and_every_answer_report_an_expected_promise(folder):
     auto = result.stdout.strip().splitlines()[-1]
     another = float(auto.partition("auto@")[2].split()[0])
     assert auto.startswith(f"auto targets {policy.default_target * 100:g} %; request auto@")
-    assert another != policy.default_target and policy.rules.rule(another).target == another
+    assert another != policy.default_target and policy.rules.rule_for(another).target == another
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
     prediction = predict(policy.predictor, features)

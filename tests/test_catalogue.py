@@ -1,4 +1,4 @@
-"""What is known of models fits the price table, the calendar, and what their upstream is known to refuse."""
+"""The table of models agrees with the price table, with shutdown dates, and with recorded refusals."""
 
 import copy
 import json
@@ -11,13 +11,13 @@ from refusals import MODELS as REFUSING
 from refusals import ROWS, refusal
 from test_refusals_read import KINDS, NOT_MENDED, body_of
 
-from router.policy.catalogue import NOTHING_KNOWN, Catalogue, CatalogueError
+from router.policy.catalogue import NO_FACTS, Catalogue, CatalogueError
 from router.policy.distribution import MODELS, PRICES
 from router.policy.models import model_named
 from router.policy.naming import EFFORTS, without_effort
-from router.policy.parameters import CHAT, ENDPOINTS, RESPONSES, adapted, apply
+from router.policy.parameters import CHAT, ENDPOINTS, RESPONSES, apply_changes, compute_adaptation
 from router.policy.prices import PriceBook
-from router.policy.refusals import Kind
+from router.policy.refusals import RefusalKind
 from router.wire import bodies
 
 TABLE = json.loads(MODELS.read_bytes())
@@ -35,43 +35,43 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", sorted(TABLE["models"]))
-def test_a_model_has_a_price_a_day_and_a_successor_that_stays_longer(name):
-    row, known = TABLE["models"][name], CATALOGUE.of(name)
+def test_every_model_has_a_price_a_shutdown_date_and_a_later_successor(name):
+    row, known = TABLE["models"][name], CATALOGUE.facts(name)
     assert (BOOK.price(name) is None) == (name in WITHOUT_PRICE)
-    assert (known.leaves is None) == (known.successor == "")
-    if known.leaves is None:
+    assert (known.shutdown_date is None) == (known.successor == "")
+    if known.shutdown_date is None:
         return
-    assert str(known.leaves) == row["leaves"] and known.source
-    assert known.leaves.year in (2025, 2026, 2027)
+    assert str(known.shutdown_date) == row["leaves"] and known.source
+    assert known.shutdown_date.year in (2025, 2026, 2027)
     successor = without_effort(known.successor)
     assert successor in TABLE["models"] and BOOK.price(known.successor) is not None
-    follows = CATALOGUE.of(known.successor)
-    assert follows.leaves is None or follows.leaves > known.leaves
+    follows = CATALOGUE.facts(known.successor)
+    assert follows.shutdown_date is None or follows.shutdown_date > known.shutdown_date
     assert model_named(known.successor, BOOK, CATALOGUE) is not None
     effort = known.successor.partition(":")[2]
-    assert not effort or all(effort in follows.takes.efforts[endpoint] for endpoint in ENDPOINTS)
+    assert not effort or all(effort in follows.support.efforts[endpoint] for endpoint in ENDPOINTS)
 
 
 @pytest.mark.parametrize("name", sorted(TABLE["models"]))
-def test_what_a_model_is_asked_to_reason_is_in_order(name):
-    takes = CATALOGUE.of(name).takes
+def test_reasoning_efforts_are_ascending(name):
+    takes = CATALOGUE.facts(name).support
     for efforts in (takes.efforts or {}).values():
         assert list(efforts) == [effort for effort in EFFORTS if effort in efforts]
         assert efforts and takes.default_effort in efforts
 
 
-def test_the_days_are_those_that_the_refusing_openai_knows():
+def test_shutdown_dates_match_those_of_the_refusing_openai():
     ours = {name: row.get("leaves") for name, row in TABLE["models"].items() if name in REFUSING}
     assert ours == {name: REFUSING[name]["shutdown_date"] for name in ours}
 
 
-def test_snapshots_and_efforts_are_known_by_their_model():
+def test_snapshots_and_efforts_have_the_facts_of_their_model():
     for snapshot, name in BOOK.aliases.items():
         if name in TABLE["models"] and snapshot not in TABLE["models"]:
-            assert CATALOGUE.of(snapshot) is CATALOGUE.of(name)
-    assert CATALOGUE.of("gpt-6-luna:none") is CATALOGUE.of("gpt-6-luna")
-    assert CATALOGUE.of("gpt-6-luna-mini") is NOTHING_KNOWN
-    assert CATALOGUE.of("") is CATALOGUE.of(":none") is NOTHING_KNOWN
+            assert CATALOGUE.facts(snapshot) is CATALOGUE.facts(name)
+    assert CATALOGUE.facts("gpt-6-luna:none") is CATALOGUE.facts("gpt-6-luna")
+    assert CATALOGUE.facts("gpt-6-luna-mini") is NO_FACTS
+    assert CATALOGUE.facts("") is CATALOGUE.facts(":none") is NO_FACTS
 
 
 def rules():
@@ -85,18 +85,18 @@ def rules():
 
 
 @pytest.mark.parametrize(("where", "rule"), [*rules()], ids=str)
-def test_a_rule_names_what_the_reference_has(where, rule):
+def test_rules_name_parameters_of_the_api_reference(where, rule):
     endpoints = [rule["on"]] if "on" in rule else ENDPOINTS
     assert any(rule["name"] in FIELDS[endpoint] for endpoint in endpoints)
     assert rule.get("called", rule["name"]) in set().union(*(FIELDS[endpoint] for endpoint in endpoints))
     assert rule["source"], where
 
 
-def test_the_judge_is_one_that_stays():
-    assert CATALOGUE.judge(date(2026, 11, 28)) == "gpt-4.1-mini"
-    assert CATALOGUE.judge(date(2026, 11, 28), days=60) == "gpt-6-luna:none"
-    assert CATALOGUE.judge(date(2027, 1, 14)) == "gpt-6-luna:none"
-    assert CATALOGUE.judge(date(2099, 1, 1)) == "gpt-6-luna:none"
+def test_the_default_judge_is_not_about_to_shut_down():
+    assert CATALOGUE.default_judge(date(2026, 11, 28)) == "gpt-4.1-mini"
+    assert CATALOGUE.default_judge(date(2026, 11, 28), days=60) == "gpt-6-luna:none"
+    assert CATALOGUE.default_judge(date(2027, 1, 14)) == "gpt-6-luna:none"
+    assert CATALOGUE.default_judge(date(2099, 1, 1)) == "gpt-6-luna:none"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_judge_is_one_that_stays():
     ],
     ids=str,
 )
-def test_an_error_names_its_model(change):
+def test_errors_name_the_model(change):
     table = copy.deepcopy(TABLE)
     table["models"]["gpt-4o"] |= change
     with pytest.raises(CatalogueError, match="gpt-4o"):
@@ -127,23 +127,25 @@ def test_an_error_names_its_model(change):
 
 
 @pytest.mark.parametrize("table", [[], {}, {"models": []}, {"models": {"a": 5}}, {"models": {"a": None}}], ids=str)
-def test_what_is_no_table_is_told(table):
+def test_a_value_other_than_a_table_is_refused(table):
     with pytest.raises(CatalogueError):
         Catalogue.parse(table, {})
 
 
 ROWS_MENDED = sorted(
-    name for name in ROWS if name not in NOT_MENDED and KINDS.get(name) not in (Kind.GONE, Kind.CONTEXT)
+    name
+    for name in ROWS
+    if name not in NOT_MENDED and KINDS.get(name) not in (RefusalKind.MODEL_NOT_FOUND, RefusalKind.CONTEXT)
 )
 
 
 @pytest.mark.parametrize("model", sorted(set(TABLE["models"]) & set(REFUSING)))
 @pytest.mark.parametrize("row", ROWS_MENDED)
-def test_what_a_model_is_known_to_refuse_is_not_asked_of_it(row, model):
+def test_known_refusals_are_avoided(row, model):
     """Each request that some model refuses is adapted to this one before it is refused."""
     endpoint, body = body_of(row)
     body["model"] = model
     fields = bodies.read_fields(json.dumps(body).encode())
-    adaptation = adapted(CATALOGUE.of(model).takes, fields, endpoint)
-    refused = refusal(endpoint, apply(body, adaptation.changes))
-    assert refused is None or "tools with reasoning" in adaptation.lost, refused.body["error"]["message"]
+    adaptation = compute_adaptation(CATALOGUE.facts(model).support, fields, endpoint)
+    refused = refusal(endpoint, apply_changes(body, adaptation.changes))
+    assert refused is None or "tools with reasoning" in adaptation.unavailable, refused.body["error"]["message"]

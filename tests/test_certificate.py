@@ -13,8 +13,8 @@ from calibration.learning.prior import Prior
 from calibration.learning.ranking import apgr, cpt, pgr_curve, saved_cost
 from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import load_prices, models_named
-from router.policy.decision import Interval, Model, Promise, Rule
 from router.policy.prices import Price
+from router.policy.rules import Interval, Model, Promise, Rule
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -105,7 +105,7 @@ def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learnt):
 
 
 def test_the_decision_on_a_question_changes_at_its_switch_threshold(learnt):
-    rule = learnt.policy.rules.rule(0.9)
+    rule = learnt.policy.rules.rule_for(0.9)
     chosen = learnt.replay.choose(learnt.policy.rules, 0.9)
     needed = learnt.replay.switch_thresholds(learnt.policy.rules, rule.target)
     types = [prediction.question_type for prediction in learnt.replay.predictions]
@@ -222,7 +222,7 @@ def test_the_bootstrap_interval_covers_the_mean():
 def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_route():
     truth = dict.fromkeys(("sums/easy", "law/clauses", "code/tracing", "facts/capitals"), (0.3, 0.95))
     policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={}).policy
-    strict = policy.rules.rule(0.97)
+    strict = policy.rules.rule_for(0.97)
     assert strict is None or strict.expected_saving.estimate < 0.05
 
 
@@ -230,10 +230,10 @@ def test_a_target_that_is_not_certified_uses_the_next_stricter_certified_one(lea
     policy = learnt.policy
     shown = [rule.target for rule in policy.rules.targets if rule.certified]
     assert shown
-    strictest = policy.rules.rule(min(shown))
+    strictest = policy.rules.rule_for(min(shown))
     assert strictest is not None
-    assert policy.rules.rule(0.01) is strictest
-    assert policy.rules.rule(max(shown) + 0.001) is None
+    assert policy.rules.rule_for(0.01) is strictest
+    assert policy.rules.rule_for(max(shown) + 0.001) is None
 
 
 def test_too_few_questions_are_an_error_that_says_how_many_are_needed():

@@ -13,8 +13,8 @@ from fake_openai import FakeOpenAI, Say, chat_events, completion, events, json_a
 
 from router.planning.api_formats import read_completion, read_response
 from router.policy.features import RequestError
-from router.policy.shutdown import listed_days
-from router.serving.retirement import look, warnings
+from router.policy.shutdown import read_shutdown_days
+from router.serving.retirement import check_model_list, warnings
 from router.wire.responses_stream import ResponsesStream
 
 HARD = "Prove that every bounded monotone sequence of real numbers converges."
@@ -360,10 +360,10 @@ TODAY = dt.date(2026, 12, 1)
 @pytest.mark.parametrize(
     ("date", "told"),
     [
-        ("2027-01-14", "leaves its upstream on 2027-01-14, in 44 days"),
+        ("2027-01-14", "shuts down on 2027-01-14, in 44 days"),
         ("2027-01-14T00:00:00Z", "in 44 days"),
         (1799884800, "in 44 days"),
-        ("2026-11-30", "left its upstream on 2026-11-30"),
+        ("2026-11-30", "shut down on 2026-11-30"),
         ("2028-01-01", None),
         ("soon", None),
         (None, None),
@@ -372,7 +372,7 @@ TODAY = dt.date(2026, 12, 1)
 )
 def test_the_shutdown_of_a_model_of_the_policy_is_announced(date, told):
     listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": date}, {"id": "other", "shutdown_date": date}]}
-    days = listed_days(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
+    days = read_shutdown_days(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
     found = warnings(days, ["gpt-6-sol:none"], TODAY)
     assert len(found) == (told is not None)
     assert told is None or told in found[0]
@@ -380,7 +380,7 @@ def test_the_shutdown_of_a_model_of_the_policy_is_announced(date, told):
 
 @pytest.mark.parametrize("listed", [None, [], {"data": 5}, {"data": [5, {"id": "gpt-4o"}]}])
 def test_an_invalid_list_of_models_announces_nothing(listed):
-    assert listed_days(listed, ["gpt-4o"], {}) == {}
+    assert read_shutdown_days(listed, ["gpt-4o"], {}) == {}
 
 
 def test_health_announces_shutdowns(serve):
@@ -390,10 +390,10 @@ def test_health_announces_shutdowns(serve):
     deadline = time.monotonic() + 5
     while not (told := httpx2.get(router.origin + "/health").json()["warnings"]) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert told == ["gpt-4o left its upstream on 2026-01-14: `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"]
+    assert told == ["gpt-4o shut down on 2026-01-14; run `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"]
     assert 'router_model_leaves_days{model="gpt-4o"} -' in httpx2.get(router.origin + "/metrics").text
     server.models = json_answer({}, 500)
-    asyncio.run_coroutine_threadsafe(look(router.app.worker, TODAY), router.loop()).result(5)
+    asyncio.run_coroutine_threadsafe(check_model_list(router.app.worker, TODAY), router.loop()).result(5)
     assert httpx2.get(router.origin + "/health").json()["warnings"] == told
     server.close()
 

@@ -16,7 +16,7 @@ from test_overview import LENGTHS, PRICES, million
 from test_real_requests import REQUESTS, send
 
 from calibration.policies import write_policy
-from router.client.issuing import added
+from router.client.issuing import add
 from router.client.keyfile import Roster, write_roster
 from router.exporter.shipper import Shipper
 from router.exporter.shipping import drain
@@ -187,8 +187,8 @@ def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser
 
 
 def test_a_key_that_is_no_admin_is_told_so_and_an_admin_s_opens_the_page(serve, openai_server, browser, tmp_path):
-    keys, some = added((), "ada", time.time())
-    keys, owner = added(keys, "owner", time.time(), admin=True)
+    keys, some = add((), "ada", time.time())
+    keys, owner = add(keys, "owner", time.time(), admin=True)
     (tmp_path / "home-0").mkdir()
     write_roster(tmp_path / "home-0" / "keys.json", Roster(keys))
     router = serve(openai_base_url=openai_server.url)

@@ -13,7 +13,7 @@ from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Say, json_answer
 from test_upstream_tls import TlsFront, certificate, x509
 
-from router.client.issuing import added, revoked
+from router.client.issuing import add, revoke
 from router.client.keyfile import Roster, write_roster
 from router.commands.doctor.checks import findings
 from router.commands.doctor.finding import State
@@ -396,9 +396,9 @@ def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
 def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     settings = load(home=tmp_path)
     assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
-    keys, key = added((), "ada", time.time())
-    keys, _ = added(keys, "bob", time.time())
-    write_roster(tmp_path / "keys.json", Roster(revoked(keys, "bob", time.time())))
+    keys, key = add((), "ada", time.time())
+    keys, _ = add(keys, "bob", time.time())
+    write_roster(tmp_path / "keys.json", Roster(revoke(keys, "bob", time.time())))
     assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
     found = client_keys(settings)

@@ -14,14 +14,14 @@ from calibration.learning.replay import replay_outcomes
 from calibration.outcomes import Outcome, Result, write_outcomes
 from calibration.policies import DATA, load_prices, models_named, read_policy, write_policy
 from router.policy.answer_document import ANSWER_FILES, ANSWER_WEIGHTS, ANSWERS
-from router.policy.answer_features import NUMBERS, answer_numbers
-from router.policy.answers import answer_holds, decide_first
+from router.policy.answer_features import FEATURE_NAMES, compute_features
+from router.policy.answers import accepts_answer, decide_first_step
 from router.policy.decision import decide
 from router.policy.document import PolicyError, dump, parse
 from router.policy.features import read_question
 from router.policy.prediction import predict
-from router.policy.tracing import agrees, traced
-from router.policy.transfer import transferred
+from router.policy.program import evaluate_program, matches_value
+from router.policy.transfer import transfer_policy
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 TARGET = 0.97
@@ -62,7 +62,7 @@ def policy(learnt):
 
 
 def numbers(question, answer, tools=()):
-    return dict(zip(NUMBERS, answer_numbers(question, answer, 50.0, tools), strict=True))
+    return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
 def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
@@ -109,14 +109,14 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
     ],
 )
 def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
-    found = traced(program)
+    found = evaluate_program(program)
     assert found == (None if value is None else (value,))
-    assert value is None or agrees(value, repr(value))
+    assert value is None or matches_value(value, repr(value))
 
 
 def test_answers_are_used_for_types_whose_answers_are_informative(policy):
     assert set(policy.answers.types) == {"sums/baskets"}
-    rule = policy.answers.rules(policy.rules).rule(TARGET)
+    rule = policy.answers.rules(policy.rules).rule_for(TARGET)
     assert rule.certified and rule.answer_limit == rule.quality_per_usd
     assert rule.expected_saving.estimate > policy.rules.targets[-1].expected_saving.estimate + 0.1
 
@@ -133,15 +133,17 @@ def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
     cascade = replay_cascade(policy, policy.answers, replay)
     assert apgr(cascade.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule(TARGET))
+    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
     assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
     ):
-        tried = decide_first(policy.answers, policy.rules, features, prediction, TARGET)
+        tried = decide_first_step(policy.answers, policy.rules, features, prediction, TARGET)
         way = STRONG if tried.decision.model == PAIR[1] else CHEAP
         answer = outcome.results[PAIR[0]].answer
-        if tried.is_looked_at and not answer_holds(policy.answers, policy.rules, features, prediction, TARGET, answer):
+        if tried.inspects_answer and not accepts_answer(
+            policy.answers, policy.rules, features, prediction, TARGET, answer
+        ):
             way = CHEAP_THEN_STRONG
         assert way == chosen[row]
     assert np.allclose(cascade.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
@@ -157,8 +159,8 @@ def test_answer_rules_do_not_change_the_first_decision(learnt, policy):
 
 def test_a_guard_applies_before_the_cascade(policy):
     odd = read_question([{"role": "user", "content": "Compose a haiku about trains."}])
-    tried = decide_first(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
-    assert (tried.decision.model, tried.is_looked_at) == (PAIR[1], False)
+    tried = decide_first_step(policy.answers, policy.rules, odd, predict(policy.predictor, odd), TARGET)
+    assert (tried.decision.model, tried.inspects_answer) == (PAIR[1], False)
 
 
 def test_a_policy_without_answer_rules_reads_as_before(learnt, policy, tmp_path):
@@ -205,7 +207,7 @@ def test_damaged_answer_rules_are_refused_with_the_file(policy):
 
 def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):
     cheap, strong = models_named(("gpt-4.1-mini", "gpt-4.1"), load_prices())
-    assert transferred(policy, cheap, strong).answers is None
+    assert transfer_policy(policy, cheap, strong).answers is None
 
 
 def test_the_shipped_policy_uses_answers_but_no_single_letters():

@@ -11,9 +11,9 @@ import pytest
 import calibration
 import router
 from router.journal.credentials import SHAPES
-from router.policy.answer_text import stated
-from router.policy.parameters import RESPONSES, ParameterRule, Takes, adapted
-from router.policy.tracing import program_of
+from router.policy.answer_text import parse_answer
+from router.policy.parameters import RESPONSES, ParameterRule, ParameterSupport, compute_adaptation
+from router.policy.program import extract_program
 from router.wire import bodies
 from router.wire.parameters import parameter_edits
 
@@ -28,7 +28,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "calibration.checks.comparisons._NUMBER": ("1,", "1,111", "-1", "1e", "1/", "\\frac{"),
     "calibration.learning.duplicates._WORD": ("1,",),
     "calibration.judging.relay._FENCE": (" ", "``` ", "```json", "\n```"),
-    "router.client.issuing._SPAN": ("1", "1d"),
+    "router.client.issuing._DURATION": ("1", "1d"),
     "router.client.keyfile._DIGEST": ("0", "a"),
     "router.client.keyfile._NAME": ("a.", "-"),
     "router.commands.doctor.upstreams._PRINTABLE": ("Bearer ", "Bearer a"),
@@ -37,15 +37,15 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.journal.redaction._CODE": ("a.",),
     "router.journal.redaction._EMAILS": ("a@", "a@b.", "@", "a.", "%+"),
     "router.journal.redaction._ESCAPE": ("\\u002", "\\/", "\\u00"),
-    "router.policy.asking._CLOSING": ("best regards ", "thanks,"),
-    "router.policy.asking._COURTESY": ("thank ", "please help"),
-    "router.policy.asking._GREETING": ("hi ", "hi there,", "hello Ada "),
-    "router.policy.asking._INSTRUCTION": ("answer the ", "you are ", "the question is"),
-    "router.policy.asking._LABEL": ("#", "A ", "a_", "=}"),
-    "router.policy.asking._OPTION": ("(a) ", "(", "* "),
-    "router.policy.asking._SENTENCE_END": (". ", "! \n"),
-    "router.policy.asking._TAG": ("<a ", "<", "</a", "[A", "[/"),
-    "router.policy.asking._THANKS": ("thanks ", "thanks so much", "ty "),
+    "router.policy.courtesy._CLOSING": ("best regards ", "thanks,"),
+    "router.policy.courtesy._COURTESY": ("thank ", "please help"),
+    "router.policy.courtesy._GREETING": ("hi ", "hi there,", "hello Ada "),
+    "router.policy.courtesy._INSTRUCTION": ("answer the ", "you are ", "the question is"),
+    "router.policy.sections._LABEL": ("#", "A ", "a_", "=}"),
+    "router.policy.question_parts._OPTION": ("(a) ", "(", "* "),
+    "router.policy.courtesy._SENTENCE_END": (". ", "! \n"),
+    "router.policy.sections._TAG": ("<a ", "<", "</a", "[A", "[/"),
+    "router.policy.courtesy._THANKS": ("thanks ", "thanks so much", "ty "),
     "router.endpoints.keys._OPTION": ("--a", "-"),
     "router.policy.answer_features.NUMBER": ("1,", "$1", "-1,", "1,a"),
     "router.policy.answer_features._DOUBT": ("but ", "incorrect", "re-check", "let's "),
@@ -56,14 +56,14 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.policy.answer_features._WORD": ("a1", "é!"),
     "router.policy.answer_text.NUMBER": ("1,", "$1", "-1,", "1,a"),
     "router.policy.answer_text._BOXED": ("\\boxed{", "\\boxed ", "{}", "\\boxed{{}"),
-    "router.policy.answer_text._SAID": ("answer is ", "total:\n", "####", "#### \n"),
-    "router.policy.answer_text._STATED": ('"answer":"', '"answer" ', '"answer":\n', '"answer":"\\'),
-    "router.policy.answer_text._SUM": ("1+", "1 + ", "1 ", "1,", "1 a * ", "1=", "1+1=1 "),
+    "router.policy.answer_text._ANSWER_PHRASE": ("answer is ", "total:\n", "####", "#### \n"),
+    "router.policy.answer_text._ANSWER_FIELD": ('"answer":"', '"answer" ', '"answer":\n', '"answer":"\\'),
+    "router.policy.answer_text._EQUATION": ("1+", "1 + ", "1 ", "1,", "1 a * ", "1=", "1+1=1 "),
     "router.policy.answer_text._TOKEN": ("1,", "1.", "\\times"),
-    "router.policy.tracing._BEGIN": ("def a", "def a(\n", "\ndef "),
-    "router.policy.tracing._CLOSED": ("`", "[/PYTHON"),
-    "router.policy.tracing._OPENED": ("``` ", "[PYTHON] ", "[PYTHON]\n"),
-    "router.policy.tracing._UNKNOWN": ("?", "._", "__"),
+    "router.policy.program._FUNCTION": ("def a", "def a(\n", "\ndef "),
+    "router.policy.program._CLOSING_FENCE": ("`", "[/PYTHON"),
+    "router.policy.program._OPENING_FENCE": ("``` ", "[PYTHON] ", "[PYTHON]\n"),
+    "router.policy.program._PLACEHOLDER": ("?", "._", "__"),
     "router.verifying.code._EXCERPT": ("<a", "<a ", "{", ".."),
     "router.verifying.code._FENCE": ("> ", "\n> ", "\n ", "```", "~~~\n"),
     "router.verifying.code._MAGIC": ("\n ", "\n%", "\t"),
@@ -101,12 +101,12 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
 }
 AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("calibration.checks.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
-    *("router.wire.event_edits._COMMA", "router.policy.asking._LABEL", "router.policy.asking._INSTRUCTION"),
-    *("router.policy.asking._COURTESY", "router.policy.asking._GREETING", "router.policy.asking._CLOSING"),
+    *("router.wire.event_edits._COMMA", "router.policy.sections._LABEL", "router.policy.courtesy._INSTRUCTION"),
+    *("router.policy.courtesy._COURTESY", "router.policy.courtesy._GREETING", "router.policy.courtesy._CLOSING"),
     *("router.commands.pricing.public_map._LIKE_A_PRICE", "router.commands.pricing.public_map._PRICE"),
-    *("router.policy.asking._OPTION", "router.client.model_names._AT", "router.journal.redaction._CODE"),
+    *("router.policy.question_parts._OPTION", "router.client.model_names._AT", "router.journal.redaction._CODE"),
     *("router.upstream.tunnel._STATUS", "router.wire.parameters._SEPARATOR"),
-    *("router.client.issuing._SPAN", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
+    *("router.client.issuing._DURATION", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 3_000
 UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further
@@ -202,10 +202,10 @@ def test_the_time_to_find_keys_is_linear(shape):
 @pytest.mark.parametrize(
     ("read", "begun", "unit"),
     [
-        (stated, "The answer is ", "\n"),
-        (stated, "#### ", " "),
-        (program_of, "", "[PYTHON]\n"),
-        (program_of, "", "```\n"),
+        (parse_answer, "The answer is ", "\n"),
+        (parse_answer, "#### ", " "),
+        (extract_program, "", "[PYTHON]\n"),
+        (extract_program, "", "```\n"),
     ],
 )
 def test_the_time_to_read_answer_features_is_linear(read, begun, unit):
@@ -244,13 +244,13 @@ def test_a_key_of_megabytes_is_found_in_little_memory():
 def adapt(body):
     """What is done with a body for a model that takes little, from its text to what is sent."""
     fields = bodies.read_fields(body)
-    adaptation = adapted(TAKES_LITTLE, fields, RESPONSES, "low")
+    adaptation = compute_adaptation(TAKES_LITTLE, fields, RESPONSES, "low")
     return b"".join(
         bodies.apply_edits([body], parameter_edits(body, bodies.locate_fields(body, fields), adaptation.changes))
     )
 
 
-TAKES_LITTLE = Takes(
+TAKES_LITTLE = ParameterSupport(
     (*(ParameterRule(f"p{n}") for n in range(900)), ParameterRule("include", without="x")),
     efforts={RESPONSES: ("low",)},
     tools_need_no_effort=True,

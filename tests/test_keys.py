@@ -42,7 +42,7 @@ def make(home: Path, name: str, **given) -> str:
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / KEYS_FILE) as path:
         roster = read_roster(path)
-        keys, key = issuing.added(roster.keys, name, time.time(), **given)
+        keys, key = issuing.add(roster.keys, name, time.time(), **given)
         write_roster(path, Roster(keys, roster.teams))
     return key
 
@@ -53,7 +53,7 @@ def group(home: Path, name: str, **limits) -> None:
     with locked(home / KEYS_FILE) as path:
         roster = read_roster(path)
         given = {limit: str(amount) for limit, amount in limits.items()}
-        write_roster(path, Roster(roster.keys, grouping.added(roster.teams, name, time.time(), given)))
+        write_roster(path, Roster(roster.keys, grouping.add(roster.teams, name, time.time(), given)))
 
 
 def change(home: Path, how, *given) -> str | None:
@@ -130,28 +130,28 @@ def test_a_new_key_calls_and_an_admin_does_everything(tmp_path):
     "name", ["", "-ada", "a b", "a/b", "é", "a" * 65, "0123456789abcdef", "sk-x", "sk-router-" + "x" * 43, "a\n"]
 )
 def test_a_name_that_is_none_or_looks_like_a_key_or_a_digest_is_refused_and_not_printed(name):
-    for attempt in (lambda: issuing.added((), name, NOW), lambda: issuing.named((), name)):
+    for attempt in (lambda: issuing.add((), name, NOW), lambda: issuing.find_key((), name)):
         with pytest.raises(SettingsError) as refused:
             attempt()
         assert len(name) < 2 or name not in str(refused.value)
 
 
 def test_a_name_is_used_once_also_after_its_key_was_revoked():
-    keys, _ = issuing.added((), "ada", NOW)
-    for there in (keys, issuing.revoked(keys, "ada", NOW)):
-        with pytest.raises(SettingsError, match="there already"):
-            issuing.added(there, "ada", NOW)
+    keys, _ = issuing.add((), "ada", NOW)
+    for there in (keys, issuing.revoke(keys, "ada", NOW)):
+        with pytest.raises(SettingsError, match="was in use"):
+            issuing.add(there, "ada", NOW)
 
 
 @pytest.mark.parametrize("text", ["soon", "90", "-1d", "2027-13-01", "1.5h", "999999w", "2020-01-01", "0d"])
 def test_an_end_that_is_none_or_is_over_is_refused(text):
     with pytest.raises(SettingsError, match="--expires"):
-        issuing.added((), "ada", NOW, expires_unix=issuing.end_unix(text, NOW))
+        issuing.add((), "ada", NOW, expires_unix=issuing.parse_expiry(text, NOW))
 
 
 def test_a_key_lasts_to_the_end_of_its_last_day():
-    assert issuing.end_unix("2027-01-31", NOW) == issuing.end_unix("2027-02-01", NOW) - DAY
-    assert time.gmtime(issuing.end_unix("2027-01-31", NOW))[:6] == (2027, 2, 1, 0, 0, 0)
+    assert issuing.parse_expiry("2027-01-31", NOW) == issuing.parse_expiry("2027-02-01", NOW) - DAY
+    assert time.gmtime(issuing.parse_expiry("2027-01-31", NOW))[:6] == (2027, 2, 1, 0, 0, 0)
 
 
 # who is let in
@@ -187,14 +187,14 @@ def test_a_key_for_the_metrics_alone_closes_nothing(serve, openai_server):
 
 
 def present(keys, key):
-    return keys.check([(b"authorization", b"Bearer " + key.encode())])
+    return keys.authenticate([(b"authorization", b"Bearer " + key.encode())])
 
 
 def test_keys_that_ended_are_refused_and_told_how():
     now = time.time()
-    keys, ada = issuing.added((), "ada", now)
-    keys, bob = issuing.added(keys, "bob", now - 2 * DAY, expires_unix=now - DAY)
-    known = callers(issuing.revoked(keys, "ada", now - 1))
+    keys, ada = issuing.add((), "ada", now)
+    keys, bob = issuing.add(keys, "bob", now - 2 * DAY, expires_unix=now - DAY)
+    known = callers(issuing.revoke(keys, "ada", now - 1))
     for key, why in ((ada, "was revoked"), (bob, "has expired"), ("sk-router-" + "x" * 43, "Incorrect API key")):
         with pytest.raises(BadKeyError, match=why):
             present(known, key)
@@ -202,55 +202,55 @@ def test_keys_that_ended_are_refused_and_told_how():
 
 def test_a_rotated_key_is_accepted_for_its_grace_and_no_longer():
     now = time.time()
-    keys, first = issuing.added((), "ada", now)
-    keys, second = issuing.rotated(keys, "ada", now, 3600)
+    keys, first = issuing.add((), "ada", now)
+    keys, second = issuing.rotate(keys, "ada", now, 3600)
     known = callers(keys)
     assert present(known, first).key_id == present(known, second).key_id == "ada"
     assert present(known, first).until_unix == now + 3600 and present(known, second).until_unix == math.inf
-    keys, third = issuing.rotated(keys, "ada", now, 0)  # as where it leaked: none before it stays
+    keys, third = issuing.rotate(keys, "ada", now, 0)  # as where it leaked: none before it stays
     for old in (first, second):
         with pytest.raises(BadKeyError, match="was replaced"):
             present(callers(keys), old)
     assert present(callers(keys), third).key_id == "ada"
     with pytest.raises(SettingsError, match="is revoked"):
-        issuing.rotated(issuing.revoked(keys, "ada", now), "ada", now, 0)
+        issuing.rotate(issuing.revoke(keys, "ada", now), "ada", now, 0)
 
 
 def test_a_grace_is_no_longer_than_the_key_itself():
     now = time.time()
-    keys, first = issuing.added((), "ada", now, expires_unix=now + 60)
-    keys, _ = issuing.rotated(keys, "ada", now, 3600)
+    keys, first = issuing.add((), "ada", now, expires_unix=now + 60)
+    keys, _ = issuing.rotate(keys, "ada", now, 3600)
     assert present(callers(keys), first).until_unix == now + 60
 
 
 def test_where_all_keys_are_revoked_nobody_is_let_in():
-    keys, ada = issuing.added((), "ada", NOW)
-    known = callers(issuing.revoked(keys, "ada", 1.0))
-    assert known.keyed
+    keys, ada = issuing.add((), "ada", NOW)
+    known = callers(issuing.revoke(keys, "ada", 1.0))
+    assert known.required
     for headers in ([], [(b"authorization", b"Bearer " + ada.encode())], [(b"authorization", b"Bearer other")]):
         with pytest.raises(BadKeyError):
-            known.check(headers)
+            known.authenticate(headers)
 
 
 def test_keys_of_the_settings_are_admins_and_known_by_a_digest_beside_named_ones():
-    keys, ada = issuing.added((), "ada", NOW)
+    keys, ada = issuing.add((), "ada", NOW)
     known = callers(keys, OWNER)
     owner, named = present(known, OWNER), present(known, ada)
     assert owner.admin and re.fullmatch("[0-9a-f]{16}", owner.key_id) and owner.rights == set(RIGHTS)
     assert (named.key_id, named.admin, named.own, owner.own) == ("ada", False, "ada", None)
-    assert not known.alone and callers(keys).alone
+    assert not known.is_single and callers(keys).is_single
 
 
 def test_auto_stands_for_all_that_is_routed_and_an_effort_for_its_model():
-    keys, ada = issuing.added((), "ada", NOW, models=("auto", "gpt-6-luna"))
+    keys, ada = issuing.add((), "ada", NOW, models=("auto", "gpt-6-luna"))
     caller = present(callers(keys), ada)
     for name in ("auto", "auto-cost", "auto@0.9", "gpt-6-luna", "gpt-6-luna:low"):
-        assert caller.may_ask_for(name), name
+        assert caller.may_use(name), name
     for name in ("gpt-6-sol", "gpt-6-luna-2026-01-01", "", "auto@2", "gpt-6-sol:low", "AUTO"):
-        assert not caller.may_ask_for(name), name
-    assert caller.may_ask_for("gpt-4o", ["gpt-4o"])
-    keys, bob = issuing.added((), "bob", NOW, models=("gpt-6-luna",))
-    assert not present(callers(keys), bob).may_ask_for("auto")
+        assert not caller.may_use(name), name
+    assert caller.may_use("gpt-4o", ["gpt-4o"])
+    keys, bob = issuing.add((), "bob", NOW, models=("gpt-6-luna",))
+    assert not present(callers(keys), bob).may_use("auto")
 
 
 # the official client
@@ -287,7 +287,7 @@ def test_the_official_client_gets_its_own_exceptions(serve, openai_server, tmp_p
     with client(router, "sk-router-" + "x" * 43) as asked, pytest.raises(openai.AuthenticationError) as unknown:
         asked.chat.completions.create(model="auto", messages=SUM)
     assert unknown.value.code == "invalid_api_key"
-    change(home, issuing.revoked, "some", time.time())
+    change(home, issuing.revoke, "some", time.time())
     with client(router, some) as asked:
         assert until(lambda: chat(router, some).status_code == 401)
         with pytest.raises(openai.AuthenticationError, match="was revoked"):
@@ -456,7 +456,7 @@ def test_a_running_router_takes_up_every_change_and_nothing_in_flight_is_touched
     assert until(lambda: chat(router, "").status_code == 401)
     assert chat(router, first).status_code == 200
     assert chat(router, first, host="router.example").status_code == 200  # as with keys of the settings
-    second = change(home, issuing.rotated, "ada", time.time(), 3600)
+    second = change(home, issuing.rotate, "ada", time.time(), 3600)
     assert until(lambda: chat(router, second).status_code == 200)
     assert chat(router, first).status_code == 200
     openai_server.say(events(*chat_events("gpt-4o-mini", ["a"] * 20), gap=0.15))
@@ -465,7 +465,7 @@ def test_a_running_router_takes_up_every_change_and_nothing_in_flight_is_touched
         asked.chat.completions.create(model="auto", messages=SUM, stream=True) as answer,
     ):
         words = [next(answer)]
-        change(home, issuing.revoked, "ada", time.time())
+        change(home, issuing.revoke, "ada", time.time())
         assert until(lambda: chat(router, second).status_code == 401)
         words += list(answer)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in words if chunk.choices) == "a" * 20
@@ -577,7 +577,7 @@ def test_keys_that_are_made_at_the_same_time_are_all_there(tmp_path):
         made = dict(zip(names, pool.map(lambda name: make(tmp_path, name), names), strict=True))
     with ThreadPoolExecutor(8) as pool:
         new = dict(
-            zip(names, pool.map(lambda name: change(tmp_path, issuing.rotated, name, 1.0, 0), names), strict=True)
+            zip(names, pool.map(lambda name: change(tmp_path, issuing.rotate, name, 1.0, 0), names), strict=True)
         )
     keys = {key.name: key for key in read_keys(tmp_path / KEYS_FILE)}
     assert {name: key.sha256 for name, key in keys.items()} == {name: sha256(key) for name, key in new.items()}
@@ -641,7 +641,7 @@ def test_no_key_is_in_the_journal_the_answers_or_the_metrics(keyed):
         answers += [chat(router, keys[name]), ask(router, "/v1/files", keys[name]), ask(router, "/metrics", keys[name])]
         body = {"model": "auto", "messages": [{"role": "user", "content": f"my key is {keys[name]}"}]}
         answers.append(ask(router, "/v1/chat/completions", keys[name], body))
-    change(router.home, issuing.revoked, "ada", time.time())
+    change(router.home, issuing.revoke, "ada", time.time())
     assert until(lambda: chat(router, keys["ada"]).status_code == 401)
     answers.append(chat(router, keys["ada"]))
     told = "".join(answer.text + str(answer.headers) for answer in answers)

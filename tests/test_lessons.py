@@ -1,4 +1,4 @@
-"""What a refusal teaches outlives a worker, is known to all of them, is shown, and can be forgotten."""
+"""Lessons from refusals outlive a worker, are shared among workers, are shown, and can be removed."""
 
 import json
 import os
@@ -13,14 +13,23 @@ from typer.testing import CliRunner
 from waiting import until
 
 from router.__main__ import app
-from router.adaptation.lessons import FILE, KEPT_SECONDS, MOST_LESSONS, Lesson, LessonsError, add, forget, read_lessons
+from router.adaptation.lessons import (
+    FILE,
+    MAX_AGE_SECONDS,
+    MAX_LESSONS,
+    Lesson,
+    LessonsError,
+    add_lessons,
+    forget_model,
+    read_lessons,
+)
 from router.notices import notices
 from router.policy.parameters import ParameterRule
-from router.policy.refusals import Kind, Refusal, read_refusal
+from router.policy.refusals import Refusal, RefusalKind, read_refusal
 from router.settings import load
 
 NOW = 1_800_000_000.0
-ROLE = Refusal(Kind.ROLE, role="developer")
+ROLE = Refusal(RefusalKind.ROLE, role="developer")
 
 
 def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
@@ -39,38 +48,38 @@ def learnt(home, *arguments):
 
 KINDS = [
     ROLE,
-    Refusal(Kind.TOOLS),
-    Refusal(Kind.EFFORT, efforts=("low", "high")),
-    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", called="max_completion_tokens")),
-    Refusal(Kind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True)),
-    Refusal(Kind.PARAMETER, ParameterRule("include", without="message.output_text.logprobs", needed=True)),
-    Refusal(Kind.PARAMETER, ParameterRule("max_tokens", most=4096)),
+    Refusal(RefusalKind.TOOLS),
+    Refusal(RefusalKind.EFFORT, efforts=("low", "high")),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("max_tokens", called="max_completion_tokens")),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("logprobs", values=(False,), needed=True)),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("include", without="message.output_text.logprobs", needed=True)),
+    Refusal(RefusalKind.PARAMETER, ParameterRule("max_tokens", most=4096)),
 ]
 
 
-def test_what_is_written_is_read_again_once_for_each_refusal(tmp_path):
+def test_lessons_round_trip_without_duplicates(tmp_path):
     path = tmp_path / FILE
     lessons = [lesson(refusal=refusal, since=NOW + n) for n, refusal in enumerate(KINDS)]
-    add(path, lessons[:4], NOW)
-    add(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
+    add_lessons(path, lessons[:4], NOW)
+    add_lessons(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
     assert read_lessons(path, NOW) == tuple(lessons)
     assert path.stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
 
 
-def test_the_file_is_bounded_in_number_and_age(tmp_path):
+def test_lessons_are_limited_in_number_and_age(tmp_path):
     path = tmp_path / FILE
-    add(path, [lesson(f"m{n}") for n in range(MOST_LESSONS + 5)], NOW)
-    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MOST_LESSONS + 5)]
-    assert read_lessons(path, NOW + KEPT_SECONDS) == ()
-    add(path, [lesson("new", since=NOW + KEPT_SECONDS)], NOW + KEPT_SECONDS)
+    add_lessons(path, [lesson(f"m{n}") for n in range(MAX_LESSONS + 5)], NOW)
+    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MAX_LESSONS + 5)]
+    assert read_lessons(path, NOW + MAX_AGE_SECONDS) == ()
+    add_lessons(path, [lesson("new", since=NOW + MAX_AGE_SECONDS)], NOW + MAX_AGE_SECONDS)
     assert len(json.loads(path.read_text())["lessons"]) == 1
 
 
-def test_a_model_is_forgotten_at_every_effort(tmp_path):
+def test_forgetting_a_model_includes_every_effort(tmp_path):
     path = tmp_path / FILE
-    add(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
-    assert (forget(path, "m", NOW), forget(path, "n:low", NOW), forget(path, "x", NOW)) == (2, 1, 0)
+    add_lessons(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
+    assert (forget_model(path, "m", NOW), forget_model(path, "n:low", NOW), forget_model(path, "x", NOW)) == (2, 1, 0)
     assert [each.model for each in read_lessons(path, NOW)] == ["m2"]
 
 
@@ -99,19 +108,19 @@ def test_a_model_is_forgotten_at_every_effort(tmp_path):
     ],
     ids=lambda content: repr(content[-40:]),
 )
-def test_a_damaged_file_says_so_and_is_replaced_by_the_next_lesson(tmp_path, content):
+def test_a_damaged_file_is_reported_and_replaced_by_the_next_lesson(tmp_path, content):
     path = tmp_path / FILE
     path.write_bytes(content)
     with pytest.raises(LessonsError, match=FILE):
         read_lessons(path, NOW)
-    add(path, [lesson()], NOW)
+    add_lessons(path, [lesson()], NOW)
     assert read_lessons(path, NOW) == (lesson(),)
 
 
 # a running router
 
 
-def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_openai):  # noqa: F811
+def test_a_lesson_outlives_the_router_and_is_shown(new, to, unknown, refusing_openai):  # noqa: F811
     first = ask(new, chat(max_tokens=9))
     model = first.headers["x-router-model"]
     told = httpx2.get(new.origin + "/health").json()["learnt"]
@@ -135,40 +144,42 @@ def test_a_lesson_outlives_the_router_and_is_told(new, to, unknown, refusing_ope
     assert len(refusing_openai.refusals) == 1
 
 
-def test_another_worker_follows_and_forgets(new, to, unknown, refusing_openai):  # noqa: F811
+def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_openai):  # noqa: F811
     other = routed_again(to, new)
     model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
-    assert until(lambda: other.app.worker.adapter.described())
+    assert until(lambda: other.app.worker.adapter.describe_lessons())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     listed = json.loads(learnt(new.home, "--json").stdout)
-    assert listed == other.app.worker.adapter.described() == new.app.worker.adapter.described()
+    assert listed == other.app.worker.adapter.describe_lessons() == new.app.worker.adapter.describe_lessons()
     assert "max_completion_tokens" in learnt(new.home).stdout
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
         f"router: 1 refusals of {model} are forgotten; a running router follows\n",
     )
-    assert until(lambda: not other.app.worker.adapter.described() and not new.app.worker.adapter.described())
+    assert until(
+        lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()
+    )
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
     assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
 
 
-def test_a_lesson_of_another_upstream_is_not_heeded(new, to, refusing_openai):  # noqa: F811
+def test_lessons_of_another_upstream_are_ignored(new, to, refusing_openai):  # noqa: F811
     now = time.time()
-    refusal = Refusal(Kind.PARAMETER, ParameterRule("temperature"))
-    add(
+    refusal = Refusal(RefusalKind.PARAMETER, ParameterRule("temperature"))
+    add_lessons(
         new.home / FILE,
         [Lesson(name, "other:1", "chat/completions", refusal, now) for name in ("new-cheap", "new-strong")],
         now,
     )
     again = routed_again(to, new)
-    assert len(again.app.worker.adapter.described()) == 2
+    assert len(again.app.worker.adapter.describe_lessons()) == 2
     assert "x-router-adapted" not in ask(again, chat(temperature=0)).headers
 
 
-def test_a_damaged_file_is_told_and_ends_no_router(new, to, unknown, refusing_openai):  # noqa: F811
+def test_a_damaged_file_is_reported_and_the_router_serves(new, to, unknown, refusing_openai):  # noqa: F811
     (new.home / FILE).write_text("{")
     again = routed_again(to, new)
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
@@ -178,7 +189,7 @@ def test_a_damaged_file_is_told_and_ends_no_router(new, to, unknown, refusing_op
     assert len(read_lessons(again.home / FILE, time.time())) == 1
 
 
-def test_what_cannot_be_written_stays_in_memory_and_is_told(new, unknown, refusing_openai, monkeypatch):  # noqa: F811
+def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(new, unknown, refusing_openai, monkeypatch):  # noqa: F811
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -192,7 +203,7 @@ def test_what_cannot_be_written_stays_in_memory_and_is_told(new, unknown, refusi
 
 
 @pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
-def test_the_page_shows_what_was_learnt(new, unknown, refusing_openai):  # noqa: F811
+def test_the_page_shows_lessons(new, unknown, refusing_openai):  # noqa: F811
     browser = Browser()
     try:
         browser.open(new.origin + "/")
@@ -208,13 +219,13 @@ def test_the_page_shows_what_was_learnt(new, unknown, refusing_openai):  # noqa:
         browser.close()
 
 
-def test_settings_with_a_secret_in_an_address_show_none_of_it(tmp_path):
-    from router.adaptation.lessons import upstream_of
+def test_secrets_in_upstream_urls_are_not_shown(tmp_path):
+    from router.adaptation.lessons import upstream_hosts
 
     settings = load(home=tmp_path, openai_base_url="https://ada:secret@api.example.com/v1", openai_api_key="sk-x")
-    assert upstream_of("m:low", settings) == "api.example.com"
+    assert upstream_hosts("m:low", settings) == "api.example.com"
 
 
-def test_every_kind_of_refusal_is_one_that_upstreams_make():
+def test_every_kind_of_refusal_occurs_at_some_upstream():
     body = json.dumps({"error": {"message": "Unexpected message role.", "param": None, "code": 400}}).encode()
     assert read_refusal(400, body) == ROLE

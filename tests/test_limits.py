@@ -195,7 +195,7 @@ def test_a_model_without_a_price_is_refused_to_a_budget_and_to_no_other_limit(li
     refused = chat(router, key, "unheard-of")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_without_price")
     assert openai_server.received == []
-    change(router.home, issuing.limited, "ada", {"usd_a_day": "none", "requests_a_minute": "60"})
+    change(router.home, issuing.set_limits, "ada", {"usd_a_day": "none", "requests_a_minute": "60"})
     assert until(lambda: chat(router, key, "unheard-of").status_code == 200)
 
 
@@ -315,10 +315,10 @@ def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_s
     openai_server.say(*(big_stream() for _ in range(3)))
     for _ in range(3):
         assert chat(router, key, stream=True).status_code == 200
-    change(router.home, issuing.limited, "ada", {"usd_a_day": str(2.5 * ANSWER_USD)})
+    change(router.home, issuing.set_limits, "ada", {"usd_a_day": str(2.5 * ANSWER_USD)})
     assert until(lambda: chat(router, key).status_code == 429)
     assert "has spent $0.12" in chat(router, key).json()["error"]["message"]
-    change(router.home, issuing.limited, "ada", {"usd_a_day": "1"})
+    change(router.home, issuing.set_limits, "ada", {"usd_a_day": "1"})
     assert until(lambda: chat(router, key).status_code == 200)
 
 
@@ -552,11 +552,11 @@ def test_limits_are_set_changed_shown_and_removed(tmp_path):
 def test_a_floor_needs_a_budget_and_a_soft_share_a_floor():
     for given, why in (({"floor": "0.9"}, "--usd-a-day"), ({"usd_a_day": "1", "soft": "0.5"}, "--floor")):
         with pytest.raises(SettingsError, match=why):
-            issuing.limits_of(given)
+            issuing.parse_limits(given)
     for wrong in ({"soft": "1"}, {"floor": "1.1"}, {"floor": "x"}):
         with pytest.raises(SettingsError, match="a share"):
-            issuing.limits_of({"usd_a_day": "1", "floor": "0.9", **wrong})
-    assert issuing.limits_of({"usd_a_day": "1", "floor": "0.9"}).floor == 0.9
+            issuing.parse_limits({"usd_a_day": "1", "floor": "0.9", **wrong})
+    assert issuing.parse_limits({"usd_a_day": "1", "floor": "0.9"}).floor == 0.9
 
 
 def test_auto_is_held_to_the_floor_once_most_of_a_budget_is_spent(limited, openai_server):
@@ -581,11 +581,11 @@ def test_auto_is_held_to_the_floor_once_most_of_a_budget_is_spent(limited, opena
 
 
 def test_a_rotated_key_keeps_its_limits():
-    keys, _ = issuing.added((), "ada", 1.0, limits=Limits(usd_a_day=1.0))
-    keys, _ = issuing.rotated(keys, "ada", 2.0, 0)
+    keys, _ = issuing.add((), "ada", 1.0, limits=Limits(usd_a_day=1.0))
+    keys, _ = issuing.rotate(keys, "ada", 2.0, 0)
     assert keys[0].limits == Limits(usd_a_day=1.0)
     with pytest.raises(SettingsError, match="is revoked"):
-        issuing.limited(issuing.revoked(keys, "ada", 3.0), "ada", {"usd_a_day": "1"})
+        issuing.set_limits(issuing.revoke(keys, "ada", 3.0), "ada", {"usd_a_day": "1"})
 
 
 def test_one_of_several_workers_refuses_keys_with_limits(limited, openai_server):

@@ -1,4 +1,4 @@
-"""What a promise gives where types come in other shares than in the outcomes."""
+"""The figures of a target for a mix of question types that differs from the outcomes'."""
 
 import json
 from dataclasses import replace
@@ -17,9 +17,9 @@ from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.traffic.mix import load_mix
-from router.policy.decision import Evidence, Interval, Model, Rule, Rules
-from router.policy.mix import SURE, holds, kept_of_mix
+from router.policy.mix import ALL_QUALITY, quality_kept_by_mix, target_support
 from router.policy.prices import Price, PriceBook
+from router.policy.rules import Evidence, Interval, Model, Rule, Rules
 from router.usage.ledger import Ledger
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
@@ -52,7 +52,7 @@ def plain(policy, replay, rows, target):
     return kept, 1 - spent
 
 
-def test_the_mix_of_the_outcomes_themselves_changes_nothing(policy, replay):
+def test_the_mix_of_the_outcomes_gives_their_own_figures(policy, replay):
     told = given(policy, replay, dict.fromkeys(TRUTH, 0.25))["targets"]
     for rule in policy.rules.targets:
         its = told[f"{rule.target:g}"]
@@ -62,7 +62,7 @@ def test_the_mix_of_the_outcomes_themselves_changes_nothing(policy, replay):
         assert its["quality_kept"].low <= its["quality_kept"].estimate <= its["quality_kept"].high
 
 
-def test_a_mix_of_one_type_is_that_type(policy, replay, fresh):
+def test_a_mix_of_one_type_gives_the_figures_of_that_type(policy, replay, fresh):
     for name in TRUTH:
         rows = np.flatnonzero([outcome.question_type == name for outcome in fresh])
         told = given(policy, replay, {name: 1.0})
@@ -84,7 +84,7 @@ def test_each_type_counts_by_its_share_and_not_by_its_outcomes(policy, fresh):
         assert value == pytest.approx(chosen_mean / strong_mean)
 
 
-def test_what_has_no_outcomes_counts_as_sent_to_the_strong_model(policy, replay):
+def test_types_without_outcomes_count_as_sent_to_the_strong_model(policy, replay):
     alone = given(policy, replay, {"sums/easy": 1.0})["targets"]["0.9"]
     told = given(policy, replay, {"sums/easy": 0.5, "poems": 0.3, "jokes": 0.2})
     assert told["missing"] == {"types": ["jokes", "poems"], "share": pytest.approx(0.5)}
@@ -93,7 +93,7 @@ def test_what_has_no_outcomes_counts_as_sent_to_the_strong_model(policy, replay)
     assert its["quality_kept"][1] == pytest.approx(0.5 + alone["quality_kept"][1] / 2)
 
 
-def test_a_target_holds_for_a_mix_or_not(policy, fresh):
+def test_a_target_is_kept_or_missed_for_a_mix(policy, fresh):
     """All wrong where the cheap model answered: what was promised for other questions does not hold here."""
     right, wrong = (
         replay_outcomes(
@@ -161,21 +161,21 @@ def test_a_mix_is_read_from_json_and_csv_and_sums_to_one(tmp_path, name, text):
         ('{"sums/easy": 0, "poems": 1}', "none of its types has outcomes"),
     ],
 )
-def test_a_mix_that_does_not_fit_says_where_and_why(tmp_path, text, said):
+def test_an_invalid_mix_names_the_place_and_the_error(tmp_path, text, said):
     (tmp_path / "m").write_text(text)
     with pytest.raises(InputError) as error:
         read_mix(tmp_path / "m", TRUTH)
     assert said in str(error.value)
 
 
-def test_a_mix_that_cannot_be_read_is_an_error_of_the_input(tmp_path):
+def test_an_unreadable_mix_is_an_input_error(tmp_path):
     (tmp_path / "m").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "m", tmp_path / "none", tmp_path):
         with pytest.raises(InputError):
             read_mix(path, TRUTH)
 
 
-def test_evaluate_tells_of_a_mix_and_warns_of_what_it_does_not_know(policy, fresh, tmp_path):
+def test_evaluate_reports_a_mix_and_warns_of_unknown_types(policy, fresh, tmp_path):
     write_policy(policy, tmp_path / "policy")
     write_outcomes([*fresh[:200], *made_outcomes(3, seed=4, truth={"sums/easy": (1, 1)})], tmp_path / "o.jsonl")
     (tmp_path / "m.json").write_text('{"sums/easy": 0.8, "law/clauses": 0.1, "poems": 0.1}')
@@ -213,25 +213,26 @@ def test_the_mix_of_recorded_traffic_is_read_from_the_usage_tables(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [("ledger:soon", "7d"), ("ledger:7d", "cannot be read")])
-def test_a_mix_that_cannot_be_read_from_the_usage_tables_is_an_error(tmp_path, text, said):
+def test_a_ledger_without_a_mix_is_a_clear_error(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
         load_mix(text, TRUTH, datetime.now(UTC), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_promise_keeps_of_a_mix_is_the_mean_of_its_types():
+def test_the_quality_kept_by_a_mix_is_the_mean_of_its_types():
     kept = {"safe": Interval(0.98, 1.0, 1.02), "risky": Interval(0.86, 0.9, 0.94)}
     evidence = {
-        name: Evidence("measured", 50, {"cheap": SURE, "strong": SURE}, Interval(-0.1, 0.0, 0.1), {}) for name in kept
+        name: Evidence("measured", 50, {"cheap": ALL_QUALITY, "strong": ALL_QUALITY}, Interval(-0.1, 0.0, 0.1), {})
+        for name in kept
     }
-    rule = Rule(0.97, 1.0, True, 100, 0.95, SURE, kept_by_type=kept)
+    rule = Rule(0.97, 1.0, True, 100, 0.95, ALL_QUALITY, kept_by_type=kept)
     models = tuple(Model(name, Price(1.0, 1.0, None)) for name in ("cheap", "strong"))
     rules = Rules(models, evidence, (rule,))
-    even = kept_of_mix(rules, 0.97, {"safe": 50, "risky": 50})
+    even = quality_kept_by_mix(rules, 0.97, {"safe": 50, "risky": 50})
     assert even.estimate == pytest.approx(0.95) and even.low == pytest.approx(0.95 - np.hypot(0.02, 0.04) / 2)
-    assert holds(even, 0.97) == "no"
-    assert holds(kept_of_mix(rules, 0.97, {"safe": 5}), 0.97) == "shown"
-    assert holds(kept_of_mix(rules, 0.97, {"safe": 75, "risky": 25}), 0.97) == "expected"
+    assert target_support(even, 0.97) == "no"
+    assert target_support(quality_kept_by_mix(rules, 0.97, {"safe": 5}), 0.97) == "shown"
+    assert target_support(quality_kept_by_mix(rules, 0.97, {"safe": 75, "risky": 25}), 0.97) == "expected"
     # a type that nothing is known of goes to the strong model, which keeps its own quality
-    assert kept_of_mix(rules, 0.97, {"risky": 50, "unheard/of": 50}).estimate == pytest.approx(0.95)
-    assert kept_of_mix(rules, 0.97, {}) is None and kept_of_mix(rules, 0.999, {"safe": 1}) is None
+    assert quality_kept_by_mix(rules, 0.97, {"risky": 50, "unheard/of": 50}).estimate == pytest.approx(0.95)
+    assert quality_kept_by_mix(rules, 0.97, {}) is None and quality_kept_by_mix(rules, 0.999, {"safe": 1}) is None

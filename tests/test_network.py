@@ -50,7 +50,7 @@ def front(authorities, openai_server):
 
 
 @pytest.mark.parametrize("variable", ["ROUTER_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_the_certificates_of_a_file_are_trusted(serve, front, authorities, monkeypatch, variable):
+def test_certificates_in_a_file_are_trusted(serve, front, authorities, monkeypatch, variable):
     monkeypatch.setenv(variable, str(authorities[0][1]))
     assert ask(serve(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
 
@@ -68,11 +68,11 @@ def test_the_setting_overrides_the_environment(serve, front, authorities, monkey
 
 
 def test_a_bundle_is_trusted_instead_of_the_systems_certificates(authorities):
-    trusted = Network.read("", str(authorities[0][1]), {}).tls().get_ca_certs()
+    trusted = Network.read("", str(authorities[0][1]), {}).ssl_context().get_ca_certs()
     assert [dict(each[0] for each in one["subject"])["commonName"] for one in trusted] == ["ours"]
 
 
-def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, authorities, serve, front):
+def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, authorities, serve, front):
     _, first = authorities[0]
     folder = tmp_path / "hashed"
     folder.mkdir()
@@ -83,7 +83,7 @@ def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, auth
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1"}
     assert ask(serve(**address, ca_bundle=folder)).status_code == 200
     environment = {"SSL_CERT_FILE": requests.certs.where(), "SSL_CERT_DIR": str(folder)}
-    context = Network.read("", "", environment).tls()
+    context = Network.read("", "", environment).ssl_context()
     with socket.create_connection(("127.0.0.1", front.port)) as opened:
         context.wrap_socket(opened, server_hostname="127.0.0.1").close()
 
@@ -93,10 +93,10 @@ def test_a_folder_of_certificates_and_that_of_openssl_are_trusted(tmp_path, auth
     ("content", "told"),
     [
         (None, "No such file or directory"),
-        (b"", "holds no certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate"),
-        (b"\x30\x82\xff\x00", "holds no certificate"),
+        (b"", "contains no valid certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "contains no valid certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "contains no valid certificate"),
+        (b"\x30\x82\xff\x00", "contains no valid certificate"),
     ],
     ids=["missing", "empty", "a key", "damaged", "binary"],
 )
@@ -108,7 +108,7 @@ def test_an_invalid_bundle_is_rejected_with_its_name(tmp_path, monkeypatch, vari
     with pytest.raises(SettingsError, match=rf"setting {variable}: {path}:? {told}"):
         Upstreams(load(openai_base_url="https://api.example.com/v1"))
     with pytest.raises(BundleError):
-        load().network.tls()
+        load().network.ssl_context()
 
 
 def test_a_missing_bundle_is_a_one_line_error(tmp_path):
@@ -130,19 +130,19 @@ def test_a_missing_bundle_is_a_one_line_error(tmp_path):
     ],
 )
 def test_clients_that_read_the_environment_get_the_same_settings(setting, environment, expected):
-    Network.read(setting, "", environment).prepare(environment)
+    Network.read(setting, "", environment).export_to(environment)
     if expected:
         expected |= {"no_proxy": "localhost,127.0.0.1,127.0.0.0/8,::1"}
     assert environment == expected | {name.upper(): value for name, value in expected.items()}
     before = dict(environment)
-    Network.read("", "", environment).prepare(environment)
+    Network.read("", "", environment).export_to(environment)
     assert environment == before, "told twice, nothing changes"
 
 
 @pytest.mark.parametrize(("exempt", "told"), [("*", "*"), ("a.test, .b.test", "a.test,.b.test,localhost")])
 def test_exempt_hosts_stay_exempt_for_clients_that_read_the_environment(exempt, told):
     environment = {"NO_PROXY": exempt, "HTTPS_PROXY": "http://a:1"}
-    Network.read("", "", environment).prepare(environment)
+    Network.read("", "", environment).export_to(environment)
     assert environment["no_proxy"].startswith(told) and environment["NO_PROXY"] == environment["no_proxy"]
 
 
@@ -160,7 +160,7 @@ def mlflow_behind_proxy(tmp_path, openai_server):
 def test_mlflows_requests_use_the_proxy_and_the_bundle(mlflow_behind_proxy, openai_server):
     proxy, settings = mlflow_behind_proxy
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).prepare(environment)
+    Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).export_to(environment)
     asks = "import requests, sys; print(*(requests.get(url, timeout=10).status_code for url in sys.argv[1:]))"
     command = [sys.executable, "-c", asks, "https://mlflow.test/v1/other", openai_server.url + "/other"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -244,13 +244,13 @@ def refusing(family=V4):
         return family, address
 
 
-def test_an_upstream_by_its_ipv6_address_answers(serve, on_ipv6):
+def test_an_upstream_is_reached_by_its_ipv6_address(serve, on_ipv6):
     router = serve(openai_base_url=on_ipv6.url, proxy=CORPORATE)
     assert ask(router).status_code == 200
     assert on_ipv6.received[-1].header("host") == f"[::1]:{on_ipv6.port}"
 
 
-def test_an_upstream_by_its_ipv6_address_is_checked_by_its_certificate(serve, openai_server, tmp_path):
+def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(serve, openai_server, tmp_path):
     import ipaddress
 
     class Front(TlsFront):

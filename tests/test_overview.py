@@ -13,9 +13,9 @@ from router.dashboard.overview import WINDOWS, summed
 from router.dashboard.recent import as_mapping, newest_requests
 from router.journal.segments import parsed
 from router.journal.writer import Gap, Journal
-from router.policy.decision import Interval
 from router.policy.distribution import SHIPPED
 from router.policy.prices import Price, PriceBook
+from router.policy.rules import Interval
 from router.serving.policy import read_policy
 from router.usage.counterfactual import Lengths
 from router.usage.tallies import HOUR, KEEP_MINUTES_SECONDS, MILLISECONDS, SUMS, Tallies, percentile
@@ -79,7 +79,7 @@ def test_a_request_whose_price_is_not_known_is_counted_as_such(tallies, tmp_path
 
 
 def test_the_overview_says_whether_the_promise_holds_for_the_mix(tallies, tmp_path, rules):
-    tallies.write([made_record(n, question_type=name) for n, name in enumerate(rules.rule(0.97).kept_by_type)])
+    tallies.write([made_record(n, question_type=name) for n, name in enumerate(rules.rule_for(0.97).kept_by_type)])
     mix = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["mix"]
     assert mix["quality_kept"]["low"] < mix["quality_kept"]["estimate"] < mix["quality_kept"]["high"]
     assert mix["quality_kept"]["holds"] in ("shown", "expected", "no")

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.planning.plan import Plan, Request
-from router.policy.catalogue import read_takes
-from router.policy.decision import Reason
+from router.policy.catalogue import parse_support
 from router.policy.naming import EFFORTS, effort_of, without_effort
 from router.policy.parameters import (
     CHAT,
@@ -18,17 +17,18 @@ from router.policy.parameters import (
     Adaptation,
     Change,
     ParameterRule,
-    Takes,
-    adapted,
-    apply,
+    ParameterSupport,
+    apply_changes,
+    compute_adaptation,
 )
+from router.policy.reasons import Reason
 from router.policy.roles import MOST_MESSAGES
 from router.wire import bodies
 from router.wire.parameters import MAX_FIELDS, parameter_edits
 from router.wire.skeleton import SkeletonBuilder
 
 LOGPROBS = "message.output_text.logprobs"
-REASONING = Takes(
+REASONING = ParameterSupport(
     (
         ParameterRule("max_tokens", called="max_completion_tokens", on=CHAT, most=100),
         ParameterRule("max_completion_tokens", most=100),
@@ -50,7 +50,7 @@ def fields_of(body):
 
 def changed(takes, body, endpoint=CHAT, effort=""):
     """The body as the model gets it, from a decoded one."""
-    return apply(body, adapted(takes, fields_of(json.dumps(body)), endpoint, effort).changes)
+    return apply_changes(body, compute_adaptation(takes, fields_of(json.dumps(body)), endpoint, effort).changes)
 
 
 def sent(body, changes, model=None, streamed=False, pieces=1):
@@ -76,9 +76,14 @@ def sent(body, changes, model=None, streamed=False, pieces=1):
 
 def test_fields_without_a_rule_are_not_changed():
     body = {"model": "auto", "messages": [], "user": "a", "temperature": 1, "max_completion_tokens": 9}
-    assert adapted(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
-    assert adapted(Takes(), fields_of('{"max_tokens":5,"reasoning_effort":"low","tools":[{}]}'), CHAT) is UNCHANGED
-    assert adapted(REASONING, fields_of('{"max_tokens":5}'), "completions") is UNCHANGED
+    assert compute_adaptation(REASONING, fields_of(json.dumps(body)), CHAT) is UNCHANGED
+    assert (
+        compute_adaptation(
+            ParameterSupport(), fields_of('{"max_tokens":5,"reasoning_effort":"low","tools":[{}]}'), CHAT
+        )
+        is UNCHANGED
+    )
+    assert compute_adaptation(REASONING, fields_of('{"max_tokens":5}'), "completions") is UNCHANGED
 
 
 @pytest.mark.parametrize(
@@ -121,9 +126,9 @@ def test_fields_without_a_rule_are_not_changed():
     ],
 )
 def test_a_chat_request_is_changed_by_the_rules(given, made, told):
-    adaptation = adapted(REASONING, fields_of(json.dumps(given)), CHAT)
-    assert apply(given, adaptation.changes) == made
-    assert adaptation.told == told
+    adaptation = compute_adaptation(REASONING, fields_of(json.dumps(given)), CHAT)
+    assert apply_changes(given, adaptation.changes) == made
+    assert adaptation.description == told
 
 
 @pytest.mark.parametrize(
@@ -157,48 +162,53 @@ def test_the_effort_in_a_policys_model_name_overrides_the_clients():
         "reasoning": {"summary": "auto", "effort": "low"}
     }
     assert changed(REASONING, {"reasoning": None}, RESPONSES, "low") == {"reasoning": {"effort": "low"}}
-    assert changed(Takes(), {}, effort="low") == {"reasoning_effort": "low"}
+    assert changed(ParameterSupport(), {}, effort="low") == {"reasoning_effort": "low"}
 
 
-def test_tools_that_need_no_effort_are_lost_to_a_model_that_is_to_reason():
+def test_tools_are_unavailable_with_reasoning_if_they_require_no_effort():
     tools = fields_of('{"tools":[{"type":"function"}]}')
-    assert adapted(REASONING, tools, CHAT).lost == ()
-    assert adapted(REASONING, tools, CHAT, "low").lost == ("tools with reasoning",)
-    assert adapted(REASONING, tools, CHAT, "none").lost == ()
-    assert adapted(REASONING, tools, RESPONSES, "low").lost == ()
-    assert adapted(REASONING, fields_of('{"tools": [ ] }'), CHAT) is UNCHANGED
+    assert compute_adaptation(REASONING, tools, CHAT).unavailable == ()
+    assert compute_adaptation(REASONING, tools, CHAT, "low").unavailable == ("tools with reasoning",)
+    assert compute_adaptation(REASONING, tools, CHAT, "none").unavailable == ()
+    assert compute_adaptation(REASONING, tools, RESPONSES, "low").unavailable == ()
+    assert compute_adaptation(REASONING, fields_of('{"tools": [ ] }'), CHAT) is UNCHANGED
 
 
 @pytest.mark.parametrize("asked", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
-def test_a_model_that_always_reasons_calls_no_tools_on_chat_completions(asked):
-    always = Takes(efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True)
-    assert adapted(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).lost == ("tools with reasoning",)
+def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(asked):
+    always = ParameterSupport(efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True)
+    assert compute_adaptation(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).unavailable == (
+        "tools with reasoning",
+    )
 
 
 def test_values_within_a_changed_field_are_kept_unchanged():
     body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
-    made = sent(body, adapted(REASONING, fields_of(body), RESPONSES).changes)
+    made = sent(body, compute_adaptation(REASONING, fields_of(body), RESPONSES).changes)
     assert made == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
 
 
-def test_a_long_value_is_not_read():
+def test_long_values_are_not_decoded():
     body = '{"temperature":' + "1" * 100_000 + ',"stop":"' + "x" * 100_000 + '","include":"' + "[" * 100_000 + '"}'
-    assert [change.name for change in adapted(REASONING, fields_of(body), CHAT).changes] == ["temperature", "stop"]
+    assert [change.name for change in compute_adaptation(REASONING, fields_of(body), CHAT).changes] == [
+        "temperature",
+        "stop",
+    ]
 
 
-def test_rules_of_a_table_are_checked():
-    takes = read_takes({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
-    assert takes.watched() == {"user", "stop"} and takes.least_limit() == 7
+def test_invalid_rules_in_a_table_are_refused():
+    takes = parse_support({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
+    assert takes.affected_fields() == {"user", "stop"} and takes.lowest_limit() == 7
     for wrong in ({"name": 5}, {"name": "a", "unknown": 1}, "f", None):
         with pytest.raises(ValueError, match="not a rule"):
-            read_takes({"parameters": [["x"], wrong][1:] if wrong != "f" else ["f"]}, {"f": [wrong]})
+            parse_support({"parameters": [["x"], wrong][1:] if wrong != "f" else ["f"]}, {"f": [wrong]})
     with pytest.raises(KeyError):
-        read_takes({"parameters": ["nowhere"]}, {})
+        parse_support({"parameters": ["nowhere"]}, {})
 
 
 @given(st.text(max_size=12), st.sampled_from(EFFORTS))
-def test_a_policys_name_is_the_models_and_its_effort(base, effort):
+def test_a_policys_model_name_contains_model_and_effort(base, effort):
     assert effort_of(f"{base}:{effort}") == (effort if base else "")
     if base:
         assert without_effort(f"{base}:{effort}") == base
@@ -254,14 +264,14 @@ def test_edited_bytes_parse_to_the_result_of_apply(data):
     streamed = "model" in body and data.draw(st.booleans())
     model = data.draw(st.sampled_from(["auto", "gpt-6-luna"])) if "model" in body else None
     made = json.loads(sent(raw, changes, model, streamed, data.draw(st.integers(1, 9))))
-    expected = apply(body, changes)
+    expected = apply_changes(body, changes)
     if model is not None:
         expected["model"] = model
     if streamed:
         expected["stream_options"] = {"include_usage": True}
     assert made == expected
     dropped = {change.name for change in changes if change.dropped}
-    renames = {change.name: change.called for change in changes if change.called}
+    renames = {change.name: change.new_name for change in changes if change.new_name}
     order = [renames.get(name, name) for name in body if name not in dropped]
     assert [name for name in made if name in order] == order
 
@@ -312,7 +322,7 @@ def test_all_edits_work_together_on_pieces_of_any_size():
         b'{"stop":"x","model" :"auto", "max_tokens" : 500 ,"messages":[{"role":"user","content":[{"type":"image_url",'
         b'"image_url":{"url":"%b"}}]}],"temperature":0,"stream":true}' % LONG.encode()
     )
-    adaptation = adapted(REASONING, fields_of(body), CHAT, "low")
+    adaptation = compute_adaptation(REASONING, fields_of(body), CHAT, "low")
     expected = (
         b'{"reasoning_effort":"low","model" :"gpt-6-sol","stream_options":{"include_usage":true}, '
         b'"max_completion_tokens" : 100 ,"messages":[{"role":"user","content":[{"type":"image_url",'
@@ -326,8 +336,8 @@ BEFORE = (
     b'{"x":1.10, "messages" : [ {"content":"\\u00e9 \\"role\\":\\"developer\\"", "role" : "developer" } ,'
     b'\n{"role":"user"}] }'
 )
-SYSTEM = Takes((ParameterRule("messages", roles={"developer": "system"}),))
-USER = Takes(
+SYSTEM = ParameterSupport((ParameterRule("messages", roles={"developer": "system"}),))
+USER = ParameterSupport(
     tuple(ParameterRule(name, roles={"developer": "user", "system": "user"}) for name in ("messages", "input"))
 )
 
@@ -360,24 +370,24 @@ USER = Takes(
     ],
 )
 def test_only_the_role_of_a_message_is_changed(takes, endpoint, body, made, told):
-    adaptation = adapted(takes, fields_of(body), endpoint)
+    adaptation = compute_adaptation(takes, fields_of(body), endpoint)
     for pieces in (1, 7, len(body)):
         assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
-    assert adaptation.told == told
-    assert apply(json.loads(body), adaptation.changes) == json.loads(made or body)
+    assert adaptation.description == told
+    assert apply_changes(json.loads(body), adaptation.changes) == json.loads(made or body)
 
 
-def test_a_message_with_two_roles_is_left_to_the_upstream():
+def test_a_message_with_two_roles_is_unchanged():
     body = b'{"messages":[{"role":"developer","role":"developer"},{"role":"developer"}]}'
-    made = sent(body, adapted(SYSTEM, fields_of(body), CHAT).changes)
+    made = sent(body, compute_adaptation(SYSTEM, fields_of(body), CHAT).changes)
     assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
 
 
 def test_a_hostile_list_of_messages_is_not_changed():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
     wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
-    assert adapted(SYSTEM, fields_of(many), CHAT) is UNCHANGED
-    assert sent(wide, adapted(SYSTEM, fields_of(wide), CHAT).changes) == wide
+    assert compute_adaptation(SYSTEM, fields_of(many), CHAT) is UNCHANGED
+    assert sent(wide, compute_adaptation(SYSTEM, fields_of(wide), CHAT).changes) == wide
 
 
 ROLES = st.sampled_from(["developer", "system", "user", "assistant", 5, None, "devel\u00f6per"])
@@ -398,13 +408,13 @@ def test_messages_with_replaced_roles_parse_to_the_result_of_apply(messages, bla
     name = "messages" if endpoint == CHAT else "input"
     text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
     body = f'{{"a":1,"{name}":{text},"b":2}}'.encode()
-    changes = adapted(takes, fields_of(body), endpoint).changes
+    changes = compute_adaptation(takes, fields_of(body), endpoint).changes
     made = sent(body, changes, pieces=pieces)
     roles = next(rule.roles for rule in takes.rules if rule.name == name)
     expected = [
         {**each, "role": roles.get(each["role"], each["role"])} if "role" in each else each for each in messages
     ]
-    assert json.loads(made) == apply(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
+    assert json.loads(made) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
 def test_a_removed_attachment_is_removed_completely():
@@ -416,7 +426,7 @@ def test_a_removed_attachment_is_removed_completely():
 
 def test_each_field_is_edited_once():
     spans = {"a": (5, 6)}
-    assert [*parameter_edits(b'{"a":1}', spans, [Change("a", called="b", value=b"2")])] == [
+    assert [*parameter_edits(b'{"a":1}', spans, [Change("a", new_name="b", value=b"2")])] == [
         (1, 4, b'"b"'),
         (5, 6, b"2"),
     ]

@@ -1,4 +1,4 @@
-"""The policy's pure core: features, prediction, decision, document."""
+"""The policy: features, prediction, decision, and files."""
 
 import io
 import json
@@ -13,11 +13,14 @@ from made_outcomes import TRUTH, made_outcomes
 
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
-from router.policy.decision import Model, Reason, decide, expected_cost_usd, savings_usd
+from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, PolicyError, dump, parse
+from router.policy.expected_cost import expected_cost_usd, savings_usd
 from router.policy.features import MAX_TURN_CHARACTERS, RequestError, read_question
 from router.policy.prediction import predict
 from router.policy.prices import Price
+from router.policy.reasons import Reason
+from router.policy.rules import Model
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -39,14 +42,14 @@ def decided(policy, features, target=0.9):
     return decide(policy.rules, features, predict(policy.predictor, features), target)
 
 
-def test_what_is_learnt_is_near_the_truth(policy):
+def test_learnt_qualities_are_close_to_the_true_ones(policy):
     for name, (cheap, strong) in TRUTH.items():
         quality = policy.rules.evidence[name].quality
         assert quality[PAIR[0]].low <= cheap <= quality[PAIR[0]].high
         assert quality[PAIR[1]].low <= strong <= quality[PAIR[1]].high
 
 
-def test_an_easy_question_goes_to_the_cheap_model_and_a_hard_one_to_the_strong(policy):
+def test_easy_questions_go_to_the_cheap_model_and_hard_ones_to_the_strong_model(policy):
     easy, hard = decided(policy, asked(SUM)), decided(policy, asked(LAW))
     assert (easy.model, easy.reason) == ("gpt-4o-mini", Reason.CHEAP_IS_ENOUGH)
     assert (hard.model, hard.reason) == ("gpt-4o", Reason.STRONG_IS_BETTER)
@@ -54,12 +57,12 @@ def test_an_easy_question_goes_to_the_cheap_model_and_a_hard_one_to_the_strong(p
     assert hard.evidence.n == 300
 
 
-def test_a_target_that_nothing_was_shown_to_keep_goes_to_the_strong_model(policy):
+def test_a_target_without_a_threshold_goes_to_the_strong_model(policy):
     assert decided(policy, asked(SUM), target=1.0).reason == Reason.NOT_CERTIFIED
     assert decided(policy, asked(SUM), target=1.0).model == "gpt-4o"
 
 
-def test_a_question_unlike_all_others_goes_to_the_strong_model_as_novel(policy):
+def test_a_novel_question_goes_to_the_strong_model(policy):
     decision = decided(policy, asked("Write me a haiku about frogs, please, in Finnish"))
     assert (decision.model, decision.reason) == ("gpt-4o", Reason.NOVEL)
 
@@ -70,7 +73,7 @@ def test_a_type_without_evidence_goes_to_the_strong_model(policy):
     assert decide(rules, features, predict(policy.predictor, features), 0.9).reason == Reason.NO_EVIDENCE
 
 
-def test_the_doubt_about_the_type_counts_as_quality_of_the_strong_model(policy):
+def test_doubt_about_the_type_adds_to_the_strong_models_quality(policy):
     features = asked(SUM)
     prediction = predict(policy.predictor, features)
     assert sum(prediction.type_probabilities.values()) == pytest.approx(1)
@@ -79,7 +82,7 @@ def test_the_doubt_about_the_type_counts_as_quality_of_the_strong_model(policy):
     assert decide(policy.rules, features, torn, 0.9).model == "gpt-4o"
 
 
-def test_what_may_well_be_of_a_type_without_evidence_goes_to_the_strong_model(policy):
+def test_a_question_probably_of_a_type_without_evidence_goes_to_the_strong_model(policy):
     features = asked(SUM)
     prediction = predict(policy.predictor, features)
     unknown = next(name for name in policy.predictor.types if name != prediction.question_type)
@@ -90,7 +93,7 @@ def test_what_may_well_be_of_a_type_without_evidence_goes_to_the_strong_model(po
         assert decide(rules, features, prediction, 0.9).reason == reason
 
 
-def test_a_policy_of_an_older_format_is_refused_with_what_is_read(policy):
+def test_a_policy_of_an_older_format_is_refused_and_the_supported_format_is_named(policy):
     files = dump(policy)
     document = json.loads(files[DOCUMENT]) | {"format": 1}
     with pytest.raises(PolicyError, match="has format 1; this version reads format 2"):
@@ -101,14 +104,14 @@ def test_a_policy_of_an_older_format_is_refused_with_what_is_read(policy):
     "name, value",
     [("no_evidence_limit", 0), ("novelty_limit", 1.1), ("least_type_probability", 2), ("caution", -1)],
 )
-def test_a_limit_that_is_no_share_is_refused(policy, name, value):
+def test_a_limit_outside_of_0_to_1_is_refused(policy, name, value):
     files = dump(policy)
     document = json.loads(files[DOCUMENT]) | {name: value}
-    with pytest.raises(PolicyError, match=f"{name} is not .*: {value}"):
+    with pytest.raises(PolicyError, match=f"{name} must be .*: {value}"):
         parse(files | {DOCUMENT: json.dumps(document).encode()})
 
 
-def test_what_the_cheap_model_cannot_hold_or_read_goes_to_the_strong_one(policy):
+def test_requests_beyond_the_cheap_models_capabilities_go_to_the_strong_model(policy):
     small = replace(policy.rules.models[0], context_tokens=100)
     blind = replace(policy.rules.models[0], images=False)
     long, seen = (
@@ -140,15 +143,15 @@ def test_an_image_costs_more_on_the_cheap_model_as_it_is_billed(policy):
     assert costs["gpt-4o-mini"] > costs["gpt-4o"]
 
 
-def test_a_short_word_after_a_question_goes_on_with_that_question(policy):
+def test_a_follow_up_turn_continues_the_question_before_it(policy):
     for before, model in ((LAW, "gpt-4o"), (SUM, "gpt-4o-mini")):
         for word in ("ok, continue", "thanks", "Why is that?"):
             said = [{"role": "user", "content": before}, {"role": "assistant", "content": "It depends."}]
             decision = decided(policy, read_question([*said, {"role": "user", "content": word}]))
-            assert (decision.model, decision.asked.question) == (model, before.partition(": ")[2])
+            assert (decision.model, decision.parts.question) == (model, before.partition(": ")[2])
 
 
-def test_another_subject_earlier_in_a_conversation_changes_nothing(policy):
+def test_an_earlier_question_on_another_subject_does_not_change_the_decision(policy):
     hard = [{"role": "user", "content": LAW}, {"role": "assistant", "content": "It depends."}]
     assert decided(policy, read_question([*hard, {"role": "user", "content": SUM}])).model == "gpt-4o-mini"
 
@@ -159,7 +162,7 @@ def long_conversation(policy, first):
     return read_question([*said, {"role": "user", "content": SUM}])
 
 
-def test_a_model_that_has_the_conversation_in_its_cache_is_kept_at_the_edge_and_is_expected_to_cost_less(policy):
+def test_a_cached_conversation_lowers_the_expected_cost_and_decides_close_cases(policy):
     after_hard, after_easy = (long_conversation(policy, first) for first in (LAW, SUM))
     hard, easy = decided(policy, after_hard), decided(policy, after_easy)
     assert (hard.cached_model, easy.cached_model) == ("gpt-4o", "gpt-4o-mini")
@@ -173,7 +176,7 @@ def test_a_model_that_has_the_conversation_in_its_cache_is_kept_at_the_edge_and_
     assert needed[0] > needed[1]  # leaving the strong model must buy more than staying with the cheap one
 
 
-def test_a_long_prompt_by_itself_changes_no_decision(policy):
+def test_a_long_prompt_alone_does_not_change_the_decision(policy):
     for text in (SUM, LAW):
         system = {"role": "system", "content": "Be brief. " * 2000}
         alone, with_system = (
@@ -184,11 +187,11 @@ def test_a_long_prompt_by_itself_changes_no_decision(policy):
         assert with_system.expected_cost_usd["gpt-4o"] > alone.expected_cost_usd["gpt-4o"]
 
 
-def test_a_decision_is_the_same_every_time(policy):
+def test_decisions_are_deterministic(policy):
     assert decided(policy, asked(LAW)) == decided(policy, asked(LAW))
 
 
-def test_a_megabyte_of_prompt_is_read_no_further_than_the_cap():
+def test_a_prompt_of_a_megabyte_is_truncated():
     assert len(asked("word " * 200_000).turns[0]) <= MAX_TURN_CHARACTERS + 1
 
 
@@ -196,13 +199,13 @@ def test_a_megabyte_of_prompt_is_read_no_further_than_the_cap():
     ("messages", "param"),
     [([], "messages"), ([7], "messages"), ([{"role": "user", "content": 7}], "messages[0].content")],
 )
-def test_messages_that_cannot_be_read_name_the_field_at_fault(messages, param):
+def test_errors_about_messages_name_the_invalid_field(messages, param):
     with pytest.raises(RequestError) as caught:
         read_question(messages)
     assert caught.value.param == param
 
 
-def test_a_policy_is_the_same_after_writing_and_reading(policy, tmp_path):
+def test_a_policy_round_trips_through_its_files(policy, tmp_path):
     write_policy(policy, tmp_path)
     again = read_policy(tmp_path)
     assert dump(again) == dump(policy)
@@ -212,20 +215,20 @@ def test_a_policy_is_the_same_after_writing_and_reading(policy, tmp_path):
 
 @pytest.mark.parametrize("file", [DOCUMENT, WEIGHTS])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\x00" * 50, b'{"format": 1}'])
-def test_a_policy_that_does_not_parse_names_the_file(policy, file, content):
+def test_an_invalid_policy_names_the_file(policy, file, content):
     files = {name: c for name, c in (dump(policy) | {file: content}).items() if c is not None}
     with pytest.raises(PolicyError) as caught:
         parse(files)
     assert caught.value.file == file
 
 
-def test_the_same_outcomes_and_seed_give_the_same_policy_to_the_byte():
+def test_equal_outcomes_and_seeds_give_identical_policy_files():
     models = models_named(PAIR, load_prices())
     first, second = (learn(made_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
     assert dump(first) == dump(second)
 
 
-def test_a_damaged_policy_is_told_as_such_or_still_decides(policy):
+def test_a_damaged_policy_is_refused_or_still_decides(policy):
     files, rng, told = dump(policy), random.Random(0), 0
     for name in (DOCUMENT, WEIGHTS) * 40:
         damaged = bytearray(files[name])
@@ -243,7 +246,7 @@ def test_a_damaged_policy_is_told_as_such_or_still_decides(policy):
 
 
 @pytest.mark.parametrize("error", [zlib.error, RuntimeError, NotImplementedError, MemoryError])
-def test_an_archive_that_cannot_be_read_for_any_reason_is_a_policy_error(policy, monkeypatch, error):
+def test_any_error_in_an_archive_becomes_a_policy_error(policy, monkeypatch, error):
     def load(*_, **__):
         raise error("no")
 
@@ -258,7 +261,7 @@ def test_weights_without_any_quantile_are_refused(policy):
         parse(dump(replace(policy, predictor=empty)))
 
 
-def test_evidence_that_lacks_a_model_is_refused(policy):
+def test_evidence_without_a_model_of_the_policy_is_refused(policy):
     files = dump(policy)
     document = json.loads(files[DOCUMENT])
     name = next(iter(document["evidence"]))
@@ -267,7 +270,7 @@ def test_evidence_that_lacks_a_model_is_refused(policy):
         parse(files | {DOCUMENT: json.dumps(document).encode()})
 
 
-def test_weights_with_a_member_that_is_no_array_are_refused(policy):
+def test_weights_with_a_member_other_than_an_array_are_refused(policy):
     files = dump(policy)
     archive = io.BytesIO(files[WEIGHTS])
     with zipfile.ZipFile(archive) as whole:
@@ -277,7 +280,7 @@ def test_weights_with_a_member_that_is_no_array_are_refused(policy):
     with zipfile.ZipFile(archive, "w") as damaged:
         for name, content in members.items():
             damaged.writestr(name, content)
-    with pytest.raises(PolicyError, match=r"weights\.npz: familiarity_quantiles is no array"):
+    with pytest.raises(PolicyError, match=r"weights\.npz: familiarity_quantiles is not an array"):
         parse(files | {WEIGHTS: archive.getvalue()})
 
 
@@ -285,7 +288,7 @@ def test_weights_with_a_member_that_is_no_array_are_refused(policy):
     ("name", "value"),
     [("type_sharpness", 1e308), ("type_sharpness", -1.0), ("table", -1e30), ("idf", 1e200), ("length_smearing", 1e300)],
 )
-def test_weights_whose_sums_would_be_no_numbers_are_refused(policy, name, value):
+def test_weights_too_large_for_finite_sums_are_refused(policy, name, value):
     old = policy.predictor
     if name == "type_sharpness":
         predictor = replace(old, type_sharpness=value)
@@ -299,13 +302,13 @@ def test_weights_whose_sums_would_be_no_numbers_are_refused(policy, name, value)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])
-def test_a_scale_that_cannot_be_divided_by_is_refused(policy, scale):
+def test_a_scale_of_zero_is_refused(policy, scale):
     predictor = replace(policy.predictor, number_scale=np.full_like(policy.predictor.number_scale, scale))
     with pytest.raises(PolicyError, match=r"weights\.npz: .*number_scale"):
         parse(dump(replace(policy, predictor=predictor)))
 
 
-def test_a_long_prompt_is_billed_as_written_to_the_cache_where_a_model_bills_that(policy):
+def test_long_prompts_include_the_price_of_cache_writes_if_the_model_has_one(policy):
     price = Price(2.0, 10.0, 0.2, usd_per_million_cache_write_tokens=2.5)
     with_writes, without = Model("new", price), Model("old", replace(price, usd_per_million_cache_write_tokens=None))
     features = read_question([{"role": "user", "content": "word " * 4000}])

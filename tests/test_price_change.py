@@ -1,4 +1,4 @@
-"""A bill over the midnight on which a price changes, against sums in exact fractions."""
+"""A bill over the midnight of a price change, compared with sums of exact fractions."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def near(dollars: Fraction) -> object:
     return pytest.approx(float(dollars), rel=0, abs=1e-9)
 
 
-def test_each_request_costs_what_its_own_day_says():
+def test_each_request_has_the_price_of_its_day():
     for record, (offset, tier, *tokens) in zip(priced(), REQUESTS, strict=True):
         assert record.cost_usd == near(dollars(LUNA[day_of(offset)], tier, *tokens)), (offset, tier)
 
 
-def test_a_bill_over_a_change_of_prices_is_right_to_the_cent_by_day_and_as_a_whole(ledger):
+def test_a_bill_over_a_price_change_is_exact_by_day_and_in_total(ledger):
     ledger.write(priced())
     answer = bill(ledger)
     assert [(row["day"], row["requests"]) for row in answer["rows"]] == [(BEFORE, 7), (AFTER, 7)]
@@ -152,7 +152,7 @@ def test_a_bill_over_a_change_of_prices_is_right_to_the_cent_by_day_and_as_a_who
     assert before > 2 * after  # the days differ by more than any rounding
 
 
-def test_a_day_that_is_asked_for_alone_has_its_own_sum(ledger):
+def test_the_bill_of_a_single_day_has_its_own_sum(ledger):
     ledger.write(priced())
     for day in (BEFORE, AFTER):
         answer = bill(ledger, day, day)
@@ -160,7 +160,7 @@ def test_a_day_that_is_asked_for_alone_has_its_own_sum(ledger):
         assert answer["total"]["cost_usd"] == near(exact(LUNA, day))
 
 
-def test_always_strong_is_at_the_prices_of_each_day(ledger):
+def test_the_strong_only_cost_uses_the_prices_of_each_day(ledger):
     ledger.write(priced())
     answer = bill(ledger)
     for row in answer["rows"]:
@@ -177,7 +177,7 @@ def test_the_same_request_costs_a_fifth_one_nanosecond_later():
     assert first.cost_usd == pytest.approx(last.cost_usd / 5, rel=1e-12)
 
 
-def test_shipping_again_after_the_table_changed_prices_nothing_anew(ledger):
+def test_exporting_again_after_a_price_change_keeps_the_first_prices(ledger):
     records = priced()
     ledger.write(records)
     first = bill(ledger)
@@ -196,7 +196,7 @@ def test_shipping_again_after_the_table_changed_prices_nothing_anew(ledger):
     later.engine.dispose()
 
 
-def test_what_is_shipped_weeks_later_has_the_price_of_its_own_day(ledger):
+def test_a_late_export_uses_the_price_of_the_requests_day(ledger):
     weeks_later = MIDNIGHT + int(timedelta(weeks=6).total_seconds()) * SECOND
     late = Ledger(str(ledger.engine.url), PriceBook.parse(SHIPPED, weeks_later), lambda version: LENGTHS)
     late.write(priced(PriceBook.parse(SHIPPED, weeks_later)))
@@ -216,7 +216,7 @@ def los_angeles(monkeypatch):
     time.tzset()
 
 
-def test_days_and_prices_are_those_of_utc_wherever_the_machine_is(los_angeles, ledger):
+def test_days_and_prices_use_utc_in_every_time_zone(los_angeles, ledger):
     ledger.write(priced(PriceBook.parse(SHIPPED)))
     rows = bill(ledger)["rows"]
     assert [(row["day"], row["cost_usd"]) for row in rows] == [(day, near(exact(LUNA, day))) for day in (BEFORE, AFTER)]

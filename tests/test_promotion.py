@@ -1,4 +1,4 @@
-"""Verdicts are right in both directions, and promotions and rollbacks cause no failed request."""
+"""Verdicts are right in both directions, and promotions and rollbacks fail no request."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ from calibration.questions.sources import QuestionError
 from calibration.registry import promotion, registration
 from calibration.reporting.page import format_html
 from calibration.spending import Meter
-from router.policy.decision import Interval, Reason
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
-from router.serving.champion import fetch, keep_fetching, point_to
+from router.policy.reasons import Reason
+from router.policy.rules import Interval
+from router.serving.champion import fetch, keep_fetching, link_policy
 from router.serving.policy import read_policy, served_policy
 from router.settings import load
 
@@ -121,7 +122,7 @@ def does_not_pay(tmp_path_factory: pytest.TempPathFactory, store: str, pays: Cal
     return calibrated(tmp_path_factory.mktemp("not") / "home", store, DOES_NOT_PAY, per_type=50)
 
 
-def test_the_intervals_cover_the_true_quality(pays: Calibration, does_not_pay: Calibration) -> None:
+def test_measured_intervals_cover_the_truth(pays: Calibration, does_not_pay: Calibration) -> None:
     intervals = [
         (row.score.low <= quality[row.model][row.question_type] <= row.score.high)
         for found, quality in ((pays, PAYS), (does_not_pay, DOES_NOT_PAY))
@@ -132,7 +133,7 @@ def test_the_intervals_cover_the_true_quality(pays: Calibration, does_not_pay: C
     assert pays.trace_counts == {"gpt-4o-mini": 400, "gpt-4o": 400}
 
 
-def test_the_verdict_is_to_route_if_it_pays(pays: Calibration) -> None:
+def test_the_verdict_is_to_route_if_routing_saves(pays: Calibration) -> None:
     assert pays.verdict.route and pays.verdict.headline.startswith("Route")
     assert pays.policy is not None and pays.held_out is not None
     saved = pays.verdict.saving_per_1000_usd
@@ -141,12 +142,12 @@ def test_the_verdict_is_to_route_if_it_pays(pays: Calibration) -> None:
     assert any(f"${saved:.2f} per 1,000 requests" in reason for reason in pays.verdict.reasons)
 
 
-def test_the_verdict_is_not_to_route_if_it_does_not_pay(does_not_pay: Calibration) -> None:
+def test_the_verdict_is_not_to_route_if_routing_saves_nothing(does_not_pay: Calibration) -> None:
     assert does_not_pay.verdict.headline == "Do not route"
     assert not does_not_pay.verdict.route and does_not_pay.verdict.saving_per_1000_usd == 0.0
 
 
-def test_the_verdict_names_certified_targets_and_the_cost_of_more_questions(
+def test_the_verdict_names_certified_targets_and_the_questions_still_needed(
     pays: Calibration, does_not_pay: Calibration
 ) -> None:
     assert pays.policy is not None and pays.held_out is not None
@@ -179,7 +180,7 @@ def test_the_verdict_names_certified_targets_and_the_cost_of_more_questions(
     assert "certif" in " ".join(does_not_pay.verdict.reasons)
 
 
-def test_the_verdict_counts_the_types_with_computed_answers() -> None:
+def test_the_verdict_counts_the_computed_types() -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "calibration", "generate", "--list"],
         capture_output=True,
@@ -189,7 +190,7 @@ def test_the_verdict_counts_the_types_with_computed_answers() -> None:
     assert len(listed.stdout.split()) == COMPUTED_TYPES
 
 
-def test_the_report_marks_uncertified_targets_as_expected(pays: Calibration) -> None:
+def test_the_report_marks_targets_without_certificate_as_expected(pays: Calibration) -> None:
     assert pays.policy is not None
     rules = [
         replace(rule, certified=False, falls_short=0.2, more_questions_needed=90)
@@ -204,7 +205,7 @@ def test_the_report_marks_uncertified_targets_as_expected(pays: Calibration) -> 
     assert "<td data-name='promise'>certified</td>" in format_html(pays)
 
 
-def test_a_policy_predicts_the_missing_types_of_questions(pays: Calibration) -> None:
+def test_missing_question_types_are_predicted_by_a_policy(pays: Calibration) -> None:
     asked = questions()[::7]
     untyped = [replace(question, question_type=None) for question in asked]
     named = name_types(untyped, pays.policy, seed=0)
@@ -212,7 +213,7 @@ def test_a_policy_predicts_the_missing_types_of_questions(pays: Calibration) -> 
     assert right > 0.8 * len(asked) and all(question.question_type for question in named)
 
 
-def test_a_report_is_fetched_from_the_registry(pays: Calibration, tmp_path: Path) -> None:
+def test_a_report_is_downloaded_from_the_registry(pays: Calibration, tmp_path: Path) -> None:
     files = registration.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
     assert [file.name for file in files] == ["report.html", "comparison.csv", "outcomes.jsonl.gz"]
     assert registration.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
@@ -231,7 +232,7 @@ def test_questions_of_an_mlflow_dataset_are_read(pays: Calibration) -> None:
         read("mlflow:nobodys")
 
 
-def test_only_a_better_challenger_is_promoted_unless_forced(pays: Calibration, does_not_pay: Calibration) -> None:
+def test_a_challenger_is_promoted_only_if_it_is_better(pays: Calibration, does_not_pay: Calibration) -> None:
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
     done = promotion.promote()
@@ -249,7 +250,7 @@ def test_only_a_better_challenger_is_promoted_unless_forced(pays: Calibration, d
     assert promotion.rollback() == ("2", "1") and registration.version_number(CHAMPION) == "1"
 
 
-def test_the_first_champion_is_rolled_back_to_the_shipped_policy_and_promoted_again(
+def test_a_rollback_of_the_first_champion_restores_the_shipped_policy(
     pays: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = mlflow.MlflowClient()
@@ -270,7 +271,7 @@ def test_the_first_champion_is_rolled_back_to_the_shipped_policy_and_promoted_ag
     assert promotion.rollback() == ("1", None) and registration.version_number(CHAMPION) is None
 
 
-def test_a_rollback_in_an_empty_registry_is_a_registry_error(
+def test_a_rollback_in_a_registry_without_the_model_is_a_clear_error(
     pays: Calibration, tmp_path: Path, store_with_tables: Callable[[Path], str]
 ) -> None:
     before = _uri(pays)
@@ -293,7 +294,7 @@ def load_on(
     """A router under load; the policies named in its answers, in order."""
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
-    point_to(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
+    link_policy(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
     router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
     stop, policies = threading.Event(), []
 
@@ -329,7 +330,7 @@ def wait_for(policies: list[str], version: str, seconds: float = 20) -> float:
     return time.monotonic() - began
 
 
-def test_no_request_fails_during_promotions_and_rollbacks_under_load(
+def test_promotion_and_rollback_under_load_fail_no_request(
     pays: Calibration,
     does_not_pay: Calibration,
     load_on: tuple[RunningRouter, list[str], threading.Event],
@@ -364,7 +365,9 @@ def test_no_request_fails_during_promotions_and_rollbacks_under_load(
     assert {record["policy_version"] for record in records} == set(policies)
 
 
-def test_a_champion_is_fetched_once_and_a_missing_champion_changes_nothing(tmp_path: Path, pays: Calibration) -> None:
+def test_a_champion_is_downloaded_once_and_a_registry_without_one_changes_nothing(
+    tmp_path: Path, pays: Calibration
+) -> None:
     settings = load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     assert fetch(settings) == "1"
@@ -374,7 +377,7 @@ def test_a_champion_is_fetched_once_and_a_missing_champion_changes_nothing(tmp_p
     assert fetch(empty) == "" and not (tmp_path / "none.db").exists()
 
 
-def test_a_start_after_a_rollback_serves_the_shipped_policy_until_a_promotion(
+def test_after_a_rollback_a_router_starts_with_the_shipped_policy_and_serves_a_later_champion(
     tmp_path: Path, pays: Calibration
 ) -> None:
     client, settings = mlflow.MlflowClient(), load(home=tmp_path, mlflow_tracking_uri=_uri(pays))
@@ -389,11 +392,11 @@ def test_a_start_after_a_rollback_serves_the_shipped_policy_until_a_promotion(
     assert fetch(settings, "") == "1" and served_policy(settings)[0].version == promoted
 
 
-def test_an_unreadable_registry_and_a_custom_policy_folder_keep_the_policy(
+def test_errors_of_the_registry_remove_no_policy(
     tmp_path: Path, pays: Calibration, store_with_tables: Callable[[Path], str]
 ) -> None:
     assert pays.policy is not None
-    point_to(tmp_path, pays.policy.version, dump(pays.policy))
+    link_policy(tmp_path, pays.policy.version, dump(pays.policy))
     elsewhere = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "elsewhere"))
     assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere)[0].version == pays.policy.version
     own = tmp_path / "own"
@@ -405,7 +408,7 @@ def test_an_unreadable_registry_and_a_custom_policy_folder_keep_the_policy(
     assert (tmp_path / "policy").resolve() == own.resolve()
 
 
-def test_each_of_three_models_is_chosen_for_the_questions_it_answers_best(tmp_path: Path, store: str) -> None:
+def test_with_three_models_each_is_chosen_where_it_is_best(tmp_path: Path, store: str) -> None:
     prices = tmp_path / "prices.json"
     rows = {name: {"usd_per_million_input_tokens": p, "usd_per_million_output_tokens": 4 * p}
             for name, p in (("small", 0.1), ("mathematician", 0.5), ("large", 5.0))}  # fmt: skip

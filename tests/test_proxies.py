@@ -1,4 +1,4 @@
-"""Which proxy leads to an address: the environment, the setting that goes before it, and who is exempt."""
+"""The proxy for an address: environment, setting, and exempt hosts."""
 
 import base64
 
@@ -10,7 +10,7 @@ CORPORATE = "http://proxy.corp:3128"
 
 
 def leads(host, port=443, tls=True, setting="", **environment):
-    found = Proxies.read(setting, environment).to(host, port, tls=tls)
+    found = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
     return found.name if found else None
 
 
@@ -53,7 +53,7 @@ def leads(host, port=443, tls=True, setting="", **environment):
         ("*.", "example.com", 443, True),
     ],
 )
-def test_no_proxy_names_who_is_reached_directly(exempt, host, port, proxied):
+def test_hosts_in_no_proxy_are_reached_directly(exempt, host, port, proxied):
     assert leads(host, port, https_proxy=CORPORATE, NO_PROXY=exempt) == ("proxy.corp:3128" if proxied else None)
 
 
@@ -81,12 +81,12 @@ def test_this_machine_is_never_reached_through_a_proxy(host, tls):
         ({"HTTPS_PROXY": "http://a:1", "no_proxy": "api.example.com", "NO_PROXY": "x"}, None, None),
     ],
 )
-def test_the_environment_is_read_as_other_programs_read_it(environment, http, https):
+def test_proxy_variables_are_read_as_by_other_programs(environment, http, https):
     assert leads("api.example.com", 80, tls=False, **environment) == http
     assert leads("api.example.com", **environment) == https
 
 
-def test_the_setting_goes_before_the_environment_and_none_turns_it_off():
+def test_the_setting_overrides_the_environment_and_none_disables_proxies():
     environment = {"HTTPS_PROXY": "http://a:1", "http_proxy": "http://a:1", "NO_PROXY": "exempt.test"}
     assert leads("api.example.com", setting=CORPORATE, **environment) == "proxy.corp:3128"
     assert leads("api.example.com", 80, tls=False, setting=CORPORATE, **environment) == "proxy.corp:3128"
@@ -94,7 +94,7 @@ def test_the_setting_goes_before_the_environment_and_none_turns_it_off():
     assert leads("api.example.com", setting="None", **environment) is None
 
 
-def test_credentials_are_decoded_for_the_header_and_are_in_no_repr():
+def test_credentials_are_decoded_for_the_header_and_absent_from_reprs():
     proxy = Proxy.parse("http://ada:p%40ss%3Aw%C3%B6rd@proxy.corp:3128", "HTTPS_PROXY")
     assert proxy.authorization == b"Basic " + base64.b64encode("ada:p@ss:wörd".encode())
     assert proxy.url == "http://ada:p%40ss%3Aw%C3%B6rd@proxy.corp:3128"
@@ -117,7 +117,7 @@ def test_credentials_are_decoded_for_the_header_and_are_in_no_repr():
         "socks5://user:geheim@proxy.corp:1080",
     ],
 )
-def test_what_is_no_address_of_an_http_proxy_is_refused_without_its_value(url):
+def test_an_invalid_proxy_address_is_refused_without_showing_it(url):
     with pytest.raises(ProxyAddressError, match="HTTPS_PROXY") as refused:
         leads("api.example.com", HTTPS_PROXY=url)
     assert "geheim" not in str(refused.value)

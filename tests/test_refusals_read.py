@@ -1,4 +1,4 @@
-"""What OpenAI's models refuse is understood in their own words; what is no refusal says nothing, at no cost."""
+"""Refusals of OpenAI's models are understood by their messages; other errors are not read as refusals."""
 
 import json
 import time
@@ -10,8 +10,8 @@ from refusals import CHAT, MODELS, RESPONSES, ROWS, SNAPSHOTS, refusal
 from test_refusing_openai import CASES
 
 from router.policy.naming import EFFORTS
-from router.policy.parameters import LIMITS, ParameterRule, Takes, adapted, apply
-from router.policy.refusals import LOOKED_AT, Kind, Refusal, read_refusal, taught
+from router.policy.parameters import LIMITS, ParameterRule, ParameterSupport, apply_changes, compute_adaptation
+from router.policy.refusals import MAX_ERROR_BYTES, Refusal, RefusalKind, read_refusal, support_after_refusal
 from router.wire import bodies
 
 NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
@@ -25,11 +25,11 @@ NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
     "max_output_tokens too small": "no model takes it, and a longer answer was not asked for",
 }
 KINDS = {  # the others: what they are, where they are not of a parameter
-    "retired model": Kind.GONE,
-    **{name: Kind.CONTEXT for name in ROWS if "too long" in name},
-    **{name: Kind.TOOLS for name in ROWS if name.startswith("function tools")},
-    **{name: Kind.ROLE for name in ROWS if name.startswith("roles of")},
-    **{name: Kind.EFFORT for name in ROWS if name.startswith(("reasoning_effort", "reasoning.effort"))},
+    "retired model": RefusalKind.MODEL_NOT_FOUND,
+    **{name: RefusalKind.CONTEXT for name in ROWS if "too long" in name},
+    **{name: RefusalKind.TOOLS for name in ROWS if name.startswith("function tools")},
+    **{name: RefusalKind.ROLE for name in ROWS if name.startswith("roles of")},
+    **{name: RefusalKind.EFFORT for name in ROWS if name.startswith(("reasoning_effort", "reasoning.effort"))},
 }
 
 
@@ -48,14 +48,14 @@ def read(status=400, **fields):
     return read_refusal(status, error(**fields).encode())
 
 
-def test_every_row_is_understood_or_listed():
+def test_every_recorded_refusal_is_understood_or_listed_as_not():
     assert set(CASES) == set(ROWS)
     assert set(NOT_MENDED) <= set(ROWS)
     assert not set(NOT_MENDED) & {name for name, kind in KINDS.items() if name not in NOT_MENDED}
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_a_refusal_is_read_as_what_it_is(name):
+def test_refusals_are_read_by_kind(name):
     endpoint, body = body_of(name)
     refused = refusal(endpoint, body)
     assert refused is not None and refused.row == name
@@ -63,30 +63,30 @@ def test_a_refusal_is_read_as_what_it_is(name):
     if name in NOT_MENDED:
         assert found is None
     else:
-        assert found is not None and found.kind is KINDS.get(name, Kind.PARAMETER)
+        assert found is not None and found.kind is KINDS.get(name, RefusalKind.PARAMETER)
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - set(NOT_MENDED)))
-def test_a_model_that_nothing_is_known_of_is_asked_again_until_it_takes_the_request(name):
+def test_an_unknown_model_accepts_the_request_after_learning_from_its_refusals(name):
     """What is taught mends the request; one refusal teaches one thing, and the same is not refused again."""
     endpoint, body = body_of(name)
-    takes, seen = Takes(), []
+    takes, seen = ParameterSupport(), []
     while (refused := refusal(endpoint, body)) is not None:
         found = read_refusal(refused.status, json.dumps(refused.body).encode())
-        if found.kind in (Kind.GONE, Kind.CONTEXT):
+        if found.kind in (RefusalKind.MODEL_NOT_FOUND, RefusalKind.CONTEXT):
             return
         assert (refused.row, refused.body) not in seen
         seen.append((refused.row, refused.body))
-        assert taught(takes, found, endpoint) != takes
-        takes = taught(takes, found, endpoint)
-        adaptation = adapted(takes, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
-        body = apply(body_of(name)[1], adaptation.changes)
-        if "tools with reasoning" in adaptation.lost:
+        assert support_after_refusal(takes, found, endpoint) != takes
+        takes = support_after_refusal(takes, found, endpoint)
+        adaptation = compute_adaptation(takes, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
+        body = apply_changes(body_of(name)[1], adaptation.changes)
+        if "tools with reasoning" in adaptation.unavailable:
             return
     assert seen
 
 
-def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
+def test_several_refusals_of_one_request_are_learnt_one_by_one():
     asked = {
         "model": "gpt-5",
         "messages": [{"role": "user", "content": "hi"}],
@@ -98,10 +98,12 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
         "logprobs": True,
         "reasoning_effort": "none",
     }
-    takes, body, lessons = Takes(), asked, 0
+    takes, body, lessons = ParameterSupport(), asked, 0
     while (refused := refusal(CHAT, body)) is not None:
-        takes = taught(takes, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
-        body = apply(asked, adapted(takes, bodies.read_fields(json.dumps(asked).encode()), CHAT).changes)
+        takes = support_after_refusal(takes, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
+        body = apply_changes(
+            asked, compute_adaptation(takes, bodies.read_fields(json.dumps(asked).encode()), CHAT).changes
+        )
         lessons += 1
     assert lessons == 8
     assert body == {
@@ -127,33 +129,39 @@ def test_everything_that_a_model_refuses_at_once_is_learnt_one_by_one():
         ("You are a developer: 'developer'. What a role!", None, 0),
     ],
 )
-def test_the_role_that_an_upstream_refuses_is_read_from_its_words(message, param, role):
+def test_a_refused_role_is_read_from_the_message(message, param, role):
     """By the reports of lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
     found = read(message=message, param=param)
-    assert (found.role if found is not None and found.kind is Kind.ROLE else "") == ["", "developer", "system"][role]
+    assert (found.role if found is not None and found.kind is RefusalKind.ROLE else "") == ["", "developer", "system"][
+        role
+    ]
 
 
-def test_a_role_that_is_refused_with_422_is_read_and_nothing_else_of_it():
+def test_status_422_is_read_for_roles_only():
     told = "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`"
     assert read(422, message=told).role == "developer"
     assert read(422, message="Unsupported parameter: 'stop'", code="unsupported_parameter") is None
 
 
-def test_a_model_that_refuses_the_next_role_as_well_gets_that_of_a_user():
+def test_a_model_that_refuses_both_roles_of_instructions_gets_user_messages():
     asked = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
-    takes, roles = Takes(), []
+    takes, roles = ParameterSupport(), []
     for refused in ("developer", "system"):
-        takes = taught(takes, Refusal(Kind.ROLE, role=refused), CHAT)
+        takes = support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT)
         fields = bodies.read_fields(json.dumps(asked).encode())
-        roles.append([each["role"] for each in apply(asked, adapted(takes, fields, CHAT).changes)["messages"]])
-        assert taught(takes, Refusal(Kind.ROLE, role=refused), CHAT) == takes
-        assert taught(takes, Refusal(Kind.ROLE, role=refused), "completions") == takes
+        roles.append(
+            [each["role"] for each in apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes)["messages"]]
+        )
+        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT) == takes
+        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), "completions") == takes
     assert roles == [["system", "user", "system"], ["user", "user", "user"]]
-    assert adapted(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).told == ""
+    assert (
+        compute_adaptation(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).description == ""
+    )
 
 
 @pytest.mark.parametrize("first", ["limit", "name"])
-def test_a_limit_and_another_name_are_both_learnt(first):
+def test_a_limit_and_a_new_name_are_both_learnt(first):
     large = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided"
     limit = read(message=large, param="max_tokens")
     name = read(
@@ -162,38 +170,38 @@ def test_a_limit_and_another_name_are_both_learnt(first):
         param="max_tokens",
         code="unsupported_parameter",
     )
-    takes = Takes()
+    takes = ParameterSupport()
     for found in (limit, name) if first == "limit" else (name, limit):
-        takes = taught(takes, found, CHAT)
-        assert taught(takes, found, CHAT) == takes
+        takes = support_after_refusal(takes, found, CHAT)
+        assert support_after_refusal(takes, found, CHAT) == takes
     for asked, made in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
         fields = bodies.read_fields(json.dumps(asked).encode())
-        assert apply(asked, adapted(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
+        assert apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
 
 
-def test_a_smaller_limit_takes_the_place_of_a_known_one():
-    known = Takes(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
+def test_a_smaller_limit_replaces_a_known_one():
+    known = ParameterSupport(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
     large = "max_tokens is too large: 9000. This model supports at most 8192 completion tokens, whereas you provided"
-    assert taught(known, read(message=large, param="max_tokens"), CHAT).least_limit() == 8192
+    assert support_after_refusal(known, read(message=large, param="max_tokens"), CHAT).lowest_limit() == 8192
 
 
-def test_what_is_learnt_on_one_endpoint_does_not_hold_on_the_other():
+def test_a_lesson_holds_for_its_endpoint_only():
     found = read(message="Unsupported parameter: 'temperature' is not supported with this model.", param="temperature")
-    takes = taught(Takes(), found, RESPONSES)
+    takes = support_after_refusal(ParameterSupport(), found, RESPONSES)
     fields = bodies.read_fields(b'{"temperature":0}')
-    assert adapted(takes, fields, RESPONSES).told == "temperature dropped"
-    assert adapted(takes, fields, CHAT).told == ""
+    assert compute_adaptation(takes, fields, RESPONSES).description == "temperature dropped"
+    assert compute_adaptation(takes, fields, CHAT).description == ""
 
 
-def test_efforts_that_we_do_not_know_are_not_asked_for():
+def test_unknown_efforts_are_not_requested():
     message = "Unsupported value: 'reasoning_effort' does not support 'low' with this model. Supported values are: {}."
     some = read(message=message.format("'high', 'turbo', and 'none'"), param="reasoning_effort")
     assert some.efforts == ("none", "high")
     none = read(message=message.format("'turbo'"), param="reasoning_effort")
     for found, made in ((some, {"reasoning_effort": "high"}), (none, {})):
         fields = bodies.read_fields(b'{"reasoning_effort":"low"}')
-        takes = taught(Takes(), found, CHAT)
-        assert apply({"reasoning_effort": "low"}, adapted(takes, fields, CHAT).changes) == made
+        takes = support_after_refusal(ParameterSupport(), found, CHAT)
+        assert apply_changes({"reasoning_effort": "low"}, compute_adaptation(takes, fields, CHAT).changes) == made
 
 
 @pytest.mark.parametrize(
@@ -228,7 +236,7 @@ def test_efforts_that_we_do_not_know_are_not_asked_for():
     ],
     ids=str,
 )
-def test_other_errors_say_nothing(fields):
+def test_other_errors_are_not_read_as_refusals(fields):
     assert read(**fields) is None
 
 
@@ -260,23 +268,23 @@ def test_other_errors_say_nothing(fields):
     ids=lambda body: repr(body[:40]),
 )
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_is_no_error_of_openais_says_nothing(body, status):
+def test_bodies_in_other_formats_are_not_read_as_refusals(body, status):
     assert read_refusal(status, body) is None
 
 
-def test_only_refusals_are_read():
+def test_only_refusal_statuses_are_read():
     gone = error(code="model_not_found").encode()
-    assert read_refusal(404, gone).kind is Kind.GONE
-    assert read_refusal(410, b"gone").kind is Kind.GONE
+    assert read_refusal(404, gone).kind is RefusalKind.MODEL_NOT_FOUND
+    assert read_refusal(410, b"gone").kind is RefusalKind.MODEL_NOT_FOUND
     for status in (200, 401, 409, 422, 429, 500, 503):
         assert read_refusal(status, gone) is None
-    assert read_refusal(404, gone + b" " * LOOKED_AT) is None
+    assert read_refusal(404, gone + b" " * MAX_ERROR_BYTES) is None
     assert read_refusal(404, error(code="not_found", message="no such route").encode()) is None
 
 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"])
-def test_content_that_is_filtered_is_told_by_its_code(code):
-    assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is Kind.CONTENT
+def test_filtered_content_is_recognised_by_its_code(code):
+    assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is RefusalKind.CONTENT
 
 
 JSON = st.recursive(
@@ -300,18 +308,18 @@ MESSAGES = st.lists(WORDS, max_size=12).map("".join)
     st.sampled_from([400, 403, 404, 410]),
     st.sampled_from([CHAT, RESPONSES]),
 )
-def test_no_error_of_an_upstream_breaks_the_router(said, status, endpoint):
+def test_no_upstream_error_raises(said, status, endpoint):
     found = read_refusal(status, json.dumps({"error": said}).encode())
     if found is None:
         return
-    takes = taught(Takes(), found, endpoint)
+    takes = support_after_refusal(ParameterSupport(), found, endpoint)
     for body in (
         b'{"max_tokens":99999999,"temperature":0,"stop":[]}',
         b'{"reasoning_effort":"low","tools":[{}]}',
         b'{"messages":[{"role":"system"}]}',
     ):
-        changes = adapted(takes, bodies.read_fields(body), endpoint).changes
-        assert isinstance(apply(json.loads(body), changes), dict)
+        changes = compute_adaptation(takes, bodies.read_fields(body), endpoint).changes
+        assert isinstance(apply_changes(json.loads(body), changes), dict)
     assert set(found.efforts) <= set(EFFORTS)
 
 
@@ -320,7 +328,7 @@ UNITS = ("'", "Use '", "' instead", "a", " ", "Supported values are: '", "at mos
 
 @pytest.mark.parametrize("beginning", ["", "Unsupported value: '", "Unrecognized request argument supplied: ", "This "])
 @pytest.mark.parametrize("unit", UNITS)
-def test_an_error_is_read_in_a_time_that_grows_with_its_length_alone(beginning, unit):
+def test_errors_are_read_in_linear_time(beginning, unit):
     def seconds(length):
         body = b'{"error":{"message":"%b","code":"unsupported_value"}}' % (beginning + unit * length).encode()[:length]
         times = []
@@ -338,5 +346,5 @@ def test_an_error_is_read_in_a_time_that_grows_with_its_length_alone(beginning, 
     raise AssertionError((once, twice))
 
 
-def test_every_model_of_the_table_of_refusals_has_its_snapshots():
+def test_every_model_in_the_table_of_refusals_has_its_snapshots():
     assert set(SNAPSHOTS.values()) <= set(MODELS)

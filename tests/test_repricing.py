@@ -1,4 +1,4 @@
-"""Price changes: what the router reports, and the policy that is certified again from the same outcomes."""
+"""Price changes under a policy: the report, and a policy certified again from the same outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from calibration.registry.repricing import reprice
 from router.notices import notices
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
-from router.policy.repricing import moved, saving_now
+from router.policy.repricing import price_changes, saving_at_current_prices
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
@@ -31,7 +31,7 @@ DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_
 
 
 def book(**prices: Price) -> PriceBook:
-    return load_prices().extended(PriceBook(prices, {}))
+    return load_prices().merged_with(PriceBook(prices, {}))
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +40,22 @@ def policy() -> Policy:
 
 
 def test_unchanged_prices_are_not_reported(policy: Policy) -> None:
-    assert moved(policy.rules.models, load_prices()) == []
-    same = saving_now(policy.rules, load_prices(), 0.9)
-    rule = policy.rules.rule(0.9)
+    assert price_changes(policy.rules.models, load_prices()) == []
+    same = saving_at_current_prices(policy.rules, load_prices(), 0.9)
+    rule = policy.rules.rule_for(0.9)
     assert rule is not None and same == pytest.approx((rule.expected_saving.estimate,) * 2)
 
 
-def test_the_new_saving_lies_between_those_of_the_input_and_the_output_price(policy: Policy) -> None:
+def test_the_new_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
     changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
-    rule = policy.rules.rule(0.9)
-    least, most = saving_now(policy.rules, changed, 0.9) or (0.0, 0.0)
+    rule = policy.rules.rule_for(0.9)
+    least, most = saving_at_current_prices(policy.rules, changed, 0.9) or (0.0, 0.0)
     assert rule is not None and least < most < rule.expected_saving.estimate
     before = rule.expected_saving.estimate
     assert (least, most) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
 
 
-def test_the_router_reports_that_its_policy_has_other_prices(policy: Policy, tmp_path: Path) -> None:
+def test_the_router_reports_changed_prices(policy: Policy, tmp_path: Path) -> None:
     write_policy(policy, tmp_path / "policy")
     own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
@@ -64,21 +64,21 @@ def test_the_router_reports_that_its_policy_has_other_prices(policy: Policy, tmp
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
 
 
-def test_a_policy_is_certified_again_and_keeps_its_predictor(policy: Policy, tmp_path: Path) -> None:
+def test_repricing_certifies_a_policy_again_without_learning(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
     number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
     loaded = registration.load_version(number)
     assert reprice(loaded, load_prices()) is None
-    repriced = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
-    assert repriced is not None
-    assert [change.model for change in repriced.moved] == ["gpt-4o-mini"]
-    assert np.array_equal(repriced.policy.predictor.table, kept.predictor.table)
-    assert repriced.policy.rules.evidence == kept.rules.evidence
-    assert repriced.policy.about["repriced_from"] == kept.version
-    change = {change.target: change for change in repriced.targets}[0.9]
-    assert change.saved_unchanged < change.saved_then  # the cheap model saves less at the new prices
-    assert 0.0 <= change.saved <= 1 - 1.0 / 2.5
+    made = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
+    assert made is not None
+    assert [each.model for each in made.price_changes] == ["gpt-4o-mini"]
+    assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
+    assert made.policy.rules.evidence == kept.rules.evidence
+    assert made.policy.about["repriced_from"] == kept.version
+    at = {each.target: each for each in made.targets}[0.9]
+    assert at.saved_unchanged < at.saved_then  # the cheap model saves less now, and the thresholds have to say so
+    assert 0.0 <= at.saved <= 1 - 1.0 / 2.5
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(

@@ -78,7 +78,7 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
         assert "Do not route yet" in out and "Expected calls and cost" in out
         said = " ".join(out.replace("│", " ").split())
-        each = float(re.search(r"This run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
+        each = float(re.search(r"this run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
         _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", said).groups()  # type: ignore[union-attr]
         each += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
         assert f"At least 60 are needed: about 54 more questions like these, about ${54 * each:.2f}" in said

@@ -1,4 +1,4 @@
-"""The statistics of the sentinel, and how a router applies its findings."""
+"""The sentinel's statistics, and how a router applies its report."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from calibration.sentinel.kept_quality import (
 from calibration.sentinel.sample import parse_trace, sampling_number
 from calibration.sentinel.signals import compute_signals
 from router.notices import notices
-from router.policy.decision import Reason, decide
+from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.features import read_question
-from router.policy.mix import kept_of_mix
+from router.policy.mix import quality_kept_by_mix
 from router.policy.prediction import predict
-from router.policy.sentinel import Look, Sentinel, SentinelError, Signal, Watched, dump, guarded, parse
+from router.policy.reasons import Reason
+from router.policy.sentinel import Checkpoint, Sentinel, SentinelError, Signal, TypeStatus, apply_drift, dump, parse
 from router.serving.policy import read_policy
 
 SUM = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
@@ -43,81 +44,80 @@ def policy():
     return read_policy(SHIPPED)
 
 
-def draw_observations(rng, n, cheap, strong, by_cheap=1.0):
+def drawn(rng, n, cheap, strong, by_cheap=1.0):
     return [
         Observation(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
         for _ in range(n)
     ]
 
 
-def test_a_true_claim_is_rarely_rejected_however_often_it_is_inspected():
+def test_a_true_claim_is_rarely_refuted_at_any_number_of_checks():
     rng = np.random.default_rng(0)
-    threshold, rejected = log_evidence_threshold(1, 0.1), 0
+    least, refuted = log_evidence_threshold(1, 0.1), 0
     for _ in range(300):
-        ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # their mean is exactly 1
-        rejected += betting.first_crossing(ratios, threshold) is not None
-    assert rejected <= 30
+        ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # whose mean is exactly 1
+        refuted += betting.first_crossing(ratios, least) is not None
+    assert refuted <= 30
 
 
-def test_the_first_crossing_is_the_first_inspection_with_enough_evidence():
+def test_the_first_time_that_wealth_is_reached_does_not_depend_on_later_checks():
     rng = np.random.default_rng(1)
     ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
-    threshold = log_evidence_threshold(5)
-    first = betting.first_crossing(ratios, threshold)
+    least = log_evidence_threshold(5)
+    first = betting.first_crossing(ratios, least)
     assert first is not None
-    assert next(n for n in range(1, 901) if betting.max_log_evidence(ratios[:n])[0] >= threshold) == first
+    assert next(n for n in range(1, 901) if betting.max_log_evidence(ratios[:n])[0] >= least) == first
 
 
-def test_the_median_delay_of_a_detection_is_within_the_theoretical_bound():
-    rng, threshold, floor = np.random.default_rng(2), log_evidence_threshold(40), 0.94
-    changed_at, delays = 300, []
-    ratios = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
+def test_the_median_detection_delay_matches_the_theory():
+    rng, least, floor = np.random.default_rng(2), log_evidence_threshold(40), 0.94
+    at, found = 300, []
+    after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
     weights = np.array([p * q for p in (0.16, 0.84) for q in (0.04, 0.96)])
-    rate = betting.growth_rate(ratios, weights)
-    barrier = threshold - betting.log_error_share(changed_at) + math.log(len(betting.FRACTIONS))
-    bound = barrier / rate + betting.CHANGE_POINT_INTERVAL
+    rate = betting.growth_rate(after, weights)
+    theory = (
+        least - betting.log_error_share(at) + math.log(len(betting.FRACTIONS))
+    ) / rate + betting.CHANGE_POINT_INTERVAL
     for _ in range(15):
-        observations = [*draw_observations(rng, changed_at, 0.94, 0.96), *draw_observations(rng, 3000, 0.84, 0.96)]
-        ratios = Contributions.from_observations(observations).ratios_of_at_least(floor)
-        crossing = betting.first_crossing(ratios, threshold)
-        delays.append(math.inf if crossing is None else crossing - changed_at)
-    assert 0 < np.median(delays) <= bound
+        observed = [*drawn(rng, at, 0.94, 0.96), *drawn(rng, 3000, 0.84, 0.96)]
+        reached = betting.first_crossing(Contributions.from_observations(observed).ratios_of_at_least(floor), least)
+        found.append(math.inf if reached is None else reached - at)
+    assert 0 < np.median(found) <= theory
 
 
-def test_the_band_contains_the_true_value_and_is_below_the_floor_after_a_drift():
-    rng, threshold = np.random.default_rng(3), log_evidence_threshold(1)
+def test_the_interval_covers_the_truth_and_lies_below_the_floor_after_a_drift():
+    rng, least = np.random.default_rng(3), log_evidence_threshold(1)
     for _ in range(20):
-        kept = estimate_kept_quality(draw_observations(rng, 400, 0.9, 0.95), 0.94, threshold)
+        kept = estimate_kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
         assert kept.band.low <= 0.9 / 0.95 <= kept.band.high
-    observations, drifted = truncate_at_drift(draw_observations(rng, 2000, 0.6, 0.95), 0.94, threshold)
-    kept = estimate_kept_quality(observations, 0.94, threshold)
-    assert drifted and len(observations) < 300 and kept.band.high <= 0.94 and kept.log_evidence >= threshold
+    its, drifted = truncate_at_drift(drawn(rng, 2000, 0.6, 0.95), 0.94, least)
+    found = estimate_kept_quality(its, 0.94, least)
+    assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.log_evidence >= least
 
 
-def test_answers_of_the_strong_model_count_as_kept_and_do_not_undo_a_drift():
-    rng, threshold = np.random.default_rng(4), log_evidence_threshold(40)
-    pairs = draw_observations(rng, 600, 0.75, 0.95)
-    alone = estimate_kept_quality(pairs, 0.94, threshold).band.estimate
-    mixed = [observation for pair in pairs for observation in (pair, Observation(by_cheap=False))]
-    assert estimate_kept_quality(mixed, 0.94, threshold).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
-    truncated, drifted = truncate_at_drift(pairs, 0.94, threshold)
+def test_answers_of_the_strong_model_count_as_kept_and_do_not_revoke_a_drift():
+    rng, least = np.random.default_rng(4), log_evidence_threshold(40)
+    pairs = drawn(rng, 600, 0.75, 0.95)
+    alone = estimate_kept_quality(pairs, 0.94, least).band.estimate
+    mixed = [each for pair in pairs for each in (pair, Observation(by_cheap=False))]
+    assert estimate_kept_quality(mixed, 0.94, least).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
+    shown, drifted = truncate_at_drift(pairs, 0.94, least)
     assert drifted
-    extended = truncate_at_drift([*pairs, *[Observation(by_cheap=False)] * 3000], 0.94, threshold)
-    assert extended == (truncated, True)
+    again = truncate_at_drift([*pairs, *[Observation(by_cheap=False)] * 3000], 0.94, least)
+    assert again == (shown, True)
 
 
-def test_the_band_of_a_better_type_is_above_the_trusted_quality():
-    observations = draw_observations(np.random.default_rng(5), 3000, 0.95, 0.85)
-    kept = estimate_kept_quality(observations, 0.94, log_evidence_threshold(40))
-    assert kept.band.low > 0.97
+def test_a_better_type_has_its_whole_interval_above_the_promised_quality():
+    found = estimate_kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, log_evidence_threshold(40))
+    assert found.band.low > 0.97
 
 
-def test_the_trace_id_alone_samples_a_share_of_the_requests():
-    numbers = [sampling_number(f"tr-{n:032x}") for n in range(4000)]
-    assert abs(sum(number < 0.25 for number in numbers) / 4000 - 0.25) < 0.03
+def test_sampling_depends_on_the_trace_id_alone():
+    places = [sampling_number(f"tr-{n:032x}") for n in range(4000)]
+    assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
 
 
-def request_rows(policy, n, kinds=None, **changes):
+def rows(policy, n, kinds=None, **given):
     calibrated = {name: e.n for name, e in policy.rules.evidence.items() if e.kind == "measured"}
     rng, names = np.random.default_rng(7), list(calibrated)
     shares = np.array([calibrated[name] for name in names]) / sum(calibrated.values())
@@ -125,19 +125,19 @@ def request_rows(policy, n, kinds=None, **changes):
         usual = policy.rules.evidence[kind].output_tokens["gpt-4o-mini"]
         row = {"failed": False, "refused": False, "output_tokens": usual * rng.uniform(0.7, 1.3)}
         novelty = float(rng.random())
-        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **changes}
+        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **given}
 
 
-def raised_signals(policy, rows):
-    return {signal.name for signal in compute_signals(list(rows), policy.rules) if signal.evidence >= 1}
+def shown(policy, made):
+    return {signal.name for signal in compute_signals(list(made), policy.rules) if signal.evidence >= 1}
 
 
-def test_traffic_like_the_calibration_raises_no_signal(policy):
-    assert raised_signals(policy, request_rows(policy, 800)) == set()
+def test_traffic_like_the_calibrations_gives_no_signal(policy):
+    assert shown(policy, rows(policy, 800)) == set()
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("given", "name"),
     [
         ({"failed": True}, "errors"),
         ({"refused": True}, "refusals"),
@@ -147,11 +147,11 @@ def test_traffic_like_the_calibration_raises_no_signal(policy):
         ({"kinds": [KIND] * 200, "output_tokens": 3}, f"shorter {KIND} gpt-4o-mini"),
     ],
 )
-def test_a_change_raises_its_signal_without_a_judge(policy, changes, name):
-    assert name in raised_signals(policy, request_rows(policy, 200, **changes))
+def test_changes_give_signals_without_a_judge(policy, given, name):
+    assert name in shown(policy, rows(policy, 200, **given))
 
 
-def test_a_trace_is_read_with_its_refusal_and_without_content_other_than_text():
+def test_sampled_requests_include_refusals_and_exclude_other_content():
     span = SimpleNamespace(
         inputs={"messages": [{"role": "user", "content": SUM}]},
         outputs={"choices": [{"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}]},
@@ -162,53 +162,53 @@ def test_a_trace_is_read_with_its_refusal_and_without_content_other_than_text():
     tags = {"router.question_type": KIND, "router.model": "cheap"}
     info = SimpleNamespace(trace_id="tr-1", tags=tags, token_usage=None)
     trace = SimpleNamespace(info=info, data=SimpleNamespace(spans=[span]))
-    sampled = parse_trace(trace)
-    assert (sampled.text, sampled.refused, sampled.target, sampled.novelty) == ("I will not.", True, 0.97, 0.25)
+    found = parse_trace(trace)
+    assert (found.text, found.refused, found.target, found.novelty) == ("I will not.", True, 0.97, 0.25)
     span.outputs = {"choices": [{"message": {"content": "", "tool_calls": [{}]}}]}
-    assert parse_trace(trace).question is None  # a tool call has no text
+    assert parse_trace(trace).question is None  # a tool call is no text
     span.outputs = {"choices": [{"message": {"content": ""}}]}
     assert parse_trace(trace).text == "(no answer)"
     span.inputs = {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
     assert parse_trace(trace).question is None
 
 
-def build_findings(version: str, kind: str = KIND, **fields: object) -> Sentinel:
-    history = [Look(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
-    watched = Watched(
+def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
+    history = [Checkpoint(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
+    its = TypeStatus(
         **{
             **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
             **{"trusted": 0.97, "evidence": 1.02, "history": history},
-            **fields,
+            **given,
         }
     )  # type: ignore[arg-type]
-    return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: watched})
+    return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: its})
 
 
-def test_only_a_drifted_type_is_routed_to_the_strong_model(policy):
-    now = guarded(policy, build_findings(policy.version))
+def test_only_drifted_types_go_to_the_strong_model(policy):
+    now = apply_drift(policy, found_of(policy.version))
     features = read_question([{"role": "user", "content": SUM}])
     before, after = (decide(p.rules, features, predict(p.predictor, features), 0.97) for p in (policy, now))
     assert (before.reason, after.reason, after.model) == (Reason.CHEAP_IS_ENOUGH, Reason.DRIFTED, "gpt-4o")
     assert now.version == policy.version
-    other = guarded(policy, build_findings(policy.version, "medical/pubmed-abstract"))
+    other = apply_drift(policy, found_of(policy.version, "medical/pubmed-abstract"))
     assert decide(other.rules, features, predict(policy.predictor, features), 0.97).reason is Reason.CHEAP_IS_ENOUGH
-    kept = kept_of_mix(now.rules, 0.97, {KIND: 5})
+    kept = quality_kept_by_mix(now.rules, 0.97, {KIND: 5})
     assert kept is not None and kept.low == 1.0
-    for nothing in (None, build_findings("another"), build_findings(policy.version, state="better")):
-        assert guarded(policy, nothing) is policy
-        assert guarded(now, nothing).rules.drifted == frozenset()
+    for nothing in (None, found_of("another"), found_of(policy.version, state="better")):
+        assert apply_drift(policy, nothing) is policy
+        assert apply_drift(now, nothing).rules.drifted == frozenset()
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b'{"format": 2, "policy": "v", "target": 0.9, "made_unix": 1}', b"\xff"]
 )
-def test_an_invalid_file_is_refused(content):
+def test_an_invalid_report_is_refused(content):
     with pytest.raises(SentinelError):
         parse(content)
 
 
-def test_a_written_file_is_read_back_unchanged():
-    found = build_findings("v")
+def test_a_report_round_trips_through_its_file():
+    found = found_of("v")
     assert parse(dump(found)) == found
 
 
@@ -217,7 +217,7 @@ def follow(router, content: bytes) -> None:
     path.with_suffix(".new").write_bytes(content)
     path.with_suffix(".new").replace(path)
     time.sleep(0.01)
-    router.app.worker.sentinel_watch.look()
+    router.app.worker.sentinel_watch.check()
 
 
 def reason(router) -> str:
@@ -225,41 +225,42 @@ def reason(router) -> str:
     return httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-reason"]
 
 
-def test_a_router_follows_the_file_until_another_policy_serves(router, policy, caplog):
+def test_a_router_applies_new_reports_and_clears_them_for_another_policy(router, policy, caplog):
     assert reason(router) == "cheap_is_enough"
     alerts = router.app.worker.alerts
     with caplog.at_level(logging.WARNING, "router"):
-        follow(router, dump(build_findings(policy.version)))
-        follow(router, dump(build_findings(policy.version)))
+        follow(router, dump(found_of(policy.version)))
+        follow(router, dump(found_of(policy.version)))
         alerts.close()
     assert reason(router) == "drifted"
-    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% (70.0% to 90.0%) where 94.0%"
+    told = f"{KIND} drifted and goes to gpt-4o until it is recalibrated: it keeps 75.0% "
+    told += "of the strong model's quality (70.0% to 90.0%, 200 judged pairs), below its floor of 94.0%"
     assert len([r.message for r in caplog.records if told in r.message]) == 1
     (raised,) = alerts.recent()
     assert (raised.alert.kind, raised.alert.subject, raised.alert.fields["judged_pairs"]) == ("drifted", KIND, 200)
     assert any(told in text for text in httpx2.get(router.origin + "/health").json()["warnings"])
     follow(router, b"broken")
-    assert reason(router) == "drifted"  # the last valid findings stay
+    assert reason(router) == "drifted"  # what was known stays
     assert any("sentinel.json: does not parse" in text for text in notices(router.app.worker))
     served = router.app.worker.serving
     served.policy = replace(policy, rules=replace(policy.rules, version="promoted"))
-    router.app.worker.sentinel_watch.look()
-    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.found is None
-    follow(router, dump(build_findings("promoted", state="better")))
+    router.app.worker.sentinel_watch.check()
+    assert reason(router) == "cheap_is_enough" and router.app.worker.sentinel_watch.report is None
+    follow(router, dump(found_of("promoted", state="better")))
     assert reason(router) == "cheap_is_enough"
-    assert any("more than they were trusted with" in text for text in notices(router.app.worker))
+    assert any("keep more quality than the calibration promised" in text for text in notices(router.app.worker))
 
 
-def test_a_starting_router_loads_the_findings(serve, openai_server, policy, tmp_path):
+def test_a_starting_router_applies_the_report(serve, openai_server, policy, tmp_path):
     (tmp_path / "home-0").mkdir()
-    (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(build_findings(policy.version)))
+    (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(found_of(policy.version)))
     assert reason(serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
 
 
 @pytest.mark.skipif(browser_found() is None, reason="no Chromium is installed here")
-def test_the_page_shows_the_evidence_and_band_of_each_type(router, policy, tmp_path):
-    made = build_findings(policy.version)
-    fine = build_findings(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
+def test_the_page_shows_the_interval_of_each_type(router, policy, tmp_path):
+    made = found_of(policy.version)
+    fine = found_of(policy.version, state="ok", evidence=0.1, kept=(0.93, 0.98, 1.04)).types[KIND]
     signal = Signal("novelty", 300, 0.4, 0.1, 1.2)
     made = Sentinel(
         policy=made.policy,

@@ -8,10 +8,12 @@ import time
 import pytest
 
 from calibration.policies import DATA, read_policy
-from router.policy.decision import Promise, Reason, decide
+from router.policy.decision import decide
 from router.policy.document import DOCUMENT
 from router.policy.features import read_question
 from router.policy.prediction import predict
+from router.policy.reasons import Reason
+from router.policy.rules import Promise
 from router.serving.policy import served_policy
 from router.settings import Settings
 

@@ -130,8 +130,8 @@ def test_a_restart_knows_what_a_team_spent_by_all_its_keys_and_those_that_were_r
     before = account(router, TEAM).day.spent_usd
     assert before == pytest.approx(3 * ANSWER_USD + router.records(4)[3]["kept_usd"]) and before > 0.16
     router.close()
-    change(router.home, issuing.revoked, "ada", time.time())
-    change(router.home, issuing.limited, "bob", {}, "")
+    change(router.home, issuing.revoke, "ada", time.time())
+    change(router.home, issuing.set_limits, "bob", {}, "")
     other = make(router.home, "eve", team="research")
     again = RunningRouter(router.home, openai_base_url=openai_server.url, **UPSTREAM)
     try:
@@ -148,7 +148,7 @@ def test_a_key_that_moves_leaves_its_spending_with_the_team_it_was_in(grouped, o
     group(router.home, "sales", usd_a_day=1.0)
     openai_server.say(big_stream())
     assert chat(router, ada, stream=True).status_code == 200
-    change(router.home, issuing.limited, "ada", {}, "sales")
+    change(router.home, issuing.set_limits, "ada", {}, "sales")
     assert until(
         lambda: chat(router, ada, max_tokens=1).status_code == 200 and router.records(1)[-1]["team"] == "sales"
     )
@@ -272,13 +272,13 @@ def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
     assert "$200 a month" in router("teams", "show", "research").stdout
     assert "research" in router("keys", "show", "ada").stdout and "research" in router("keys", "list").stdout
     for wrong, why in (
-        (("keys", "add", "eve", "--team", "nobody"), "no active team nobody"),
-        (("keys", "limit", "ada", "--team", "nobody"), "no active team nobody"),
-        (("teams", "add", "research"), "names are used once"),
+        (("keys", "add", "eve", "--team", "nobody"), "no active team is called nobody"),
+        (("keys", "limit", "ada", "--team", "nobody"), "no active team is called nobody"),
+        (("teams", "add", "research"), "names cannot be reused"),
         (("teams", "add", "sales", "--usd-a-day", "0"), "--usd-a-day"),
         (("teams", "add", "a b"), "a team's name"),
-        (("teams", "add", "none"), "no team can have this name"),
-        (("teams", "limit", "nobody"), "no team nobody"),
+        (("teams", "add", "none"), "this name is reserved"),
+        (("teams", "limit", "nobody"), "no team is called nobody"),
         (("teams", "remove", "research"), "active keys (ada, bob)"),
         (("teams", "show", "sk-router-" + "x" * 43), "looks like a key"),
     ):
@@ -301,7 +301,7 @@ def test_several_workers_refuse_a_team_with_limits_without_redis(tmp_path, monke
         serve_command("127.0.0.1", 0, 2)
 
 
-@pytest.mark.parametrize("damage", ["a team is there twice", "a team that is not there", "a team's name"])
+@pytest.mark.parametrize("damage", ["a team occurs twice", "an unknown team", "a team's name"])
 def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
     group(tmp_path, "research")
     make(tmp_path, "ada", team="research")
@@ -309,8 +309,8 @@ def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
     document = json.loads(path.read_bytes())
     (team,) = document["teams"]
     teams = {
-        "a team is there twice": [team, team],
-        "a team that is not there": [],
+        "a team occurs twice": [team, team],
+        "an unknown team": [],
         "a team's name": [{**team, "name": "a b"}],
     }
     path.write_text(json.dumps({**document, "teams": teams[damage]}))
@@ -388,7 +388,7 @@ def test_a_read_only_file_of_keys_is_served_and_changed_elsewhere(serve, openai_
         assert refused.status_code == 503 and "read-only" in told(refused)[2]
         command = run("router", "keys", "add", "bob", ROUTER_KEYS_FILE=str(folder / KEYS_FILE))
         assert (command.returncode, command.stdout, command.stderr.count("\n")) == (2, "", 1)
-        assert "cannot be changed here" in command.stderr
+        assert "is not writable" in command.stderr
         bob = make(shared, "bob")
         assert until(lambda: chat(router, bob).status_code == 200)
     finally:

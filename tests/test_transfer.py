@@ -1,4 +1,4 @@
-"""A pair of models that was never calibrated is served by what is known of another pair, and nothing is promised."""
+"""A pair of models without a calibration is served by a policy transferred from another pair, without certificates."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from command_line import run
 from calibration.policies import DATA
 from router.commands.doctor.finding import State
 from router.commands.doctor.machine import policy_and_prices
-from router.policy.decision import Promise, decide
+from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, dump, parse
 from router.policy.features import read_question
 from router.policy.models import model_named
 from router.policy.prediction import predict
-from router.policy.transfer import TransferError, transferred
+from router.policy.rules import Promise
+from router.policy.transfer import TransferError, transfer_policy
 from router.serving.policy import catalogue, policy_folder, prices, read_policy, served_policy
 from router.settings import SettingsError, load
 
@@ -35,7 +36,7 @@ def models(settings, *names):
 
 
 def to(policy, *names):
-    return transferred(policy, *models(load(), *names))
+    return transfer_policy(policy, *models(load(), *names))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def read(policy):
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=",".join)
-def test_nothing_is_certified_and_the_evidence_says_where_it_is_from(policy, pair):
+def test_a_transferred_policy_certifies_nothing_and_its_evidence_names_the_origin(policy, pair):
     made = to(policy, *pair)
     assert [model.name for model in made.rules.models] == list(pair)
     assert not any(rule.certified or rule.n or rule.kept_by_type for rule in made.rules.targets)
@@ -87,7 +88,7 @@ def test_the_same_questions_go_to_the_cheap_model(policy, read, pair):
         assert 0 < chosen < len(read)  # or it would say nothing
 
 
-def test_a_policy_that_is_transferred_reads_back_as_it_is(policy):
+def test_a_transferred_policy_round_trips_through_its_files(policy):
     made = to(policy, *NEW)
     files = dump(made)
     again = parse(files)
@@ -96,22 +97,22 @@ def test_a_policy_that_is_transferred_reads_back_as_it_is(policy):
     assert dump(again) == files
 
 
-def test_a_transferred_policy_is_transferred_further(policy):
+def test_a_transferred_policy_can_be_transferred_again(policy):
     twice = to(to(policy, *NEW), "gpt-4o-mini", "gpt-4o")
     for rule, before in zip(twice.rules.targets, policy.rules.targets, strict=True):
         assert rule.quality_per_usd == pytest.approx(before.quality_per_usd)
     assert {known.kind for known in twice.rules.evidence.values()} <= {"transferred", "none"}
 
 
-def test_only_a_pair_that_saves_is_transferred_to(policy):
-    with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"):
+def test_only_pairs_that_save_cost_are_accepted(policy):
+    with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"):
         to(policy, *reversed(NEW))
     alone = models(load(), "gpt-6-luna")[0]
     with pytest.raises(TransferError, match="not cheaper"):
-        transferred(policy, alone, alone)
+        transfer_policy(policy, alone, alone)
     more = replace(policy, rules=replace(policy.rules, models=(*policy.rules.models, alone)))
     with pytest.raises(TransferError, match="only a pair is transferred"):
-        transferred(more, *models(load(), *NEW))
+        transfer_policy(more, *models(load(), *NEW))
 
 
 # as a setting
@@ -134,13 +135,13 @@ def test_a_pair_is_served_from_the_home_folder(tmp_path):
     assert policy_folder(other) == other.home / "policies" / served.version
 
 
-def test_the_pair_of_the_policy_itself_is_served_by_it(tmp_path, policy):
+def test_the_policys_own_pair_is_not_transferred(tmp_path, policy):
     settings = settings_of(tmp_path, "gpt-4o-mini", "gpt-4o")
     assert policy_folder(settings) == SHIPPED.resolve()
     assert served_policy(settings)[0].version == policy.version
 
 
-def test_a_folder_that_was_removed_is_made_again(tmp_path):
+def test_a_removed_folder_is_created_again(tmp_path):
     settings = settings_of(tmp_path, *NEW)
     folder = policy_folder(settings)
     (folder / DOCUMENT).unlink()
@@ -149,9 +150,9 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path):
     assert (policy_folder(settings) / DOCUMENT).exists()
 
 
-def test_versions_are_the_same_in_every_process(tmp_path):
+def test_versions_are_equal_in_every_process(tmp_path):
     served = served_policy(settings_of(tmp_path, *NEW))[0].version
-    code = "from router.serving import served_policy; from router.settings import load; "
+    code = "from router.serving.policy import served_policy; from router.settings import load; "
     code += "print(served_policy(load())[0].version)"
     for seed in ("1", "2"):
         env = os.environ | {"ROUTER_HOME": str(tmp_path / seed), "ROUTER_PAIR": ",".join(NEW), "PYTHONHASHSEED": seed}
@@ -169,7 +170,7 @@ def promote(settings, policy):
     return folder
 
 
-def test_a_promoted_policy_of_that_very_pair_is_served_instead(tmp_path, policy):
+def test_a_promoted_policy_of_the_configured_pair_is_served(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
     calibrated = to(policy, *NEW)
     calibrated.about["made_at"] = "of its own"
@@ -178,14 +179,14 @@ def test_a_promoted_policy_of_that_very_pair_is_served_instead(tmp_path, policy)
     assert served_policy(settings)[0].about["made_at"] == "of its own"
 
 
-def test_a_promoted_policy_of_another_pair_is_what_is_transferred(tmp_path, policy):
+def test_a_promoted_policy_of_another_pair_is_transferred(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
     promote(settings, to(policy, "gpt-4.1-mini", "gpt-4.1"))
     served = served_policy(settings)[0]
     assert served.about["transferred_from"]["models"] == ["gpt-4.1-mini", "gpt-4.1"]
 
 
-def test_a_promoted_policy_that_is_broken_leaves_the_pair_served(tmp_path, policy):
+def test_an_invalid_promoted_policy_does_not_stop_the_pair(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
     weights = promote(settings, policy) / WEIGHTS
     whole = weights.read_bytes()
@@ -201,7 +202,7 @@ def test_a_promoted_policy_that_is_broken_leaves_the_pair_served(tmp_path, polic
     assert (again.about["transferred_from"]["policy"], problem) == (promoted.version, "")
 
 
-def test_a_promotion_while_the_router_runs_is_taken_up(serve, openai_server, policy):
+def test_a_promotion_while_the_router_runs_is_applied(serve, openai_server, policy):
     router = serve(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
     calibrated = to(policy, *NEW)
@@ -232,7 +233,7 @@ def health_until(router, holds, seconds=10.0):
     return told
 
 
-def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve, openai_server, policy):
+def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(serve, openai_server, policy):
     router = serve(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
     cheap, strong = policy.rules.models
@@ -248,10 +249,10 @@ def test_a_promotion_that_nothing_can_be_transferred_from_is_told_and_left(serve
     ("pair", "why"),
     [
         (("gpt-6-luna", "no-such-model"), "'no-such-model' has no price"),
-        (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna: name the cheap model first"),
+        (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"),
     ],
 )
-def test_a_pair_that_cannot_be_served_is_refused_with_one_line(tmp_path, pair, why):
+def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, why):
     with pytest.raises(SettingsError) as refused:
         served_policy(settings_of(tmp_path, *pair))
     (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
@@ -265,17 +266,17 @@ def test_a_pair_that_cannot_be_served_is_refused_with_one_line(tmp_path, pair, w
 
 
 @pytest.mark.parametrize("pair", ["gpt-6-luna", "gpt-6-luna,gpt-6-luna", "a,b,c"])
-def test_what_is_no_pair_is_refused(tmp_path, pair):
+def test_a_setting_other_than_a_pair_is_refused(tmp_path, pair):
     with pytest.raises(SettingsError, match=r"ROUTER_PAIR: .*expected two models"):
         load(home=tmp_path, pair=pair)
 
 
-def test_a_pair_of_names_with_blanks_is_read(tmp_path):
+def test_blanks_around_the_names_of_a_pair_are_ignored(tmp_path):
     assert load(home=tmp_path, pair=" gpt-6-luna , gpt-6-sol ").pair == NEW
     assert load(home=tmp_path, pair="").pair == ()
 
 
-def test_decide_and_health_say_that_nothing_was_measured(tmp_path, serve, openai_server):
+def test_decide_and_health_report_that_the_pair_was_not_measured(tmp_path, serve, openai_server):
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
     question = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
     decided = run("router", "decide", question, **settings).stdout

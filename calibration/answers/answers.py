@@ -24,7 +24,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
 from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 45.0  # without any answer, before an upstream counts as unavailable
@@ -261,7 +261,7 @@ class AnswerCollector:
     def _handle_error(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
         """Handle a failed request: return to retry it, or raise to fail the question or to stop the collection."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        where = without_login((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
+        where = mask_credentials((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
         if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":

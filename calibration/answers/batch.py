@@ -32,7 +32,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
 from calibration.spending import BATCH_DISCOUNT, Meter, StoppedError, max_cost_usd, price_of
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 
 POLL_SECONDS = 20.0
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
@@ -136,9 +136,8 @@ def _collect_part(
             answers.new_count += 1
             on_progress()
     except openai.APIError as error:
-        raise StoppedError(
-            f"{without_login(endpoint.base_url)} refused the batch: {describe_error(error)}. Try again without --batch"
-        ) from error
+        where = mask_credentials(endpoint.base_url)
+        raise StoppedError(f"{where} refused the batch: {describe_error(error)}. Try again without --batch") from error
     finally:
         client.close()
     for question, _ in part.values():

@@ -10,8 +10,8 @@ import openai
 
 from router.policy.catalogue import Catalogue
 from router.policy.naming import effort_of, without_effort
-from router.policy.parameters import CHAT, Adaptation, Takes, adapted, apply
-from router.policy.refusals import read_refusal, taught
+from router.policy.parameters import CHAT, Adaptation, ParameterSupport, apply_changes, compute_adaptation
+from router.policy.refusals import read_refusal, support_after_refusal
 
 
 class RequestAdapter:
@@ -19,21 +19,21 @@ class RequestAdapter:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._takes: dict[str, Takes] = {}
+        self._takes: dict[str, ParameterSupport] = {}
 
     def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body for the upstream of a chat body whose model has the name that it has in a policy."""
         model = without_effort(str(body["model"]))
-        return apply({**body, "model": model}, self._adaptation(body).changes)
+        return apply_changes({**body, "model": model}, self._adaptation(body).changes)
 
     def describe_changes(self, body: Mapping[str, Any]) -> str:
         """A description of the changes to a chat body; "" where there are none."""
-        return self._adaptation(body).told
+        return self._adaptation(body).description
 
     def _adaptation(self, body: Mapping[str, Any]) -> Adaptation:
         model = str(body["model"])
         fields = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in body.items()}
-        return adapted(self._known(model), fields, CHAT, effort_of(model))
+        return compute_adaptation(self._known(model), fields, CHAT, effort_of(model))
 
     def learn_from_error(self, model: str, error: openai.APIStatusError) -> bool:
         """Learn from the refusal of a request; returns whether it was new, so that a retry makes sense."""
@@ -41,8 +41,8 @@ class RequestAdapter:
         if refusal is None:
             return False
         known = self._known(model)
-        self._takes[model] = taught(known, refusal, CHAT)
+        self._takes[model] = support_after_refusal(known, refusal, CHAT)
         return self._takes[model] != known
 
-    def _known(self, model: str) -> Takes:
-        return self._takes.get(model) or self._catalogue.of(model).takes
+    def _known(self, model: str) -> ParameterSupport:
+        return self._takes.get(model) or self._catalogue.facts(model).support

@@ -21,7 +21,7 @@ from calibration.locations import home
 from calibration.outcomes import question_types, read_outcomes
 from calibration.policies import read_policy
 from calibration.traffic.mix import load_mix
-from router.policy.decision import Interval
+from router.policy.rules import Interval
 
 console = Console()
 SCORE_EXAMPLE = "Example: python -m calibration score --policy data/policy --requests r.jsonl --out s.jsonl"

@@ -30,9 +30,9 @@ from calibration.learning.learning import learn
 from calibration.learning.prior import read_prior
 from calibration.outcomes import read_outcomes
 from calibration.policies import load_prices, models_named, write_policy
-from router.policy.decision import Promise, Rule
 from router.policy.distribution import DATA
 from router.policy.document import Policy
+from router.policy.rules import Promise, Rule
 
 console = Console()
 TYPES = DATA / "types.json"
@@ -140,7 +140,7 @@ def _format_verified_saving(rule: Rule) -> str:
 def _default_target(policy: Policy) -> str:
     """The target of `auto`, and how to choose the strictest other target that the policy routes by."""
     default = policy.default_target
-    if policy.rules.rule(default) is None:
+    if policy.rules.rule_for(default) is None:
         return f"auto targets {default * 100:g} %, which only the strong model keeps: no threshold is shown to keep it"
     others = [r.target for r in policy.rules.targets if r.quality_per_usd is not None and r.target != default]
     stricter = [target for target in others if target > default]

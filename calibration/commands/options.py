@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from router.policy.decision import Promise
+from router.policy.rules import Promise
 
 Options = TypeVar("Options")
 

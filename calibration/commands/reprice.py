@@ -49,8 +49,8 @@ def reprice_command(
     if repriced is None:
         console.print(f"version {number} already has the current prices; nothing to do", highlight=False)
         return
-    for change in repriced.moved:
-        console.print(change.told, highlight=False)
+    for change in repriced.price_changes:
+        console.print(change.description, highlight=False)
     console.print(_targets_table(repriced))
     if dry_run:
         return

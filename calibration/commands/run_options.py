@@ -27,8 +27,8 @@ from calibration.learning.certificate import TYPE_MARGIN
 from calibration.learning.intervals import CONFIDENCE
 from calibration.locations import home
 from calibration.questions.questions import DEFAULT_SYSTEM_PROMPT
-from router.policy.decision import Promise
 from router.policy.distribution import QUESTIONS
+from router.policy.rules import Promise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

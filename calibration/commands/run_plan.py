@@ -18,8 +18,8 @@ from calibration.policies import default_judge, load_prices, models_named, read_
 from calibration.questions.questions import read
 from calibration.questions.sources import MLFLOW_DATASET
 from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
-from router.policy.decision import Promise
 from router.policy.distribution import SHIPPED
+from router.policy.rules import Promise
 
 
 def build_plan(options: RunOptions) -> tuple[Plan, RoundPlan | None]:

@@ -195,7 +195,7 @@ def _print_changes(findings: Sentinel, strong_model: str) -> None:
     lines = [
         f"changed since the calibration: {signal.name} is {signal.value:.3g}, the limit is {signal.limit:.3g} "
         f"(n = {signal.n:,})"
-        for signal in findings.shown
+        for signal in findings.significant_signals
     ]
     next_step = "Next: python -m calibration run --from-traffic"
     if findings.drifted:

@@ -20,9 +20,9 @@ from calibration.learning.corpus import Ints
 from calibration.learning.intervals import bootstrap
 from calibration.learning.replay import Replay, pick_columns
 from calibration.outcomes import InputError, question_types
-from router.policy.decision import Interval
 from router.policy.document import Policy
-from router.policy.mix import holds
+from router.policy.mix import target_support
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 
@@ -142,7 +142,7 @@ def evaluate_mix(
             "promise": rule.promise.value if rule.quality_per_usd is not None else "none",
             "quality_kept": kept,
             "saved_cost": Interval(1 - cost.high, 1 - cost.estimate, 1 - cost.low),
-            "holds": holds(kept, rule.target),
+            "holds": target_support(kept, rule.target),
         }
     return {
         "shares": dict(mix),

@@ -17,10 +17,11 @@ from calibration.learning.ranking import apgr, cpt, quotient, saved_cost, saved_
 from calibration.learning.replay import Replay, pick_columns, replay_outcomes
 from calibration.outcomes import InputError, Outcome, question_types, read_rows
 from router.policy.answers import Answers
-from router.policy.decision import Interval, Rule, decide
+from router.policy.decision import decide
 from router.policy.document import Policy
 from router.policy.features import RequestError, read_question
 from router.policy.prediction import predict
+from router.policy.rules import Interval, Rule
 from router.policy.vocabulary import Floats
 
 SAVING_TARGETS = (0.95, 0.97, 0.99)

@@ -16,8 +16,8 @@ from calibration.learning.learning import LearningResult
 from calibration.learning.replay import Replay, baseline_choices, pick_columns
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
-from router.policy.decision import Interval
 from router.policy.document import Policy
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 ALL = "all"

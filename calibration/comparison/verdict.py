@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from calibration.comparison.tradeoffs import ALL, HeldOutResults, ModelSummary, Tradeoff
 from calibration.learning.certificate import USEFUL_SAVING
 from calibration.learning.learning import DEFAULT_TARGET, MIN_QUESTIONS, MIN_USEFUL_TARGET
-from router.policy.decision import Rule
 from router.policy.document import Policy
+from router.policy.rules import Rule
 
 MIN_WORTHWHILE_SAVING = 0.02  # share of the strong model's cost; the verdict on a smaller saving is not to route
 COMPUTED_TYPES = 23  # of question that `calibration generate` writes
@@ -31,7 +31,7 @@ def best_rule(policy: Policy) -> Rule | None:
 
     It is the rule of the default target, or else the strictest lower target that the policy routes by.
     """
-    rule = policy.rules.rule(policy.default_target)
+    rule = policy.rules.rule_for(policy.default_target)
     if rule is not None:
         return rule
     routed = [

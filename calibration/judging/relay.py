@@ -27,7 +27,7 @@ from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
 from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 40.0  # without any reply, before the judge counts as unavailable
@@ -150,7 +150,7 @@ class JudgeRelay:
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
             return
-        where = f"the judge at {without_login(self._endpoint.base_url)}"
+        where = f"the judge at {mask_credentials(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are stored"
         if (
             status is not None and status not in (408, 409, 429) and status < 500

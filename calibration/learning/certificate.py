@@ -32,7 +32,7 @@ from calibration.learning.intervals import (
 from calibration.learning.ranking import saved_share
 from calibration.learning.replay import Replay, Thresholds, pick_columns
 from calibration.outcomes import question_types
-from router.policy.decision import Interval, Promise, Rule, Rules
+from router.policy.rules import Interval, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from calibration.workers import PART_ROWS, Arrays, Workers
-from router.policy.asking import Asked
-from router.policy.conversation import turns_of
+from router.policy.conversation import current_turns
 from router.policy.features import Features, encode_question, read_body
-from router.policy.inputs import match_tools, numbers, terms
+from router.policy.inputs import hand_features, match_tools, terms
+from router.policy.question_parts import QuestionParts
 from router.policy.vocabulary import Floats
 
 MIN_TERM_QUESTIONS = 2  # questions that contain a term, for the term to be learnt
@@ -36,14 +36,14 @@ Ints = npt.NDArray[np.int64]
 class Question:
     """The parts of a question, and its handcrafted features."""
 
-    asked: Asked
+    asked: QuestionParts
     numbers: Sequence[float]  # handcrafted features in the order of `NUMBER_NAMES`
 
 
 def question_of(features: Features) -> Question:
     """The question of a request, parsed as the proxy parses it."""
-    asked = turns_of(features)[-1].asked
-    return Question(asked, numbers(asked, match_tools(asked.question, features.tools)))
+    asked = current_turns(features)[-1].parts
+    return Question(asked, hand_features(asked, match_tools(asked.question, features.tools)))
 
 
 class Questions(Sequence[Features]):
@@ -175,7 +175,7 @@ def _read_part(known: Hashes, questions: Questions) -> Arrays:
 
 
 def _terms(features: Features) -> list[str]:
-    return sorted(set(terms(turns_of(features)[-1].asked.question)))
+    return sorted(set(terms(current_turns(features)[-1].parts.question)))
 
 
 def _hash(term: str) -> int:

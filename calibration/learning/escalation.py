@@ -32,11 +32,12 @@ from calibration.learning.predictor import SLOPE_WEIGHT
 from calibration.learning.ranking import apgr
 from calibration.learning.replay import Replay, Thresholds
 from calibration.workers import single_threaded
-from router.policy.answer_features import NUMBERS
-from router.policy.answer_prediction import AnswerPredictor, answer_inputs, numbers_of_answer
-from router.policy.answers import AnswerRule, Answers, Help, answer_usd_needed
-from router.policy.decision import Promise, Rule, Rules, savings_usd
+from router.policy.answer_features import FEATURE_NAMES
+from router.policy.answer_prediction import AnswerPredictor, answer_inputs, features_of_answer
+from router.policy.answers import AnswerBenefit, AnswerRule, Answers, answer_quality_per_usd
 from router.policy.document import Policy
+from router.policy.expected_cost import savings_usd
+from router.policy.rules import Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
 RIDGE = 15.0
@@ -67,10 +68,10 @@ def read_answer_inputs(replay: Replay) -> AnswerInputs:
     cheap, strong = (model.name for model in replay.models)
     answers = [outcome.results[cheap].answer for outcome in replay.outcomes]
     rows = zip(replay.features, replay.predictions, answers, strict=True)
-    zeros = [0.0] * len(NUMBERS)
+    zeros = [0.0] * len(FEATURE_NAMES)
     return AnswerInputs(
         types=np.array([prediction.question_type for prediction in replay.predictions]),
-        numbers=np.array([numbers_of_answer(f, p, a) if isinstance(a, str) else zeros for f, p, a in rows]),
+        numbers=np.array([features_of_answer(f, p, a) if isinstance(a, str) else zeros for f, p, a in rows]),
         quality=np.array([[p.quality[cheap], p.quality[strong]] for p in replay.predictions]),
         has_answer=np.array([isinstance(answer, str) for answer in answers]),
     )
@@ -82,7 +83,7 @@ def fit_answer_predictor(inputs: AnswerInputs, gaps: Floats, rows: Ints, types: 
     scale = numbers.std(axis=0)
     mean, scale = numbers.mean(axis=0), np.where(scale < MIN_SCALE, np.inf, scale)
     table = answer_inputs(mean, scale, numbers, inputs.quality[rows])
-    count = len(NUMBERS)
+    count = len(FEATURE_NAMES)
     column = {name: at for at, name in enumerate(types)}
     of_type = np.array([column[str(name)] for name in inputs.types[rows]])
     ends = np.arange(len(rows) + 1) * count
@@ -117,7 +118,7 @@ def cross_fit_gaps(inputs: AnswerInputs, gaps: Floats, groups: Ints, types: Sequ
     return predicted
 
 
-def select_types(inputs: AnswerInputs, predicted: Floats, scores: Floats) -> dict[str, Help]:
+def select_types(inputs: AnswerInputs, predicted: Floats, scores: Floats) -> dict[str, AnswerBenefit]:
     """The types whose questions are ranked better by question and answer than by the question alone.
 
     `predicted` (n,) are cross-fitted gaps. The contribution of a row is its gain relative to the mean gain of its type,
@@ -135,7 +136,7 @@ def select_types(inputs: AnswerInputs, predicted: Floats, scores: Floats) -> dic
         statistic = float(contributions.mean()) / error if error else 0.0
         if statistic > MIN_T_STATISTIC:
             with_answer, without = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, inputs.gaps))
-            selected[str(name)] = Help(len(rows), with_answer, without, statistic)
+            selected[str(name)] = AnswerBenefit(len(rows), with_answer, without, statistic)
     return selected
 
 
@@ -182,7 +183,7 @@ class CascadeReplay(Replay):
 
 
 def build_cascade(
-    replay: Replay, rules: Rules, types: Mapping[str, Help], inputs: AnswerInputs, predicted: Floats
+    replay: Replay, rules: Rules, types: Mapping[str, AnswerBenefit], inputs: AnswerInputs, predicted: Floats
 ) -> CascadeReplay:
     """The replay of a cascade for these types; `predicted` (n,) are gaps by question and answer."""
     cheap = replay.models[0].name
@@ -199,7 +200,7 @@ def build_cascade(
         },
         uses_answer=uses_answer,
         answer_gaps=np.where(uses_answer, predicted, replay.gaps),
-        acceptance_thresholds=np.array([answer_usd_needed(g, s) for g, s in zip(predicted, savings, strict=True)]),
+        acceptance_thresholds=np.array([answer_quality_per_usd(g, s) for g, s in zip(predicted, savings, strict=True)]),
     )
 
 

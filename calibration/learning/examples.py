@@ -21,7 +21,7 @@ from calibration.learning.corpus import (
 from calibration.outcomes import Outcome
 from calibration.workers import Arrays, Workers
 from router.policy.features import Features
-from router.policy.prediction import standardised
+from router.policy.prediction import standardise
 from router.policy.vocabulary import Floats, Vocabulary
 
 NUMBER_WEIGHT = 0.2  # of a standardised handcrafted feature, relative to a unit-length TF-IDF vector
@@ -106,14 +106,14 @@ class Vectorizer:
         ends = np.cumsum([0, *np.concatenate([part["counts"] for part in parts]).tolist()])
         shape = (len(corpus.questions), len(self.vocabulary.rows))
         weights, rows = (np.concatenate([part[name] for part in parts]) for name in ("weights", "rows"))
-        scaled = standardised(corpus.numbers, self.number_mean, self.number_scale) * NUMBER_WEIGHT
+        scaled = standardise(corpus.numbers, self.number_mean, self.number_scale) * NUMBER_WEIGHT
         words = sp.csr_matrix((weights, rows, ends), shape=shape)
         return sp.csr_matrix(sp.hstack([words, sp.csr_matrix(scaled)]))
 
 
 def _term_weights(vocabulary: Vocabulary, questions: Sequence[Features]) -> Arrays:
     """The TF-IDF weights of the known terms of each question, and the rows of the terms in the vocabulary."""
-    words = [vocabulary.words(question_of(features).asked) for features in questions]
+    words = [vocabulary.weigh(question_of(features).asked) for features in questions]
     return {
         "counts": np.array([len(weights.rows) for weights in words]),
         "rows": np.concatenate([weights.rows for weights in words]).astype(np.int32),

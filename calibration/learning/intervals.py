@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from calibration.learning.corpus import Ints
-from router.policy.decision import Interval
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 CONFIDENCE = 0.95

@@ -23,8 +23,8 @@ from calibration.learning.replay import Replay, build_replay
 from calibration.learning.resuming import ResumableWorkers, work_key
 from calibration.outcomes import Outcome, question_types
 from calibration.workers import IN_PROCESS, Workers, single_threaded
-from router.policy.decision import Evidence, Model, Promise, Rule, Rules
 from router.policy.document import Policy
+from router.policy.rules import Evidence, Model, Promise, Rule, Rules
 
 DEFAULT_TARGET = 0.97
 MIN_USEFUL_TARGET = 0.9  # share of the strong model's quality; a lower target is not suggested

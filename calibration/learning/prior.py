@@ -22,11 +22,11 @@ from calibration.learning.corpus import Questions
 from calibration.learning.examples import TypeExamples
 from calibration.outcomes import InputError, Outcome, read_rows
 from calibration.policies import TYPED_QUESTIONS, read_policy
-from router.policy.decision import Evidence, Interval, Model
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy, PolicyError
 from router.policy.features import RequestError, encode_question, read_body
-from router.policy.transfer import transferred
+from router.policy.rules import Evidence, Interval, Model
+from router.policy.transfer import transfer_policy
 
 PSEUDO_OUTCOMES = 30
 _SPREAD = 0.42  # standard deviation of the paired score difference of one question, in the recorded outcomes
@@ -136,7 +136,7 @@ def transfer_evidence(policy: Policy, models: Sequence[Model]) -> dict[str, Any]
     """
     evidence = {
         name: replace(of_type, kind="transferred", n=min(of_type.n, PSEUDO_OUTCOMES), output_tokens={})
-        for name, of_type in transferred(policy, *models).rules.evidence.items()
+        for name, of_type in transfer_policy(policy, *models).rules.evidence.items()
         if of_type.n > 0
     }
     builtins: dict[str, Any] = msgspec.to_builtins(evidence)

@@ -16,18 +16,11 @@ from calibration.learning.corpus import Ints
 from calibration.learning.examples import read_features
 from calibration.learning.predictions import Predictions, compute_table
 from calibration.outcomes import Outcome, Result
-from router.policy.decision import (
-    Decision,
-    Model,
-    Rules,
-    decide,
-    expected_cost_usd,
-    lines_of_worth,
-    quality_per_usd_needed,
-    stands_alone,
-)
+from router.policy.decision import Decision, benefit_lines, decide, quality_per_usd_needed
+from router.policy.expected_cost import expected_cost_usd
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor, predict
+from router.policy.rules import Model, Rules
 from router.policy.usage import Usage
 from router.policy.vocabulary import Floats
 
@@ -129,7 +122,7 @@ def _threshold_row(rules: Rules, targets: Sequence[float], features: Features, p
 
 def _lines_row(rules: Rules, targets: Sequence[float], features: Features, prediction: Prediction) -> list[float]:
     def slopes_and_offsets(target: float) -> list[float]:
-        slopes, offsets = lines_of_worth(rules, features, prediction, target)
+        slopes, offsets = benefit_lines(rules, features, prediction, target)
         return slopes + offsets
 
     return _repeat_for_targets(slopes_and_offsets, rules, targets, prediction)
@@ -139,7 +132,7 @@ def _repeat_for_targets(
     values: Callable[[float], list[float]], rules: Rules, targets: Sequence[float], prediction: Prediction
 ) -> list[float]:
     """The values at each target. They depend on the target only for a type whose evidence is published results."""
-    if stands_alone(rules.evidence_of(prediction.question_type)):
+    if rules.evidence_of(prediction.question_type).is_results_only:
         return [value for target in targets for value in values(target)]
     return values(targets[0]) * len(targets)
 

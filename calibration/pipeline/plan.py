@@ -13,9 +13,9 @@ from calibration.learning.certificate import TARGETS, TYPE_MARGIN
 from calibration.learning.intervals import CONFIDENCE
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
-from router.policy.decision import Promise
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
+from router.policy.rules import Promise
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ from calibration.learning.learning import DEFAULT_TARGET, LearningResult
 from calibration.learning.ranking import saved_share
 from calibration.learning.replay import pick_columns
 from calibration.questions.questions import Question
-from router.policy.decision import Rule
 from router.policy.document import Policy
+from router.policy.rules import Rule
 
 MAX_ROUNDS = 5
 MIN_FIRST_ROUND = 100  # questions

@@ -17,9 +17,9 @@ from calibration.learning.prior import prior_of_run
 from calibration.learning.replay import Replay, pick_columns, replay_outcomes
 from calibration.registry import registration
 from calibration.registry.registration import CHALLENGER, RegistryError, Version
-from router.policy.decision import Interval
 from router.policy.document import CHAMPION, Policy
 from router.policy.document import REGISTERED_MODEL as MODEL
+from router.policy.rules import Interval
 
 HISTORY = "champions"  # tag of the registered model: the earlier champions, the newest last
 MAX_HISTORY = 50

@@ -16,10 +16,10 @@ from calibration.learning.prior import prior_of_run
 from calibration.learning.replay import Replay, pick_columns
 from calibration.policies import models_named
 from calibration.registry.registration import Version
-from router.policy.decision import Promise, Rule, Rules
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
-from router.policy.repricing import Moved, moved
+from router.policy.repricing import PriceChange, price_changes
+from router.policy.rules import Promise, Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RepricedPolicy:
     """A policy at current prices, and the changes of prices and targets."""
 
     policy: Policy
-    moved: Sequence[Moved]
+    price_changes: Sequence[PriceChange]
     targets: Sequence[TargetChange]
 
 
@@ -51,7 +51,7 @@ def reprice(version: Version, prices: PriceBook) -> RepricedPolicy | None:
         PolicyError: the policy was learnt with a prior from another shipped policy.
     """
     old = version.policy
-    changed = moved(old.rules.models, prices)
+    changed = price_changes(old.rules.models, prices)
     if not changed:
         return None
     names = [model.name for model in old.rules.models]

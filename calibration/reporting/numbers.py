@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from router.policy.decision import Interval, Promise, Rule
+from router.policy.rules import Interval, Promise, Rule
 
 MISSING = "–"
 

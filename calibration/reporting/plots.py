@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from calibration.comparison.tradeoffs import ALL, HeldOutResults, ModelSummary, OperatingPoint, Tradeoff
-from router.policy.decision import Interval, Promise
 from router.policy.document import Policy
+from router.policy.rules import Interval, Promise
 
 # Placeholder colours, which `_to_svg` replaces by CSS variables.
 _INK, _MUTED, _LINE, _CHEAP, _STRONG, _ROUTED, _OTHER = (

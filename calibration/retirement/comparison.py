@@ -22,9 +22,9 @@ from calibration.learning.intervals import mean_interval
 from calibration.learning.replay import Replay, replay_outcomes
 from calibration.outcomes import Outcome
 from calibration.questions.questions import Question
-from router.policy.decision import Interval
 from router.policy.document import Policy
 from router.policy.prices import PriceBook
+from router.policy.rules import Interval
 
 OLD_ROUTED, NEW_ROUTED = "old routed", "new routed"
 WORSE = 0.03  # loss of quality from which a question type is reported

@@ -11,7 +11,7 @@ import openai
 from calibration import network
 from calibration.answers.answers import Endpoint
 from calibration.policies import load_catalogue
-from router.policy.shutdown import listed_days
+from router.policy.shutdown import read_shutdown_days
 
 TIMEOUT_SECONDS = 10.0
 
@@ -43,12 +43,12 @@ def find_shutdowns(endpoints: Mapping[str, Endpoint], day: date | None = None) -
     for model, endpoint in endpoints.items():
         if endpoint.base_url not in model_lists:
             model_lists[endpoint.base_url] = _fetch_model_list(endpoint)
-        listed_day = listed_days(model_lists[endpoint.base_url], [model], catalogue.aliases).get(model)
+        listed_day = read_shutdown_days(model_lists[endpoint.base_url], [model], catalogue.aliases).get(model)
         if listed_day is not None:
             shutdowns.append(Shutdown(model, listed_day, "its upstream's model list"))
             continue
-        known = catalogue.of(model)
-        shutdowns.append(Shutdown(model, known.leaves, known.source or "data/models.json"))
+        known = catalogue.facts(model)
+        shutdowns.append(Shutdown(model, known.shutdown_date, known.source or "data/models.json"))
     return shutdowns
 
 

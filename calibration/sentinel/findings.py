@@ -15,7 +15,7 @@ from calibration.sentinel.kept_quality import (
 from calibration.sentinel.ledgers import SentinelLedgers, today
 from calibration.sentinel.plan import Plan
 from calibration.sentinel.signals import compute_signals
-from router.policy.sentinel import Look, Sentinel, Watched
+from router.policy.sentinel import Checkpoint, Sentinel, TypeStatus
 
 MAX_HISTORY = 60  # entries per type
 MAX_TRUSTED = 2.0  # the largest value that the file's format accepts
@@ -41,8 +41,8 @@ def build_sentinel(plan: Plan, ledgers: SentinelLedgers, previous: Sentinel | No
 
 
 def _build_type(
-    plan: Plan, question_type: str, observations: Sequence[Observation], history: Sequence[Look]
-) -> Watched:
+    plan: Plan, question_type: str, observations: Sequence[Observation], history: Sequence[Checkpoint]
+) -> TypeStatus:
     floor = max(plan.target - plan.margin, 0.0)
     threshold = log_evidence_threshold(len(plan.policy.predictor.types))
     observations, drifted = truncate_at_drift(observations, floor, threshold)
@@ -50,8 +50,8 @@ def _build_type(
     trusted = _trusted_quality(plan, question_type)
     better = not drifted and kept.band.low > trusted
     pairs = sum(observation.by_cheap for observation in observations)
-    latest = Look(pairs, *kept.band, max(kept.log_evidence / threshold, 0.0))
-    return Watched(
+    latest = Checkpoint(pairs, *kept.band, max(kept.log_evidence / threshold, 0.0))
+    return TypeStatus(
         state="drifted" if drifted else "better" if better else "ok",
         requests=len(observations),
         pairs=pairs,
@@ -66,12 +66,12 @@ def _build_type(
 
 def _trusted_quality(plan: Plan, question_type: str) -> float:
     """The kept quality that the calibration estimates for a type, at least the target."""
-    rule = plan.policy.rules.rule(plan.target)
+    rule = plan.policy.rules.rule_for(plan.target)
     calibrated = rule.kept_by_type.get(question_type) if rule is not None else None
     return plan.target if calibrated is None else max(plan.target, calibrated.estimate)
 
 
-def _extend_history(history: Sequence[Look], latest: Look) -> list[Look]:
+def _extend_history(history: Sequence[Checkpoint], latest: Checkpoint) -> list[Checkpoint]:
     """Append the latest entry, replace an entry with as many pairs, and drop every second entry of a long history."""
     earlier = [entry for entry in history if entry.pairs < latest.pairs]
     if len(earlier) >= MAX_HISTORY:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.sentinel import betting
-from router.policy.decision import Interval
+from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
 ERROR = 0.05  # probability that any type is ever reported as drifted while it keeps its floor, over all inspections

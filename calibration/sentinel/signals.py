@@ -24,7 +24,7 @@ import numpy as np
 
 from calibration.sentinel import betting
 from calibration.sentinel.kept_quality import ERROR, log_evidence_threshold
-from router.policy.decision import Rules
+from router.policy.rules import Rules
 from router.policy.sentinel import Signal
 from router.policy.vocabulary import Floats
 

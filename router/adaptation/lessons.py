@@ -1,6 +1,7 @@
-"""What models taught by refusing, in ROUTER_HOME/learnt.json: it outlives a worker, and all workers follow it.
+"""The refusals that were learnt from models, in ROUTER_HOME/learnt.json, which all workers share.
 
-A lesson is kept for 30 days: a model may take tomorrow what it refuses today, and a refused call teaches it again.
+A lesson expires after 30 days, because a model may support tomorrow what it refuses today. Another refused request
+teaches it again.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ import msgspec
 from router import shared_file
 from router.policy.naming import EFFORTS, without_effort
 from router.policy.parameters import EFFORT_FIELDS
-from router.policy.refusals import INCLUDED_LOGPROBS, MENDABLE, Kind, Refusal
+from router.policy.refusals import ADAPTABLE_PARAMETERS, INCLUDED_LOGPROBS, Refusal, RefusalKind
 from router.policy.roles import INSTRUCTIONS
 from router.settings import Settings
 
 FILE = "learnt.json"
 FORMAT = 1
-MOST_LESSONS = 1000  # of all models; the oldest go
-KEPT_SECONDS = 30 * 24 * 3600.0
+MAX_LESSONS = 1000  # of all models; the oldest are dropped
+MAX_AGE_SECONDS = 30 * 24 * 3600.0
 
 
 class LessonsError(ValueError):
-    """The file of lessons does not fit its form; names the file."""
+    """The file of lessons is invalid. The message names the file."""
 
 
 class Lesson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,24 +49,26 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Document)
 
 
-def upstream_of(model: str, settings: Settings) -> str:
-    """Host and port of the upstreams that a model is asked at; nothing secret that their addresses may hold.
+def upstream_hosts(model: str, settings: Settings) -> str:
+    """Hosts and ports of the upstreams that serve a model, without credentials in their URLs.
 
     >>> from router.settings import Settings
-    >>> upstream_of("gpt-4o", Settings(openai_base_url="https://user:secret@models.example.com:8443/v1"))
+    >>> upstream_hosts("gpt-4o", Settings(openai_base_url="https://user:secret@models.example.com:8443/v1"))
     'models.example.com:8443'
     """
-    own = settings.models.get(model) or settings.models.get(without_effort(model))
-    url = own.base_url if own is not None and own.base_url else settings.base_url
-    urls = [each.base_url or url for each in own.upstreams] if own is not None and own.upstreams else [url]
-    return ", ".join(sorted({urlsplit(each).netloc.rpartition("@")[2] or each for each in urls}))
+    configured = settings.models.get(model) or settings.models.get(without_effort(model))
+    url = configured.base_url if configured is not None and configured.base_url else settings.base_url
+    urls = [url]
+    if configured is not None and configured.upstreams:
+        urls = [upstream.base_url or url for upstream in configured.upstreams]
+    return ", ".join(sorted({urlsplit(url).netloc.rpartition("@")[2] or url for url in urls}))
 
 
 def read_lessons(path: Path, now_unix: float) -> tuple[Lesson, ...]:
-    """The lessons in a file that are not too old; none where there is no file.
+    """The lessons in a file that have not expired; empty if there is no file.
 
     Raises:
-        LessonsError: the file cannot be read, or does not fit its form.
+        LessonsError: the file cannot be read, or is invalid.
     """
     try:
         document = _decoder.decode(path.read_bytes())
@@ -75,24 +78,28 @@ def read_lessons(path: Path, now_unix: float) -> tuple[Lesson, ...]:
         raise LessonsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LessonsError(f"{path}: is damaged: {error}") from None
-    if document.format != FORMAT or not all(_is_sound(lesson.refusal) for lesson in document.lessons):
-        raise LessonsError(f"{path}: is damaged: expected format {FORMAT} and refusals that this version knows")
-    return tuple(lesson for lesson in document.lessons if now_unix - lesson.since_unix < KEPT_SECONDS)
+    if document.format != FORMAT or not all(_is_valid(lesson.refusal) for lesson in document.lessons):
+        raise LessonsError(f"{path}: is damaged: expected format {FORMAT} and refusals known to this version")
+    return tuple(lesson for lesson in document.lessons if now_unix - lesson.since_unix < MAX_AGE_SECONDS)
 
 
-def _is_sound(refusal: Refusal) -> bool:
-    """Whether a refusal is one that `read_refusal` may have made, and that something can be learnt of."""
+def _is_valid(refusal: Refusal) -> bool:
+    """Whether a refusal may come from `read_refusal` and has an effect."""
     rule = refusal.rule
-    if refusal.kind is Kind.PARAMETER and rule is not None:
-        known = rule.name in MENDABLE and (not rule.called or rule.called in MENDABLE) and not rule.roles
-        return known or (rule.name == "include" and rule.without == INCLUDED_LOGPROBS)
-    if refusal.kind is Kind.ROLE:
+    if refusal.kind is RefusalKind.PARAMETER and rule is not None:
+        is_adaptable = (
+            rule.name in ADAPTABLE_PARAMETERS
+            and (not rule.called or rule.called in ADAPTABLE_PARAMETERS)
+            and not rule.roles
+        )
+        return is_adaptable or (rule.name == "include" and rule.without == INCLUDED_LOGPROBS)
+    if refusal.kind is RefusalKind.ROLE:
         return refusal.role in INSTRUCTIONS
-    return refusal.kind in (Kind.TOOLS, Kind.EFFORT) and set(refusal.efforts) <= set(EFFORTS)
+    return refusal.kind in (RefusalKind.TOOLS, RefusalKind.EFFORT) and set(refusal.efforts) <= set(EFFORTS)
 
 
-def add(path: Path, lessons: Iterable[Lesson], now_unix: float) -> None:
-    """Add lessons to a file, each once; one that is damaged is replaced.
+def add_lessons(path: Path, lessons: Iterable[Lesson], now_unix: float) -> None:
+    """Add lessons to a file, without duplicates. A damaged file is replaced.
 
     Raises:
         OSError: the file cannot be written.
@@ -102,27 +109,31 @@ def add(path: Path, lessons: Iterable[Lesson], now_unix: float) -> None:
             known = list(read_lessons(path, now_unix))
         except LessonsError:
             known = []
-        same = {(each.model, each.upstream, each.endpoint, msgspec.json.encode(each.refusal)) for each in known}
+        keys = {_key(lesson) for lesson in known}
         for lesson in lessons:
-            key = (lesson.model, lesson.upstream, lesson.endpoint, msgspec.json.encode(lesson.refusal))
-            if key not in same:
-                same.add(key)
+            if _key(lesson) not in keys:
+                keys.add(_key(lesson))
                 known.append(lesson)
-        _write(path, known[-MOST_LESSONS:])
+        _write(path, known[-MAX_LESSONS:])
 
 
-def forget(path: Path, model: str, now_unix: float) -> int:
-    """Take the lessons of a model out of a file, at whatever effort; how many there were.
+def forget_model(path: Path, model: str, now_unix: float) -> int:
+    """Remove the lessons of a model, at every effort, from a file. Returns their number.
 
     Raises:
-        LessonsError, OSError: the file is damaged, or cannot be written.
+        LessonsError: the file is damaged.
+        OSError: the file cannot be written.
     """
     with shared_file.locked(path):
         known = read_lessons(path, now_unix)
-        left = [each for each in known if model not in (each.model, without_effort(each.model))]
-        if len(left) < len(known):
-            _write(path, left)
-    return len(known) - len(left)
+        remaining = [lesson for lesson in known if model not in (lesson.model, without_effort(lesson.model))]
+        if len(remaining) < len(known):
+            _write(path, remaining)
+    return len(known) - len(remaining)
+
+
+def _key(lesson: Lesson) -> tuple[str, str, str, bytes]:
+    return lesson.model, lesson.upstream, lesson.endpoint, msgspec.json.encode(lesson.refusal)
 
 
 def _write(path: Path, lessons: Iterable[Lesson]) -> None:
@@ -130,36 +141,36 @@ def _write(path: Path, lessons: Iterable[Lesson]) -> None:
     shared_file.replace(path, msgspec.json.format(content, indent=1) + b"\n")
 
 
-def described(lesson: Lesson) -> dict[str, Any]:
-    """A lesson for readers: the parameter that a model refuses, what is done about it, and since when."""
-    parameter, done = _done(lesson.refusal, lesson.endpoint)
+def describe_lesson(lesson: Lesson) -> dict[str, Any]:
+    """A lesson for display: the refused parameter, what the router does instead, and since when."""
+    parameter, remedy = _describe_remedy(lesson.refusal, lesson.endpoint)
     return {
         "model": lesson.model,
         "upstream": lesson.upstream,
         "endpoint": lesson.endpoint,
         "parameter": parameter,
-        "done": done,
+        "done": remedy,
         "since": dt.datetime.fromtimestamp(lesson.since_unix, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 
-def _done(refusal: Refusal, endpoint: str) -> tuple[str, str]:
-    """The parameter, and what is done about it, in words.
+def _describe_remedy(refusal: Refusal, endpoint: str) -> tuple[str, str]:
+    """The refused parameter, and what the router does instead.
 
-    >>> _done(Refusal(Kind.EFFORT, efforts=("low", "high")), "chat/completions")
+    >>> _describe_remedy(Refusal(RefusalKind.EFFORT, efforts=("low", "high")), "chat/completions")
     ('reasoning_effort', 'set to the nearest of low, high')
     """
     rule = refusal.rule
-    if refusal.kind is Kind.TOOLS:
+    if refusal.kind is RefusalKind.TOOLS:
         return "tools", "sent with reasoning effort none"
-    if refusal.kind is Kind.EFFORT:
+    if refusal.kind is RefusalKind.EFFORT:
         name = EFFORT_FIELDS.get(endpoint, "reasoning_effort")
         return name, f"set to the nearest of {', '.join(refusal.efforts)}" if refusal.efforts else "left out"
-    if refusal.kind is Kind.ROLE:
+    if refusal.kind is RefusalKind.ROLE:
         if refusal.role == "system":
             return "system messages", "sent as user messages"
         return "developer messages", "sent as system messages, or as user messages where it refuses those too"
-    assert rule is not None  # as it is of a parameter
+    assert rule is not None  # a refused parameter has a rule
     if rule.called:
         return rule.name, f"sent as {rule.called}"
     if rule.most is not None:

@@ -1,4 +1,4 @@
-"""The lessons of a running router: this worker's are written to the file, and those of all workers are read from it."""
+"""Synchronises the lessons of a running worker with the file that all workers share."""
 
 from __future__ import annotations
 
@@ -10,53 +10,58 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from router.adaptation.adapter import Adapter
-from router.adaptation.lessons import FILE, KEPT_SECONDS, LessonsError, add, read_lessons
-from router.lifetime import running
+from router.adaptation.lessons import FILE, MAX_AGE_SECONDS, LessonsError, add_lessons, read_lessons
+from router.lifetime import repeating
 from router.shared_file import signature
 
 log = logging.getLogger("router")
-LOOK_EVERY_SECONDS = 1.0
+CHECK_EVERY_SECONDS = 1.0
 
 
 class LessonWatch:
-    """Keeps what an adapter learnt and what the file says the same."""
+    """Writes what an adapter learns to the file, and reads what the file gains."""
 
     def __init__(self, adapter: Adapter, home: Path) -> None:
         """Read the file for the first time."""
         self._adapter = adapter
         self._path = home / FILE
-        self._seen = signature(self._path)  # first: what changes meanwhile is looked at again
+        self._signature = signature(self._path)  # before reading, so that no change is missed
         self.problem = ""
         self._read()
 
     def save(self) -> None:
-        """Write what was learnt since the last time."""
+        """Write the lessons that were learnt since the last call."""
         new = tuple(self._adapter.unsaved)
         if not new:
             return
         try:
-            add(self._path, new, time.time())
+            add_lessons(self._path, new, time.time())
         except OSError as error:
-            self._tell(f"what was learnt of refusals cannot be written to {self._path}: {error.strerror or error}")
+            self._report(f"lessons cannot be written to {self._path}: {error.strerror or error}")
         else:
-            self._adapter.saved(new)
+            self._adapter.mark_saved(new)
 
-    def look(self) -> None:
-        """Take up a file that changed, and let go of what is too old."""
-        now = signature(self._path)
+    def check(self) -> None:
+        """Read the file again if it changed or a lesson expired."""
+        current = signature(self._path)
         oldest = min((lesson.since_unix for lesson in self._adapter.lessons), default=time.time())
-        if now != self._seen or oldest < time.time() - KEPT_SECONDS:
-            self._seen = now
+        if current != self._signature or oldest < time.time() - MAX_AGE_SECONDS:
+            self._signature = current
             self._read()
+
+    async def synchronise(self) -> None:
+        """Write and read."""
+        await asyncio.to_thread(self.save)  # waits for the disk and for other writers
+        self.check()
 
     def _read(self) -> None:
         try:
-            self._adapter.take(read_lessons(self._path, time.time()))
+            self._adapter.replace_lessons(read_lessons(self._path, time.time()))
             self.problem = ""
         except LessonsError as error:
-            self._tell(f"{error}; what was learnt before stays, and the next lesson replaces the file")
+            self._report(f"{error}; known lessons remain in use, and the next lesson replaces the file")
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if problem != self.problem:
             log.error("%s", problem)
         self.problem = problem
@@ -64,16 +69,9 @@ class LessonWatch:
 
 @contextlib.asynccontextmanager
 async def following_lessons(watch: LessonWatch) -> AsyncIterator[None]:
-    """Write and take up lessons while the application runs."""
+    """Synchronise lessons while the context is open."""
     try:
-        async with running(_follow(watch)):
+        async with repeating(watch.synchronise, CHECK_EVERY_SECONDS):
             yield
     finally:
         watch.save()
-
-
-async def _follow(watch: LessonWatch) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-        await asyncio.to_thread(watch.save)  # it waits for the disk, and for others that write
-        watch.look()  # a small file, and rarely another one

@@ -1,4 +1,4 @@
-"""Making, limiting and removing teams of keys: values in, values out; the clock is the caller's."""
+"""Creating, limiting and removing teams of keys. Pure: the functions return changed teams."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from router.client.issuing import OptionError, StateError, UnknownNameError, limits_of
+from router.client.issuing import OptionError, StateError, UnknownNameError, parse_limits
 from router.client.keyfile import NamedKey, Roster, Team, name_problem
 
-NO_TEAM = "none"  # as an option: the key leaves its team
+NO_TEAM = "none"  # the value of an option that removes a key from its team
 
 
-def added(teams: tuple[Team, ...], name: str, now_unix: float, given: Mapping[str, str | None]) -> tuple[Team, ...]:
-    """The teams with a new one; `given` is as in `issuing.limits_of`.
+def add(teams: tuple[Team, ...], name: str, now_unix: float, options: Mapping[str, str | None]) -> tuple[Team, ...]:
+    """The teams with a new one; `options` is as in `issuing.parse_limits`.
 
     Raises:
-        SettingsError: the name is taken or no name, or a limit does not fit.
+        SettingsError: the name is invalid or in use, or a limit is invalid.
     """
     if problem := _problem(name):
         raise OptionError("name", problem)
     if any(team.name == name for team in teams):
-        raise StateError(f"a team {name} is there already, or was; names are used once, so that bills stay apart")
-    return (*teams, Team(name, now_unix, limits_of(given)))
+        raise StateError(f"the name {name} is or was in use; names cannot be reused, so that bills stay separate")
+    return (*teams, Team(name, now_unix, parse_limits(options)))
 
 
-def limited(teams: tuple[Team, ...], name: str, given: Mapping[str, str | None]) -> tuple[Team, ...]:
-    """The teams, with other limits for one of them; `given` is as in `issuing.limits_of`.
+def set_limits(teams: tuple[Team, ...], name: str, options: Mapping[str, str | None]) -> tuple[Team, ...]:
+    """The teams with changed limits for one of them; `options` is as in `issuing.parse_limits`.
 
     Raises:
-        SettingsError: there is no such team, it is removed, or a limit does not fit.
+        SettingsError: the team does not exist or is removed, or a limit is invalid.
     """
     team = _active(teams, name)
-    return _with(teams, msgspec.structs.replace(team, limits=limits_of(given, team.limits)))
+    return _with(teams, msgspec.structs.replace(team, limits=parse_limits(options, team.limits)))
 
 
-def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
-    """The teams, with one of them removed. Its name stays, for the bill.
+def remove(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
+    """The teams with one of them removed. Its name stays in the file, for the bill.
 
     Raises:
-        SettingsError: there is no such team, it was removed before, or it has active keys.
+        SettingsError: the team does not exist, is removed already, or has active keys.
     """
     team = _active(roster.teams, name)
     active = [key.name for key in members(roster.keys, name) if key.state(now_unix) == "active"]
@@ -48,44 +48,44 @@ def removed(roster: Roster, name: str, now_unix: float) -> tuple[Team, ...]:
     return _with(roster.teams, msgspec.structs.replace(team, removed_unix=now_unix))
 
 
-def team_of(teams: Iterable[Team], name: str) -> str:
-    """The name of the team that a key is put into, for an option; "" for `NO_TEAM`.
+def parse_team(teams: Iterable[Team], name: str) -> str:
+    """The team name in an option; "" for `NO_TEAM`.
 
     Raises:
-        OptionError: there is no such team, or it is removed.
+        OptionError: the team does not exist or is removed.
     """
     if name in ("", NO_TEAM):
         return ""
     if not any(team.name == name and team.state == "active" for team in teams):
-        raise OptionError("team", name_problem(name, "team") or f"there is no active team {name}")
+        raise OptionError("team", name_problem(name, "team") or f"no active team is called {name}")
     return name
 
 
-def named(teams: Iterable[Team], name: str) -> Team:
-    """The team of a name.
+def find_team(teams: Iterable[Team], name: str) -> Team:
+    """The team with a name.
 
     Raises:
-        UnknownNameError: there is none. The name is not printed where it may be a key.
+        UnknownNameError: no team has this name. A name that may be a key is not part of the message.
     """
     for team in teams:
         if team.name == name:
             return team
     raise UnknownNameError(
-        name_problem(name, "team") or f"there is no team {name}; python -m router teams list shows all"
+        name_problem(name, "team") or f"no team is called {name}; list all with python -m router teams list"
     )
 
 
 def members(keys: Iterable[NamedKey], team: str) -> list[NamedKey]:
-    """The keys of a team, those that have ended among them."""
+    """The keys of a team, including expired and revoked ones."""
     return [key for key in keys if key.team == team]
 
 
 def _problem(name: str) -> str:
-    return "no team can have this name" if name == NO_TEAM else name_problem(name, "team")
+    return "this name is reserved" if name == NO_TEAM else name_problem(name, "team")
 
 
 def _active(teams: tuple[Team, ...], name: str) -> Team:
-    team = named(teams, name)
+    team = find_team(teams, name)
     if team.state != "active":
         raise StateError(f"team {name} is {team.state}")
     return team

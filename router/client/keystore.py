@@ -1,4 +1,4 @@
-"""Changes of the named keys and their teams, for the command line and the HTTP API; and both as readers see them."""
+"""Changes of named keys and teams in the file, and their public form, for the command line and the HTTP API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ReadOnlyError(SettingsError):
-    """The file of keys cannot be changed from here."""
+    """The file of keys is not writable."""
 
 
 def add_key(
@@ -34,110 +34,110 @@ def add_key(
     limits: Mapping[str, str | None] | None = None,
     team: str = "",
 ) -> tuple[NamedKey, str]:
-    """Make a key; gives it and its secret, which is stored nowhere. `limits` are as in `issuing.limits_of`.
+    """Create a key. Returns it and its secret, which is not stored. `limits` is as in `issuing.parse_limits`.
 
     Raises:
-        SettingsError: an option does not fit, the name is taken, or the file of keys is damaged or read-only.
+        SettingsError: an option is invalid, the name is in use, or the file of keys is damaged or read-only.
         OSError: the file cannot be written.
     """
     now = time.time()
-    wanted = issuing.limits_of(limits or {})
-    end = issuing.end_unix(expires, now)
+    parsed_limits = issuing.parse_limits(limits or {})
+    expires_unix = issuing.parse_expiry(expires, now)
     with _changing(settings) as (path, roster):
-        keys, secret = issuing.added(
+        keys, secret = issuing.add(
             roster.keys,
             name,
             now,
             models=tuple(models),
             paths=None if paths is None else tuple(paths),
-            expires_unix=end,
+            expires_unix=expires_unix,
             admin=admin,
-            limits=wanted,
-            team=grouping.team_of(roster.teams, team),
+            limits=parsed_limits,
+            team=grouping.parse_team(roster.teams, team),
         )
         write_roster(path, Roster(keys, roster.teams))
-    return issuing.named(keys, name), secret
+    return issuing.find_key(keys, name), secret
 
 
 def limit_key(settings: Settings, name: str, limits: Mapping[str, str | None], team: str | None = None) -> NamedKey:
-    """Change the limits and the team of a key; what is not given stays.
+    """Change the limits and the team of a key. Values that are not given stay.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
     with _changing(settings) as (path, roster):
-        chosen = None if team is None else grouping.team_of(roster.teams, team)
-        keys = issuing.limited(roster.keys, name, limits, chosen)
+        chosen = None if team is None else grouping.parse_team(roster.teams, team)
+        keys = issuing.set_limits(roster.keys, name, limits, chosen)
         write_roster(path, Roster(keys, roster.teams))
-    return issuing.named(keys, name)
+    return issuing.find_key(keys, name)
 
 
 def revoke_key(settings: Settings, name: str) -> NamedKey:
-    """End a key for good.
+    """Revoke a key permanently.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
     with _changing(settings) as (path, roster):
-        keys = issuing.revoked(roster.keys, name, time.time())
+        keys = issuing.revoke(roster.keys, name, time.time())
         write_roster(path, Roster(keys, roster.teams))
-    return issuing.named(keys, name)
+    return issuing.find_key(keys, name)
 
 
 def rotate_key(settings: Settings, name: str, grace: str = "0") -> tuple[NamedKey, str, float | None]:
-    """Make another secret for a key; gives the key, the secret, and until when the one before is accepted.
+    """Create a new secret for a key. Returns the key, the secret, and until when the previous secret is accepted.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
-    now, seconds = time.time(), issuing.span_seconds(grace, "grace")
+    now, seconds = time.time(), issuing.parse_duration(grace, "grace")
     with _changing(settings) as (path, roster):
-        keys, secret = issuing.rotated(roster.keys, name, now, seconds)
+        keys, secret = issuing.rotate(roster.keys, name, now, seconds)
         write_roster(path, Roster(keys, roster.teams))
-    return issuing.named(keys, name), secret, now + seconds if seconds else None
+    return issuing.find_key(keys, name), secret, now + seconds if seconds else None
 
 
 def add_team(settings: Settings, name: str, limits: Mapping[str, str | None]) -> Team:
-    """Make a team; `limits` are as in `issuing.limits_of`.
+    """Create a team; `limits` is as in `issuing.parse_limits`.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
     with _changing(settings) as (path, roster):
-        teams = grouping.added(roster.teams, name, time.time(), limits)
+        teams = grouping.add(roster.teams, name, time.time(), limits)
         write_roster(path, Roster(roster.keys, teams))
-    return grouping.named(teams, name)
+    return grouping.find_team(teams, name)
 
 
 def limit_team(settings: Settings, name: str, limits: Mapping[str, str | None]) -> Team:
-    """Change the limits of a team; what is not given stays.
+    """Change the limits of a team. Values that are not given stay.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
     with _changing(settings) as (path, roster):
-        teams = grouping.limited(roster.teams, name, limits)
+        teams = grouping.set_limits(roster.teams, name, limits)
         write_roster(path, Roster(roster.keys, teams))
-    return grouping.named(teams, name)
+    return grouping.find_team(teams, name)
 
 
 def remove_team(settings: Settings, name: str) -> Team:
     """Remove a team that has no active keys.
 
     Raises:
-        SettingsError, OSError: as `add_key`.
+        SettingsError, OSError: see `add_key`.
     """
     with _changing(settings) as (path, roster):
-        teams = grouping.removed(roster, name, time.time())
+        teams = grouping.remove(roster, name, time.time())
         write_roster(path, Roster(roster.keys, teams))
-    return grouping.named(teams, name)
+    return grouping.find_team(teams, name)
 
 
 @contextlib.contextmanager
 def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
-    """Be the only writer of the file of keys; gives its path and what it holds."""
+    """Lock the file of keys for writing. Yields its path and content."""
     if settings.forward_client_keys:
-        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send this router's own keys to the upstream: unset it")
+        raise SettingsError("ROUTER_FORWARD_CLIENT_KEYS would send the router's own keys to the upstream: unset it")
     path = with_home(settings).keys_path if settings.keys_file is None else settings.keys_file
     try:
         with locked(path):
@@ -145,13 +145,13 @@ def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
     except OSError as error:
         if error.errno in _READ_ONLY:
             raise ReadOnlyError(
-                f"{path}: cannot be changed here ({error.strerror}); run this where it can be written"
+                f"{path}: is not writable ({error.strerror}); run the command where it is writable"
             ) from error
         raise
 
 
-def as_mapping(key: NamedKey, now_unix: float) -> dict[str, Any]:
-    """A key for readers: all but its hashes."""
+def key_as_mapping(key: NamedKey, now_unix: float) -> dict[str, Any]:
+    """The public form of a key, without its hashes."""
     return {
         "name": key.name,
         "state": key.state(now_unix),
@@ -160,35 +160,35 @@ def as_mapping(key: NamedKey, now_unix: float) -> dict[str, Any]:
         "paths": list(key.paths),
         "models": list(key.models) or ["all"],
         "limits": limits_as_mapping(key.limits),
-        "created": moment(key.created_unix),
-        "expires": moment(key.expires_unix),
-        "revoked": moment(key.revoked_unix),
-        "replaced_until": [moment(each.until_unix) for each in key.earlier],
+        "created": format_time(key.created_unix),
+        "expires": format_time(key.expires_unix),
+        "revoked": format_time(key.revoked_unix),
+        "replaced_until": [format_time(old.until_unix) for old in key.earlier],
     }
 
 
 def team_as_mapping(team: Team, keys: Iterable[NamedKey], now_unix: float) -> dict[str, Any]:
-    """A team for readers, with the names of its active keys."""
+    """The public form of a team, with the names of its active keys."""
     active = [key.name for key in grouping.members(keys, team.name) if key.state(now_unix) == "active"]
     return {
         "name": team.name,
         "state": team.state,
         "keys": active,
         "limits": limits_as_mapping(team.limits),
-        "created": moment(team.created_unix),
-        "removed": moment(team.removed_unix),
+        "created": format_time(team.created_unix),
+        "removed": format_time(team.removed_unix),
     }
 
 
 def limits_as_mapping(limits: Limits | None) -> dict[str, float]:
-    """The limits that there are, by name."""
+    """The limits that are set, by name."""
     return {} if limits is None else {k: v for k, v in msgspec.structs.asdict(limits).items() if v is not None}
 
 
-def moment(unix: float | None) -> str | None:
-    """A moment as RFC 3339 has it, in UTC.
+def format_time(unix: float | None) -> str | None:
+    """A time in seconds since 1970, in RFC 3339 format (UTC).
 
-    >>> moment(0.0), moment(None)
+    >>> format_time(0.0), format_time(None)
     ('1970-01-01T00:00:00Z', None)
     """
     return None if unix is None else dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
 
 from router.client.keyfile import Roster, read_roster
 from router.client.keys import Keys
-from router.lifetime import running
+from router.lifetime import repeating
 from router.settings import Settings, SettingsError
 from router.shared_file import signature
 
@@ -56,7 +55,7 @@ class KeyWatch:
             named = served_keys(self._settings)
             if self._had_keys and not named.keys:
                 raise SettingsError(f"{self._settings.keys_path}: contains no keys any more")
-            self.keys.take(named)  # between two requests
+            self.keys.replace_named(named)  # between two requests
         except SettingsError as error:
             self._report(str(error))
         except Exception as error:  # the file is checked again later
@@ -75,11 +74,5 @@ class KeyWatch:
 @contextlib.asynccontextmanager
 async def following_keys(watch: KeyWatch) -> AsyncIterator[None]:
     """Reload the named keys when their file changes, while the context is open."""
-    async with running(_follow(watch)):
+    async with repeating(watch.check, CHECK_INTERVAL_SECONDS):
         yield
-
-
-async def _follow(watch: KeyWatch) -> None:
-    while True:
-        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-        watch.check()

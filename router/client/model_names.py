@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from router.errors import BadRequestError
-from router.policy.decision import Decision, Evidence, Promise
+from router.policy.decision import Decision
+from router.policy.rules import Evidence, Promise
 
 TARGETS = {"auto-quality": 0.99, "auto-balanced": 0.97, "auto-cost": 0.95}
 NAMES = ("auto", *TARGETS)

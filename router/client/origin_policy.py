@@ -52,7 +52,7 @@ class OriginPolicy:
                     origin = value
                 else:
                     site = value
-        if not self._keys.keyed and host not in self._known_hosts and not self._accepts_host(host):
+        if not self._keys.required and host not in self._known_hosts and not self._accepts_host(host):
             return ForbiddenOriginError(_HOST_MESSAGE)
         if not origin and not site:  # not a browser
             return None

@@ -16,10 +16,11 @@ from router.adaptation.adapter import Adapter
 from router.client.model_names import parse_target
 from router.errors import BadRequestError
 from router.planning.explanation import Explanation, explain
-from router.planning.summary import matching_tools, reading_of
-from router.policy.decision import Decision, Rules, likely_types
+from router.planning.summary import matching_tools, summarize_request
+from router.policy.decision import Decision, likely_types
+from router.policy.rules import Rules
 from router.serving.policy import Serving, catalogue, policy_folder, prices, read_policy
-from router.serving.sentinel import guarded_policy
+from router.serving.sentinel import policy_with_drift
 from router.settings import load
 
 MAX_SHOWN = 200  # characters of the question
@@ -29,10 +30,10 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
     """Print what a question, or the body in the file `request`, was read as, which model would answer, and why.
 
     Raises:
-        BadRequestError: the body cannot be read, or the target is not a parse_target.
+        BadRequestError: the body cannot be read, or the target is not a share.
     """
     settings = load()
-    serving = Serving(guarded_policy(read_policy(folder or policy_folder(settings)), settings.home), "", settings)
+    serving = Serving(policy_with_drift(read_policy(folder or policy_folder(settings)), settings.home), "", settings)
     wanted = parse_target(target, "target") if target else None
     adapter = Adapter(catalogue(prices(settings).aliases), settings)
     explanation = explain(serving, adapter, settings.routed_models, _body(question, request), {}, wanted)
@@ -63,7 +64,7 @@ def _print_decision(console: Console, decision: Decision) -> None:
 
 def _read_as(explanation: Explanation) -> Table:
     """What the request was read as, a line for each part."""
-    reading = reading_of(explanation.features, explanation.decision)
+    reading = summarize_request(explanation.features, explanation.decision)
     tools = f"{reading['tools_matching']} of {reading['tools_offered']} fit"
     if names := ", ".join(filter(None, matching_tools(explanation.features, explanation.decision))):
         tools += f": {names}"

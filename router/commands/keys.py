@@ -130,7 +130,7 @@ def limit(
 def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the keys with their rights and ends; the keys themselves are stored nowhere."""
     now = time.time()
-    keys = [keystore.as_mapping(key, now) for key in read_keys(load().keys_path)]
+    keys = [keystore.key_as_mapping(key, now) for key in read_keys(load().keys_path)]
     columns = ("name", "state", "team", "admin", "paths", "models", "limits", "created", "expires")
     print_rows(keys, columns, as_data=as_data)
 
@@ -139,7 +139,7 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 def show(name: Name) -> None:
     """Show one key: its rights, its ends, and the keys that it replaced."""
     now = time.time()
-    print_fields(keystore.as_mapping(issuing.named(read_keys(load().keys_path), name), now))
+    print_fields(keystore.key_as_mapping(issuing.find_key(read_keys(load().keys_path), name), now))
 
 
 @app.command()
@@ -158,7 +158,7 @@ def rotate(
 ) -> None:
     """Make another key for a name, with the same rights and the same end."""
     _, key, until_unix = keystore.rotate_key(load(), name, grace)
-    until = "no longer" if until_unix is None else f"until {keystore.moment(until_unix)}"
+    until = "no longer" if until_unix is None else f"until {keystore.format_time(until_unix)}"
     _hand_out(key, f"key {name} is another one, shown this once; the one before is accepted {until}")
 
 

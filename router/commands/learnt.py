@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from router.adaptation.lessons import FILE, LessonsError, described, forget, read_lessons
+from router.adaptation.lessons import FILE, LessonsError, describe_lesson, forget_model, read_lessons
 from router.settings import SettingsError, load
 
 _COLUMNS = ("model", "upstream", "endpoint", "parameter", "done", "since")
@@ -24,12 +24,12 @@ def show(model: str, *, as_data: bool) -> None:
     path, now = load().home / FILE, time.time()
     try:
         if model:
-            count = forget(path, model, now) if path.exists() else 0
+            count = forget_model(path, model, now) if path.exists() else 0
             if not count:
                 raise SettingsError(f"nothing was learnt of {model!r}; `python -m router learnt` lists what was")
             sys.stderr.write(f"router: {count} refusals of {model} are forgotten; a running router follows\n")
             return
-        told = [described(lesson) for lesson in read_lessons(path, now)]
+        told = [describe_lesson(lesson) for lesson in read_lessons(path, now)]
     except LessonsError as error:
         raise SettingsError(f"{error}; remove it") from None
     if as_data:

@@ -91,7 +91,7 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 def show(name: Name) -> None:
     """Show one team: its limits and its active keys."""
     roster = read_roster(load().keys_path)
-    print_fields(keystore.team_as_mapping(grouping.named(roster.teams, name), roster.keys, time.time()))
+    print_fields(keystore.team_as_mapping(grouping.find_team(roster.teams, name), roster.keys, time.time()))
 
 
 @app.command()

@@ -17,8 +17,8 @@ from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, StoreError
 from router.notices import Collaborators as Reporting
 from router.notices import notices
-from router.policy.decision import Rules
-from router.policy.mix import holds, kept_of_mix
+from router.policy.mix import quality_kept_by_mix, target_support
+from router.policy.rules import Rules
 from router.settings import Settings
 from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
 
@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     async def overview(request: Request, window: str = "hour") -> Response:
         """Totals, by model, over time, by question type and by reason, of the last hour, day, week or month."""
         try:
-            worker.keys.check(request.scope["headers"]).require_admin()
+            worker.keys.authenticate(request.scope["headers"]).require_admin()
             if window not in WINDOWS:
                 raise BadRequestError(f"window: expected one of {', '.join(WINDOWS)}", "window")
             rules, target = worker.serving.policy.rules, worker.serving.default_target
@@ -75,11 +75,11 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "simulated": worker.settings.simulated,
             "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(lambda: notices(worker, alerts=True)),
-            "learnt": worker.adapter.described(),
+            "learnt": worker.adapter.describe_lessons(),
             "content": worker.settings.record_content,
             "default_target": target,
             "policy_version": worker.serving.policy.version,
-            "sentinel": worker.sentinel_watch.found,
+            "sentinel": worker.sentinel_watch.report,
         }
         return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
 
@@ -248,11 +248,11 @@ def _mix(requests: Mapping[str, int], rules: Rules, target: float) -> dict[str, 
         if kind == "measured":
             live[name] = count
     calibrated = {name: evidence.n for name, evidence in rules.evidence.items() if evidence.kind == "measured"}
-    kept = kept_of_mix(rules, target, requests)
+    kept = quality_kept_by_mix(rules, target, requests)
     return {
         "requests": kinds,
         "calibrated": calibrated,
-        "quality_kept": kept and {**kept._asdict(), "holds": holds(kept, target)},
+        "quality_kept": kept and {**kept._asdict(), "holds": target_support(kept, target)},
         "distance": _distance(live, calibrated),  # 0: the same mix; 1: nothing in common; None: no traffic
     }
 

@@ -44,7 +44,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/recent")
     async def recent(request: Request) -> Response:
         """The newest requests of all workers, newest first. A key without admin rights gets its own requests only."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         newest = await run_in_threadpool(newest_requests, worker.journal.directory, LIMIT, caller.own)
         content = msgspec.json.encode({"requests": [as_mapping(summary) for summary in newest]})
         return Response(content, media_type="application/json")

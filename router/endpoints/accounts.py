@@ -53,7 +53,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
         A key that is no admin is told its own, and what is left of the budget that it shares with its team.
         """
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, worker.standings, caller)
         return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own, team)
 
@@ -64,7 +64,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         It is durable when this is answered.
         """
         try:
-            caller = worker.keys.check(request.scope["headers"])
+            caller = worker.keys.authenticate(request.scope["headers"])
             length = request.headers.get("content-length", "").encode() or None
             body = await read_body(request.receive, length, MAX_FEEDBACK_BYTES, READ_SECONDS)
             entry = read_feedback(body.skeleton.text)

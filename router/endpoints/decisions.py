@@ -12,9 +12,10 @@ from router.adaptation.adapter import Adapter
 from router.client.body import read_body
 from router.client.keys import Keys
 from router.planning.explanation import explain
-from router.planning.summary import reading_of
-from router.policy.decision import Decision, Evidence, likely_types
+from router.planning.summary import summarize_request
+from router.policy.decision import Decision, likely_types
 from router.policy.document import Policy
+from router.policy.rules import Evidence
 from router.serving.policy import Serving
 from router.settings import Settings
 
@@ -34,7 +35,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
         """The decision for a chat, responses or completions body, whatever model it names."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         settings = worker.settings
         body = await read_body(
             request.receive,
@@ -48,7 +49,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """The policy that is served: models, targets and evidence."""
-        worker.keys.check(request.scope["headers"])
+        worker.keys.authenticate(request.scope["headers"])
         return _json(200, describe(worker.serving.policy))
 
 
@@ -61,8 +62,8 @@ def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> 
     explanation = explain(worker.serving, worker.adapter, worker.settings.routed_models, body, headers)
     decision = explanation.decision
     return {
-        "asked_model": explanation.asked_model,
-        "asked": reading_of(explanation.features, decision),
+        "asked_model": explanation.requested_model,
+        "asked": summarize_request(explanation.features, decision),
         **as_mapping(decision),
         "adapted": dict(explanation.adapted),
         "likely_types": likely_types(decision),

@@ -57,7 +57,7 @@ class Collaborators(Protocol):
     alerts: Alerts
     sentinel_watch: SentinelWatch
     warnings: list[str]
-    leaving: dict[str, date]
+    shutdown_dates: dict[str, date]
 
     def counts(self) -> Counts:
         """The counts of this process so far."""
@@ -70,7 +70,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """The metrics of all workers, in the OpenMetrics format if the client accepts it."""
-        worker.keys.check(request.scope["headers"]).require_metrics()
+        worker.keys.authenticate(request.scope["headers"]).require_metrics()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body = await run_in_threadpool(lambda: encode(_Snapshot(families(worker))))
         return Response(body, headers={"content-type": content_type})
@@ -256,14 +256,14 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
 def _warnings(worker: Collaborators) -> Iterator[Metric]:
     """The warnings of `/health` as numbers for alert rules."""
     serving = worker.serving
-    rule = serving.policy.rules.rule(serving.default_target)
+    rule = serving.policy.rules.rule_for(serving.default_target)
     certified = rule is not None and rule.certified
     yield GaugeMetricFamily("router_policy_certified", "1 if the promise of `auto` is certified.", int(certified))
     leaving = GaugeMetricFamily(
         "router_model_leaves_days", "Days until a model of the policy is shut down.", labels=["model"]
     )
     today = datetime.now(UTC).date()
-    for model, day in worker.leaving.items():
+    for model, day in worker.shutdown_dates.items():
         leaving.add_metric([model], (day - today).days)
     yield leaving
     warnings = GaugeMetricFamily("router_warnings", "Warnings, as in /health.", labels=["about"])
@@ -292,7 +292,7 @@ def _warnings(worker: Collaborators) -> Iterator[Metric]:
 
 def _sentinel(worker: Collaborators) -> Iterator[Metric]:
     """The sentinel's findings about the served policy; no samples without a sentinel."""
-    found = worker.sentinel_watch.found
+    found = worker.sentinel_watch.report
     drifted = GaugeMetricFamily("router_type_drifted", "1 if the type has drifted.", labels=["question_type"])
     pairs = GaugeMetricFamily("router_type_judged_pairs", "Compared pairs of answers.", labels=["question_type"])
     kept = GaugeMetricFamily(

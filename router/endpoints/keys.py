@@ -66,11 +66,11 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
         """All keys with their rights, limits and ends, what each spent, and when it was last used."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
         keys = await run_in_threadpool(done, lambda: read_keys(worker.settings.keys_path))
         spent = await run_in_threadpool(known_standings, worker.standings)
-        now, why = time.time(), refusal(caller, keyed=worker.keys.keyed)
+        now, why = time.time(), refusal(caller, keyed=worker.keys.required)
         return json_answer({"keys": [_told(key, now, spent) for key in keys], "may_change": not why, "why": why})
 
     @app.post("/router/keys")
@@ -90,13 +90,13 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             team=given.team,
         )
         key, secret = await changed(by, "made", change)
-        return json_answer({**keystore.as_mapping(key, time.time()), "key": secret}, 201)
+        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret}, 201)
 
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
         """One key."""
-        worker.keys.check(request.scope["headers"]).require_admin()
-        key = await run_in_threadpool(done, lambda: issuing.named(read_keys(worker.settings.keys_path), name))
+        worker.keys.authenticate(request.scope["headers"]).require_admin()
+        key = await run_in_threadpool(done, lambda: issuing.find_key(read_keys(worker.settings.keys_path), name))
         return json_answer(_told(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
 
     @app.patch("/router/keys/{name}")
@@ -105,14 +105,14 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         by = manager(worker, request)
         given = await read_form(request, Changing)
         change = partial(_alone, keystore.limit_key, worker.settings, name, given.given(), given.team)
-        return json_answer(keystore.as_mapping((await changed(by, "limited", change))[0], time.time()))
+        return json_answer(keystore.key_as_mapping((await changed(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """End a key for good. Requests in flight are answered."""
         by = manager(worker, request)
         change = partial(_alone, keystore.revoke_key, worker.settings, name)
-        return json_answer(keystore.as_mapping((await changed(by, "revoked", change))[0], time.time()))
+        return json_answer(keystore.key_as_mapping((await changed(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
@@ -121,7 +121,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         given = await read_form(request, Rotating)
         change = partial(keystore.rotate_key, worker.settings, name, given.grace)
         key, secret, _ = await changed(by, "rotated", change)
-        return json_answer({**keystore.as_mapping(key, time.time()), "key": secret})
+        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret})
 
 
 def _alone(change: Callable[..., NamedKey], *given: Any) -> tuple[NamedKey]:
@@ -130,4 +130,4 @@ def _alone(change: Callable[..., NamedKey], *given: Any) -> tuple[NamedKey]:
 
 def _told(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
     """A key for readers, with what it spent."""
-    return {**keystore.as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}
+    return {**keystore.key_as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}

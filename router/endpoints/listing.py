@@ -35,7 +35,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         """The list of the upstream, with the routing names added."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         status, headers, body = await fetch_models(
             worker.upstreams, worker.settings.timeouts.idle, request.scope["headers"], request.scope["query_string"]
@@ -52,7 +52,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         """One model; the routing names are known here, the others are the upstream's."""
         if not is_routing_name(name):
             return _PassOn(worker)
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         caller.require_model(name)
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
@@ -83,8 +83,8 @@ def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> 
             return body
         fields, listed = {"object": msgspec.Raw(b'"list"')}, []
     if caller.models:
-        listed = [raw for raw in listed if caller.may_ask_for(_id(raw), routed_models)]
-    names = [name for name in NAMES if caller.may_ask_for(name)]
+        listed = [raw for raw in listed if caller.may_use(_id(raw), routed_models)]
+    names = [name for name in NAMES if caller.may_use(name)]
     fields["data"] = msgspec.Raw(msgspec.json.encode([*map(_entry, names), *listed]))
     return msgspec.json.encode(fields)
 

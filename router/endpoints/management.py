@@ -58,8 +58,8 @@ def manager(worker: Collaborators, request: Request) -> str:
     Raises:
         ForbiddenError: it may not.
     """
-    caller = worker.keys.check(request.scope["headers"])
-    if why := refusal(caller, keyed=worker.keys.keyed):
+    caller = worker.keys.authenticate(request.scope["headers"])
+    if why := refusal(caller, keyed=worker.keys.required):
         raise ForbiddenError(why)
     return caller.key_id
 
@@ -126,7 +126,7 @@ def spending(owner: Owner, spent: Mapping[Owner, Standing] | None) -> dict[str, 
     return {
         "spent_usd_today": standing and standing.day_usd,
         "spent_usd_this_month": standing and standing.month_usd,
-        "last_used": standing and keystore.moment(standing.last_used_unix),
+        "last_used": standing and keystore.format_time(standing.last_used_unix),
     }
 
 

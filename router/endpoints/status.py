@@ -37,7 +37,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "unrecorded_requests": worker.journal.unrecorded,
             "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
-            "learnt": worker.adapter.described(),
+            "learnt": worker.adapter.describe_lessons(),
         }
 
     @app.get("/ready")

@@ -52,15 +52,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         made = await run_in_threadpool(done, change)
         worker.key_watch.check()
         log.info("team %s is %s by key %s", made.name, how, by)
-        (team,) = await told(lambda roster: (grouping.named(roster.teams, made.name),))
+        (team,) = await told(lambda roster: (grouping.find_team(roster.teams, made.name),))
         return json_answer(team, status)
 
     @app.get("/router/teams")
     async def show_all(request: Request) -> Response:
         """All teams with their active keys, their limits, and what they spent."""
-        caller = worker.keys.check(request.scope["headers"])
+        caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
-        why = refusal(caller, keyed=worker.keys.keyed)
+        why = refusal(caller, keyed=worker.keys.required)
         return json_answer({"teams": await told(lambda roster: roster.teams), "may_change": not why, "why": why})
 
     @app.post("/router/teams")
@@ -72,8 +72,8 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
     @app.get("/router/teams/{name}")
     async def show(name: str, request: Request) -> Response:
         """One team."""
-        worker.keys.check(request.scope["headers"]).require_admin()
-        (team,) = await told(lambda roster: (grouping.named(roster.teams, name),))
+        worker.keys.authenticate(request.scope["headers"]).require_admin()
+        (team,) = await told(lambda roster: (grouping.find_team(roster.teams, name),))
         return json_answer(team)
 
     @app.patch("/router/teams/{name}")

@@ -123,7 +123,7 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
         settings.network.check()
     except BundleError as error:
         raise SettingsError(f"setting {error}") from None
-    settings.network.prepare(os.environ)  # read by MLflow's client
+    settings.network.export_to(os.environ)  # read by MLflow's client
     directory = settings.home / "journal"
     stopping = threading.Event()
     _stop_on_signals(stopping)

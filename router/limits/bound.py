@@ -14,11 +14,12 @@ import msgspec
 
 from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, UnpricedModelError
-from router.planning.plan import Plan, Surface, features_of
-from router.policy.decision import Model, Reason
+from router.planning.plan import ApiFormat, Plan, extract_features
 from router.policy.features import Features
 from router.policy.parameters import LIMITS
 from router.policy.prices import LongContext, Price, PriceBook
+from router.policy.reasons import Reason
+from router.policy.rules import Model
 from router.policy.usage import Usage
 from router.wire import bodies
 from router.wire.skeleton import Skeleton
@@ -67,7 +68,14 @@ class Bound:
         self._models: Sequence[Model] = ()
 
     def most(
-        self, plan: Plan, surface: Surface, body: Skeleton, models: Sequence[Model], now_unix_ns: int, *, priced: bool
+        self,
+        plan: Plan,
+        api_format: ApiFormat,
+        body: Skeleton,
+        models: Sequence[Model],
+        now_unix_ns: int,
+        *,
+        priced: bool,
     ) -> Most:
         """What a request can cost at most; `models` are those of the policy.
 
@@ -76,7 +84,7 @@ class Bound:
         """
         fields, features = plan.request.fields, plan.features
         if features is None:
-            features = _features(surface, fields)
+            features = _features(api_format, fields)
         tier = fields.get("service_tier")
         named = "" if tier is None else _text(tier)
         rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.reason not in _NAMED, priced)
@@ -84,9 +92,9 @@ class Bound:
         expected = read // BYTES_PER_TOKEN
         # every request comes by: no call for what few have
         attached = features is None or features.images or features.audio_parts or features.file_parts or body.removed
-        if attached or surface.path == b"/responses":
+        if attached or api_format.path == b"/responses":
             left_out = len(body.removed)
-            read, expected = _read(features, fields, surface, rates, read, expected, left_out)
+            read, expected = _read(features, fields, api_format, rates, read, expected, left_out)
         if read > rates.context_tokens:
             read = rates.context_tokens
         given = _given(fields) if features is None else features.max_output_tokens
@@ -94,8 +102,8 @@ class Bound:
         if written > rates.longest_tokens:
             written = rates.longest_tokens
         choices = 1
-        if "n" in fields or "best_of" in fields or surface.path == b"/completions":
-            choices = _choices(fields, surface)
+        if "n" in fields or "best_of" in fields or api_format.path == b"/completions":
+            choices = _choices(fields, api_format)
         reading, writing = read * rates.usd_per_input_token, written * choices * rates.usd_per_output_token
         if read > rates.long_above:
             reading, writing = reading * rates.long_input_factor, writing * rates.long_output_factor
@@ -149,8 +157,8 @@ class Bound:
                 reading, writing = dearest_tokens(price)
                 read, written = max(read, reading), max(written, writing)
                 long = _longer(long, price.long_context)
-            known = self._adapter.catalogue.of(name).traits
-            takes = [rule.most for rule in self._adapter.takes(name).rules if rule.name in LIMITS and rule.most]
+            known = self._adapter.catalogue.facts(name).traits
+            takes = [rule.most for rule in self._adapter.support_of(name).rules if rule.name in LIMITS and rule.most]
             most = int(min(takes, default=CONTEXT_TOKENS))
             context = max(context, int(known.get("context_tokens", CONTEXT_TOKENS)))
             answer, longest = max(answer, min(most, ANSWER_TOKENS)), max(longest, most)
@@ -198,10 +206,10 @@ def _longer(long: tuple[int, float, float], other: LongContext | None) -> tuple[
     )
 
 
-def _features(surface: Surface, fields: bodies.Fields) -> Features | None:
+def _features(api_format: ApiFormat, fields: bodies.Fields) -> Features | None:
     """What a request holds that is not routed; None where that cannot be read, which its upstream will say."""
     try:
-        return features_of(surface, fields)
+        return extract_features(api_format, fields)
     except BadRequestError:
         return None
 
@@ -209,7 +217,7 @@ def _features(surface: Surface, fields: bodies.Fields) -> Features | None:
 def _read(
     features: Features | None,
     fields: bodies.Fields,
-    surface: Surface,
+    api_format: ApiFormat,
     rates: _Rates,
     read: int,
     expected: int,
@@ -219,7 +227,7 @@ def _read(
 
     What was left out of the text is images, else it may be as long as the context of the model.
     """
-    elsewhere = surface.path == b"/responses" and any(name in fields for name in _ELSEWHERE)
+    elsewhere = api_format.path == b"/responses" and any(name in fields for name in _ELSEWHERE)
     if features is None or features.audio_parts or features.file_parts or elsewhere or left_out > len(features.images):
         return rates.context_tokens, expected
     base, tile = rates.image_tokens
@@ -233,7 +241,7 @@ def _given(fields: bodies.Fields) -> int | None:
     return max((number for raw in found if (number := _number(raw)) is not None), default=None)
 
 
-def _choices(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
+def _choices(fields: Mapping[str, msgspec.Raw], api_format: ApiFormat) -> int:
     """How many answers are written, at most."""
     choices = 1
     for name in _MANY:
@@ -241,7 +249,7 @@ def _choices(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
         if raw is not None:
             choices = max(choices, min(_number(raw) or 1, MOST_CHOICES))
     prompt = fields.get("prompt")
-    if surface.path == b"/completions" and prompt is not None and bytes(memoryview(prompt)[:1]) == b"[":
+    if api_format.path == b"/completions" and prompt is not None and bytes(memoryview(prompt)[:1]) == b"[":
         each = msgspec.json.decode(prompt, type=list[msgspec.Raw])
         if each and bytes(memoryview(each[0])[:1]) in (b'"', b"["):  # several prompts; numbers are tokens of one
             choices *= len(each)

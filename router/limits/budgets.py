@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Protocol
 
 from router.alerts.alert import Field
 from router.client.keyfile import Owner
-from router.lifetime import running
+from router.lifetime import repeating
 from router.limits.account import Account, Period
 from router.limits.limiter import Limiter
 
@@ -105,12 +104,6 @@ def _moment(unix_ns: int) -> str:
 @contextlib.asynccontextmanager
 async def watching_budgets(budgets: Budgets) -> AsyncIterator[None]:
     """Look at the budgets while the application runs, and once more when it ends."""
-    async with running(_watch(budgets)):
+    async with repeating(budgets.look, LOOK_EVERY_SECONDS):
         yield
     budgets.look()
-
-
-async def _watch(budgets: Budgets) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-        budgets.look()  # a few numbers, and rarely an alert

@@ -19,7 +19,7 @@ from router.limits.booking import Booking, hold
 from router.limits.bound import Bound, Most
 from router.limits.shared import Shared
 from router.limits.spent import Spent, spent, usd_of
-from router.planning.plan import Plan, Surface
+from router.planning.plan import ApiFormat, Plan
 from router.policy.prices import PriceBook
 from router.serving.policy import Serving
 from router.settings import Settings
@@ -75,7 +75,7 @@ class Limiter:
         async with self._shared.running():
             yield
 
-    async def hold(self, caller: Caller, plan: Plan, surface: Surface, body: Skeleton, now: int) -> Booking:
+    async def hold(self, caller: Caller, plan: Plan, api_format: ApiFormat, body: Skeleton, now: int) -> Booking:
         """Hold what a request may use at most; `now` is in nanoseconds since 1970.
 
         Raises:
@@ -85,7 +85,7 @@ class Limiter:
         """
         accounts, priced = await self._accounts(caller)
         models = self._router.serving.policy.rules.models
-        most = self._bound.most(plan, surface, body, models, now, priced=priced)
+        most = self._bound.most(plan, api_format, body, models, now, priced=priced)
         return hold(accounts, most, now) if self._shared is None else await self._shared.hold(accounts, most, now)
 
     def floor(self, caller: Caller, now: int) -> float | None:

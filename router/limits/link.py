@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
 from router.lifetime import running
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.network import Network
 from router.settings import SettingsError
 
@@ -70,7 +70,7 @@ class Link:
         except ImportError as error:
             raise SettingsError(f"setting ROUTER_STATE: needs `pip install {EXTRA}`, which has {error.name}") from None
         self._pack: Callable[[Any], bytes] = pack_command
-        self.address = without_login(url)
+        self.address = mask_credentials(url)
         self.problem = ""  # why Redis is away, or nothing
         self.dropped = 0  # lasting calls that there was no room for
         self._url, self._network = url, network
@@ -205,7 +205,7 @@ def connect(url: str, network: Network) -> Connection:
     )
     made: Connection = pool.make_connection()
     if isinstance(made, SSLConnection) and network.bundle is not None and made.ca_certs is None:
-        made.ssl_context.context = network.tls()
+        made.ssl_context.context = network.ssl_context()
     return made
 
 

@@ -1,11 +1,11 @@
-"""The endpoints of OpenAI's that are routed, and how the request of each is read: as the chat it amounts to."""
+"""The endpoints of OpenAI's API that are routed. The requests of each are read as chat completions."""
 
 from __future__ import annotations
 
 import msgspec
 
 from router.errors import BadRequestError
-from router.planning.plan import Surface
+from router.planning.plan import ApiFormat
 from router.policy.features import Features, RequestError, read_chat
 from router.wire.bodies import Fields
 from router.wire.chat_stream import ChatStream
@@ -17,7 +17,7 @@ _texts = msgspec.json.Decoder(list[str])
 
 
 def read_completion(fields: Fields) -> Features:
-    """Read the body of a legacy completion: a prompt is what a user says. Prompts of tokens are not read.
+    """Read the body of a legacy completion: its prompt becomes a user message. Prompts of token ids are ignored.
 
     Raises:
         RequestError: `prompt` is missing.
@@ -35,24 +35,24 @@ def read_completion(fields: Fields) -> Features:
 
 
 def read_response(fields: Fields) -> Features:
-    """Read the body of a response: `input` is a text or a list of items, most of which are messages.
+    """Read the body of a response: `input` is a text or a list of items such as messages.
 
     Raises:
-        RequestError: `input` is neither, or missing where no prompt of the upstream's stands for it.
+        RequestError: `input` is invalid, or missing without a stored prompt, conversation or previous response.
     """
-    given, instructions = fields.get("input"), fields.get("instructions")
+    content, instructions = fields.get("input"), fields.get("instructions")
     messages: list[bytes] = []
     if instructions is not None and bytes(memoryview(instructions)[:1]) == b'"':
         messages.append(_message(b"system", bytes(instructions)))
-    if given is None:
+    if content is None:
         if "prompt" not in fields and "conversation" not in fields and "previous_response_id" not in fields:
             raise RequestError("Missing required parameter: 'input'.", "input")
         messages.append(_message(b"user", b'""'))
-    elif bytes(memoryview(given)[:1]) == b'"':
-        messages.append(_message(b"user", bytes(given)))
+    elif bytes(memoryview(content)[:1]) == b'"':
+        messages.append(_message(b"user", bytes(content)))
     else:
         try:
-            messages += [bytes(item) for item in _items.decode(given)]
+            messages += [bytes(item) for item in _items.decode(content)]
         except (msgspec.DecodeError, RecursionError):
             raise RequestError("Invalid type for 'input': expected a string or an array.", "input") from None
     return _read(fields, messages, "input", fields.get("max_output_tokens"))
@@ -73,20 +73,22 @@ def _read(fields: Fields, messages: list[bytes], param: str, limit: msgspec.Raw 
         raise RequestError(message, param if error.param is None else error.param.replace("messages", param)) from error
 
 
-CHAT = Surface(b"/chat/completions", read_chat, True, lambda strip, echo: ChatStream(strip_usage=strip, echo=echo))
-COMPLETIONS = Surface(
+CHAT = ApiFormat(b"/chat/completions", read_chat, True, lambda strip, echo: ChatStream(strip_usage=strip, echo=echo))
+COMPLETIONS = ApiFormat(
     b"/completions", read_completion, True, lambda strip, echo: ChatStream(strip_usage=strip, echo=echo)
 )
-RESPONSES = Surface(b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo), needs_model=False)
+RESPONSES = ApiFormat(
+    b"/responses", read_response, False, lambda _, echo: ResponsesStream(echo=echo), needs_model=False
+)
 
 
-def surface_of(fields: Fields) -> Surface:
-    """The surface that a body is of, told by its fields.
+def detect_api_format(fields: Fields) -> ApiFormat:
+    """The format of a body, by its fields.
 
     Raises:
-        BadRequestError: it is of none.
+        BadRequestError: the body has the fields of no format.
     """
-    for field, surface in (("messages", CHAT), ("input", RESPONSES), ("prompt", COMPLETIONS)):
+    for field, api_format in (("messages", CHAT), ("input", RESPONSES), ("prompt", COMPLETIONS)):
         if field in fields:
-            return surface
+            return api_format
     raise BadRequestError("Missing required parameter: 'messages'.", "messages")

@@ -1,4 +1,4 @@
-"""A decision on a whole body and what it rests on, for the terminal and `POST /router/decision`. Nothing is sent."""
+"""Explains a decision, for the terminal and `POST /router/decision`, without sending the request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from router.adaptation.adapter import Adapter
 from router.client.model_names import parse_model_name
-from router.planning.api_formats import surface_of
+from router.planning.api_formats import detect_api_format
 from router.planning.plan import decision_for, read_features
 from router.policy.decision import Decision
 from router.policy.features import Features
@@ -18,14 +18,14 @@ from router.wire import bodies
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision and what it rests on."""
+    """A decision and its basis."""
 
-    asked_model: str
+    requested_model: str
     features: Features
     decision: Decision
-    adapted: Mapping[str, str]  # by model, what would be changed in the request for it, in words
-    type_words: Mapping[str, float]  # the terms that weighed most for the type
-    gap_words: Mapping[str, float]  # and for the gap
+    adapted: Mapping[str, str]  # by model, the changes to the request in words
+    type_words: Mapping[str, float]  # the terms with the largest weights for the question type
+    gap_words: Mapping[str, float]  # likewise for the gap
 
 
 def explain(
@@ -36,9 +36,9 @@ def explain(
     headers: Mapping[bytes, bytes],
     target: float | None = None,
 ) -> Explanation:
-    """Decide on a chat, responses or completions body, whatever model it names.
+    """Decide on the body of a chat completion, response or completion, for any model name.
 
-    The target is the one given, else the one that the body's model or the headers name, else the default one.
+    The target is `target`, else that of the model name or the headers, else the default.
 
     Raises:
         BadRequestError: the body cannot be read.
@@ -47,7 +47,7 @@ def explain(
     name = bodies.read_string(fields, "model") or "auto"
     if target is None:
         target = parse_model_name(name, headers, serving.default_target, routed_models).target
-    features, adaptations = read_features(surface_of(fields), serving, adapter, fields)
+    features, adaptations = read_features(detect_api_format(fields), serving, adapter, fields)
     decision = decision_for(serving, features, serving.default_target if target is None else target)
-    told = {model: adaptation.told for model, adaptation in adaptations.items() if adaptation.told}
-    return Explanation(name, features, decision, told, *word_weights(serving.policy.predictor, features))
+    changes = {model: adaptation.description for model, adaptation in adaptations.items() if adaptation.description}
+    return Explanation(name, features, decision, changes, *word_weights(serving.policy.predictor, features))

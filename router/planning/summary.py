@@ -1,4 +1,4 @@
-"""What a request was read as: what was taken for the question, and how much of what else came with it."""
+"""Summaries of a request: its question, and the amounts of material, examples and tools."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from router.policy.features import Features
 from router.policy.inputs import match_tools
 
 
-def counts_of(features: Features, decision: Decision) -> dict[str, int]:
-    """What a request was read as, in numbers: records and the page may hold these, and no text."""
-    asked = decision.asked
+def request_counts(features: Features, decision: Decision) -> dict[str, int]:
+    """A summary in numbers, for records and the dashboard, which contain no text."""
+    parts = decision.parts
     return {
-        "question_characters": len(asked.question),
-        "material_characters": len(asked.material),
-        "examples": asked.examples,
+        "question_characters": len(parts.question),
+        "material_characters": len(parts.material),
+        "examples": parts.examples,
         "tools_offered": len(features.tools),
         "tools_matching": decision.tools_matching,
-        "turn": features.turn_numbers,
+        "turn": features.turn_count,
     }
 
 
-def reading_of(features: Features, decision: Decision) -> dict[str, Any]:
-    """What a request was read as, with the text of the question, for the one who sent it."""
-    counts = counts_of(features, decision)
+def summarize_request(features: Features, decision: Decision) -> dict[str, Any]:
+    """A summary with the text of the question, for the client that sent it."""
+    counts = request_counts(features, decision)
     del counts["question_characters"]
-    return {"question": decision.asked.question, **counts, "cached_model": decision.cached_model}
+    return {"question": decision.parts.question, **counts, "cached_model": decision.cached_model}
 
 
 def matching_tools(features: Features, decision: Decision) -> list[str]:
-    """The names of the offered tools that fit the question."""
-    question = decision.asked.question
+    """The names of the offered tools that match the question."""
+    question = decision.parts.question
     return [tool.partition(" ")[0] for tool in features.tools if match_tools(question, (tool,)).matching]

@@ -1,1 +1,1 @@
-"""What both halves agree on: prices, features, prediction, decision, policy document. Pure: no I/O, no framework."""
+"""The code that proxy and calibration share: prices, features, prediction, decision, policy files. No I/O."""

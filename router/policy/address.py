@@ -1,12 +1,12 @@
-"""Addresses as they may be shown."""
+"""URLs without credentials, for display."""
 
 from __future__ import annotations
 
 
-def without_login(url: str) -> str:
-    """An address without who logs in and with what password, however wrong it is.
+def mask_credentials(url: str) -> str:
+    """A URL with its user name and password masked, even if the URL is invalid.
 
-    >>> without_login("htp://ada:se/cr@t@example.org/v1"), without_login("http://example.org/v1")
+    >>> mask_credentials("htp://ada:se/cr@t@example.org/v1"), mask_credentials("http://example.org/v1")
     ('htp://[login]@example.org/v1', 'http://example.org/v1')
     """
     login, at, rest = url.rpartition("@")

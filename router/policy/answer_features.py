@@ -1,4 +1,4 @@
-"""An answer beside its question becomes numbers and words: what a prediction of whether it holds reads."""
+"""Computes the hand features of an answer and its question, which predict whether the answer is right."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import msgspec
 
-from router.policy.answer_text import NUMBER, capped, number_of, plain_number, stated, sums
-from router.policy.tracing import agrees, traced
+from router.policy.answer_text import NUMBER, check_equations, last_number, parse_answer, parse_number, truncate_answer
+from router.policy.program import evaluate_program, matches_value
 
-NUMBERS = (
+FEATURE_NAMES = (
     "log_length",
-    "log_length_beyond",  # the length that was expected
+    "log_length_beyond",  # the expected length
     "log_steps",
     "log_final",
     "is_marked",
     "is_cut_off",
     "is_refusal",
     "hedges",
-    "doubts",  # where it takes a step back
+    "doubts",  # words that revise an earlier step
     "repeated",
     "lines",
     "sums",
@@ -33,7 +33,7 @@ NUMBERS = (
     "final_in_question",
     "log_final_number",
     "candidates",
-    "order_holds",  # of two numbers, the one that was asked for
+    "order_holds",  # the answer is the requested one of two numbers
     "order_broken",
     "new_words",
     "calls",
@@ -42,10 +42,10 @@ NUMBERS = (
     "values",
     "has_code",
     "has_formulas",
-    "trace_agrees",  # with what the program in the question evaluates to
+    "trace_agrees",  # with the value of the program in the question
     "trace_differs",
 )
-_MOST_NUMBERS = 200  # of the steps, and of the question, that are read
+_MAX_NUMBERS = 200  # that are read, of the steps and of the question
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _REFUSAL = re.compile(
     r"\b(?:i (?:do not|don't|cannot|can't|could not|am not|'m not|am unable|'m unable|have no)|"
@@ -68,58 +68,58 @@ _LARGER = re.compile(
 _SMALLER = re.compile(r"\b(?:smaller|smallest|lesser|less|least|lower|lowest|minimum|min|tinier)\b", re.IGNORECASE)
 
 
-def answer_numbers(question: str, answer: str, expected_tokens: float, tools: Sequence[str] = ()) -> list[float]:
-    """Hand features of an answer, in the order of `NUMBERS`."""
-    text = capped(answer)
-    its = stated(text)
-    steps = its.steps.replace("\\n", "\n").replace("\\\\", "\\")
-    checked = sums(steps)
-    final = number_of(its.final)
-    in_steps = [plain_number(found) for found in NUMBER.findall(steps)[-_MOST_NUMBERS:]]
-    in_question = [plain_number(found) for found in NUMBER.findall(question)[:_MOST_NUMBERS]]
-    words, asked = set(_WORD.findall(text.lower())), set(_WORD.findall(question.lower()))
+def compute_features(question: str, answer: str, expected_tokens: float, tools: Sequence[str] = ()) -> list[float]:
+    """The hand features of an answer, in the order of `FEATURE_NAMES`."""
+    text = truncate_answer(answer)
+    parsed = parse_answer(text)
+    steps = parsed.steps.replace("\\n", "\n").replace("\\\\", "\\")
+    equations = check_equations(steps)
+    final = last_number(parsed.final)
+    in_steps = [parse_number(number) for number in NUMBER.findall(steps)[-_MAX_NUMBERS:]]
+    in_question = [parse_number(number) for number in NUMBER.findall(question)[:_MAX_NUMBERS]]
+    words, question_words = set(_WORD.findall(text.lower())), set(_WORD.findall(question.lower()))
     lines = [line.strip() for line in steps.split("\n") if line.strip()]
-    count, values, found = calls_of(answer, question)
-    order = order_of(question, in_question, final)
-    value = traced(question)
-    program = None if value is None else agrees(value[0], its.final)
+    calls, values, values_in_question = count_tool_calls(answer, question)
+    is_requested_number = comparison_holds(question, in_question, final)
+    value = evaluate_program(question)
+    matches_program = None if value is None else matches_value(value[0], parsed.final)
     return [
         math.log1p(len(answer)),
         math.log1p(len(answer) / 4.0) - math.log1p(expected_tokens),
         math.log1p(len(steps)),
-        math.log1p(len(its.final)),
-        float(its.is_marked),
+        math.log1p(len(parsed.final)),
+        float(parsed.is_marked),
         float(_is_cut_off(text)),
         float(_REFUSAL.search(text[:400]) is not None),
         math.log1p(len(_HEDGE.findall(text))),
         math.log1p(len(_DOUBT.findall(text))),
         1.0 - len(set(lines)) / len(lines) if lines else 0.0,
         math.log1p(len(lines)),
-        math.log1p(checked.right + checked.wrong),
-        float(checked.wrong > 0),
+        math.log1p(equations.right + equations.wrong),
+        float(equations.wrong > 0),
         float(final is not None),
         float(final is not None and final.is_integer()),
         float(final is not None and final in in_steps),
         float(final is not None and bool(in_steps) and in_steps[-1] == final),
         float(final is not None and final in in_question),
         math.log1p(min(abs(final or 0.0), 1e15)),
-        math.log1p(len({found for found in in_steps if found not in in_question})),
-        float(order is True),
-        float(order is False),
-        len(words - asked) / max(len(words), 1),
-        float(count),
-        float(bool(tools) and not count),
-        found / values if values else 1.0,
+        math.log1p(len({number for number in in_steps if number not in in_question})),
+        float(is_requested_number is True),
+        float(is_requested_number is False),
+        len(words - question_words) / max(len(words), 1),
+        float(calls),
+        float(bool(tools) and not calls),
+        values_in_question / values if values else 1.0,
         math.log1p(values),
         float("```" in text and "```json" not in text[:10]),
         float("\\(" in text or "\\[" in text or "$" in text),
-        float(program is True),
-        float(program is False),
+        float(matches_program is True),
+        float(matches_program is False),
     ]
 
 
-def order_of(question: str, numbers: Sequence[float], final: float | None) -> bool | None:
-    """Whether an answer to "which is larger?" is the larger of two numbers; None where that is not asked."""
+def comparison_holds(question: str, numbers: Sequence[float], final: float | None) -> bool | None:
+    """Whether the answer is the requested one of two numbers; None if the question does not compare two numbers."""
     distinct = sorted(set(numbers))
     larger, smaller = _LARGER.search(question) is not None, _SMALLER.search(question) is not None
     if len(distinct) != 2 or larger == smaller or final not in distinct or len(question) > 400:
@@ -127,30 +127,30 @@ def order_of(question: str, numbers: Sequence[float], final: float | None) -> bo
     return final == distinct[-1 if larger else 0]
 
 
-def calls_of(answer: str, question: str) -> tuple[int, int, int]:
-    """Tool calls in an answer, the values of their arguments, and how many of these the question has word by word."""
+def count_tool_calls(answer: str, question: str) -> tuple[int, int, int]:
+    """Numbers of tool calls in an answer, of their argument values, and of those values that the question contains."""
     if not answer.startswith("[{"):
         return 0, 0, 0
     try:
         calls = msgspec.json.decode(answer, type=list[dict[str, Any]])
-        leaves = [leaf for call in calls for leaf in _leaves(_arguments(call))]
+        values = [value for call in calls for value in _scalar_values(_arguments(call))]
     except (msgspec.DecodeError, RecursionError):
         return 0, 0, 0
-    low = question.lower()
-    return len(calls), len(leaves), sum(1 for leaf in leaves if leaf.lower() in low)
+    lower = question.lower()
+    return len(calls), len(values), sum(1 for value in values if value.lower() in lower)
 
 
 def _arguments(call: dict[str, Any]) -> list[Any]:
     """The arguments of {"name", "arguments"}, or of {name: arguments}, as values or as JSON."""
-    given = [call["arguments"]] if "arguments" in call else list(call.values())
-    return [msgspec.json.decode(each) if isinstance(each, str) and each[:1] == "{" else each for each in given]
+    arguments = [call["arguments"]] if "arguments" in call else list(call.values())
+    return [msgspec.json.decode(item) if isinstance(item, str) and item[:1] == "{" else item for item in arguments]
 
 
-def _leaves(value: object) -> list[str]:
+def _scalar_values(value: object) -> list[str]:
     if isinstance(value, dict):
-        return [leaf for each in value.values() for leaf in _leaves(each)]
+        return [scalar for item in value.values() for scalar in _scalar_values(item)]
     if isinstance(value, list):
-        return [leaf for each in value for leaf in _leaves(each)]
+        return [scalar for item in value for scalar in _scalar_values(item)]
     return [str(value)]
 
 

@@ -1,22 +1,23 @@
-"""Which question each turn of a conversation asks, and how much came before it."""
+"""The question that each turn of a conversation asks, and the tokens before it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from router.policy.asking import Asked, is_material, split
 from router.policy.features import CHARACTERS_PER_TOKEN, Features
+from router.policy.question_parts import QuestionParts, is_material, split_question
 
-CACHED_FROM_TOKENS = 1_024  # a shorter prompt is not cached by the provider (OpenAI's guide to prompt caching)
+CACHED_FROM_TOKENS = 1_024  # providers cache no shorter prompt (OpenAI's guide to prompt caching)
 CACHED_IN_STEPS_OF = 128
-_FEW_WORDS = 4  # a turn of at most so many goes on with another where they ask nothing by themselves
-_SHORT = 8  # and one of so many, where it points back
-_POINTS_BACK = frozenset(
+_MAX_FOLLOW_UP_CHARACTERS = 200
+_MAX_CONTENTLESS_WORDS = 4  # of a follow-up that has no content of its own
+_MAX_REFERRING_WORDS = 8  # of a follow-up that refers to an earlier turn
+_REFERRING_WORDS = frozenset(
     ("it", "its", "that", "this", "these", "those", "they", "them", "again", "instead", "above", "previous", "continue")
 )
-_GOES_ON = frozenset(("and", "but", "or", "so", "then", "also", "now", "in", "as", "with", "without", "for"))
-_ASKS_NOTHING = _GOES_ON | frozenset(
+_CONTINUING_WORDS = frozenset(("and", "but", "or", "so", "then", "also", "now", "in", "as", "with", "without", "for"))
+_CONTENTLESS_WORDS = _CONTINUING_WORDS | frozenset(
     re.findall(
         r"\S+",
         "a about an are can could detail details do done elaborate else example examples explain further give go going "
@@ -25,20 +26,20 @@ _ASKS_NOTHING = _GOES_ON | frozenset(
     )
 )
 _WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which a character is about a word
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts where a character is about a word
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A user turn: what it asks, and the tokens that came before it."""
+    """A user turn: what it asks, and the tokens before it."""
 
-    asked: Asked
+    parts: QuestionParts
     tokens_before: int
-    tokens: int  # of the conversation up to and with this turn
+    tokens: int  # of the conversation up to and including this turn
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens that a model reads from its cache if it answered the turn before."""
+        """Tokens that the model of the previous turn reads from its cache."""
         return self.tokens_before - self.tokens_before % CACHED_IN_STEPS_OF if self.is_cached else 0
 
     @property
@@ -46,19 +47,20 @@ class Turn:
         return self.tokens_before >= CACHED_FROM_TOKENS
 
 
-def turns_of(features: Features) -> list[Turn]:
-    """The current turn, last, after those whose model it may share a cache with.
+def current_turns(features: Features) -> list[Turn]:
+    """The current turn, after the earlier turns whose models may have it in their cache.
 
-    Before the prompt is long enough to be cached no turn depends on the one before, so the first turn returned is
-    the last of those. Every replica finds the same turns, since they are read from the request alone.
+    A prompt too short to be cached does not depend on the turn before, so the first turn returned is the last one with
+    such a prompt. Turns are read from the request alone, so every replica gets the same.
     """
-    said = features.turns
-    if not said:
-        return [Turn(split(features.system) if not features.messages else Asked(""), 0, features.input_tokens)]
-    first = len(said) - 1
+    turns = features.turns
+    if not turns:
+        parts = QuestionParts("") if features.messages else split_question(features.system)
+        return [Turn(parts, 0, features.input_tokens)]
+    first = len(turns) - 1
     while first > 0 and features.characters_before[first] >= CACHED_FROM_TOKENS * CHARACTERS_PER_TOKEN:
         first -= 1
-    return [_turn(features, at) for at in range(first, len(said))]
+    return [_turn(features, at) for at in range(first, len(turns))]
 
 
 def _turn(features: Features, at: int) -> Turn:
@@ -67,23 +69,23 @@ def _turn(features: Features, at: int) -> Turn:
     tokens = features.input_tokens if is_last else before + int(len(features.turns[at]) / CHARACTERS_PER_TOKEN)
     while at > 0 and (is_follow_up(features.turns[at]) or is_material(features.turns[at])):
         at -= 1
-    return Turn(split(features.turns[at]), before, tokens)
+    return Turn(split_question(features.turns[at]), before, tokens)
 
 
 def is_follow_up(turn: str) -> bool:
-    """Whether a turn asks nothing by itself, so that it goes on with the question before it.
+    """Whether a turn has no question of its own and continues the one before it.
 
     >>> is_follow_up("ok, continue"), is_follow_up("Why is that?"), is_follow_up("And in French?")
     (True, True, True)
     >>> is_follow_up("What is entropy?"), is_follow_up("Is 195 even?"), is_follow_up("为什么天空是蓝色的？")
     (False, False, False)
     """
-    if len(turn) > 200:
+    if len(turn) > _MAX_FOLLOW_UP_CHARACTERS:
         return False
     words = _WORD.findall(turn.lower())
     count = max(len(words), len(_UNSPACED.findall(turn)))
     if count <= 1:
         return True
-    if count <= _SHORT and not _POINTS_BACK.isdisjoint(words):
+    if count <= _MAX_REFERRING_WORDS and not _REFERRING_WORDS.isdisjoint(words):
         return True
-    return count <= _FEW_WORDS and (words[0] in _GOES_ON or _ASKS_NOTHING.issuperset(words))
+    return count <= _MAX_CONTENTLESS_WORDS and (words[0] in _CONTINUING_WORDS or _CONTENTLESS_WORDS.issuperset(words))

@@ -1,8 +1,8 @@
-"""The policy artefact: its files, read from bytes, checked, and written back.
+"""The files of a policy: parsed, checked, and serialized.
 
-`policy.json` holds what a person may want to read: models, evidence, targets. `weights.npz` holds the predictor's
-arrays. Where answers are looked at, `answers.json` and `answers.npz` hold the like for them; a policy without these
-two looks at no answer. None holds the text of a question, and none is ever unpickled.
+`policy.json` holds models, evidence and targets; `weights.npz` holds the arrays of the predictor. A policy that
+inspects answers has `answers.json` and `answers.npz` as well. No file holds the text of a question, and none is
+unpickled.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 
 from router.policy.answer_document import ANSWER_FILES, dump_answers, parse_answers
-from router.policy.answers import Answers, answer_holds, decide_first
-from router.policy.decision import Evidence, Model, Rule, Rules, decide
+from router.policy.answers import Answers, accepts_answer, decide_first_step
+from router.policy.decision import decide
 from router.policy.features import read_question
-from router.policy.files import PolicyError as PolicyError  # users of the document catch it
-from router.policy.files import check_arrays, npz, parsed, read_npz
+from router.policy.files import PolicyError as PolicyError  # raised by `parse`
+from router.policy.files import check_arrays, decode_document, encode_npz, read_npz
 from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import Predictor, predict
+from router.policy.rules import Evidence, Model, Rule, Rules
 from router.policy.vocabulary import Vocabulary
 
 DOCUMENT = "policy.json"
@@ -32,27 +33,27 @@ FILES = (DOCUMENT, WEIGHTS, *ANSWER_FILES)
 FORMAT = 2
 REGISTERED_MODEL = "router"  # in MLflow's registry
 CHAMPION = "champion"  # the alias of the version that serves
-_TRIED = ("What is 17 plus 25?", "")  # a policy that is read decides on these before it serves
+_SAMPLE_QUESTIONS = ("What is 17 plus 25?", "")  # `parse` checks that the policy decides on these
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What calibration learnt and the proxy serves."""
+    """The result of a calibration, which the proxy serves."""
 
     rules: Rules
     predictor: Predictor
     default_target: float
-    about: Mapping[str, Any]  # when and from what it was made, and how it replays, for people
-    answers: Answers | None = None  # which answers of the cheap model are passed on, where they are looked at
+    about: Mapping[str, Any]  # for people: when and from what it was made, and its replay
+    answers: Answers | None = None  # None if the policy inspects no answers
 
     @property
     def version(self) -> str:
-        """The first twelve hex digits of the SHA-256 of its files, so that equal policies have equal versions."""
+        """The first 12 hex digits of the SHA-256 of its files, so that equal policies have equal versions."""
         return self.rules.version
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The form of `policy.json`."""
+    """The content of `policy.json`."""
 
     format: int
     about: dict[str, Any]
@@ -88,11 +89,11 @@ _ARRAYS = (
     "type_familiarity",
     "familiarity_quantiles",
 )
-_MAY_BE_INFINITE = ("number_scale",)  # of a feature that never varied
+_MAY_BE_INFINITE = ("number_scale",)  # for a feature that never varied
 
 
 def dump(policy: Policy) -> dict[str, bytes]:
-    """The contents of the policy's files, by name; `parse` reads them back."""
+    """The contents of the policy's files, by name, as `parse` reads them."""
     rules, predictor = policy.rules, policy.predictor
     document = _Document(
         format=FORMAT,
@@ -118,12 +119,15 @@ def dump(policy: Policy) -> dict[str, bytes]:
     arrays = {name: getattr(predictor, name) for name in _ARRAYS}
     arrays |= {"idf": predictor.vocabulary.idf, "type_sharpness": np.array([predictor.type_sharpness])}
     arrays["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), dtype=np.uint8)
-    files = {DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n", WEIGHTS: npz(arrays)}
+    files = {
+        DOCUMENT: msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n",
+        WEIGHTS: encode_npz(arrays),
+    }
     return files if policy.answers is None else files | dump_answers(policy.answers, _sha256(files))
 
 
 def _sha256(files: Mapping[str, bytes]) -> str:
-    """Of the two files that every policy has."""
+    """The SHA-256 of the two files that every policy has."""
     return hashlib.sha256(files[DOCUMENT] + files[WEIGHTS]).hexdigest()
 
 
@@ -136,8 +140,8 @@ def parse(files: Mapping[str, bytes]) -> Policy:
     for name in (DOCUMENT, WEIGHTS):
         if name not in files:
             raise PolicyError(name, "is missing from the policy")
-    document = _document(files[DOCUMENT])
-    predictor = _predictor(files[WEIGHTS], document)
+    document = _parse_document(files[DOCUMENT])
+    predictor = _parse_predictor(files[WEIGHTS], document)
     rules = Rules(
         models=tuple(document.models),
         evidence=document.evidence,
@@ -156,7 +160,7 @@ def parse(files: Mapping[str, bytes]) -> Policy:
     )
     answers = parse_answers(files, rules, predictor.types, _sha256(files))
     policy = Policy(rules, predictor, document.default_target, document.about, answers)
-    _try(policy)
+    _check_decides(policy)
     return policy
 
 
@@ -165,44 +169,44 @@ def _version(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256(b"".join(present)).hexdigest()[:12]
 
 
-def _try(policy: Policy) -> None:
-    """Decide on a few questions, as the proxy will: what fits the form may still not work."""
-    for text in _TRIED:
+def _check_decides(policy: Policy) -> None:
+    """Decide on sample questions, because files that parse may still not work."""
+    for text in _SAMPLE_QUESTIONS:
         try:
             features = read_question([{"role": "user", "content": text}])
             prediction = predict(policy.predictor, features)
             if not all(map(math.isfinite, (*prediction.quality.values(), *prediction.output_tokens.values()))):
-                raise ValueError("it predicts something that is not a number")
+                raise ValueError("it predicts a value that is not finite")
             for target in {policy.default_target, *(rule.target for rule in policy.rules.targets)}:
                 decide(policy.rules, features, prediction, target)
                 if policy.answers is not None:
-                    decide_first(policy.answers, policy.rules, features, prediction, target)
-                    answer_holds(policy.answers, policy.rules, features, prediction, target, "42")
+                    decide_first_step(policy.answers, policy.rules, features, prediction, target)
+                    accepts_answer(policy.answers, policy.rules, features, prediction, target, "42")
         except Exception as error:
-            raise PolicyError(DOCUMENT, f"does not decide: {type(error).__name__}: {error}") from error
+            raise PolicyError(DOCUMENT, f"cannot decide: {type(error).__name__}: {error}") from error
 
 
-def _document(content: bytes) -> _Document:
-    document = parsed(DOCUMENT, content, _Document, FORMAT)
+def _parse_document(content: bytes) -> _Document:
+    document = decode_document(DOCUMENT, content, _Document, FORMAT)
     if len(document.models) < 2 or len({model.name for model in document.models}) < len(document.models):
         raise PolicyError(DOCUMENT, "needs at least two models, each listed once, from cheap to strong")
     for name in ("default_target", "no_evidence_limit", "usual_type_probability", "familiar_until", "novelty_limit"):
         share = getattr(document, name)
         if not 0 < share <= 1:
-            raise PolicyError(DOCUMENT, f"{name} is not a share above 0 and up to 1: {share}")
+            raise PolicyError(DOCUMENT, f"{name} must be above 0 and at most 1: {share}")
     for name in ("caution", "doubt_weight", "risk_weight", "least_saving_usd", "published_tolerance"):
         if not 0 <= getattr(document, name) < float("inf"):
-            raise PolicyError(DOCUMENT, f"{name} is not a number from 0 upwards: {getattr(document, name)}")
-    named = {model.name for model in document.models}
-    for name, known in document.evidence.items():
-        if known.kind != "none" and not named <= set(known.quality):
+            raise PolicyError(DOCUMENT, f"{name} must be a number of at least 0: {getattr(document, name)}")
+    names = {model.name for model in document.models}
+    for name, evidence in document.evidence.items():
+        if evidence.kind != "none" and not names <= set(evidence.quality):
             raise PolicyError(DOCUMENT, f"the evidence of {name} lacks a model")
     if not 0 <= document.least_type_probability <= 1:
-        raise PolicyError(DOCUMENT, f"least_type_probability is not from 0 to 1: {document.least_type_probability}")
+        raise PolicyError(DOCUMENT, f"least_type_probability must be from 0 to 1: {document.least_type_probability}")
     return document
 
 
-def _predictor(content: bytes, document: _Document) -> Predictor:
+def _parse_predictor(content: bytes, document: _Document) -> Predictor:
     arrays = read_npz(WEIGHTS, content, (*_ARRAYS, "idf", "type_sharpness", "vocabulary"))
     vocabulary = arrays.pop("vocabulary").tobytes().decode("utf-8", "replace").split("\n")
     models, types, terms = len(document.models), len(document.types), len(vocabulary)
@@ -226,7 +230,7 @@ def _predictor(content: bytes, document: _Document) -> Predictor:
     }
     check_arrays(WEIGHTS, arrays, shapes, _MAY_BE_INFINITE)
     if not (arrays["number_scale"] > 0).all() or arrays["type_sharpness"][0] < 0:
-        raise PolicyError(WEIGHTS, "number_scale or type_sharpness holds a number that is too small")
+        raise PolicyError(WEIGHTS, "number_scale must be positive and type_sharpness at least 0")
     return Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),

@@ -1,8 +1,8 @@
-"""A request becomes what a decision is made of.
+"""Reads the features of a request that a decision is based on.
 
-Both halves come through here: calibration encodes its questions as chat bodies and reads them with the same function
-as the proxy. Only what the decision needs is decoded; images and audio are counted, never decoded. What is read of a
-prompt is capped, so that a request of a megabyte costs no more than one of a page.
+Calibration encodes its questions as chat bodies and reads them with the same function as the proxy. Only the fields
+that the decision needs are decoded; images and audio are counted, never decoded. Texts are truncated, so that a request
+of a megabyte costs no more time than a short one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 
 import msgspec
 
-MAX_TURNS = 16  # user turns that are read, the newest
-MAX_TURN_CHARACTERS = 4_000  # of each turn: half from its head, half from its tail
+MAX_TURNS = 16  # the newest user turns that are read
+MAX_TURN_CHARACTERS = 4_000  # of each turn: half from its start, half from its end
 MAX_SYSTEM_CHARACTERS = 2_000
 MAX_TOOLS = 128  # OpenAI's own limit
-MAX_TOOL_CHARACTERS = 400  # of what a tool says of itself
-MAX_MESSAGES = 2_000  # that are read; of those between the first and the newest only the length counts
-CHARACTERS_PER_TOKEN = 4.0  # o200k_base on English prose; only budgets and expected dollars rest on it
+MAX_TOOL_CHARACTERS = 400  # of the description of a tool, and of the names of its parameters
+_MAX_TOOL_NAME_CHARACTERS = 64
+MAX_MESSAGES = 2_000  # half first, half last, that are read; of those between them only the length counts
+CHARACTERS_PER_TOKEN = 4.0  # o200k_base on English prose; only budgets and expected costs depend on it
 TOKENS_PER_MESSAGE = 4
 
 
 class RequestError(ValueError):
-    """The request cannot be read; `param` names the field at fault, as OpenAI's errors do."""
+    """The request cannot be read. `param` names the invalid field, as in OpenAI's errors."""
 
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -34,43 +35,43 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a decision is made of. Texts are capped; counts are of the whole request."""
+    """What a decision is based on. Texts are truncated; counts are of the whole request."""
 
-    turns: tuple[str, ...]  # what the user said, newest last, at most MAX_TURNS
-    characters_before: tuple[int, ...] = (0,)  # of all text that comes before each turn, the tools included
-    turn_numbers: int = 1  # user turns in all
+    turns: tuple[str, ...]  # texts of the user, newest last, at most MAX_TURNS
+    characters_before: tuple[int, ...] = (0,)  # of all text before each turn, including tools
+    turn_count: int = 1  # all user turns
     system: str = ""  # system and developer messages
-    tools: tuple[str, ...] = ()  # the name, description and parameters of each tool that is offered
+    tools: tuple[str, ...] = ()  # the name, description and parameters of each offered tool
     tool_characters: int = 0
     images: tuple[str, ...] = ()  # the `detail` of each image: low, high or auto
     audio_parts: int = 0
     file_parts: int = 0
     messages: int = 1
-    characters: int = 0  # of all text in the request, tools included
+    characters: int = 0  # of all text in the request, without tools
     max_output_tokens: int | None = None
-    unfit: Mapping[str, str] | None = None  # models that the request cannot be adapted to, each with its reason
+    unsuitable_models: Mapping[str, str] | None = None  # models that the request cannot be adapted to, with the reason
 
     @property
     def has_attachments(self) -> bool:
-        """Whether it holds what is not text."""
+        """Whether the request has content other than text."""
         return bool(self.images or self.audio_parts or self.file_parts)
 
     @property
     def input_tokens(self) -> int:
-        """Estimated tokens of the request's text, images apart (see `CHARACTERS_PER_TOKEN`)."""
+        """Estimated tokens of the request's text, without images (see `CHARACTERS_PER_TOKEN`)."""
         text = (self.characters + self.tool_characters) / CHARACTERS_PER_TOKEN
         return math.ceil(text) + TOKENS_PER_MESSAGE * self.messages
 
 
-_NOTHING = msgspec.Raw(b"")
+_ABSENT = msgspec.Raw(b"")
 
 
 class _Message(msgspec.Struct, gc=False):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
-    tool_calls: msgspec.Raw = _NOTHING
-    arguments: msgspec.Raw = _NOTHING  # of a function call among the items of a response's input
-    output: msgspec.Raw = _NOTHING
+    tool_calls: msgspec.Raw = _ABSENT
+    arguments: msgspec.Raw = _ABSENT  # of a function call among the items of a response's input
+    output: msgspec.Raw = _ABSENT
 
 
 class _ImageUrl(msgspec.Struct, gc=False):
@@ -94,7 +95,7 @@ class _Function(msgspec.Struct, gc=False):
 
 
 class _Tool(_Function, gc=False):
-    """A tool of chat completions has a `function`; one of responses is that function."""
+    """A tool of chat completions has a `function`; a tool of responses is that function itself."""
 
     function: _Function = msgspec.field(default_factory=_Function)
 
@@ -110,7 +111,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def read_chat(fields: Mapping[str, msgspec.Raw]) -> Features:
-    """Read the body of a chat completion, given as its top-level fields undecoded.
+    """Read the body of a chat completion from its undecoded top-level fields.
 
     Raises:
         RequestError: `messages` is missing, empty, or not a list of messages.
@@ -128,25 +129,25 @@ def read_chat(fields: Mapping[str, msgspec.Raw]) -> Features:
             "messages",
         )
     tools = fields.get("tools")
-    reading = _Reading(0 if tools is None else len(memoryview(tools)))
-    unread = range(MAX_MESSAGES // 2, len(messages) - MAX_MESSAGES // 2)
+    reader = _FeatureReader(0 if tools is None else len(memoryview(tools)))
+    skipped = range(MAX_MESSAGES // 2, len(messages) - MAX_MESSAGES // 2)
     for position, message in enumerate(messages):
         try:
-            if position in unread:
-                reading.characters += len(memoryview(message.content))
+            if position in skipped:
+                reader.characters += len(memoryview(message.content))
             else:
-                reading.message(message)
+                reader.add(message)
         except (msgspec.DecodeError, RecursionError) as error:
             param = f"messages[{position}].content"
             raise RequestError(f"Invalid type for '{param}': {_reason(error)}.", param) from error
-    return reading.features(fields, len(messages))
+    return reader.features(fields, len(messages))
 
 
 def read_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> Features:
-    """Read a question of a calibration by the proxy's own path: encoded as the chat body that it would be.
+    """Read a question of a calibration as the proxy would: from its chat body.
 
     Raises:
-        RequestError: it can be no such body.
+        RequestError: the question cannot be encoded as a chat body.
     """
     return read_body(encode_question(messages, tools))
 
@@ -155,7 +156,7 @@ def encode_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mappi
     """The chat body of a question of a calibration.
 
     Raises:
-        RequestError: it can be no such body.
+        RequestError: the question cannot be encoded as a chat body.
     """
     try:
         body: dict[str, Any] = {"messages": list(messages)}
@@ -167,12 +168,12 @@ def encode_question(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mappi
 
 
 def read_body(body: bytes) -> Features:
-    """Read what `encode_question` wrote."""
+    """Read the result of `encode_question`."""
     return read_chat(_body.decode(body))
 
 
-class _Reading:
-    """Collects what the messages of one request say."""
+class _FeatureReader:
+    """Collects the features of the messages of one request."""
 
     def __init__(self, tool_characters: int) -> None:
         self.turns: list[str] = []
@@ -184,16 +185,16 @@ class _Reading:
         self.characters = 0
         self.tool_characters = tool_characters
 
-    def message(self, message: _Message) -> None:
+    def add(self, message: _Message) -> None:
         text = self._text(message.content)
         if message.role == "user":
-            self.turns.append(_capped(text, MAX_TURN_CHARACTERS))
+            self.turns.append(_truncated(text, MAX_TURN_CHARACTERS))
             self.before.append(self.characters + self.tool_characters)
         elif message.role in ("system", "developer"):
-            self.system.append(_capped(text, MAX_SYSTEM_CHARACTERS))
+            self.system.append(_truncated(text, MAX_SYSTEM_CHARACTERS))
         self.characters += len(text)
         for raw in (message.tool_calls, message.arguments, message.output):
-            if raw is not _NOTHING:
+            if raw is not _ABSENT:
                 self.characters += len(memoryview(raw))
 
     def _text(self, content: msgspec.Raw) -> str:
@@ -218,16 +219,16 @@ class _Reading:
         return Features(
             turns=tuple(self.turns[-MAX_TURNS:]),
             characters_before=tuple(self.before[-MAX_TURNS:]),
-            turn_numbers=len(self.turns),
-            system=_capped("\n".join(self.system), MAX_SYSTEM_CHARACTERS),
-            tools=_tools_offered(fields.get("tools")),
+            turn_count=len(self.turns),
+            system=_truncated("\n".join(self.system), MAX_SYSTEM_CHARACTERS),
+            tools=_offered_tools(fields.get("tools")),
             tool_characters=self.tool_characters,
             images=tuple(self.images),
             audio_parts=self.audio_parts,
             file_parts=self.file_parts,
             messages=messages,
             characters=self.characters,
-            max_output_tokens=_limit(fields),
+            max_output_tokens=_output_limit(fields),
         )
 
 
@@ -235,7 +236,7 @@ def _reason(error: Exception) -> str:
     return str(error).rstrip(".") if isinstance(error, msgspec.DecodeError) else "nested too deeply"
 
 
-def _capped(text: str, limit: int) -> str:
+def _truncated(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}\n{text[-limit // 2 :]}"
 
 
@@ -246,13 +247,13 @@ def _detail(raw: msgspec.Raw) -> str:
         return "auto"
 
 
-def _tools_offered(raw: msgspec.Raw | None) -> tuple[str, ...]:
+def _offered_tools(raw: msgspec.Raw | None) -> tuple[str, ...]:
     if raw is None:
         return ()
     try:
         return tuple(map(_tool_text, _tools.decode(raw)[:MAX_TOOLS]))
     except (msgspec.DecodeError, RecursionError):
-        return ()  # the upstream judges what a tool may be
+        return ()  # the upstream reports what is wrong with a tool
 
 
 def _tool_text(tool: _Tool) -> str:
@@ -261,10 +262,11 @@ def _tool_text(tool: _Tool) -> str:
         parameters = " ".join(_properties.decode(function.parameters).properties)
     except (msgspec.DecodeError, RecursionError):
         parameters = ""
-    return f"{function.name[:64]} {function.description[:MAX_TOOL_CHARACTERS]} {parameters[:MAX_TOOL_CHARACTERS]}"
+    name, description = function.name[:_MAX_TOOL_NAME_CHARACTERS], function.description[:MAX_TOOL_CHARACTERS]
+    return f"{name} {description} {parameters[:MAX_TOOL_CHARACTERS]}"
 
 
-def _limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
+def _output_limit(fields: Mapping[str, msgspec.Raw]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         raw = fields.get(name)
         if raw is not None and bytes(memoryview(raw)[:12]).isdigit():

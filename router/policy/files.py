@@ -1,4 +1,4 @@
-"""The files of a policy: documents and arrays that are checked when they are read, and what is wrong with a file."""
+"""Reads and checks the JSON documents and arrays in the files of a policy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-_LARGEST = 1e9  # that an array may hold: sums and products of far larger numbers are no numbers
+_MAX_ABSOLUTE = 1e9  # of a number in an array, so that sums and products stay finite
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class PolicyError(ValueError):
-    """The policy does not parse; says the file and what is wrong with it."""
+    """A file of the policy is invalid. The message names the file and the problem."""
 
     def __init__(self, file: str, problem: str) -> None:
         super().__init__(f"{file}: {problem}")
@@ -23,21 +23,21 @@ class PolicyError(ValueError):
         self.problem = problem
 
 
-class _Form(Protocol):
+class _Versioned(Protocol):
     format: int
 
 
-F = TypeVar("F", bound=_Form)
+D = TypeVar("D", bound=_Versioned)
 
 
-def parsed(file: str, content: bytes, form: type[F], version: int) -> F:
-    """A JSON document of a form, and of this version of its format.
+def decode_document(file: str, content: bytes, document_type: type[D], version: int) -> D:
+    """Decode a JSON document of a type and of a version of its format.
 
     Raises:
-        PolicyError: it does not fit the form, or has another format.
+        PolicyError: the document is invalid, or has another format.
     """
     try:
-        document = msgspec.json.decode(content, type=form)
+        document = msgspec.json.decode(content, type=document_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PolicyError(file, f"does not parse: {error}") from error
     if document.format != version:
@@ -45,8 +45,8 @@ def parsed(file: str, content: bytes, form: type[F], version: int) -> F:
     return document
 
 
-def npz(arrays: Mapping[str, Any]) -> bytes:
-    """A .npz with fixed dates, so that the same weights give the same bytes (and so the same policy version)."""
+def encode_npz(arrays: Mapping[str, Any]) -> bytes:
+    """Encode arrays as .npz with fixed dates, so that equal arrays give equal bytes and equal policy versions."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(arrays):
@@ -59,37 +59,37 @@ def npz(arrays: Mapping[str, Any]) -> bytes:
 
 
 def read_npz(file: str, content: bytes, names: Sequence[str]) -> Arrays:
-    """The arrays of these names; nothing is unpickled.
+    """Read the named arrays without unpickling.
 
     Raises:
-        PolicyError: the archive is damaged, or lacks one of them.
+        PolicyError: the archive is damaged, or lacks an array.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in names}
     except KeyError as error:
         raise PolicyError(file, f"lacks an array: {error.args[0]}") from error
-    except Exception as error:  # an archive can be damaged in more ways than its readers have names for
+    except Exception as error:  # a damaged archive can raise any error
         raise PolicyError(file, f"does not parse: {type(error).__name__}: {error}") from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise PolicyError(file, f"{name} is no array")
+            raise PolicyError(file, f"{name} is not an array")
     return arrays
 
 
 def check_arrays(
     file: str, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], may_be_infinite: Sequence[str] = ()
 ) -> None:
-    """Check shapes, and that every array holds finite numbers of a usable size.
+    """Check the shapes of arrays, and that their numbers are finite and not too large.
 
     Raises:
-        PolicyError: an array does not fit; names it.
+        PolicyError: an array is invalid. The message names it.
     """
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise PolicyError(file, f"{name} has the shape {arrays[name].shape}, not {shape}")
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not (np.isfinite(array).all() or name in may_be_infinite):
-            raise PolicyError(file, f"{name} holds something that is not a finite number")
-        if float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) > _LARGEST:
-            raise PolicyError(file, f"{name} holds a number beyond {_LARGEST:g}")
+            raise PolicyError(file, f"{name} contains a value that is not a finite number")
+        if float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) > _MAX_ABSOLUTE:
+            raise PolicyError(file, f"{name} contains a number beyond {_MAX_ABSOLUTE:g}")

@@ -1,4 +1,4 @@
-"""What a prediction is computed from: the words of a question, and what is counted in it beside them."""
+"""The inputs of a prediction: the terms of a question, its hand features, and the tools that match it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from router.policy.asking import Asked
+from router.policy.question_parts import QuestionParts
 
-# What is seen in a text beside its words: each is counted; the rest are lengths and shares. Characters are counted by
-# `str.count`, many times faster than an expression; expressions start with what is rare, which the engine skips to.
+# `str.count` counts characters many times faster than an expression. Expressions start with a rare character, which the
+# engine searches for first.
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _DECIMALS = re.compile(r"\d\.\d")
 _LATEX = re.compile(r"\\[a-zA-Z]+|\$")
 _OPTIONS = re.compile(r"(?m)^\(?[A-Ja-j][).:] |\([A-Ja-j]\)")
-_OPTION_HINT = re.compile(r"[A-Ja-j][).:]")  # what every option has
+_OPTION_HINT = re.compile(r"[A-Ja-j][).:]")  # occurs in every option
 _OPERATORS = ("+", "*", "/", "=", "<", ">", "^", "%")
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _CODE = ("{", "}", "(", ")", ";", "[", "]", "_", "::", "->", "=>")
@@ -44,15 +44,19 @@ NUMBER_NAMES: tuple[str, ...] = (
 )
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*|[^\w\s]")
-_ASCII_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+(?:[.,][0-9]+)*|[^a-z0-9_\s]")  # the same, and faster
+_ASCII_WORD = re.compile(
+    r"[a-z]+(?:'[a-z]+)?|[0-9]+(?:[.,][0-9]+)*|[^a-z0-9_\s]"
+)  # equal to `_WORD` on lower-case ASCII, and faster
 
 _DIGITS = str.maketrans("123456789", "000000000")
-_SHAPE = 8  # characters of a number that are looked at
-_COURTESY = frozenset(("please", "kindly", "thanks", "thank", "hi", "hello", "hey"))  # they say nothing of a question
+_MAX_NUMBER_CHARACTERS = 8
+_COURTESY = frozenset(
+    ("please", "kindly", "thanks", "thank", "hi", "hello", "hey")
+)  # words that carry no information about a question
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case; a number becomes its shape, so that 13.11 and 27.45 are alike.
+    """The words of a text in lower case. Digits become zeros, so that 13.11 and 27.45 are equal.
 
     >>> words("Is 13.11 bigger than 9? Don't guess.")
     ['is', '00.00', 'bigger', 'than', '0', '?', "don't", 'guess', '.']
@@ -62,11 +66,11 @@ def words(text: str) -> list[str]:
         found = _ASCII_WORD.findall(lower.translate(_DIGITS))
     else:
         found = _WORD.findall("".join("0" if c.isdigit() else c for c in lower))
-    return [word[:_SHAPE] if word[0] == "0" else word for word in found if word not in _COURTESY]
+    return [word[:_MAX_NUMBER_CHARACTERS] if word[0] == "0" else word for word in found if word not in _COURTESY]
 
 
 def terms(text: str) -> list[str]:
-    """Words and pairs of neighbouring words.
+    """The words of a text and its pairs of adjacent words.
 
     >>> terms("what is it")
     ['what', 'is', 'it', 'what is', 'is it']
@@ -75,9 +79,9 @@ def terms(text: str) -> list[str]:
     return single + [f"{a} {b}" for a, b in itertools.pairwise(single)]
 
 
-def numbers(asked: Asked, tools: Tools) -> list[float]:
-    """The hand features of what is asked, in the order of `NUMBER_NAMES`."""
-    text = asked.question
+def hand_features(parts: QuestionParts, tools: ToolMatch) -> list[float]:
+    """The hand features of a question, in the order of `NUMBER_NAMES`."""
+    text = parts.question
     count = len(text.split())
     foreign = 0 if text.isascii() else sum(map(len, _FOREIGN.findall(text)))
     return [
@@ -91,16 +95,16 @@ def numbers(asked: Asked, tools: Tools) -> list[float]:
     ]
 
 
-def _counts(turn: str) -> tuple[int, ...]:
-    """How often each of `_COUNTED` is in a turn."""
-    occurrences = turn.count
+def _counts(text: str) -> tuple[int, ...]:
+    """The number of occurrences of each of `_COUNTED`."""
+    occurrences = text.count
     return (
-        len(_NUMBERS.findall(turn)),
-        len(_DECIMALS.findall(turn)) if "." in turn else 0,
+        len(_NUMBERS.findall(text)),
+        len(_DECIMALS.findall(text)) if "." in text else 0,
         sum(map(occurrences, _OPERATORS)),
-        len(_LATEX.findall(turn)) if "\\" in turn or "$" in turn else 0,
+        len(_LATEX.findall(text)) if "\\" in text or "$" in text else 0,
         sum(map(occurrences, _CODE)),
-        len(_OPTIONS.findall(turn)) if _OPTION_HINT.search(turn) else 0,
+        len(_OPTIONS.findall(text)) if _OPTION_HINT.search(text) else 0,
         occurrences("?"),
         sum(map(occurrences, _QUOTES)),
         occurrences("\n"),
@@ -108,18 +112,18 @@ def _counts(turn: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """The tools that fit what is asked."""
+class ToolMatch:
+    """How well the offered tools match a question."""
 
-    matching: int = 0
-    share: float = 0.0  # of the question's content words, as far as the best tool has them
+    matching: int = 0  # number of matching tools
+    share: float = 0.0  # of the question's content words that occur in the best matching tool
 
 
-NO_TOOLS = Tools()
+NO_MATCH = ToolMatch()
 _CONTENT = re.compile(r"[^\W\d_]{3,}")
-_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_.]")  # where a name is written together
-_STEM = 5  # letters by which a word is known
-_LEAST_TOOL_SHARE = 0.2  # of the content words; a tool with two of them fits in any case
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_.]")  # boundaries of words within a name
+_STEM = 5  # letters of a word that are compared
+_LEAST_TOOL_SHARE = 0.2  # of the content words that a matching tool has; two words suffice in any case
 _COMMON = frozenset(
     word[:_STEM]
     for word in [
@@ -183,8 +187,8 @@ _COMMON = frozenset(
 )
 
 
-def match_tools(question: str, tools: Sequence[str]) -> Tools:
-    """Which of the tools have words in common with what is asked; the others are no sign of what it is.
+def match_tools(question: str, tools: Sequence[str]) -> ToolMatch:
+    """Match tools with a question by their common words. Other tools say nothing about the question.
 
     >>> weather = "get_weather The weather of a city. city"
     >>> match_tools("What is the weather in the city of Oslo?", [weather]).matching
@@ -193,19 +197,19 @@ def match_tools(question: str, tools: Sequence[str]) -> Tools:
     0
     """
     if not tools:
-        return NO_TOOLS
-    asked = _stems(question)
-    if not asked:
-        return NO_TOOLS
-    common = [len(asked & tool_stems(tool)) for tool in tools]
-    least = min(2.0, max(1.0, _LEAST_TOOL_SHARE * len(asked)))
+        return NO_MATCH
+    stems = _stems(question)
+    if not stems:
+        return NO_MATCH
+    common = [len(stems & tool_stems(tool)) for tool in tools]
+    least = min(2.0, max(1.0, _LEAST_TOOL_SHARE * len(stems)))
     matching = sum(1 for count in common if count >= least)
-    return Tools(matching, max(common) / len(asked)) if matching else NO_TOOLS
+    return ToolMatch(matching, max(common) / len(stems)) if matching else NO_MATCH
 
 
 @lru_cache(maxsize=4096)
 def tool_stems(tool: str) -> frozenset[str]:
-    """The stems of a tool's words; clients send the same tools again and again."""
+    """The stems of a tool's words, cached because clients send the same tools repeatedly."""
     return _stems(_PARTS.sub(" ", tool))
 
 

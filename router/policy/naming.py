@@ -1,15 +1,15 @@
-"""A policy's name for a model: the model's own, or `NAME:effort` where it is asked to reason so much.
+"""A policy's name for a model: its own name, or `NAME:effort` with a reasoning effort.
 
-`gpt-6-sol:low` and `gpt-6-sol:high` are two models of a policy: they differ in quality, in length and so in dollars.
+`gpt-6-sol:low` and `gpt-6-sol:high` are two models of a policy, since they differ in quality, length and cost.
 """
 
 from __future__ import annotations
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # from the least to the most
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # ascending
 
 
 def effort_of(name: str) -> str:
-    """The reasoning effort that a policy's name for a model asks for; "" where it asks for none in particular.
+    """The reasoning effort in a policy's name for a model; "" if the name has none.
 
     >>> effort_of("gpt-6-sol:low"), effort_of("gpt-6-sol"), effort_of("llama3:8b"), effort_of("ft:gpt-4o:org::id")
     ('low', '', '', '')
@@ -19,7 +19,7 @@ def effort_of(name: str) -> str:
 
 
 def without_effort(name: str) -> str:
-    """The model's own name, which its price and its upstream know.
+    """The model's own name, as in the price table and at its upstream.
 
     >>> without_effort("gpt-6-sol:low"), without_effort("llama3:8b")
     ('gpt-6-sol', 'llama3:8b')

@@ -1,4 +1,4 @@
-"""How other machines are reached: through which proxy, and trusting which certificates. Both halves read it once."""
+"""The proxies and trusted certificates for connections to other machines."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ _LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 
 
 class BundleError(ValueError):
-    """What is to be trusted cannot be read, or is no certificate."""
+    """The trusted certificates cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A file of certificates, or a folder of them, that is trusted instead of the system's."""
+class CertificateBundle:
+    """A file or folder of certificates that is trusted instead of the system's."""
 
     path: Path
-    source: str  # the variable that names it
-    folder: str = ""  # SSL_CERT_DIR, which OpenSSL trusts beside SSL_CERT_FILE
+    source: str  # the variable that sets it
+    folder: str = ""  # SSL_CERT_DIR, which OpenSSL trusts in addition to SSL_CERT_FILE
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The proxies, and the certificates that are trusted."""
+    """Proxies and trusted certificates."""
 
     proxies: Proxies = field(default_factory=Proxies)
-    bundle: Bundle | None = None  # None: the system's
+    bundle: CertificateBundle | None = None  # None means the system's
 
     @classmethod
     def read(cls, proxy: str, ca_bundle: str, environment: Mapping[str, str]) -> Network:
-        """Read the settings `ROUTER_PROXY` and `ROUTER_CA_BUNDLE`, which go before the environment; "" is unset.
+        """Read the settings `ROUTER_PROXY` and `ROUTER_CA_BUNDLE`, which take precedence over the environment.
 
         Raises:
-            ProxyAddressError: the setting is not the address of a proxy.
+            ProxyAddressError: `ROUTER_PROXY` is not the address of a proxy.
         """
         return cls(Proxies.read(proxy, environment), _bundle(ca_bundle, environment))
 
-    def tls(self) -> ssl.SSLContext:
-        """What TLS to others is made with.
+    def ssl_context(self) -> ssl.SSLContext:
+        """The TLS context for connections to other machines.
 
         Raises:
-            BundleError: the certificates that are to be trusted cannot be read; one line that names variable and path.
+            BundleError: the certificates cannot be read. The message names variable and path.
         """
         if self.bundle is None:
             return ssl.create_default_context()
@@ -57,7 +57,7 @@ class Network:
                 return ssl.create_default_context(capath=str(path))
             context = ssl.create_default_context(cafile=str(path))
         except ssl.SSLError:
-            raise BundleError(f"{source}: {path} holds no certificate in PEM form, or one that is damaged") from None
+            raise BundleError(f"{source}: {path} contains no valid certificate in PEM format") from None
         except (OSError, ValueError) as error:
             raise BundleError(f"{source}: {path}: {getattr(error, 'strerror', None) or error}") from None
         if self.bundle.folder:
@@ -65,25 +65,25 @@ class Network:
         return context
 
     def check(self) -> None:
-        """Read the certificates that are named, so that what is wrong is said at the start.
+        """Read the certificates, so that errors appear at the start.
 
         Raises:
-            BundleError: see `tls`.
+            BundleError: see `ssl_context`.
         """
         if self.bundle is not None:
-            self.tls()
+            self.ssl_context()
 
-    def prepare(self, environment: MutableMapping[str, str]) -> None:
-        """Make clients that read the environment by themselves, as MLflow's does, go the same way."""
+    def export_to(self, environment: MutableMapping[str, str]) -> None:
+        """Set the environment variables for clients that read them, such as MLflow's."""
         proxies = self.proxies
         exempt = "*" if "*" in proxies.exempt else ",".join(dict.fromkeys((*filter(None, proxies.exempt), *_LOOPBACK)))
-        told = {
+        variables = {
             "http_proxy": proxies.http[1] if proxies.http else "",
             "https_proxy": proxies.https[1] if proxies.https else "",
             "all_proxy": "",
             "no_proxy": exempt if proxies.http or proxies.https else "",
         }
-        for name, value in told.items():
+        for name, value in variables.items():
             for variable in (name, name.upper()):
                 environment.pop(variable, None)
                 if value:
@@ -94,10 +94,10 @@ class Network:
                     environment[variable] = str(self.bundle.path)
 
 
-def _bundle(setting: str, environment: Mapping[str, str]) -> Bundle | None:
+def _bundle(setting: str, environment: Mapping[str, str]) -> CertificateBundle | None:
     if setting.strip():
-        return Bundle(Path(setting.strip()), _SETTING)
+        return CertificateBundle(Path(setting.strip()), _SETTING)
     for variable in _BUNDLES:
         if path := environment.get(variable, "").strip():
-            return Bundle(Path(path), variable, environment.get("SSL_CERT_DIR", "").strip())
+            return CertificateBundle(Path(path), variable, environment.get("SSL_CERT_DIR", "").strip())
     return None

@@ -1,7 +1,7 @@
-"""What is asked and learnt weights become a prediction: what each model would be worth here, and what it would write.
+"""Predicts the quality and the answer length of each model on a request, from learnt weights.
 
-The weights are a table: a row for every known term, a column for every head. A prediction sums the rows of the terms
-that occur and adds the hand features.
+The weights are a table with a row for each known term and a column for each output (head). A prediction sums the rows
+of the terms that occur and adds the weighted hand features.
 """
 
 from __future__ import annotations
@@ -13,40 +13,42 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.asking import Asked
-from router.policy.conversation import Turn, turns_of
+from router.policy.conversation import Turn, current_turns
 from router.policy.features import CHARACTERS_PER_TOKEN, Features
-from router.policy.inputs import Tools, match_tools, numbers
+from router.policy.inputs import ToolMatch, hand_features, match_tools
+from router.policy.question_parts import QuestionParts
 from router.policy.vocabulary import Floats, Vocabulary, Words
 
-NUMBER_LIMIT = 4.0  # standard deviations beyond which a hand feature says no more
+NUMBER_LIMIT = 4.0  # standard deviations to which hand features are clipped
 MAX_OUTPUT_TOKENS = 16_384
 _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is expected of each model on one request, before any policy is applied."""
+    """The prediction for one turn of a request, before any policy is applied."""
 
-    turn: Turn  # what is asked
-    question_tokens: int  # of what is asked and of the tools that fit it, without what else is sent along
-    quality: Mapping[str, float]  # chance that the model's answer is right, in [0, 1]
+    turn: Turn
+    question_tokens: int  # of the question and of the matching tools, without other text
+    quality: Mapping[str, float]  # probability that the model's answer is right, in [0, 1]
     output_tokens: Mapping[str, float]  # expected length of each model's answer
     question_type: str
     type_probabilities: Mapping[str, float]  # of every type; they sum to 1
-    doubt: Mapping[str, float]  # standard deviation of the mean gap to the strong model, over what types it may be of
-    familiarity: float  # how surely the question is of its type, as far as its words are known; 0 is usual
-    novelty: float  # share of familiar calibration questions that look less unusual, in [0, 1]
-    tools_matching: int = 0  # of the tools that are offered
-    earlier: tuple[Prediction, ...] = ()  # of the turns whose model this one may share a cache with, the oldest first
+    doubt: Mapping[str, float]  # standard deviation of the mean gap to the strong model, over the possible types
+    familiarity: float  # certainty of the type, weighted by the share of known words; 0 is usual
+    novelty: float  # share of calibration questions that are more familiar, in [0, 1]
+    tools_matching: int = 0  # number of matching tools
+    earlier: tuple[
+        Prediction, ...
+    ] = ()  # of earlier turns whose models may have the prompt in their cache, oldest first
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Predictor:
     """Learnt weights. V terms, N hand features, M models from cheap to strong, T question types.
 
-    The columns of `table`, `number_weights` and `intercept` are, in this order: what each model's quality is above the
-    mean of the type (M), what the log of its answer's length is above the mean of the type (M), each type's score (T).
+    The columns of `table`, `number_weights` and `intercept` are, in this order: each model's quality above the mean of
+    the type (M), the log of its answer's length above the mean of the type (M), and each type's score (T).
     """
 
     models: tuple[str, ...]
@@ -54,31 +56,29 @@ class Predictor:
     vocabulary: Vocabulary
     table: npt.NDArray[np.float32]  # (V, 2 M + T)
     number_mean: Floats  # (N,)
-    number_scale: Floats  # (N,) infinite where a feature never varied: it has no weight
+    number_scale: Floats  # (N,) infinite for a feature that never varied, which gets no weight
     number_weights: Floats  # (N, 2 M + T)
     intercept: Floats  # (2 M + T,)
-    type_slopes: Floats  # (T, 2 M, N) what a hand feature adds to quality and log length, within a type
-    type_sharpness: float  # by which a type's score becomes the log of its probability
-    type_quality: Floats  # (T, M), shrunken means, or published ones
+    type_slopes: Floats  # (T, 2 M, N) slopes of quality and log length within a type
+    type_sharpness: float  # factor from a type's score to the log of its probability
+    type_quality: Floats  # (T, M) shrunken or published means
     type_log_length: Floats  # (T, M) of each model's answers
-    type_variance: (
-        Floats  # (T, M) of what is known of each model's mean gap to the strong one: few outcomes tell little
-    )
-    type_measured: Floats  # (T,) 1 where the heads learnt from outcomes of the type; elsewhere they say nothing
-    length_smearing: Floats  # (M,) mean of exp(residual), which turns a median into a mean
-    type_familiarity: Floats  # (T,) what is usual of the questions that are taken for a type
-    familiarity_quantiles: Floats  # (Q,) ascending, of familiar questions, above what is usual of their type
-    of_types: Floats = field(init=False)  # (T, 3 M + 2) quality, log length, square of the gap, whether measured, one
+    type_variance: Floats  # (T, M) of the mean gap to the strong model; large for few outcomes
+    type_measured: Floats  # (T,) 1 if the heads were learnt from outcomes of the type, else 0
+    length_smearing: Floats  # (M,) mean of exp(residual), the factor from median to mean
+    type_familiarity: Floats  # (T,) usual value for the questions of a type
+    familiarity_quantiles: Floats  # (Q,) ascending, of calibration questions, relative to their type
+    type_table: Floats = field(init=False)  # (T, 3 M + 2) quality, log length, squared gap, measured, 1
 
     def __post_init__(self) -> None:
         squares = (self.type_quality[:, -1:] - self.type_quality) ** 2 + self.type_variance
-        known = (self.type_quality, self.type_log_length, squares, self.type_measured[:, None])
-        object.__setattr__(self, "of_types", np.hstack([*known, np.ones((len(self.types), 1))]))
+        columns = (self.type_quality, self.type_log_length, squares, self.type_measured[:, None])
+        object.__setattr__(self, "type_table", np.hstack([*columns, np.ones((len(self.types), 1))]))
 
 
 def predict(predictor: Predictor, features: Features) -> Prediction:
-    """Predict from a request."""
-    *before, last = turns_of(features)
+    """Predict for the current turn of a request, and for the earlier turns it depends on."""
+    *before, last = current_turns(features)
     earlier = tuple(_predict_turn(predictor, features, turn) for turn in before)
     return _predict_turn(predictor, features, last, earlier)
 
@@ -87,23 +87,23 @@ def _predict_turn(
     predictor: Predictor, features: Features, turn: Turn, earlier: tuple[Prediction, ...] = ()
 ) -> Prediction:
     models = len(predictor.models)
-    words, tools, heads, by_numbers = _heads(predictor, turn.asked, features)
+    words, tools, heads, type_offsets = _compute_heads(predictor, turn.parts, features)
     types = heads[2 * models :]
     best = int(types.argmax())
     likely = np.exp(predictor.type_sharpness * (types - types[best]))
-    *known, total = (likely @ predictor.of_types).tolist()
-    of_types = [value / total for value in known]
-    beyond = (heads[: 2 * models] + likely @ by_numbers / total).tolist()
-    measured = of_types[-1]
-    expected = [k + measured * b for k, b in zip(of_types, beyond, strict=False)]
-    gaps = [of_types[models - 1] - quality for quality in of_types[:models]]
-    squares = of_types[2 * models : 3 * models]
+    *sums, total = (likely @ predictor.type_table).tolist()
+    means = [value / total for value in sums]  # over the possible types
+    offsets = (heads[: 2 * models] + likely @ type_offsets / total).tolist()
+    measured = means[-1]
+    expected = [mean + measured * offset for mean, offset in zip(means, offsets, strict=False)]
+    gaps = [means[models - 1] - quality for quality in means[:models]]
+    squares = means[2 * models : 3 * models]
     familiarity = float(types[best]) * words.known - float(predictor.type_familiarity[best])
     quantiles = predictor.familiarity_quantiles
     return Prediction(
         turn=turn,
         question_tokens=math.ceil(
-            (len(turn.asked.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
+            (len(turn.parts.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
         ),
         quality=dict(zip(predictor.models, [min(max(q, 0.0), 1.0) for q in expected[:models]], strict=True)),
         output_tokens={
@@ -125,40 +125,42 @@ def _predict_turn(
     )
 
 
-def _heads(predictor: Predictor, asked: Asked, features: Features) -> tuple[Words, Tools, Floats, Floats]:
-    """The words and the tools of a question, its heads (2 M + T,), and what its hand features add by type (T, 2 M)."""
-    words, tools = predictor.vocabulary.words(asked), match_tools(asked.question, features.tools)
-    counted = standardised(np.array(numbers(asked, tools)), predictor.number_mean, predictor.number_scale)
+def _compute_heads(
+    predictor: Predictor, parts: QuestionParts, features: Features
+) -> tuple[Words, ToolMatch, Floats, Floats]:
+    """The words and matching tools of a question, its heads (2 M + T,), and offsets by type (T, 2 M)."""
+    words, tools = predictor.vocabulary.weigh(parts), match_tools(parts.question, features.tools)
+    standardised = standardise(np.array(hand_features(parts, tools)), predictor.number_mean, predictor.number_scale)
     heads = words.weights @ predictor.table.take(words.rows, axis=0) + predictor.intercept
-    heads += counted @ predictor.number_weights
-    return words, tools, heads, predictor.type_slopes @ counted
+    heads += standardised @ predictor.number_weights
+    return words, tools, heads, predictor.type_slopes @ standardised
 
 
-def _tool_characters(features: Features, tools: Tools) -> float:
+def _tool_characters(features: Features, tools: ToolMatch) -> float:
     return features.tool_characters * tools.matching / len(features.tools) if tools.matching else 0.0
 
 
-def standardised(counted: Floats, mean: Floats, scale: Floats) -> Floats:
-    """Hand features (..., N) in standard deviations from their mean, limited."""
-    return np.asarray(np.minimum(np.maximum((counted - mean) / scale, -NUMBER_LIMIT), NUMBER_LIMIT))
+def standardise(features: Floats, mean: Floats, scale: Floats) -> Floats:
+    """Hand features (..., N) in standard deviations from their mean, clipped."""
+    return np.asarray(np.minimum(np.maximum((features - mean) / scale, -NUMBER_LIMIT), NUMBER_LIMIT))
 
 
 def word_weights(predictor: Predictor, features: Features, most: int = 8) -> tuple[dict[str, float], dict[str, float]]:
-    """The terms of the question that weighed most: for its type, and for the gap between strong and cheap model.
+    """The terms with the largest weights: for the question type, and for the gap between strong and cheap model.
 
-    The first are what a term adds to the score of the type above its mean over all types (no unit); the second are
-    points of quality, and are none where the type has no outcomes.
+    The first are the term's addition to the score of the type above its mean over all types (no unit). The second are
+    differences in quality; empty if the type has no outcomes.
     """
-    asked = turns_of(features)[-1].asked
-    words, _, heads, _ = _heads(predictor, asked, features)
+    parts = current_turns(features)[-1].parts
+    words, _, heads, _ = _compute_heads(predictor, parts, features)
     models = len(predictor.models)
     best = int(heads[2 * models :].argmax())
     names = sorted(predictor.vocabulary.rows, key=predictor.vocabulary.rows.__getitem__)
     rows = predictor.table[words.rows].astype(np.float64) * words.weights[:, None]
-    of_type = rows[:, 2 * models + best] - rows[:, 2 * models :].mean(axis=1)
-    of_gap = (rows[:, models - 1] - rows[:, 0]) * predictor.type_measured[best]
+    type_weights = rows[:, 2 * models + best] - rows[:, 2 * models :].mean(axis=1)
+    gap_weights = (rows[:, models - 1] - rows[:, 0]) * predictor.type_measured[best]
 
     def largest(values: Floats) -> dict[str, float]:
         return {names[words.rows[i]]: float(values[i]) for i in np.argsort(-np.abs(values))[:most] if values[i]}
 
-    return largest(of_type), largest(of_gap)
+    return largest(type_weights), largest(gap_weights)

@@ -1,8 +1,7 @@
-"""Tokens become money here and nowhere else.
+"""Prices of models, and the cost of usage. Nothing else converts tokens to dollars.
 
-Prices are looked up by exact name or listed alias, never by likeness: `"gpt-4o" in "gpt-4o-mini"` is true, and a price
-that is guessed is worse than one that is missing. A price holds from a day on (in UTC): a request is priced by its own
-day, and a change of prices changes nothing that was billed before.
+Prices are found by exact name or listed alias and never guessed: `"gpt-4o" in "gpt-4o-mini"` is true. A price is valid
+from a day on (in UTC). A request is billed at the price of its day, so a price change does not affect earlier bills.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ STANDARD_TIERS = ("", "default", "auto", "standard")  # all billed at the price 
 
 
 class PriceError(ValueError):
-    """The price table does not fit its form."""
+    """The price table is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class LongContext:
-    """What a long request costs: beyond so many input tokens, all of it costs more."""
+    """The surcharge on long requests: above a number of input tokens, all tokens of a request cost more."""
 
     above_input_tokens: int
-    input_factor: float = 1.0  # for input of every kind: plain, from the cache, and written to it
+    input_factor: float = 1.0  # for all input tokens: plain, cached, and written to the cache
     output_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs, in US dollars per million tokens. A price that is not listed is that of plain tokens."""
+    """The price of a model in US dollars per million tokens. Unlisted details cost as much as plain tokens."""
 
     usd_per_million_input_tokens: float
     usd_per_million_output_tokens: float
@@ -47,56 +46,56 @@ class Price:
     long_context: LongContext | None = None
 
     def cost_usd(self, usage: Usage) -> float:
-        """Dollars for `usage`; details such as cached tokens at their own price, where one is listed.
+        """Dollars for `usage`, with details such as cached tokens at their own price if listed.
 
         >>> mini = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)
         >>> f"{mini.cost_usd(Usage(input_tokens=1_000_000, output_tokens=500_000, cached_input_tokens=400_000)):.6f}"
         '0.420000'
         """
-        of_input, of_output = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
-        plain, plain_written, read, written = usage.input_tokens, usage.output_tokens, 0.0, 0.0
+        input_price, output_price = self.usd_per_million_input_tokens, self.usd_per_million_output_tokens
+        plain_in, plain_out, cost_in, cost_out = usage.input_tokens, usage.output_tokens, 0.0, 0.0
         if usage.cached_input_tokens and (price := self.usd_per_million_cached_input_tokens) is not None:
-            plain, read = plain - usage.cached_input_tokens, usage.cached_input_tokens * price
+            plain_in, cost_in = plain_in - usage.cached_input_tokens, usage.cached_input_tokens * price
         if usage.cache_write_tokens and (price := self.usd_per_million_cache_write_tokens) is not None:
-            plain, read = plain - usage.cache_write_tokens, read + usage.cache_write_tokens * price
+            plain_in, cost_in = plain_in - usage.cache_write_tokens, cost_in + usage.cache_write_tokens * price
         if usage.audio_input_tokens and (price := self.usd_per_million_audio_input_tokens) is not None:
-            plain, read = plain - usage.audio_input_tokens, read + usage.audio_input_tokens * price
+            plain_in, cost_in = plain_in - usage.audio_input_tokens, cost_in + usage.audio_input_tokens * price
         if usage.image_input_tokens and (price := self.usd_per_million_image_input_tokens) is not None:
-            plain, read = plain - usage.image_input_tokens, read + usage.image_input_tokens * price
+            plain_in, cost_in = plain_in - usage.image_input_tokens, cost_in + usage.image_input_tokens * price
         if usage.audio_output_tokens and (price := self.usd_per_million_audio_output_tokens) is not None:
-            plain_written, written = plain_written - usage.audio_output_tokens, usage.audio_output_tokens * price
+            plain_out, cost_out = plain_out - usage.audio_output_tokens, usage.audio_output_tokens * price
         if usage.reasoning_tokens and (price := self.usd_per_million_reasoning_tokens) is not None:
-            plain_written, written = plain_written - usage.reasoning_tokens, written + usage.reasoning_tokens * price
-        # a detail may be told twice, as audio from the cache: what is left of the total is never less than nothing
-        read += plain * of_input if plain > 0 else 0.0
-        written += plain_written * of_output if plain_written > 0 else 0.0
+            plain_out, cost_out = plain_out - usage.reasoning_tokens, cost_out + usage.reasoning_tokens * price
+        # tokens may count towards two details, such as cached audio, so the remainder could be negative
+        cost_in += plain_in * input_price if plain_in > 0 else 0.0
+        cost_out += plain_out * output_price if plain_out > 0 else 0.0
         context = self.long_context
         if context is not None and usage.input_tokens > context.above_input_tokens:
-            read, written = read * context.input_factor, written * context.output_factor
-        return (read + written) / 1e6
+            cost_in, cost_out = cost_in * context.input_factor, cost_out * context.output_factor
+        return (cost_in + cost_out) / 1e6
 
     def total_usd(self, usage: Usage, requests: int) -> float:
-        """Dollars for the summed usage of many requests, each as long as their mean."""
+        """Dollars for the total usage of many requests, as if each had the mean length."""
         long = self.long_context is not None and usage.input_tokens > self.long_context.above_input_tokens * requests
         return (self if long else replace(self, long_context=None)).cost_usd(usage)
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What a model costs from a day on."""
+    """The price of a model from a day on."""
 
-    since_unix_ns: int  # the first moment of that day in UTC; 0: from the beginning
+    since_unix_ns: int  # start of that day in UTC; 0 if unlimited
     price: Price
     tiers: Mapping[str, Price]
-    source: str = ""  # "": that of the table
+    source: str = ""  # "" means that of the table
 
 
 @dataclass(frozen=True, slots=True)
 class PriceBook:
-    """Prices by exact model name, with the aliases (dated snapshots) that are billed alike.
+    """Prices by exact model name, with the aliases (dated snapshots) that have the same price.
 
-    `prices` and `tiers` hold what is valid now. Of a model whose price changed, or will, `periods` holds every price;
-    it is the periods that requests are priced by.
+    `prices` and `tiers` are the current ones. If the price of a model changes over time, `periods` lists all its
+    prices, and requests are billed by them.
     """
 
     prices: Mapping[str, Price]
@@ -104,15 +103,15 @@ class PriceBook:
     as_of: str = ""
     source: str = ""
     tiers: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # model -> tier -> price
-    periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)  # model -> prices, the oldest first
-    sources: Mapping[str, str] = field(default_factory=dict)  # model -> where its price is from, if not from `source`
+    periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)  # model -> prices, oldest first
+    sources: Mapping[str, str] = field(default_factory=dict)  # model -> source of its price, if not `source`
 
     @classmethod
     def parse(cls, table: Any, now_unix_ns: int | None = None) -> PriceBook:
-        """Read the form of `data/prices.json`. What is valid now is that of `now_unix_ns`, else of the clock.
+        """Read the decoded content of `data/prices.json`. Current prices are those at `now_unix_ns` (None: now).
 
         Raises:
-            PriceError: what is wrong, with the model's name.
+            PriceError: the table is invalid. The message names the model.
         """
         if not isinstance(table, Mapping) or not isinstance(table.get("models"), Mapping):
             raise PriceError('expected an object with "models": {name: price}')
@@ -123,11 +122,11 @@ class PriceBook:
         periods: dict[str, tuple[Period, ...]] = {}
         sources: dict[str, str] = {}
         for name, row in table["models"].items():
-            found = _periods(name, row)
-            valid = period_at(found, now) or found[0]
+            model_periods = _periods(name, row)
+            valid = period_at(model_periods, now) or model_periods[0]
             prices[name], tiers[name], sources[name] = valid.price, valid.tiers, valid.source
-            if len(found) > 1 or found[0].since_unix_ns:
-                periods[name] = found
+            if len(model_periods) > 1 or model_periods[0].since_unix_ns:
+                periods[name] = model_periods
             for alias in _aliases(name, row):
                 if alias in aliases or alias in table["models"]:
                     raise PriceError(f"model {alias!r} has two prices")
@@ -135,9 +134,9 @@ class PriceBook:
         return cls(prices, aliases, str(table.get("as_of", "")), str(table.get("source", "")), tiers, periods, sources)
 
     def price(self, model: str, tier: str = "", unix_ns: int | None = None) -> Price | None:
-        """The price of `model` on a service tier at a moment (None: now), or None: a price is never guessed.
+        """The price of `model` on a service tier at a time (None: now); None if it is not listed or not yet valid.
 
-        Before the first day of a model's first price there is none. A reasoning effort has the price of its model.
+        A name with a reasoning effort has the price of its model.
         """
         name = self.name_of(model)
         periods = self.periods.get(name)
@@ -149,14 +148,14 @@ class PriceBook:
         return valid.price if tier in STANDARD_TIERS else valid.tiers.get(tier)
 
     def name_of(self, model: str) -> str:
-        """The name under which `model` has its price: its own, that of an alias, or that without a reasoning effort."""
+        """The name that lists the price of `model`: its own, that of an alias, or that without a reasoning effort."""
         if model in self.prices:
             return model
         base = without_effort(model)
         return self.aliases.get(model) or self.aliases.get(base, base)
 
     def history(self, model: str) -> tuple[Period, ...]:
-        """Every price of `model`, the oldest first; empty where it has none."""
+        """All prices of `model`, oldest first; empty if it has none."""
         name = self.name_of(model)
         price = self.prices.get(name)
         if price is None:
@@ -164,12 +163,12 @@ class PriceBook:
         return self.periods.get(name) or (Period(0, price, self.tiers.get(name, {}), self.sources.get(name, "")),)
 
     def cost_usd(self, model: str, usage: Usage, tier: str = "", unix_ns: int | None = None) -> float | None:
-        """Dollars for `usage` on `model` at a moment; None where the model has no price on that tier then."""
+        """Dollars for `usage` on `model` at a time (None: now); None if the model has no price then on that tier."""
         price = self.price(model, tier, unix_ns)
         return None if price is None else price.cost_usd(usage)
 
-    def extended(self, other: PriceBook) -> PriceBook:
-        """These prices with those of `other` in their place where both have one, on every tier and every day."""
+    def merged_with(self, other: PriceBook) -> PriceBook:
+        """These prices, replaced on all tiers and days by those of `other` for the models that it lists."""
         kept = {name: periods for name, periods in self.periods.items() if name not in other.prices}
         tiers = {name: tiers for name, tiers in self.tiers.items() if name not in other.prices}
         return PriceBook(
@@ -184,7 +183,7 @@ class PriceBook:
 
 
 def period_at(periods: tuple[Period, ...], unix_ns: int) -> Period | None:
-    """The one of `periods`, the oldest first, that holds at a moment; None before the first."""
+    """The one of `periods` (oldest first) that is valid at a time; None before the first."""
     valid = None
     for period in periods:
         if period.since_unix_ns <= unix_ns:
@@ -193,24 +192,24 @@ def period_at(periods: tuple[Period, ...], unix_ns: int) -> Period | None:
 
 
 def _periods(name: str, row: Any) -> tuple[Period, ...]:
-    """A model's prices, the oldest first: the row's own, and those that held before."""
+    """A model's prices, oldest first: that of the row, and the earlier ones it lists."""
     if not isinstance(row, Mapping):
         raise PriceError(f"model {name!r}: expected an object of prices")
     earlier = row.get("earlier", [])
     if not isinstance(earlier, list):
         raise PriceError(f"model {name!r}: earlier is not a list of prices")
-    found = []
-    for each in (row, *earlier):
-        price = _price(name, each)
-        tiers = {tier: _in_tier(price, its) for tier, its in _tiers(name, each).items()}
-        found.append(Period(_since(name, each), price, tiers, str(each.get("source", row.get("source", "")))))
-    if len({period.since_unix_ns for period in found}) < len(found):
-        raise PriceError(f"model {name!r} has two prices from the same day on; give each a day in since")
-    return tuple(sorted(found, key=lambda period: period.since_unix_ns))
+    periods = []
+    for entry in (row, *earlier):
+        price = _price(name, entry)
+        tiers = {tier: _with_long_context(tier_price, price) for tier, tier_price in _tiers(name, entry).items()}
+        periods.append(Period(_since(name, entry), price, tiers, str(entry.get("source", row.get("source", "")))))
+    if len({period.since_unix_ns for period in periods}) < len(periods):
+        raise PriceError(f"model {name!r} has two prices from the same day on; set a different day in 'since'")
+    return tuple(sorted(periods, key=lambda period: period.since_unix_ns))
 
 
-def _in_tier(standard: Price, price: Price) -> Price:
-    """A tier bills long contexts as the model does, unless it says otherwise."""
+def _with_long_context(price: Price, standard: Price) -> Price:
+    """A tier's price, with the surcharge of the standard price if it lists none."""
     return price if price.long_context is not None else replace(price, long_context=standard.long_context)
 
 
@@ -225,7 +224,7 @@ def _since(name: str, row: Mapping[str, Any]) -> int:
 
 
 def day_unix_ns(day: date) -> int:
-    """The first moment of a day in UTC, in nanoseconds since 1970."""
+    """The start of a day in UTC, in nanoseconds since 1970."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 10**9
 
 
@@ -233,14 +232,14 @@ def _price(name: str, row: Any) -> Price:
     if not isinstance(row, Mapping):
         raise PriceError(f"model {name!r}: expected an object of prices")
     values: dict[str, float] = {}
-    for each in fields(Price):
-        value = row.get(each.name)
-        if value is None or each.name == "long_context":
+    for column in fields(Price):
+        value = row.get(column.name)
+        if value is None or column.name == "long_context":
             continue
-        values[each.name] = _number(name, each.name, value, "a price")
-    for needed in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
-        if needed not in values:
-            raise PriceError(f"model {name!r}: {needed} is missing")
+        values[column.name] = _number(name, column.name, value, "a price")
+    for required in ("usd_per_million_input_tokens", "usd_per_million_output_tokens"):
+        if required not in values:
+            raise PriceError(f"model {name!r}: {required} is missing")
     return Price(**values, long_context=_long_context(name, row.get("long_context")))
 
 
@@ -256,9 +255,9 @@ def _long_context(name: str, row: Any) -> LongContext | None:
     return LongContext(above, *factors)
 
 
-def _number(name: str, what: str, value: Any, kind: str) -> float:
+def _number(name: str, column: str, value: Any, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise PriceError(f"model {name!r}: {what} is not {kind}: {value!r}")
+        raise PriceError(f"model {name!r}: {column} is not {kind}: {value!r}")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""Which proxy leads to an address. Read once from a setting and the environment; no I/O."""
+"""The proxy for an address, by a setting and the environment. No I/O."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
-NONE = "none"  # as the setting: no proxy, whatever the environment says
+NONE = "none"  # value of the setting for no proxy, overriding the environment
 DEFAULT_PORT = 80
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
 class ProxyAddressError(ValueError):
-    """A variable holds no address of a proxy; names the variable and not its value, which may be a password."""
+    """A variable is not the address of a proxy. The message names the variable but not its value, a possible secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy. Its credentials are in no `repr`."""
+    """An HTTP proxy. Its `repr` has no credentials."""
 
     host: str
     port: int
-    url: str = field(repr=False)  # with the credentials, as other clients take it
+    url: str = field(repr=False)  # with the credentials, for other clients
     authorization: bytes | None = field(default=None, repr=False)  # the value of Proxy-Authorization
 
     @classmethod
     def parse(cls, url: str, source: str) -> Proxy:
-        """Read the address of a proxy: `http://[user:password@]host[:port]`; the scheme may be left out.
+        """Read the address of a proxy: `http://[user:password@]host[:port]`; the scheme is optional.
 
         Raises:
-            ProxyAddressError: it is none; `source` is the variable that the message names.
+            ProxyAddressError: it is not such an address. The message names the variable `source`.
         """
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -41,7 +41,7 @@ class Proxy:
         except ValueError:
             host = None
         if not host or not _HOST.fullmatch(host):
-            raise ProxyAddressError(f"{source} is not the address of a proxy, such as http://proxy.example.com:3128")
+            raise ProxyAddressError(f"{source} is not the address of a proxy such as http://proxy.example.com:3128")
         if parts.scheme != "http":
             raise ProxyAddressError(f"{source} begins with {parts.scheme}://, and only http:// proxies are supported")
         login = base64.b64encode(f"{user}:{password}".encode()) if user or password else None
@@ -51,13 +51,13 @@ class Proxy:
 
     @property
     def name(self) -> str:
-        """Host and port, as they may be shown."""
+        """Host and port, without credentials."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies for http and https, and the addresses that are reached without one."""
+    """The proxies for http and https, and the addresses that need none."""
 
     http: tuple[str, str] | None = field(default=None, repr=False)  # the variable and its value
     https: tuple[str, str] | None = field(default=None, repr=False)
@@ -65,47 +65,47 @@ class Proxies:
 
     @classmethod
     def read(cls, setting: str, environment: Mapping[str, str]) -> Proxies:
-        """Read the setting `ROUTER_PROXY`, which goes before the environment's proxies; "" leaves them, "none" turns
-        them off. NO_PROXY holds for both. Blank variables count as unset, and lower case goes before upper case.
+        """Read the setting `ROUTER_PROXY`, which overrides the environment's proxies; "" keeps them, "none" disables
+        them. NO_PROXY applies to both. Blank variables count as unset; lower case takes precedence over upper case.
 
         Raises:
             ProxyAddressError: the setting is not the address of a proxy.
         """
-        names = _first(environment, "no_proxy", "NO_PROXY")
-        exempt = tuple(re.split(r"[,\s]+", names[1])) if names else ()
+        no_proxy = _first(environment, "no_proxy", "NO_PROXY")
+        exempt = tuple(re.split(r"[,\s]+", no_proxy[1])) if no_proxy else ()
         if setting.strip().lower() == NONE:
             return cls()
         if setting.strip():
-            given = ("ROUTER_PROXY", setting.strip())
-            Proxy.parse(*reversed(given))
-            return cls(given, given, exempt)
+            configured = ("ROUTER_PROXY", setting.strip())
+            Proxy.parse(*reversed(configured))
+            return cls(configured, configured, exempt)
         http, https = (
             _first(environment, f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
             for scheme in ("http", "https")
         )
         return cls(http, https, exempt)
 
-    def to(self, host: str, port: int, *, tls: bool) -> Proxy | None:
-        """The proxy that leads to `host`, or None. This machine is never reached through one.
+    def proxy_for(self, host: str, port: int, *, tls: bool) -> Proxy | None:
+        """The proxy for `host`, or None. Connections to this machine use no proxy.
 
         Raises:
-            ProxyAddressError: the variable for it is not the address of a proxy.
+            ProxyAddressError: the variable is not the address of a proxy.
         """
-        found = self.https if tls else self.http
-        if found is None:
+        variable = self.https if tls else self.http
+        if variable is None:
             return None
         host = host.lower().rstrip(".")
         address = _address(host)
         if _is_this_machine(host, address) or any(_matches(entry, host, address, port) for entry in self.exempt):
             return None
-        return Proxy.parse(found[1], found[0])
+        return Proxy.parse(variable[1], variable[0])
 
 
 Address = IPv4Address | IPv6Address
 
 
 def _first(environment: Mapping[str, str], *names: str) -> tuple[str, str] | None:
-    """The first of the variables that is not blank, with its value."""
+    """The first variable that is not blank, with its value."""
     return next(((name, value) for name in names if (value := environment.get(name, "").strip())), None)
 
 
@@ -124,7 +124,7 @@ def _is_this_machine(host: str, address: Address | None) -> bool:
 
 
 def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
-    """Whether an entry of NO_PROXY names the host: `*`, a name with all below it, an address, or a network.
+    """Whether an entry of NO_PROXY matches the host: `*`, a domain with its subdomains, an address, or a network.
 
     >>> _matches("example.com:443", "api.example.com", None, 443), _matches("example.com", "badexample.com", None, 443)
     (True, False)
@@ -136,10 +136,10 @@ def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
             return address is not None and address in ip_network(entry.replace("[", "").replace("]", ""), strict=False)
         except ValueError:
             return False
-    name, colon, of_port = entry.lower().rpartition(":")
+    name, colon, entry_port = entry.lower().rpartition(":")
     if not colon or (name.count(":") and not name.endswith("]")):  # no port: a name, or an IPv6 address
-        name, of_port = entry.lower(), ""
-    if of_port and of_port != str(port):
+        name, entry_port = entry.lower(), ""
+    if entry_port and entry_port != str(port):
         return False
     if address is not None:
         return _address(name.strip("[]")) == address

@@ -1,7 +1,7 @@
-"""The roles of messages: which a model does not take, and those by which it gets their messages. Pure.
+"""The roles of messages, and the roles that replace those which a model refuses. Pure.
 
-`developer` is OpenAI's name for what was `system` before. Many upstreams know the older name alone, and some models
-take messages of users only. Nothing but the role of a message is changed.
+OpenAI renamed `system` to `developer`. Many upstreams know the older name only, and some models accept no instructions
+apart from user messages. Nothing but the role of a message changes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-INSTRUCTIONS = ("developer", "system")  # the roles of instructions, which may be given another one
-MOST_MESSAGES = 10_000  # of a request whose roles are changed
+INSTRUCTIONS = ("developer", "system")  # the roles that may be replaced
+MOST_MESSAGES = 10_000  # of a request whose roles may be replaced
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -22,13 +22,13 @@ class _Message(msgspec.Struct, gc=False):
 _messages = msgspec.json.Decoder(list[_Message])
 
 
-def roles_in(messages: bytes, roles: Iterable[str]) -> tuple[str, ...]:
-    """Those of `roles` that some message of a list has; none where `messages` is no such list, or too long a one.
+def find_roles(messages: bytes, roles: Iterable[str]) -> tuple[str, ...]:
+    """The subset of `roles` that occurs in a JSON list of messages; empty if it is not a list, or too long.
 
-    >>> roles_in(b'[{"role":"developer","content":"Be brief."},{"role":"user"}]', ["developer", "system"])
+    >>> find_roles(b'[{"role":"developer","content":"Be brief."},{"role":"user"}]', ["developer", "system"])
     ('developer',)
     """
-    if b"\\u" not in messages:  # a role may be written with escapes
+    if b"\\u" not in messages:  # JSON may write a role with escapes
         roles = [role for role in roles if role.encode() in messages]
     if not roles or not messages.startswith(b"["):
         return ()
@@ -42,25 +42,25 @@ def roles_in(messages: bytes, roles: Iterable[str]) -> tuple[str, ...]:
     return tuple(role for role in roles if role in found)
 
 
-def with_roles(messages: Any, roles: Mapping[str, str]) -> Any:
-    """Decoded messages with other roles.
+def replace_roles(messages: Any, roles: Mapping[str, str]) -> Any:
+    """Copies of decoded messages with their roles replaced.
 
-    >>> with_roles([{"role": "developer", "content": "Be brief."}], {"developer": "system"})
+    >>> replace_roles([{"role": "developer", "content": "Be brief."}], {"developer": "system"})
     [{'role': 'system', 'content': 'Be brief.'}]
     """
-    made = []
+    replaced = []
     for message in messages:
         role = message.get("role")
-        made.append({**message, "role": roles[role]} if isinstance(role, str) and role in roles else message)
-    return made
+        replaced.append({**message, "role": roles[role]} if isinstance(role, str) and role in roles else message)
+    return replaced
 
 
-def without_role(known: Mapping[str, str], role: str) -> dict[str, str]:
-    """The roles that a model gets in the place of others, once it refused `role` as well: the next that it may take.
+def roles_after_refusal(replacements: Mapping[str, str], role: str) -> dict[str, str]:
+    """The replacements for refused roles once a model has refused `role` too: `system`, else `user`.
 
-    >>> without_role({}, "developer"), without_role({"developer": "system"}, "system")
+    >>> roles_after_refusal({}, "developer"), roles_after_refusal({"developer": "system"}, "system")
     ({'developer': 'system'}, {'developer': 'user', 'system': 'user'})
     """
-    refused = {*known, role}
-    taken = "user" if "system" in refused else "system"
-    return {each: taken for each in INSTRUCTIONS if each in refused}
+    refused = {*replacements, role}
+    replacement = "user" if "system" in refused else "system"
+    return {name: replacement for name in INSTRUCTIONS if name in refused}

@@ -1,28 +1,28 @@
-"""Text as the prediction reads it: normalised, so that its form says nothing."""
+"""Normalises text, so that predictions do not depend on its form."""
 
 from __future__ import annotations
 
 import unicodedata
 
-_SAME = str.maketrans(
+_REPLACEMENTS = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛′´", "'"),
         **dict.fromkeys("“”„‟″«»", '"'),
         **dict.fromkeys("‐‑‒–—―−", "-"),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"),  # they show nothing
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"),  # invisible characters
         **dict.fromkeys("\u2028\u2029\u0085\v\f", "\n"),
     }
 )
 
 
-def normalised(text: str) -> str:
-    r"""The text with one form of quotes, dashes, Unicode and white space; blank lines are kept as one.
+def normalise(text: str) -> str:
+    r"""The text with uniform quotation marks, dashes, Unicode form and white space. Runs of blank lines become one.
 
-    >>> normalised("  “It’s”  fine\r\n\r\n\r\nyes\u200b ")
+    >>> normalise("  “It’s”  fine\r\n\r\n\r\nyes\u200b ")
     '"It\'s" fine\n\nyes'
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_SAME))
+        text = unicodedata.normalize("NFKC", text.translate(_REPLACEMENTS))
     lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     kept = [line for at, line in enumerate(lines) if line or (at and lines[at - 1])]
     return "\n".join(kept).strip()

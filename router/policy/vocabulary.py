@@ -1,4 +1,4 @@
-"""The terms that a policy knows, and a question as weights of them (TF-IDF)."""
+"""The terms known to a policy, and the weights of a question's terms (TF-IDF)."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from router.policy.asking import Asked
 from router.policy.inputs import terms
+from router.policy.question_parts import QuestionParts
 
 Floats = npt.NDArray[np.float64]
 
-MATERIAL_WEIGHT = 0.3  # of the words of the material, where those of the question weigh 1
-MAX_MATERIAL_CHARACTERS = 3_000  # whose words are read
+MATERIAL_WEIGHT = 0.3  # of the terms of the material, relative to those of the question
+MAX_MATERIAL_CHARACTERS = 3_000  # of the material that are read
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A question as the rows of its known terms, with their weights."""
+    """The rows and weights of a question's known terms."""
 
     rows: npt.NDArray[np.int64]
-    weights: Floats  # of unit length
-    known: float  # share of the question's length that is known, in [0, 1]
+    weights: Floats  # a vector of length 1
+    known: float  # share of the length of the question's vector that known terms have, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Vocabulary:
-    """V terms with their row numbers, and how rare each is."""
+    """V terms with their rows, and their inverse document frequencies."""
 
     rows: Mapping[str, int]
-    idf: Floats  # (V + 1,) the last is of a term that is not known
+    idf: Floats  # (V + 1,) the last is for unknown terms
 
-    def words(self, asked: Asked) -> Words:
-        """The TF-IDF weights of a question: 1 + log of the count, times idf, of unit length (Salton, Buckley 1988)."""
-        rows, weights, known = self._of(asked.question)
-        if asked.material:
-            more_rows, more, _ = self._of(asked.material[:MAX_MATERIAL_CHARACTERS])
+    def weigh(self, parts: QuestionParts) -> Words:
+        """The TF-IDF weights of a question: 1 + log of the count, times idf, normalised (Salton, Buckley 1988)."""
+        rows, weights, known = self._weigh_text(parts.question)
+        if parts.material:
+            more_rows, more, _ = self._weigh_text(parts.material[:MAX_MATERIAL_CHARACTERS])
             rows = np.concatenate([rows, more_rows])
             weights = np.concatenate([weights, MATERIAL_WEIGHT * more])
             rows, places = np.unique(rows, return_inverse=True)
@@ -48,14 +48,14 @@ class Vocabulary:
             weights /= math.sqrt(float(weights @ weights)) or 1.0
         return Words(rows, weights, known)
 
-    def _of(self, text: str) -> tuple[npt.NDArray[np.int64], Floats, float]:
+    def _weigh_text(self, text: str) -> tuple[npt.NDArray[np.int64], Floats, float]:
         counts = Counter(terms(text))
-        found = np.fromiter(map(self.rows.get, counts, repeat(-1)), np.int64, len(counts))
+        row_numbers = np.fromiter(map(self.rows.get, counts, repeat(-1)), np.int64, len(counts))
         weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
-        weights *= self.idf.take(found, mode="wrap")  # -1, the unknown, is the last
-        is_known = found >= 0
+        weights *= self.idf.take(row_numbers, mode="wrap")  # -1, an unknown term, takes the last
+        is_known = row_numbers >= 0
         tfidf = weights[is_known]
         mass, total = float(tfidf @ tfidf), float(weights @ weights)
         if not mass:
-            return found[is_known], tfidf, 0.0
-        return found[is_known], tfidf / math.sqrt(mass), math.sqrt(mass / total)
+            return row_numbers[is_known], tfidf, 0.0
+        return row_numbers[is_known], tfidf / math.sqrt(mass), math.sqrt(mass / total)

@@ -7,7 +7,7 @@ import msgspec
 from router.admission import AdmittedRequest
 from router.client.body import Send
 from router.errors import RouterError
-from router.planning.plan import Plan, Surface
+from router.planning.plan import ApiFormat, Plan
 from router.request.recorder import RequestRecorder
 from router.request.records import MAX_ERROR_BYTES, ResponseSummary
 from router.request.response_headers import answer_headers, decision_headers, with_rate_limits
@@ -26,7 +26,7 @@ _EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 class ClientResponse:
     """Sends the response to the client. The record is written before the last byte is sent."""
 
-    def __init__(self, send: Send, recorder: RequestRecorder, surface: Surface, settings: Settings) -> None:
+    def __init__(self, send: Send, recorder: RequestRecorder, surface: ApiFormat, settings: Settings) -> None:
         self._send = send
         self._recorder = recorder
         self._surface = surface
@@ -88,7 +88,7 @@ class ClientResponse:
         assert reply.answer is not None
         recorder = self._recorder
         echo = plan.request.name if self._settings.echo_asked_model else None
-        stream = self._surface.stream(plan.asks_usage is not None, echo)
+        stream = self._surface.stream(plan.usage_edit is not None, echo)
         if not self.is_started:
             await self._start(reply.status, answer_headers(plan, reply, recorder.timeline.trace_id, length=None))
         idle = self._settings.timeouts.idle

@@ -8,10 +8,11 @@ from router.adaptation.adapter import Adapter
 from router.errors import ClientDisconnectedError
 from router.planning.affinity import affinity_key, names_files, names_state
 from router.planning.plan import Plan
-from router.policy.decision import Model, Reason
 from router.policy.naming import without_effort
 from router.policy.parameters import UNCHANGED
-from router.policy.refusals import STATUSES, Kind, Refusal, read_refusal
+from router.policy.reasons import Reason
+from router.policy.refusals import STATUSES, Refusal, RefusalKind, read_refusal
+from router.policy.rules import Model
 from router.upstream.attempts import ModelSequence
 from router.upstream.calls import Call, Headers
 from router.upstream.endpoints import Endpoint
@@ -66,7 +67,7 @@ class OutgoingRequest:
     def first_models(self) -> ModelSequence:
         """The models of the plan. If the first one is known to be shut down, its successor replaces it."""
         plan = self._plan
-        if self.is_routed and self._adapter.is_gone(plan.models[0]):
+        if self.is_routed and self._adapter.is_missing(plan.models[0]):
             following = self._after_shutdown(plan.models[0], plan.models[1:])
             if following is not None:
                 return following
@@ -115,7 +116,7 @@ class OutgoingRequest:
     def describe_changes(self, model: str) -> str:
         """A description of the parameters that were changed for `model`; "" if there are none."""
         adaptation = self._adaptations.get(model)
-        return "" if adaptation is None else adaptation.told
+        return "" if adaptation is None else adaptation.description
 
     def next_models(self, model: str, reply: Reply, remaining: Sequence[str]) -> ModelSequence | None:
         """The models to try after a reply of `model`; None if the reply is returned to the client.
@@ -125,10 +126,10 @@ class OutgoingRequest:
         refusal = self._read_refusal(reply) if self.is_routed else None
         if refusal is None:
             return None
-        if refusal.kind is Kind.GONE:
-            self._adapter.gone(model)
+        if refusal.kind is RefusalKind.MODEL_NOT_FOUND:
+            self._adapter.mark_missing(model)
             return self._after_shutdown(model, remaining)
-        if refusal.kind in (Kind.CONTEXT, Kind.CONTENT):
+        if refusal.kind in (RefusalKind.CONTEXT, RefusalKind.CONTENT):
             return self._fallback(model, refusal.kind, remaining)
         if self._adapter.adapts and self._lessons < MAX_LESSONS:
             self._lessons += 1
@@ -148,7 +149,7 @@ class OutgoingRequest:
 
     def _after_shutdown(self, model: str, remaining: Sequence[str]) -> ModelSequence | None:
         visited, successor = {model}, self._successor(model)
-        while successor not in visited and self._adapter.is_gone(successor):
+        while successor not in visited and self._adapter.is_missing(successor):
             visited.add(successor)
             successor = self._successor(successor)
         if successor and successor not in visited:
@@ -165,11 +166,11 @@ class OutgoingRequest:
         if adaptation is not UNCHANGED:
             self._adaptations[model] = adaptation
 
-    def _fallback(self, model: str, kind: Kind, remaining: Sequence[str]) -> ModelSequence | None:
+    def _fallback(self, model: str, kind: RefusalKind, remaining: Sequence[str]) -> ModelSequence | None:
         """The remaining models that may accept a request that `model` refused because of its length or content."""
         if kind.value not in self._fallbacks:
             return None
-        if kind is Kind.CONTENT:
+        if kind is RefusalKind.CONTENT:
             return ModelSequence(remaining, Reason.FALLBACK) if remaining else None
         context_tokens = {known.name: known.context_tokens for known in self._models}
         larger = [name for name in remaining if context_tokens.get(name, 0) > context_tokens.get(model, 0)]

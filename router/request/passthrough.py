@@ -26,8 +26,8 @@ from router.limits.booking import Booking
 from router.limits.budgets import Budgets
 from router.limits.limiter import Limiter
 from router.metrics import Meter
-from router.policy.decision import Reason
 from router.policy.prices import PriceBook
+from router.policy.reasons import Reason
 from router.request.continuation import Continuations
 from router.request.paths import escapes_base_path, required_right
 from router.request.records import MAX_ERROR_BYTES, add_usage, error_text, redact_names
@@ -73,8 +73,8 @@ class PassThrough:
         request = _PassThroughRequest(self._worker, timeline, scope, receive, send)
         admitted = None
         try:
-            caller = self._worker.keys.check(scope["headers"])
-            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.alone)
+            caller = self._worker.keys.authenticate(scope["headers"])
+            timeline.set_key(caller.key_id, caller.team, alone=self._worker.keys.is_single)
             caller.require(required_right(scope["method"], scope["raw_path"]))
             admitted = self._worker.admission.admit()
             await request.run(watch, caller, admitted.reserve)

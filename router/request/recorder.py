@@ -11,7 +11,7 @@ from router.limits.booking import Booking
 from router.limits.limiter import Limiter
 from router.metrics import Meter
 from router.planning.affinity import conversation_id
-from router.planning.plan import Plan, Stream, Surface
+from router.planning.plan import ApiFormat, Plan, Stream
 from router.policy.prices import PriceBook
 from router.request.continuation import Continuations
 from router.request.records import EMPTY_SUMMARY, ResponseSummary, add_content, add_details, redact_names
@@ -38,7 +38,7 @@ class Collaborators(Protocol):
 class RequestRecorder:
     """What is known of a routed request so far. Its attributes are set while the request is processed."""
 
-    def __init__(self, worker: Collaborators, surface: Surface, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, worker: Collaborators, surface: ApiFormat, headers: dict[bytes, bytes]) -> None:
         self._worker = worker
         self._surface = surface
         self.timeline = RequestTimeline(headers)

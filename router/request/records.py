@@ -14,7 +14,7 @@ from router.errors import RouterError
 from router.journal.redaction import recorded_content, recorded_error, without_keys, without_personal_data
 from router.journal.writer import Record
 from router.planning.plan import Plan
-from router.planning.summary import counts_of
+from router.planning.summary import request_counts
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 from router.request.timeline import RequestTimeline
@@ -74,7 +74,7 @@ def _add_plan(record: Record, plan: Plan) -> None:
         record.target, record.question_type = decision.target, decision.question_type
         record.quality, record.expected_cost_usd = dict(decision.quality), dict(decision.expected_cost_usd)
         record.gap, record.novelty, record.policy_version = decision.gap, decision.novelty, decision.policy_version
-        record.text_tokens, record.read_as = decision.text_tokens, counts_of(plan.features, decision)
+        record.text_tokens, record.read_as = decision.text_tokens, request_counts(plan.features, decision)
 
 
 def _add_reply(record: Record, reply: Reply) -> None:
@@ -139,7 +139,7 @@ def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, An
 
     The cost stays unknown if the usage is incomplete.
     """
-    if not Usage.is_told(usage):
+    if not Usage.has_totals(usage):
         return
     billed = Usage.from_openai(usage)
     record.usage = {name: getattr(billed, name) for name in _TOKEN_COUNTS}
@@ -152,7 +152,7 @@ def add_usage(record: Record, prices: PriceBook, model: str, usage: dict[str, An
 def billed_attempt(model: str, summary: ResponseSummary, prices: PriceBook, unix_ns: int) -> dict[str, Any]:
     """An answer of `model` that is discarded, as an entry of `Record.wasted`. Unknown values are None."""
     usage = cost = None
-    if summary.usage is not None and Usage.is_told(summary.usage):
+    if summary.usage is not None and Usage.has_totals(summary.usage):
         billed, tier = Usage.from_openai(summary.usage), summary.service_tier
         usage = {name: getattr(billed, name) for name in _TOKEN_COUNTS}
         cost = prices.cost_usd(model, billed, tier, unix_ns)

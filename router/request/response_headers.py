@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from router.client.model_names import evidence_headers, header_value
 from router.planning.plan import Plan
-from router.policy.decision import Reason
+from router.policy.reasons import Reason
 from router.upstream.calls import Headers
 from router.upstream.replies import Reply
 from router.upstream.upstreams import returned_headers

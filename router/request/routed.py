@@ -12,7 +12,7 @@ from router.adaptation.adapter import Adapter
 from router.admission import Admission, AdmittedRequest, Reserve
 from router.client.body import Receive, Scope, Send, read_body
 from router.client.disconnect import DisconnectWatch
-from router.client.keys import Caller, Keys, lacking
+from router.client.keys import Caller, Keys, missing_right_error
 from router.errors import (
     BadKeyError,
     BadRequestError,
@@ -22,7 +22,7 @@ from router.errors import (
     RouterError,
 )
 from router.limits.budgets import Budgets
-from router.planning.plan import Plan, Request, Surface, make_plan, read_request
+from router.planning.plan import ApiFormat, Plan, Request, make_plan, read_request
 from router.request.client_response import ClientResponse
 from router.request.outgoing import OutgoingRequest
 from router.request.recorder import Collaborators as Recording
@@ -57,7 +57,7 @@ class Collaborators(Recording, Protocol):
 class RoutedEndpoint:
     """The ASGI function of one routed endpoint."""
 
-    def __init__(self, surface: Surface, worker: Collaborators) -> None:
+    def __init__(self, surface: ApiFormat, worker: Collaborators) -> None:
         self.surface = surface
         self.worker = worker
         self.right = surface.name.partition("/")[0]  # that a key needs
@@ -107,10 +107,10 @@ class RoutedRequest:
     async def _process(self, watch: DisconnectWatch) -> None:
         worker, recorder = self._worker, self._recorder
         timeline = recorder.timeline
-        caller = worker.keys.check(self._headers)
-        timeline.set_key(caller.key_id, caller.team, alone=worker.keys.alone)
+        caller = worker.keys.authenticate(self._headers)
+        timeline.set_key(caller.key_id, caller.team, alone=worker.keys.is_single)
         if self._endpoint.right not in caller.rights:
-            raise lacking(self._endpoint.right)
+            raise missing_right_error(self._endpoint.right)
         self._admitted = admitted = worker.admission.admit()
         await self._read_body(admitted.reserve)
         watch.start()

@@ -13,9 +13,9 @@ import msgspec
 from router.admission import Reserve
 from router.errors import RouterError
 from router.journal.writer import Record
-from router.planning.plan import Plan, Stream, Surface
-from router.policy.decision import Reason
+from router.planning.plan import ApiFormat, Plan, Stream
 from router.policy.prices import PriceBook
+from router.policy.reasons import Reason
 from router.request.held_stream import HeldStream, hold_stream
 from router.request.records import ResponseSummary, billed_attempt
 from router.settings import Settings
@@ -74,7 +74,7 @@ class Verification:
     """The verification of one request, and its result for the record."""
 
     def __init__(
-        self, verifier: Verifier, plan: Plan, surface: Surface, send: SendPlan, reserve: Reserve, now_unix_ns: int
+        self, verifier: Verifier, plan: Plan, surface: ApiFormat, send: SendPlan, reserve: Reserve, now_unix_ns: int
     ) -> None:
         """`send` sends a plan to its models, `reserve` reserves memory. Prices are those of `now_unix_ns`."""
         self._verifier = verifier
@@ -92,11 +92,15 @@ class Verification:
     async def verified_reply(self, reply: Reply) -> Reply:
         """The reply for the client: `reply` itself, or that of a stronger model."""
         plan = self._plan
-        stronger = [model for model in _models_after(plan.stronger, reply.model) if model not in reply.failed_models]
+        stronger = [
+            model for model in _models_after(plan.stronger_models, reply.model) if model not in reply.failed_models
+        ]
         if reply.status != 200 or not stronger:
             return reply
         self.outcome = "unchecked"
-        expected = read_expectation(self._surface.name, plan.request.fields, plan.features, plan.decision, plan.holds)
+        expected = read_expectation(
+            self._surface.name, plan.request.fields, plan.features, plan.decision, plan.accepts_answer
+        )
         if expected is None:
             return reply
         if reply.answer is None:

@@ -1,4 +1,4 @@
-"""The policy that is being served: read from its folder, and replaced as a whole."""
+"""The policy that a process serves, and the folder that it is read from."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ from router.policy.distribution import MODELS, PRICES, SHIPPED
 from router.policy.document import DOCUMENT, FILES, Policy, PolicyError, dump, parse
 from router.policy.models import model_named
 from router.policy.prices import Price, PriceBook, PriceError
-from router.policy.transfer import TransferError, transferred
+from router.policy.transfer import TransferError, transfer_policy
 from router.settings import Settings, SettingsError
 
 log = logging.getLogger("router")
 
 
 def policy_folder(settings: Settings) -> Path:
-    """Where the policy is read from: as set, else the promoted one, else the one that is shipped.
+    """The folder of the policy to serve: the configured policy, else the promoted one, else the shipped one.
 
-    Where a pair of models is set that the promoted or shipped policy is not for, it is the one transferred from that.
+    If the settings name another pair of models than the promoted or shipped policy has, that policy is transferred to
+    the pair.
 
     Raises:
-        SettingsError: the pair has no price, or nothing can be transferred to it.
+        SettingsError: a model of the pair has no price, or the policy cannot be transferred to the pair.
     """
     if settings.policy is not None:
         return settings.policy
     promoted = settings.home / "policy"
-    return _for_the_pair(settings, promoted if (promoted / DOCUMENT).exists() else SHIPPED)
+    return _folder_for_pair(settings, promoted if (promoted / DOCUMENT).exists() else SHIPPED)
 
 
-def _for_the_pair(settings: Settings, folder: Path) -> Path:
+def _folder_for_pair(settings: Settings, folder: Path) -> Path:
     if not settings.pair:
         return folder
     base = folder.resolve()
-    made = _PAIRS.get((settings.home, base, settings.pair))
-    if made is None or not (made / DOCUMENT).exists():
+    transferred = _TRANSFERRED.get((settings.home, base, settings.pair))
+    if transferred is None or not (transferred / DOCUMENT).exists():
         try:
             policy = read_policy(base)
-        except PolicyError:  # who reads it next tells what is wrong
+        except PolicyError:  # the caller reads it again and reports what is wrong
             return folder
-        made = _PAIRS[settings.home, base, settings.pair] = _folder_of_pair(settings, base, policy)
-    return made
+        transferred = _TRANSFERRED[settings.home, base, settings.pair] = _transfer_to_pair(settings, base, policy)
+    return transferred
 
 
-_PAIRS: dict[tuple[Path, Path, tuple[str, ...]], Path] = {}  # the folder of a pair's policy, by what it is made from
+_TRANSFERRED: dict[tuple[Path, Path, tuple[str, ...]], Path] = {}  # by home folder, original policy and pair
 
 
-def _folder_of_pair(settings: Settings, base: Path, policy: Policy) -> Path:
-    """The policy in `base` where it is of the pair, else the one that is transferred from it, kept in the home."""
+def _transfer_to_pair(settings: Settings, base: Path, policy: Policy) -> Path:
+    """`base` if its policy has the pair of models, else the folder of the transferred policy in the home folder."""
     if tuple(model.name for model in policy.rules.models) == settings.pair:
         return base
     book = prices(settings)
@@ -66,34 +67,34 @@ def _folder_of_pair(settings: Settings, base: Path, policy: Policy) -> Path:
     cheap, strong = models
     assert cheap is not None and strong is not None
     try:
-        files = dump(transferred(policy, cheap, strong))
+        files = dump(transfer_policy(policy, cheap, strong))
     except TransferError as error:
         raise SettingsError(f"setting ROUTER_PAIR: {error}") from error
-    return keep_policy(settings.home, parse(files).version, files)
+    return save_policy(settings.home, parse(files).version, files)
 
 
-def keep_policy(home: Path, version: str, files: Mapping[str, bytes]) -> Path:
-    """Keep a policy in the home folder under its version, at once and with all its files; returns its folder."""
-    kept = home / "policies" / version
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".partial-"))
+def save_policy(home: Path, version: str, files: Mapping[str, bytes]) -> Path:
+    """Save a policy atomically in the home folder under its version. Returns its folder."""
+    folder = home / "policies" / version
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
         for name, content in files.items():
             (partial / name).write_bytes(content)
         try:
-            partial.rename(kept)
-        except OSError:  # another process kept it meanwhile
-            if not kept.exists():
+            partial.rename(folder)
+        except OSError:  # another process saved it meanwhile
+            if not folder.exists():
                 raise
             shutil.rmtree(partial)
-    return kept
+    return folder
 
 
 def read_policy(folder: Path) -> Policy:
     """Read a policy folder.
 
     Raises:
-        PolicyError: it is missing or does not parse; names the file.
+        PolicyError: a file is missing or invalid. The message names it.
     """
     files = {}
     for name in FILES:
@@ -110,11 +111,11 @@ def read_policy(folder: Path) -> Policy:
 
 
 def served_policy(settings: Settings) -> tuple[Policy, str]:
-    """The policy to start with, and why it is not the promoted one: that cannot be read, and the shipped one serves.
+    """The policy to start with, and why it is not the promoted one ("" if it is): that policy cannot be read.
 
     Raises:
-        PolicyError: the policy that the settings name, or the shipped one, cannot be read.
-        SettingsError: a pair of models is set that no policy is for, and that none can be transferred to.
+        PolicyError: the configured or the shipped policy cannot be read.
+        SettingsError: no policy can be transferred to the configured pair of models.
     """
     folder = policy_folder(settings)
     try:
@@ -123,50 +124,52 @@ def served_policy(settings: Settings) -> tuple[Policy, str]:
         if settings.policy is not None or folder == SHIPPED:
             raise
         problem = f"the promoted policy cannot be read: {error}"
-        log.error("%s; the shipped one serves", problem)
-        return read_policy(_for_the_pair(settings, SHIPPED)), problem
+        log.error("%s; the shipped policy is served", problem)
+        return read_policy(_folder_for_pair(settings, SHIPPED)), problem
 
 
 class Serving:
-    """The policy of this process; `policy` is swapped in one assignment, between two requests."""
+    """The policy of this process. `policy` is replaced in one assignment, between two requests."""
 
     def __init__(self, policy: Policy, problem: str, settings: Settings) -> None:
         self.policy = policy
-        self.problem = problem  # why another policy than this one is not served, or nothing
+        self.problem = problem  # why the promoted policy is not served; "" if it is
         self._default_target = settings.default_target
-        self.verify = "" if settings.verify == "off" else settings.verify  # how answers to `auto` are verified
+        self.verify = (
+            "" if settings.verify == "off" else settings.verify
+        )  # how answers to `auto` are verified; "" for not at all
 
     @property
     def default_target(self) -> float:
-        """What `auto` keeps of the strong model's quality."""
+        """The share of the strong model's quality that `auto` keeps."""
         return self._default_target or self.policy.default_target
 
 
 def prices(settings: Settings) -> PriceBook:
-    """The price table, with the prices of the settings in their place.
+    """The price table, overridden by the prices in the settings.
 
     Raises:
-        SettingsError: a table does not fit its form.
+        SettingsError: the table or a price in the settings is invalid.
     """
     try:
         book = PriceBook.parse(msgspec.json.decode(PRICES.read_bytes()))
     except (OSError, msgspec.DecodeError, PriceError) as error:
         raise SettingsError(f"{PRICES}: {error}") from error
-    own = {}
+    configured = {}
     for name, model in settings.models.items():
-        read, written = model.usd_per_million_input_tokens, model.usd_per_million_output_tokens
-        if read is not None and written is not None:
-            own[name] = Price(read, written, model.usd_per_million_cached_input_tokens)
-        elif read is not None or written is not None:
+        input_price, output_price = model.usd_per_million_input_tokens, model.usd_per_million_output_tokens
+        if input_price is not None and output_price is not None:
+            configured[name] = Price(input_price, output_price, model.usd_per_million_cached_input_tokens)
+        elif input_price is not None or output_price is not None:
             raise SettingsError(f"setting models.{name}: a price needs both input and output")
-    return book.extended(PriceBook(own, {}, sources={name: f"setting models.{name}" for name in own}))
+    return book.merged_with(PriceBook(configured, {}, sources={name: f"setting models.{name}" for name in configured}))
 
 
 def catalogue(aliases: Mapping[str, str]) -> Catalogue:
-    """What is known of models beside their prices; `aliases` are those of the price book.
+    """The table of models; `aliases` are those of the price book.
 
     Raises:
-        SettingsError: the table does not fit its form.
+        SettingsError: the table is invalid.
     """
     try:
         return Catalogue.parse(msgspec.json.decode(MODELS.read_bytes()), aliases)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from router.admission import SMALL_BYTES, Reserve
 from router.errors import RouterError, UnreachableError, UpstreamTimeoutError
-from router.policy.decision import Reason
+from router.policy.reasons import Reason
 from router.settings import Settings
 from router.upstream.breaker import Breaker
 from router.upstream.calls import Answer, Call, ConnectError, CutError, StallError

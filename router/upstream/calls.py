@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.proxies import Proxy
 
 Headers = list[tuple[bytes, bytes]]
@@ -65,7 +65,7 @@ class Origin:
         except ValueError:  # whose message may contain part of a password
             host = port = None
         if not host or parts.scheme not in ("http", "https"):
-            raise ValueError(f"not an http or https URL: {without_login(url)!r}")
+            raise ValueError(f"not an http or https URL: {mask_credentials(url)!r}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an upstream's URL must not contain a user or password; set OPENAI_API_KEY or api_key")
         tls = parts.scheme == "https"

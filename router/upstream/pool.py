@@ -53,7 +53,7 @@ class Pool:
     async def _connect(self, origin: Origin, idle: deque[Connection]) -> Connection:
         proxy = None
         try:
-            proxy = self._network.proxies.to(origin.host, origin.port, tls=origin.tls)
+            proxy = self._network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
             async with asyncio.timeout(self._connect_seconds):
                 return await (
                     self._connect_directly(origin, idle)
@@ -98,7 +98,7 @@ class Pool:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = self._network.tls()
+            self._tls = self._network.ssl_context()
         return self._tls
 
     def close(self) -> None:

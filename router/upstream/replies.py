@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from router.policy.decision import Reason
+from router.policy.reasons import Reason
 from router.upstream.calls import Answer, Headers
 from router.upstream.endpoints import Endpoint
 

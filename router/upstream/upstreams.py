@@ -166,7 +166,7 @@ def _network(settings: Settings, endpoints: Iterable[Endpoint]) -> Network:
     """
     try:
         for origin in {endpoint.origin for endpoint in endpoints if endpoint.origin is not None}:
-            settings.network.proxies.to(origin.host, origin.port, tls=origin.tls)
+            settings.network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
         settings.network.check()
     except (ProxyAddressError, BundleError) as error:
         raise SettingsError(f"setting {error}") from None

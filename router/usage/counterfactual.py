@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from router.journal.writer import Record
-from router.policy.decision import Evidence, Interval, Model
 from router.policy.prices import PriceBook
+from router.policy.rules import Evidence, Interval, Model
 from router.policy.usage import Usage
 
 # The spread of the residuals of a ratio of mean lengths, relative to the mean, was 0.1 to 1.8 over 26 types of question

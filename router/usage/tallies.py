@@ -15,8 +15,8 @@ from pathlib import Path
 
 from router.journal.refused import unfit_is_refused
 from router.journal.writer import Entry, Record
-from router.policy.decision import Interval
 from router.policy.prices import PriceBook
+from router.policy.rules import Interval
 from router.policy.usage import Usage
 from router.usage.counterfactual import Lengths, always_strong_usd
 

@@ -24,7 +24,7 @@ def parameter_edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: 
 
     >>> body = b'{"stop":"x", "model":"m","max_tokens":5}'
     >>> spans = {"stop": (8, 11), "model": (21, 24), "max_tokens": (38, 39)}
-    >>> changes = [Change("stop", dropped=True), Change("max_tokens", called="n")]
+    >>> changes = [Change("stop", dropped=True), Change("max_tokens", new_name="n")]
     >>> [tuple(edit) for edit in parameter_edits(body, spans, changes)]
     [(1, 12, b''), (25, 37, b'"n"')]
     """
@@ -51,9 +51,9 @@ def parameter_edits(body: bytes, spans: Mapping[str, tuple[int, int]], changes: 
 
 
 def _field_edits(body: bytes, after: int, start: int, stop: int, change: Change) -> Iterator[Edit]:
-    if change.called:
+    if change.new_name:
         key = body.index(b'"', after)
-        yield Edit(key, body.rindex(b'"', key, start) + 1, encode_json(change.called))
+        yield Edit(key, body.rindex(b'"', key, start) + 1, encode_json(change.new_name))
     if change.value is not None:
         yield Edit(start, stop, change.value)
     elif change.roles:

@@ -15,7 +15,7 @@ from fuzz.inputs import inputs
 from fuzz.targets import Target
 from router.errors import RouterError
 from router.planning.api_formats import CHAT, COMPLETIONS, RESPONSES
-from router.planning.plan import Request, Surface, read_request
+from router.planning.plan import ApiFormat, Request, read_request
 from router.policy.features import RequestError
 from router.wire import bodies
 from router.wire.nesting import exceeds_depth
@@ -62,46 +62,46 @@ def _pieces(data: bytes) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise((0, *cuts, len(data)))]
 
 
-def _read(skeleton: bytes, surface: Surface) -> tuple[Request, bytes]:
+def _read(skeleton: bytes, api_format: ApiFormat) -> tuple[Request, bytes]:
     """A body as `Exchange` reads it: repair_text where that is needed."""
     try:
-        return read_request(skeleton, surface), skeleton
+        return read_request(skeleton, api_format), skeleton
     except RouterError:
         text = repair_text(skeleton)
-        return read_request(text, surface), text
+        return read_request(text, api_format), text
 
 
-def _rewritten(pieces: list[bytes], skeleton: Skeleton, surface: Surface) -> tuple[bytes, bool]:
+def _rewritten(pieces: list[bytes], skeleton: Skeleton, api_format: ApiFormat) -> tuple[bytes, bool]:
     """The body for another model, and whether it now asks for its usage."""
-    request, text = _read(skeleton.text, surface)
+    request, text = _read(skeleton.text, api_format)
     with contextlib.suppress(RequestError):  # refused where there is to be a decision, else passed on
-        surface.features(request.fields)
+        api_format.read_features(request.fields)
     edits = [bodies.model_edit(request.spans, text, ANOTHER)]
     usage = None
-    if surface.asks_for_usage and bodies.is_true(request.fields, "stream") and "model" in request.spans:
+    if api_format.usage_on_request and bodies.is_true(request.fields, "stream") and "model" in request.spans:
         usage = bodies.usage_edit(request.fields, request.spans)
     edits += [] if usage is None else [usage]
     placed = [bodies.Edit(skeleton.in_body(e.start), skeleton.in_body(e.stop), e.text) for e in edits]
     return b"".join(bodies.apply_edits(pieces, placed)), usage is not None
 
 
-def _expected(fields: _Pairs, asks_usage: bool) -> dict[str, Any]:
+def _expected(fields: _Pairs, usage_edit: bool) -> dict[str, Any]:
     expected = {name: value for name, value in fields if name != "model"}
-    if asks_usage:
+    if usage_edit:
         options = expected.get("stream_options")
         others = [pair for pair in options if pair[0] != "include_usage"] if isinstance(options, _Pairs) else []
         expected["stream_options"] = sorted([*others, ("include_usage", True)], key=repr)
     return expected
 
 
-def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
+def _check_rewriting(data: bytes, text: str, api_format: ApiFormat) -> None:
     pieces = _pieces(data)
     stripping = SkeletonBuilder()
     for piece in pieces:
         stripping.feed(piece)
     for skeleton in (Skeleton(data), stripping.finish()):
         try:
-            after, asks_usage = _rewritten(pieces, skeleton, surface)
+            after, usage_edit = _rewritten(pieces, skeleton, api_format)
         except RouterError as error:
             assert error.status == 400, error.status
             continue
@@ -111,9 +111,9 @@ def _check_rewriting(data: bytes, text: str, surface: Surface) -> None:
             continue  # Python's reader takes less
         found = dict(_exact(after.decode()))
         assert found.pop("model") == ANOTHER, "the model was not replaced"
-        if asks_usage:
+        if usage_edit:
             found["stream_options"] = sorted(found["stream_options"], key=repr)
-        assert found == _expected(before, asks_usage), "another field was changed"
+        assert found == _expected(before, usage_edit), "another field was changed"
 
 
 def _check_renaming(data: bytes) -> None:
@@ -132,8 +132,8 @@ def check(data: bytes) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         text = ""  # refused before it is read
-    for surface in (CHAT, RESPONSES, COMPLETIONS) if text else ():
-        _check_rewriting(data, text, surface)
+    for api_format in (CHAT, RESPONSES, COMPLETIONS) if text else ():
+        _check_rewriting(data, text, api_format)
     bodies.read_metadata(data)
     _check_renaming(data)
 

@@ -9,7 +9,7 @@ from router.upstream.standalone_call import NoResponseError
 
 def proxied(origin: Origin, network: Network) -> str:
     """By which proxy a server was reached, to follow its address; nothing where there is none."""
-    proxy = network.proxies.to(origin.host, origin.port, tls=origin.tls)
+    proxy = network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
     return "" if proxy is None else f" (through the proxy {proxy.name})"
 
 

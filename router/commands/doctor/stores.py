@@ -13,7 +13,7 @@ from router.commands.doctor.finding import Finding, State
 from router.commands.doctor.proxies import proxied, proxy_remedy
 from router.journal.redaction import without_passwords
 from router.limits.link import EXTRA, check
-from router.policy.address import without_login
+from router.policy.address import mask_credentials
 from router.policy.network import Network
 from router.upstream.calls import Origin
 from router.upstream.standalone_call import TIMEOUT_SECONDS, NoResponseError, get
@@ -24,7 +24,7 @@ def mlflow_store(uri: str, network: Network) -> Finding:
     subject, setting = "MLflow store", "MLFLOW_TRACKING_URI"
     if not uri.startswith(("http://", "https://")):
         return database(subject, uri, setting)
-    address = without_login(uri)
+    address = mask_credentials(uri)
     remedy = f"Start it, or correct {setting}; what is recorded waits in the journal"
     try:
         parts = urlsplit(uri)
@@ -45,7 +45,7 @@ def mlflow_store(uri: str, network: Network) -> Finding:
 
 def database(subject: str, url: str, setting: str) -> Finding:
     """Whether the database at `url` can be opened. A SQLite file that is not there yet is no problem."""
-    shown = without_login(url).partition("?")[0]  # what follows may hold a password as well
+    shown = mask_credentials(url).partition("?")[0]  # what follows may hold a password as well
     if url.startswith("sqlite:///"):
         return _sqlite(subject, Path(url.removeprefix("sqlite:///")), setting)
     try:
@@ -61,7 +61,7 @@ def database(subject: str, url: str, setting: str) -> Finding:
 
 def redis(url: str, network: Network) -> Finding:
     """Whether the Redis of shared limits answers, and runs scripts."""
-    subject, setting, shown = "Redis", "ROUTER_STATE", without_login(url)
+    subject, setting, shown = "Redis", "ROUTER_STATE", mask_credentials(url)
     try:
         asyncio.run(check(url, network, TIMEOUT_SECONDS))
     except ImportError as error:
