@@ -215,7 +215,7 @@ def measure(data: Path, seeds: int, rounds: int) -> dict[str, Any]:
     clean = [o for o in read_outcomes([data / "routellm.jsonl.gz"], ROUTELLM) if o.id not in left_out]
     return {
         "pair": table(pair, rounds),
-        "by_type": {str(t): table(pair.subset(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
+        "by_type": {str(t): table(pair.part(np.flatnonzero(types == t)), rounds, "apgr") for t in names},
         "routellm": {source: table(ranked, rounds) for source, ranked in routellm(clean, seeds).items()},
         "curves": {method: curve(pair, method) for method in METHODS},
     }

@@ -30,10 +30,11 @@ from redis_server import RedisServer
 from servers import MlflowServer, folder_for_everybody, free_port, is_listening, postgresql
 
 from router.client import issuing
-from router.client.keyfile import Limits, locked, read_keys, write_keys
+from router.client.keyfile import Limits, Roster, locked, read_roster, write_roster
 from router.limits.account import day_of, month_of
 from router.limits.calls import Place
 from router.limits.shared import LAPSE_SECONDS
+from router.settings import KEYS_FILE
 
 ROOT = Path(__file__).parent.parent
 TEAM, ADA, OWNER = "team", "ada", "owner"  # keys: of the load, of a small budget, of an admin
@@ -491,11 +492,11 @@ def make_keys(one: Path, other: Path) -> dict[str, str]:
     secrets = {}
     for home in (one, other):
         home.mkdir(mode=0o700)
-    with locked(one) as path:
-        keys = read_keys(path)
+    with locked(one / KEYS_FILE) as path:
+        keys = read_roster(path).keys
         for name, given in limits.items():
             keys, secrets[name] = issuing.add(keys, name, time.time(), admin=name == OWNER, limits=given)
-        write_keys(path, keys)
+        write_roster(path, Roster(keys))
     shutil.copy(path, other)
     return secrets
 

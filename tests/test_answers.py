@@ -125,7 +125,7 @@ def test_the_next_address_of_a_model_is_asked_where_one_is_away_or_refuses(
 def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpenAI, tmp_path: Path) -> None:
     openai_server.say(*[json_answer({"error": {"message": "no"}}, 401)] * 40)
     end = Endpoint(openai_server.url, "sk-1")
-    both = {"gpt-4o": replace(end, others=(end,))}
+    both = {"gpt-4o": replace(end, fallbacks=(end,))}
     with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
         asyncio.run(AnswerCollector(both, Meter(load_prices()), ledger, concurrency=1).collect(QUESTIONS))
     assert len(openai_server.received) == 2

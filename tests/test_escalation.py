@@ -1,6 +1,8 @@
 """Answer rules: the features of answers, which types use them, and the cascade of a policy."""
 
 import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +114,15 @@ def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value)
     found = evaluate_program(program)
     assert found == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
+
+
+def test_programs_are_parsed_in_several_threads_without_changing_the_filters_of_warnings():
+    question = "What is printed?\n```python\nprint('\\d')\n```"
+    evaluate_program(question)  # sets the one filter that stays
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        values = list(threads.map(evaluate_program, [question] * 2_000))
+    assert values == [("\\d",)] * 2_000 and warnings.filters == before
 
 
 def test_answers_are_used_for_types_whose_answers_are_informative(policy):

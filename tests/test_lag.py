@@ -27,14 +27,14 @@ def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
         journal.append(made_record(number, ended_unix_ns=now - 60 * 10**9))
     sink = Sink()
     shipper = Shipper(tmp_path, "sink", sink)
-    assert not shipper._tried()
-    assert not shipper._tried()
+    assert not shipper._try_step()
+    assert not shipper._try_step()
     lag = lags(tmp_path)["sink"]
     assert lag.behind_bytes > 5000
     assert 60 <= lag.behind_seconds < 90
     assert lag.failures == 2
     sink.works = True
-    while shipper._tried():
+    while shipper._try_step():
         pass
     lag = lags(tmp_path)["sink"]
     assert (lag.behind_bytes, lag.behind_seconds, lag.failures) == (0, 0.0, 0)
@@ -47,7 +47,7 @@ def test_what_a_killed_writer_left_of_a_record_is_no_lag(tmp_path):
     journal.append(made_record(1))
     shipper = Shipper(tmp_path, "sink", sink := Sink())
     sink.works = True
-    shipper._tried()
+    shipper._try_step()
     (segment,) = tmp_path.glob("*.jsonl")
     with segment.open("ab") as file:
         file.write(b'{"kind":"request","trace')
@@ -63,7 +63,7 @@ def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
     Journal(router.home / "journal").close()
     shipper = Shipper(router.home / "journal", "mlflow", Sink())
     router.app.worker.journal.append(made_record(1))
-    shipper._tried()
+    shipper._try_step()
     with urllib.request.urlopen(router.origin + "/ready") as response:
         answer = json.loads(response.read())
     assert answer["status"] == "ready"

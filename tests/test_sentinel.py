@@ -279,7 +279,7 @@ def test_the_page_shows_the_interval_of_each_type(router, policy, tmp_path):
         browser.wait("document.querySelectorAll('#watched svg.evolution').length === 2", 20)
         first = browser.text("#watched li")
         assert KIND in first and "drifted" in first and "75.0" in first and "200 pairs" in first
-        assert "novelty 0.4, beyond 0.1" in browser.text("#signals")
+        assert "novelty 0.4 (limit 0.1)" in browser.text("#signals")
         assert browser.run("document.querySelectorAll('#watched .band, #watched .line.against').length") == 4
         browser.look(390, 800, dark=True)
         browser.picture(tmp_path / "narrow.png")
