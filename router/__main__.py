@@ -1,4 +1,4 @@
-"""The command line: `python -m router serve|decide|export|usage|learnt|keys|teams|prices|alert|ui|init|doctor`."""
+"""The command line: `python -m router COMMAND`. Each command imports its own modules, so that all start quickly."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from router.settings import CONFIG, SettingsError
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A calibrated model-routing proxy.")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"{NAME} {version()}")
         raise typer.Exit
 
@@ -32,24 +32,24 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The options of every command."""
+    """Accept the options that precede a command."""
 
 
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback need keys (`keys add`, ROUTER_API_KEYS).")
+        str, typer.Option(help="Address to listen on. Non-loopback addresses require client keys (`keys add`).")
     ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 selects a free port.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 1,
     pair: Annotated[
         str,
-        typer.Option(help="Cheap and strong model, as gpt-6-luna,gpt-6-sol, before they are calibrated (ROUTER_PAIR)."),
+        typer.Option(help="Cheap and strong model to route between without calibration, such as gpt-6-luna,gpt-6-sol."),
     ] = "",
 ) -> None:
-    """Answer OpenAI clients, each request by the cheapest model that is good enough."""
+    """Serve OpenAI-compatible clients and route each request to the cheapest model that is good enough."""
     if pair:
-        os.environ["ROUTER_PAIR"] = pair  # for every process that is started
+        os.environ["ROUTER_PAIR"] = pair  # inherited by the worker processes
     from router.server import run
 
     run(host, port, workers)
@@ -57,18 +57,18 @@ def serve(
 
 @app.command()
 def decide(
-    question: Annotated[str, typer.Argument(help="What a user would ask.")] = "",
+    question: Annotated[str, typer.Argument(help="The question to route.")] = "",
     request: Annotated[
-        str, typer.Option(help="File with a chat, responses or completions body in JSON; - for standard input.")
+        str, typer.Option(help="JSON file with a chat, responses or completions request; - reads standard input.")
     ] = "",
     target: Annotated[
-        str, typer.Option(help="Share of the strong model's quality to keep; else as the request says.")
+        str, typer.Option(help="Share of the strong model's quality to keep. Default: the target of the request.")
     ] = "",
-    policy: Annotated[Path | None, typer.Option(help="Folder of the policy; else the one that would be served.")] = (
-        None
-    ),
+    policy: Annotated[
+        Path | None, typer.Option(help="Folder of the policy. Default: the policy that `serve` uses.")
+    ] = (None),
 ) -> None:
-    """Say what a question or a whole request is read as, which model would answer, and why. Nothing is sent."""
+    """Show which model the router selects for a question or request, and why. Nothing is sent to a model."""
     from router.commands.decide import show
 
     show(question, request, target, policy)
@@ -76,12 +76,13 @@ def decide(
 
 @app.command()
 def export(
-    once: Annotated[bool, typer.Option("--once", help="Ship what is there, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Export the pending records, then exit.")] = False,
     refused: Annotated[
-        bool, typer.Option("--refused", help="Ship once more what a store refused and was put aside, then end.")
+        bool,
+        typer.Option("--refused", help="Retry the records that a store refused and the exporter set aside, then exit."),
     ] = False,
 ) -> None:
-    """Ship what the journal holds to MLflow and the usage tables, until it is stopped. `serve` does this by itself."""
+    """Export the journal to MLflow and the usage tables until interrupted. `serve` does this automatically."""
     from router.exporter.priority import lower_priority
     from router.exporter.shipping import main as run
 
@@ -91,12 +92,14 @@ def export(
 
 @app.command()
 def usage(
-    since: Annotated[str, typer.Option("--from", help="First day or moment (UTC), as 2026-11-01.")] = "",
-    until: Annotated[str, typer.Option("--to", help="Last day, included; or the moment before which.")] = "",
-    group_by: Annotated[str, typer.Option(help="Any of model,type,key,team,day,user,reason,policy.")] = "model",
-    form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    since: Annotated[str, typer.Option("--from", help="First day or time (UTC), such as 2026-11-01.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Last day (inclusive) or end time (exclusive).")] = "",
+    group_by: Annotated[
+        str, typer.Option(help="Comma-separated: model,type,key,team,day,user,reason,policy.")
+    ] = "model",
+    form: Annotated[str, typer.Option("--format", help="Output format: table, json or csv.")] = "table",
 ) -> None:
-    """Print what was used, what it cost, and what was saved."""
+    """Print requests, tokens, cost and savings, grouped by model, day, key or other fields."""
     from router.usage.bill import show
 
     show(since, until, group_by, form)
@@ -113,12 +116,12 @@ Examples:
 
 @app.command(epilog=LEARNT_EXAMPLES)
 def learnt(
-    forget: Annotated[str, typer.Option("--forget", metavar="MODEL", help="Forget what a model's refusals taught.")] = (
-        ""
-    ),
+    forget: Annotated[
+        str, typer.Option("--forget", metavar="MODEL", help="Delete the adaptations learned for this model.")
+    ] = (""),
     as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what models refused, and what is done about it since. A running router follows within two seconds."""
+    """List the parameters that models refused, and how the router adapts requests since then."""
     from router.commands.learnt import show
 
     show(forget, as_data=as_data)
@@ -134,23 +137,25 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     everybody: Annotated[
-        bool, typer.Option("--everybody", help="Listen on other addresses than loopback: the pages ask for no key.")
+        bool, typer.Option("--everybody", help="Allow a non-loopback address. The pages require no key.")
     ] = False,
 ) -> None:
-    """Show MLflow's pages over what was recorded."""
+    """Serve the MLflow UI for the recorded traces."""
     from router.commands.ui import show
 
     raise typer.Exit(show(host, port, everybody=everybody))
 
 
 @app.command(no_args_is_help=True)
-def alert(test: Annotated[bool, typer.Option("--test", help="Post a test, once.")] = False) -> None:  # noqa: ARG001
-    """Post to ROUTER_ALERT_WEBHOOK what an alert looks like. The exit code is 1 where the webhook does not take it."""
+def alert(test: Annotated[bool, typer.Option("--test", help="Send one test alert.")] = False) -> None:  # noqa: ARG001
+    """Send a test alert to ROUTER_ALERT_WEBHOOK. The exit code is 1 if the webhook rejects it."""
     from router.alerts.alerts import send_test
     from router.settings import load
 
     problem = send_test(load())
-    sys.stderr.write(f"router: the webhook {f'did not take the test: {problem}' if problem else 'took the test'}\n")
+    sys.stderr.write(
+        f"router: the webhook {f'rejected the test alert: {problem}' if problem else 'accepted the test alert'}\n"
+    )
     raise typer.Exit(int(bool(problem)))
 
 
@@ -165,10 +170,10 @@ Examples:
 
 @app.command(epilog=INIT_EXAMPLES)
 def init(
-    path: Annotated[Path, typer.Option(help="The file to write; router.toml is what the router reads.")] = CONFIG,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    path: Annotated[Path, typer.Option(help="File to write. The router reads router.toml.")] = CONFIG,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write router.toml with every setting, its default and what it does, all commented out."""
+    """Write a router.toml that documents every setting and its default, all commented out."""
     from router.commands.init import show
 
     show(path, force=force)
@@ -187,9 +192,9 @@ Examples:
 
 @app.command(epilog=DOCTOR_EXAMPLES)
 def doctor() -> None:
-    """Check settings, key, upstream, policy, prices, disk, stores and clock; say what to do. Nothing is changed.
+    """Check settings, keys, upstreams, policy, prices, disk, stores and clock, and suggest fixes. Changes nothing.
 
-    Each check is a line that begins with ok, warning, problem or skipped. The exit code is 1 if there is a problem.
+    Each check prints a line that begins with ok, warning, problem or skipped. The exit code is 1 if there is a problem.
     """
     from router.commands.doctor.checks import show
 
@@ -197,12 +202,12 @@ def doctor() -> None:
 
 
 def main() -> NoReturn:
-    """Run a command; an error of its user's is one line and exit code 2."""
+    """Run a command. A user error prints one line and exits with code 2."""
     try:
         app()
     except (SettingsError, PolicyError, RouterError) as error:
         sys.stderr.write(f"router: {error}\n")
-    except OSError as error:  # a folder that may not be written, say
+    except OSError as error:  # such as a folder without write permission
         sys.stderr.write(f"router: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
     sys.exit(2)
 

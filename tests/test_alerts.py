@@ -183,7 +183,7 @@ def test_alerts_go_through_the_proxy(tmp_path, receiver):
 def test_the_command_posts_a_test(tmp_path, receiver):
     url = f"http://127.0.0.1:{receiver.port}{PATH}"
     done = run("router", "alert", "--test", cwd=tmp_path, ROUTER_HOME=str(tmp_path), ROUTER_ALERT_WEBHOOK=url)
-    assert (done.returncode, done.stderr) == (0, "router: the webhook took the test\n")
+    assert (done.returncode, done.stderr) == (0, "router: the webhook accepted the test alert\n")
     assert posted(receiver)[0].json["kind"] == "test"
     receiver.say(Say(404))
     assert send_test(settings(tmp_path, receiver)) == "it answered 404"

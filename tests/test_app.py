@@ -377,7 +377,7 @@ def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
         "examples": "1",
         "tools": "1 of 2 fit: get_weather",
         "turn": "2",
-        "cache": "counts for no model",
+        "cache": "empty for every model",
     }
     assert " because " in told.stdout and "expected quality" in told.stdout
     assert "target 0.95 " in told.stdout  # as its model says
@@ -416,7 +416,7 @@ def test_an_invalid_request_is_a_one_line_error(tmp_path: Path):
 def test_an_uncertain_type_is_explained_with_alternatives():
     told = command("decide", "Schedule five one-hour meetings so that nobody has two at once.", COLUMNS="200")
     assert told.returncode == 0, told.stderr
-    others = next(line for line in told.stdout.splitlines() if line.startswith("may also be: "))
+    others = next(line for line in told.stdout.splitlines() if line.startswith("other likely types: "))
     assert re.search(r"\w+/\w+ \d+% \((measured|published|none)\)", others), others
 
 

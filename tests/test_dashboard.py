@@ -87,8 +87,8 @@ def test_the_page_tells_what_a_request_was_read_as_in_numbers_alone(router, brow
     record = router.records()[0]
     material, question = record["read_as"]["material_characters"], len("What is the weather in the city of Lindau?")
     assert told == (
-        f"Read as {record['question_type']}: a question of {question} characters with {material} characters of "
-        "material and 1 worked example, asked in turn 2 of its conversation. 1 of 2 tools on offer fits it."
+        f"Classified as {record['question_type']}: a question of {question} characters with {material} characters of "
+        "material and 1 worked example, asked in turn 2 of its conversation. 1 of 2 tools matches it."
     )
     reason = browser.text("#recent .why .verdict")
     assert record["model"] in reason and any(word in reason for word in ("is expected", "answers"))
@@ -107,7 +107,7 @@ def test_the_page_tells_of_each_real_client_why_its_request_went_where_it_went(r
         row = f"#recent tbody tr.why:nth-of-type({2 * number})"
         verdict, read_as = browser.text(f"{row} .verdict"), browser.text(f"{row} .read-as")
         assert record["model"] in verdict and len(verdict.split()) > 10
-        assert read_as.startswith(f"Read as {record['question_type']}: a question of ")
+        assert read_as.startswith(f"Classified as {record['question_type']}: a question of ")
     assert browser.errors == []
 
 
@@ -119,7 +119,7 @@ def test_a_record_from_before_this_was_told_is_shown_without_it(router, browser)
     browser.wait(f"{ROWS} === 1")
     browser.run("document.querySelector('#recent .open').click()")
     told = browser.wait("document.querySelector('#recent .why .explained')?.innerText")
-    assert "arithmetic" in told and "Read as" not in told and "undefined" not in told
+    assert "arithmetic" in told and "Classified as" not in told and "undefined" not in told
     assert browser.errors == []
 
 
@@ -178,7 +178,7 @@ def test_a_key_opens_the_page_and_stays_in_its_tab(serve, openai_server, browser
         browser.run(f"document.querySelector('#key').value = '{key}'")
         browser.press("Enter", 13)
         if key == "rk-wrong":
-            browser.wait("document.querySelector('#key-note').textContent.includes('not known')")
+            browser.wait("document.querySelector('#key-note').textContent.includes('does not accept')")
     browser.wait(LIVE)
     assert browser.run("document.querySelector('main').hidden") is False
     assert browser.run("[localStorage.length, document.cookie, location.href]") == [0, "", router.origin + "/"]
@@ -253,7 +253,7 @@ def test_a_router_that_goes_away_is_told_and_found_again(serve, openai_server, b
     browser.open(router.origin + "/")
     browser.wait(LIVE)
     router.close()
-    browser.wait("document.querySelector('#state-text').textContent.startsWith('No answer')", 15)
+    browser.wait("document.querySelector('#state-text').textContent.startsWith('Router unreachable')", 15)
 
 
 def test_each_upstream_of_a_model_says_whether_it_answers(browser, serve, openai_server):
@@ -264,4 +264,4 @@ def test_each_upstream_of_a_model_says_whether_it_answers(browser, serve, openai
     told = browser.wait(
         "!document.querySelector('#upstreams').hidden && document.querySelector('#upstreams').textContent"
     )
-    assert told == "Upstreams: gpt-4o at good answers, gpt-4o at bad refuses its key (401)"
+    assert told == "Upstreams: gpt-4o at good is available, gpt-4o at bad rejects its key (401)"

@@ -91,8 +91,8 @@ def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, 
     environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
     ended = run("router", "doctor", cwd=tmp_path, **environment)
     assert ended.returncode == 1
-    told = "the upstream refuses it (401)" if key else "none is set, and the upstream asks for one (401)"
-    assert f"problem  key: {told}. Set OPENAI_API_KEY" in ended.stdout
+    message = "the upstream rejects it (401)" if key else "not set, but the upstream requires one (401)"
+    assert f"problem  key: {message}. Set OPENAI_API_KEY" in ended.stdout
     assert "ok       upstream: " in ended.stdout and "Problems: 1. Warnings: 0." in ended.stdout
     assert "wrong" not in ended.stdout + ended.stderr
 
@@ -144,7 +144,7 @@ def test_an_upstream_that_says_nothing_is_waited_for_five_seconds(examined, open
         setattr(openai_server.models, name, value)
     began = time.monotonic()
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].told
+    assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].message
     assert 4.9 < time.monotonic() - began < 15
 
 
@@ -168,7 +168,7 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai
 
 def test_clients_that_bring_their_keys_need_none_of_the_router(examined, keyed):
     found = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
-    assert found["key"].state == OK and "clients send their own" in found["key"].told
+    assert found["key"].state == OK and "clients send their own" in found["key"].message
 
 
 def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined, keyed, openai_server):
@@ -212,9 +212,9 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
 @pytest.mark.parametrize(
     ("seconds", "state", "told"),
     [
-        (0, OK, "agrees"),
-        (20, OK, "agrees"),
-        (-20, OK, "agrees"),
+        (0, OK, "matches"),
+        (20, OK, "matches"),
+        (-20, OK, "matches"),
         (100, WARNING, "s behind the upstream's"),
         (-100, WARNING, "s ahead of the upstream's"),
     ],
@@ -223,7 +223,7 @@ def test_the_clock_is_compared_with_the_upstream_s(examined, openai_server, seco
     theirs = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     openai_server.models.headers = [*openai_server.models.headers, ("date", format_datetime(theirs, usegmt=True))]
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
-    assert found.state == state and told in found.told
+    assert found.state == state and told in found.message
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
@@ -244,19 +244,19 @@ def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
 def test_settings_that_do_not_load_are_the_only_finding(examined, environment):
     (found,) = examined(**environment).values()
     assert found.state == PROBLEM and "secret" not in str(found)
-    assert found.subject == "settings" and next(iter(environment)) in found.told
+    assert found.subject == "settings" and next(iter(environment)) in found.message
 
 
 def test_settings_say_which_file_was_read(examined, tmp_path):
     (tmp_path / "router.toml").write_text('home = "there"\n')
     found = examined()
-    assert "router.toml and the environment" in found["settings"].told
-    assert str(tmp_path / "there") in found["home folder"].told
+    assert "router.toml and the environment" in found["settings"].message
+    assert str(tmp_path / "there") in found["home folder"].message
 
 
 def test_a_policy_that_cannot_be_read_is_a_problem_where_the_settings_name_it(examined, tmp_path):
     found = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
-    assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].told and "prices" not in found
+    assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].message and "prices" not in found
 
 
 def test_a_promoted_policy_that_cannot_be_read_is_a_warning_since_the_shipped_one_serves(examined, tmp_path):
@@ -272,7 +272,7 @@ def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
     document = tmp_path / "policy" / "policy.json"
     document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
     found = examined(ROUTER_POLICY="policy")
-    assert found["prices"].state == WARNING and "unknown for small-of-ours" in found["prices"].told
+    assert found["prices"].state == WARNING and "unknown for small-of-ours" in found["prices"].message
     priced = {"small-of-ours": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.2}}
     assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
     del priced["small-of-ours"]["usd_per_million_output_tokens"]
@@ -284,7 +284,7 @@ def test_a_home_folder_that_cannot_be_written_to_is_a_problem(tmp_path):
     (tmp_path / "file").touch()
     for home in (tmp_path / "file", tmp_path / "file" / "home"):
         found = home_writable(home)
-        assert found.state == PROBLEM and "Not a directory" in found.told and "ROUTER_HOME" in found.remedy
+        assert found.state == PROBLEM and "Not a directory" in found.message and "ROUTER_HOME" in found.remedy
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -310,7 +310,7 @@ def test_a_database_file_is_opened_and_not_changed(tmp_path):
 def test_a_database_that_is_not_there_is_a_problem_and_its_password_is_not_printed(closed_port):
     url = f"postgresql+psycopg://ada:secret@127.0.0.1:{closed_port}/router?sslpassword=hidden"
     found = database("usage database", url, "ROUTER_USAGE_DATABASE")
-    assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.told
+    assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.message
     assert "secret" not in str(found) and "hidden" not in str(found)
 
 
@@ -351,8 +351,8 @@ def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_pas
     environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
     found = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
     assert found["upstream"].state == found["key"].state == OK
-    assert found["upstream"].told == f"https://upstream.test/v1 (through the proxy {proxy.address}) answers"
-    assert f"(through the proxy {proxy.address})" in found["MLflow store"].told
+    assert found["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
+    assert f"(through the proxy {proxy.address})" in found["MLflow store"].message
     assert "geheim" not in str(list(map(str, found.values()))) and "YWRh" not in str(list(map(str, found.values())))
 
 
@@ -366,40 +366,43 @@ def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_pas
             "ROUTER_PROXY or HTTPS_PROXY: http://user:password@",
         ),
         ("ada:falsch-9@", None, "refuses its credentials (407)", "ROUTER_PROXY or HTTPS_PROXY: http://user:password@"),
-        ("ada:geheim-123@", "403", "does not allow upstream.test:443 (403)", "to allow upstream.test:443, or name"),
-        ("ada:geheim-123@", "502", "cannot reach upstream.test:443 (502)", "the proxy may look up and reach it"),
-        ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none goes without a proxy"),
+        ("ada:geheim-123@", "403", "does not allow upstream.test:443 (403)", "to allow upstream.test:443, or add"),
+        ("ada:geheim-123@", "502", "cannot reach upstream.test:443 (502)", "the proxy can resolve and reach it"),
+        ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none disables the proxy"),
     ],
 )
 def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, told, remedy):
     proxy, environment = proxied
     proxy.fault = fault
     found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
-    assert found.state == PROBLEM and f"the proxy {proxy.address} {told}" in found.told and remedy in found.remedy
+    assert found.state == PROBLEM and f"the proxy {proxy.address} {told}" in found.message and remedy in found.remedy
     assert "geheim" not in str(found) and "falsch" not in str(found)
 
 
 def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
     proxy, environment = proxied
     found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
-    assert "the proxy 127.0.0.1:9 cannot be reached" in found.told and "geheim" not in str(found)
+    assert "the proxy 127.0.0.1:9 cannot be reached" in found.message and "geheim" not in str(found)
     proxy.fault = "stall"
     found = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
-    assert f"no connection within 4 s (through the proxy {proxy.address})" in found.told
+    assert f"no connection within 4 s (through the proxy {proxy.address})" in found.message
 
 
 def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
     found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
-    assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].told
+    assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].message
 
 
 def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     settings = load(home=tmp_path)
-    assert (client_keys(settings).state, client_keys(settings).told) == (OK, "none, so only this machine may ask")
+    assert (client_keys(settings).state, client_keys(settings).message) == (
+        OK,
+        "none, so only this machine may send requests",
+    )
     keys, key = add((), "ada", time.time())
     keys, _ = add(keys, "bob", time.time())
     write_roster(tmp_path / "keys.json", Roster(revoke(keys, "bob", time.time())))
-    assert client_keys(settings).told == "1 of 2 named keys are active, 0 in the settings"
+    assert client_keys(settings).message == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
     found = client_keys(settings)
-    assert found.state == PROBLEM and "keys.json" in found.told and key not in str(found)
+    assert found.state == PROBLEM and "keys.json" in found.message and key not in str(found)

@@ -146,7 +146,7 @@ def test_no_secret_is_written_anywhere(owned, caplog):
     files = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file())
     for each in (secret, new, owner):
         assert each not in caplog.text and each.encode() not in files
-    assert "key ada is rotated by key owner" in caplog.text
+    assert "key ada was rotated by key owner" in caplog.text
 
 
 def test_a_damaged_file_is_said_and_not_replaced(owned):

@@ -70,7 +70,7 @@ def test_a_key_is_added_used_limited_rotated_and_revoked_on_the_page(opened, bro
     with pytest.raises(openai.RateLimitError, match="Limit 2"):
         chat(opened, new)
     told = browser.wait(f"{ROW}.innerText.includes(' ago') && {ROW}.innerText")
-    assert "2 requests a minute" in told and "gpt-4o" in told and " of $0.0010" in told
+    assert "2 requests per minute" in told and "gpt-4o" in told and " of $0.0010" in told
     assert browser.run(f"{ROW}.querySelector('.shares').getAttribute('aria-label')").endswith("%")
     click(browser, "#secret-done")
     page = browser.run("document.documentElement.outerHTML") + browser.run("JSON.stringify(sessionStorage)")
@@ -98,7 +98,7 @@ def test_the_keys_fit_the_window(opened, browser):
     browser.run("document.dispatchEvent(new Event('visibilitychange'))")  # which asks at once
     browser.wait("document.querySelectorAll('#keys-table tbody tr').length === 2")
     team = browser.wait("document.querySelector('#teams-table tbody tr')?.innerText")
-    for told in ("a-team-with-a-rather-long-name", " of $20", " of $200", "600 requests a minute", "a-key-with-a"):
+    for told in ("a-team-with-a-rather-long-name", " of $20", " of $200", "600 requests per minute", "a-key-with-a"):
         assert told in team, told
     assert "team a-team-with" in browser.text("#keys-table tr[data-name=a-key-with-a-rather-long-name]")
     for width in (1280, 400):

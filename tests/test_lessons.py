@@ -156,14 +156,14 @@ def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_opena
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
-        f"router: 1 refusals of {model} are forgotten; a running router follows\n",
+        f"router: deleted 1 adaptations for {model}; a running router follows within two seconds\n",
     )
     assert until(
         lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()
     )
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
-    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("nothing was learnt of 'nobody'")
+    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("no adaptations are stored for 'nobody'")
 
 
 def test_lessons_of_another_upstream_are_ignored(new, to, refusing_openai):  # noqa: F811

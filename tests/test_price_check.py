@@ -269,10 +269,10 @@ def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
     table = {"m": {**row, "deprecation_date": "2026-12-11"}, "n": {**row, "deprecation_date": "2026-12-11"}}
     table["m-2026-01-01"] = {**row, "deprecation_date": "2027-01-14"}
     assert not compare(book, PublicMap(table), 0).differences
-    (only,) = compare(book, PublicMap(table), 0, leaves={"m": "2027-01-14"}).differences
+    (only,) = compare(book, PublicMap(table), 0, shutdown_days={"m": "2027-01-14"}).differences
     assert (only.model, only.finding) == ("m", Finding.DIFFERENT_SHUTDOWN)
     assert "2027-01-14" in only.told and "2026-12-11" in only.told
-    assert not compare(book, PublicMap(table), 0, leaves={"m": "2026-12-11"}, models=["m"]).differences
+    assert not compare(book, PublicMap(table), 0, shutdown_days={"m": "2026-12-11"}, models=["m"]).differences
     for odd in ("soon\x1b", 20270114, ["x"]):
         table["m"]["deprecation_date"] = odd
         (only,) = compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
@@ -337,7 +337,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
         (("check", "."), ".: cannot be read: Is a directory"),
         (("check", "torn.json"), "torn.json: is not JSON"),
         (("check", "whole.json", "--on", "yesterday"), "--on: expected a day"),
-        (("check", "whole.json", "--models", "gpt-5o"), "'gpt-5o' is neither in our table nor in whole.json"),
+        (("check", "whole.json", "--models", "gpt-5o"), "'gpt-5o' is neither in the price table nor in whole.json"),
         (("show", "gpt-5o"), "'gpt-5o' has no price"),
     ],
 )
@@ -395,5 +395,5 @@ def test_the_table_is_shown_with_its_days_tiers_and_sources():
 
 def test_the_help_has_examples_and_exit_codes():
     shown = run("check", "--help").stdout
-    assert "python -m router prices check" in shown and "Exit code 0" in shown
+    assert "python -m router prices check" in shown and "Exit codes: 0" in shown
     assert "python -m router prices show" in run("show", "--help").stdout

@@ -1,4 +1,4 @@
-"""A decision, explained in the terminal."""
+"""`python -m router decide`: explain a routing decision in the terminal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from router.serving.policy import Serving, catalogue, policy_folder, prices, rea
 from router.serving.sentinel import policy_with_drift
 from router.settings import load
 
-MAX_SHOWN = 200  # characters of the question
+MAX_SHOWN = 200  # characters of the question that are printed
 
 
 def show(question: str, request: str, target: str, folder: Path | None) -> None:
-    """Print what a question, or the body in the file `request`, was read as, which model would answer, and why.
+    """Print how a question, or the request in the file `request`, is classified, which model is selected, and why.
 
     Raises:
-        BadRequestError: the body cannot be read, or the target is not a share.
+        BadRequestError: the body cannot be read, or the target is not a number between 0 and 1.
     """
     settings = load()
     serving = Serving(policy_with_drift(read_policy(folder or policy_folder(settings)), settings.home), "", settings)
@@ -41,10 +41,13 @@ def show(question: str, request: str, target: str, folder: Path | None) -> None:
     console.print(_read_as(explanation))
     _print_decision(console, explanation.decision)
     if others := _others(serving.policy.rules, explanation.decision):
-        console.print(f"may also be: {others}", highlight=False)
-    console.print(f"words that weighed most for the type: {_words(explanation.type_words, 1.0)}", highlight=False)
+        console.print(f"other likely types: {others}", highlight=False)
+    console.print(f"words with the largest weight for the type: {_words(explanation.type_words, 1.0)}", highlight=False)
     if explanation.gap_words:
-        console.print(f"and for the gap, in points of quality: {_words(explanation.gap_words, 100.0)}", highlight=False)
+        console.print(
+            f"words with the largest weight for the gap, in points of quality: {_words(explanation.gap_words, 100.0)}",
+            highlight=False,
+        )
     for model, adapted in explanation.adapted.items():
         console.print(f"changed for {model}: {adapted}", highlight=False, markup=False)
     if source := explanation.decision.evidence.source:
@@ -63,9 +66,9 @@ def _print_decision(console: Console, decision: Decision) -> None:
 
 
 def _read_as(explanation: Explanation) -> Table:
-    """What the request was read as, a line for each part."""
+    """A table of the parts of the request: question, material, examples, tools, turn and cache."""
     reading = summarize_request(explanation.features, explanation.decision)
-    tools = f"{reading['tools_matching']} of {reading['tools_offered']} fit"
+    tools = f"{reading['tools_matching']} of {reading['tools_offered']} match"
     if names := ", ".join(filter(None, matching_tools(explanation.features, explanation.decision))):
         tools += f": {names}"
     grid = Table.grid(padding=(0, 2))
@@ -75,7 +78,9 @@ def _read_as(explanation: Explanation) -> Table:
         "examples": str(reading["examples"]),
         "tools": tools if reading["tools_offered"] else "none",
         "turn": str(reading["turn"]),
-        "cache": f"counts for {reading['cached_model']}" if reading["cached_model"] else "counts for no model",
+        "cache": f"holds earlier turns of {reading['cached_model']}"
+        if reading["cached_model"]
+        else "empty for every model",
     }.items():
         grid.add_row(Text(name, "dim"), Text(value))
     return grid
@@ -99,10 +104,10 @@ def _words(weights: Mapping[str, float], scale: float) -> str:
 
 
 def _body(question: str, request: str) -> bytes:
-    """The body to decide on.
+    """The request body to decide on: the question as a chat request, or the content of the file `request`.
 
     Raises:
-        BadRequestError: there is none, there are two, or it cannot be read.
+        BadRequestError: neither or both are given, or the file cannot be read.
     """
     if question.startswith("@") and not request:
         question, request = "", question[1:]
@@ -121,7 +126,7 @@ def _body(question: str, request: str) -> bytes:
 
 
 def _table(decision: Decision) -> Table:
-    table = Table("model", "expected quality", "known of this type (95 %)", "expected cost")
+    table = Table("model", "expected quality", "measured for this type (95 %)", "expected cost")
     for model, quality in decision.quality.items():
         measured = decision.evidence.quality.get(model)
         interval = f"{measured.estimate:.3f} [{measured.low:.3f}, {measured.high:.3f}]" if measured else "—"

@@ -1,4 +1,4 @@
-"""`python -m router keys`: make, list, limit, revoke and rotate the named keys."""
+"""`python -m router keys`: create, list, limit, revoke and rotate named keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.client.keyfile import Limits, read_keys
 from router.settings import load
 
 ADD_EXAMPLES = """
-The key is printed on standard output, this once: only its hash is stored. All else goes to standard error.
+The key is printed once, on standard output. Only its hash is stored. Messages go to standard error.
 
 Examples:
 
@@ -34,7 +34,7 @@ Examples:
   python -m router keys add owner --admin
 """
 LIMIT_EXAMPLES = """
-What is not named stays as it is.
+Options that are not given keep their values.
 
 Examples:
 
@@ -47,7 +47,7 @@ Examples:
   python -m router keys limit ada --team research
 """
 ROTATE_EXAMPLES = """
-The new key is printed on standard output, this once.
+The new key is printed once, on standard output.
 
 Examples:
 
@@ -56,32 +56,35 @@ Examples:
   python -m router keys rotate leaked
 """
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, revoke and rotate the keys that clients present.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, limit, revoke and rotate client keys.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")]
-UsdADay = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that it may spend on a day (UTC).")]
-UsdAMonth = Annotated[str | None, typer.Option(metavar="USD", help="Dollars that it may spend in a month (UTC).")]
-RequestsAMinute = Annotated[str | None, typer.Option(metavar="N", help="Requests that it may send in a minute.")]
-TokensAMinute = Annotated[str | None, typer.Option(metavar="N", help="Tokens, of input and output, in a minute.")]
+UsdADay = Annotated[str | None, typer.Option(metavar="USD", help="Daily budget in US dollars (UTC day).")]
+UsdAMonth = Annotated[str | None, typer.Option(metavar="USD", help="Monthly budget in US dollars (UTC month).")]
+RequestsAMinute = Annotated[str | None, typer.Option(metavar="N", help="Maximum requests per minute.")]
+TokensAMinute = Annotated[str | None, typer.Option(metavar="N", help="Maximum input and output tokens per minute.")]
 
 Soft = Annotated[
-    str | None, typer.Option(metavar="SHARE", help="Share of a budget from which --floor holds; else 0.8.")
+    str | None, typer.Option(metavar="SHARE", help="Spent share of a budget at which --floor applies. Default: 0.8.")
 ]
-Floor = Annotated[str | None, typer.Option(metavar="TARGET", help="The target of auto when a budget is nearly spent.")]
+Floor = Annotated[str | None, typer.Option(metavar="TARGET", help="Target of auto when the --soft share is spent.")]
 
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="By which the key is known in records and bills.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key in records and usage.")],
     models: Annotated[
-        str, typer.Option(help="Models that it may ask for, comma-separated; auto stands for all that is routed.")
+        str,
+        typer.Option(help="Comma-separated models that the key may use; auto covers all routed models. Default: all."),
     ] = "",
     paths: Annotated[
         str | None,
-        typer.Option(help="Any of chat,responses,completions,embeddings,models,account; else all but account."),
+        typer.Option(
+            help="Comma-separated: chat,responses,completions,embeddings,models,account. Default: all but account."
+        ),
     ] = None,
-    expires: Annotated[str, typer.Option(help="After 90d, say, or at the end of a day (UTC) as 2027-01-31.")] = "",
+    expires: Annotated[str, typer.Option(help="Lifetime, such as 90d, or last day (UTC), such as 2027-01-31.")] = "",
     admin: Annotated[
-        bool, typer.Option("--admin", help="It sees all usage, the page and /metrics, and has every path.")
+        bool, typer.Option("--admin", help="Grant every path, the usage of all keys, the dashboard and /metrics.")
     ] = False,
     usd_a_day: UsdADay = None,
     usd_a_month: UsdAMonth = None,
@@ -89,9 +92,9 @@ def add(
     tokens_a_minute: TokensAMinute = None,
     soft: Soft = None,
     floor: Floor = None,
-    team: Annotated[str, typer.Option(metavar="TEAM", help="The team whose limits it shares (`teams add`).")] = "",
+    team: Annotated[str, typer.Option(metavar="TEAM", help="Team whose limits the key shares (`teams add`).")] = "",
 ) -> None:
-    """Make a key. A running router knows it within two seconds."""
+    """Create a key. A running router accepts it within two seconds."""
     _, key = keystore.add_key(
         load(),
         name,
@@ -102,7 +105,7 @@ def add(
         limits=given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor),
         team=team,
     )
-    _hand_out(key, f"key {name} is made; it is shown this once, so keep it now")
+    _print_secret(key, f"created key {name}; store it now, it is not shown again")
 
 
 @app.command(epilog=LIMIT_EXAMPLES)
@@ -115,20 +118,21 @@ def limit(
     soft: Soft = None,
     floor: Floor = None,
     team: Annotated[
-        str | None, typer.Option(metavar="TEAM", help="The team whose limits it shares; none for no team.")
+        str | None,
+        typer.Option(metavar="TEAM", help="Team whose limits the key shares; none removes the key from its team."),
     ] = None,
 ) -> None:
-    """Change what a key may spend and send; none removes a limit. A running router holds to it within two seconds."""
+    """Change the limits of a key; the value none removes a limit. A running router applies them within two seconds."""
     given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
     key = keystore.limit_key(load(), name, given, team)
     sys.stderr.write(
-        f"router: key {name} has {limits_in_words(key.limits)}{f', and is in team {key.team}' * bool(key.team)}\n"
+        f"router: key {name} has {limits_in_words(key.limits)}{f' and is in team {key.team}' * bool(key.team)}\n"
     )
 
 
 @app.command("list")
 def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the keys with their rights and ends; the keys themselves are stored nowhere."""
+    """List the keys with their rights, limits and expiry. The secrets are not stored."""
     now = time.time()
     keys = [keystore.key_as_mapping(key, now) for key in read_keys(load().keys_path)]
     columns = ("name", "state", "team", "admin", "paths", "models", "limits", "created", "expires")
@@ -137,14 +141,14 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
 @app.command()
 def show(name: Name) -> None:
-    """Show one key: its rights, its ends, and the keys that it replaced."""
+    """Show one key with its rights, limits, expiry and replaced secrets."""
     now = time.time()
     print_fields(keystore.key_as_mapping(issuing.find_key(read_keys(load().keys_path), name), now))
 
 
 @app.command()
 def revoke(name: Name) -> None:
-    """End a key for good. A running router refuses it within two seconds; requests in flight are answered."""
+    """Revoke a key permanently. A running router rejects it within two seconds; requests in flight complete."""
     keystore.revoke_key(load(), name)
     sys.stderr.write(f"router: key {name} is revoked\n")
 
@@ -152,24 +156,24 @@ def revoke(name: Name) -> None:
 @app.command(epilog=ROTATE_EXAMPLES)
 def rotate(
     name: Name,
-    grace: Annotated[str, typer.Option(help="How long the key before is accepted beside it, as 24h; 0: no longer.")] = (
+    grace: Annotated[str, typer.Option(help="How long the old secret stays valid, such as 24h; 0 ends it now.")] = (
         "0"
     ),
 ) -> None:
-    """Make another key for a name, with the same rights and the same end."""
+    """Replace the secret of a key. Rights, limits and expiry stay the same."""
     _, key, until_unix = keystore.rotate_key(load(), name, grace)
-    until = "no longer" if until_unix is None else f"until {keystore.format_time(until_unix)}"
-    _hand_out(key, f"key {name} is another one, shown this once; the one before is accepted {until}")
+    end = "is no longer accepted" if until_unix is None else f"is accepted until {keystore.format_time(until_unix)}"
+    _print_secret(key, f"rotated key {name}; store it now, it is not shown again. The old secret {end}")
 
 
-def _hand_out(key: str, told: str) -> None:
+def _print_secret(key: str, message: str) -> None:
     sys.stdout.write(key + "\n")
     sys.stdout.flush()
-    sys.stderr.write(f"router: {told}\n")
+    sys.stderr.write(f"router: {message}\n")
 
 
 def given_limits(*values: str | None) -> dict[str, str | None]:
-    """The limits that are given as options, in the order of `Limits`; None: not given."""
+    """Option values by the field names of `Limits`, in that order; None: not given."""
     return dict(zip(Limits.__struct_fields__, values, strict=True))
 
 
@@ -184,19 +188,19 @@ def print_rows(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], *, as_d
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def print_fields(told: dict[str, Any]) -> None:
-    """Print one key, or one team."""
-    for field, value in told.items():
+def print_fields(fields: dict[str, Any]) -> None:
+    """Print a key or a team, one field a line."""
+    for field, value in fields.items():
         sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
 
 
 def limits_in_words(limits: Limits | None) -> str:
-    """The limits for readers."""
-    told = keystore.limits_as_mapping(limits)
-    return _cell(told) if told else "no limits"
+    """The limits as text, such as `$5 a day,60 requests a minute`."""
+    mapping = keystore.limits_as_mapping(limits)
+    return _cell(mapping) if mapping else "no limits"
 
 
-_MOMENTS = ("created", "expires")  # of which a table shows the day
+_MOMENTS = ("created", "expires")  # tables show only the day
 
 
 def _day(moment: str | None) -> str | None:
@@ -212,7 +216,7 @@ def _cell(value: object) -> str:
 
 
 def _limit_in_words(name: str, amount: float) -> str:
-    """A limit for readers.
+    """A limit as text.
 
     >>> _limit_in_words("usd_a_day", 2.5), _limit_in_words("requests_a_minute", 60)
     ('$2.5 a day', '60 requests a minute')

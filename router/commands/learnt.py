@@ -1,4 +1,4 @@
-"""`python -m router learnt`: what models refused, what is done about it, and how to forget it."""
+"""`python -m router learnt`: list or delete the adaptations learned from refused requests."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ _COLUMNS = ("model", "upstream", "endpoint", "parameter", "done", "since")
 
 
 def show(model: str, *, as_data: bool) -> None:
-    """Print the lessons, or forget those of `model`.
+    """Print the lessons, or delete those of `model`.
 
     Raises:
-        SettingsError: their file is damaged, or nothing was learnt of the model.
+        SettingsError: the file is damaged, or there are no lessons for the model.
     """
     path, now = load().home / FILE, time.time()
     try:
         if model:
             count = forget_model(path, model, now) if path.exists() else 0
             if not count:
-                raise SettingsError(f"nothing was learnt of {model!r}; `python -m router learnt` lists what was")
-            sys.stderr.write(f"router: {count} refusals of {model} are forgotten; a running router follows\n")
+                raise SettingsError(f"no adaptations are stored for {model!r}; `python -m router learnt` lists them")
+            sys.stderr.write(
+                f"router: deleted {count} adaptations for {model}; a running router follows within two seconds\n"
+            )
             return
-        told = [describe_lesson(lesson) for lesson in read_lessons(path, now)]
+        lessons = [describe_lesson(lesson) for lesson in read_lessons(path, now)]
     except LessonsError as error:
         raise SettingsError(f"{error}; remove it") from None
     if as_data:
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(lessons).decode() + "\n")
         return
     table = Table(*_COLUMNS)
-    for each in told:
-        table.add_row(*(each[name] for name in _COLUMNS))
+    for lesson in lessons:
+        table.add_row(*(lesson[name] for name in _COLUMNS))
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -1,4 +1,4 @@
-"""`python -m router teams`: make, list, limit and remove teams, whose keys share their limits."""
+"""`python -m router teams`: create, list, limit and remove teams of keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from router.commands.keys import (
 from router.settings import load
 
 ADD_EXAMPLES = """
-Keys are put into a team by `keys add NAME --team TEAM` and `keys limit NAME --team TEAM`.
+Assign a key to a team with `keys add NAME --team TEAM` or `keys limit NAME --team TEAM`.
 
 Examples:
 
@@ -34,7 +34,7 @@ Examples:
   python -m router teams add research --requests-a-minute 600 --tokens-a-minute 1000000
 """
 LIMIT_EXAMPLES = """
-What is not named stays as it is.
+Options that are not given keep their values.
 
 Examples:
 
@@ -43,13 +43,15 @@ Examples:
   python -m router teams limit research --usd-a-month 300 --soft 0.8 --floor 0.9
 """
 
-app = typer.Typer(no_args_is_help=True, help="Make, list, limit and remove teams, whose keys share their limits.")
+app = typer.Typer(
+    no_args_is_help=True, help="Create, list, limit and remove teams. The keys of a team share its limits."
+)
 Name = Annotated[str, typer.Argument(metavar="TEAM", help="The name of the team.")]
 
 
 @app.command(epilog=ADD_EXAMPLES)
 def add(
-    name: Annotated[str, typer.Argument(metavar="TEAM", help="By which the team is known in records and bills.")],
+    name: Annotated[str, typer.Argument(metavar="TEAM", help="Name of the team in records and usage.")],
     usd_a_day: UsdADay = None,
     usd_a_month: UsdAMonth = None,
     requests_a_minute: RequestsAMinute = None,
@@ -57,10 +59,10 @@ def add(
     soft: Soft = None,
     floor: Floor = None,
 ) -> None:
-    """Make a team. Its limits hold for its keys together, beside the limits that each key has."""
+    """Create a team. Its limits apply to all its keys together, in addition to the limits of each key."""
     given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
     team = keystore.add_team(load(), name, given)
-    sys.stderr.write(f"router: team {name} is made and has {limits_in_words(team.limits)}\n")
+    sys.stderr.write(f"router: created team {name} with {limits_in_words(team.limits)}\n")
 
 
 @app.command(epilog=LIMIT_EXAMPLES)
@@ -73,7 +75,7 @@ def limit(
     soft: Soft = None,
     floor: Floor = None,
 ) -> None:
-    """Change what a team may spend and send; none removes a limit. A running router holds to it within two seconds."""
+    """Change the limits of a team; the value none removes a limit. A running router applies them within two seconds."""
     given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
     team = keystore.limit_team(load(), name, given)
     sys.stderr.write(f"router: team {name} has {limits_in_words(team.limits)}\n")
@@ -89,13 +91,13 @@ def show_all(as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
 @app.command()
 def show(name: Name) -> None:
-    """Show one team: its limits and its active keys."""
+    """Show one team with its limits and active keys."""
     roster = read_roster(load().keys_path)
     print_fields(keystore.team_as_mapping(grouping.find_team(roster.teams, name), roster.keys, time.time()))
 
 
 @app.command()
 def remove(name: Name) -> None:
-    """Remove a team that has no active keys. Its name stays in the bill and is not used again."""
+    """Remove a team that has no active keys. Its name stays in the usage and cannot be reused."""
     keystore.remove_team(load(), name)
-    sys.stderr.write(f"router: team {name} is removed\n")
+    sys.stderr.write(f"router: removed team {name}\n")

@@ -1,4 +1,4 @@
-"""MLflow's own pages over what was recorded."""
+"""`python -m router ui`: serve the MLflow UI for the recorded traces."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from router.settings import SettingsError, is_loopback, load, with_home
 
 
 def show(host: str, port: int, *, everybody: bool = False) -> int:
-    """Serve MLflow's pages over the store of the settings until interrupted; the exit code.
+    """Serve the MLflow UI over the configured store until interrupted, and return the exit code.
 
     Raises:
-        SettingsError: others than this machine could reach them, and it is not said that they may.
+        SettingsError: `host` is not a loopback address and `everybody` is false.
     """
     if not everybody and not is_loopback(host):
         raise SettingsError(
-            f"whoever reaches {host} could read all that is recorded without a key: serve 127.0.0.1, or add --everybody"
+            f"anyone who can reach {host} could read all records without a key: use 127.0.0.1, or add --everybody"
         )
     from router.exporter.tracestore import disable_network_lookups, is_sqlite, open_store
 
@@ -26,11 +26,13 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
     disable_network_lookups()
     if not is_sqlite(settings.tracking_uri):
         sys.stdout.write(
-            f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}, which has its own pages.\n"
+            f"The traces are in MLflow at {without_passwords(settings.tracking_uri)}. Open its UI there.\n"
         )
         return 0
     require_store(settings.tracking_uri)
-    open_store(settings.tracking_uri, settings.home)  # made first, so that page and exporter cannot both make it
+    open_store(
+        settings.tracking_uri, settings.home
+    )  # created first, so that the UI and the exporter cannot both create it
     sys.stdout.write(f"Traces: http://{host}:{port}/#/experiments, experiment {settings.mlflow_experiment_name!r}\n")
     sys.stdout.flush()
     command = [
@@ -39,6 +41,6 @@ def show(host: str, port: int, *, everybody: bool = False) -> int:
         *("--artifacts-destination", str((settings.home / "artifacts").absolute())),
     ]
     try:
-        return subprocess.call(command)  # noqa: S603  our own interpreter
+        return subprocess.call(command)  # noqa: S603  runs this interpreter
     except KeyboardInterrupt:
         return 0

@@ -1,4 +1,4 @@
-"""What the dashboard shows: `GET /router/overview`, from the sums of `router/usage/tallies.py`."""
+"""`GET /router/overview`: the data of the dashboard, from the sums of `router/usage/tallies.py`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from router.usage.tallies import DAY, HOUR, MINUTE, SUMS, percentile, reading
 
 STRONG = {"low": "strong_low_usd", "estimate": "strong_usd", "high": "strong_high_usd"}
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-MAX_MODELS = 12  # names that clients make up share a row beyond these
+MAX_MODELS = 12  # largest models listed; clients may send arbitrary names
 
 
 class Collaborators(Reporting, Protocol):
-    """What the overview is made from."""
+    """What the overview needs."""
 
     settings: Settings
     adapter: Adapter
@@ -36,14 +36,14 @@ class Collaborators(Reporting, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time that ends now, and the steps it is drawn in."""
+    """A period that ends now, and the step of its charts."""
 
     table: str
     seconds: int
     step: int
 
     def span(self, now_unix: float) -> tuple[int, int]:
-        """Its beginning and end, both on a step."""
+        """Start and end of the period, both multiples of the step."""
         until = (int(now_unix) // self.step + 1) * self.step
         return until - self.seconds, until
 
@@ -70,10 +70,10 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             path = worker.settings.home / "tallies.db"
             seen = await run_in_threadpool(summed, path, WINDOWS[window], rules, time.time(), target)
         except sqlite3.Error as error:
-            raise StoreError(f"{path.name} cannot be read, so there are no sums: {error}") from error
+            raise StoreError(f"The usage sums in {path.name} cannot be read: {error}") from error
         now = {
             "simulated": worker.settings.simulated,
-            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
+            "upstreams": [status._asdict() for status in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(lambda: notices(worker, alerts=True)),
             "learnt": worker.adapter.describe_lessons(),
             "content": worker.settings.record_content,
@@ -85,7 +85,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
 
 def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: float) -> dict[str, Any]:
-    """The sums of a window, from the store at `path`; `target` is what `auto` promises."""
+    """Sum the requests of a window, from the store at `path`; `target` is the target of `auto`."""
     since, until = window.span(now_unix)
     total, models, types, steps = Sums(), Group(), Group(), Group()
     reasons: list[sqlite3.Row] = []
@@ -105,8 +105,8 @@ def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: fl
         "from_unix": since,
         "to_unix": until,
         "step_seconds": window.step,
-        "total": {**total.told(), "milliseconds": _percentiles(times)},
-        "models": [{"model": name, **sums.told()} for name, sums in models.largest(MAX_MODELS)],
+        "total": {**total.as_mapping(), "milliseconds": _percentiles(times)},
+        "models": [{"model": name, **sums.as_mapping()} for name, sums in models.largest(MAX_MODELS)],
         "over_time": _over_time(steps, times, range(since, until, window.step)),
         "types": [_type(name, sums, rules) for name, sums in types.largest(200) if name],
         "reasons": [{"reason": row["reason"], "requests": int(row["requests"])} for row in reasons],
@@ -140,7 +140,7 @@ def _times(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite
 
 
 def _verified(store: sqlite3.Connection, window: Window, since: int) -> list[sqlite3.Row]:
-    """What verification found; nothing in a store that the exporter of an earlier version left."""
+    """Verification results; empty for a store of an earlier version."""
     name = f"{window.table}_verified"
     if not store.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0]:
         return []
@@ -152,7 +152,7 @@ def _verified(store: sqlite3.Connection, window: Window, since: int) -> list[sql
 
 
 class Sums:
-    """Numbers of the requests that share something."""
+    """Sums over the requests of one group."""
 
     __slots__ = ("by_model", "by_outcome", "numbers")
 
@@ -170,11 +170,11 @@ class Sums:
 
     @property
     def requests(self) -> int:
-        """How many."""
+        """The number of requests."""
         return int(self.numbers["requests"])
 
-    def told(self) -> dict[str, Any]:
-        """The numbers for JSON. What is saved is net of what was paid for and came to nothing."""
+    def as_mapping(self) -> dict[str, Any]:
+        """The sums as JSON values. Savings are net of failed and discarded attempts."""
         numbers = self.numbers
         paid = numbers["compared_usd"] + numbers["vain_usd"] + numbers["wasted_usd"]
         strong = {end: numbers[name] for end, name in STRONG.items()}
@@ -191,20 +191,20 @@ class Sums:
 
 
 class Group:
-    """Sums by a name."""
+    """Sums by name."""
 
     def __init__(self) -> None:
         self.sums: dict[Any, Sums] = {}
 
     def at(self, name: Any) -> Sums:
-        """The sums of one name."""
-        found = self.sums.get(name)
-        if found is None:
-            found = self.sums[name] = Sums()
-        return found
+        """The sums of one name, created if necessary."""
+        sums = self.sums.get(name)
+        if sums is None:
+            sums = self.sums[name] = Sums()
+        return sums
 
     def largest(self, limit: int) -> list[tuple[Any, Sums]]:
-        """Those with the most requests, first."""
+        """Up to `limit` names with the most requests, largest first."""
         return sorted(self.sums.items(), key=lambda item: -item[1].requests)[:limit]
 
 
@@ -217,7 +217,9 @@ def _percentiles(times: Iterable[sqlite3.Row]) -> dict[str, dict[str, float | No
     for row in times:
         buckets = counts[row["what"]]
         buckets[row["bucket"]] = buckets.get(row["bucket"], 0) + row["requests"]
-    return {what: {name: percentile(found, share) for name, share in SHARES.items()} for what, found in counts.items()}
+    return {
+        kind: {name: percentile(buckets, share) for name, share in SHARES.items()} for kind, buckets in counts.items()
+    }
 
 
 def _over_time(steps: Group, times: Iterable[sqlite3.Row], span: range) -> list[dict[str, Any]]:
@@ -225,7 +227,8 @@ def _over_time(steps: Group, times: Iterable[sqlite3.Row], span: range) -> list[
     for row in times:
         by_step.setdefault(row["step"], []).append(row)
     return [
-        {"unix": unix, **steps.at(unix).told(), "milliseconds": _percentiles(by_step.get(unix, []))} for unix in span
+        {"unix": unix, **steps.at(unix).as_mapping(), "milliseconds": _percentiles(by_step.get(unix, []))}
+        for unix in span
     ]
 
 
@@ -235,11 +238,11 @@ def _type(name: str, sums: Sums, rules: Rules) -> dict[str, Any]:
     if evidence is not None:
         quality = {model: interval._asdict() for model, interval in evidence.quality.items()}
         known = {"kind": evidence.kind, "n": evidence.n, "quality": quality}
-    return {"question_type": name, **sums.told(), "evidence": known}
+    return {"question_type": name, **sums.as_mapping(), "evidence": known}
 
 
 def _mix(requests: Mapping[str, int], rules: Rules, target: float) -> dict[str, Any]:
-    """Whether traffic is still what was calibrated: its evidence, its distance, and what is kept."""
+    """Compare traffic with the calibration: requests by kind of evidence, distance, and expected quality."""
     kinds = {"measured": 0, "published": 0, "transferred": 0, "none": 0}
     live: dict[str, int] = {}
     for name, count in requests.items():
@@ -253,12 +256,12 @@ def _mix(requests: Mapping[str, int], rules: Rules, target: float) -> dict[str, 
         "requests": kinds,
         "calibrated": calibrated,
         "quality_kept": kept and {**kept._asdict(), "holds": target_support(kept, target)},
-        "distance": _distance(live, calibrated),  # 0: the same mix; 1: nothing in common; None: no traffic
+        "distance": _distance(live, calibrated),  # 0: same mix; 1: nothing in common; None: no traffic
     }
 
 
 def _distance(live: Mapping[str, int], calibrated: Mapping[str, int]) -> float | None:
-    """Half the sum of the differences in share: what share of the traffic would have to be of another type.
+    """Total variation distance: the share of the traffic that would have to change type to match.
 
     >>> _distance({"a": 3, "b": 1}, {"a": 50, "b": 50})
     0.25

@@ -1,4 +1,4 @@
-// The page: what it asks of the router and when. The key, where one is needed, stays in this tab.
+// The page: fetches data from the router periodically. The key, if required, is stored only in this tab.
 
 import { drawKeys, drawTeams, startKeys } from "./keys.js";
 import { drawCurve, drawLearnt, drawNow, drawReasons, drawRecent, drawTime, drawTop, drawTypes, explained } from "./sections.js";
@@ -18,10 +18,10 @@ async function ask(path, body, method = body === undefined ? "GET" : "POST") {
   const options = body === undefined ? { method, headers } : { method, headers: { ...headers, "content-type": "application/json" }, body: JSON.stringify(body) };
   const answer = await fetch(path, { ...options, cache: "no-store" });
   if (answer.status === 401) throw new Refused();
-  const told = await answer.json();
-  if (answer.status === 403) throw new Refused(told.error.message); // a key that is no admin
-  if (!answer.ok) throw new Error(told.error ? told.error.message : `The router answered ${answer.status}.`);
-  return told;
+  const result = await answer.json();
+  if (answer.status === 403) throw new Refused(result.error.message); // not an admin key
+  if (!answer.ok) throw new Error(result.error ? result.error.message : `The router returned status ${answer.status}.`);
+  return result;
 }
 
 function state(kind, text) {
@@ -33,8 +33,8 @@ function locked(isLocked) {
   $("key-form").hidden = !isLocked;
   $("main").hidden = isLocked;
   if (isLocked) {
-    state("warn", "Needs a key");
-    if (page.key) $("key-note").textContent = page.denied || "That key is not known to this router.";
+    state("warn", "Key required");
+    if (page.key) $("key-note").textContent = page.denied || "The router does not accept this key.";
     if (document.activeElement === document.body) $("key").focus();
   }
 }
@@ -44,23 +44,23 @@ async function policy(version) {
   page.policy = await ask("/router/policy");
   const choices = page.policy.targets.map(({ target, certified, quality_per_usd: price }) => element("option", { value: String(target) }, `${percent(target, target * 100 % 1 ? 1 : 0)}${certified ? "" : price === null ? ", not certified" : ", expected"}`));
   const chosen = $("target").value;
-  $("target").replaceChildren(element("option", { value: "" }, `as auto does (${percent(page.policy.default_target, 0)})`), ...choices);
+  $("target").replaceChildren(element("option", { value: "" }, `as auto (${percent(page.policy.default_target, 0)})`), ...choices);
   if (chosen) $("target").value = chosen;
 }
 
 async function overview() {
-  let told;
+  let data;
   try {
-    told = await ask(`/router/overview?window=${page.window}`);
+    data = await ask(`/router/overview?window=${page.window}`);
   } catch (error) {
     page.denied = error instanceof Refused ? error.message : page.denied;
     throw error;
   }
   page.denied = "";
-  if (told.window !== page.window) return; // another was chosen meanwhile
-  await policy(told.policy_version);
-  locked(false); // before drawing: what is hidden has no size
-  page.overview = told;
+  if (data.window !== page.window) return; // another period was selected in the meantime
+  await policy(data.policy_version);
+  locked(false); // before drawing: hidden elements have no size
+  page.overview = data;
   draw();
 }
 
@@ -77,15 +77,15 @@ function draw() {
 }
 
 async function recent() {
-  if (page.denied) throw new Refused(page.denied); // its own decisions alone are no page
+  if (page.denied) throw new Refused(page.denied); // a key that is not an admin key sees only its own requests
   if (page.paused) return;
   const { requests } = await ask("/router/recent");
   await policy();
-  if (page.denied) throw new Refused(page.denied); // meanwhile
+  if (page.denied) throw new Refused(page.denied); // denied in the meantime
   locked(false);
   page.fresh += drawRecent(page.policy, requests);
   const quiet = Date.now() - page.announced;
-  if (page.fresh && quiet > ANNOUNCE_EVERY) { // for those who hear the page: that it moves, and not each row
+  if (page.fresh && quiet > ANNOUNCE_EVERY) { // for screen readers: a summary instead of each row
     $("announce").textContent = `${plural(page.fresh, "new request")}. ${$("headline").textContent}`;
     page.fresh = 0;
     page.announced = Date.now();
@@ -98,18 +98,18 @@ async function keys() {
   drawTeams(await ask("/router/teams"));
 }
 
-// Asks for ever, waits longer while the router is away, and rests while nobody looks.
-async function keepAsking(what, every) {
+// Poll with backoff while the router is unavailable. Pause while the page is hidden.
+async function keepPolling(fetchAndDraw, every) {
   for (let wait = every; ; ) {
     try {
       if (!document.hidden) {
-        await what();
+        await fetchAndDraw();
         state(page.paused ? "" : "good", page.paused ? "Paused" : "Live");
       }
       wait = every;
     } catch (error) {
       if (error instanceof Refused) locked(true);
-      else state("bad", "No answer from the router");
+      else state("bad", "Router unreachable");
       wait = Math.min(wait * 1.5, 15000);
     }
     await new Promise((done) => { page.wake = [...(page.wake || []), done]; setTimeout(done, wait); });
@@ -141,7 +141,7 @@ $("all-types").addEventListener("click", () => { page.all = !page.all; draw(); }
 $("pause").addEventListener("click", () => {
   page.paused = !page.paused;
   $("pause").setAttribute("aria-pressed", String(page.paused));
-  $("pause").textContent = page.paused ? "Go on" : "Pause";
+  $("pause").textContent = page.paused ? "Resume" : "Pause";
   wake();
 });
 
@@ -152,9 +152,9 @@ $("try").addEventListener("submit", async (event) => {
     await policy();
     const decision = await ask("/router/decision", body);
     $("tried").replaceChildren(explained(page.policy, {}, decision));
-    draw(); // the curve beside it has another height now
+    draw(); // the height of the curve beside it has changed
   } catch (error) {
-    $("tried").replaceChildren(element("p", { class: "bad-text" }, error instanceof Refused ? "A key is needed." : error.message));
+    $("tried").replaceChildren(element("p", { class: "bad-text" }, error instanceof Refused ? "A key is required." : error.message));
   }
 });
 
@@ -162,7 +162,7 @@ document.addEventListener("visibilitychange", wake);
 let redraw = 0;
 addEventListener("resize", () => { clearTimeout(redraw); redraw = setTimeout(draw, 120); });
 
-keepAsking(overview, OVERVIEW_EVERY);
-keepAsking(recent, RECENT_EVERY);
+keepPolling(overview, OVERVIEW_EVERY);
+keepPolling(recent, RECENT_EVERY);
 startKeys(ask, keys);
-keepAsking(keys, KEYS_EVERY);
+keepPolling(keys, KEYS_EVERY);

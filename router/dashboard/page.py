@@ -1,4 +1,4 @@
-"""The page at `/`: a shell without data, its style and its script. What it shows it asks of the API, with a key."""
+"""The dashboard at `/`: static HTML, CSS and JavaScript. The scripts fetch the data from the API with a key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEADERS = {
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add the page and its parts."""
+    """Add the page and its files."""
     folder = Path(__file__).parent
     for path, (name, media_type) in FILES.items():
         _add(app, path, (folder / name).read_bytes(), media_type)

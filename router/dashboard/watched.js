@@ -1,24 +1,24 @@
-// What the sentinel found: each type's share of the strong model's quality with its band, and the evidence against it.
+// The sentinel's results: the share of the strong model's quality for each type with its interval, and evidence of drift.
 
 import { shape } from "./charts.js";
 import { ago, count, element, percent, plural } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const STATES = { ok: ["good", "keeps its floor"], drifted: ["bad", "drifted: the strong model answers"], better: ["better", "keeps more than trusted with"] };
+const STATES = { ok: ["good", "on target"], drifted: ["bad", "drifted: the strong model answers"], better: ["better", "better than calibrated"] };
 const ORDER = { drifted: 0, better: 1, ok: 2 };
 
 export function drawWatched(policy, { sentinel }) {
   $("watched-section").hidden = !sentinel;
   if (!sentinel) return;
   const types = Object.entries(sentinel.types).sort(([, a], [, b]) => ORDER[a.state] - ORDER[b.state] || b.evidence - a.evidence);
-  const strong = policy.models.at(-1).name, pairs = types.reduce((sum, [, its]) => sum + its.pairs, 0);
-  $("watched-note").textContent = `${plural(pairs, "answer")} of cheaper models compared with ${strong}'s, ${plural(types.length, "type")} at ${percent(sentinel.target)}. `
-    + `Bands hold at all looks together. Last look ${ago(Math.max(Date.now() / 1000 - sentinel.made_unix, 0))} ago.`;
-  $("watched").replaceChildren(...types.map(([name, its]) => card(name, its)));
+  const strong = policy.models.at(-1).name, pairs = types.reduce((sum, [, watched]) => sum + watched.pairs, 0);
+  $("watched-note").textContent = `${plural(pairs, "answer")} of cheaper models compared with answers of ${strong}, ${plural(types.length, "type")}, target ${percent(sentinel.target)}. `
+    + `Intervals are valid for all checks together. Last check ${ago(Math.max(Date.now() / 1000 - sentinel.made_unix, 0))} ago.`;
+  $("watched").replaceChildren(...types.map(([name, watched]) => card(name, watched)));
   const changed = sentinel.signals.filter((signal) => signal.evidence >= 1);
   $("signals").textContent = changed.length
-    ? `Changed since the calibration: ${changed.map((signal) => `${signal.name} ${number(signal.value)}, beyond ${number(signal.limit)}`).join(" · ")}.`
-    : sentinel.signals.length ? `Without a judge: no change is shown of ${unjudged(sentinel.signals)}.` : "";
+    ? `Changed since the calibration: ${changed.map((signal) => `${signal.name} ${number(signal.value)} (limit ${number(signal.limit)})`).join(" · ")}.`
+    : sentinel.signals.length ? `No change detected in ${unjudged(sentinel.signals)}.` : "";
 }
 
 const number = (value) => String(Number(value.toPrecision(3)));
@@ -28,17 +28,17 @@ function unjudged(signals) {
   return [...signals.map((signal) => signal.name).filter((name) => !/^(longer|shorter) /.test(name)), ...(lengths ? ["answer lengths"] : [])].join(", ");
 }
 
-function card(name, its) {
-  const [low, estimate, high] = its.kept, [kind, state] = STATES[its.state];
-  const since = its.since_request ? `, since request ${count(its.since_request + 1)} of ${count(its.requests)}` : "";
-  const told = `keeps ${percent(estimate, 1)} (${percent(low, 1)} to ${percent(high, 1)}) where ${percent(its.floor, 1)} is the floor, by ${plural(its.pairs, "pair")}${since}`;
-  return element("li", { class: `watched is-${its.state}` },
+function card(name, watched) {
+  const [low, estimate, high] = watched.kept, [kind, state] = STATES[watched.state];
+  const since = watched.since_request ? `, since request ${count(watched.since_request + 1)} of ${count(watched.requests)}` : "";
+  const summary = `keeps ${percent(estimate, 1)} (${percent(low, 1)} to ${percent(high, 1)}), floor ${percent(watched.floor, 1)}, ${plural(watched.pairs, "pair")}${since}`;
+  return element("li", { class: `watched is-${watched.state}` },
     element("p", { class: "split" }, element("strong", {}, name), element("span", { class: `state ${kind}` }, state)),
-    band(its, `${name} ${told}`), element("p", { class: "muted" }, told),
-    element("p", { class: "muted evidence-line" }, `evidence against the floor: ${percent(Math.min(its.evidence, 1))} of what shows a drift`));
+    band(watched, `${name} ${summary}`), element("p", { class: "muted" }, summary),
+    element("p", { class: "muted evidence-line" }, `evidence of drift: ${percent(Math.min(watched.evidence, 1))} of the threshold`));
 }
 
-// The band over judged pairs, and below it how the evidence grows to its line.
+// The interval over judged pairs, and below it the evidence of drift with its threshold.
 function band({ history, floor }, label) {
   const width = 300, height = 130, left = 36, right = width - 6, split = 88, bottom = height - 14;
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, class: "evolution", role: "img", "aria-label": label });

@@ -1,50 +1,50 @@
-// Numbers and reasons in words. Nothing here touches the page but `element`.
+// Formats numbers and reasons as text. Only `element` touches the page.
 
 export const REASONS = {
-  cheap_is_enough: ["Cheap is enough", "A cheaper model than the strongest is expected to be good enough here: what the strongest would add is not worth its price at this target."],
-  strong_is_better: ["Strong is better", "The strongest model is expected to be enough better on this request to be worth its price."],
-  no_evidence: ["No evidence", "Nothing is known of this type of question, so the strong model answers."],
-  uncertain_type: ["Uncertain type", "The request is of no type for sure, or maybe of one that nothing is known of, so the strong model answers."],
-  novel: ["Novel", "The request is unlike all that was calibrated, so the strong model answers."],
-  drifted: ["Drifted", "This type of question was shown to keep less than it was trusted with, so the strong model answers until it is recalibrated."],
-  not_certified: ["Not certified", "No threshold was shown to keep this target, so the strong model answers."],
-  context_window: ["Context window", "Only this model can hold the whole request."],
-  modality: ["Modality", "Only this model can read what is attached."],
-  tools: ["Tools", "Only this model can call the tools that are offered."],
-  parameters: ["Parameters", "Only this model takes the parameters of the request."],
+  cheap_is_enough: ["Cheap is enough", "A cheaper model is expected to be good enough: at this target, the strong model's additional quality is not worth its price."],
+  strong_is_better: ["Strong is better", "The strong model is expected to be better by enough to be worth its price."],
+  no_evidence: ["No evidence", "There are no measured results for this question type, so the strong model answers."],
+  uncertain_type: ["Uncertain type", "The question type is uncertain, or possibly one without measured results, so the strong model answers."],
+  novel: ["Novel", "The request is unlike the calibration data, so the strong model answers."],
+  drifted: ["Drifted", "The quality of cheaper models on this question type fell below its calibrated level, so the strong model answers until recalibration."],
+  not_certified: ["Not certified", "No threshold is certified for this target, so the strong model answers."],
+  context_window: ["Context window", "Only this model has a context window large enough for the request."],
+  modality: ["Modality", "Only this model accepts the attached content."],
+  tools: ["Tools", "Only this model supports the tools of the request."],
+  parameters: ["Parameters", "Only this model supports the parameters of the request."],
   forced: ["Forced", "The client named the model."],
-  continued: ["Continued", "It goes on with what an answer of this model began."],
-  budget: ["Budget", "The key's budget is nearly spent, and its lower target takes this model."],
-  passed_through: ["Passed through", "The client asked for a name that is not routed."],
-  fallback: ["Fallback", "The model that was decided on could not answer, so another one did."],
-  escalated: ["Escalated", "The answer of the model that was decided on did not hold when it was looked at, so a stronger one was asked."],
-  successor: ["Successor", "The model that was decided on is gone, and the one that follows it answered. Nothing was measured of it."],
+  continued: ["Continued", "The request continues an earlier response of this model."],
+  budget: ["Budget", "The budget of the key is nearly spent, and its lower target selects this model."],
+  passed_through: ["Passed through", "The client requested a model that is not routed."],
+  fallback: ["Fallback", "The selected model could not answer, so another model did."],
+  escalated: ["Escalated", "The answer of the selected model failed verification, so a stronger model answered."],
+  successor: ["Successor", "The selected model is retired, and its successor answered. The successor's quality was not measured."],
 };
 
 const FINDINGS = {
-  empty: "empty", refused: "refused", length: "cut off at the length", content_filter: "filtered", failed: "an error",
-  interrupted: "interrupted", not_json: "no JSON", schema: "not as the schema asks", unknown_tool: "call of an unknown tool",
-  tool_arguments: "wrong tool arguments", no_tool_call: "no tool call", python_syntax: "Python that does not parse", json_syntax: "JSON in a fence that does not parse",
+  empty: "empty", refused: "refused", length: "cut off at the length limit", content_filter: "filtered", failed: "an error",
+  interrupted: "interrupted", not_json: "not JSON", schema: "does not match the schema", unknown_tool: "call of an unknown tool",
+  tool_arguments: "invalid tool arguments", no_tool_call: "no tool call", python_syntax: "invalid Python", json_syntax: "invalid JSON in a code block",
 };
 export const findingOf = (finding) => FINDINGS[finding] || finding.replaceAll("_", " ");
 
-// What verification did with an answer; empty where it was not asked for.
+// The result of verification as a sentence; empty if verification was off.
 export function verifiedAs({ verification, finding, escalated_from }) {
-  const found = finding ? findingOf(finding) : "";
+  const failure = finding ? findingOf(finding) : "";
   return {
-    verified: "The answer was verified by its form.",
-    escalated: `The answer of ${escalated_from} did not hold (${found}), so this model answered in its place.`,
-    kept: `The answer did not hold (${found}), and no stronger model could answer in its place.`,
-    late: `The answer did not hold (${found}), which was found after its beginning was passed on.`,
-    unchecked: "The answer was to be verified, and could not be checked.",
+    verified: "The answer passed verification.",
+    escalated: `The answer of ${escalated_from} failed verification (${failure}), so this model answered instead.`,
+    kept: `The answer failed verification (${failure}), and no stronger model could answer.`,
+    late: `The answer failed verification (${failure}) after its beginning had been sent to the client.`,
+    unchecked: "The answer could not be verified.",
   }[verification] || "";
 }
 
-const KINDS = { measured: "measured", published: "published", transferred: "transferred", none: "nothing known" };
+const KINDS = { measured: "measured", published: "published", transferred: "transferred", none: "no evidence" };
 export const kindOf = (kind) => KINDS[kind] || kind;
 export const reasonOf = (reason) => REASONS[reason] || [reason ? reason.replaceAll("_", " ") : "—", ""];
 
-// What a request was read as: a sentence of numbers, empty where a record is older than they are.
+// How a request was classified, as a sentence; empty for records of earlier versions.
 export function readAs(read, type, characters) {
   if (!read || read.turn === undefined) return "";
   const around = [
@@ -53,8 +53,8 @@ export function readAs(read, type, characters) {
   ].filter(Boolean).join(" and ");
   const question = `a question of ${plural(characters, "character")}${around ? ` with ${around}` : ""}`;
   const turn = read.turn > 1 ? `, asked in turn ${count(read.turn)} of its conversation` : "";
-  const tools = read.tools_offered ? ` ${count(read.tools_matching)} of ${plural(read.tools_offered, "tool")} on offer ${read.tools_matching === 1 ? "fits" : "fit"} it.` : "";
-  return `Read as ${type || "no known type"}: ${question}${turn}.${tools}`;
+  const tools = read.tools_offered ? ` ${count(read.tools_matching)} of ${plural(read.tools_offered, "tool")} ${read.tools_matching === 1 ? "matches" : "match"} it.` : "";
+  return `Classified as ${type || "no known type"}: ${question}${turn}.${tools}`;
 }
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -74,7 +74,7 @@ export function usd(x) {
   return `${sign}$${size.toFixed(digits)}`;
 }
 
-// On an axis, where 0.200 is 0.2.
+// For an axis: without trailing zeros.
 export const dollars = (x) => usd(x).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 
 export function percent(x, digits) {
@@ -84,7 +84,7 @@ export function percent(x, digits) {
   return `${x < 0 ? "−" : ""}${size.toFixed(places)}\u00a0%`;
 }
 
-// A target as a person would say it: 97 %, 98.5 %.
+// A target with the digits it needs: 97 %, 98.5 %.
 export const exactly = (x) => percent(x, Math.abs(x * 100 - Math.round(x * 100)) > 0.05 ? 1 : 0);
 
 export function milliseconds(x) {
@@ -109,13 +109,13 @@ export function clock(unix, step = 1) {
   return date.toLocaleTimeString("en-GB", step >= 60 ? { hour: "2-digit", minute: "2-digit" } : {});
 }
 
-// An element with attributes and children; text is only ever set as text.
+// Create an element with attributes and children. Text is never parsed as HTML.
 export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const created = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+    if (value === true) created.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) created.setAttribute(key, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  created.append(...children.filter((child) => child !== null && child !== undefined));
+  return created;
 }

@@ -1,1 +1,1 @@
-"""The router's own endpoints, beside those of OpenAI's."""
+"""The router's own endpoints, in addition to the OpenAI API."""

@@ -30,7 +30,7 @@ READ_SECONDS = 10.0
 
 
 class Collaborators(Protocol):
-    """What the endpoints work with."""
+    """What the endpoints need."""
 
     keys: Keys
     settings: Settings
@@ -43,25 +43,29 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @cache
     def engine() -> sqlalchemy.Engine:
-        from router.usage.ledger import engine as opened  # SQLAlchemy is loaded when it is first asked for
+        from router.usage.ledger import engine as opened  # SQLAlchemy is loaded at the first request
 
         return opened(worker.settings.usage_url)
 
     @app.get("/router/usage")
     async def usage(request: Request) -> Response:
-        """Requests, tokens and dollars from day to day; JSON, or CSV with `format=csv`.
+        """Return requests, tokens and cost of a period, as JSON or, with `format=csv`, as CSV.
 
-        A key that is no admin is told its own, and what is left of the budget that it shares with its team.
+        A key that is not an admin key sees only its own usage, and the remaining budget of its team.
         """
         caller = worker.keys.authenticate(request.scope["headers"])
-        team = {} if caller.own is None or not caller.team else await run_in_threadpool(_left, worker.standings, caller)
+        team = (
+            {}
+            if caller.own is None or not caller.team
+            else await run_in_threadpool(_team_budget, worker.standings, caller)
+        )
         return await run_in_threadpool(_usage, engine, dict(request.query_params), caller.own, team)
 
     @app.post("/router/feedback")
     async def feedback(request: Request) -> Response:
-        """Keep what a user thought of an answer, of its own key's traces alone where that is no admin.
+        """Record user feedback on an answer. Only admin keys may rate traces of other keys.
 
-        It is durable when this is answered.
+        The feedback is on disk when the response is sent.
         """
         try:
             caller = worker.keys.authenticate(request.scope["headers"])
@@ -81,7 +85,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
 
 def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> bool:
-    """Whether a trace has a request of this key: in the usage tables, else in the journal."""
+    """Whether a trace has a request of this key, in the journal or the usage tables."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from router.usage.ledger import has_trace
@@ -94,8 +98,8 @@ def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> boo
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
 
 
-def _left(standings: Standings, caller: Caller) -> dict[str, Any]:
-    """What is left of the budget of a caller's team: dollars, null where there is no budget or it is not known."""
+def _team_budget(standings: Standings, caller: Caller) -> dict[str, Any]:
+    """The remaining budget in US dollars of a caller's team; null without a budget or if the spending is unknown."""
     owner = Owner("team", caller.team)
     limits = dict(caller.held_to).get(owner)
     known = known_standings(standings)
@@ -118,7 +122,7 @@ def _usage(engine: Any, query: dict[str, str], key: str | None, team: dict[str, 
         answer = usage(engine(), replace(question, key=key))
     except UsageError as error:
         raise BadRequestError(str(error)) from error
-    except SQLAlchemyError as error:  # its text may hold the address of the database, and its password
+    except SQLAlchemyError as error:  # its text may contain the database address and password
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
     if query.get("format") == "csv":
         return Response(as_csv(answer), media_type="text/csv")

@@ -1,4 +1,4 @@
-"""What the router would do, and why: `POST /router/decision` and `GET /router/policy`. Nothing is sent upstream."""
+"""`POST /router/decision` and `GET /router/policy`: explain decisions and the policy. Nothing is sent upstream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.settings import Settings
 
 
 class Collaborators(Protocol):
-    """What the endpoints work with."""
+    """What the endpoints need."""
 
     keys: Keys
     settings: Settings
@@ -34,7 +34,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.post("/router/decision")
     async def decision(request: Request) -> Response:
-        """The decision for a chat, responses or completions body, whatever model it names."""
+        """Return the decision for a chat, responses or completions request, whichever model it names."""
         worker.keys.authenticate(request.scope["headers"])
         settings = worker.settings
         body = await read_body(
@@ -43,21 +43,21 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             settings.max_body_bytes,
             settings.timeouts.request_body,
         )
-        named = dict(request.scope["headers"])
-        return _json(200, await run_in_threadpool(decided, worker, body.skeleton.text, named))
+        headers = dict(request.scope["headers"])
+        return _json(200, await run_in_threadpool(decided, worker, body.skeleton.text, headers))
 
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
-        """The policy that is served: models, targets and evidence."""
+        """Return the policy in use: models, targets and evidence."""
         worker.keys.authenticate(request.scope["headers"])
         return _json(200, describe(worker.serving.policy))
 
 
 def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
-    """The decision for a body, as a mapping.
+    """The decision for a request body, as JSON values.
 
     Raises:
-        BadRequestError: it cannot be read.
+        BadRequestError: the body is invalid.
     """
     explanation = explain(worker.serving, worker.adapter, worker.settings.routed_models, body, headers)
     decision = explanation.decision
@@ -72,7 +72,7 @@ def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> 
 
 
 def as_mapping(decision: Decision) -> dict[str, Any]:
-    """A decision for JSON."""
+    """A decision as JSON values."""
     return {
         "model": decision.model,
         "reason": decision.reason.value,
@@ -100,7 +100,7 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
 
 
 def describe(policy: Policy) -> dict[str, Any]:
-    """A policy for JSON, without its weights."""
+    """A policy as JSON values, without its weights."""
     rules = policy.rules
     return {
         "version": policy.version,

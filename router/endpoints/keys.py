@@ -1,4 +1,4 @@
-"""The named keys, for admin keys: `/router/keys`. The command `python -m router keys` shares its code."""
+"""`/router/keys`: manage named keys with an admin key. The command `python -m router keys` shares its code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("router")
 
 
 class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
-    """A key to make."""
+    """The body of a request to create a key."""
 
     name: str
     team: str = ""
@@ -42,13 +42,13 @@ class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
 
 
 class Changing(Limiting, forbid_unknown_fields=True, kw_only=True):
-    """What is to be changed of a key."""
+    """The body of a request to change a key."""
 
     team: str | None = None  # "none" for no team
 
 
 class Rotating(msgspec.Struct, forbid_unknown_fields=True):
-    """How a key is to be replaced."""
+    """The body of a request to rotate a key."""
 
     grace: str = "0"
 
@@ -56,78 +56,78 @@ class Rotating(msgspec.Struct, forbid_unknown_fields=True):
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
-    async def changed(by: str, told: str, change: Callable[[], Any]) -> Any:
-        """Make a change, have this worker know it at once, and log who made it."""
-        made = await run_in_threadpool(done, change)
+    async def apply(by: str, action: str, change: Callable[[], Any]) -> Any:
+        """Apply a change, reload the keys of this worker, and log the change with its author."""
+        result = await run_in_threadpool(done, change)
         worker.key_watch.check()
-        log.info("key %s is %s by key %s", made[0].name, told, by)
-        return made
+        log.info("key %s was %s by key %s", result[0].name, action, by)
+        return result
 
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
-        """All keys with their rights, limits and ends, what each spent, and when it was last used."""
+        """List all keys with rights, limits, expiry, spending and last use."""
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
         keys = await run_in_threadpool(done, lambda: read_keys(worker.settings.keys_path))
         spent = await run_in_threadpool(known_standings, worker.standings)
         now, why = time.time(), refusal(caller, keyed=worker.keys.required)
-        return json_answer({"keys": [_told(key, now, spent) for key in keys], "may_change": not why, "why": why})
+        return json_answer({"keys": [_as_mapping(key, now, spent) for key in keys], "may_change": not why, "why": why})
 
     @app.post("/router/keys")
     async def add(request: Request) -> Response:
-        """Make a key. Its secret is in this answer, and nowhere else."""
+        """Create a key. Only this response contains its secret."""
         by = manager(worker, request)
-        given = await read_form(request, Adding)
+        form = await read_form(request, Adding)
         change = partial(
             keystore.add_key,
             worker.settings,
-            given.name,
-            models=given.models,
-            paths=given.paths,
-            expires=given.expires,
-            admin=given.admin,
-            limits=given.given(),
-            team=given.team,
+            form.name,
+            models=form.models,
+            paths=form.paths,
+            expires=form.expires,
+            admin=form.admin,
+            limits=form.limits(),
+            team=form.team,
         )
-        key, secret = await changed(by, "made", change)
+        key, secret = await apply(by, "created", change)
         return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret}, 201)
 
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
-        """One key."""
+        """Return one key."""
         worker.keys.authenticate(request.scope["headers"]).require_admin()
         key = await run_in_threadpool(done, lambda: issuing.find_key(read_keys(worker.settings.keys_path), name))
-        return json_answer(_told(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
+        return json_answer(_as_mapping(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
 
     @app.patch("/router/keys/{name}")
     async def limit(name: str, request: Request) -> Response:
-        """Change the limits and the team of a key; "none" removes one."""
+        """Change the limits and team of a key; "none" removes a limit or the team."""
         by = manager(worker, request)
-        given = await read_form(request, Changing)
-        change = partial(_alone, keystore.limit_key, worker.settings, name, given.given(), given.team)
-        return json_answer(keystore.key_as_mapping((await changed(by, "limited", change))[0], time.time()))
+        form = await read_form(request, Changing)
+        change = partial(_as_tuple, keystore.limit_key, worker.settings, name, form.limits(), form.team)
+        return json_answer(keystore.key_as_mapping((await apply(by, "limited", change))[0], time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
-        """End a key for good. Requests in flight are answered."""
+        """Revoke a key permanently. Requests in flight complete."""
         by = manager(worker, request)
-        change = partial(_alone, keystore.revoke_key, worker.settings, name)
-        return json_answer(keystore.key_as_mapping((await changed(by, "revoked", change))[0], time.time()))
+        change = partial(_as_tuple, keystore.revoke_key, worker.settings, name)
+        return json_answer(keystore.key_as_mapping((await apply(by, "revoked", change))[0], time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
-        """Make another secret for a key; the one before is accepted for `grace` more."""
+        """Replace the secret of a key. The old secret stays valid for `grace`."""
         by = manager(worker, request)
-        given = await read_form(request, Rotating)
-        change = partial(keystore.rotate_key, worker.settings, name, given.grace)
-        key, secret, _ = await changed(by, "rotated", change)
+        form = await read_form(request, Rotating)
+        change = partial(keystore.rotate_key, worker.settings, name, form.grace)
+        key, secret, _ = await apply(by, "rotated", change)
         return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret})
 
 
-def _alone(change: Callable[..., NamedKey], *given: Any) -> tuple[NamedKey]:
-    return (change(*given),)
+def _as_tuple(change: Callable[..., NamedKey], *arguments: Any) -> tuple[NamedKey]:
+    return (change(*arguments),)
 
 
-def _told(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
-    """A key for readers, with what it spent."""
+def _as_mapping(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
+    """A key as JSON values, with its spending."""
     return {**keystore.key_as_mapping(key, now_unix), **spending(Owner("key", key.name), spent)}

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the upstream's models, with the routing names before them."""
+"""`GET /v1/models`: the routing names, followed by the upstream's models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from router.upstream.model_list import fetch_models
 from router.upstream.upstreams import Upstreams, returned_headers
 from router.wire.text import DECODE_ERRORS
 
-_CREATED = 1735689600  # 2025-01-01; the names have no birthday, and clients want a number
+_CREATED = 1735689600  # 2025-01-01; clients require a number
 
 
 class Collaborators(Protocol):
-    """What the list of models is made from."""
+    """What the endpoints need."""
 
     keys: Keys
     settings: Settings
@@ -34,7 +34,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        """The list of the upstream, with the routing names added."""
+        """Return the upstream's list with the routing names added."""
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         status, headers, body = await fetch_models(
@@ -42,6 +42,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         )
         routed = worker.settings.routed_models
         response = Response(_with_names(body, caller, routed) if status == 200 else body, status)
+        # keys with limits see their own rate limits, not those of the upstream
         hidden = (b"content-length", *((RATE_LIMIT_PREFIX,) if caller.held_to else ()))
         response.raw_headers = [(n, v) for n, v in returned_headers(headers) if not n.startswith(hidden)]
         response.raw_headers.append((b"content-length", b"%d" % len(response.body)))
@@ -49,17 +50,17 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.get("/v1/models/{name}")
     async def model(name: str, request: Request) -> Response:
-        """One model; the routing names are known here, the others are the upstream's."""
+        """Return one model. Routing names are answered here, other names by the upstream."""
         if not is_routing_name(name):
-            return _PassOn(worker)
+            return _PassThroughResponse(worker)
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         caller.require_model(name)
         return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
 
 
-class _PassOn(Response):
-    """Leaves the answer to the upstream."""
+class _PassThroughResponse(Response):
+    """Passes the request through to the upstream."""
 
     def __init__(self, worker: Collaborators) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def _with_names(body: bytes, caller: Caller, routed_models: Collection[str]) -> bytes:
-    """The list with the routing names first, as far as the key may ask for them; the entries byte for byte."""
+    """Put the routing names first and remove models that the key may not use. Entries stay byte for byte."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         listed = msgspec.json.decode(fields["data"], type=list[msgspec.Raw])

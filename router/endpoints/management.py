@@ -1,4 +1,4 @@
-"""What changes of keys and of teams over HTTP share: who may, what is wrong, and what was spent."""
+"""Shared by the endpoints of keys and teams: authorization, errors, request bodies and spending."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Form = TypeVar("Form")
 T = TypeVar("T")
 MAX_BYTES = 16 * 1024
 READ_SECONDS = 10.0
-_OPTION = re.compile(r"--([a-z-]+)")  # as the command names it
+_OPTION = re.compile(r"--([a-z-]+)")  # an option in a message of the command line
 
 
 class Collaborators(Protocol):
-    """What the endpoints of keys and of teams work with."""
+    """What the endpoints of keys and teams need."""
 
     keys: Keys
     settings: Settings
@@ -37,7 +37,7 @@ class Collaborators(Protocol):
 
 
 class Limiting(msgspec.Struct, forbid_unknown_fields=True):
-    """Limits as JSON has them: numbers, or "none" for no limit."""
+    """Limits in a JSON body: numbers, or "none" to remove a limit."""
 
     usd_a_day: float | str | None = None
     usd_a_month: float | str | None = None
@@ -46,17 +46,17 @@ class Limiting(msgspec.Struct, forbid_unknown_fields=True):
     soft: float | str | None = None
     floor: float | str | None = None
 
-    def given(self) -> dict[str, str | None]:
-        """The limits as the command takes them."""
+    def limits(self) -> dict[str, str | None]:
+        """The limits as the values of command line options; None: not given."""
         values = {name: getattr(self, name) for name in Limiting.__struct_fields__}
         return {name: None if value is None else str(value) for name, value in values.items()}
 
 
 def manager(worker: Collaborators, request: Request) -> str:
-    """The id of the key that presents itself, which may change keys.
+    """The id of the caller's key, which is allowed to change keys.
 
     Raises:
-        ForbiddenError: it may not.
+        ForbiddenError: the caller may not change keys.
     """
     caller = worker.keys.authenticate(request.scope["headers"])
     if why := refusal(caller, keyed=worker.keys.required):
@@ -65,37 +65,39 @@ def manager(worker: Collaborators, request: Request) -> str:
 
 
 def refusal(caller: Caller, *, keyed: bool) -> str:
-    """Why a caller may not change keys, or nothing.
+    """Why a caller may not change keys; empty if it may.
 
-    Whoever may, could give itself all that an admin key can have. So it must have that already; an admin key for
-    Prometheus has no path.
+    A caller that changes keys could grant itself every right, so it must already have every right. An admin key without
+    paths, such as one for Prometheus, may not change keys.
     """
     caller.require_admin()
     if not keyed:
-        return "Without keys, everybody here may ask. Make the first: `python -m router keys add NAME --admin`."
+        return "No keys exist, so every local caller is accepted. Create one: `python -m router keys add NAME --admin`."
     if caller.rights < frozenset(RIGHTS) or caller.models or caller.held_to:
-        return "Keys are changed by admin keys that have every path, every model and no limits; your key is not one."
+        return "Only admin keys with every path, every model and no limits may change keys; your key is not one."
     return ""
 
 
 def done(change: Callable[[], T]) -> T:
-    """The result of a change, its errors as the client sees them.
+    """Run a change and translate its errors to HTTP errors.
 
     Raises:
-        RouterError: it was not made.
+        RouterError: the change failed.
     """
     try:
         return change()
     except issuing.OptionError as error:
         raise BadRequestError(_words(error), error.option) from error
     except issuing.UnknownNameError as error:
-        raise NotFoundError("There is nothing of that name.", "name") from error
+        raise NotFoundError("No key or team has this name.", "name") from error
     except issuing.StateError as error:
         raise ConflictError(_words(error), "name") from error
     except keystore.ReadOnlyError as error:
         log.error("%s", error)
-        raise StoreError("The keys cannot be changed here: their file is read-only; the log has its path.") from error
-    except SettingsError as error:  # the file is damaged, or keys would be sent to the upstream
+        raise StoreError(
+            "The keys cannot be changed here because their file is read-only. The log has its path."
+        ) from error
+    except SettingsError as error:  # the file is damaged, or ROUTER_FORWARD_CLIENT_KEYS is set
         log.error("the keys cannot be changed: %s", error)
         raise StoreError("The keys cannot be read or changed; the router's log says why.") from error
     except OSError as error:
@@ -104,24 +106,24 @@ def done(change: Callable[[], T]) -> T:
 
 
 def _words(error: SettingsError) -> str:
-    """What is wrong, with options named as in JSON."""
+    """The message of an error, with option names as in JSON."""
     text = _OPTION.sub(lambda match: match[1].replace("-", "_"), str(error))
     return f"{text[0].upper()}{text[1:]}." if not isinstance(error, issuing.OptionError) else f"{text}."
 
 
 def known_standings(standings: Standings) -> Mapping[Owner, Standing] | None:
-    """The standings, or None where they cannot be read: the keys are shown without them."""
+    """The standings; None if they cannot be read, so that keys are shown without spending."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         return standings.by_owner()
     except (SQLAlchemyError, OSError) as error:
-        log.error("what keys have spent cannot be read: %s", type(error).__name__)
+        log.error("cannot read the spending of keys: %s", type(error).__name__)
         return None
 
 
 def spending(owner: Owner, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:
-    """What a key or a team spent; null where that is not known."""
+    """Spending and last use of a key or team as JSON values; null if unknown."""
     standing = None if spent is None else spent.get(owner, Standing())
     return {
         "spent_usd_today": standing and standing.day_usd,
@@ -131,19 +133,19 @@ def spending(owner: Owner, spent: Mapping[Owner, Standing] | None) -> dict[str, 
 
 
 async def read_form(request: Request, form: type[Form]) -> Form:
-    """The body of a request.
+    """Read and decode the JSON body of a request.
 
     Raises:
-        BadRequestError: it does not fit the form.
+        BadRequestError: the body does not match the form.
     """
     length = request.headers.get("content-length", "").encode() or None
     body = await read_body(request.receive, length, MAX_BYTES, READ_SECONDS)
     try:
         return msgspec.json.decode(body.skeleton.text or b"{}", type=form)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequestError(f"The body does not fit: {error}.") from error
+        raise BadRequestError(f"The request body is invalid: {error}.") from error
 
 
 def json_answer(value: Any, status: int = 200) -> Response:
-    """An answer in JSON."""
+    """A JSON response."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Whether the proxy lives and can serve: `/health` and `/ready`."""
+"""`/health` and `/ready`: liveness and readiness."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """The process answers; with what it serves, and what its owner should know."""
+        """Return that the process is alive, with its policy, upstreams and warnings."""
         return {
             "status": "ok",
             "policy": worker.serving.policy.version,
             "simulated": worker.settings.simulated,
             "unrecorded_requests": worker.journal.unrecorded,
-            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
+            "upstreams": [status._asdict() for status in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
             "learnt": worker.adapter.describe_lessons(),
         }
 
     @app.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """Requests may come: a policy was read, or the process would not have started. Nothing waits for MLflow.
+        """Return that the process accepts requests; 503 during shutdown. Readiness does not depend on MLflow.
 
-        503 once it is told to end.
+        The policy is always loaded here: without one, the process does not start.
         """
         if worker.shutting_down:
             response.status_code = 503
@@ -55,6 +55,6 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "unrecorded_requests": worker.journal.unrecorded,
             "exporter": {reader: asdict(lag) for reader, lag in behind.items()},
             "refused": await run_in_threadpool(counted, worker.journal.directory),
-            "upstreams": [each._asdict() for each in worker.upstreams.statuses()],
+            "upstreams": [status._asdict() for status in worker.upstreams.statuses()],
             "warnings": await run_in_threadpool(notices, worker),
         }

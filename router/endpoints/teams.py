@@ -1,4 +1,4 @@
-"""The teams of keys, for admin keys: `/router/teams`. The command `python -m router teams` shares its code."""
+"""`/router/teams`: manage teams with an admin key. The command `python -m router teams` shares its code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("router")
 
 
 class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
-    """A team to make."""
+    """The body of a request to create a team."""
 
     name: str
 
@@ -37,8 +37,8 @@ class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
 
-    async def told(teams: Callable[[Roster], tuple[Team, ...]]) -> list[dict[str, Any]]:
-        """Teams for readers, with what they spent."""
+    async def described(teams: Callable[[Roster], tuple[Team, ...]]) -> list[dict[str, Any]]:
+        """Teams as JSON values, with their spending."""
         roster = await run_in_threadpool(done, lambda: read_roster(worker.settings.keys_path))
         spent = await run_in_threadpool(known_standings, worker.standings)
         chosen, now = done(lambda: teams(roster)), time.time()
@@ -47,42 +47,42 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             for team in chosen
         ]
 
-    async def changed(by: str, how: str, change: Callable[[], Team], status: int = 200) -> Response:
-        """Make a change, have this worker know it at once, and log who made it."""
-        made = await run_in_threadpool(done, change)
+    async def apply(by: str, action: str, change: Callable[[], Team], status: int = 200) -> Response:
+        """Apply a change, reload the keys of this worker, and log the change with its author."""
+        changed = await run_in_threadpool(done, change)
         worker.key_watch.check()
-        log.info("team %s is %s by key %s", made.name, how, by)
-        (team,) = await told(lambda roster: (grouping.find_team(roster.teams, made.name),))
+        log.info("team %s was %s by key %s", changed.name, action, by)
+        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, changed.name),))
         return json_answer(team, status)
 
     @app.get("/router/teams")
     async def show_all(request: Request) -> Response:
-        """All teams with their active keys, their limits, and what they spent."""
+        """List all teams with their active keys, limits and spending."""
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
         why = refusal(caller, keyed=worker.keys.required)
-        return json_answer({"teams": await told(lambda roster: roster.teams), "may_change": not why, "why": why})
+        return json_answer({"teams": await described(lambda roster: roster.teams), "may_change": not why, "why": why})
 
     @app.post("/router/teams")
     async def add(request: Request) -> Response:
-        """Make a team."""
-        by, given = manager(worker, request), await read_form(request, Adding)
-        return await changed(by, "made", partial(keystore.add_team, worker.settings, given.name, given.given()), 201)
+        """Create a team."""
+        by, form = manager(worker, request), await read_form(request, Adding)
+        return await apply(by, "created", partial(keystore.add_team, worker.settings, form.name, form.limits()), 201)
 
     @app.get("/router/teams/{name}")
     async def show(name: str, request: Request) -> Response:
-        """One team."""
+        """Return one team."""
         worker.keys.authenticate(request.scope["headers"]).require_admin()
-        (team,) = await told(lambda roster: (grouping.find_team(roster.teams, name),))
+        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, name),))
         return json_answer(team)
 
     @app.patch("/router/teams/{name}")
     async def limit(name: str, request: Request) -> Response:
-        """Change the limits of a team; "none" removes one."""
-        by, given = manager(worker, request), await read_form(request, Limiting)
-        return await changed(by, "limited", partial(keystore.limit_team, worker.settings, name, given.given()))
+        """Change the limits of a team; "none" removes a limit."""
+        by, form = manager(worker, request), await read_form(request, Limiting)
+        return await apply(by, "limited", partial(keystore.limit_team, worker.settings, name, form.limits()))
 
     @app.delete("/router/teams/{name}")
     async def remove(name: str, request: Request) -> Response:
         """Remove a team that has no active keys."""
-        return await changed(manager(worker, request), "removed", partial(keystore.remove_team, worker.settings, name))
+        return await apply(manager(worker, request), "removed", partial(keystore.remove_team, worker.settings, name))

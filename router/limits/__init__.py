@@ -1,1 +1,1 @@
-"""What a key may spend and send: budgets in dollars, requests and tokens a minute."""
+"""Limits of keys and teams: budgets in US dollars, requests per minute and tokens per minute."""

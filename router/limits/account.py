@@ -1,7 +1,7 @@
-"""What a key or a team has spent and may spend: dollars of a day and month, requests and tokens of a minute. No I/O.
+"""Spending and limits of one key or team: dollars per day and month, requests and tokens per minute. No I/O.
 
-Dollars are held before a request is sent and settled when it ends, so that requests at once cannot go over a budget
-together. The clock is the caller's.
+Dollars are held before a request is sent and settled when it ends, so that concurrent requests cannot exceed a budget
+together. Callers pass the time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from router.errors import QuotaError, RateLimitError
 from router.limits.bound import Most
 
 MINUTE_NS = 60 * 10**9
-NANO = 10**9  # nano-dollars of a dollar
+NANO = 10**9  # nano-dollars per dollar
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class Period:
-    """A day or a month (UTC)."""
+    """A day or a month (UTC), with the dollars spent and held in it."""
 
     __slots__ = ("ends_unix_ns", "held_usd", "name", "spent_usd", "starts_unix_ns")
 
@@ -28,49 +28,49 @@ class Period:
         self.starts_unix_ns = int(starts.timestamp()) * 10**9
         self.ends_unix_ns = int(ends.timestamp()) * 10**9
         self.spent_usd = 0.0
-        self.held_usd = 0.0  # by requests under way
+        self.held_usd = 0.0  # by requests in progress
 
     def refusal(self, owner: Owner, usd: float, budget: float) -> QuotaError:
-        """Why `usd` more do not fit a budget."""
-        again = self.spent_usd + usd <= budget and self.spent_usd < budget
+        """The error for a request of `usd` that exceeds the budget."""
+        retryable = self.spent_usd + usd <= budget and self.spent_usd < budget
         begins = datetime.fromtimestamp(self.ends_unix_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if again:
-            why = f"requests under way may cost the rest (${self.held_usd:.6f}); try again"
+        if retryable:
+            why = f"requests in progress hold the rest (${self.held_usd:.6f}); try again"
         else:
-            why = f"it begins anew at {begins}"
+            why = f"the budget resets at {begins}"
         return QuotaError(
             f"You exceeded your current quota: {owner} has spent ${self.spent_usd:.6f} of ${budget:g} a {self.name}"
             f" (UTC), and this request may cost ${usd:.6f}; {why}.",
             owner,
-            again=again,
+            again=retryable,
         )
 
 
 def day_of(unix_ns: int) -> Period:
-    """The day of a moment."""
+    """The day that contains a moment."""
     starts = datetime.fromtimestamp(unix_ns // 10**9, UTC).replace(hour=0, minute=0, second=0)
     return Period("day", starts, starts + timedelta(days=1))
 
 
 def month_of(unix_ns: int) -> Period:
-    """The month of a moment."""
+    """The month that contains a moment."""
     starts = datetime.fromtimestamp(unix_ns // 10**9, UTC).replace(day=1, hour=0, minute=0, second=0)
     return Period("month", starts, (starts + timedelta(days=31)).replace(day=1))
 
 
 class Bucket:
-    """As much as may be used in a minute; what is used comes back evenly, all of it within a minute."""
+    """A token bucket that holds one minute's limit and refills evenly within a minute."""
 
     __slots__ = ("_at_unix_ns", "left", "limit")
 
     def __init__(self, limit: int, now_unix_ns: int) -> None:
         self.limit = limit
-        self.left = float(limit)  # below 0 where more was used than was expected
+        self.left = float(limit)  # negative if more was used than expected
         self._at_unix_ns = now_unix_ns
 
     @classmethod
     def with_left(cls, limit: int | None, left: float, now_unix_ns: int) -> Bucket | None:
-        """A bucket of which so much is left; None without a limit."""
+        """A bucket with `left` remaining; None without a limit."""
         if limit is None:
             return None
         bucket = cls(limit, now_unix_ns)
@@ -78,7 +78,7 @@ class Bucket:
         return bucket
 
     def fill(self, limit: int, now_unix_ns: int) -> None:
-        """Give back what the time since the last call gives; `limit` may be another one than before."""
+        """Refill for the time since the last call; `limit` may differ from the previous limit."""
         passed = now_unix_ns - self._at_unix_ns
         left = self.left + (limit - self.limit if limit > self.limit else 0)
         if passed > 0:
@@ -87,25 +87,25 @@ class Bucket:
         self.limit, self._at_unix_ns = limit, now_unix_ns
 
     def seconds_until(self, needed: float) -> float:
-        """Until so much is left."""
+        """Seconds until `needed` is left."""
         return max(needed - self.left, 0.0) * 60.0 / self.limit
 
 
 class Account:
-    """What one key, or one team, uses."""
+    """The usage of one key or team, and its limits."""
 
     def __init__(self, owner: Owner, now_unix_ns: int) -> None:
         self.owner = owner
         self.limits = NO_LIMITS
-        self.since_unix_ns = now_unix_ns  # what ended before is read from the tables and the journal
-        self.known = False  # whether what was spent before is in it
+        self.since_unix_ns = now_unix_ns  # the tables and the journal give the spending before this moment
+        self.known = False  # whether that earlier spending has been added
         self.in_dollars = False
         self.day, self.month = day_of(now_unix_ns), month_of(now_unix_ns)
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
 
     def limit(self, limits: Limits) -> None:
-        """Hold to these limits from now on."""
+        """Apply these limits from now on."""
         self.limits, self.in_dollars = limits, limits.in_dollars
         if limits.requests_a_minute is None:
             self._requests = None
@@ -113,17 +113,17 @@ class Account:
             self._tokens = None
 
     def check(self, most: Most, now_unix_ns: int, *, billed: bool = True) -> int:
-        """Give the tokens to take for a request that fits. One that is not `billed` is held to the minute alone.
+        """Check a request against all limits and return the tokens to take. Unbilled requests skip the budgets.
 
         Raises:
-            QuotaError: a budget does not hold it.
-            RateLimitError: this minute does not.
+            QuotaError: the request exceeds a budget.
+            RateLimitError: the request exceeds a limit per minute.
         """
         limits = self.limits
         if now_unix_ns >= self.day.ends_unix_ns:
             self.turn(now_unix_ns)
         day, month, usd = self.day, self.month, most.usd
-        # every request comes by: no call for each budget
+        # hot path: avoids a function call for each budget
         budget = limits.usd_a_day
         if billed and budget is not None and (day.spent_usd + day.held_usd + usd > budget or day.spent_usd >= budget):
             raise day.refusal(self.owner, usd, budget)
@@ -139,7 +139,7 @@ class Account:
         return self._check_rates(most, now_unix_ns)
 
     def take(self, usd: float, tokens: int) -> None:
-        """Hold dollars, and take a request and its tokens from this minute; call it after `check`."""
+        """Hold dollars, and take one request and its tokens from the minute. Call it after `check`."""
         self.day.held_usd += usd
         self.month.held_usd += usd
         if self._requests is not None:
@@ -148,7 +148,7 @@ class Account:
             self._tokens.left -= tokens
 
     def floor(self, now_unix_ns: int) -> float | None:
-        """The target of the limits, once the soft share of a budget is spent or held."""
+        """The lower target of the limits if the soft share of a budget is spent or held; else None."""
         if now_unix_ns >= self.day.ends_unix_ns:
             self.turn(now_unix_ns)
         limits = self.limits
@@ -158,7 +158,7 @@ class Account:
         return None
 
     def _check_rates(self, most: Most, now_unix_ns: int) -> int:
-        """Whether this minute has a request and its tokens; the tokens."""
+        """Check the limits per minute and return the tokens to take."""
         limits, requests, tokens = self.limits, self._requests, self._tokens
         if limits.requests_a_minute is not None:
             if requests is None:
@@ -172,7 +172,7 @@ class Account:
             raise self._limited("requests", requests, 1)
         if tokens is None:
             return 0
-        # an answer that the client does not limit is no reason to refuse what a whole minute holds
+        # without a limit on the answer, accept the request if its expected tokens fit into a whole minute
         taken = most.largest_tokens if most.largest_tokens < tokens.limit else max(most.tokens, tokens.limit)
         if tokens.left < taken:
             raise self._limited("tokens", tokens, taken)
@@ -181,13 +181,13 @@ class Account:
     def _limited(self, kind: str, bucket: Bucket, needed: int) -> RateLimitError:
         short = "RPM" if kind == "requests" else "TPM"
         used = max(math.ceil(bucket.limit - bucket.left), 0)
-        told = f"{kind} per min ({short}): Limit {bucket.limit}"
+        usage = f"{kind} per min ({short}): Limit {bucket.limit}"
         if needed > bucket.limit:
-            message = f"Request too large for {self.owner} on {told}, Requested {needed}."
+            message = f"Request too large for {self.owner} on {usage}, Requested {needed}."
             return RateLimitError(message, kind, ((b"x-should-retry", b"false"), *rates(self)))
         seconds = bucket.seconds_until(needed)
         message = (
-            f"Rate limit reached for {self.owner} on {told}, Used {used}, Requested {needed}. "
+            f"Rate limit reached for {self.owner} on {usage}, Used {used}, Requested {needed}. "
             f"Please try again in {duration(seconds)}."
         )
         after = (
@@ -197,7 +197,7 @@ class Account:
         return RateLimitError(message, kind, (*after, *rates(self)))
 
     def spend(self, usd: float, started_unix_ns: int) -> None:
-        """Add what a request cost for which nothing was held."""
+        """Add the cost of a request without a hold."""
         if started_unix_ns >= self.day.ends_unix_ns:
             self.turn(started_unix_ns)
         for period in (self.day, self.month):
@@ -205,25 +205,25 @@ class Account:
                 period.spent_usd += usd
 
     def give_back(self, tokens: int) -> None:
-        """Give back tokens that were held and not used; take more where they were too few."""
+        """Return unused tokens; a negative number takes more."""
         bucket = self._tokens
         if bucket is not None:
             left = bucket.left + tokens
             bucket.left = left if left < bucket.limit else float(bucket.limit)
 
     def mirror_dollars(self, day: tuple[int, int], month: tuple[int, int]) -> None:
-        """Take over what Redis has: nano-dollars spent and held."""
+        """Copy nano-dollars (spent, held) from Redis."""
         self.day.spent_usd, self.day.held_usd = day[0] / NANO, day[1] / NANO
         self.month.spent_usd, self.month.held_usd = month[0] / NANO, month[1] / NANO
 
     def mirror_rates(self, now_unix_ns: int, requests: float, tokens: float) -> None:
-        """Take over what Redis has left of requests and tokens."""
+        """Copy the remaining requests and tokens from Redis."""
         limits = self.limits
         self._requests = Bucket.with_left(limits.requests_a_minute, requests, now_unix_ns)
         self._tokens = Bucket.with_left(limits.tokens_a_minute, tokens, now_unix_ns)
 
     def refuse(self, verdict: str, most: Most, needed_tokens: int) -> QuotaError | RateLimitError:
-        """Why Redis refuses a request: by its `day`, `month`, `requests` or `tokens`."""
+        """The error for a refusal by Redis; `verdict` is day, month, requests or tokens."""
         limits = self.limits
         if verdict == "day" and limits.usd_a_day is not None:
             return self.day.refusal(self.owner, most.usd, limits.usd_a_day)
@@ -234,16 +234,16 @@ class Account:
         return self._limited(verdict, bucket, 1 if verdict == "requests" else needed_tokens)
 
     def turn(self, now_unix_ns: int) -> None:
-        """Begin a new day, and a new month where it is one; requests under way settle in those they began in."""
+        """Start a new day, and a new month if it has changed. Requests in progress settle in their own periods."""
         self.day = day_of(now_unix_ns)
         if now_unix_ns >= self.month.ends_unix_ns:
             self.month = month_of(now_unix_ns)
 
 
 def rates(*accounts: Account) -> Headers:
-    """What is left of this minute, in the headers that OpenAI has for it; of several accounts, what is left least."""
+    """OpenAI's rate limit headers for this minute; of several accounts, the least that remains."""
     requests = tokens = None
-    for account in accounts:  # every answer comes by: no call for each account
+    for account in accounts:  # hot path: avoids a function call for each account
         bucket = account._requests
         if bucket is not None and (requests is None or bucket.left < requests.left):
             requests = bucket
@@ -263,7 +263,7 @@ def rates(*accounts: Account) -> Headers:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as OpenAI's rate limit headers have it.
+    """A duration in the format of OpenAI's rate limit headers.
 
     >>> duration(0.0), duration(0.0125), duration(1.0), duration(59.5), duration(90.0), duration(3600.0)
     ('0s', '13ms', '1s', '59.5s', '1m30s', '1h0m0s')
@@ -273,7 +273,7 @@ def duration(seconds: float) -> str:
         return f"{milliseconds}ms"
     minutes, rest = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
-    told = f"{rest / 1000:g}s"
+    seconds_text = f"{rest / 1000:g}s"
     if hours:
-        return f"{hours}h{minutes}m{told}"
-    return f"{minutes}m{told}" if minutes else told
+        return f"{hours}h{minutes}m{seconds_text}"
+    return f"{minutes}m{seconds_text}" if minutes else seconds_text

@@ -1,4 +1,4 @@
-"""What one request holds of the limits of its key and of its team, until it is settled. No I/O."""
+"""The hold of one request on the limits of its key and team, until it is settled. No I/O."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from router.limits.bound import Most
 
 
 class Share:
-    """What is held of one account."""
+    """The hold on one account."""
 
     __slots__ = ("account", "day", "month", "tokens", "usd")
 
     def __init__(self, account: Account, usd: float, tokens: int, day: Period, month: Period) -> None:
         self.account = account
         self.usd, self.tokens = usd, tokens
-        self.day, self.month = day, month  # in which the request began
+        self.day, self.month = day, month  # the periods in which the request started
 
     def settle(self, spent_usd: float, used_tokens: int | None, ended_unix_ns: int) -> None:  # noqa: ARG002
-        """Spend what the request cost, and give back the rest; `used_tokens` is None where all that are held count."""
+        """Charge the cost and release the hold. `used_tokens` None charges all held tokens."""
         for period in (self.day, self.month):
             period.held_usd -= self.usd
             period.spent_usd += spent_usd
@@ -29,7 +29,7 @@ class Share:
 
 
 class Booking:
-    """What one request holds, of every account that it is held to."""
+    """The holds of one request on all accounts whose limits apply to it."""
 
     __slots__ = ("_settled", "_usd", "accounts", "shares")
 
@@ -39,13 +39,13 @@ class Booking:
         self._settled = False
 
     def rates(self) -> Headers:
-        """What is left of this minute, by the account that has least."""
+        """Rate limit headers of the account with the least left."""
         return rates(*self.accounts)
 
     def settle(self, record: Record, *, begun: bool | None = None) -> None:
-        """Spend what the request cost, once, and give back the rest; `begun`: a model may have billed it.
+        """Charge the cost and release the holds, once. `begun`: a model may have billed the request.
 
-        Where it is not known what was billed, what was held counts as spent, and the record says so in `kept_usd`.
+        If the billed amount is unknown, charge the held amount and store it in the record as `kept_usd`.
         """
         if self._settled:
             return
@@ -58,7 +58,7 @@ class Booking:
             record.kept_usd = spent
         if record.wasted:
             known = [cost for attempt in record.wasted if (cost := attempt["cost_usd"]) is not None]
-            kept = usd * (len(record.wasted) - len(known))  # what the others cost is not known
+            kept = usd * (len(record.wasted) - len(known))  # for attempts of unknown cost
             record.kept_usd += kept
             spent += kept + sum(known)
         used = _used_tokens(record) if record.usage is not None else None if begun else 0
@@ -67,10 +67,10 @@ class Booking:
 
 
 def hold(accounts: Sequence[Account], most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
-    """Hold what a request may use at most, of all accounts or of none.
+    """Hold the most that a request can use, on all accounts or on none.
 
     Raises:
-        QuotaError, RateLimitError: one of the accounts does not hold it.
+        QuotaError, RateLimitError: the request exceeds the limits of an account.
     """
     shares: list[Share] = []
     for account in accounts:

@@ -1,7 +1,7 @@
-"""The most that a request can cost, before it is sent.
+"""Upper bounds for the cost of a request before it is sent.
 
-A token is at least a byte of text, so the bytes of a body bound its input tokens: four times the router's own estimate
-for English prose. An estimate that may be too low would let many requests at once go over a budget together.
+A token is at least one byte of text, so the size of a body bounds its input tokens: about four times the router's
+estimate for English prose. With a lower estimate, concurrent requests could exceed a budget together.
 """
 
 from __future__ import annotations
@@ -24,42 +24,46 @@ from router.policy.usage import Usage
 from router.wire import bodies
 from router.wire.skeleton import Skeleton
 
-ANSWER_TOKENS = 4096  # of an answer whose length the client does not limit, where its model may write more
-CONTEXT_TOKENS = 128_000  # of a model whose context is not known
-IMAGE_TOKENS = 2  # times the router's estimate of an image: a large one has twice the tiles
-BYTES_PER_TOKEN = 4  # of the estimate that is held against tokens a minute
-MOST_CHOICES = 128  # answers to one request; OpenAI's own limit
-MOST_KNOWN = 1000  # combinations of models and tiers
+ANSWER_TOKENS = 4096  # assumed for an answer without a length limit, if the model allows as much
+CONTEXT_TOKENS = 128_000  # assumed if the context window of a model is unknown
+IMAGE_TOKENS = 2  # factor on the router's estimate of an image: a large image has twice the tiles
+BYTES_PER_TOKEN = 4  # for the estimate that is checked against tokens per minute
+MOST_CHOICES = 128  # maximum choices per request; OpenAI's limit
+MOST_KNOWN = 1000  # cached combinations of models and tiers
 NO_LONG_CONTEXT = (2**62, 1.0, 1.0)
-_ELSEWHERE = ("previous_response_id", "conversation", "prompt")  # of a response: what is read is at the upstream
-_NAMED = (Reason.PASSED_THROUGH, Reason.FORCED)  # no other model answers for one that is named
+_ELSEWHERE = (
+    "previous_response_id",
+    "conversation",
+    "prompt",
+)  # fields of a response request whose content is stored at the upstream
+_NAMED = (Reason.PASSED_THROUGH, Reason.FORCED)  # reasons for which no other model may answer
 _MANY = ("n", "best_of")
 
 
 class Most(NamedTuple):
-    """What is held of a key's limits while a request is under way."""
+    """The amounts to hold while a request is in progress."""
 
     usd: float
-    tokens: int  # expected of the input, and what the client allows for the answer
-    largest_tokens: int  # with an answer that is as long as it can be
+    tokens: int  # expected input tokens plus the client's limit for the answer
+    largest_tokens: int  # expected input tokens plus the longest possible answer
 
 
 class _Rates(NamedTuple):
-    """The dearest of the models that may answer, for every kind of token."""
+    """The highest price and size for each kind of token over the models that may answer."""
 
     usd_per_input_token: float
     usd_per_output_token: float
-    context_tokens: int  # of the largest
-    answer_tokens: int  # of the longest answer that is not limited
-    longest_tokens: int  # of the longest answer at all
+    context_tokens: int  # largest context window
+    answer_tokens: int  # longest answer if the client sets no limit
+    longest_tokens: int  # longest possible answer
     image_tokens: tuple[int, int]
-    long_above: int  # input tokens beyond which all of a request costs more
+    long_above: int  # input tokens above which the whole request costs more
     long_input_factor: float
     long_output_factor: float
 
 
 class Bound:
-    """Bounds what requests cost, for one worker."""
+    """Computes cost bounds, for one worker."""
 
     def __init__(self, prices: PriceBook, adapter: Adapter) -> None:
         self._prices = prices
@@ -77,10 +81,10 @@ class Bound:
         *,
         priced: bool,
     ) -> Most:
-        """What a request can cost at most; `models` are those of the policy.
+        """The most that a request can cost; `models` are the models of the policy.
 
         Raises:
-            UnpricedModelError: it is `priced`, and a model that may answer has no price.
+            UnpricedModelError: `priced` is true and a model that may answer has no price.
         """
         fields, features = plan.request.fields, plan.features
         if features is None:
@@ -90,15 +94,15 @@ class Bound:
         rates = self._rates((*plan.models,), named, models, now_unix_ns, plan.reason not in _NAMED, priced)
         read = len(body.text)
         expected = read // BYTES_PER_TOKEN
-        # every request comes by: no call for what few have
+        # hot path: avoids a function call for rare fields
         attached = features is None or features.images or features.audio_parts or features.file_parts or body.removed
         if attached or api_format.path == b"/responses":
             left_out = len(body.removed)
             read, expected = _read(features, fields, api_format, rates, read, expected, left_out)
         if read > rates.context_tokens:
             read = rates.context_tokens
-        given = _given(fields) if features is None else features.max_output_tokens
-        written = rates.answer_tokens if given is None else given
+        limit = _output_limit(fields) if features is None else features.max_output_tokens
+        written = rates.answer_tokens if limit is None else limit
         if written > rates.longest_tokens:
             written = rates.longest_tokens
         choices = 1
@@ -107,13 +111,13 @@ class Bound:
         reading, writing = read * rates.usd_per_input_token, written * choices * rates.usd_per_output_token
         if read > rates.long_above:
             reading, writing = reading * rates.long_input_factor, writing * rates.long_output_factor
-        told = expected + (0 if given is None else written * choices)
-        if plan.verify:  # two models may answer
-            return Most(2 * (reading + writing), 2 * told, 2 * (expected + written * choices))
-        return Most(reading + writing, told, expected + written * choices)
+        tokens = expected + (0 if limit is None else written * choices)
+        if plan.verify:  # a second model may answer
+            return Most(2 * (reading + writing), 2 * tokens, 2 * (expected + written * choices))
+        return Most(reading + writing, tokens, expected + written * choices)
 
     def most_of_embedding(self, model: str, size: int, now_unix_ns: int, *, priced: bool) -> Most:
-        """What an embedding of `size` bytes can cost at most.
+        """The most that an embedding of `size` bytes can cost.
 
         Raises:
             UnpricedModelError: as `most`.
@@ -128,15 +132,15 @@ class Bound:
             self._models = models
             self._known = {}
         key = (names, tier, now_unix_ns // 86_400_000_000_000, routed, priced)  # prices change by day
-        found = self._known.get(key)
-        if found is None:
+        rates = self._known.get(key)
+        if rates is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known = {}
-            found = self._known[key] = self._dearest(names, tier, now_unix_ns, routed, priced)
-        return found
+            rates = self._known[key] = self._dearest(names, tier, now_unix_ns, routed, priced)
+        return rates
 
     def _dearest(self, names: tuple[str, ...], tier: str, now_unix_ns: int, routed: bool, priced: bool) -> _Rates:
-        """What the dearest of these models, and of those that follow one that is gone, bill at most."""
+        """The highest rates over these models and, if `routed`, the successors of retired ones."""
         by_name = {model.name: model for model in self._models}
         all_names = dict.fromkeys(names)
         for name in names if routed else ():
@@ -151,7 +155,8 @@ class Bound:
             prices = self._prices_of(name, tier, now_unix_ns)
             if not prices and priced:
                 raise UnpricedModelError(
-                    f"The model `{name[:100]}` has no price here, so a key with a budget cannot ask for it.", "model"
+                    f"The model `{name[:100]}` has no price, so a key with a budget cannot use it.",
+                    "model",
                 )
             for price in prices:
                 reading, writing = dearest_tokens(price)
@@ -167,15 +172,15 @@ class Bound:
         return _Rates(read, written, context, answer, longest, images, *long)
 
     def _prices_of(self, name: str, tier: str, now_unix_ns: int) -> list[Price]:
-        """The model's prices on the tier that is asked for, and on the one that may serve instead; else on all."""
-        given = [self._prices.price(name, each, now_unix_ns) for each in dict.fromkeys(("", tier))]
-        if given[-1] is None:
-            given += [self._prices.price(name, each, now_unix_ns) for each in ("flex", "batch", "priority")]
-        return [price for price in given if price is not None]
+        """The model's prices on the standard and the requested tier; on all tiers if the requested one has no price."""
+        found = [self._prices.price(name, known_tier, now_unix_ns) for known_tier in dict.fromkeys(("", tier))]
+        if found[-1] is None:
+            found += [self._prices.price(name, other, now_unix_ns) for other in ("flex", "batch", "priority")]
+        return [price for price in found if price is not None]
 
 
 def dearest_tokens(price: Price) -> tuple[float, float]:
-    """Dollars that an input token and an output token cost at most, whatever kind they are of, in a short request.
+    """The highest price in US dollars of an input token and of an output token of any kind, in a short request.
 
     >>> dearest_tokens(Price(2e6, 8e6, usd_per_million_cache_write_tokens=3e6))
     (3.0, 8.0)
@@ -196,7 +201,7 @@ def dearest_tokens(price: Price) -> tuple[float, float]:
 
 
 def _longer(long: tuple[int, float, float], other: LongContext | None) -> tuple[int, float, float]:
-    """From where a long request costs more on one of two models, and by how much on the dearer one."""
+    """Combine long-context rules: the lower threshold and the higher factors."""
     if other is None:
         return long
     return (
@@ -207,7 +212,7 @@ def _longer(long: tuple[int, float, float], other: LongContext | None) -> tuple[
 
 
 def _features(api_format: ApiFormat, fields: bodies.Fields) -> Features | None:
-    """What a request holds that is not routed; None where that cannot be read, which its upstream will say."""
+    """The features of a request that is not routed; None if it is invalid, which the upstream reports."""
     try:
         return extract_features(api_format, fields)
     except BadRequestError:
@@ -223,9 +228,9 @@ def _read(
     expected: int,
     left_out: int,
 ) -> tuple[int, int]:
-    """Input tokens at most, and expected, of a request that is more than its text.
+    """Maximum and expected input tokens of a request with attachments or content stored at the upstream.
 
-    What was left out of the text is images, else it may be as long as the context of the model.
+    Parts that were removed from the text count as images if they are; otherwise the maximum is the context window.
     """
     elsewhere = api_format.path == b"/responses" and any(name in fields for name in _ELSEWHERE)
     if features is None or features.audio_parts or features.file_parts or elsewhere or left_out > len(features.images):
@@ -235,14 +240,14 @@ def _read(
     return read + IMAGE_TOKENS * images, expected + images
 
 
-def _given(fields: bodies.Fields) -> int | None:
-    """How long an answer may be, as the client says."""
+def _output_limit(fields: bodies.Fields) -> int | None:
+    """The largest output token limit that the client sets; None without one."""
     found = [raw for name in LIMITS if (raw := fields.get(name)) is not None]
     return max((number for raw in found if (number := _number(raw)) is not None), default=None)
 
 
 def _choices(fields: Mapping[str, msgspec.Raw], api_format: ApiFormat) -> int:
-    """How many answers are written, at most."""
+    """The maximum number of answers that the request generates."""
     choices = 1
     for name in _MANY:
         raw = fields.get(name)
@@ -250,9 +255,9 @@ def _choices(fields: Mapping[str, msgspec.Raw], api_format: ApiFormat) -> int:
             choices = max(choices, min(_number(raw) or 1, MOST_CHOICES))
     prompt = fields.get("prompt")
     if api_format.path == b"/completions" and prompt is not None and bytes(memoryview(prompt)[:1]) == b"[":
-        each = msgspec.json.decode(prompt, type=list[msgspec.Raw])
-        if each and bytes(memoryview(each[0])[:1]) in (b'"', b"["):  # several prompts; numbers are tokens of one
-            choices *= len(each)
+        prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
+        if prompts and bytes(memoryview(prompts[0])[:1]) in (b'"', b"["):  # a list of numbers is one prompt
+            choices *= len(prompts)
     return choices
 
 
@@ -262,5 +267,5 @@ def _number(raw: msgspec.Raw) -> int | None:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    """A string without escapes; service tiers have none."""
+    """Decode a JSON string without escapes, such as a service tier."""
     return bytes(memoryview(raw)[1:-1]).decode("latin-1")[:100]

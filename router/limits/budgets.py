@@ -1,4 +1,4 @@
-"""Alerts where a key or a team has spent half of a budget, 80 % of it, or all. Looked at once a second."""
+"""Send alerts when a key or team has spent 50 %, 80 % or all of a budget. Budgets are checked once a second."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from router.limits.account import Account, Period
 from router.limits.limiter import Limiter
 
 SHARES = (1.0, 0.8, 0.5)
-REFUSED_FROM = 0.8  # the share from which a budget that refused a request counts as spent
-LOOK_EVERY_SECONDS = 1.0
+REFUSED_FROM = 0.8  # spent share from which a budget counts as spent once it refuses a request
+CHECK_INTERVAL_SECONDS = 1.0
 MOST_KNOWN = 10_000
 DAY = 86_400.0  # seconds
 
 
-class Telling(Protocol):
-    """Who is told; `router.alerts.alerts.Alerts` is."""
+class AlertSender(Protocol):
+    """Sends alerts, as `router.alerts.alerts.Alerts` does."""
 
     def alert(
         self,
@@ -36,16 +36,18 @@ class Telling(Protocol):
 
 
 class Budgets:
-    """Looks at the accounts of the keys and teams with budgets."""
+    """Watches the accounts of keys and teams with budgets."""
 
-    def __init__(self, limiter: Limiter, alerts: Telling) -> None:
+    def __init__(self, limiter: Limiter, alerts: AlertSender) -> None:
         self._limiter = limiter
         self._alerts = alerts
-        self._refused: set[tuple[Owner, str, int]] = set()  # whose budget and of which period refused a request
-        self._told: dict[tuple[Owner, str, int, float], float] = {}  # the share that was told last
+        self._refused: set[tuple[Owner, str, int]] = (
+            set()
+        )  # owner, period and its start of budgets that refused a request
+        self._reported: dict[tuple[Owner, str, int, float], float] = {}  # the last share that was reported
 
     def refused(self, owner: tuple[str, str]) -> None:
-        """Know that a request was refused until a budget of `owner` begins anew."""
+        """Record that a budget of `owner` refused a request in the current period."""
         account = self._limiter.accounts.get(owner)
         if account is None:
             return
@@ -54,9 +56,9 @@ class Budgets:
                 self._refused.add((account.owner, period.name, period.starts_unix_ns))
 
     def look(self) -> None:
-        """Tell of every share that was reached since the last look. Where several were, of the highest."""
-        if len(self._told) + len(self._refused) > MOST_KNOWN:
-            self._told, self._refused = {}, set()
+        """Alert on every share reached since the last check; if several were reached, on the highest."""
+        if len(self._reported) + len(self._refused) > MOST_KNOWN:
+            self._reported, self._refused = {}, set()
         for account in list(self._limiter.accounts.values()):
             for period, budget in _budgets(account):
                 spent = period.spent_usd / budget
@@ -64,22 +66,22 @@ class Budgets:
                     spent = max(spent, 1.0)
                 share = next((share for share in SHARES if spent >= share - 1e-9), 0.0)
                 known = account.owner, period.name, period.starts_unix_ns, budget
-                if share > self._told.get(known, 0.0):
-                    self._told[known] = share
-                    self._tell(account.owner, period, budget, share)
+                if share > self._reported.get(known, 0.0):
+                    self._reported[known] = share
+                    self._alert(account.owner, period, budget, share)
 
-    def _tell(self, owner: Owner, period: Period, budget: float, share: float) -> None:
-        begins, again = _moment(period.starts_unix_ns), _moment(period.ends_unix_ns)
-        told = f"{owner} has spent ${period.spent_usd:.2f} of ${budget:g} a {period.name}"
+    def _alert(self, owner: Owner, period: Period, budget: float, share: float) -> None:
+        begins, ends = _moment(period.starts_unix_ns), _moment(period.ends_unix_ns)
+        spent = f"{owner} has spent ${period.spent_usd:.2f} of ${budget:g} a {period.name}"
         if share == 1.0:
-            text = f"{told}; its requests are refused until {again}"
+            text = f"{spent}; its requests are refused until {ends}"
         else:
-            text = f"{told}, which is {share:.0%} or more; the {period.name} ends at {again}"
+            text = f"{spent}, which is {share:.0%} or more; the {period.name} ends at {ends}"
         fields: dict[str, Field] = {
             owner.kind: owner.name,
             "period": period.name,
             "period_begins": begins,
-            "period_ends": again,
+            "period_ends": ends,
             "budget_usd": budget,
             "spent_usd": round(period.spent_usd, 6),
             "share": share,
@@ -103,7 +105,7 @@ def _moment(unix_ns: int) -> str:
 
 @contextlib.asynccontextmanager
 async def watching_budgets(budgets: Budgets) -> AsyncIterator[None]:
-    """Look at the budgets while the application runs, and once more when it ends."""
-    async with repeating(budgets.look, LOOK_EVERY_SECONDS):
+    """Check the budgets while the application runs, and once more when it ends."""
+    async with repeating(budgets.look, CHECK_INTERVAL_SECONDS):
         yield
     budgets.look()

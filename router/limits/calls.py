@@ -1,4 +1,4 @@
-"""The calls of state.lua, each with what it takes and what becomes of its answer."""
+"""The operations of state.lua: their arguments and how their responses are handled."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from router.limits.account import NANO, Period
 from router.limits.bound import Most
 
 Argument = str | bytes | int
-PREFIX = "{router:limits}"  # the braces keep all accounts in one slot of a cluster: a hold may take two
-KEPT_SECONDS = 3 * 86_400  # after a month's end
+PREFIX = "{router:limits}"  # the braces keep all accounts in one cluster slot: a hold may use two
+KEPT_SECONDS = 3 * 86_400  # retention after the end of a month
 NO_LIMIT = -1
 
 
 class Place(NamedTuple):
-    """Where an account is in Redis, in one month."""
+    """The Redis keys of an account in one month."""
 
     keys: tuple[str, str, str]
     day: str  # of the month
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, owner: Owner, day: Period, month: Period) -> Place:
-        """The place for a day and its month."""
+        """The place of an account for a day and its month."""
         began = datetime.fromtimestamp(day.starts_unix_ns // 10**9, UTC)
         name = f"{PREFIX}:{owner.kind}:{owner.name}"
         keys = (f"{name}:{began:%Y-%m}", f"{name}:{began:%Y-%m}:holds", f"{name}:minute")
@@ -34,19 +34,19 @@ class Place(NamedTuple):
 
 
 def nano(usd: float) -> int:
-    """Whole nano-dollars, so that sums are exact."""
+    """Convert to whole nano-dollars, so that sums are exact."""
     return round(usd * NANO)
 
 
 class Wanted(NamedTuple):
-    """The hold that is wanted of one account."""
+    """A requested hold on one account."""
 
     place: Place
-    member: str  # the hold in Redis
+    member: str  # identifies the hold in Redis
     limits: Limits
 
     def arguments(self) -> Sequence[Argument]:
-        """As `hold` of the script takes them for each account."""
+        """The arguments of `hold` for one account."""
         limits = self.limits
         day, month = limits.usd_a_day, limits.usd_a_month
         return (
@@ -59,58 +59,58 @@ class Wanted(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What Redis says of the hold of one account, and of the account after it."""
+    """The result of a hold on one account, and the state of the account after it."""
 
-    verdict: str  # fits, unknown, or what refuses it: day, month, requests, tokens
+    verdict: str  # fits, unknown, or the limit that refuses: day, month, requests, tokens
     born: str = ""
-    day: tuple[int, int] = (0, 0)  # nano-dollars spent and held
+    day: tuple[int, int] = (0, 0)  # nano-dollars (spent, held)
     month: tuple[int, int] = (0, 0)
-    left: tuple[float, float] = (0.0, 0.0)  # requests and tokens
-    tokens: int = 0  # that were taken, or would have been
+    left: tuple[float, float] = (0.0, 0.0)  # remaining (requests, tokens)
+    tokens: int = 0  # that were taken, or would be on success
 
 
 class HoldCall:
-    """Asks for a hold of each account, or of none where one refuses it; `answer` is awaited."""
+    """Holds on all accounts, or on none if one refuses. The caller awaits `answer`."""
 
     lasting = False
 
     def __init__(self, wanted: Sequence[Wanted], most: Most, now_us: int, until_us: int, *, billed: bool) -> None:
-        """`until_us` is when the holds lapse."""
-        self.keys = tuple(key for each in wanted for key in each.place.keys)
+        """`until_us` is the moment at which the holds lapse, in microseconds since 1970."""
+        self.keys = tuple(key for hold in wanted for key in hold.place.keys)
         self._wanted, self._most = wanted, most
         self._now_us, self._until_us, self._billed = now_us, until_us, billed
         self.answer: asyncio.Future[list[Held] | None] = asyncio.get_running_loop().create_future()
 
     def arguments(self, run: str) -> Sequence[Argument]:
-        """As `hold` of the script takes them."""
+        """The arguments of `hold`."""
         most, day = self._most, self._wanted[0].place.day
-        given: list[Argument] = ["hold", run, day, self._now_us, self._until_us, nano(most.usd), int(self._billed)]
-        given += most.largest_tokens, most.tokens
-        for each in self._wanted:
-            given += each.arguments()
-        return given
+        arguments: list[Argument] = ["hold", run, day, self._now_us, self._until_us, nano(most.usd), int(self._billed)]
+        arguments += most.largest_tokens, most.tokens
+        for hold in self._wanted:
+            arguments += hold.arguments()
+        return arguments
 
     def answered(self, answer: list[Any]) -> None:
-        """Hand it to who waits."""
+        """Pass the result to the waiting request."""
         if not self.answer.done():
-            self.answer.set_result([_held(*each) for each in answer])
+            self.answer.set_result([_held(*result) for result in answer])
 
     def failed(self) -> None:
-        """Nobody knows whether it is held."""
+        """Report that it is unknown whether the hold exists."""
         if not self.answer.done():
             self.answer.set_result(None)
 
 
-def _held(verdict: bytes, *found: Any) -> Held:
-    if not found:
+def _held(verdict: bytes, *state: Any) -> Held:
+    if not state:
         return Held(verdict.decode())
-    born, day_spent, day_held, month_spent, month_held, requests, tokens, taken = found
+    born, day_spent, day_held, month_spent, month_held, requests, tokens, taken = state
     left = float(requests), float(tokens)
     return Held(verdict.decode(), born.decode(), (day_spent, day_held), (month_spent, month_held), left, taken)
 
 
 class SettleCall:
-    """Settles a hold; sent until it is through, and counted once however often it is sent."""
+    """Settles a hold. It is sent until it succeeds, and counted once even if it is sent again."""
 
     lasting = True
 
@@ -125,19 +125,19 @@ class SettleCall:
         settled: Settled | None = None,
         unknown: Unknown | None = None,
     ) -> None:
-        """`settled` is told of the account afterwards; `unknown`, that Redis has no account."""
+        """`settled` receives the state of the account; `unknown` is called if Redis has no account."""
         self.keys, self._place = place.keys, place
-        self._given = member, born, nano(usd), ended_us
+        self._arguments = member, born, nano(usd), ended_us
         self._tokens = tokens
         self._settled, self._unknown = settled, unknown
 
     def arguments(self, run: str) -> Sequence[Argument]:
-        """As `settle` of the script takes them. Tokens are given back by the first attempt alone."""
+        """The arguments of `settle`. Only the first attempt returns tokens."""
         tokens, self._tokens = self._tokens, 0
-        return ("settle", run, self._place.day, *self._given, tokens, self._place.expires_unix)
+        return ("settle", run, self._place.day, *self._arguments, tokens, self._place.expires_unix)
 
     def answered(self, answer: list[Any]) -> None:
-        """Tell who asked for it."""
+        """Call `settled` or `unknown`."""
         if answer[0] == b"unknown":
             if self._unknown is not None:
                 self._unknown(self)
@@ -145,57 +145,57 @@ class SettleCall:
             self._settled((answer[1], answer[2]), (answer[3], answer[4]))
 
     def failed(self) -> None:
-        """It is sent again."""
+        """Do nothing: the call is sent again."""
 
 
 Unknown = Callable[[SettleCall], None]
-Settled = Callable[[tuple[int, int], tuple[int, int]], None]  # nano-dollars spent and held: of the day, the month
+Settled = Callable[[tuple[int, int], tuple[int, int]], None]  # nano-dollars (spent, held) of the day and of the month
 
 
 class RenewCall:
-    """Renews the open holds of this worker, and makes the account where Redis has none."""
+    """Renews the open holds of this worker, and creates the account if Redis has none."""
 
     lasting = False
 
     def __init__(
         self, place: Place, born: str, since_us: int, spent: tuple[int, int], until_us: int, holds: Sequence[str]
     ) -> None:
-        """`born` is empty where no account is made; `holds` are pairs of a hold and its `born`."""
+        """`born` is empty if no account is to be created; `holds` alternates holds and their `born`."""
         self.keys, self._day = place.keys, place.day
         self._born = born
-        self._given: tuple[Argument, ...] = (since_us, *spent, place.expires_unix, until_us, *holds)
+        self._arguments: tuple[Argument, ...] = (since_us, *spent, place.expires_unix, until_us, *holds)
         self.answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def arguments(self, run: str) -> Sequence[Argument]:
-        """As `renew` of the script takes them."""
-        return ("renew", run, self._day, f"{run}:{self._born}" if self._born else "", *self._given)
+        """The arguments of `renew`."""
+        return ("renew", run, self._day, f"{run}:{self._born}" if self._born else "", *self._arguments)
 
     def answered(self, answer: list[Any]) -> None:
-        """Tell which account Redis has; an empty one where it has none."""
+        """Pass on the `born` of the account in Redis; empty if there is none."""
         if not self.answer.done():
             self.answer.set_result(answer[1].decode() if answer[0] == b"renewed" else "")
 
     def failed(self) -> None:
-        """Nobody knows."""
+        """Report that the account is unknown."""
         if not self.answer.done():
             self.answer.set_result(None)
 
 
 class CorrectCall:
-    """Adds to the ledger what was recorded late."""
+    """Adds requests that were recorded late to the account."""
 
     lasting = True
 
     def __init__(self, place: Place, born: str, spent: tuple[int, int]) -> None:
         self.keys, self._day = place.keys, place.day
-        self._given = (born, *spent)
+        self._arguments = (born, *spent)
 
     def arguments(self, run: str) -> Sequence[Argument]:
-        """As `correct` of the script takes them."""
-        return ("correct", run, self._day, *self._given)
+        """The arguments of `correct`."""
+        return ("correct", run, self._day, *self._arguments)
 
     def answered(self, answer: list[Any]) -> None:
-        """Nothing is to be done: an account that is gone needs none."""
+        """Do nothing: an account that no longer exists needs no correction."""
 
     def failed(self) -> None:
-        """It is sent again."""
+        """Do nothing: the call is sent again."""

@@ -1,4 +1,4 @@
-"""The limits of keys and teams, for one worker: what is held for each request, and what was spent before."""
+"""Enforce the limits of keys and teams, for one worker."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from router.settings import Settings
 from router.wire.skeleton import Skeleton
 
 log = logging.getLogger("router")
-READ_SECONDS = 20.0  # until the usage tables are taken for out of reach
-NOTHING = Most(0.0, 0, 0)
+READ_SECONDS = 20.0  # timeout for reading the usage tables
+NO_COST = Most(0.0, 0, 0)
 
 
 class Collaborators(Protocol):
-    """What limits are reckoned with; `router.app.Router` has it all."""
+    """What the limiter needs; `router.app.Router` provides it."""
 
     settings: Settings
     serving: Serving
@@ -40,12 +40,12 @@ class Collaborators(Protocol):
 
 
 class Limiter:
-    """Holds what requests may use, and settles what they did."""
+    """Holds the most that requests can use, and settles what they used."""
 
     def __init__(self, router: Collaborators, *, alone: bool) -> None:
-        """`alone`: no other worker answers for the same keys."""
-        self.accounts: dict[tuple[str, str], Account] = {}  # by owner, of those with limits that asked
-        self.problem = ""  # why keys with limits are not answered, or nothing
+        """`alone`: no other worker serves the same keys."""
+        self.accounts: dict[tuple[str, str], Account] = {}  # by owner; only owners with limits that have sent requests
+        self.problem = ""  # why requests with limited keys are refused; empty if they are not
         self._router = router
         self._bound = Bound(router.prices, router.adapter)
         self._alone = alone
@@ -58,17 +58,17 @@ class Limiter:
 
     @property
     def away(self) -> str:
-        """Why Redis is away, and what follows; nothing where it is there or not used."""
+        """Why Redis is unavailable, and the consequence; empty if it is available or not used."""
         shared = self._shared
         if shared is None or not shared.link.problem:
             return ""
         closed = self._router.settings.state_failure == "closed"
-        follows = "keys with limits are refused" if closed else "each worker holds keys to their limits by itself"
-        return f"Redis at {shared.link.address} is away ({shared.link.problem}): {follows}"
+        follows = "requests with limited keys are refused" if closed else "each worker enforces the limits by itself"
+        return f"Redis at {shared.link.address} is unavailable ({shared.link.problem}): {follows}"
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be connected to Redis, where it is used, while the context is open."""
+        """Stay connected to Redis, if it is used, while the context is open."""
         if self._shared is None:
             yield
             return
@@ -76,12 +76,12 @@ class Limiter:
             yield
 
     async def hold(self, caller: Caller, plan: Plan, api_format: ApiFormat, body: Skeleton, now: int) -> Booking:
-        """Hold what a request may use at most; `now` is in nanoseconds since 1970.
+        """Hold the most that a request can use; `now` is in nanoseconds since 1970.
 
         Raises:
-            QuotaError, RateLimitError: the limits of the key or of its team do not hold it.
-            UnpricedModelError: there is a budget, and a model that may answer has no price.
-            LimitsError: what was spent cannot be read.
+            QuotaError, RateLimitError: the request exceeds the limits of the key or its team.
+            UnpricedModelError: a budget applies and a model that may answer has no price.
+            LimitsError: the spending cannot be read.
         """
         accounts, priced = await self._accounts(caller)
         models = self._router.serving.policy.rules.models
@@ -89,7 +89,7 @@ class Limiter:
         return hold(accounts, most, now) if self._shared is None else await self._shared.hold(accounts, most, now)
 
     def floor(self, caller: Caller, now: int) -> float | None:
-        """The target that `auto` is held to, where a budget of the key or of its team is nearly spent."""
+        """The lower target of `auto` if a budget of the key or its team is nearly spent; else None."""
         lowest = None
         for owner, limits in caller.held_to:
             if limits.floor is not None and (account := self.accounts.get(owner)) is not None:
@@ -99,16 +99,16 @@ class Limiter:
         return lowest
 
     async def hold_call(self, caller: Caller, model: str | None, size: int, *, billed: bool) -> Booking:
-        """Hold what a request may use that is passed on; `model` is that of an embedding of `size` bytes.
+        """Hold the most that a passed-through request can use; `model` is the model of an embedding of `size` bytes.
 
-        Of what is no embedding the cost is not known before: where it is `billed`, the budget must not be spent.
+        The cost of other requests is unknown in advance: if `billed`, the budget must not be spent yet.
 
         Raises:
             QuotaError, RateLimitError, UnpricedModelError, LimitsError: as `hold`.
         """
         now = time.time_ns()
         accounts, priced = await self._accounts(caller)
-        most = NOTHING
+        most = NO_COST
         if model is not None:
             most, billed = self._bound.most_of_embedding(model, size, now, priced=priced), True
         if self._shared is not None:
@@ -116,9 +116,9 @@ class Limiter:
         return hold(accounts, most, now, billed=billed)
 
     def settle(self, record: Record, booking: Booking | None, *, begun: bool | None = None) -> None:
-        """Settle what a request held, and count it where nothing was held; call it before the journal has `record`.
+        """Settle the holds of a request, and charge accounts without a hold. Call it before `record` is in the journal.
 
-        `begun` is as in `Booking.settle`. Nothing is held of an account whose limits are newer than the request.
+        `begun` is as in `Booking.settle`. A request has no hold on an account whose limits are newer than the request.
         """
         if booking is not None:
             booking.settle(record, begun=begun)
@@ -128,7 +128,7 @@ class Limiter:
                 self._count(account, record)
 
     def _count(self, account: Account, record: Record) -> None:
-        # the ledger has what ended before the account was opened, and may have been read without this record
+        # the ledger covers requests that ended before the account was opened, and was perhaps read without this one
         record.ended_unix_ns = max(record.ended_unix_ns, account.since_unix_ns)
         usd = usd_of(record)
         if usd:
@@ -137,7 +137,7 @@ class Limiter:
                 self._shared.spend(account, usd, record)
 
     async def _accounts(self, caller: Caller) -> tuple[list[Account], bool]:
-        """The accounts that a caller is held to, with its limits of now; and whether one of them has a budget.
+        """The accounts whose limits apply to a caller, and whether one of them has a budget.
 
         Raises:
             LimitsError: as `_opened`.
@@ -152,13 +152,13 @@ class Limiter:
         return accounts, priced
 
     async def _opened(self, owner: Owner, limits: Limits) -> Account:
-        """The account of a key or a team that asks for the first time, or whose limits changed.
+        """Open the account of a key or team, or update its limits.
 
         Raises:
-            LimitsError: several workers would each hold it to all of its limits, or a store cannot be read.
+            LimitsError: several workers run without shared state, or a store cannot be read.
         """
         if not self._alone and self._shared is None:
-            self.problem = f"{owner} has limits, which several workers share by ROUTER_STATE alone: set it"
+            self.problem = f"{owner} has limits, which several workers can share only through Redis: set ROUTER_STATE"
             raise LimitsError(f"{self.problem[0].upper()}{self.problem[1:]}.")
         account = self.accounts.get(owner)
         if account is None:
@@ -168,30 +168,30 @@ class Limiter:
             if reading is None:
                 reading = self._reading[owner] = asyncio.create_task(self._read(account))
                 reading.add_done_callback(lambda _: self._reading.pop(owner, None))
-            await asyncio.shield(reading)  # others wait for it as well
+            await asyncio.shield(reading)  # shielded, since other requests may wait for the same task
         account.limit(limits)
         return account
 
     async def _read(self, account: Account) -> None:
-        """Add what was spent before the account was opened."""
+        """Add the spending before the account was opened."""
         day, month = account.day, account.month
-        found = await self._spent(account.owner, day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
-        day.spent_usd += found.day_usd
-        month.spent_usd += found.month_usd
+        earlier = await self._spent(account.owner, day.starts_unix_ns, month.starts_unix_ns, account.since_unix_ns)
+        day.spent_usd += earlier.day_usd
+        month.spent_usd += earlier.month_usd
         account.known = True
-        log.info("%s has spent $%.4f today and $%.4f this month", account.owner, found.day_usd, found.month_usd)
+        log.info("%s has spent $%.4f today and $%.4f this month", account.owner, earlier.day_usd, earlier.month_usd)
 
     async def _spent(self, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
-        """What a key or a team spent on a day and in a month, by the ledger.
+        """Read the spending of a key or team on a day and in a month from the ledger.
 
         Raises:
-            LimitsError: that cannot be read.
+            LimitsError: the ledger cannot be read.
         """
         settings = self._router.settings
-        given = settings.usage_url, settings.home / "journal", owner, day_unix_ns, month_unix_ns, until_unix_ns
+        arguments = settings.usage_url, settings.home / "journal", owner, day_unix_ns, month_unix_ns, until_unix_ns
         try:
             async with asyncio.timeout(READ_SECONDS):
-                return await asyncio.to_thread(spent, *given)
-        except Exception as error:  # whatever it is, nothing is spent that is not known to be there
-            log.error("what %s has spent cannot be read: %s", owner, type(error).__name__)
-            raise LimitsError(f"What {owner} has spent cannot be read now; try again.") from error
+                return await asyncio.to_thread(spent, *arguments)
+        except Exception as error:  # on any error, refuse: without the spending, the budget cannot be checked
+            log.error("cannot read the spending of %s: %s", owner, type(error).__name__)
+            raise LimitsError(f"The spending of {owner} cannot be read at the moment; try again.") from error

@@ -1,4 +1,4 @@
-"""The connection to Redis: one for each worker. What is asked at the same time is sent together, and in order."""
+"""The Redis connection of one worker. It pipelines concurrent calls and keeps their order."""
 
 from __future__ import annotations
 
@@ -23,56 +23,58 @@ if TYPE_CHECKING:
 log = logging.getLogger("router")
 CALL_SECONDS = 0.25
 CONNECT_SECONDS = 1.0
-GATHER_SECONDS = 0.02  # how long what nobody waits for is gathered
-IDLE_SECONDS = 1.0  # between looks at whether a connection at rest is still there
-BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)  # between attempts to connect
-MOST_AT_ONCE = 200  # calls sent together
-MOST_WAITING = 100_000  # calls that wait for Redis to come back
+GATHER_SECONDS = 0.02  # how long calls without a waiting request are batched
+IDLE_SECONDS = 1.0  # between checks of an idle connection
+BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)  # between connection attempts
+MAX_PIPELINED = 200  # calls per pipeline
+MAX_QUEUED = 100_000  # calls that are queued while Redis is unavailable
 EXTRA = "calibrated-router[redis]"
-_jitter = random.Random()  # noqa: S311  keeps workers apart, and is no secret
+_jitter = random.Random()  # noqa: S311  jitter needs no secure randomness
 
 
 class AwayError(Exception):
-    """Redis does not answer in time, or answers with an error."""
+    """Redis does not respond in time, or responds with an error."""
 
 
 class Call(Protocol):
     """One call of the script."""
 
-    lasting: bool  # sent again until it is through; else it fails where Redis is away
+    lasting: bool  # whether it is queued and sent again while Redis is unavailable; otherwise it fails then
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Three in Redis for each account."""
+        """The Redis keys: three for each account."""
 
     def arguments(self, run: str) -> Sequence[str | bytes | int]:
-        """What the script is given; `run` names this start of Redis."""
+        """The arguments of the script; `run` is the run id of the Redis server."""
 
     def answered(self, answer: list[Any]) -> None:
-        """Take the answer."""
+        """Handle the response."""
 
     def failed(self) -> None:
-        """Know that Redis is away."""
+        """Handle that Redis is unavailable."""
 
 
 class Link:
-    """Sends calls while `run` runs."""
+    """Sends calls while `run` is running."""
 
     def __init__(self, url: str, network: Network) -> None:
-        """`url` is that of Redis.
+        """`url` is the address of Redis.
 
         Raises:
-            SettingsError: the client of Redis is not installed.
+            SettingsError: the Redis client is not installed.
         """
         try:
-            import redis.asyncio  # noqa: F401  loaded where ROUTER_STATE is set
+            import redis.asyncio  # noqa: F401  only required if ROUTER_STATE is set
             from hiredis import pack_command
         except ImportError as error:
-            raise SettingsError(f"setting ROUTER_STATE: needs `pip install {EXTRA}`, which has {error.name}") from None
+            raise SettingsError(
+                f"setting ROUTER_STATE: the module {error.name} is missing; run `pip install {EXTRA}`"
+            ) from None
         self._pack: Callable[[Any], bytes] = pack_command
         self.address = mask_credentials(url)
-        self.problem = ""  # why Redis is away, or nothing
-        self.dropped = 0  # lasting calls that there was no room for
+        self.problem = ""  # why Redis is unavailable; empty if it is available
+        self.dropped = 0  # lasting calls that were dropped because the queue was full
         self._url, self._network = url, network
         self._script = files("router.limits").joinpath("state.lua").read_bytes()
         self._digest = b""
@@ -84,10 +86,10 @@ class Link:
         self._connection: Connection | None = None
 
     def send(self, call: Call) -> None:
-        """Send a call soon, at once where it does not last.
+        """Queue a call. A lasting call is batched for up to GATHER_SECONDS; others are sent immediately.
 
         Raises:
-            AwayError: it does not last, and Redis is away.
+            AwayError: the call is not lasting and Redis is unavailable.
         """
         if not call.lasting:
             if self.problem:
@@ -95,8 +97,8 @@ class Link:
             self._calls.append(call)
             self._work.set()
             return
-        if len(self._calls) >= MOST_WAITING:
-            self.dropped += 1  # its hold lapses, and counts as spent in full
+        if len(self._calls) >= MAX_QUEUED:
+            self.dropped += 1  # the hold lapses and counts as spent in full
             return
         self._calls.append(call)
         if self._gathering is None:
@@ -107,31 +109,31 @@ class Link:
         self._work.set()
 
     async def run(self) -> None:
-        """Connect, send what is to be sent, and connect again after an error, for ever."""
-        async with running(self._try_for_ever()):
-            await self._send_for_ever()
+        """Connect and send queued calls, and reconnect after errors, until cancelled."""
+        async with running(self._check_periodically()):
+            await self._send_until_cancelled()
 
-    async def _try_for_ever(self) -> None:
-        """Have a connection at rest say that it is there."""
+    async def _check_periodically(self) -> None:
+        """Wake the sender, which pings an idle connection."""
         while True:
             await asyncio.sleep(IDLE_SECONDS)
             self._work.set()
 
-    async def _send_for_ever(self) -> None:
+    async def _send_until_cancelled(self) -> None:
         failures = 0
         while True:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     connection = await self._connect()
                 if self.problem:
-                    log.warning("Redis at %s is back", self.address)
+                    log.warning("Redis at %s is available again", self.address)
                 self.problem, failures = "", 0
                 self._work.set()
                 while True:
                     await self._work.wait()
                     async with asyncio.timeout(CALL_SECONDS):
                         await self._exchange(connection)
-            except Exception as error:  # whatever it is, Redis is away until it answers again
+            except Exception as error:  # after any error, Redis is unavailable until it responds again
                 self._away(error)
             finally:
                 await self._disconnect()
@@ -139,9 +141,9 @@ class Link:
             failures += 1
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all was sent, at most so long."""
+        """Wait until all calls are sent, for at most `seconds`."""
         deadline = time.monotonic() + seconds
-        # polled, since it is once and at the end
+        # polling is sufficient: it runs once, at shutdown
         while (self._calls or self._sending) and not self.problem and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(GATHER_SECONDS)
 
@@ -149,17 +151,17 @@ class Link:
         self._connection = connection = connect(self._url, self._network)
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("INFO", "server")
-        told: bytes = await connection.read_response()
-        lines = (line.partition(b":") for line in told.splitlines())
+        info: bytes = await connection.read_response()
+        lines = (line.partition(b":") for line in info.splitlines())
         self._run = next((value.decode() for name, _, value in lines if name == b"run_id"), "")
         await connection.send_command("SCRIPT", "LOAD", self._script)
         self._digest = await connection.read_response()
         return connection
 
     async def _exchange(self, connection: Connection) -> None:
-        """Send what waits in one message, and read the answers."""
+        """Send the queued calls in one pipeline and read the responses. Without calls, ping."""
         self._work.clear()
-        while len(self._sending) < MOST_AT_ONCE and self._calls:
+        while len(self._sending) < MAX_PIPELINED and self._calls:
             self._sending.append(self._calls.popleft())
         if self._calls:
             self._work.set()
@@ -176,10 +178,10 @@ class Link:
             call.answered(answer)
 
     def _away(self, error: Exception) -> None:
-        # the text of an error may hold what was sent, so that its kind has to do
-        problem = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        # report only the type: the text of an error may hold the command
+        problem = "no response in time" if isinstance(error, TimeoutError) else type(error).__name__
         if not self.problem:
-            log.error("Redis at %s is away: %s", self.address, problem)
+            log.error("Redis at %s is unavailable: %s", self.address, problem)
         self.problem = problem
         waiting = [*self._sending, *self._calls]
         self._sending, self._calls = [], deque(call for call in waiting if call.lasting)
@@ -189,12 +191,12 @@ class Link:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # whatever it is, the connection is not used again
+            with contextlib.suppress(Exception):  # the connection is not used again
                 await connection.disconnect(nowait=True)
 
 
 def connect(url: str, network: Network) -> Connection:
-    """A connection that tries once. What `network` trusts counts, unless the URL says (`ssl_ca_certs`)."""
+    """Create a connection without retries. It trusts the CAs of `network` unless the URL sets `ssl_ca_certs`."""
     from redis.asyncio.connection import ConnectionPool, SSLConnection
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -203,17 +205,17 @@ def connect(url: str, network: Network) -> Connection:
     pool: Any = ConnectionPool.from_url(
         url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=None, retry=retry, protocol=2
     )
-    made: Connection = pool.make_connection()
-    if isinstance(made, SSLConnection) and network.bundle is not None and made.ca_certs is None:
-        made.ssl_context.context = network.ssl_context()
-    return made
+    connection: Connection = pool.make_connection()
+    if isinstance(connection, SSLConnection) and network.bundle is not None and connection.ca_certs is None:
+        connection.ssl_context.context = network.ssl_context()
+    return connection
 
 
 async def check(url: str, network: Network, seconds: float) -> None:
-    """Connect, and run a script.
+    """Connect and run a script.
 
     Raises:
-        redis.exceptions.RedisError, OSError, TimeoutError, ImportError: that does not work.
+        redis.exceptions.RedisError, OSError, TimeoutError, ImportError: Redis cannot be used.
     """
     async with asyncio.timeout(seconds):
         connection = connect(url, network)

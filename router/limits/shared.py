@@ -1,8 +1,8 @@
-"""Limits that several workers and replicas share, in Redis. `Account` is then a mirror of what Redis has.
+"""Limits that several workers and replicas share through Redis. `Account` then mirrors the state in Redis.
 
-A hold is one call of state.lua, for a key and its team together; a settlement is one for each account. Where Redis
-does not have an account (first use, or its data is gone), the worker that finds this out reads what was spent from the
-ledger, and makes it.
+A hold is one call of state.lua for a key and its team together; a settlement is one call for each account. If Redis
+has no account (at first use or after data loss), the worker that notices reads the spending from the ledger and
+creates the account.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from router.limits.spent import Spent
 from router.policy.network import Network
 
 log = logging.getLogger("router")
-LAPSE_SECONDS = 600.0  # without being renewed, until a hold counts as spent in full
+LAPSE_SECONDS = 600.0  # after the last renewal, a hold counts as spent in full
 RENEW_SECONDS = 60.0
-CORRECT_SECONDS = 60.0  # after an account was made: what other replicas had not exported then is in the tables
-MOST_UNKNOWN = 10_000  # settlements of one account that Redis does not have
+CORRECT_SECONDS = 60.0  # after an account is created; by then other replicas have exported their records
+MOST_UNKNOWN = 10_000  # settlements that are kept for an account that Redis does not have
 ATTEMPTS = 3
 END_SECONDS = 1.0
 
-Ledger = Callable[[Owner, int, int, int], Awaitable[Spent]]  # beginnings of day and month, end; LimitsError
+Ledger = Callable[[Owner, int, int, int], Awaitable[Spent]]  # start of day, start of month, end; raises LimitsError
 
 
 class SharedShare(Share):
-    """What one request holds of an account in Redis."""
+    """The hold of one request on an account in Redis."""
 
     __slots__ = ("_shared", "born", "member", "place")
 
     def __init__(self, shared: Shared, share: Share, place: Place, member: str, born: str) -> None:
-        """`born` names the account that has the hold; it is empty where none has."""
+        """`born` identifies the account in Redis that has the hold; empty if there is none."""
         super().__init__(share.account, share.usd, share.tokens, share.day, share.month)
         self._shared = shared
         self.place, self.member, self.born = place, member, born
 
     def settle(self, spent_usd: float, used_tokens: int | None, ended_unix_ns: int) -> None:
-        """Settle here and in Redis."""
+        """Settle in this worker and in Redis."""
         super().settle(spent_usd, used_tokens, ended_unix_ns)
         back = 0 if used_tokens is None or not self.tokens else self.tokens - used_tokens
         self._shared.settle(self, ended_unix_ns, spent_usd, back)
 
     def mirror(self, day: tuple[int, int], month: tuple[int, int]) -> None:
-        """Know what Redis has now."""
+        """Copy the state of Redis to the account."""
         if self.account.day is self.day:
             self.account.mirror_dollars(day, month)
 
 
 class Shared:
-    """Holds and settles in Redis, for one worker; `run` has to run."""
+    """Holds and settles in Redis, for one worker, within the context of `running`."""
 
     def __init__(
         self, url: str, failure: Literal["closed", "open"], ledger: Ledger, network: Network | None = None
@@ -74,19 +74,19 @@ class Shared:
         self._ledger = ledger
         self._worker = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._born: dict[str, str] = {}  # by the account's key in Redis
-        self._places: dict[Owner, tuple[Period, Place]] = {}  # on one day
+        self._born: dict[str, str] = {}  # by the Redis key of the account
+        self._places: dict[Owner, tuple[Period, Place]] = {}  # with the day they are for
         self._open: dict[str, SharedShare] = {}  # by member
-        self._unknown: dict[str, deque[SettleCall]] = {}  # by the account's key in Redis
+        self._unknown: dict[str, deque[SettleCall]] = {}  # by the Redis key of the account
         self._making: dict[str, asyncio.Task[None]] = {}
         self._later: set[asyncio.Task[None]] = set()
 
     async def hold(self, accounts: Sequence[Account], most: Most, now_unix_ns: int, *, billed: bool = True) -> Booking:
-        """Hold what a request may use at most, of all accounts or of none.
+        """Hold the most that a request can use, on all accounts or on none.
 
         Raises:
-            QuotaError, RateLimitError: the limits do not hold it.
-            LimitsError: Redis is away, or what was spent cannot be read.
+            QuotaError, RateLimitError: the request exceeds the limits.
+            LimitsError: Redis is unavailable, or the spending cannot be read.
         """
         wanted, shares = [], []
         for account in accounts:
@@ -95,39 +95,39 @@ class Shared:
             wanted.append(self._wanted(account, most))
             shares.append(Share(account, most.usd, 0, account.day, account.month))
         try:
-            found = await self._held(accounts, wanted, most, now_unix_ns, billed=billed)
+            results = await self._held(accounts, wanted, most, now_unix_ns, billed=billed)
         except AwayError as error:
             return await self._without(accounts, most, now_unix_ns, billed=billed, error=error)
-        for share, each, held in zip(shares, wanted, found, strict=True):
+        for share, request, held in zip(shares, wanted, results, strict=True):
             account, share.tokens = share.account, held.tokens
             if account.day is share.day:
                 account.mirror_dollars(held.day, held.month)
                 account.mirror_rates(now_unix_ns, *held.left)
                 account.known = account.known or account.in_dollars
-            if held.born and held.born != self._born.get(each.place.keys[0]):
-                self._found(each.place, held.born)
-        for account, held in zip(accounts, found, strict=True):
+            if held.born and held.born != self._born.get(request.place.keys[0]):
+                self._adopt(request.place, held.born)
+        for account, held in zip(accounts, results, strict=True):
             if held.verdict != "fits":
                 raise account.refuse(held.verdict, most, held.tokens)
-        return self._booked(most, shares, wanted, [held.born for held in found])
+        return self._booked(most, shares, wanted, [held.born for held in results])
 
     def settle(self, share: SharedShare, ended_unix_ns: int, usd: float, tokens: int) -> None:
-        """Tell Redis what a request spent, and which tokens it gives back."""
+        """Send the cost of a request and its unused tokens to Redis."""
         self._open.pop(share.member, None)
         unknown = self._keep if share.account.in_dollars else None
-        given = share.place, share.member, share.born, usd, ended_unix_ns // 1000, tokens
-        self.link.send(SettleCall(*given, share.mirror, unknown))
+        arguments = share.place, share.member, share.born, usd, ended_unix_ns // 1000, tokens
+        self.link.send(SettleCall(*arguments, share.mirror, unknown))
 
     def spend(self, account: Account, usd: float, record: Record) -> None:
-        """Tell Redis what a request cost for which nothing was held."""
+        """Send the cost of a request without a hold to Redis."""
         place = Place.of(account.owner, day_of(record.started_unix_ns), month_of(record.started_unix_ns))
         member = f"{self._worker}-{next(self._numbers)} {place.day} 0"
         self.link.send(SettleCall(place, member, "", usd, record.ended_unix_ns // 1000, unknown=self._keep))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be connected and renew what is held while the context is open; what was settled is sent before it ends."""
-        async with running(self.link.run()), running(self._renew_for_ever()):
+        """Stay connected and renew holds while the context is open. Send pending settlements before it ends."""
+        async with running(self.link.run()), running(self._renew_periodically()):
             try:
                 yield
             finally:
@@ -136,7 +136,7 @@ class Shared:
                     task.cancel()
 
     def _place(self, account: Account) -> Place:
-        """Where the account is in Redis today."""
+        """The Redis keys of the account today."""
         known = self._places.get(account.owner)
         if known is None or known[0] is not account.day:
             known = self._places[account.owner] = account.day, Place.of(account.owner, account.day, account.month)
@@ -148,13 +148,13 @@ class Shared:
         return Wanted(place, member, account.limits)
 
     def _booked(self, most: Most, shares: Sequence[Share], wanted: Sequence[Wanted], born: Sequence[str]) -> Booking:
-        """The booking of what is held, which stays open until it is settled."""
-        made = [
-            SharedShare(self, share, each.place, each.member, name)
-            for share, each, name in zip(shares, wanted, born, strict=True)
+        """Create the booking for the holds. It stays open until it is settled."""
+        booked = [
+            SharedShare(self, share, request.place, request.member, name)
+            for share, request, name in zip(shares, wanted, born, strict=True)
         ]
-        self._open.update((share.member, share) for share in made)
-        return Booking(most.usd, made, [share.account for share in made])
+        self._open.update((share.member, share) for share in booked)
+        return Booking(most.usd, booked, [share.account for share in booked])
 
     async def _held(
         self, accounts: Sequence[Account], wanted: Sequence[Wanted], most: Most, now_unix_ns: int, *, billed: bool
@@ -164,51 +164,51 @@ class Shared:
             call = HoldCall(wanted, most, now_us, now_us + int(LAPSE_SECONDS * 1e6), billed=billed)
             self.link.send(call)
             try:
-                found = await call.answer
+                results = await call.answer
             except asyncio.CancelledError:
                 self._release(accounts, wanted)
                 raise
-            if found is None:
+            if results is None:
                 self._release(accounts, wanted)
                 raise AwayError(self.link.problem)
-            unknown = [n for n, held in enumerate(found) if held.verdict == "unknown"]
+            unknown = [number for number, held in enumerate(results) if held.verdict == "unknown"]
             if not unknown:
-                return found
+                return results
             for number in unknown:
-                await self._made(accounts[number], wanted[number].place)
+                await self._ensure(accounts[number], wanted[number].place)
         names = " and ".join(str(account.owner) for account in accounts)
-        raise LimitsError(f"Redis does not keep the limits of {names}; try again.")
+        raise LimitsError(f"Redis does not store the limits of {names}; try again.")
 
     def _release(self, accounts: Sequence[Account], wanted: Sequence[Wanted]) -> None:
-        """Give back what may be held for a request that is not sent."""
-        for account, each in zip(accounts, wanted, strict=True):
+        """Release holds that may exist for a request that is not sent."""
+        for account, request in zip(accounts, wanted, strict=True):
             if account.in_dollars:
-                born = self._born.get(each.place.keys[0], "")
-                self.link.send(SettleCall(each.place, each.member, born, 0.0, time.time_ns() // 1000))
+                born = self._born.get(request.place.keys[0], "")
+                self.link.send(SettleCall(request.place, request.member, born, 0.0, time.time_ns() // 1000))
 
     async def _without(
         self, accounts: Sequence[Account], most: Most, now_unix_ns: int, *, billed: bool, error: AwayError
     ) -> Booking:
-        """What happens where Redis is away: nothing is sent, or the limits are held to by this worker alone."""
+        """Handle that Redis is unavailable: refuse the request, or enforce the limits in this worker alone."""
         if self._failure == "closed":
             owner = accounts[0].owner
-            raise StateAwayError(f"The limits of {owner} cannot be read now; try again.") from error
+            raise StateAwayError(f"The limits of {owner} cannot be read at the moment; try again.") from error
         for account in accounts:
             if account.in_dollars and not account.known:
                 day, month, now = account.day, account.month, account.since_unix_ns
-                found = await self._ledger(account.owner, day.starts_unix_ns, month.starts_unix_ns, now)
+                earlier = await self._ledger(account.owner, day.starts_unix_ns, month.starts_unix_ns, now)
                 if not account.known:
-                    day.spent_usd += found.day_usd
-                    month.spent_usd += found.month_usd
+                    day.spent_usd += earlier.day_usd
+                    month.spent_usd += earlier.month_usd
                     account.known = True
         booking = hold(accounts, most, now_unix_ns, billed=billed)
         wanted = [self._wanted(account, most) for account in accounts]
         return self._booked(most, booking.shares, wanted, [""] * len(wanted))
 
-    # the account in Redis
+    # accounts in Redis
 
-    async def _made(self, account: Account, place: Place) -> None:
-        """Have Redis know the account; several requests wait for the same reading of the ledger."""
+    async def _ensure(self, account: Account, place: Place) -> None:
+        """Create the account in Redis. Concurrent requests share one read of the ledger."""
         key = place.keys[0]
         making = self._making.get(key)
         if making is None:
@@ -219,27 +219,27 @@ class Shared:
     async def _make(self, account: Account, place: Place) -> None:
         since_us = time.time_ns() // 1000
         day, month = account.day.starts_unix_ns, account.month.starts_unix_ns
-        found = await self._ledger(account.owner, day, month, since_us * 1000)
+        earlier = await self._ledger(account.owner, day, month, since_us * 1000)
         name = secrets.token_hex(8)
-        call = self._renewal(place, name, since_us, found)
+        call = self._renewal(place, name, since_us, earlier)
         self.link.send(call)
         born = await call.answer
         if born is None:
             raise AwayError(self.link.problem)
-        self._found(place, born)
+        self._adopt(place, born)
         if born.endswith(name):
-            log.info("%s has spent $%.4f today and $%.4f this month", account.owner, found.day_usd, found.month_usd)
+            log.info("%s has spent $%.4f today and $%.4f this month", account.owner, earlier.day_usd, earlier.month_usd)
             task = asyncio.create_task(self._correct(account.owner, place, born, (day, month, since_us * 1000)))
             self._later.add(task)
             task.add_done_callback(self._later.discard)
 
-    def _renewal(self, place: Place, name: str = "", since_us: int = 0, found: Spent | None = None) -> RenewCall:
+    def _renewal(self, place: Place, name: str = "", since_us: int = 0, earlier: Spent | None = None) -> RenewCall:
         until_us = time.time_ns() // 1000 + int(LAPSE_SECONDS * 1e6)
         holds: list[str] = []
         for share in self._open.values():
             if share.place.keys == place.keys:
                 holds += (share.member, share.born)
-        spent = (0, 0) if found is None else (nano(found.day_usd), nano(found.month_usd))
+        spent = (0, 0) if earlier is None else (nano(earlier.day_usd), nano(earlier.month_usd))
         call = RenewCall(place, name, since_us, spent, until_us, holds)
 
         def renewed(answer: asyncio.Future[str | None]) -> None:
@@ -251,8 +251,8 @@ class Shared:
         call.answer.add_done_callback(renewed)
         return call
 
-    def _found(self, place: Place, born: str) -> None:
-        """Know the account that Redis has: where it is another one, it gets what this worker holds and settled."""
+    def _adopt(self, place: Place, born: str) -> None:
+        """Remember the account in Redis. If it is new, send it the open holds and pending settlements."""
         key = place.keys[0]
         if self._born.get(key) == born:
             return
@@ -261,21 +261,21 @@ class Shared:
         self._born[key] = born
         for call in self._unknown.pop(key, ()):
             self.link.send(call)
-        with contextlib.suppress(AwayError):  # it is renewed every minute
+        with contextlib.suppress(AwayError):  # the next renewal is within a minute
             self.link.send(self._renewal(place))
 
     def _keep(self, call: SettleCall) -> None:
-        """Keep a settlement until Redis has the account."""
+        """Queue a settlement until Redis has the account."""
         self._unknown.setdefault(call.keys[0], deque(maxlen=MOST_UNKNOWN)).append(call)
 
-    async def _correct(self, owner: Owner, place: Place, born: str, given: tuple[int, int, int]) -> None:
-        """Read the ledger again once all replicas have exported what ended before the account was made."""
+    async def _correct(self, owner: Owner, place: Place, born: str, times: tuple[int, int, int]) -> None:
+        """Read the ledger again after all replicas have exported the requests that ended before `times[2]`."""
         await asyncio.sleep(CORRECT_SECONDS)
-        with contextlib.suppress(LimitsError):  # it was logged
-            found = await self._ledger(owner, *given)
-            self.link.send(CorrectCall(place, born, (nano(found.day_usd), nano(found.month_usd))))
+        with contextlib.suppress(LimitsError):  # logged by the reader
+            spent = await self._ledger(owner, *times)
+            self.link.send(CorrectCall(place, born, (nano(spent.day_usd), nano(spent.month_usd))))
 
-    async def _renew_for_ever(self) -> None:
+    async def _renew_periodically(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             with contextlib.suppress(AwayError):

@@ -1,4 +1,4 @@
-"""What a key or a team has spent today and this month: from the usage tables, and what the journal has beyond them."""
+"""Read what a key or team has spent today and this month, from the usage tables and unexported journal records."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from router.journal.segments import Cursor, listed, parsed, read
 from router.journal.writer import Record
 from router.wire.text import DECODE_ERRORS
 
-READER = "usage"  # of the journal, which fills the tables
-LINES = 1000  # that are read at once
-IDS = 400  # that are looked up at once
+READER = "usage"  # the journal reader that fills the tables
+LINES = 1000  # read at once
+IDS = 400  # looked up at once
 
 
 class Spent(NamedTuple):
-    """Dollars of requests that ended before a moment."""
+    """US dollars of requests that ended before a moment."""
 
     day_usd: float
     month_usd: float
 
 
 class Cost(msgspec.Struct, tag_field="kind", tag="request"):
-    """A record as far as it says what was spent."""
+    """The fields of a record that determine its cost."""
 
     trace_id: str
     span_id: str
@@ -42,7 +42,7 @@ class Cost(msgspec.Struct, tag_field="kind", tag="request"):
 
     @property
     def usd(self) -> float:
-        """What counts against a budget."""
+        """US dollars that count against a budget."""
         return usd_of(self)
 
     def is_of(self, owner: Owner) -> bool:
@@ -51,28 +51,29 @@ class Cost(msgspec.Struct, tag_field="kind", tag="request"):
 
 
 def usd_of(record: Cost | Record) -> float:
-    """Dollars that count against a budget."""
-    return (record.cost_usd or 0.0) + record.kept_usd + sum(each.get("cost_usd") or 0.0 for each in record.wasted)
+    """US dollars of a record that count against a budget, including failed attempts."""
+    wasted = sum(attempt.get("cost_usd") or 0.0 for attempt in record.wasted)
+    return (record.cost_usd or 0.0) + record.kept_usd + wasted
 
 
 _decoder = msgspec.json.Decoder(Cost)
 
 
 def spent(url: str, journal: Path, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int) -> Spent:
-    """What `owner` spent since the beginning of a day and of a month, each request once.
+    """The spending of `owner` since the start of a day and of a month. Each request counts once.
 
-    The journal is read first: what the exporter takes to the tables meanwhile is there when these are read.
+    The journal is read before the tables, so requests that are exported in between are not missed.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError, OSError: the tables or the journal cannot be read.
     """
-    beyond: dict[tuple[str, str], Cost] = {}
+    unexported: dict[tuple[str, str], Cost] = {}
     for cost in not_exported(journal, owner):
         if month_unix_ns <= cost.started_unix_ns and cost.ended_unix_ns < until_unix_ns:
-            beyond[cost.trace_id, cost.span_id] = cost
-    day_usd, month_usd, there = _in_tables(url, owner, day_unix_ns, month_unix_ns, until_unix_ns, beyond)
-    for ids, cost in beyond.items():
-        if ids not in there:
+            unexported[cost.trace_id, cost.span_id] = cost
+    day_usd, month_usd, exported = _in_tables(url, owner, day_unix_ns, month_unix_ns, until_unix_ns, unexported)
+    for ids, cost in unexported.items():
+        if ids not in exported:
             month_usd += cost.usd
             day_usd += cost.usd if cost.started_unix_ns >= day_unix_ns else 0.0
     return Spent(day_usd, month_usd)
@@ -81,8 +82,8 @@ def spent(url: str, journal: Path, owner: Owner, day_unix_ns: int, month_unix_ns
 def _in_tables(
     url: str, owner: Owner, day_unix_ns: int, month_unix_ns: int, until_unix_ns: int, ids: Iterable[tuple[str, str]]
 ) -> tuple[float, float, set[tuple[str, str]]]:
-    """Dollars of the day and of the month, and which of the requests `ids` are in them."""
-    import sqlalchemy as sa  # loaded when a key with a budget asks first
+    """US dollars of the day and of the month, and which of the requests `ids` the tables contain."""
+    import sqlalchemy as sa  # loaded at the first request of a key with a budget
 
     from router.usage.ledger import engine as opened
     from router.usage.ledger import make_tables, requests
@@ -90,10 +91,10 @@ def _in_tables(
     engine = opened(url)
     try:
         inspector = sa.inspect(engine)
-        if not inspector.has_table(requests.name):  # nothing was exported yet
+        if not inspector.has_table(requests.name):  # nothing has been exported yet
             return 0.0, 0.0, set()
         if not {"kept_usd", "team"} <= {column["name"] for column in inspector.get_columns(requests.name)}:
-            make_tables(engine)  # those of an earlier version
+            make_tables(engine)  # adds the columns that tables of earlier versions lack
         columns = requests.c
         usd = sa.func.coalesce(columns.cost_usd, 0.0) + sa.func.coalesce(columns.kept_usd, 0.0) + columns.wasted_usd
         today = sa.case((columns.started_unix_ns >= day_unix_ns, usd), else_=0.0)
@@ -102,37 +103,37 @@ def _in_tables(
             columns.started_unix_ns >= month_unix_ns,
             columns.ended_unix_ns < until_unix_ns,
         )
-        asked, there = list(ids), set[tuple[str, str]]()
+        pairs, exported = list(ids), set[tuple[str, str]]()
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             else:
-                connection.exec_driver_sql("BEGIN")  # one view of the tables for both questions
+                connection.exec_driver_sql("BEGIN")  # both queries see the same state
             day_usd, month_usd = connection.execute(chosen).one()
-            for start in range(0, len(asked), IDS):
-                traces = [trace for trace, _ in asked[start : start + IDS]]
-                found = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
-                there.update((row.trace_id, row.span_id) for row in connection.execute(found))
-        return float(day_usd or 0.0), float(month_usd or 0.0), there
+            for start in range(0, len(pairs), IDS):
+                traces = [trace for trace, _ in pairs[start : start + IDS]]
+                matching = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
+                exported.update((row.trace_id, row.span_id) for row in connection.execute(matching))
+        return float(day_usd or 0.0), float(month_usd or 0.0), exported
     finally:
         engine.dispose()
 
 
 def not_exported(journal: Path, owner: Owner | None = None) -> Iterator[Cost]:
-    """The requests of a key or a team, or of all, that the journal has and the tables may not have."""
+    """Requests in the journal that the tables may lack; of one key or team, or of all."""
     cursor = Cursor(journal, READER)
     mark = b""
     if owner is not None:
         mark = (b'"team":' if owner.kind == "team" else b'"key_id":') + msgspec.json.encode(owner.name)
     for segment in listed(journal):
         offset = cursor.offset(segment)
-        with contextlib.suppress(FileNotFoundError):  # all of it was exported meanwhile, and it was removed
+        with contextlib.suppress(FileNotFoundError):  # exported and removed in the meantime
             while True:
                 lines, offset = read(segment, offset, LINES)
                 if not lines:
                     break
-                found = (cost for line in lines if mark in line and (cost := _cost(line)) is not None)
-                yield from (cost for cost in found if owner is None or cost.is_of(owner))
+                costs = (cost for line in lines if mark in line and (cost := _cost(line)) is not None)
+                yield from (cost for cost in costs if owner is None or cost.is_of(owner))
     for refused in parked(journal):
         entry = refused.entry
         if refused.sink == READER and isinstance(entry, Record):
@@ -144,9 +145,9 @@ def not_exported(journal: Path, owner: Owner | None = None) -> Iterator[Cost]:
 def _cost(line: bytes) -> Cost | None:
     try:
         return _decoder.decode(line)
-    except DECODE_ERRORS:  # what was said in it, perhaps
-        found = next((entry for entry in parsed([line]) if isinstance(entry, Record)), None)
-        return None if found is None else _of(found)
+    except DECODE_ERRORS:  # perhaps invalid text in the content
+        record = next((entry for entry in parsed([line]) if isinstance(entry, Record)), None)
+        return None if record is None else _of(record)
 
 
 def _of(record: Record) -> Cost:

@@ -1,4 +1,4 @@
-"""What every key and team has spent today and this month, and when it was last used: from tables and journal."""
+"""The spending and last use of every key and team, from the usage tables and unexported journal records."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from router.client.keyfile import Owner
 from router.limits.account import day_of, month_of
 from router.limits.spent import IDS, Cost, not_exported
 
-LAST_USED_NS = 31 * 86_400 * 10**9  # how far back a last use is looked for
+LAST_USED_NS = 31 * 86_400 * 10**9  # how far back the last use is searched
 LEAST_FRESH_SECONDS = 5.0
-REST = 20  # times as long as reading took, until it is read again
+REST = 20  # the result is reused for this many times the duration of the read
 
 
 class Standing(NamedTuple):
-    """That of one key or team, of requests that have ended."""
+    """The spending and last use of one key or team, over requests that have ended."""
 
-    day_usd: float = 0.0  # on this day, in UTC
+    day_usd: float = 0.0  # today (UTC)
     month_usd: float = 0.0
-    last_used_unix: float | None = None  # None: not in the last month
+    last_used_unix: float | None = None  # None: not in the last 31 days
 
     def with_(self, other: Standing) -> Standing:
-        """Both together."""
+        """The sum of two standings, with the later last use."""
         last = max(self.last_used_unix or 0.0, other.last_used_unix or 0.0)
         return Standing(self.day_usd + other.day_usd, self.month_usd + other.month_usd, last or None)
 
 
 class Standings:
-    """The standings of all keys and teams; they are read again after some seconds, and by one reader at a time."""
+    """A cache of the standings of all keys and teams. One reader at a time refreshes it."""
 
     def __init__(self, url: str, journal: Path) -> None:
         self._url = url
@@ -41,13 +41,13 @@ class Standings:
         self._known: Mapping[Owner, Standing] = {}
 
     def by_owner(self) -> Mapping[Owner, Standing]:
-        """The standings of those that were used in the last month.
+        """The standings of owners that were used in the last 31 days.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError, OSError: the tables or the journal cannot be read.
         """
         with self._lock:
-            import sqlalchemy  # noqa: F401  which takes longer to load than to ask
+            import sqlalchemy  # noqa: F401  loaded before timing, since loading is slower than the query
 
             began = time.monotonic()
             if began >= self._fresh_until:
@@ -58,20 +58,24 @@ class Standings:
 
 
 def standings(url: str, journal: Path, now_unix_ns: int) -> dict[Owner, Standing]:
-    """The standing of every key and team that was used in the last month, each request counted once.
+    """The standing of every key and team that was used in the last 31 days. Each request counts once.
 
-    The journal is read first: what the exporter takes to the tables meanwhile is there when these are read.
+    The journal is read before the tables, so requests that are exported in between are not missed.
     """
     day, month = day_of(now_unix_ns).starts_unix_ns, month_of(now_unix_ns).starts_unix_ns
     since = min(month, now_unix_ns - LAST_USED_NS)
-    beyond = {(each.trace_id, each.span_id): each for each in not_exported(journal) if each.started_unix_ns >= since}
-    groups, there = _in_tables(url, day, month, since, list(beyond))
-    groups += [(each.key_id, each.team, _of(each, day, month)) for ids, each in beyond.items() if ids not in there]
-    found: dict[Owner, Standing] = {}
+    unexported = {
+        (cost.trace_id, cost.span_id): cost for cost in not_exported(journal) if cost.started_unix_ns >= since
+    }
+    groups, exported = _in_tables(url, day, month, since, list(unexported))
+    groups += [
+        (cost.key_id, cost.team, _of(cost, day, month)) for ids, cost in unexported.items() if ids not in exported
+    ]
+    by_owner: dict[Owner, Standing] = {}
     for key, team, standing in groups:
         for owner in _owners(key, team):
-            found[owner] = found.get(owner, Standing()).with_(standing)
-    return found
+            by_owner[owner] = by_owner.get(owner, Standing()).with_(standing)
+    return by_owner
 
 
 def _of(cost: Cost, day: int, month: int) -> Standing:
@@ -86,36 +90,36 @@ def _owners(key: str, team: str) -> Iterator[Owner]:
 
 
 def _in_tables(
-    url: str, day: int, month: int, since: int, asked: list[tuple[str, str]]
+    url: str, day: int, month: int, since: int, ids: list[tuple[str, str]]
 ) -> tuple[list[tuple[str, str, Standing]], set[tuple[str, str]]]:
-    """The standings of each key in each team by the tables, and which of the requests `asked` are in them."""
-    import sqlalchemy as sa  # loaded when an admin looks at the keys
+    """The standing of each key in each team, and which of the requests `ids` the tables contain."""
+    import sqlalchemy as sa  # loaded when an admin first opens the keys
 
     from router.usage.ledger import engine as opened
     from router.usage.ledger import make_tables, requests
 
     engine = opened(url)
     try:
-        if not sa.inspect(engine).has_table(requests.name):  # nothing was exported yet
+        if not sa.inspect(engine).has_table(requests.name):  # nothing has been exported yet
             return [], set()
-        make_tables(engine)  # those of an earlier version lack columns
+        make_tables(engine)  # adds the columns that tables of earlier versions lack
         columns = requests.c
         usd = sa.func.coalesce(columns.cost_usd, 0.0) + sa.func.coalesce(columns.kept_usd, 0.0) + columns.wasted_usd
         began = columns.started_unix_ns
         sums = [sa.func.sum(sa.case((began >= start, usd), else_=0.0)) for start in (day, month)]
         groups = columns.key_id, columns.team
         chosen = sa.select(*groups, *sums, sa.func.max(began)).where(began >= since).group_by(*groups)
-        there = set[tuple[str, str]]()
+        exported = set[tuple[str, str]]()
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             else:
-                connection.exec_driver_sql("BEGIN")  # one view of the tables for both questions
+                connection.exec_driver_sql("BEGIN")  # both queries see the same state
             rows = connection.execute(chosen).all()
-            for start in range(0, len(asked), IDS):
-                traces = [trace for trace, _ in asked[start : start + IDS]]
-                ids = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
-                there.update((row.trace_id, row.span_id) for row in connection.execute(ids))
-        return [(r[0], r[1] or "", Standing(float(r[2]), float(r[3]), r[4] / 1e9)) for r in rows], there
+            for start in range(0, len(ids), IDS):
+                traces = [trace for trace, _ in ids[start : start + IDS]]
+                matching = sa.select(columns.trace_id, columns.span_id).where(columns.trace_id.in_(traces))
+                exported.update((row.trace_id, row.span_id) for row in connection.execute(matching))
+        return [(r[0], r[1] or "", Standing(float(r[2]), float(r[3]), r[4] / 1e9)) for r in rows], exported
     finally:
         engine.dispose()

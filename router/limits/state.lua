@@ -1,15 +1,15 @@
--- The accounts of keys and teams in Redis, which all workers share. Each call is one atomic step. `hold` is for one or
--- more accounts, what else there is for one.
+-- The accounts of keys and teams in Redis, shared by all workers. Each call is atomic. `hold` takes one or more accounts;
+-- the other operations take one.
 --
--- Of each account, KEYS[1]: hash of one month (UTC). `born`: the run of Redis and a random part; `since`: microseconds
+-- For each account, KEYS[1]: hash of one month (UTC). `born`: the run id of Redis and a random part; `since`: microseconds
 --   since 1970; for the month and each day `ledger` (spent by requests that ended before `since`), `spent` (by those
---   that ended later) and `held` (by those under way), in nano-dollars.
+--   that ended later) and `held` (by those in progress), in nano-dollars.
 -- KEYS[2]: sorted set of holds "id day nano-dollars"; the score is the deadline in microseconds, or LOST or SETTLED.
--- KEYS[3]: hash of the buckets of a minute: what is left of requests and tokens, the limit of each, and the time.
--- ARGV: the operation, the run of Redis, the number of the day; then what the operation takes.
+-- KEYS[3]: hash of the buckets of a minute: requests and tokens left, the limit of each, and the time.
+-- ARGV: the operation, the run id of Redis, the day of the month; then the arguments of the operation.
 
-local LOST = 9e15 -- the score of a hold past its deadline: its worker died, and it counts as spent in full
-local SETTLED = -1 -- the score of a hold that was settled and had not been here
+local LOST = 9e15 -- the score of a hold past its deadline: its worker died, so it counts as spent in full
+local SETTLED = -1 -- the score of a hold that was settled before it existed here
 
 local operation, run, today = ARGV[1], ARGV[2], ARGV[3]
 
@@ -17,13 +17,13 @@ local function account(number)
   local at = 3 * number
   local born = redis.call('HGET', KEYS[at - 2], 'born')
   if born and string.sub(born, 1, #run) ~= run then
-    born = false -- data of an earlier run may be old
+    born = false -- data of an earlier run may be outdated
   end
   return {sums = KEYS[at - 2], holds = KEYS[at - 1], minute = KEYS[at], born = born}
 end
 
 local function add(of, kind, day, amount)
-  local text = string.format('%.0f', amount + 0) -- which makes no -0 of it
+  local text = string.format('%.0f', amount + 0) -- adding 0 avoids -0
   redis.call('HINCRBY', of.sums, kind .. ':' .. day, text)
   redis.call('HINCRBY', of.sums, kind .. ':month', text)
 end
@@ -33,7 +33,7 @@ local function parts(member)
   return day, tonumber(usd)
 end
 
--- Spent and held, of a day or the month.
+-- Dollars spent and held in a day or the month.
 local function sums(of, period)
   local found = redis.call('HMGET', of.sums, 'ledger:' .. period, 'spent:' .. period, 'held:' .. period)
   return tonumber(found[1] or 0) + tonumber(found[2] or 0), tonumber(found[3] or 0)
@@ -48,7 +48,7 @@ local function lapse(of, now)
   end
 end
 
--- What is left of a minute, as `Bucket.fill` of router/limits/account.py counts it.
+-- The amount left in a bucket; the same formula as `Bucket.fill` in router/limits/account.py.
 local function filled(of, kind, limit, now)
   local found = redis.call('HMGET', of.minute, kind .. ':left', kind .. ':limit', kind .. ':at')
   if not found[1] then
@@ -61,7 +61,7 @@ local function filled(of, kind, limit, now)
   if now > at then
     left = left + (now - at) * limit / 60000000
   end
-  if now > at or at - now > 60000000 then -- the clocks of workers differ a little; one that was put back, by more
+  if now > at or at - now > 60000000 then -- clocks of workers differ slightly; a larger step back means a reset clock
     at = now
   end
   return math.min(left, limit), at
@@ -72,7 +72,7 @@ local function keep(of, kind, limit, left, at)
     kind .. ':at', string.format('%.0f', at))
 end
 
--- What an account has for a request, and whether that fits.
+-- Check whether a request fits the limits of an account.
 local function look(of, now, usd, billed, largest, expected)
   local requests, tokens = of.requests, of.tokens
   of.verdict, of.taken, of.requests_left, of.tokens_left = 'fits', 0, 0, 0
@@ -110,7 +110,7 @@ local function take(of, usd, deadline)
   end
 end
 
--- Keep what is left of the minute, and tell what there is.
+-- Store the buckets, and return the state of the account.
 local function told(of)
   if of.requests >= 0 then
     keep(of, 'requests', of.requests, of.requests_left, of.requests_at)
@@ -119,15 +119,15 @@ local function told(of)
     keep(of, 'tokens', of.tokens, of.tokens_left, of.tokens_at)
   end
   if of.requests >= 0 or of.tokens >= 0 then
-    redis.call('EXPIRE', of.minute, 7200) -- a bucket that owes more than its limit takes longer than a minute
+    redis.call('EXPIRE', of.minute, 7200) -- a bucket below zero needs more than a minute to refill
   end
   return {of.verdict, of.born or '', of.day_spent, of.day_held, of.month_spent, of.month_held,
     string.format('%.17g', of.requests_left), string.format('%.17g', of.tokens_left), of.taken}
 end
 
--- now, deadline, nano-dollars, whether it is billed, tokens with the longest answer, tokens as expected; then of each
--- account: member, when the month's data may go (seconds), budgets of day and month, limits of requests and tokens
--- (-1: none). All accounts hold it, or none does.
+-- Arguments: now, deadline, nano-dollars, whether it is billed, tokens with the longest answer, expected tokens; then for
+-- each account: member, expiry of the month's data (seconds), budgets of day and month, limits of requests and tokens
+-- (-1: none). All accounts take the hold, or none does.
 local function hold()
   local now, deadline, usd, billed = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
   local largest, expected = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -162,8 +162,8 @@ local function settled(of)
   return {'settled', day_spent, day_held, month_spent, month_held}
 end
 
--- member, the `born` under which it was held, nano-dollars spent, when it ended, tokens to give back, when the data
--- may go
+-- Arguments: member, the `born` under which it was held, nano-dollars spent, end of the request, tokens to return, expiry
+-- of the data
 local function settle()
   local of, member, cost, ended, back = account(1), ARGV[4], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
   if back ~= 0 then
@@ -191,15 +191,15 @@ local function settle()
   end
   if ARGV[5] == of.born then
     redis.call('ZREM', of.holds, member)
-  else -- it would be new to a second attempt
+  else -- so that a second attempt finds it settled
     redis.call('ZADD', of.holds, SETTLED, member)
     redis.call('EXPIREAT', of.holds, ARGV[9])
   end
   return settled(of)
 end
 
--- `born` and `since` of a new account (empty: make none), nano-dollars of its ledger on the day and in the month, when
--- the data may go, the deadline of the holds; then the open holds of a worker, each with the `born` it was held under
+-- Arguments: `born` and `since` of a new account (empty: create none), nano-dollars of its ledger on the day and in the
+-- month, expiry of the data, deadline of the holds; then the open holds of a worker, each with the `born` it was held under
 local function renew()
   local of = account(1)
   local born = of.born
@@ -230,7 +230,7 @@ local function renew()
   return {'renewed', born}
 end
 
--- `born`, nano-dollars of the ledger on the day and in the month: what other replicas recorded late is in it now
+-- Arguments: `born`, nano-dollars of the ledger on the day and in the month, now with late records of other replicas
 local function correct()
   local of = account(1)
   if of.born ~= ARGV[4] then

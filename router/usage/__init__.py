@@ -1,1 +1,1 @@
-"""What was used, what it cost, and what always-strong would have cost."""
+"""Usage, cost, and the estimated cost of sending every request to the strong model."""

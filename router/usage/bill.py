@@ -1,4 +1,4 @@
-"""The usage tables on the command line: `python -m router usage`."""
+"""`python -m router usage`: print the usage tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def show(since: str, until: str, group_by: str, form: str) -> None:
     """Print the usage as a table, JSON or CSV.
 
     Raises:
-        SettingsError: the question cannot be read.
+        SettingsError: an option is invalid, or nothing is recorded.
     """
     settings = load()
     if settings.usage_database is None and not settings.home.is_dir():
-        raise SettingsError(f"{settings.home}: nothing has been recorded there")
+        raise SettingsError(f"{settings.home}: no records found")
     try:
         answer = usage(engine(settings.usage_url), read_question(since, until, group_by))
     except UsageError as error:
@@ -40,7 +40,7 @@ def _print(answer: Mapping[str, Any]) -> None:
     table = Table()
     for name in answer["group_by"]:
         table.add_column(name)
-    for name in ("requests", "input", "cached", "output", "cost", "cost unknown", "always-strong", "saved (95 %)"):
+    for name in ("requests", "input", "cached", "output", "cost", "unknown cost", "always strong", "saved (95 %)"):
         table.add_column(name, justify="right")
     for row in answer["rows"]:
         table.add_row(*(str(row[name]) or "-" for name in answer["group_by"]), *_cells(row))
@@ -50,28 +50,25 @@ def _print(answer: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     net, spent = total["net_saved_usd"], total["calibration_usd"]
-    console.print(
-        f"saved after ${spent:.4f} of calibration: ${net['estimate']:.4f} (${net['low']:.4f} to ${net['high']:.4f})"
-    )
+    interval = f"${net['low']:.4f} to ${net['high']:.4f}"
+    console.print(f"net savings after ${spent:.4f} for calibration: ${net['estimate']:.4f} ({interval})")
     if total["verified_requests"]:
-        found = f"{total['found_requests']:,} did not hold, {total['escalated_requests']:,} of them were escalated"
+        failures = f"{total['found_requests']:,} failed, {total['escalated_requests']:,} of them were escalated"
         console.print(
-            f"{total['verified_requests']:,} answers were verified: {found}, for ${total['escalation_usd']:.4f}"
+            f"{total['verified_requests']:,} answers were verified: {failures}, for ${total['escalation_usd']:.4f}"
         )
-    for name, what in (
-        ("wasted_usd", "retries, fallbacks and answers that were replaced"),
-        ("vain_usd", "answers that came to nothing"),
+    for name, kind in (
+        ("wasted_usd", "retries, fallbacks and replaced answers"),
+        ("vain_usd", "requests without a complete answer"),
     ):
-        console.print(f"of the cost, for {what}: ${total[name]:.4f}")
+        console.print(f"part of the cost for {kind}: ${total[name]:.4f}")
     if total["unknown_cost_attempts"]:
-        console.print(
-            f"{total['unknown_cost_attempts']} attempts came to nothing and may have been billed: cost unknown"
-        )
+        console.print(f"{total['unknown_cost_attempts']} failed attempts may have been billed; cost unknown")
     if total["simulated_requests"]:
-        dollars = f"${total['simulated_usd']:.4f} that nobody billed"
-        console.print(f"{total['simulated_requests']:,} of the requests were SIMULATED: {dollars}")
+        dollars = f"${total['simulated_usd']:.4f} that was not billed"
+        console.print(f"{total['simulated_requests']:,} requests were SIMULATED: {dollars}")
     if total["unrecorded_requests"]:
-        console.print(f"{total['unrecorded_requests']} requests were not recorded, for want of room on the disk")
+        console.print(f"{total['unrecorded_requests']} requests were not recorded because the disk was full")
     for prices in answer["prices"]:
         console.print(f"prices: {prices['source']}, {prices['as_of']}")
 

@@ -1,6 +1,6 @@
-"""The usage tables: one row a request, with tokens as billed, dollars, and what always-strong would have cost.
+"""The usage tables: one row per request with billed tokens, cost, and the estimated cost of the strong model.
 
-SQLite by default, PostgreSQL by URL. A row is kept once however often it is written, so the exporter may repeat itself.
+SQLite by default, PostgreSQL by URL. Writes are idempotent, so the exporter may write an entry again.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ requests = sa.Table(
     *(sa.Column(name, sa.Integer, nullable=False) for name in ("status", "attempts", "stream", "simulated")),
     sa.Column("target", sa.Float),
     sa.Column("gap", sa.Float),
-    *(sa.Column(name, sa.BigInteger) for name in TOKENS),  # null where the upstream told no usage
-    sa.Column("cost_usd", sa.Float),  # null where usage or price is unknown
-    sa.Column("wasted_usd", sa.Float, nullable=False),  # of attempts that were billed and thrown away
-    sa.Column("kept_usd", sa.Float),  # of a key's budget, in the place of a cost that is not known; not billed
-    sa.Column("wasted_unknown", sa.Integer, nullable=False),  # how many of these have no known cost
-    # null in rows of earlier versions
+    *(sa.Column(name, sa.BigInteger) for name in TOKENS),  # null if the upstream reported no usage
+    sa.Column("cost_usd", sa.Float),  # null if usage or price is unknown
+    sa.Column("wasted_usd", sa.Float, nullable=False),  # cost of billed attempts whose answer was discarded
+    sa.Column("kept_usd", sa.Float),  # charged to a budget instead of an unknown cost; not billed
+    sa.Column("wasted_unknown", sa.Integer, nullable=False),  # number of discarded attempts of unknown cost
+    # null in rows that earlier versions wrote
     *(sa.Column(name, sa.Text) for name in ("team", "verification", "finding", "escalated_from")),
     sa.Column("prices_as_of", sa.Text, nullable=False),
     sa.Column("prices_source", sa.Text, nullable=False),
@@ -60,7 +60,7 @@ feedback = sa.Table(
     sa.Column("unix_ns", sa.BigInteger, nullable=False),
     sa.Column("score", sa.Float, nullable=False),
     *(sa.Column(name, sa.Text, nullable=False) for name in ("thumbs", "comment", "user_name")),
-    sa.Column("state", sa.Text, nullable=False),  # pending; assessed: it is in MLflow; orphan: there is no such trace
+    sa.Column("state", sa.Text, nullable=False),  # pending, assessed (in MLflow) or orphan (no such trace)
 )
 gaps = sa.Table(
     "router_gaps",
@@ -79,26 +79,26 @@ spending = sa.Table(
 
 
 class Ledger:
-    """The tables at one URL, made if they are not there."""
+    """Write access to the tables at one URL. The first write creates them if necessary."""
 
     batch = BATCH
 
     def __init__(self, url: str, prices: PriceBook, lengths: Callable[[str], Lengths | None]) -> None:
-        """`lengths` gives the ratios of answer lengths of a policy version."""
+        """`lengths` returns the answer length ratios of a policy version."""
         self.engine = engine(url)
         self._prices = prices
         self._lengths = lengths
-        self._made = False
+        self._tables_created = False
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Keep `entries`; a row that is there already stays as it is.
+        """Insert `entries`. Existing rows stay unchanged.
 
         Raises:
-            RefusedError: one of them fits no table, and none was kept.
+            RefusedError: an entry does not fit its table, and no entry was inserted.
         """
-        if not self._made:
+        if not self._tables_created:
             make_tables(self.engine)
-            self._made = True
+            self._tables_created = True
         with unfit_is_refused():
             tables: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
                 (requests, [self._row(entry) for entry in entries if isinstance(entry, Record)]),
@@ -125,7 +125,7 @@ class Ledger:
             "span_id": record.span_id,
             "started_unix_ns": record.started_unix_ns,
             "ended_unix_ns": record.ended_unix_ns,
-            # whole seconds: a float of them rounds the last moment of a day into the next, whose prices may be others
+            # integer seconds: a float would round the last moment of a day into the next day
             "day": datetime.fromtimestamp(record.started_unix_ns // 10**9, UTC).strftime("%Y-%m-%d"),
             **{name: _text(getattr(record, name)) for name in _SAME},
             "user_name": _text(record.user),
@@ -150,46 +150,46 @@ _SAME = (
 
 
 def engine(url: str) -> sa.Engine:
-    """An engine for the tables at `url`. Several processes read and write there, so SQLite waits its turn."""
-    made = sa.create_engine(url, pool_pre_ping=True)
-    if made.dialect.name == "sqlite":
+    """Create an engine for the tables at `url`. SQLite waits for locks, since several processes read and write."""
+    created = sa.create_engine(url, pool_pre_ping=True)
+    if created.dialect.name == "sqlite":
 
-        @sa.event.listens_for(made, "connect")
+        @sa.event.listens_for(created, "connect")
         def prepare(connection: Any, _: Any) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA busy_timeout=20000")
             connection.execute("PRAGMA synchronous=NORMAL")
 
-    return made
+    return created
 
 
 def make_tables(engine: sa.Engine) -> None:
-    """Make the tables that are not there, and add to those of an earlier version the columns that they lack."""
+    """Create missing tables, and add missing columns to tables of earlier versions."""
     try:
         metadata.create_all(engine)
-    except sa.exc.DBAPIError:  # another process may have made them in this moment; then this finds them
+    except sa.exc.DBAPIError:  # another process may have created them in between; then this succeeds
         metadata.create_all(engine)
     inspector = sa.inspect(engine)
     for table in metadata.tables.values():
-        there = {column["name"] for column in inspector.get_columns(table.name)}
+        existing = {column["name"] for column in inspector.get_columns(table.name)}
         for column in table.columns:
-            if column.name not in there:
+            if column.name not in existing:
                 _add_column(engine, table, column)
 
 
 def _add_column(engine: sa.Engine, table: sa.Table, column: sa.Column[Any]) -> None:
-    """Rows that are there hold null in it. Another process may add it at the same time."""
+    """Add a column that is null in existing rows. Another process may add it at the same time."""
     kind = column.type.compile(dialect=engine.dialect)
     try:
         with engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
     except sa.exc.DBAPIError:
-        if column.name not in {each["name"] for each in sa.inspect(engine).get_columns(table.name)}:
+        if column.name not in {existing["name"] for existing in sa.inspect(engine).get_columns(table.name)}:
             raise
 
 
 def has_trace(engine: sa.Engine, trace_id: str, key_id: str) -> bool:
-    """Whether a request of this key is in that trace."""
+    """Whether the trace contains a request of this key."""
     if not sa.inspect(engine).has_table(requests.name):
         return False
     chosen = sa.select(requests.c.span_id).where(requests.c.trace_id == trace_id, requests.c.key_id == key_id).limit(1)
@@ -198,12 +198,12 @@ def has_trace(engine: sa.Engine, trace_id: str, key_id: str) -> bool:
 
 
 def usage_of(counts: Mapping[str, int] | None) -> Usage | None:
-    """The usage in a record."""
+    """Convert the usage of a record. Unknown fields are ignored."""
     return None if counts is None else Usage(**{name: counts[name] for name in TOKENS if name in counts})
 
 
 def pending_feedback(engine: sa.Engine, limit: int) -> list[Feedback]:
-    """Feedback that is not yet an assessment, oldest first."""
+    """Up to `limit` feedback entries that are not yet assessments in MLflow, oldest first."""
     if not sa.inspect(engine).has_table(feedback.name):
         return []
     chosen = sa.select(feedback).where(feedback.c.state == "pending").order_by(feedback.c.unix_ns).limit(limit)
@@ -223,14 +223,14 @@ def pending_feedback(engine: sa.Engine, limit: int) -> list[Feedback]:
 
 
 def settle_feedback(engine: sa.Engine, feedback_ids: Iterable[str], state: str) -> None:
-    """Mark feedback as assessed, or as an orphan."""
+    """Set the state of feedback to `assessed` or `orphan`."""
     with engine.begin() as connection:
         for feedback_id in feedback_ids:
             connection.execute(sa.update(feedback).where(feedback.c.feedback_id == feedback_id).values(state=state))
 
 
 def add_spending(engine: sa.Engine, run_id: str, cost_usd: float, unix_ns: int | None = None) -> None:
-    """Book what a calibration cost; a run is booked once."""
+    """Insert the cost of a calibration run. A run is counted once."""
     make_tables(engine)
     with engine.begin() as connection:
         row = {"run_id": run_id[:64], "unix_ns": unix_ns or time.time_ns(), "cost_usd": cost_usd}
@@ -244,7 +244,7 @@ class _Spent(msgspec.Struct):
 
 
 class CalibrationSpending:
-    """What calibrations cost, from the file in the home folder where each leaves a line."""
+    """Imports the cost of calibrations from a file in the home folder, which has one JSON line per run."""
 
     def __init__(self, engine: sa.Engine, file: Path) -> None:
         self._engine = engine
@@ -252,11 +252,11 @@ class CalibrationSpending:
         self._size = 0
 
     def book(self) -> None:
-        """Book what is new in the file."""
+        """Insert the runs in the file if the file has changed."""
         with contextlib.suppress(FileNotFoundError):
             lines = self._file.read_bytes() if self._file.stat().st_size != self._size else b""
             for line in lines.splitlines():
-                with contextlib.suppress(msgspec.DecodeError):  # still being written
+                with contextlib.suppress(msgspec.DecodeError):  # an incomplete line
                     spent = msgspec.json.decode(line, type=_Spent)
                     add_spending(self._engine, spent.run_id, spent.cost_usd, spent.unix_ns)
             self._size = len(lines) or self._size
@@ -269,7 +269,7 @@ def _insert(engine: sa.Engine, table: sa.Table) -> sa.Insert:
 
 
 def _text(value: object) -> str:
-    """PostgreSQL holds no NUL in a text, and no half of a surrogate pair is text."""
+    """Convert to text that PostgreSQL accepts: without NUL and unpaired surrogates, at most 2,000 characters."""
     return str(value).replace("\x00", "").encode("utf-8", "replace").decode()[:2000]
 
 

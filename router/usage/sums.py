@@ -1,4 +1,4 @@
-"""What was used and what it cost: the ledger's rows, added up by what is asked for."""
+"""Sums of usage and cost over the rows of the ledger, by the requested groups."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ GROUPS = {
     "policy": requests.c.policy_version,
     "finding": sa.func.coalesce(requests.c.finding, ""),
 }
-LOOKED_AT = ("verified", "escalated", "kept", "late")  # what verification says of answers that were checked
+CHECKED = ("verified", "escalated", "kept", "late")  # values of `verification` for checked answers
 ENDS = ("low", "estimate", "high")
 MAX_ROWS = 10_000
-YEARS = 1970, 2200  # nanoseconds of later ones are beyond the tables
+YEARS = 1970, 2200  # nanoseconds of later years overflow the columns
 
 
 class UsageError(ValueError):
-    """What is asked for cannot be given; says why."""
+    """A parameter is invalid; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which requests to add up, and by what."""
+    """Which requests to add up, and how to group them."""
 
     since: datetime | None = None
     until: datetime | None = None  # exclusive
     group_by: tuple[str, ...] = ()
-    key: str | None = None  # of this key alone; None: of all
+    key: str | None = None  # only requests of this key; None: all requests
 
 
 def read_question(since: str, until: str, group_by: str) -> Question:
-    """Read the parameters of `GET /router/usage`. A day as `until` is included whole.
+    """Parse the parameters of `GET /router/usage`. If `until` is a day, that day is included.
 
     >>> read_question("2026-11-01", "2026-11-02", "model,day").until
     datetime.datetime(2026, 11, 3, 0, 0, tzinfo=datetime.timezone.utc)
 
     Raises:
-        UsageError: one of them cannot be read.
+        UsageError: a parameter is invalid.
     """
     groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
     for name in groups:
         if name not in GROUPS:
-            raise UsageError(f"group_by: {name!r} is none of {', '.join(GROUPS)}")
+            raise UsageError(f"group_by: {name!r} is not one of {', '.join(GROUPS)}")
     if len(set(groups)) < len(groups):
-        raise UsageError(f"group_by: {', '.join(groups)} has a name twice")
+        raise UsageError(f"group_by: {', '.join(groups)} repeats a name")
     return Question(_moment("from", since), _moment("to", until, end=True), groups)
 
 
@@ -69,16 +69,16 @@ def _moment(name: str, text: str, *, end: bool = False) -> datetime | None:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise UsageError(f"{name}: expected a day or a time like 2026-11-23 or 2026-11-23T12:00:00") from None
+        raise UsageError(f"{name}: expected a day or time such as 2026-11-23 or 2026-11-23T12:00:00") from None
     if not YEARS[0] <= moment.year <= YEARS[1]:
         raise UsageError(f"{name}: expected a year from {YEARS[0]} to {YEARS[1]}")
     return moment + timedelta(days=1) if end and len(text) == 10 else moment
 
 
 def usage(engine: sa.Engine, question: Question) -> dict[str, Any]:
-    """Rows by group and their total. Dollars that are not known are counted, and never taken for 0.
+    """Compute the rows by group and their total. Unknown costs are counted separately, never as 0.
 
-    What belongs to no key (calibrations, requests that were not recorded) is left out where one key is asked about.
+    The total of one key omits what belongs to no key: calibrations and unrecorded requests.
     """
     make_tables(engine)
     of_key = [] if question.key is None else [requests.c.key_id == question.key]
@@ -122,11 +122,11 @@ def _when(column: sa.ColumnElement[int], question: Question) -> list[sa.ColumnEl
 def _sums() -> list[sa.ColumnElement[Any]]:
     table = requests.c
     billed = sa.case((table.cost_usd.is_not(None), 1), else_=0)
-    # an answer that was abandoned was begun, and billed as far as it came
+    # an abandoned answer had started, and the part that was generated was billed
     begun = sa.or_(table.status < 400, table.outcome == "abandoned")
     unknown = sa.case((sa.and_(table.cost_usd.is_(None), table.model != "", begun), 1), else_=0)
     compared = sa.and_(table.cost_usd.is_not(None), table.always_strong_usd_estimate.is_not(None))
-    # what came to nothing counts with its cost, and saves none: always-strong is 0 there
+    # failed routed requests count with their cost and no always-strong cost, so they reduce the savings
     vain = sa.and_(table.cost_usd.is_not(None), table.policy_version != "", table.outcome != "answered")
     return [
         sa.func.count().label("requests"),
@@ -138,7 +138,7 @@ def _sums() -> list[sa.ColumnElement[Any]]:
         _sum(table.wasted_usd).label("wasted_usd"),
         sa.func.coalesce(sa.func.sum(table.wasted_unknown), 0).label("unknown_cost_attempts"),
         _sum(sa.case((vain, table.cost_usd), else_=0.0)).label("vain_usd"),
-        _count(table.verification.in_(LOOKED_AT)).label("verified_requests"),
+        _count(table.verification.in_(CHECKED)).label("verified_requests"),
         _count(table.finding != "").label("found_requests"),
         _count(table.verification == "escalated").label("escalated_requests"),
         _sum(sa.case((table.verification == "escalated", table.cost_usd), else_=0.0)).label("escalation_usd"),
@@ -175,7 +175,7 @@ def _row(sums: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
 
 
 def as_csv(answer: dict[str, Any]) -> str:
-    """The rows of `usage`, or the total where there are no groups; an unknown sum is an empty field."""
+    """The rows of `usage` as CSV, or the total without groups. An unknown sum is an empty field."""
     rows = [_flat(row) for row in (answer["rows"] if answer["group_by"] else [answer["total"]])]
     out = io.StringIO()
     names = list(_flat(answer["total"])) if not rows else list(rows[0])
@@ -196,5 +196,5 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _safe(value: object) -> object:
-    """A user's name that a spreadsheet would run as a formula is quoted."""
+    """Quote a text that a spreadsheet would evaluate as a formula."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,7 +1,7 @@
-"""What happened in each minute, hour and day, added up in SQLite: a page over a million requests reads few rows.
+"""Sums by minute, hour and day in SQLite, so that the dashboard reads few rows even after a million requests.
 
-The exporter writes it, the proxy reads it. A batch may be written again after a crash, whole or by halves, with more
-entries behind it: the latest spans are kept in the transaction of the sums, so each request is counted exactly once.
+The exporter writes the store, and the proxy reads it. After a crash, the exporter may write a batch again, in part or
+with more entries. The store keeps the latest span ids in the same transaction, so it counts each request exactly once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.usage.counterfactual import Lengths, always_strong_usd
 MINUTE, HOUR, DAY = 60, 3600, 86400
 KEEP_MINUTES_SECONDS = 2 * DAY
 KEEP_SECONDS = {"minutes": KEEP_MINUTES_SECONDS, "hours": 35 * DAY, "days": 1000 * DAY}
-# upper bounds in milliseconds, the last bucket being without one: six to a factor of ten, for 1 us to 1000 s
+# upper bounds of the buckets in milliseconds, six per decade from 1 us to 1000 s; the last bucket has no bound
 MILLISECONDS = tuple(round(10 ** (power / 6), 6) for power in range(-18, 37))
 
 SUMS = (
@@ -52,7 +52,7 @@ _SCHEMA += "".join(
 )
 _SCHEMA += "CREATE TABLE IF NOT EXISTS latest (at INTEGER PRIMARY KEY, span_id TEXT);"
 BATCH = 2000
-LATEST = 2 * BATCH  # spans that are kept: more than any batch has
+LATEST = 2 * BATCH  # span ids that are kept: more than a batch has
 
 _TOKENS = frozenset(field.name for field in fields(Usage))
 
@@ -62,23 +62,23 @@ TimeKey = tuple[int, str, int]
 
 
 class Tallies:
-    """The writing end: a sink of the exporter."""
+    """The sink of the exporter that writes the sums."""
 
     batch = BATCH
 
     def __init__(self, path: Path, prices: PriceBook, lengths: Callable[[str], Lengths | None]) -> None:
-        """The store at `path`; `lengths` gives the ratios of answer lengths of a policy version."""
+        """`path` is the SQLite file; `lengths` returns the answer length ratios of a policy version."""
         self._path = path
         self._prices = prices
         self._lengths = lengths
         self._connection: sqlite3.Connection | None = None
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Add up the requests among `entries`, but those that the last batch had.
+        """Add the requests among `entries` to the sums, except those already counted.
 
         Raises:
-            sqlite3.Error: nothing was added.
-            RefusedError: the same, since one of them cannot be added.
+            sqlite3.Error: the store cannot be written; nothing was added.
+            RefusedError: an entry is invalid; nothing was added.
         """
         records = [entry for entry in entries if isinstance(entry, Record)]
         if not records:
@@ -104,7 +104,7 @@ class Tallies:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")  # so that readers and the writer do not wait for each other
+            connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not block each other
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.executescript(_SCHEMA)
             self._connection = connection
@@ -121,8 +121,8 @@ class Tallies:
             known = sums.setdefault(key, [0.0] * len(SUMS))
             for at, number in enumerate(self._numbers(record)):
                 known[at] += number
-            for what, nanoseconds in _times(record):
-                time_key = (unix, what, bisect_left(MILLISECONDS, nanoseconds / 1e6))
+            for kind, nanoseconds in _times(record):
+                time_key = (unix, kind, bisect_left(MILLISECONDS, nanoseconds / 1e6))
                 times[time_key] = times.get(time_key, 0) + 1
             if record.verification:
                 counted = verified.setdefault((unix, record.verification, record.finding), [0, 0.0])
@@ -131,7 +131,7 @@ class Tallies:
         added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
         marks = ", ".join("?" * (5 + len(SUMS)))
         connection.executemany(
-            f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO UPDATE SET {added}",  # noqa: S608  names are ours
+            f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT DO UPDATE SET {added}",  # noqa: S608  names are constants
             [(*key, *numbers) for key, numbers in sums.items()],
         )
         connection.executemany(
@@ -151,7 +151,7 @@ class Tallies:
         yield from (1, usage.get("input_tokens", 0), usage.get("output_tokens", 0), cost or 0.0)
         yield int(cost is None and record.outcome == "answered")
         yield sum(attempt.get("cost_usd") or 0.0 for attempt in record.wasted)
-        # routed and paid for, and came to nothing: no answer, no saving
+        # the cost of routed requests without an answer reduces the savings
         yield (cost or 0.0) if record.policy_version and record.outcome != "answered" else 0.0
         strong = self._always_strong(record) if cost is not None else None
         yield from (0, 0, 0, 0, 0) if strong is None else (1, cost or 0.0, *strong)
@@ -179,7 +179,7 @@ def _times(record: Record) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """The store, for reading; None where nothing was written yet."""
+    """Open the store for reading; None if nothing has been written yet."""
     if not path.is_file():
         yield None
         return
@@ -190,7 +190,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def percentile(counts: dict[int, int], share: float) -> float | None:
-    """Milliseconds below which `share` of the requests lie, within a bucket as if they lay evenly; None for none.
+    """The percentile in milliseconds, interpolated linearly within its bucket; None without requests.
 
     >>> round(percentile({bisect_left(MILLISECONDS, 5.0): 10}, 1.0), 1)
     6.8
@@ -198,11 +198,11 @@ def percentile(counts: dict[int, int], share: float) -> float | None:
     total = sum(counts.values())
     if not total:
         return None
-    wanted, below = share * total, 0
+    rank, below = share * total, 0
     for bucket in sorted(counts):
-        if below + counts[bucket] >= wanted:
+        if below + counts[bucket] >= rank:
             low = MILLISECONDS[bucket - 1] if bucket else 0.0
             high = MILLISECONDS[min(bucket, len(MILLISECONDS) - 1)]
-            return low + (high - low) * (wanted - below) / counts[bucket]
+            return low + (high - low) * (rank - below) / counts[bucket]
         below += counts[bucket]
     return MILLISECONDS[-1]

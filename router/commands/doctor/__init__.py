@@ -1,5 +1,5 @@
-"""What `python -m router doctor` looks at: all that a router needs, one line each, with what to do.
+"""`python -m router doctor`: check all that a router needs and print one line for each check, with a remedy.
 
-Nothing is changed: no folder is made, no store is created, and no request is billed. Keys are never printed, and
-neither is what a server says of them.
+The checks change nothing: they create no folder and no store, and send no billed request. They never print keys, or
+server messages about keys.
 """

@@ -1,4 +1,4 @@
-"""All checks in turn, and how they are shown."""
+"""Run all checks and print their findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.upstream.upstreams import Upstreams
 
 
 def show() -> int:
-    """Print a line for each check; the exit code: 1 where there is a problem."""
+    """Print a line for each check and return the exit code: 1 if there is a problem, else 0."""
     states = []
     for finding in findings():
         states.append(finding.state)
@@ -25,14 +25,18 @@ def show() -> int:
 
 
 def findings() -> Iterator[Finding]:
-    """Every check in turn; without settings there is nothing else to check."""
+    """Run every check. Stop after the settings if they are invalid."""
     try:
         settings = load()
         known = Upstreams(settings)
     except SettingsError as error:
         yield Finding(State.PROBLEM, "settings", str(error), f"Correct {CONFIG} or the environment")
         return
-    source = f"{CONFIG} and the environment" if CONFIG.is_file() else f"the environment; there is no {CONFIG} here"
+    source = (
+        f"{CONFIG} and the environment"
+        if CONFIG.is_file()
+        else f"the environment; {CONFIG} does not exist in this folder"
+    )
     yield Finding(State.OK, "settings", f"read from {source}")
     yield from upstreams(settings, known)
     yield from policy_and_prices(settings)

@@ -1,4 +1,4 @@
-"""The line of one check."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How a check ended. Only a problem keeps the router from working."""
+    """The severity of a result. Only a problem prevents the router from working."""
 
     OK = "ok"
     WARNING = "warning"
@@ -17,12 +17,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The line of one check."""
+    """The result of one check. `str()` gives the line that is printed."""
 
     state: State
     subject: str
-    told: str
+    message: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state.value:8} {self.subject}: {self.told}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{self.state.value:8} {self.subject}: {self.message}" + (f". {self.remedy}" if self.remedy else "")

@@ -1,4 +1,4 @@
-"""What is on this machine: the policy, the prices, the home folder and its disk."""
+"""Checks of this machine: policy, prices, home folder, disk space and client keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_FREE_BYTES = 10**9
 
 
 def policy_and_prices(settings: Settings) -> Iterator[Finding]:
-    """The policy that would be served, and the price of each of its models."""
+    """Check the policy that `serve` would use, and the price of each of its models."""
     try:
         folder = policy_folder(settings)
     except SettingsError as error:
@@ -28,7 +28,9 @@ def policy_and_prices(settings: Settings) -> Iterator[Finding]:
         policy = read_policy(folder)
     except PolicyError as error:
         if settings.policy is None and folder == settings.home / "policy":
-            remedy = "The shipped policy serves instead. Promote another, or run `python -m calibration rollback`"
+            remedy = (
+                "The router serves the shipped policy. Promote another one, or run `python -m calibration rollback`"
+            )
             yield Finding(State.WARNING, "policy", str(error), remedy)
         else:
             yield Finding(State.PROBLEM, "policy", str(error), "Set ROUTER_POLICY to the folder of a policy")
@@ -39,59 +41,59 @@ def policy_and_prices(settings: Settings) -> Iterator[Finding]:
 
 
 def priced(settings: Settings, names: Sequence[str]) -> Finding:
-    """Whether the cost of these models' answers will be known."""
+    """Check that each model has a price, so that the cost of its answers is known."""
     try:
         book = prices(settings)
     except SettingsError as error:
         return Finding(State.PROBLEM, "prices", str(error), f"Correct the prices in {CONFIG}")
     missing = [name for name in names if book.price(name) is None]
     if missing:
-        told = f"unknown for {', '.join(missing)}, so the cost of its answers is unknown"
-        return Finding(State.WARNING, "prices", told, f'Add them to {CONFIG}: [models."{missing[0]}"]')
+        message = f"unknown for {', '.join(missing)}, so the cost of their answers is unknown"
+        return Finding(State.WARNING, "prices", message, f'Add them to {CONFIG}: [models."{missing[0]}"]')
     return Finding(State.OK, "prices", f"known for all models of the policy, as of {book.as_of}")
 
 
 def home_writable(home: Path) -> Finding:
-    """Whether the home folder, or the one that it will be made in, can be written to."""
+    """Check that the home folder, or the folder that will contain it, is writable."""
     folder = _existing(home)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        told = f"{folder.absolute()} cannot be written to: {error.strerror}"
-        return Finding(State.PROBLEM, "home folder", told, "Give its owner the right, or set ROUTER_HOME")
-    found = "is writable" if folder == home else "is made by the first start"
-    return Finding(State.OK, "home folder", f"{home.absolute()} {found}")
+        message = f"{folder.absolute()} is not writable: {error.strerror}"
+        return Finding(State.PROBLEM, "home folder", message, "Grant write permission, or set ROUTER_HOME")
+    state = "is writable" if folder == home else "is created at the first start"
+    return Finding(State.OK, "home folder", f"{home.absolute()} {state}")
 
 
 def disk_free(home: Path, least_bytes: int = LEAST_FREE_BYTES) -> Finding:
-    """Whether there are `least_bytes` for what is recorded."""
+    """Check that the disk of the home folder has `least_bytes` free for records."""
     try:
         free = shutil.disk_usage(_existing(home)).free
     except OSError as error:
         return Finding(State.WARNING, "disk", f"free space is unknown: {error.strerror}")
-    told = f"{free / 1e9:,.1f} GB free for the home folder"
+    message = f"{free / 1e9:,.1f} GB free for the home folder"
     if free < least_bytes:
-        return Finding(State.WARNING, "disk", told, "Free some, or set ROUTER_HOME: a full disk ends the recording")
-    return Finding(State.OK, "disk", told)
+        return Finding(State.WARNING, "disk", message, "Free space, or set ROUTER_HOME: a full disk stops recording")
+    return Finding(State.OK, "disk", message)
 
 
 def client_keys(settings: Settings) -> Finding:
-    """Whether the keys that clients present can be read, and how many are in use."""
+    """Check that the client keys can be read, and count the active ones."""
     try:
         named = served_keys(settings)
     except SettingsError as error:
-        return Finding(State.PROBLEM, "client keys", str(error), "Restore the file, or make the keys anew")
+        return Finding(State.PROBLEM, "client keys", str(error), "Restore the file, or create the keys again")
     states = [key.state(time.time()) for key in named.keys]
     if not states and not settings.api_keys:
-        told = "none, so only this machine may ask"
+        message = "none, so only this machine may send requests"
     else:
-        told = (
+        message = (
             f"{states.count('active')} of {len(states)} named keys are active, {len(settings.api_keys)} in the settings"
         )
-    return Finding(State.OK, "client keys", told)
+    return Finding(State.OK, "client keys", message)
 
 
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
-    return next((each for each in (folder, *folder.parents) if each.exists()), Path())
+    return next((path for path in (folder, *folder.parents) if path.exists()), Path())

@@ -1,4 +1,4 @@
-"""What is said of a proxy that leads to a server: its name without its credentials, and what its refusal means."""
+"""Messages about proxies: their name without credentials, and the remedy when a proxy fails."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from router.upstream.standalone_call import NoResponseError
 
 
 def proxied(origin: Origin, network: Network) -> str:
-    """By which proxy a server was reached, to follow its address; nothing where there is none."""
+    """A suffix for the address of a server that names the proxy in use; empty without a proxy."""
     proxy = network.proxies.proxy_for(origin.host, origin.port, tls=origin.tls)
     return "" if proxy is None else f" (through the proxy {proxy.name})"
 
 
 def proxy_remedy(error: NoResponseError) -> str:
-    """What to do about a proxy that led nowhere; nothing where none is to blame."""
+    """The remedy when a proxy caused the error; empty otherwise."""
     cause = error.__cause__
     if isinstance(cause, ProxyRefusedError):
         if cause.status == 407:
-            return "Put its user and password into ROUTER_PROXY or HTTPS_PROXY: http://user:password@host:port"
+            return "Add the proxy's user and password to ROUTER_PROXY or HTTPS_PROXY: http://user:password@host:port"
         if cause.status in (502, 503, 504):
-            return "Check the address, and that the proxy may look up and reach it; NO_PROXY names who needs no proxy"
-        return f"Ask who runs the proxy to allow {cause.target}, or name the host in NO_PROXY to go around the proxy"
+            return "Check the address, and that the proxy can resolve and reach it. Hosts in NO_PROXY bypass the proxy"
+        return f"Ask the proxy's administrator to allow {cause.target}, or add the host to NO_PROXY to bypass the proxy"
     if isinstance(cause, ProxyError):
-        return "Check ROUTER_PROXY, HTTPS_PROXY or HTTP_PROXY; ROUTER_PROXY=none goes without a proxy"
+        return "Check ROUTER_PROXY, HTTPS_PROXY or HTTP_PROXY; ROUTER_PROXY=none disables the proxy"
     return ""

@@ -1,4 +1,4 @@
-"""The upstreams: whether they answer, whether they take the key, and what time they have."""
+"""Checks of the upstreams: reachability, API key and clock."""
 
 from __future__ import annotations
 
@@ -15,95 +15,105 @@ from router.upstream.standalone_call import NoResponseError, ServerResponse, get
 from router.upstream.upstreams import Upstreams
 from router.wire.text import DECODE_ERRORS
 
-MOST_CLOCK_SECONDS = 30.0
+MAX_CLOCK_SKEW_SECONDS = 30.0
 _PRINTABLE = re.compile(rb"Bearer [!-~]+")
 
 
 def upstreams(settings: Settings, known: Upstreams) -> Iterator[Finding]:
-    """Reachability and key of every upstream, each key once; then the clock, by the first upstream that tells one."""
-    date_heard: ServerResponse | None = None
-    asked: set[tuple[Origin | None, bytes | None]] = set()
+    """Check each pair of upstream and key once, then the clock against the first response that has a `Date`."""
+    dated_response: ServerResponse | None = None
+    checked: set[tuple[Origin | None, bytes | None]] = set()
     endpoints = [("", known.default)]
     endpoints += [(name, endpoint) for name in settings.models for endpoint in known.endpoints(name)]
     for name, endpoint in endpoints:
-        if (endpoint.origin, endpoint.authorization) in asked:
+        if (endpoint.origin, endpoint.authorization) in checked:
             continue
-        asked.add((endpoint.origin, endpoint.authorization))
+        checked.add((endpoint.origin, endpoint.authorization))
         of = f" of models.{name}" if name else ""
         if endpoint.label:
             of += f" ({endpoint.label})"
         if endpoint.origin is None:
-            yield Finding(State.WARNING, f"upstream{of}", "answers are simulated", "Set OPENAI_API_KEY for real ones")
+            yield Finding(
+                State.WARNING, f"upstream{of}", "answers are simulated", "Set OPENAI_API_KEY to use a real upstream"
+            )
             continue
         if endpoint.authorization and not _PRINTABLE.fullmatch(endpoint.authorization):
-            told = "it has a space, a line break or another character that no key has, so it was not sent"
-            yield Finding(State.PROBLEM, f"key{of}", told, "Set it again, without what surrounds it")
+            message = "contains a space, line break or other character that is invalid in a key, so it was not sent"
+            yield Finding(State.PROBLEM, f"key{of}", message, "Set the key without surrounding characters")
             continue
         address = _address(endpoint.origin)
         try:
-            heard = get(endpoint.origin, b"/models", endpoint.authorization, known.network)
+            response = get(endpoint.origin, b"/models", endpoint.authorization, known.network)
         except NoResponseError as error:
             remedy = f"Check {f'the base_url{of}' if endpoint.has_own_address else 'OPENAI_BASE_URL'} and the network"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 remedy = "Set ROUTER_CA_BUNDLE (or SSL_CERT_FILE) to a file with the certificates to trust"
-            told = f"{address} gives {error}"
-            yield Finding(State.PROBLEM, f"upstream{of}", told, proxy_remedy(error) or remedy)
-            yield Finding(State.SKIPPED, f"key{of}", "not checked, since the upstream does not answer")
+            yield Finding(State.PROBLEM, f"upstream{of}", f"{address}: {error}", proxy_remedy(error) or remedy)
+            yield Finding(State.SKIPPED, f"key{of}", "not checked because the upstream is unreachable")
             continue
-        date_heard = date_heard or (heard if heard.date is not None else None)
-        yield upstream(f"upstream{of}", address + proxied(endpoint.origin, known.network), heard)
+        dated_response = dated_response or (response if response.date is not None else None)
+        yield upstream(f"upstream{of}", address + proxied(endpoint.origin, known.network), response)
         forwarded = settings.forward_client_keys and not endpoint.has_own_address
-        yield key(f"key{of}", heard.status, given=endpoint.authorization is not None, forwarded=forwarded)
-    yield clock(date_heard)
+        yield key(f"key{of}", response.status, given=endpoint.authorization is not None, forwarded=forwarded)
+    yield clock(dated_response)
 
 
-def upstream(subject: str, address: str, heard: ServerResponse) -> Finding:
-    """What the answer to `GET /models` says of the upstream."""
-    if heard.status >= 500:
-        return Finding(State.PROBLEM, subject, f"{address} answers {heard.status}", "Look at its status page")
-    if 300 <= heard.status < 400:
+def upstream(subject: str, address: str, response: ServerResponse) -> Finding:
+    """Judge the upstream by its response to `GET /models`."""
+    status = response.status
+    if status >= 500:
+        return Finding(State.PROBLEM, subject, f"{address} returns {status}", "Check the provider's status page")
+    if 300 <= status < 400:
         return Finding(
-            State.PROBLEM, subject, f"{address} redirects ({heard.status})", "Set the address that it redirects to"
+            State.PROBLEM, subject, f"{address} redirects ({status})", "Set the address that it redirects to"
         )
-    if heard.status in (401, 403, 429) or (heard.status == 200 and _is_list(heard.body)):
-        return Finding(State.OK, subject, f"{address} answers")
+    if status in (401, 403, 429) or (status == 200 and _is_list(response.body)):
+        return Finding(State.OK, subject, f"{address} is reachable")
     return Finding(
         State.WARNING,
         subject,
-        f"{address} answers {heard.status} and lists no models",
-        "Check that the address is the whole base of the API, such as https://api.openai.com/v1",
+        f"{address} returns {status} and lists no models",
+        "Check that the address is the full base URL of the API, such as https://api.openai.com/v1",
     )
 
 
 def key(subject: str, status: int, *, given: bool, forwarded: bool) -> Finding:
-    """What the status of `GET /models` says of the key."""
+    """Judge the key by the status of `GET /models`."""
     if status == 200:
-        return Finding(State.OK, subject, "accepted" if given else "none is set, and the upstream asks for none")
+        return Finding(State.OK, subject, "accepted" if given else "not set, and the upstream requires none")
     if status in (401, 403) and not given and forwarded:
-        return Finding(State.OK, subject, "clients send their own (ROUTER_FORWARD_CLIENT_KEYS)")
+        return Finding(State.OK, subject, "clients send their own keys (ROUTER_FORWARD_CLIENT_KEYS)")
     if status == 401 or (status == 403 and not given):
-        told = "the upstream refuses it" if given else "none is set, and the upstream asks for one"
+        message = "the upstream rejects it" if given else "not set, but the upstream requires one"
         return Finding(
-            State.PROBLEM, subject, f"{told} ({status})", "Set OPENAI_API_KEY, or the model's api_key, to a valid key"
+            State.PROBLEM,
+            subject,
+            f"{message} ({status})",
+            "Set OPENAI_API_KEY, or the model's api_key, to a valid key",
         )
     if status == 403:
         return Finding(
-            State.WARNING, subject, "it may not list models (403), so it could not be checked", "Ask one question"
+            State.WARNING,
+            subject,
+            "it has no permission to list models (403), so it could not be checked",
+            "Send one request to test it",
         )
     if status == 429:
-        return Finding(State.WARNING, subject, "its rate or quota is used up (429)", "Look at its limits and credit")
-    return Finding(State.SKIPPED, subject, f"an answer of {status} does not tell")
+        return Finding(
+            State.WARNING, subject, "its rate limit or quota is used up (429)", "Check the account's limits and credit"
+        )
+    return Finding(State.SKIPPED, subject, f"not checked because the upstream returned {status}")
 
 
-def clock(heard: ServerResponse | None) -> Finding:
-    """This machine's clock against the `Date` of an upstream, which has whole seconds."""
-    if heard is None or heard.date is None:
-        return Finding(State.SKIPPED, "clock", "no upstream told the time")
-    ahead = heard.unix_seconds - heard.date
-    if abs(ahead) < MOST_CLOCK_SECONDS:
-        return Finding(State.OK, "clock", "agrees with the upstream's")
-    told = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the upstream's"
-    return Finding(State.WARNING, "clock", told, "Set it by NTP: days of the bill and traces go by it")
+def clock(response: ServerResponse | None) -> Finding:
+    """Compare this machine's clock with the `Date` header of an upstream, which has whole seconds."""
+    if response is None or response.date is None:
+        return Finding(State.SKIPPED, "clock", "no upstream sent a Date header")
+    ahead = response.unix_seconds - response.date
+    if abs(ahead) < MAX_CLOCK_SKEW_SECONDS:
+        return Finding(State.OK, "clock", "matches the upstream's clock")
+    message = f"{abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the upstream's clock"
+    return Finding(State.WARNING, "clock", message, "Synchronize it with NTP: usage days and trace times depend on it")
 
 
 def _is_list(body: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""The price table, shown and compared with a public one."""
+"""Show the price table, and compare it with a public price map."""

@@ -1,4 +1,4 @@
-"""`python -m router prices`: show our price table, and compare it with a public one."""
+"""`python -m router prices`: show the price table, and compare it with a public price map."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Examples:
   python -m router prices show gpt-5.6-luna --on 2026-07-15
 """
 CHECK_EXAMPLES = """
-FILE has the form of model_prices_and_context_window.json, which LiteLLM publishes.
+FILE has the format of model_prices_and_context_window.json, which LiteLLM publishes.
 
-A model is found in FILE under its exact name, else under openai/NAME.
+A model is looked up in FILE by its exact name, then as openai/NAME.
 
-Exit code 0: nothing differs; 1: something does; 2: a file or an option cannot be read.
+Exit codes: 0: no difference; 1: differences; 2: a file or an option is invalid.
 
 Examples:
 
@@ -44,8 +44,8 @@ Examples:
   python -m router prices check map-of-july.json --on 2026-07-15
 """
 
-app = typer.Typer(no_args_is_help=True, help="Show the price table, or compare it with a public one.")
-On = Annotated[str, typer.Option("--on", help="A day in UTC, as 2026-07-15: the prices of that day.")]
+app = typer.Typer(no_args_is_help=True, help="Show the price table, or compare it with a public price map.")
+On = Annotated[str, typer.Option("--on", help="Use the prices of this day (UTC), such as 2026-07-15.")]
 
 
 @app.command(epilog=SHOW_EXAMPLES)
@@ -53,30 +53,30 @@ def show(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these models.")] = None,
     on: On = "",
 ) -> None:
-    """Print what models cost, from which day on, on which tier, and by which source."""
+    """Print the prices of models with start day, service tier and source."""
     book = prices(load())
     for model in models or ():
         if not book.history(model):
-            raise SettingsError(f"{model!r} has no price; python -m router prices show lists those that have one")
+            raise SettingsError(f"{model!r} has no price; `python -m router prices show` lists all priced models")
     print_prices(book, models or list(book.prices), _unix_ns(on) if on else None)
 
 
 @app.command(epilog=CHECK_EXAMPLES)
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A price map in the form of LiteLLM's.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Price map in LiteLLM's format.")],
     models: Annotated[str, typer.Option(help="Only these models, comma-separated.")] = "",
     on: On = "",
     as_data: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare our prices, those of the settings included, with a public price map. Without --on, those of today."""
+    """Compare the price table, including prices from the settings, with a public price map. Default day: today."""
     moment = _unix_ns(on) if on else time.time_ns()
     book = prices(load())
     public = _read(file)
     named = [name.strip() for name in models.split(",") if name.strip()] or None
     for name in named or ():
         if not book.history(name) and public.row(name) is None:
-            raise SettingsError(f"--models: {name!r} is neither in our table nor in {file}")
-    comparison = compare(book, public, moment, named, _leaves())
+            raise SettingsError(f"--models: {name!r} is neither in the price table nor in {file}")
+    comparison = compare(book, public, moment, named, _shutdown_days())
     day = datetime.fromtimestamp(moment // 10**9, UTC).date()
     if as_data:
         sys.stdout.write(json.dumps(as_json(comparison, str(file), day), indent=2, allow_nan=False) + "\n")
@@ -94,8 +94,8 @@ def _read(file: Path) -> PublicMap:
         raise SettingsError(f"{file}: {error}") from error
 
 
-def _leaves() -> dict[str, str]:
-    """Days of shutdown by model, as far as `data/models.json` knows them."""
+def _shutdown_days() -> dict[str, str]:
+    """Shutdown days by model, from `data/models.json`."""
     try:
         models = json.loads((DATA / "models.json").read_bytes())["models"]
         return {model: row["leaves"] for model, row in models.items() if row.get("leaves")}
@@ -107,4 +107,4 @@ def _unix_ns(day: str) -> int:
     try:
         return day_unix_ns(date.fromisoformat(day))
     except ValueError:
-        raise SettingsError(f"--on: expected a day such as 2026-07-15: {day!r}") from None
+        raise SettingsError(f"--on: expected a day such as 2026-07-15, not {day!r}") from None

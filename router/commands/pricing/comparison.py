@@ -1,4 +1,4 @@
-"""Our prices of one moment beside those of a public map: what differs, and what only one of them has."""
+"""Compare the price table at one moment with a public price map."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from router.commands.pricing.public_map import PublicMap, Row
 from router.commands.pricing.rates import Rate, rates
 from router.policy.prices import PriceBook, period_at
 
-TOLERANCE = 1e-9  # relative: what is written as 1.5e-07 dollars per token is 0.15 per million
+TOLERANCE = 1e-9  # relative; absorbs rounding between dollars per token and per million tokens
 
 
 class Finding(StrEnum):
-    """What a difference is."""
+    """The kind of a difference."""
 
     DIFFERENT_PRICE = "different_price"
     ONLY_OURS = "only_ours"
     ONLY_THEIRS = "only_theirs"
-    NOT_IN_FILE = "not_in_file"  # the model
-    NO_PRICE_OF_OURS = "no_price_of_ours"  # the model, on that day
-    NOT_A_PRICE = "not_a_price"  # a value of the file
+    NOT_IN_FILE = "not_in_file"  # the file lacks the model
+    NO_PRICE_OF_OURS = "no_price_of_ours"  # the price table has no price for the model on that day
+    NOT_A_PRICE = "not_a_price"  # a value in the file is invalid
     DIFFERENT_SHUTDOWN = "different_shutdown"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing in which the tables differ; prices are US dollars per million tokens."""
+    """One difference between the tables. Prices are US dollars per million tokens."""
 
     model: str
     finding: Finding
-    rate: Rate | None = None  # None: it is about the model as a whole
+    rate: Rate | None = None  # None: the difference concerns the whole model
     ours_usd: float | None = None
     theirs_usd: float | None = None
-    told: str = ""  # more of it, in words
+    told: str = ""  # further explanation; written to JSON under this name
 
     @property
     def relative(self) -> float | None:
-        """By how much their price is higher than ours, as a share of ours; None where that cannot be said."""
+        """Relative difference of their price from ours; None if a price is missing or ours is 0."""
         if self.ours_usd is None or self.theirs_usd is None or self.ours_usd == 0:
             return None
         share = self.theirs_usd / self.ours_usd - 1
@@ -48,11 +48,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was compared, and what differs."""
+    """The compared models and their differences."""
 
     models: tuple[str, ...]
     differences: tuple[Difference, ...]
-    not_compared: Mapping[str, tuple[str, ...]]  # model -> keys of prices for which our table has no place
+    not_compared: Mapping[str, tuple[str, ...]]  # model -> price keys that the price table does not support
 
 
 def compare(
@@ -60,12 +60,12 @@ def compare(
     public: PublicMap,
     unix_ns: int,
     models: Iterable[str] | None = None,
-    leaves: Mapping[str, str] | None = None,
+    shutdown_days: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compare the prices that hold at a moment.
+    """Compare the prices that apply at a moment.
 
-    Without `models`, all of ours are compared, and of their aliases the prices that both tables have: an alias is
-    billed as its model is. `leaves` are days of shutdown by model, as far as they are known.
+    Without `models`, compare all models of the price table. Aliases are billed like their models, so only prices that
+    both tables list are compared for them. `shutdown_days` maps models to their shutdown days.
     """
     named = tuple(dict.fromkeys(book.prices if models is None else models))
     differences: list[Difference] = []
@@ -74,18 +74,18 @@ def compare(
         row = public.row(model)
         differences += _of_model(book, model, row, unix_ns)
         if row is not None:
-            differences += _of_shutdown(model, row, (leaves or {}).get(book.name_of(model)))
+            differences += _of_shutdown(model, row, (shutdown_days or {}).get(book.name_of(model)))
             if row.others:
                 not_compared[model] = row.others
     aliases = book.aliases if models is None else ()
     listed = [(alias, row) for alias in aliases if (row := public.row(alias)) is not None]
     for alias, row in listed:
         differences += [
-            each
-            for each in _of_model(book, alias, row, unix_ns)
-            if each.finding in (Finding.DIFFERENT_PRICE, Finding.NOT_A_PRICE)
+            difference
+            for difference in _of_model(book, alias, row, unix_ns)
+            if difference.finding in (Finding.DIFFERENT_PRICE, Finding.NOT_A_PRICE)
         ]
-        differences += _of_shutdown(alias, row, (leaves or {}).get(book.name_of(alias)))
+        differences += _of_shutdown(alias, row, (shutdown_days or {}).get(book.name_of(alias)))
     return Comparison((*named, *(alias for alias, _ in listed)), tuple(differences), not_compared)
 
 
@@ -94,23 +94,23 @@ def _of_model(book: PriceBook, model: str, row: Row | None, unix_ns: int) -> lis
     if row is None:
         return [] if period is None else [Difference(model, Finding.NOT_IN_FILE)]
     ours = {} if period is None else rates(period)
-    odd = [
+    not_prices = [
         Difference(
             model,
             Finding.NOT_A_PRICE,
-            each.rate,
-            None if each.rate is None else ours.get(each.rate),
-            told=f"{each.key or 'the row'} is {each.value}",
+            invalid.rate,
+            None if invalid.rate is None else ours.get(invalid.rate),
+            told=f"{invalid.key or 'the row'} is {invalid.value}",
         )
-        for each in row.odd
+        for invalid in row.invalid
     ]
     if period is None:
-        return [Difference(model, Finding.NO_PRICE_OF_OURS), *odd]
-    if any(each.rate is None for each in row.odd):
-        return odd
-    compared = {*ours, *row.rates} - {each.rate for each in row.odd}
-    found = [_of_rate(model, rate, ours, row.rates) for rate in sorted(compared, key=_order)]
-    return [*(each for each in found if each is not None), *odd]
+        return [Difference(model, Finding.NO_PRICE_OF_OURS), *not_prices]
+    if any(invalid.rate is None for invalid in row.invalid):
+        return not_prices
+    compared = {*ours, *row.rates} - {invalid.rate for invalid in row.invalid}
+    differences = [_of_rate(model, rate, ours, row.rates) for rate in sorted(compared, key=_order)]
+    return [*(difference for difference in differences if difference is not None), *not_prices]
 
 
 def _order(rate: Rate) -> tuple[str, int, int]:
@@ -121,12 +121,12 @@ def _of_rate(model: str, rate: Rate, ours: Mapping[Rate, float], theirs: Mapping
     our, their = ours.get(rate), theirs.get(rate)
     if our is not None and their is not None:
         return None if _same(our, their) else Difference(model, Finding.DIFFERENT_PRICE, rate, our, their)
-    # a price of long requests that is that of all others needs no line of its own
-    anywhere = rate._replace(above_input_tokens=0)
+    # a price for long requests that equals the general price is no difference
+    general = rate._replace(above_input_tokens=0)
     if our is None:
-        same = rate.above_input_tokens and _same(ours.get(anywhere), their)
+        same = rate.above_input_tokens and _same(ours.get(general), their)
         return None if same else Difference(model, Finding.ONLY_THEIRS, rate, None, their)
-    same = rate.above_input_tokens and _same(our, theirs.get(anywhere))
+    same = rate.above_input_tokens and _same(our, theirs.get(general))
     return None if same else Difference(model, Finding.ONLY_OURS, rate, our, None)
 
 
@@ -137,4 +137,6 @@ def _same(one: float | None, other: float | None) -> bool:
 def _of_shutdown(model: str, row: Row, ours: str | None) -> list[Difference]:
     if ours is None or not row.shutdown or row.shutdown == ours:
         return []
-    return [Difference(model, Finding.DIFFERENT_SHUTDOWN, told=f"leaves on {ours}, {row.shutdown} in the file")]
+    return [
+        Difference(model, Finding.DIFFERENT_SHUTDOWN, told=f"on {ours} in models.json, on {row.shutdown} in the file")
+    ]

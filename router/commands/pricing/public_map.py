@@ -1,7 +1,7 @@
-"""LiteLLM's public price map, read as far as it has prices of tokens.
+"""Read the token prices of LiteLLM's public price map.
 
-The map is an object by model name; its prices are US dollars per token. The name of a key says what a price is for:
-`input_cost_per_token_above_272k_tokens_flex` is that of input on the flex tier beyond 272,000 tokens.
+The map is an object by model name; its prices are US dollars per token. The key of a price names its kind, length and
+tier: `input_cost_per_token_above_272k_tokens_flex` is the price of input on the flex tier above 272,000 tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from router.commands.pricing.rates import STANDARD, Kind, Rate
 from router.policy.naming import without_effort
 
-NO_MODEL = "sample_spec"  # the map's explanation of its own form
+NO_MODEL = "sample_spec"  # an entry that documents the format
 PREFIX = "openai/"
 _KINDS = {
     "input_cost_per_token": Kind.INPUT,
@@ -29,32 +29,32 @@ _KINDS = {
     "output_cost_per_reasoning_token": Kind.REASONING,
     "output_cost_per_audio_token": Kind.AUDIO_OUTPUT,
 }
-_TIERS = {"batches": "batch"}  # other tiers have the same name here
+_TIERS = {"batches": "batch"}  # LiteLLM's name -> ours; other tiers have the same name
 _PRICE = re.compile(rf"({'|'.join(_KINDS)})(?:_above_(\d{{1,9}})k_tokens)?(?:_([a-z]+))?")
 _LIKE_A_PRICE = re.compile(r"(?:(?!cost)[a-z0-9_])*+cost[a-z0-9_]*+")
-_LONGEST_INTEGER = 18  # digits; what is longer is read as a float, and refused as a price
+_LONGEST_INTEGER = 18  # digits; longer integers are read as floats and rejected as prices
 
 
 class MapError(ValueError):
-    """The file is no price map; says why."""
+    """The file is not a price map; the message gives the reason."""
 
 
-class Odd(NamedTuple):
-    """A value that is no price."""
+class InvalidPrice(NamedTuple):
+    """A value that is not a price."""
 
     key: str  # "": the whole row
-    value: str  # as it may be printed
-    rate: Rate | None = None  # what the price would be for
+    value: str  # shortened and escaped for printing
+    rate: Rate | None = None  # which price the key names
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the map says of one model."""
+    """The map's entry for one model."""
 
     rates: Mapping[Rate, float] = field(default_factory=dict)  # US dollars per million tokens
-    odd: tuple[Odd, ...] = ()
-    others: tuple[str, ...] = ()  # keys of prices for which our table has no place
-    shutdown: str = ""  # the day, as 2027-01-14; what is no day as it may be printed
+    invalid: tuple[InvalidPrice, ...] = ()
+    others: tuple[str, ...] = ()  # price keys that the price table does not support
+    shutdown: str = ""  # a day such as 2027-01-14, or another value escaped for printing
 
 
 class PublicMap:
@@ -65,10 +65,10 @@ class PublicMap:
 
     @classmethod
     def parse(cls, content: bytes) -> PublicMap:
-        """Read the file's content.
+        """Parse the content of a file.
 
         Raises:
-            MapError: it is not JSON, or not an object of models.
+            MapError: the content is not JSON, or not an object of models.
         """
         try:
             rows = json.loads(content, parse_int=_integer)
@@ -85,7 +85,7 @@ class PublicMap:
         return cls(rows)
 
     def row(self, model: str) -> Row | None:
-        """The row of a model: under its exact name, else under `openai/NAME`; None where there is none."""
+        """Look up a model by its exact name, then as `openai/NAME`. None: not in the map."""
         base = without_effort(model)
         for name in (model, base, f"{PREFIX}{base}"):
             if name in self._rows and name != NO_MODEL:
@@ -99,9 +99,9 @@ def _integer(digits: str) -> int | float:
 
 def _row(values: Any) -> Row:
     if not isinstance(values, dict):
-        return Row(odd=(Odd("", _shown(values)),))
+        return Row(invalid=(InvalidPrice("", _shown(values)),))
     rates: dict[Rate, float] = {}
-    odd = []
+    invalid = []
     others = []
     for key, value in values.items():
         if value is None:
@@ -115,10 +115,10 @@ def _row(values: Any) -> Row:
         rate = Rate(_KINDS[kind], _TIERS.get(tier, tier or STANDARD), int(thousands or 0) * 1000)
         usd = _usd_per_million(value)
         if usd is None:
-            odd.append(Odd(key, _shown(value), rate))
+            invalid.append(InvalidPrice(key, _shown(value), rate))
         else:
             rates[rate] = usd
-    return Row(rates, tuple(odd), tuple(others), _day(values.get("deprecation_date")))
+    return Row(rates, tuple(invalid), tuple(others), _day(values.get("deprecation_date")))
 
 
 def _day(value: Any) -> str:
@@ -131,7 +131,7 @@ def _day(value: Any) -> str:
 
 
 def _usd_per_million(value: Any) -> float | None:
-    """A price per token as one per million; None where it is none."""
+    """Convert a price per token to a price per million tokens; None if it is not a price."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     usd = value * 1e6
@@ -139,6 +139,6 @@ def _usd_per_million(value: Any) -> float | None:
 
 
 def _shown(value: Any) -> str:
-    """A value as it may be printed: short, and without control characters."""
+    """Escape control characters of a value and shorten it, for printing."""
     text = ascii(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

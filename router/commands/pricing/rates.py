@@ -1,4 +1,4 @@
-"""Prices, each under what it is for: a kind of token, a service tier, and the length of request it begins at."""
+"""Prices by kind of token, service tier and request length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from router.policy.prices import Period, Price
 
 
 class Kind(StrEnum):
-    """Kinds of tokens that have a price of their own."""
+    """Kinds of tokens that have their own price."""
 
     INPUT = "input"
     CACHED_INPUT = "cached input"
@@ -33,40 +33,40 @@ FIELDS: Mapping[Kind, str] = {
     Kind.AUDIO_OUTPUT: "usd_per_million_audio_output_tokens",
 }
 WRITTEN = frozenset({Kind.OUTPUT, Kind.REASONING, Kind.AUDIO_OUTPUT})
-STANDARD = ""  # the tier of a model's own price
+STANDARD = ""  # the standard tier
 
 
 class Rate(NamedTuple):
-    """What one price is for."""
+    """The kind, tier and request length that a price applies to."""
 
     kind: Kind
     tier: str = STANDARD
-    above_input_tokens: int = 0  # 0: requests of any length that have no other price
+    above_input_tokens: int = 0  # 0: all requests without a price for their length
 
 
 def rates(period: Period) -> dict[Rate, float]:
-    """All prices of a model in a period, in US dollars per million tokens; those of long requests multiplied out.
+    """All prices of a model in a period, in US dollars per million tokens, with the factors for long requests applied.
 
     >>> from router.policy.prices import LongContext
     >>> price = Price(2.0, 10.0, long_context=LongContext(272_000, 2.0, 1.5))
     >>> [(rate.kind.value, rate.above_input_tokens, usd) for rate, usd in rates(Period(0, price, {})).items()]
     [('input', 0, 2.0), ('input', 272000, 4.0), ('output', 0, 10.0), ('output', 272000, 15.0)]
     """
-    found = _of_tier(STANDARD, period.price)
+    prices = _of_tier(STANDARD, period.price)
     for tier, price in period.tiers.items():
-        found.update(_of_tier(tier, price))
-    return found
+        prices.update(_of_tier(tier, price))
+    return prices
 
 
 def _of_tier(tier: str, price: Price) -> dict[Rate, float]:
-    found: dict[Rate, float] = {}
+    prices: dict[Rate, float] = {}
     context = price.long_context
     for kind, field in FIELDS.items():
         usd: float | None = getattr(price, field)
         if usd is None:
             continue
-        found[Rate(kind, tier)] = usd
+        prices[Rate(kind, tier)] = usd
         if context is not None:
             factor = context.output_factor if kind in WRITTEN else context.input_factor
-            found[Rate(kind, tier, context.above_input_tokens)] = usd * factor
-    return found
+            prices[Rate(kind, tier, context.above_input_tokens)] = usd * factor
+    return prices

@@ -1,4 +1,4 @@
-"""Prices and their differences as they are printed."""
+"""Print prices and price differences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from router.policy.prices import Period, Price, PriceBook, period_at
 
 ALWAYS_SHOWN = (Kind.INPUT, Kind.CACHED_INPUT, Kind.CACHE_WRITE, Kind.OUTPUT)
 _WORDS = {
-    Finding.ONLY_OURS: "only ours",
-    Finding.ONLY_THEIRS: "only theirs",
+    Finding.ONLY_OURS: "only in our table",
+    Finding.ONLY_THEIRS: "only in the file",
     Finding.NOT_IN_FILE: "the file does not have this model",
     Finding.NO_PRICE_OF_OURS: "our table has no price for this model on that day",
     Finding.NOT_A_PRICE: "not a price",
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def print_prices(book: PriceBook, models: Iterable[str], unix_ns: int | None) -> None:
-    """Print the prices of `models`: all that were, are and will be, or those of one moment."""
+    """Print all past, current and future prices of `models`, or those at one moment."""
     rows = [(model, *row) for model in models for row in _rows(book.history(model), unix_ns)]
     listed = [price for _, _, _, price in rows if price is not None]
     kinds = [kind for kind in Kind if kind in ALWAYS_SHOWN or any(getattr(price, FIELDS[kind]) for price in listed)]
@@ -44,7 +44,7 @@ def print_prices(book: PriceBook, models: Iterable[str], unix_ns: int | None) ->
         table.add_row(*map(Text, (*first, tier or "standard", *cells, "" if price is None else _long(price))))
     console = _console()
     console.print(table)
-    console.print("A price that is not listed is that of plain tokens: input, or output.", style="dim")
+    console.print("Tokens without a listed price are billed as plain input or output tokens.", style="dim")
     sources: dict[str, list[str]] = {}
     for model, period, _, _ in rows:
         if period is None:
@@ -81,7 +81,7 @@ def _long(price: Price) -> str:
 
 
 def print_comparison(comparison: Comparison, file: str, day: date) -> None:
-    """Print what differs, and what could not be compared."""
+    """Print the differences, and the price keys that were not compared."""
     console = _console()
     models = len(comparison.models)
     if comparison.differences:
@@ -89,28 +89,37 @@ def print_comparison(comparison: Comparison, file: str, day: date) -> None:
         for name in ("ours", "theirs", "difference"):
             table.add_column(name, justify="right")
         shown = ""
-        for each in comparison.differences:
-            table.add_row(*map(Text, ("" if each.model == shown else each.model, *_cells(each))))
-            shown = each.model
+        for difference in comparison.differences:
+            model = difference.model
+            table.add_row(*map(Text, ("" if model == shown else model, *_cells(difference))))
+            shown = model
         console.print(table)
-        differing = len({each.model for each in comparison.differences})
-        found = len(comparison.differences)
-        console.print(Text(f"Differences from {file}: {found}, in {differing} of {models} models compared"))
+        differing = len({difference.model for difference in comparison.differences})
+        total = len(comparison.differences)
+        console.print(Text(f"Differences from {file}: {total}, in {differing} of {models} models compared"))
     else:
-        console.print(Text(f"Differences from {file}: none, in {models} models compared, at our prices of {day} (UTC)"))
+        console.print(Text(f"Differences from {file}: none, in {models} models compared, at the prices of {day} (UTC)"))
     keys = sorted({key for keys in comparison.not_compared.values() for key in keys})
     if keys:
-        console.print(Text(f"not compared, since our table has no such price: {', '.join(keys)}"), style="dim")
+        console.print(
+            Text(f"not compared because our table does not support these prices: {', '.join(keys)}"), style="dim"
+        )
 
 
-def _cells(each: Difference) -> tuple[str, ...]:
-    words = f"{_WORDS.get(each.finding, '')}{': ' if each.told else ''}{each.told}"
-    if each.rate is None:
+def _cells(difference: Difference) -> tuple[str, ...]:
+    words = f"{_WORDS.get(difference.finding, '')}{': ' if difference.told else ''}{difference.told}"
+    if difference.rate is None:
         return "", "", "", "", words
-    share = each.relative
-    if each.finding is Finding.DIFFERENT_PRICE:
+    share = difference.relative
+    if difference.finding is Finding.DIFFERENT_PRICE:
         words = "ours is 0" if share is None else f"{share:+.2%}"
-    return _kind(each.rate), each.rate.tier or "standard", _usd(each.ours_usd), _usd(each.theirs_usd), words
+    return (
+        _kind(difference.rate),
+        difference.rate.tier or "standard",
+        _usd(difference.ours_usd),
+        _usd(difference.theirs_usd),
+        words,
+    )
 
 
 def _kind(rate: Rate) -> str:
@@ -122,28 +131,28 @@ def _usd(usd: float | None) -> str:
 
 
 def as_json(comparison: Comparison, file: str, day: date) -> dict[str, Any]:
-    """A comparison for machines."""
+    """A comparison as JSON values."""
     return {
         "file": file,
         "day": str(day),
         "models": list(comparison.models),
-        "differences": [_difference(each) for each in comparison.differences],
+        "differences": [_difference(difference) for difference in comparison.differences],
         "not_compared": {model: list(keys) for model, keys in comparison.not_compared.items()},
     }
 
 
-def _difference(each: Difference) -> dict[str, Any]:
-    rate = each.rate
+def _difference(difference: Difference) -> dict[str, Any]:
+    rate = difference.rate
     return {
-        "model": each.model,
-        "difference": each.finding.value,
+        "model": difference.model,
+        "difference": difference.finding.value,
         "kind": None if rate is None else rate.kind.value,
         "tier": None if rate is None else rate.tier or "standard",
         "above_input_tokens": None if rate is None else rate.above_input_tokens,
-        "ours_usd_per_million_tokens": each.ours_usd,
-        "theirs_usd_per_million_tokens": each.theirs_usd,
-        "relative_difference": each.relative,
-        "told": each.told,
+        "ours_usd_per_million_tokens": difference.ours_usd,
+        "theirs_usd_per_million_tokens": difference.theirs_usd,
+        "relative_difference": difference.relative,
+        "told": difference.told,
     }
 
 
