@@ -33,7 +33,7 @@ COPY calibration ./calibration
 RUN python -m compileall -q router calibration
 
 FROM ${PYTHON_IMAGE} AS base
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="calibrated-router" \
       org.opencontainers.image.description="An OpenAI-compatible proxy that sends each question to the cheapest model that is good enough" \

@@ -11,10 +11,11 @@ CYCLONEDX := $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py
 BENCH ?= ../shared/bench
 PEERS_HOME ?=
 FUZZ_SECONDS ?= 300
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test test-replicas test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
-.PHONY: lock sbom clean coverage
+.PHONY: lock sbom clean coverage docs prose
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,18 +63,24 @@ test-clients: setup ## run real clients through the router (installs them into .
 	$(BIN)/python tests/clients/openai_own_tests.py
 	$(BIN)/python tests/clients/model_server.py
 
-test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/compatibility.md
+test-clients-refusing: setup ## run real clients against models that refuse parameters; rewrite docs/reference/compatibility.md
 	$(BIN)/python tests/clients/refusing.py $(CLIENTS)
 
 fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
 
-check: setup ## lint, types, import rules and tests: what CI runs
+docs: setup ## build the documentation site into build/site; a warning or a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+prose: setup ## check the prose of README and docs
+	$(BIN)/proselint --config .proselintrc.json check $(PROSE)
+
+check: setup ## lint, types, import rules, prose, site and tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test
+	$(MAKE) prose docs test
 
 coverage: ## run the tests and say which lines none of them reaches
 	$(MAKE) test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
@@ -88,10 +95,10 @@ image: sbom ## build the container images calibrated-router and calibrated-route
 calibrate: setup ## calibrate on data/questions.jsonl against the configured upstream
 	$(BIN)/python -m calibration run
 
-bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/quality.md
+bench-quality: setup ## measure the routing on the recorded outcomes and rewrite docs/explanations/quality.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quality.py
 
-bench: setup ## measure the speed beside other proxies and rewrite docs/performance.md
+bench: setup ## measure the speed beside other proxies and rewrite docs/explanations/performance.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/performance.py $(BENCH) $(if $(PEERS_HOME),--home $(PEERS_HOME))
 	$(BIN)/python benchmarks/scale.py $(BENCH)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overload.py
@@ -101,7 +108,7 @@ ui: setup ## MLflow's pages over what was recorded, on UI_PORT (default 5000)
 
 lock: setup ## rewrite the lock files from pyproject.toml
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra postgresql --extra redis pyproject.toml -o requirements.lock
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --extra dev --extra docs pyproject.toml -o requirements-dev.lock
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header -c requirements.lock deploy/requirements-proxy.in -o requirements-proxy.lock
 
 sbom: setup ## write build/sbom.cdx.json and build/proxy/sbom.cdx.json, the bills of materials (CycloneDX), from the locks

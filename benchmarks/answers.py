@@ -1,4 +1,4 @@
-"""Measures what looking at answers gives, and writes the tables of docs/answers.md.
+"""Measures what looking at answers gives, and writes the tables of docs/explanations/answers.md.
 
     python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000] [--both]
                                  [--from-results]
@@ -44,7 +44,10 @@ from router.policy.answer_prediction import answer_gap
 from router.policy.document import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE, RESULTS = ROOT / "docs" / "answers.md", ROOT / "docs" / "quality" / "answers.json"
+PAGE, RESULTS = (
+    ROOT / "docs" / "explanations" / "answers.md",
+    ROOT / "docs" / "explanations" / "quality" / "answers.json",
+)
 TARGETS = (0.95, 0.97, 0.99)
 DRAWN = {"test": 1_000, "both": 1_600}
 STEPS = 100
@@ -369,7 +372,7 @@ def parts_of(results: Mapping[str, Any]) -> dict[str, str]:
             ),
             violated,
         ),
-        "speed": f"A look costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
+        "speed": f"A check costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
         f"percentile and {speed['most']:.1f} ms at most. Measured with policy `{results['policy']}`.",
     }
 

@@ -1,6 +1,6 @@
 """Sixty everyday prompts with the decision of the shipped policy and its evidence, as a table.
 
-python benchmarks/everyday.py [--policy data/policy] [--target 0.97] [--out docs/everyday.md]
+python benchmarks/everyday.py [--policy data/policy] [--target 0.97] [--out docs/explanations/everyday.md]
 """
 
 from __future__ import annotations
@@ -103,9 +103,10 @@ def main() -> None:
             "# Sixty everyday prompts",
             "",
             f"What policy `{policy.version}` decides at a target of {arguments.target:.0%}: {cheap} of {len(PROMPTS)}"
-            f" go to {policy.rules.models[0].name}. Made by `python benchmarks/everyday.py --out docs/everyday.md`.",
+            f" go to {policy.rules.models[0].name}. "
+            "Made by `python benchmarks/everyday.py --out docs/explanations/everyday.md`.",
             "",
-            "| prompt | model | reason | type it is taken for | evidence of the type | quality, cheap / strong |",
+            "| prompt | model | reason | classified as | evidence of the type | quality, cheap / strong |",
             "|---|---|---|---|---|---|",
             *(row(p, d) for p, d in zip(PROMPTS, decisions, strict=True)),
             "",

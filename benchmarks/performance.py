@@ -1,4 +1,4 @@
-"""Our speed beside that of other proxies, on one core in one interleaved run; writes docs/performance.md.
+"""Our speed beside that of other proxies, on one core in one interleaved run; writes docs/explanations/performance.md.
 
     python benchmarks/performance.py ../shared/bench [--peers nginx,tensorzero,...] [--home DIR] [--rounds 3]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-PAGE = PROJECT / "docs" / "performance.md"
+PAGE = PROJECT / "docs" / "explanations" / "performance.md"
 PEERS = "nginx,tensorzero,vllm_router,sglang_router,portkey,litellm,mlflow_gateway"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 GOALS = (
@@ -87,8 +87,8 @@ def written(result: dict[str, Any]) -> str:
     lines = [
         f"Measured {meta['date'][:16]} on {meta['cores']} cores ({meta['cpu']}), {meta['rounds']} interleaved rounds,"
         " one core for the proxy; median (least to most of the rounds). Added latency is what comes on top of asking"
-        " the upstream directly, in the same run. The router's figures hold its exporter, which gives way"
-        " to requests.",
+        " the upstream directly, in the same run. The router's figures include its exporter, which"
+        " runs at low priority.",
         "",
         "| proxy | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
         "|---|" + "---|" * len(COLUMNS),

@@ -1,11 +1,11 @@
-"""Measures the routing and writes the tables and plots of docs/quality.md.
+"""Measures the routing and writes the tables and plots of docs/explanations/quality.md.
 
     python benchmarks/quality.py [--data ../shared/data] [--forms ../shared/forms/forms.py] [--seeds 3] [--rounds 200]
                                  [--resplits 100] [--only forms,speed] [--from-results]
 
 The page is written by hand around marked places: what stands between `<!-- NAME -->` and `<!-- /NAME -->` is replaced.
-Everything measured is kept in docs/quality/results.json, from which `--from-results` renders the page again. `--only`
-measures some pieces and keeps the others as they were.
+Everything measured is kept in docs/explanations/quality/results.json, from which `--from-results` renders the page
+again. `--only` measures some pieces and keeps the others as they were.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from calibration.policies import DATA, read_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 USD_A_QUESTION = 2.01 / 640  # of data/questions.jsonl, asked and judged (data/README.md)
-PAGE, FOLDER = ROOT / "docs" / "quality.md", ROOT / "docs" / "quality"
+PAGE, FOLDER = ROOT / "docs" / "explanations" / "quality.md", ROOT / "docs" / "explanations" / "quality"
 
 
 def _axes(**labels: str) -> tuple[Figure, Axes]:
@@ -82,6 +82,27 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path) -> 
     _save(figure, path)
 
 
+def plot_shipped(shipped: Mapping[str, Any], path: Path) -> None:
+    """What the shipped policy's decisions save and keep at each target, between either model alone."""
+    pooled, strong = shipped["pooled"], "gpt-4o"
+    cheap = next(name for name in pooled["quality"] if name != strong)
+    ends = [(0.0, 1.0), tuple(pooled[what][cheap] / pooled[what][strong] for what in ("cost_usd", "quality"))]
+    ends[1] = (1.0 - ends[1][0], ends[1][1])
+    figure, axes = _axes(xlabel="share of dollars saved", ylabel=f"share of {strong}'s quality kept")
+    axes.plot(*zip(*ends, strict=True), ":", color="grey", label="random mix")
+    for (x, y), name, side in zip(ends, (strong, cheap), ((6, 8), (-6, -14)), strict=True):
+        axes.plot(x, y, "o", color="grey")
+        axes.annotate(f"always {name}", (x, y), side, textcoords="offset points", ha="left" if x == 0 else "right")
+    for target in ("0.9", "0.95", "0.97", "0.99"):
+        saved, kept = (shipped["targets"][target][what] for what in ("saved_cost", "quality_kept"))
+        errors = [[[interval[1] - interval[0]], [interval[2] - interval[1]]] for interval in (saved, kept)]
+        axes.errorbar(saved[1], kept[1], xerr=errors[0], yerr=errors[1], fmt="s", color="C0", elinewidth=1)
+        axes.annotate(f"target {float(target):.0%}", (saved[1], kept[1]), (8, 6), textcoords="offset points")
+    axes.set(xlim=(-0.03, 1.1), ylim=(0.86, 1.03))
+    axes.legend(frameon=False, loc="lower left")
+    _save(figure, path)
+
+
 def filled(page: str, parts: Mapping[str, str]) -> str:
     """The page with each marked place filled.
 
@@ -92,7 +113,7 @@ def filled(page: str, parts: Mapping[str, str]) -> str:
         head, mark, rest = page.partition(f"<!-- {name} -->")
         _, end, tail = rest.partition(f"<!-- /{name} -->")
         if not mark or not end:
-            raise SystemExit(f"docs/quality.md has no place <!-- {name} --> ... <!-- /{name} -->")
+            raise SystemExit(f"docs/explanations/quality.md has no place <!-- {name} --> ... <!-- /{name} -->")
         page = f"{head}{mark}\n\n{text}\n\n{end}{tail}"
     return page
 
@@ -102,6 +123,8 @@ def render(results: Mapping[str, Any]) -> None:
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables.parts_of(results)), encoding="utf-8")
     if "ranking" in results:
         plot_curves(results["ranking"]["curves"], FOLDER / "curve.svg")
+    if "shipped" in results:
+        plot_shipped(results["shipped"], FOLDER / "shipped.svg")
     if "certificate" in results:
         plot_sizes(results["certificate"], FOLDER / "sizes.svg")
 

@@ -1,6 +1,6 @@
 """How the speed changes with the size of a prompt, with 5,000 streams at once, and with a second worker.
 
-    python benchmarks/scale.py ../shared/bench            rewrites its part of docs/performance.md
+    python benchmarks/scale.py ../shared/bench            rewrites its part of docs/explanations/performance.md
 
 Load and upstream are the load generator beside the project. What is compared was measured in the same run.
 """

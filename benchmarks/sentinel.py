@@ -30,7 +30,7 @@ from calibration.learning.certificate import TYPE_MARGIN
 from calibration.outcomes import read_outcomes
 from calibration.policies import read_policy
 from calibration.sentinel import betting
-from calibration.sentinel.kept_quality import Contributions, needed
+from calibration.sentinel.kept_quality import Contributions, log_evidence_threshold
 from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
 from router.policy.document import Policy
@@ -104,19 +104,19 @@ def theory(pool: Pool, worse: float, floor: float, changed_at: int) -> float:
     """Judged pairs until a change is noticed, by the growth rate of the best bet; infinite where the floor is kept.
 
     The evidence that is needed is that of one of 40 types, with the share of the error that the start after the change
-    has, and of the fractions. A start is at most START_EVERY requests away.
+    has, and of the fractions. A start is at most `CHANGE_POINT_INTERVAL` requests away.
     """
     by_cheap = pool.by_cheap > 0
     mean = float(pool.strong[by_cheap].mean())  # what stands for the score of a strong model that answered itself
     strong = np.where(by_cheap, pool.strong, mean)
     cheap = [np.where(by_cheap, each, mean) for each in (pool.cheap, np.zeros(len(pool.cheap)))]
-    ratios = np.concatenate([Contributions(each, strong).at_least(floor) for each in cheap])
+    ratios = np.concatenate([Contributions(each, strong).ratios_of_at_least(floor) for each in cheap])
     weights = np.repeat([1 - worse, worse], len(pool.cheap))
     rate = betting.growth_rate(ratios, weights)
     if weights @ ratios <= weights.sum() or rate <= 0:
         return math.inf
-    barrier = needed(TYPES) - betting.log_share(changed_at) + math.log(len(betting.FRACTIONS))
-    return (barrier / rate + betting.START_EVERY) * float(pool.by_cheap.mean())
+    barrier = log_evidence_threshold(TYPES) - betting.log_error_share(changed_at) + math.log(len(betting.FRACTIONS))
+    return (barrier / rate + betting.CHANGE_POINT_INTERVAL) * float(pool.by_cheap.mean())
 
 
 def false_alarms(found: Sequence[Pool], floor: float, years: int, n: int, seed: int, at_floor: bool) -> int:
@@ -125,8 +125,9 @@ def false_alarms(found: Sequence[Pool], floor: float, years: int, n: int, seed: 
     keeping = [pool for pool in found if at_floor or pool.flips_to(floor) >= 0]
     for _ in range(years):
         alarmed += any(
-            betting.first_reached(
-                pool.drawn(n, rng, pool.flips_to(floor) if at_floor else 0.0).at_least(floor), needed(TYPES)
+            betting.first_crossing(
+                pool.drawn(n, rng, pool.flips_to(floor) if at_floor else 0.0).ratios_of_at_least(floor),
+                log_evidence_threshold(TYPES),
             )
             is not None
             for pool in (keeping[number % len(keeping)] for number in range(TYPES))
@@ -141,8 +142,8 @@ def noticed(pool: Pool, floor: float, years: int, n: int, seed: int) -> tuple[li
     found, expected, early = [], [], 0
     for _ in range(years):
         at = int(rng.integers(0, n))
-        ratios = pool.drawn(at + LONGEST_YEARS * n, rng, worse, at).at_least(floor)
-        reached = betting.first_reached(ratios, needed(TYPES))
+        ratios = pool.drawn(at + LONGEST_YEARS * n, rng, worse, at).ratios_of_at_least(floor)
+        reached = betting.first_crossing(ratios, log_evidence_threshold(TYPES))
         if reached is not None and reached <= at:
             early += 1
             continue
@@ -157,7 +158,7 @@ def told(value: float) -> str:
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> Mapping[str, float]:
-    """Print the tables of docs/answers.md."""
+    """Print the table of docs/explanations/sentinel.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--years", type=int, default=100)

@@ -1,4 +1,4 @@
-"""What was measured becomes the tables of docs/quality.md."""
+"""What was measured becomes the tables of docs/explanations/quality.md."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
             for n in names
         ]
 
-    header = ["", "router", "yardstick", "difference"]
+    header = ["", "router", "baseline", "difference"]
     pair = [n for n in NAMES if n in results["pair"]]
     by_type = [
         [name, str(t["n"]), *(spread(t["apgr"][m]) for m in METHODS), spread(t["apgr"]["difference"], True)]
@@ -72,7 +72,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "pair": rows_of(header, compared(results["pair"], pair)),
-        "by-type": rows_of(["type", "n", *(f"APGR, {m}" for m in METHODS), "difference"], by_type),
+        "by-type": rows_of(["type", "n", *(f"APGR, {m}" for m in header[1:3]), "difference"], by_type),
         "routellm": rows_of(["benchmark", "n", *header, "best published router"], other),
     }
 

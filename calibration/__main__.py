@@ -1,4 +1,4 @@
-"""The commands of calibration: `python -m calibration --help`."""
+"""The command line of the calibration: `python -m calibration --help`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import typer
 from rich.console import Console
 
 from calibration import network
-from calibration.commands import describe, from_traces, generate, policies
-from calibration.commands import evaluate as evaluate_command
-from calibration.commands import learn as learn_command
-from calibration.commands import reprice as reprice_command
-from calibration.commands import retire as retire_command
-from calibration.commands import run as run_command
-from calibration.commands import watch as watch_command
+from calibration.commands import describe, evaluate, from_traces, generate, learn, policies, reprice, retire, run, watch
 from calibration.commands.options import UsageError, command_with
 from calibration.commands.run_options import RunOptions
 from calibration.generation.kinds import GenerationError
@@ -31,7 +25,7 @@ from router.policy.distribution import NAME, version
 from router.policy.document import PolicyError
 from router.policy.prices import PriceError
 
-INPUT_ERRORS = (  # reported in one line
+INPUT_ERRORS = (  # printed as one line, without a traceback
     InputError,
     LearningError,
     LedgerError,
@@ -47,7 +41,7 @@ INPUT_ERRORS = (  # reported in one line
     *network.INPUT_ERRORS,
 )
 app = typer.Typer(
-    help="Measure on which questions the cheap model is good enough, and learn a routing policy.",
+    help="Calibrate the router: learn on which questions a cheap model is as good as the strong one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -65,33 +59,31 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Options of the command line itself."""
 
 
-app.command("learn", epilog=learn_command.EXAMPLES)(learn_command.learn_command)
-app.command("score", epilog=evaluate_command.SCORE_EXAMPLE)(evaluate_command.score_command)
-app.command("evaluate", epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate_command)
-app.command("run", epilog=run_command.EXAMPLES)(command_with(RunOptions, run_command.run_command))
-app.command("report", epilog="Example: python -m calibration report --out reports")(policies.report_command)
-app.command("promote", epilog='Example: python -m calibration promote --force "prices fell"')(policies.promote_command)
-app.command("from-traces", epilog="Example: python -m calibration from-traces --since 7d --sample 500")(
-    from_traces.from_traces_command
-)
-app.command("retire", epilog=retire_command.EXAMPLES)(retire_command.retire_command)
-app.command("reprice", epilog=reprice_command.EXAMPLES)(reprice_command.reprice_command)
-app.command("watch", epilog=watch_command.EXAMPLES)(watch_command.watch_command)
+app.command("run", epilog=run.EXAMPLES)(command_with(RunOptions, run.run_command))
+app.command("report", epilog=policies.REPORT_EXAMPLE)(policies.report_command)
+app.command("promote", epilog=policies.PROMOTE_EXAMPLE)(policies.promote_command)
+app.command("rollback", epilog=policies.ROLLBACK_EXAMPLE)(policies.rollback_command)
+app.command("watch", epilog=watch.EXAMPLES)(watch.watch_command)
+app.command("from-traces", epilog=from_traces.EXAMPLE)(from_traces.from_traces_command)
+app.command("retire", epilog=retire.EXAMPLES)(retire.retire_command)
+app.command("reprice", epilog=reprice.EXAMPLES)(reprice.reprice_command)
+app.command("learn", epilog=learn.EXAMPLES)(learn.learn_command)
+app.command("score", epilog=evaluate.SCORE_EXAMPLE)(evaluate.score_command)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate_command)
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate_command)
 app.command("describe", epilog=describe.EXAMPLE)(describe.describe_command)
-app.command("rollback", epilog="Example: python -m calibration rollback")(policies.rollback_command)
 
 
 def main() -> None:
-    """Run a command. An error in the input is reported in one line, with exit code 2."""
+    """Run a command. An input error exits with code 2, a stopped command with `run.STOPPED`."""
     try:
         app()
     except StoppedError as reason:
         Console(stderr=True).print(f"stopped: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(run_command.STOPPED) from reason
+        raise SystemExit(run.STOPPED) from reason
     except INPUT_ERRORS as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from error

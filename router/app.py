@@ -13,7 +13,7 @@ from starlette.routing import Route
 from router.client.body import Receive, Scope, Send
 from router.client.origin_policy import OriginPolicy, cors_headers, preflight_headers
 from router.dashboard import overview, page, recent
-from router.endpoints import accounts, decisions, exposition, keys, listing, status, teams
+from router.endpoints import accounts, decisions, exposition, keys, listing, openapi, status, teams
 from router.errors import ClientDisconnectedError, RouterError
 from router.settings import Settings, load
 from router.upstream.calls import Headers
@@ -111,6 +111,7 @@ def create_app(settings: Settings | None = None) -> Application:
         exception_handlers={RouterError: _error_response, ClientDisconnectedError: _disconnected_response},
     )
     page.add_routes(fastapi)
+    openapi.add_routes(fastapi)
     for module in (accounts, status, decisions, exposition, overview, recent, keys, teams, listing):
         module.add_routes(fastapi, worker)
     fastapi.router.routes.append(Route("/v1/{path:path}", endpoint=worker.passthrough))  # all other paths of /v1

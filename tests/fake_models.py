@@ -25,6 +25,7 @@ from calibration.questions.questions import Question
 
 RIGHT, WRONG = "As every textbook has it:", "Hard to say, but perhaps:"
 CORRECTNESS = "Consider the following question, claim and document"
+MODELS = ("gpt-4o", "gpt-4o-mini")  # as it lists them; it answers for any
 COMPLETENESS = "Consider the following user prompt and assistant response"
 
 
@@ -107,6 +108,7 @@ class FakeModels:
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/models", self._models),
                 Route("/v1/files", self._upload, methods=["POST"]),
                 Route("/v1/files/{file}/content", self._content),
                 Route("/v1/batches", self._create_batch, methods=["POST"]),
@@ -114,6 +116,10 @@ class FakeModels:
                 Route("/v1/batches/{batch}", self._batch),
             ]
         )
+
+    async def _models(self, request: Request) -> Response:
+        listed = [{"id": name, "object": "model", "created": 1, "owned_by": "simulated"} for name in MODELS]
+        return JSONResponse({"object": "list", "data": listed})
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()

@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion
 
 from calibration.answers import batch
 from calibration.answers.answers import AnswerCollector, AnswerSet, Endpoint, read_completion
-from calibration.commands.endpoints import endpoint_of, places_of
+from calibration.commands.endpoints import build_endpoint, parse_addresses
 from calibration.ledger import Ledger, LedgerError
 from calibration.policies import load_prices
 from calibration.questions.questions import Question, parse
@@ -133,8 +133,8 @@ def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpe
 
 def test_an_address_that_is_given_again_is_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECOND_KEY", "sk-2")
-    places = places_of(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
-    found = endpoint_of("m", places, 100, {})
+    addresses = parse_addresses(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
+    found = build_endpoint("m", addresses, 100, {})
     assert [(each.base_url, each.api_key) for each in (found, *found.fallbacks)] == [
         ("http://first/v1", "none"),
         ("http://second/v1", "sk-2"),

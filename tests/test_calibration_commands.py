@@ -1,4 +1,4 @@
-"""`learn`, `score` and `evaluate` as a user runs them."""
+"""The commands `learn`, `score` and `evaluate`."""
 
 import json
 from dataclasses import replace
@@ -23,62 +23,64 @@ def calibration(*arguments):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("calibration")
     write_outcomes(made_outcomes(400), path / "outcomes.jsonl.gz")
-    made = calibration("learn", "--outcomes", path / "outcomes.jsonl.gz", "--out", path / "policy", "--seed", "3")
-    assert made.returncode == 0, made.stderr
+    learnt = calibration("learn", "--outcomes", path / "outcomes.jsonl.gz", "--out", path / "policy", "--seed", "3")
+    assert learnt.returncode == 0, learnt.stderr
     return path
 
 
-def test_learn_writes_a_policy_without_any_question_text(folder):
+def test_learn_writes_a_policy_without_question_texts(folder):
     document = json.loads((folder / "policy" / "policy.json").read_text())
     assert {rule["target"] for rule in document["targets"]} >= {0.95, 0.97, 0.99}
     assert "landlord" not in json.dumps(document)
 
 
-def test_an_expected_promise_is_told_by_the_command_and_by_every_answer(folder):
+def test_the_command_and_every_answer_report_an_expected_promise(folder):
     few = folder / "few.jsonl.gz"
     write_outcomes(made_outcomes(150), few)
     options = ("--promise", "expected", "--type-margin", "0.1", "--confidence", "0.99", "--seed", "3")
-    done = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
-    assert done.returncode == 0 and "expected" in done.stdout and "of resplits" in done.stdout
+    result = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
+    assert result.returncode == 0 and "expected" in result.stdout and "of resplits" in result.stdout
     policy = read_policy(folder / "expected")
-    auto = done.stdout.strip().splitlines()[-1]
+    auto = result.stdout.strip().splitlines()[-1]
     another = float(auto.partition("auto@")[2].split()[0])
-    assert auto.startswith(f"auto keeps {policy.default_target * 100:g} % (set ROUTER_DEFAULT_TARGET or ask for auto@")
+    assert auto.startswith(f"auto targets {policy.default_target * 100:g} %; request auto@")
     assert another != policy.default_target and policy.rules.rule_for(another).target == another
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
     prediction = predict(policy.predictor, features)
-    told = {}
+    promises = {}
     for rule in policy.rules.targets:
         decision = decide(policy.rules, features, prediction, rule.target)
-        told[rule.target] = dict(evidence_headers(decision))[b"x-router-promise"]
-        assert decision.promise is None or told[rule.target].decode() == decision.promise.value
-    assert b"expected" in told.values()
+        promises[rule.target] = dict(evidence_headers(decision))[b"x-router-promise"]
+        assert decision.promise is None or promises[rule.target].decode() == decision.promise.value
+    assert b"expected" in promises.values()
 
 
 @pytest.mark.parametrize("command", [("learn", "--outcomes", "o", "--out", "p"), ("run",)])
 @pytest.mark.parametrize(
     "option", [("--confidence", "0.4"), ("--confidence", "nan"), ("--type-margin", "a lot"), ("--promise", "sure")]
 )
-def test_an_option_that_does_not_fit_is_one_line(tmp_path, command, option):
-    done = calibration(*command, *option)
-    assert done.returncode == 2 and option[0] in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_the_error_of_an_invalid_option_is_one_line(tmp_path, command, option):
+    result = calibration(*command, *option)
+    assert result.returncode == 2 and option[0] in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", [("--confidence", "1.5"), ("--promise", "sure"), ("--type-margin", "-1")])
-def test_a_promise_that_cannot_be_made_is_refused_with_the_option_s_name(folder, option):
-    done = calibration("learn", "--outcomes", folder / "outcomes.jsonl.gz", "--out", folder / "no", *option)
-    assert done.returncode == 2 and option[0] in done.stderr and not (folder / "no").exists()
+def test_the_error_of_an_invalid_promise_names_the_option(folder, option):
+    result = calibration("learn", "--outcomes", folder / "outcomes.jsonl.gz", "--out", folder / "no", *option)
+    assert result.returncode == 2 and option[0] in result.stderr and not (folder / "no").exists()
 
 
-def test_outcomes_come_back_as_they_were_written(folder):
+def test_written_outcomes_are_read_back_unchanged(folder):
     assert read_outcomes([folder / "outcomes.jsonl.gz"]) == made_outcomes(400)
 
 
-def test_score_writes_a_line_for_each_request_in_the_form_of_the_contract(folder):
+def test_score_writes_one_line_per_request(folder):
     out = folder / "scores.jsonl"
-    done = calibration("score", "--policy", folder / "policy", "--requests", folder / "outcomes.jsonl.gz", "--out", out)
-    assert done.returncode == 0, done.stderr
+    result = calibration(
+        "score", "--policy", folder / "policy", "--requests", folder / "outcomes.jsonl.gz", "--out", out
+    )
+    assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"made-0-{i}" for i in range(400)]
     assert set(rows[0]) == {"id", "question_type", "quality", "gap", "novelty", "expected_cost_usd", "decision"}
@@ -86,10 +88,10 @@ def test_score_writes_a_line_for_each_request_in_the_form_of_the_contract(folder
     assert set(rows[0]["decision"].values()) <= {"gpt-4o-mini", "gpt-4o"}
 
 
-def test_evaluate_prints_every_figure_with_its_interval(folder):
+def test_evaluate_prints_intervals(folder):
     policy, outcomes = folder / "policy", folder / "outcomes.jsonl.gz"
-    done = calibration("evaluate", "--policy", policy, "--outcomes", outcomes, "--json", "--rounds", "20")
-    figures = json.loads(done.stdout)
+    result = calibration("evaluate", "--policy", policy, "--outcomes", outcomes, "--json", "--rounds", "20")
+    figures = json.loads(result.stdout)
     low, estimate, high = figures["pooled"]["apgr"]
     assert 0.5 < low <= estimate <= high <= 1.5
     assert set(figures["pooled"]["saved_cost"]) == {"0.95", "0.97", "0.99"}
@@ -110,35 +112,37 @@ def test_evaluate_prints_shares_of_zero_as_nan_and_no_warnings(folder, score, to
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "problem"),
     [
         ("{", "outcomes.jsonl:2: is not JSON"),
         ('{"id": "x", "messages": []}', "outcomes.jsonl:2: 'messages' is missing"),
         ('{"id": "x", "messages": [{"role": "user"}], "outcomes": {"a": {"score": 1}}}', "no outcome of 'gpt-4o-mini'"),
     ],
 )
-def test_a_row_that_does_not_fit_is_one_line_with_file_and_line(tmp_path, line, said):
+def test_the_error_of_an_invalid_row_names_file_and_line(tmp_path, line, problem):
     write_outcomes(made_outcomes(1), tmp_path / "outcomes.jsonl")
     with (tmp_path / "outcomes.jsonl").open("a") as file:
         file.write(line + "\n")
-    done = calibration("learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "p")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    result = calibration("learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "p")
+    assert result.returncode == 2
+    assert problem in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_policy_that_does_not_parse_is_one_line_with_the_file(folder, tmp_path):
+def test_the_error_of_an_invalid_policy_names_the_file(folder, tmp_path):
     (tmp_path / "policy.json").write_text("{")
     (tmp_path / "weights.npz").write_bytes(b"")
-    done = calibration(
+    result = calibration(
         "score", "--policy", tmp_path, "--requests", folder / "outcomes.jsonl.gz", "--out", tmp_path / "s"
     )
-    assert done.returncode == 2
-    assert str(tmp_path / "policy.json") in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert result.returncode == 2
+    assert str(tmp_path / "policy.json") in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_model_without_a_price_is_refused_with_the_line_to_add(folder):
-    done = calibration("learn", "--outcomes", folder / "outcomes.jsonl.gz", "--out", folder / "p", "--strong", "gpt-9")
-    assert done.returncode == 2
-    assert "gpt-9" in done.stderr
+def test_the_error_of_a_model_without_a_price_names_the_model(folder):
+    result = calibration(
+        "learn", "--outcomes", folder / "outcomes.jsonl.gz", "--out", folder / "p", "--strong", "gpt-9"
+    )
+    assert result.returncode == 2
+    assert "gpt-9" in result.stderr

@@ -21,7 +21,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_catalogue, load_prices
 from calibration.questions.questions import parse
 from calibration.retirement.probes import Shape, probe
-from calibration.retirement.shutdown_dates import leaving
+from calibration.retirement.shutdown_dates import find_shutdowns
 from calibration.spending import Meter, StoppedError
 from router.policy.network import BundleError
 from router.policy.proxies import ProxyAddressError
@@ -157,5 +157,5 @@ def test_probes_go_through_the_proxy_and_so_does_the_list_of_models(behind, tmp_
         probed = probe(shapes, {"gpt-4o": endpoint}, RequestAdapter(load_catalogue()), Meter(load_prices()), ledger)
     assert [each.answered for each in probed] == [True] and seen(proxy)
     before = len(proxy.connects + proxy.forwarded)
-    assert [each.model for each in leaving({"gpt-4o": endpoint})] == ["gpt-4o"]
+    assert [shutdown.model for shutdown in find_shutdowns({"gpt-4o": endpoint})] == ["gpt-4o"]
     assert len(proxy.connects + proxy.forwarded) > before

@@ -135,7 +135,7 @@ def test_answers_are_used_for_types_whose_answers_are_informative(policy):
 def test_the_command_learns_answer_rules_and_prints_their_types(tmp_path):
     write_outcomes(make_outcomes(200), tmp_path / "outcomes.jsonl")
     done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
-    assert done.returncode == 0 and "answers are worth a look on: sums/baskets" in done.stdout, done.stderr
+    assert done.returncode == 0 and "answer verification pays on: sums/baskets" in done.stdout, done.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 

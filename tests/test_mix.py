@@ -16,7 +16,7 @@ from calibration.learning.learning import learn
 from calibration.learning.replay import pick_columns, replay_outcomes
 from calibration.outcomes import InputError, write_outcomes
 from calibration.policies import load_prices, models_named, write_policy
-from calibration.traffic.mix import mix_of
+from calibration.traffic.mix import load_mix
 from router.policy.mix import ALL_QUALITY, quality_kept_by_mix, target_support
 from router.policy.prices import Price, PriceBook
 from router.policy.rules import Evidence, Interval, Model, Rule, Rules
@@ -183,13 +183,13 @@ def test_evaluate_reports_a_mix_and_warns_of_unknown_types(policy, fresh, tmp_pa
     done = calibration(*options, "--mix", tmp_path / "m.json", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == (
-        "warning: 10.0% of the mix is of types without outcomes, and counts as sent to the strong model: poems"
+        "warning: 10.0% of the mix are types without outcomes, counted as sent to the strong model: poems"
     )
     mix = json.loads(done.stdout)["mix"]
     assert mix["missing"] == {"types": ["poems"], "share": 0.1} and mix["n"] == 103
     assert set(mix["targets"]["0.95"]) == {"promise", "quality_kept", "saved_cost", "holds"}
     shown = calibration(*options, "--mix", tmp_path / "m.json")
-    assert "for the mix, by 103 questions" in shown.stdout and "still holds" in shown.stdout
+    assert "the mix, on 103 questions" in shown.stdout and "still holds" in shown.stdout
     assert "mix" not in json.loads(calibration(*options, "--json").stdout)
     (tmp_path / "m.json").write_text('{"sums/easy": -1}')
     refused = calibration(*options, "--mix", tmp_path / "m.json")
@@ -208,14 +208,14 @@ def test_the_mix_of_recorded_traffic_is_read_from_the_usage_tables(tmp_path):
         ]
         + [made_record(99, started_unix_ns=nanoseconds - 10**9, question_type="law/clauses", simulated=True)]
     )
-    assert mix_of("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
-    assert mix_of("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4
+    assert load_mix("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
+    assert load_mix("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4
 
 
 @pytest.mark.parametrize(("text", "said"), [("ledger:soon", "7d"), ("ledger:7d", "cannot be read")])
 def test_a_ledger_without_a_mix_is_a_clear_error(tmp_path, text, said):
     with pytest.raises(InputError, match=said):
-        mix_of(text, TRUTH, datetime.now(UTC), tmp_path)
+        load_mix(text, TRUTH, datetime.now(UTC), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

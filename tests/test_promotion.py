@@ -35,7 +35,7 @@ from calibration.questions.naming import name_types
 from calibration.questions.questions import Question, parse, read
 from calibration.questions.sources import QuestionError
 from calibration.registry import promotion, registration
-from calibration.reporting import report
+from calibration.reporting.page import format_html
 from calibration.spending import Meter
 from router.policy.distribution import SHIPPED
 from router.policy.document import CHAMPION, REGISTERED_MODEL, dump
@@ -93,8 +93,8 @@ def calibrated(folder: Path, uri: str, quality: Quality, per_type: int = PER_TYP
         folder.mkdir()
         with Ledgers(folder) as ledgers:
             found = run.run(plan, ledgers, meter, Progress(lambda name, done, of: None, lambda: None))
-    registration.log(found)
-    assert registration.register(found, plan.seed) == registration.number_of(registration.CHALLENGER)
+    registration.log_calibration(found)
+    assert registration.register(found, plan.seed) == registration.version_number(registration.CHALLENGER)
     tracking.close_runs(found.runs)
     return found
 
@@ -199,10 +199,10 @@ def test_the_report_marks_targets_without_certificate_as_expected(pays: Calibrat
         for rule in pays.policy.rules.targets
     ]
     policy = replace(pays.policy, rules=replace(pays.policy.rules, targets=rules))
-    page = report.as_html(replace(pays, policy=policy))
-    assert "expected, fell short in 20% of resplits; ask 90 more" in page and "routing, expected targets" in page
+    page = format_html(replace(pays, policy=policy))
+    assert "expected, missed in 20% of resplits; ask 90 more" in page and "routing, expected targets" in page
     assert "<td data-name='promise'>certified</td>" not in page and "routing, certified targets" not in page
-    assert "<td data-name='promise'>certified</td>" in report.as_html(pays)
+    assert "<td data-name='promise'>certified</td>" in format_html(pays)
 
 
 def test_missing_question_types_are_predicted_by_a_policy(pays: Calibration) -> None:
@@ -217,7 +217,7 @@ def test_a_report_is_downloaded_from_the_registry(pays: Calibration, tmp_path: P
     files = registration.fetch_report(pays.runs.experiment_id, pays.runs.parent, tmp_path)
     assert [file.name for file in files] == ["report.html", "comparison.csv", "outcomes.jsonl.gz"]
     assert registration.fetch_report(pays.runs.experiment_id, "", tmp_path / "newest")
-    with pytest.raises(registration.RegistryError, match="holds no report"):
+    with pytest.raises(registration.RegistryError, match="has no report"):
         registration.fetch_report(pays.runs.experiment_id, "0" * 32, tmp_path)
 
 
@@ -236,18 +236,18 @@ def test_a_challenger_is_promoted_only_if_it_is_better(pays: Calibration, does_n
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "1")
     done = promotion.promote()
-    assert done.promoted and not done.reasons and registration.number_of(CHAMPION) == "1"
+    assert done.promoted and not done.reasons and registration.version_number(CHAMPION) == "1"
     assert done.challenger.gain_over_mix.low > 0 and done.challenger.quality_kept >= done.challenger.target
     with pytest.raises(registration.RegistryError, match="champion already"):
         promotion.promote()
     client.set_registered_model_alias(REGISTERED_MODEL, registration.CHALLENGER, "2")
     refused = promotion.promote()
-    assert not refused.promoted and registration.number_of(CHAMPION) == "1"
+    assert not refused.promoted and registration.version_number(CHAMPION) == "1"
     assert "does not beat a random mix of the same cost" in " ".join(refused.reasons)
     forced = promotion.promote(force="prices fell")
-    assert forced.promoted and registration.number_of(CHAMPION) == "2"
+    assert forced.promoted and registration.version_number(CHAMPION) == "2"
     assert client.get_model_version(REGISTERED_MODEL, "2").tags["forced_because"] == "prices fell"
-    assert promotion.rollback() == ("2", "1") and registration.number_of(CHAMPION) == "1"
+    assert promotion.rollback() == ("2", "1") and registration.version_number(CHAMPION) == "1"
 
 
 def test_a_rollback_of_the_first_champion_restores_the_shipped_policy(
@@ -259,16 +259,16 @@ def test_a_rollback_of_the_first_champion_restores_the_shipped_policy(
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
     done = CliRunner().invoke(app, ["rollback"])
-    assert done.exit_code == 0 and done.output == "the shipped policy serves again, no longer version 1\n"
-    assert registration.number_of(CHAMPION) is None
+    assert done.exit_code == 0 and done.output == "the shipped policy serves again instead of version 1\n"
+    assert registration.version_number(CHAMPION) is None
     tags = client.get_model_version(REGISTERED_MODEL, "1").tags
     assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
     with pytest.raises(
         registration.RegistryError, match="no earlier champion to go back to: the shipped policy serves"
     ):
         promotion.rollback()
-    assert promotion.promote().promoted and registration.number_of(CHAMPION) == "1"
-    assert promotion.rollback() == ("1", None) and registration.number_of(CHAMPION) is None
+    assert promotion.promote().promoted and registration.version_number(CHAMPION) == "1"
+    assert promotion.rollback() == ("1", None) and registration.version_number(CHAMPION) is None
 
 
 def test_a_rollback_in_a_registry_without_the_model_is_a_clear_error(

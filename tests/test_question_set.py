@@ -1,4 +1,4 @@
-"""The shipped questions: their form, their spread, the part that is computed, and the checks of their answers."""
+"""The shipped questions: their types and languages, the generated part, and the checks of their answers."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
-    """Runs the generator as a user does; the lines it wrote."""
+    """Runs the `generate` command; returns the lines that it wrote."""
 
     def generate(*arguments: str) -> list[str]:
         out = tmp_path_factory.mktemp("generated") / "questions.jsonl"
@@ -41,7 +41,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[st
     return generate
 
 
-def test_the_shipped_questions_are_many_and_of_the_types_that_traffic_is_made_of(shipped: list[Question]) -> None:
+def test_the_shipped_questions_cover_many_types(shipped: list[Question]) -> None:
     types = Counter(question.question_type for question in shipped)
     assert len(shipped) >= 400
     assert len(types) >= 16
@@ -49,7 +49,7 @@ def test_the_shipped_questions_are_many_and_of_the_types_that_traffic_is_made_of
     assert all(re.fullmatch(r"[a-z-]+/[a-z_-]+", str(name)) for name in types)
 
 
-def test_several_languages_are_spread_over_the_types(shipped: list[Question]) -> None:
+def test_each_language_occurs_in_several_types(shipped: list[Question]) -> None:
     languages = defaultdict(set)
     for question in shipped:
         languages[question.language].add(question.question_type)
@@ -57,14 +57,14 @@ def test_several_languages_are_spread_over_the_types(shipped: list[Question]) ->
         assert len(languages[language]) >= 4, (language, languages[language])
 
 
-def test_some_questions_have_system_prompts_and_earlier_turns_and_some_have_none(shipped: list[Question]) -> None:
+def test_questions_with_and_without_system_prompts_and_earlier_turns_exist(shipped: list[Question]) -> None:
     roles = [[message["role"] for message in question.messages] for question in shipped]
     assert sum(turns.count("user") > 1 for turns in roles) >= 20
     assert sum("system" in turns for turns in roles) >= 50
     assert sum("system" not in turns for turns in roles) >= 200
 
 
-def test_each_type_goes_from_easy_to_hard(rows: list[dict[str, Any]]) -> None:
+def test_each_type_has_easy_medium_and_hard_questions(rows: list[dict[str, Any]]) -> None:
     levels = defaultdict(set)
     for row in rows:
         levels[row["question_type"]].add(row.get("difficulty"))
@@ -73,7 +73,7 @@ def test_each_type_goes_from_easy_to_hard(rows: list[dict[str, Any]]) -> None:
         assert found <= {"easy", "medium", "hard", None}, name
 
 
-def test_every_question_is_known_by_two_to_five_facts_or_by_an_exact_check(shipped: list[Question]) -> None:
+def test_every_question_has_two_to_five_facts_or_an_exact_check(shipped: list[Question]) -> None:
     for question in shipped:
         assert (question.check is not None) or 2 <= len(question.expected_facts) <= 5, question.id
         assert len(set(question.expected_facts)) == len(question.expected_facts), question.id
@@ -88,7 +88,7 @@ def test_no_two_questions_share_their_text(shipped: list[Question]) -> None:
         seen[text] = question.id
 
 
-def test_the_generator_remakes_its_part_byte_for_byte(generated: Callable[..., list[str]]) -> None:
+def test_the_generator_reproduces_the_generated_questions_byte_for_byte(generated: Callable[..., list[str]]) -> None:
     lines = SHIPPED.read_text(encoding="utf-8").splitlines(keepends=True)
     computed = [line for line in lines if json.loads(line)["id"].startswith("computed/")]
     assert len(computed) >= 200
@@ -105,22 +105,24 @@ def test_another_seed_writes_other_questions_of_the_same_types(generated: Callab
     assert not set(texts(ours)) & set(texts(others))
 
 
-def test_a_longer_run_begins_with_the_rows_of_a_shorter_one(generated: Callable[..., list[str]]) -> None:
+def test_a_larger_number_of_questions_starts_with_those_of_a_smaller_number(
+    generated: Callable[..., list[str]],
+) -> None:
     dates = ("--seed", "5", "--type", "math/dates", "--per-type")
     assert generated(*dates, "9")[:4] == generated(*dates, "4")
 
 
-def test_what_the_generator_writes_is_read_back_whole_from_many_seeds(tmp_path: Path) -> None:
+def test_generated_questions_of_several_seeds_are_valid(tmp_path: Path) -> None:
     for seed in ("1", "31"):
         out = tmp_path / f"{seed}.jsonl"
         arguments = ("--seed", seed, "--per-type", "15", "--out", out)
         assert run("calibration", "generate", *arguments).returncode == 0
         written = questions.read(str(out))
         assert len(written) == 15 * len({question.question_type for question in written})
-        _refuse_near_misses(written)
+        _reject_near_misses(written)
 
 
-def test_a_type_that_is_not_known_is_refused_with_the_types_that_are() -> None:
+def test_an_unknown_type_is_an_error() -> None:
     failed = run("calibration", "generate", "--type", "math/astrology")
     assert failed.returncode == 2
     assert "math/astrology" in failed.stderr
@@ -136,14 +138,14 @@ def test_each_exact_check_accepts_its_reference(shipped: list[Question]) -> None
             assert question.check.passes(f"Let me think, 12 steps or so.\n\nAnswer: {answer}"), question.id
 
 
-def test_each_exact_check_refuses_near_misses(shipped: list[Question]) -> None:
-    assert _refuse_near_misses(shipped) >= 1_000
+def test_each_exact_check_rejects_near_misses(shipped: list[Question]) -> None:
+    assert _reject_near_misses(shipped) >= 1_000
 
 
-def _refuse_near_misses(asked: list[Question]) -> int:
-    """Tries every near miss of every exact check; how many there were."""
+def _reject_near_misses(tested: list[Question]) -> int:
+    """Check that every exact check rejects its near misses; return their number."""
     tried = 0
-    for question in asked:
+    for question in tested:
         if question.check is None:
             continue
         misses = list(_NEAR_MISSES[question.check.name](question.check))
@@ -155,7 +157,7 @@ def _refuse_near_misses(asked: list[Question]) -> int:
 
 
 def _numbers(check: Check) -> Iterator[str]:
-    """One more, one less, the other sign, ten times as much, and just out of tolerance."""
+    """One more, one less, the opposite sign, ten times the value, and just outside the tolerance."""
     value = Fraction(str(check.reference))
     beyond = Fraction(str(check.tolerance)) + Fraction(1, 1000)
     near = {value + max(1, beyond), value - max(1, beyond), value + beyond, value - beyond, -value, value * 10}
@@ -170,7 +172,7 @@ def _letters(check: Check) -> Iterator[str]:
 
 
 def _altered(text: str) -> Iterator[str]:
-    """The text with its last letter or digit changed, or gone."""
+    """The text with its last letter or digit changed or removed."""
     place = max(place for place, sign in enumerate(text) if sign.isalnum())
     other = "1" if text[place] == "0" else "0" if text[place].isdigit() else "b" if text[place] in "aA" else "a"
     yield text[:place] + other + text[place + 1 :]
@@ -184,18 +186,18 @@ def _texts(check: Check) -> Iterator[str]:
 
 
 def _phrases(check: Check) -> Iterator[str]:
-    needed = check.reference if isinstance(check.reference, list) else [check.reference]
-    for place, each in enumerate(needed):
-        others = [str(other) for other in needed[:place] + needed[place + 1 :]]
-        for miss in _altered(each if isinstance(each, str) else each[0]):
+    phrases = check.reference if isinstance(check.reference, list) else [check.reference]
+    for place, phrase in enumerate(phrases):
+        others = [str(other) for other in phrases[:place] + phrases[place + 1 :]]
+        for miss in _altered(phrase if isinstance(phrase, str) else phrase[0]):
             yield ", ".join([*others, miss])
 
 
 def _values(check: Check) -> Iterator[str]:
-    """A key or an item more, one less, another value, another order."""
+    """An additional or missing key or item, another value, another order."""
     value = check.reference
     if isinstance(value, dict):
-        yield from (json.dumps({key: value[key] for key in value if key != gone}) for gone in value)
+        yield from (json.dumps({key: value[key] for key in value if key != removed}) for removed in value)
         yield from (json.dumps({**value, key: "something else"}) for key in value)
         yield json.dumps({**value, "note": "more"})
     else:
@@ -214,25 +216,25 @@ def _patterns(check: Check) -> Iterator[str]:
 
 
 def _calls(check: Check) -> Iterator[str]:
-    """No call, a call too many, another tool, an argument changed, left out, or invented."""
+    """No call, an additional call, another tool, and a changed, missing or additional argument."""
     reference = check.reference if isinstance(check.reference, list) else [check.reference]
     if not reference:
         yield json.dumps([{"name": "get_forecast", "arguments": {"town": "Oakham", "day": "2026-01-01"}}])
         return
-    made = json.loads(check.accepted_answer())
+    accepted = json.loads(check.accepted_answer())
     yield "I would call a tool for that."
-    yield json.dumps([*made, made[0]])
-    yield json.dumps(made[:-1])
-    for place, call in enumerate(made):
-        rest = made[:place] + made[place + 1 :]
+    yield json.dumps([*accepted, accepted[0]])
+    yield json.dumps(accepted[:-1])
+    for place, call in enumerate(accepted):
+        rest = accepted[:place] + accepted[place + 1 :]
         yield json.dumps([*rest, {**call, "name": call["name"] + "_2"}])
         yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], "invented": 1}}])
         for name, value in call["arguments"].items():
             other = value + 1 if isinstance(value, int) else value[:-1]
             yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], name: other}}])
             if not isinstance(reference[place]["arguments"][name], dict):
-                left = {key: kept for key, kept in call["arguments"].items() if key != name}
-                yield json.dumps([*rest, {**call, "arguments": left}])
+                remaining = {key: argument for key, argument in call["arguments"].items() if key != name}
+                yield json.dumps([*rest, {**call, "arguments": remaining}])
 
 
 _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {
@@ -246,7 +248,7 @@ _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {
 }
 
 
-def test_the_tables_of_the_readme_are_those_of_the_questions() -> None:
+def test_the_readme_of_the_data_has_the_output_of_describe() -> None:
     described = run("calibration", "describe")
     assert described.returncode == 0
     assert described.stdout.strip() in (DATA / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Questions are read from what people have, and a row that does not fit says where and why."""
+"""Questions are read from several formats, and an error names the location and the problem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calibration.questions.sources import QuestionError
 ROW = {"id": "a", "question": "What is a deadlock?", "expected_facts": ["two wait for each other"]}
 
 TOOL = {"name": "book", "arguments": {"city": "Oslo", "nights": {"any": [2, None]}}}
-PASSES = [
+ACCEPTS = [
     (
         "number",
         391,
@@ -39,7 +39,7 @@ PASSES = [
     ("tool_call", TOOL, [json.dumps([{"name": "book", "arguments": {"city": " oslo"}}])]),
     ("tool_call", [], ["[]", "No tool is needed."]),
 ]
-REFUSES = [
+REJECTS = [
     (
         "number",
         391,
@@ -63,15 +63,15 @@ REFUSES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "reference", "answers"), PASSES)
-def test_a_check_accepts_what_is_right(name: str, reference: object, answers: list[str]) -> None:
+@pytest.mark.parametrize(("name", "reference", "answers"), ACCEPTS)
+def test_a_check_accepts_right_answers(name: str, reference: object, answers: list[str]) -> None:
     check = checks.parse_check(name, reference)
     assert [answer for answer in answers if not check.passes(answer)] == []
     assert check.passes(check.accepted_answer())
 
 
-@pytest.mark.parametrize(("name", "reference", "answers"), REFUSES)
-def test_a_check_refuses_near_misses(name: str, reference: object, answers: list[str]) -> None:
+@pytest.mark.parametrize(("name", "reference", "answers"), REJECTS)
+def test_a_check_rejects_near_misses(name: str, reference: object, answers: list[str]) -> None:
     check = checks.parse_check(name, reference)
     assert [answer for answer in answers if check.passes(answer)] == []
 
@@ -79,7 +79,7 @@ def test_a_check_refuses_near_misses(name: str, reference: object, answers: list
 @pytest.mark.parametrize(
     "text", ["1e999999999", "-2.5E+99999", "1e-999999999", "1e9_999_999", "1e99 999 999", "1e００００９９"]
 )
-def test_a_number_that_would_take_minutes_to_write_out_is_none(text) -> None:
+def test_a_number_with_an_excessive_exponent_is_rejected(text) -> None:
     with pytest.raises(checks.CheckError, match="is not a number"):
         checks.parse_check("number", text)
     assert not checks.parse_check("number", 7).passes(f"The answer is {text}.")
@@ -115,11 +115,11 @@ def test_a_pattern_matches_the_whole_answer() -> None:
         ({**ROW, "expected_fact": 1}, "unknown field 'expected_fact'"),
         (
             {"messages": [{"role": "assistant", "content": "x"}], "expected_facts": ["x"]},
-            "does not end with a turn of the user",
+            "does not end with a user turn",
         ),
     ],
 )
-def test_a_row_that_does_not_fit_says_what_is_missing(row: dict[str, object], problem: str) -> None:
+def test_the_error_of_an_invalid_row_names_the_problem(row: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         parse(row)
 
@@ -134,15 +134,15 @@ def test_an_error_names_file_and_line(tmp_path: Path) -> None:
         read(str(path))
 
 
-@pytest.mark.parametrize(("change", "what"), [({}, "id"), ({"id": "b"}, "question")])
-def test_no_question_stands_twice(tmp_path: Path, change: dict[str, str], what: str) -> None:
+@pytest.mark.parametrize(("change", "kind"), [({}, "id"), ({"id": "b"}, "question")])
+def test_a_repeated_question_is_an_error(tmp_path: Path, change: dict[str, str], kind: str) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, **change}) + "\n")
-    with pytest.raises(QuestionError, match=rf":2: the same {what} as {path}:1"):
+    with pytest.raises(QuestionError, match=rf":2: the same {kind} as {path}:1"):
         read(str(path))
 
 
-def test_csv_and_what_else_pandas_reads_give_the_same_questions(tmp_path: Path) -> None:
+def test_csv_and_other_formats_give_the_same_questions(tmp_path: Path) -> None:
     rows = [ROW, {"id": "b", "question": "2 + 2?", "reference": 4, "check": "number"}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "q.csv").write_text(
@@ -158,28 +158,28 @@ def test_csv_and_what_else_pandas_reads_give_the_same_questions(tmp_path: Path) 
         assert read(str(tmp_path / name)) == expected, name
 
 
-def test_a_csv_error_counts_lines_and_not_rows(tmp_path: Path) -> None:
+def test_a_csv_error_names_the_line_and_not_the_row(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('id,question,expected_facts\na,"What is\na deadlock?",x\nb,,x\n')
     with pytest.raises(QuestionError, match=rf"{path}:4: \"question\" is missing"):
         read(str(path))
 
 
-def test_the_documents_form_is_read_too() -> None:
+def test_the_format_of_mlflow_is_read() -> None:
     question = parse({"inputs": {"question": "Why?"}, "expectations": {"expected_facts": ["because"]}})
     assert question.expected_facts == ("because",)
     assert [m["role"] for m in question.messages] == ["system", "user"]
     assert question.id.startswith("q-")
 
 
-def test_the_system_prompt_is_the_documents_unless_the_row_has_its_own() -> None:
+def test_a_row_overrides_the_default_system_prompt() -> None:
     assert parse(ROW).messages[0]["content"] == DEFAULT_SYSTEM_PROMPT
     assert [m["role"] for m in parse({**ROW, "system": ""}).messages] == ["user"]
     own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
     assert parse({"messages": own, "expected_facts": ["x"]}).messages == own
 
 
-def test_the_questions_of_the_project_begin_with_the_documents_six() -> None:
+def test_the_shipped_questions_begin_with_the_six_of_the_specification() -> None:
     texts = [question.text for question in read("data/questions.jsonl")[:6]]
     assert texts == [
         "What is a database index?",
@@ -208,7 +208,7 @@ def test_the_questions_of_the_project_begin_with_the_documents_six() -> None:
         ("q.json", b"{"),
     ],
 )
-def test_damage_of_any_kind_is_one_line_that_names_the_file(tmp_path, name, content):
+def test_the_error_of_a_damaged_file_names_the_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(QuestionError) as caught:
         read(str(tmp_path / name))
@@ -229,7 +229,7 @@ def test_damage_of_any_kind_is_one_line_that_names_the_file(tmp_path, name, cont
         {"messages": ["hello"]},
     ],
 )
-def test_an_outcome_of_another_form_is_one_line_with_file_and_line(tmp_path, change):
+def test_the_error_of_an_invalid_outcome_names_file_and_line(tmp_path, change):
     row = {"id": "a", "messages": [{"role": "user", "content": "?"}], "outcomes": {"m": {"score": 1}}}
     path = tmp_path / "o.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "b", **change}) + "\n")

@@ -18,7 +18,7 @@ from calibration.commands import reprice as reprice_command
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, write_policy
 from calibration.registry import registration
-from calibration.registry.repricing import repriced
+from calibration.registry.repricing import reprice
 from router.notices import notices
 from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
@@ -68,9 +68,9 @@ def test_repricing_certifies_a_policy_again_without_learning(policy: Policy, tmp
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
     number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
-    loaded = registration.load(number)
-    assert repriced(loaded, load_prices()) is None
-    made = repriced(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
+    loaded = registration.load_version(number)
+    assert reprice(loaded, load_prices()) is None
+    made = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
     assert made is not None
     assert [each.model for each in made.price_changes] == ["gpt-4o-mini"]
     assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
@@ -94,14 +94,14 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
-    def reprice(*arguments: str) -> str:
+    def reprice_in(*arguments: str) -> str:
         settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
         done = run("calibration", "reprice", *arguments, **settings)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         return done.stdout
 
-    assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice("--prices", str(tmp_path / "new.json"), "--dry-run")
-    assert registration.number_of(registration.CHALLENGER) == number
-    out = reprice("--prices", str(tmp_path / "new.json"))
-    assert "now, repriced" in out and registration.number_of(registration.CHALLENGER) == str(int(number) + 1)
-    assert registration.number_of(CHAMPION) == number
+    assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice_in("--prices", str(tmp_path / "new.json"), "--dry-run")
+    assert registration.version_number(registration.CHALLENGER) == number
+    out = reprice_in("--prices", str(tmp_path / "new.json"))
+    assert "new thresholds" in out and registration.version_number(registration.CHALLENGER) == str(int(number) + 1)
+    assert registration.version_number(CHAMPION) == number

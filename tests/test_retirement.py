@@ -1,4 +1,4 @@
-"""A retirement as its users run it: old answers are not asked again, an interruption costs nothing twice."""
+"""A retirement from the command line: stored answers are reused, and an interrupted run repeats no call."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def retired(
         to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
         to = (*to, "--traffic-sample", "8")
         code, out = calibrate(fake, home, *to, "--dry-run")
-        assert code == 0 and "gpt-4o leaves on 2027-01-14" in out and not fake.calls, out
+        assert code == 0 and "gpt-4o shuts down on 2027-01-14" in out and not fake.calls, out
         fake.faults.seconds = 0.2
         process = start(fake, home, *to)
         assert until(lambda: sum(asked_of(fake).values()) >= 40 or process.poll() is not None, 120.0)
@@ -113,7 +113,7 @@ def retired(
         yield fake, home, out
 
 
-def test_only_the_new_models_are_asked_and_nothing_twice(retired: tuple[FakeModels, Path, str]) -> None:
+def test_only_the_new_models_are_asked_and_no_call_is_repeated(retired: tuple[FakeModels, Path, str]) -> None:
     fake, _, _ = retired
     assert asked_of(fake) == dict.fromkeys(NEW, len(fake.questions))
     assert not fake.refused or "tools" in " ".join(fake.refused)  # what the table knows is never refused
@@ -132,12 +132,16 @@ def test_the_report_compares_old_and_new_by_type(retired: tuple[FakeModels, Path
     cheap, strong = ways["all", "gpt-6-luna"]["usd_per_1000"], ways["all", "gpt-6-sol"]["usd_per_1000"]
     assert cheap < ways["all", "new routed"]["usd_per_1000"] <= strong
     page = (home / "retirement" / "retirement.md").read_text()
-    for text in ("gpt-4o leaves on 2027-01-14", "python -m calibration promote", "max_tokens as max_completion_tokens"):
+    for text in (
+        "gpt-4o shuts down on 2027-01-14",
+        "python -m calibration promote",
+        "max_tokens as max_completion_tokens",
+    ):
         assert text in page
     assert "version 2" in out and "challenger" in out
 
 
-def test_requests_of_the_traffic_are_compared_with_the_answers_that_they_got(
+def test_recorded_answers_are_compared_with_answers_of_the_new_models(
     retired: tuple[FakeModels, Path, str],
 ) -> None:
     fake, home, _ = retired
@@ -150,7 +154,7 @@ def test_requests_of_the_traffic_are_compared_with_the_answers_that_they_got(
     assert found["named"] == {"gpt-4o": 1}
 
 
-def test_every_shape_of_request_was_answered_by_each_new_model(retired: tuple[FakeModels, Path, str]) -> None:
+def test_each_new_model_answers_every_request_shape(retired: tuple[FakeModels, Path, str]) -> None:
     _, home, _ = retired
     probed = json.loads((home / "retirement" / "retirement.json").read_text())["probed"]
     assert {each["model"] for each in probed} == set(NEW) and len(probed) == 2 * (14 + 2)
@@ -160,7 +164,7 @@ def test_every_shape_of_request_was_answered_by_each_new_model(retired: tuple[Fa
     assert by_shape["tools"] == "reasoning effort none" and "temperature dropped" in by_shape["temperature 0"]
 
 
-def test_the_challenger_is_of_the_new_pair_and_starts_from_the_old_policy(
+def test_the_challenger_routes_the_new_models_and_starts_from_the_old_policy(
     retired: tuple[FakeModels, Path, str],
 ) -> None:
     _, home, _ = retired
@@ -174,7 +178,7 @@ def test_the_challenger_is_of_the_new_pair_and_starts_from_the_old_policy(
     assert len(outcomes) == 96
 
 
-def test_a_budget_that_does_not_do_stops_before_it_is_crossed(
+def test_a_retirement_stops_before_it_exceeds_its_budget(
     tmp_path: Path, store_with_tables: Callable[[Path], str]
 ) -> None:
     store_with_tables(tmp_path)

@@ -76,9 +76,9 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
         mini, strong = lines[heading + 1].split(), lines[heading + 2].split()
         assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
-        assert "Do not route yet" in out and "Before the first call" in out
+        assert "Do not route yet" in out and "Expected calls and cost" in out
         said = " ".join(out.replace("│", " ").split())
-        each = float(re.search(r"This run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
+        each = float(re.search(r"this run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
         _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", said).groups()  # type: ignore[union-attr]
         each += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
         assert f"At least 60 are needed: about 54 more questions like these, about ${54 * each:.2f}" in said
@@ -171,7 +171,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(
         (("--judge", "llama-9"), "llama-9"),
         (("--endpoint", "x"), "expected MODEL=URL"),
         (("--scorer", "no.such:thing"), "no.such:thing"),
-        (("--parameters", "[]"), "not an object"),
+        (("--parameters", "[]"), "not a JSON object"),
         (("--promise", "sure"), "--promise sure: expected certified or expected"),
         (("--until", "97"), "--until 97: expected a number from 0.5 to 0.999"),
         (("--until", "most"), "--until most: expected a number"),
@@ -198,8 +198,8 @@ def untyped() -> Iterator[list[str]]:
 
 
 def test_questions_without_a_type_get_types_named_by_their_words(untyped: list[str]) -> None:
-    from calibration.questions.naming import clusters
+    from calibration.questions.naming import name_clusters
 
-    names = clusters(untyped, seed=0)
+    names = name_clusters(untyped, seed=0)
     assert {name.split("/")[1].split("-")[0] for name in names} == {"rivers", "planets", "banks"}
-    assert clusters(untyped[:10], seed=0) == ["untyped"] * 10
+    assert name_clusters(untyped[:10], seed=0) == ["untyped"] * 10

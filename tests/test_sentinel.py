@@ -16,9 +16,15 @@ from browser import Browser
 from browser import found as browser_found
 
 from calibration.sentinel import betting
-from calibration.sentinel.kept_quality import Contributions, Observed, kept_quality, needed, until_drifted
-from calibration.sentinel.sample import place, sample_of
-from calibration.sentinel.signals import signals
+from calibration.sentinel.kept_quality import (
+    Contributions,
+    Observation,
+    estimate_kept_quality,
+    log_evidence_threshold,
+    truncate_at_drift,
+)
+from calibration.sentinel.sample import parse_trace, sampling_number
+from calibration.sentinel.signals import compute_signals
 from router.notices import notices
 from router.policy.decision import decide
 from router.policy.distribution import SHIPPED
@@ -40,72 +46,74 @@ def policy():
 
 def drawn(rng, n, cheap, strong, by_cheap=1.0):
     return [
-        Observed(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
+        Observation(bool(rng.random() < by_cheap), float(rng.random() < cheap), float(rng.random() < strong))
         for _ in range(n)
     ]
 
 
 def test_a_true_claim_is_rarely_refuted_at_any_number_of_checks():
     rng = np.random.default_rng(0)
-    least, refuted = needed(1, 0.1), 0
+    least, refuted = log_evidence_threshold(1, 0.1), 0
     for _ in range(300):
         ratios = rng.choice([0.0, 2.5], p=[0.6, 0.4], size=600)  # whose mean is exactly 1
-        refuted += betting.first_reached(ratios, least) is not None
+        refuted += betting.first_crossing(ratios, least) is not None
     assert refuted <= 30
 
 
 def test_the_first_time_that_wealth_is_reached_does_not_depend_on_later_checks():
     rng = np.random.default_rng(1)
     ratios = rng.choice([0.0, 3.0], p=[0.6, 0.4], size=900)
-    least = needed(5)
-    first = betting.first_reached(ratios, least)
+    least = log_evidence_threshold(5)
+    first = betting.first_crossing(ratios, least)
     assert first is not None
-    assert next(n for n in range(1, 901) if betting.evidence(ratios[:n])[0] >= least) == first
+    assert next(n for n in range(1, 901) if betting.max_log_evidence(ratios[:n])[0] >= least) == first
 
 
 def test_the_median_detection_delay_matches_the_theory():
-    rng, least, floor = np.random.default_rng(2), needed(40), 0.94
+    rng, least, floor = np.random.default_rng(2), log_evidence_threshold(40), 0.94
     at, found = 300, []
     after = np.array([1 - w + floor * s for w in (0.0, 1.0) for s in (0.0, 1.0)])
     weights = np.array([p * q for p in (0.16, 0.84) for q in (0.04, 0.96)])
     rate = betting.growth_rate(after, weights)
-    theory = (least - betting.log_share(at) + math.log(len(betting.FRACTIONS))) / rate + betting.START_EVERY
+    theory = (
+        least - betting.log_error_share(at) + math.log(len(betting.FRACTIONS))
+    ) / rate + betting.CHANGE_POINT_INTERVAL
     for _ in range(15):
         observed = [*drawn(rng, at, 0.94, 0.96), *drawn(rng, 3000, 0.84, 0.96)]
-        reached = betting.first_reached(Contributions.of(observed).at_least(floor), least)
+        reached = betting.first_crossing(Contributions.from_observations(observed).ratios_of_at_least(floor), least)
         found.append(math.inf if reached is None else reached - at)
     assert 0 < np.median(found) <= theory
 
 
 def test_the_interval_covers_the_truth_and_lies_below_the_floor_after_a_drift():
-    rng, least = np.random.default_rng(3), needed(1)
+    rng, least = np.random.default_rng(3), log_evidence_threshold(1)
     for _ in range(20):
-        kept = kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
+        kept = estimate_kept_quality(drawn(rng, 400, 0.9, 0.95), 0.94, least)
         assert kept.band.low <= 0.9 / 0.95 <= kept.band.high
-    its, drifted = until_drifted(drawn(rng, 2000, 0.6, 0.95), 0.94, least)
-    found = kept_quality(its, 0.94, least)
-    assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.against_floor >= least
+    its, drifted = truncate_at_drift(drawn(rng, 2000, 0.6, 0.95), 0.94, least)
+    found = estimate_kept_quality(its, 0.94, least)
+    assert drifted and len(its) < 300 and found.band.high <= 0.94 and found.log_evidence >= least
 
 
 def test_answers_of_the_strong_model_count_as_kept_and_do_not_revoke_a_drift():
-    rng, least = np.random.default_rng(4), needed(40)
+    rng, least = np.random.default_rng(4), log_evidence_threshold(40)
     pairs = drawn(rng, 600, 0.75, 0.95)
-    alone = kept_quality(pairs, 0.94, least).band.estimate
-    mixed = [each for pair in pairs for each in (pair, Observed(by_cheap=False))]
-    assert kept_quality(mixed, 0.94, least).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
-    shown, drifted = until_drifted(pairs, 0.94, least)
+    alone = estimate_kept_quality(pairs, 0.94, least).band.estimate
+    mixed = [each for pair in pairs for each in (pair, Observation(by_cheap=False))]
+    assert estimate_kept_quality(mixed, 0.94, least).band.estimate == pytest.approx((1 + alone) / 2, abs=0.01)
+    shown, drifted = truncate_at_drift(pairs, 0.94, least)
     assert drifted
-    again = until_drifted([*pairs, *[Observed(by_cheap=False)] * 3000], 0.94, least)
+    again = truncate_at_drift([*pairs, *[Observation(by_cheap=False)] * 3000], 0.94, least)
     assert again == (shown, True)
 
 
 def test_a_better_type_has_its_whole_interval_above_the_promised_quality():
-    found = kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, needed(40))
+    found = estimate_kept_quality(drawn(np.random.default_rng(5), 3000, 0.95, 0.85), 0.94, log_evidence_threshold(40))
     assert found.band.low > 0.97
 
 
 def test_sampling_depends_on_the_trace_id_alone():
-    places = [place(f"tr-{n:032x}") for n in range(4000)]
+    places = [sampling_number(f"tr-{n:032x}") for n in range(4000)]
     assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
 
 
@@ -121,7 +129,7 @@ def rows(policy, n, kinds=None, **given):
 
 
 def shown(policy, made):
-    return {signal.name for signal in signals(list(made), policy.rules) if signal.evidence >= 1}
+    return {signal.name for signal in compute_signals(list(made), policy.rules) if signal.evidence >= 1}
 
 
 def test_traffic_like_the_calibrations_gives_no_signal(policy):
@@ -154,14 +162,14 @@ def test_sampled_requests_include_refusals_and_exclude_other_content():
     tags = {"router.question_type": KIND, "router.model": "cheap"}
     info = SimpleNamespace(trace_id="tr-1", tags=tags, token_usage=None)
     trace = SimpleNamespace(info=info, data=SimpleNamespace(spans=[span]))
-    found = sample_of(trace)
+    found = parse_trace(trace)
     assert (found.text, found.refused, found.target, found.novelty) == ("I will not.", True, 0.97, 0.25)
     span.outputs = {"choices": [{"message": {"content": "", "tool_calls": [{}]}}]}
-    assert sample_of(trace).question is None  # a tool call is no text
+    assert parse_trace(trace).question is None  # a tool call is no text
     span.outputs = {"choices": [{"message": {"content": ""}}]}
-    assert sample_of(trace).text == "(no answer)"
+    assert parse_trace(trace).text == "(no answer)"
     span.inputs = {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}
-    assert sample_of(trace).question is None
+    assert parse_trace(trace).question is None
 
 
 def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:

@@ -6,10 +6,10 @@ import pytest
 from fake_openai import json_answer
 
 from calibration.answers.answers import Endpoint
-from calibration.retirement.shutdown_dates import leaving
+from calibration.retirement.shutdown_dates import find_shutdowns
 from router.policy.shutdown import read_shutdown_days
 
-SOURCE = "its upstream's list of models"
+SOURCE = "its upstream's model list"
 DAY = date(2027, 3, 1)
 
 
@@ -22,7 +22,7 @@ def row(name, day):
 def test_calibration_reads_shutdown_dates_in_every_form_and_of_snapshots(openai_server, told, name):
     openai_server.models = json_answer({"object": "list", "data": [row(name, told), row("gpt-4o-mini", None)]})
     endpoint = Endpoint(openai_server.url, "sk-x")
-    found = leaving({"gpt-4o:low": endpoint, "gpt-4o-mini": endpoint})
+    found = find_shutdowns({"gpt-4o:low": endpoint, "gpt-4o-mini": endpoint})
     assert [(each.model, each.day, each.source == SOURCE) for each in found] == [
         ("gpt-4o:low", DAY, True),
         ("gpt-4o-mini", date(2027, 1, 14), False),

@@ -6,80 +6,81 @@ import pytest
 from made_records import made_record
 
 from calibration.questions.questions import read
-from calibration.traffic.sampling import Asked, Opinion, sample
-from calibration.traffic.traffic import TrafficError, question_of, read_since
+from calibration.traffic.sampling import Feedback, RecordedRequest, sample_traffic
+from calibration.traffic.traffic import TrafficError, build_question_row, parse_duration
 from router.exporter.shipping import drain, shippers_for
-from router.journal.writer import Feedback, Journal
+from router.journal.writer import Feedback as FeedbackRecord
+from router.journal.writer import Journal
 from router.settings import load
 
 
-def traffic(counts: dict[str, int], chance: random.Random) -> list[Asked]:
-    made = []
+def traffic(counts: dict[str, int], rng: random.Random) -> list[RecordedRequest]:
+    requests = []
     for kind, count in counts.items():
         for number in range(count):
-            gap = chance.uniform(0, 0.2)
+            gap = rng.uniform(0, 0.2)
             reason = "strong_is_better" if gap > 0.08 else "cheap_is_enough"
-            made.append(Asked(f"{kind}-{number}", kind, reason, gap))
-    return made
+            requests.append(RecordedRequest(f"{kind}-{number}", kind, reason, gap))
+    return requests
 
 
 def test_a_sample_is_even_over_types_and_takes_all_of_a_rare_one():
-    chosen = sample(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
-    assert Counter(asked.question_type for asked in chosen) == {"math": 50, "code": 50, "poems": 7}
-    assert len({asked.trace_id for asked in chosen}) == 107
+    chosen = sample_traffic(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
+    assert Counter(request.question_type for request in chosen) == {"math": 50, "code": 50, "poems": 7}
+    assert len({request.trace_id for request in chosen}) == 107
 
 
-def test_half_of_a_type_is_what_the_policy_was_least_sure_of():
+def test_half_of_a_type_are_the_requests_that_the_policy_was_least_certain_of():
     everything = traffic({"math": 1000}, random.Random(1))
-    chosen = sample(everything, 100, random.Random(2))
-    near = sum(abs(asked.gap - 0.08) < 0.02 for asked in chosen)
-    assert near > 55  # of which half by intent, and the others by chance: a fifth of all lie there
+    chosen = sample_traffic(everything, 100, random.Random(2))
+    near = sum(abs(request.gap - 0.08) < 0.02 for request in chosen)
+    assert near > 55  # half are chosen for it; a fifth of the random half lie there as well
     assert near < 75
 
 
-def test_what_rests_on_no_evidence_counts_as_unsure():
-    everything = [Asked("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
-    assert "new" in {asked.trace_id for asked in sample(everything, 20, random.Random(2))}
+def test_a_decision_without_evidence_counts_as_uncertain():
+    everything = [RecordedRequest("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
+    assert "new" in {request.trace_id for request in sample_traffic(everything, 20, random.Random(2))}
 
 
-def test_what_users_spoke_about_is_always_in_the_sample():
-    told = Asked("told", "math", "cheap_is_enough", 0.0, (Opinion(0.0, "wrong"),))
+def test_requests_with_feedback_are_always_in_the_sample():
+    rated = RecordedRequest("rated", "math", "cheap_is_enough", 0.0, (Feedback(0.0, "wrong"),))
     for seed in range(5):
-        chosen = sample([*traffic({"math": 100}, random.Random(1)), told], 5, random.Random(seed))
-        assert told in chosen
+        chosen = sample_traffic([*traffic({"math": 100}, random.Random(1)), rated], 5, random.Random(seed))
+        assert rated in chosen
         assert len(chosen) == 5
 
 
 def test_the_same_seed_gives_the_same_sample():
     everything = traffic({"math": 100, "code": 100}, random.Random(1))
-    assert sample(everything, 20, random.Random(3)) == sample(everything, 20, random.Random(3))
+    assert sample_traffic(everything, 20, random.Random(3)) == sample_traffic(everything, 20, random.Random(3))
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-7d", "7y", "0d"])
-def test_a_length_of_time_that_cannot_be_read_is_refused(text):
+def test_an_invalid_duration_is_refused(text):
     with pytest.raises(TrafficError, match="7d"):
-        read_since(text)
+        parse_duration(text)
 
 
-def test_only_a_liked_answer_says_what_is_right():
+def test_only_a_liked_answer_becomes_the_expected_response():
     request = {"model": "auto", "messages": [{"role": "user", "content": "2+2?"}]}
     response = {"choices": [{"message": {"role": "assistant", "content": "4"}}]}
 
-    def made(*opinions):
-        return question_of(Asked("t", "math", "novel", 0.1, opinions), request, response)
+    def build(*feedback):
+        return build_question_row(RecordedRequest("t", "math", "novel", 0.1, feedback), request, response)
 
-    row, ready = made(Opinion(1.0, "yes"))
+    row, ready = build(Feedback(1.0, "yes"))
     assert ready
     assert row["expected_response"] == "4"
-    for opinions in ((), (Opinion(0.0, "no"),)):
-        row, ready = made(*opinions)
+    for feedback in ((), (Feedback(0.0, "no"),)):
+        row, ready = build(*feedback)
         assert not ready
         assert "expected_response" not in row
     assert "no" in row["note"]
-    assert question_of(Asked("t", "math", "novel", 0.1), None, response) is None
+    assert build_question_row(RecordedRequest("t", "math", "novel", 0.1), None, response) is None
 
 
-def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_path, store_with_tables, monkeypatch):
+def test_recorded_traffic_becomes_questions_that_calibration_reads(tmp_path, store_with_tables, monkeypatch):
     from typer.testing import CliRunner
 
     from calibration.__main__ import app
@@ -98,13 +99,15 @@ def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_
         record = made_record(number, question_type=kind, gap=number / 100, request=request, response=response, **times)
         journal.append(record)
     again = {"started_unix_ns": now - 10**9, "first_byte_unix_ns": now, "ended_unix_ns": now, "response": response}
-    for number, same in ((20, 3), (21, 3), (22, 5)):  # what others asked before
+    for number, same in ((20, 3), (21, 3), (22, 5)):  # repeats of earlier questions
         request = {"model": "auto", "messages": [{"role": "user", "content": f"What is {same} + 1?"}]}
         journal.append(made_record(number, question_type="math/sums", gap=0.0, request=request, **again))
     for number, thumbs in ((3, "up"), (20, "up"), (4, "down")):
         trace = made_record(number).trace_id
         score = float(thumbs == "up")
-        journal.append(Feedback(feedback_id=f"{number:032x}", trace_id=trace, unix_ns=now, score=score, thumbs=thumbs))
+        journal.append(
+            FeedbackRecord(feedback_id=f"{number:032x}", trace_id=trace, unix_ns=now, score=score, thumbs=thumbs)
+        )
     journal.close()
     drain(shippers_for(settings)[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
@@ -116,6 +119,6 @@ def test_traffic_comes_back_from_mlflow_as_questions_that_calibration_reads(tmp_
     assert [question.question_type for question in questions] == ["math/sums"]
     assert questions[0].text == "What is 3 + 1?" and questions[0].expected_response
     review = [json.loads(line) for line in (tmp_path / "traffic.review.jsonl").read_text().splitlines()]
-    assert len(review) == 11  # each question once, and none whose answer somebody liked
-    assert "3 were asked before" in result.output
+    assert len(review) == 11  # each question once, and none with a liked answer
+    assert "3 repeat another question" in result.output
     assert sum("score of the answer: 0" in row.get("note", "") for row in review) == 1

@@ -1,4 +1,4 @@
-"""The sentinel from end to end: a type that gets worse is noticed, and goes to the strong model."""
+"""The sentinel end to end: it detects a type that gets worse, and the router sends the type to the strong model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from waiting import until
 
 from calibration.__main__ import app
 from calibration.answers import tracking
-from calibration.sentinel.rows import FOLDER, Rows
+from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
 from router.exporter.shipping import drain, shippers_for
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
 from router.serving.sentinel import fetch
@@ -27,7 +27,7 @@ from router.settings import load
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
 
-KIND = "math/grade-school"  # of which the shipped policy asks the cheap model
+KIND = "math/grade-school"  # a type that the shipped policy routes to the cheap model
 OPTIONS = ("watch", "--once", "--share", "1", "--judge", "gpt-4.1-mini")
 
 
@@ -111,7 +111,7 @@ def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator
 
 
 @pytest.mark.slow
-def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, caplog):
+def test_a_type_that_gets_worse_drifts_and_is_routed_to_the_strong_model(traffic, caplog):
     made = traffic(5)
     made.watch_apart()
     first = made.found()
@@ -123,7 +123,7 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
     with caplog.at_level(logging.WARNING, "router"):
         told = made.watch("--usd-a-day", "20")
         found = made.found()
-        assert found.drifted == {KIND} and "drifted, and sent to gpt-4o" in told
+        assert found.drifted == {KIND} and "drifted, sent to gpt-4o" in told
         low, estimate, high = found.types[KIND].kept
         assert low <= estimate <= high < found.types[KIND].floor and found.types[KIND].evidence >= 1
         assert sorted(made.strong_asked()) == sorted(sums(22))  # each once, over both looks
@@ -141,7 +141,7 @@ def test_a_type_that_gets_worse_drifts_and_goes_to_the_strong_model(traffic, cap
     assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
 
 
-def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
+def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
     made = traffic(2)
     made.models.faults.refuse = 401
     options = ("--max-output-tokens", "100")
@@ -150,7 +150,7 @@ def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
     made.models.faults.refuse = 0
     told = made.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
     few = made.found()
-    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 wait for the next day's dollars" in told
+    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 deferred to the next day" in told
     made.watch(*options)
     assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
     verdicts = len(made.models.asked("judge"))
@@ -159,27 +159,27 @@ def test_a_look_that_is_stopped_goes_on_and_asks_nothing_twice(traffic):
     assert len(made.strong_asked()) == 2 and len(made.models.asked("judge")) == verdicts
 
 
-def test_what_is_not_recorded_is_not_sampled(traffic):
+def test_a_request_recorded_without_content_is_not_compared(traffic):
     made = traffic(2, record_content="lengths")
     told = made.watch()
     assert made.found().types == {} and made.strong_asked() == [] and "2 new requests, 0 new pairs" in told
 
 
-def test_a_process_that_was_killed_leaves_its_dollars_reserved(tmp_path):
+def test_the_reservations_of_a_killed_process_remain(tmp_path):
     folder = tmp_path / FOLDER
-    with Rows(folder) as rows:
-        rows.reserve("tr-1", 0.25)
-        rows.reserve("tr-2", 0.25)
-        day = rows.dollars.get("tr-1")["day"]
-    with Rows(folder) as rows:  # killed before anything was settled
-        assert rows.spent_usd(day) == 0.5 and rows.is_open("tr-1")
-        rows.reserve("tr-1", 0.25)
-        assert rows.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
-        rows.settle(["tr-1"], 0.01)
-        assert rows.spent_usd(day) == pytest.approx(0.51) and not rows.is_open("tr-1")
+    with SentinelLedgers(folder) as ledgers:
+        ledgers.reserve("tr-1", 0.25)
+        ledgers.reserve("tr-2", 0.25)
+        day = ledgers.dollars.get("tr-1")["day"]
+    with SentinelLedgers(folder) as ledgers:  # killed before anything was settled
+        assert ledgers.spent_usd(day) == 0.5 and ledgers.is_reserved("tr-1")
+        ledgers.reserve("tr-1", 0.25)
+        assert ledgers.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
+        ledgers.settle(["tr-1"], 0.01)
+        assert ledgers.spent_usd(day) == pytest.approx(0.51) and not ledgers.is_reserved("tr-1")
 
 
-def test_routers_on_other_machines_read_what_was_found_from_mlflow(tmp_path, store_with_tables):
+def test_routers_on_other_machines_read_the_findings_from_mlflow(tmp_path, store_with_tables):
     uri = store_with_tables(tmp_path / "mlflow")
     tracking.prepare(uri)
     settings = load(home=tmp_path / "elsewhere", mlflow_tracking_uri=uri)

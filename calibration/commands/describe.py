@@ -1,4 +1,4 @@
-"""`describe`: what a file of questions holds and what it costs to run."""
+"""`describe`: summarise a question file and its expected cost."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from calibration.commands.options import parse_names
 from calibration.questions import questions
-from calibration.questions.description import by_language, by_type, costs, expected
+from calibration.questions.description import cost_table, expected_costs, language_table, type_table
 from router.policy.distribution import DATA, QUESTIONS
 from router.policy.prices import PriceBook
 
@@ -17,20 +18,17 @@ EXAMPLE = "Example: python -m calibration describe mine.jsonl --models gpt-4.1-n
 
 
 def describe_command(
-    file: Annotated[Path, typer.Argument(help="Questions, JSON lines.")] = QUESTIONS,
-    models: Annotated[str, typer.Option(help="The models that are asked, comma-separated.")] = "gpt-4o-mini,gpt-4o",
-    judge: Annotated[str, typer.Option(help="The judge.")] = "gpt-6-luna:none",
-    prices: Annotated[Path, typer.Option(help="The price table.")] = DATA / "prices.json",
+    file: Annotated[Path, typer.Argument(help="Question file: JSON lines.")] = QUESTIONS,
+    models: Annotated[str, typer.Option(help="Models to ask, comma-separated.")] = "gpt-4o-mini,gpt-4o",
+    judge: Annotated[str, typer.Option(help="Model that judges answers.")] = "gpt-6-luna:none",
+    prices: Annotated[Path, typer.Option(help="Price file.")] = DATA / "prices.json",
 ) -> None:
-    """Print what a file of questions holds, and what it is expected to cost to run it once."""
-    asked = questions.read(str(file))
-    lines = file.read_text(encoding="utf-8").splitlines()
-    given = {row.get("id"): row.get("difficulty", "unrated") for row in map(json.loads, filter(None, lines))}
-    levels = {question.id: given.get(question.id, "unrated") for question in asked}
+    """Count the questions of a file by type and language, and estimate the cost of a calibration with them."""
+    read = questions.read(str(file))
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    rated = {row.get("id"): row.get("difficulty", "unrated") for row in rows}
+    difficulties = {question.id: rated.get(question.id, "unrated") for question in read}
     book = PriceBook.parse(json.loads(prices.read_text(encoding="utf-8")))
-    parts = (
-        by_type(asked, levels),
-        by_language(asked),
-        costs(expected(asked, [name.strip() for name in models.split(",")], judge, book)),
-    )
-    typer.echo("\n\n".join("\n".join(part) for part in parts))
+    costs = expected_costs(read, parse_names(models), judge, book)
+    tables = (type_table(read, difficulties), language_table(read), cost_table(costs))
+    typer.echo("\n\n".join("\n".join(lines) for lines in tables))

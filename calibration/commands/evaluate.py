@@ -1,10 +1,10 @@
-"""`score` and `evaluate`: what a policy says of requests, and what it is worth on outcomes."""
+"""`score` and `evaluate`: the decisions of a policy on requests, and its results on outcomes."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from calibration.commands.options import Outcomes, PolicyFolder, Seed
-from calibration.comparison.scoring import evaluate as evaluated
+from calibration.comparison.scoring import evaluate as evaluate_policy
 from calibration.comparison.scoring import score_rows
 from calibration.learning.certificate import MIN_TYPE_QUESTIONS
 from calibration.locations import home
 from calibration.outcomes import question_types, read_outcomes
 from calibration.policies import read_policy
-from calibration.traffic.mix import mix_of
+from calibration.traffic.mix import load_mix
+from router.policy.rules import Interval
 
 console = Console()
 SCORE_EXAMPLE = "Example: python -m calibration score --policy data/policy --requests r.jsonl --out s.jsonl"
@@ -37,10 +38,13 @@ Examples:
 
 def score_command(
     policy: PolicyFolder,
-    requests: Annotated[Path, typer.Option(help="Requests, JSON lines with id, messages and tools.")],
-    out: Annotated[Path, typer.Option(help="Where the scores go, one JSON line a request.")],
+    requests: Annotated[Path, typer.Option(help="Request file: JSON lines with id, messages and tools.")],
+    out: Annotated[Path, typer.Option(help="Output file: one JSON line per request.")],
 ) -> None:
-    """Write what a policy says of each request: type, quality, gap, novelty, cost and decisions."""
+    """Write what a policy predicts and decides for each request.
+
+    Each line has the question type, the quality and cost of each model, the gap, the novelty and the decisions.
+    """
     partial = out.with_name(out.name + ".partial")
     loaded = read_policy(policy)
     with partial.open("w", encoding="utf-8") as file:
@@ -55,84 +59,86 @@ def score_command(
 def evaluate_command(
     policy: PolicyFolder,
     outcomes: Outcomes,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
     mix: Annotated[
         str | None,
         typer.Option(
-            help='Shares of types: a file, JSON {"type": share} or CSV with type,share; or ledger:7d for your traffic.'
+            help="Shares of question types: a JSON or CSV file with a share per type, or ledger:7d for your traffic."
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the bootstrap behind each interval.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of bootstrap rounds per interval.")] = 500,
     seed: Seed = 0,
 ) -> None:
-    """Measure a policy on outcomes: APGR, CPT, saved cost, and what its promises gave, with 95 % intervals."""
+    """Evaluate a policy on outcomes: APGR, CPT, saved cost and kept targets, with 95 % intervals."""
     loaded = read_policy(policy)
     rows = read_outcomes(outcomes, [model.name for model in loaded.rules.models])
-    shares = None if mix is None else mix_of(mix, set(question_types(rows)), datetime.now(UTC), home())
-    figures = evaluated(loaded, rows, rounds, seed, shares)
+    shares = None if mix is None else load_mix(mix, set(question_types(rows)), datetime.now(UTC), home())
+    results = evaluate_policy(loaded, rows, rounds, seed, shares)
     if shares is not None:
-        _warn_of(figures["mix"])
+        _print_mix_warnings(results["mix"])
     if as_json:
-        sys.stdout.write(json.dumps(figures) + "\n")
+        sys.stdout.write(json.dumps(results) + "\n")
         return
-    pooled = figures["pooled"]
-    table = Table(title=f"policy {loaded.version} on {pooled['n']:,} questions", title_justify="left")
+    console.print(_types_table(f"policy {loaded.version}", results))
+    if "answers" in results:
+        console.print(_verification_table(results["answers"], results["targets"]))
+    if shares is not None:
+        console.print(_mix_table(results["mix"]))
+
+
+def _types_table(policy_name: str, results: Mapping[str, Any]) -> Table:
+    pooled = results["pooled"]
+    table = Table(title=f"{policy_name} on {pooled['n']:,} questions", title_justify="left")
     for heading in ("type", "n", "APGR", "CPT 50 %", "saved at 97 %"):
         table.add_column(heading, justify="left" if heading == "type" else "right")
-    for name, part in (("all", pooled), *figures["by_type"].items()):
+    for name, part in (("all", pooled), *results["by_type"].items()):
         values = (part["apgr"], part["cpt50"], part["saved_cost"]["0.97"])
         table.add_row(name, f"{part['n']:,}", *(f"{v.estimate:.3f} ({v.low:.3f} to {v.high:.3f})" for v in values))
-    console.print(table)
-    if "answers" in figures:
-        console.print(_answers_table(figures["answers"], figures["targets"]))
-    if shares is not None:
-        console.print(_mix_table(figures["mix"]))
-
-
-def _answers_table(answers: Mapping[str, Any], targets: Mapping[str, Any]) -> Table:
-    """What each promise gives with answers looked at, and without."""
-    pooled, without = answers["apgr"].estimate, answers["apgr_without"].estimate
-    title = f"with answers looked at: APGR {pooled:.3f}, without {without:.3f}"
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "target",
-        "certified",
-        "quality kept",
-        "cost saved",
-        "quality kept, without",
-        "cost saved, without",
-    ):
-        table.add_column(heading)
-    for target, its in answers["targets"].items():
-        values = [its[k] for k in ("quality_kept", "saved_cost")] + [
-            targets[target][k] for k in ("quality_kept", "saved_cost")
-        ]
-        shown = [f"{v.estimate:.1%} ({v.low:.1%} to {v.high:.1%})" for v in values]
-        table.add_row(f"{float(target):.1%}", "yes" if its["certified"] else "no", *shown)
     return table
 
 
-def _warn_of(mix: Mapping[str, Any]) -> None:
-    """Tell on stderr what a mix asks for that outcomes do not tell."""
-    warnings, missing = Console(stderr=True), mix["missing"]
+def _verification_table(verified: Mapping[str, Any], unverified: Mapping[str, Any]) -> Table:
+    """The result of each target with answer verification, and without."""
+    apgr, apgr_without = verified["apgr"].estimate, verified["apgr_without"].estimate
+    title = f"APGR {apgr:.3f} with answer verification, {apgr_without:.3f} without"
+    table = Table(title=title, title_justify="left")
+    for heading in ("target", "certified", "quality kept", "cost saved", "kept without", "saved without"):
+        table.add_column(heading)
+    for target, result in verified["targets"].items():
+        without = unverified[target]
+        values = (result["quality_kept"], result["saved_cost"], without["quality_kept"], without["saved_cost"])
+        certified = "yes" if result["certified"] else "no"
+        table.add_row(f"{float(target):.1%}", certified, *_format_shares(values))
+    return table
+
+
+def _print_mix_warnings(mix: Mapping[str, Any]) -> None:
+    """Warn on stderr about types of the mix that have no or few outcomes."""
+    lines, missing = [], mix["missing"]
     if missing["types"]:
-        text = (
-            f"warning: {missing['share']:.1%} of the mix is of types without outcomes, and counts as sent to the "
-            f"strong model: {', '.join(missing['types'])}"
+        lines.append(
+            f"warning: {missing['share']:.1%} of the mix are types without outcomes, counted as sent to the strong "
+            f"model: {', '.join(missing['types'])}"
         )
-        warnings.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if mix["few"]:
-        text = f"warning: fewer than {MIN_TYPE_QUESTIONS} outcomes, which say little: {', '.join(mix['few'])}"
-        warnings.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        lines.append(
+            f"warning: types with fewer than {MIN_TYPE_QUESTIONS} outcomes, so their results are uncertain: "
+            f"{', '.join(mix['few'])}"
+        )
+    for line in lines:
+        Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _mix_table(mix: Mapping[str, Any]) -> Table:
-    """What each promise gives for a mix."""
-    table = Table(title=f"for the mix, by {mix['n']:,} questions of its types", title_justify="left")
+    """The result of each target for a mix."""
+    table = Table(title=f"the mix, on {mix['n']:,} questions of its types", title_justify="left")
     for heading in ("target", "promise", "quality kept (95 % interval)", "cost saved (95 % interval)", "still holds"):
         table.add_column(heading)
-    for target, its in mix["targets"].items():
-        values = (its["quality_kept"], its["saved_cost"])
-        shown = [f"{v.estimate:.1%} ({v.low:.1%} to {v.high:.1%})" for v in values]
-        table.add_row(f"{float(target):.1%}", its["promise"], *shown, its["holds"])
+    for target, result in mix["targets"].items():
+        values = _format_shares((result["quality_kept"], result["saved_cost"]))
+        table.add_row(f"{float(target):.1%}", result["promise"], *values, result["holds"])
     return table
+
+
+def _format_shares(intervals: Iterable[Interval]) -> list[str]:
+    return [f"{value.estimate:.1%} ({value.low:.1%} to {value.high:.1%})" for value in intervals]

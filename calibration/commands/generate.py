@@ -1,4 +1,4 @@
-"""`generate`: fresh questions with computed answers."""
+"""`generate`: write new questions with computed answers."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ Examples:
 
 
 def generate_command(
-    seed: Annotated[int, typer.Option(help="Where chance starts; another seed, other questions.")] = SHIPPED_SEED,
-    per_type: Annotated[int, typer.Option(min=1, help="Questions of each type.")] = SHIPPED_PER_TYPE,
+    seed: Annotated[int, typer.Option(help="Random seed. Another seed writes other questions.")] = SHIPPED_SEED,
+    per_type: Annotated[int, typer.Option(min=1, help="Number of questions per type.")] = SHIPPED_PER_TYPE,
     type_: Annotated[
-        list[str] | None, typer.Option("--type", help="Only this type; may be given several times.")
+        list[str] | None, typer.Option("--type", help="Question type to write. Repeatable. Default: all types.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; standard output where absent.")] = None,
-    list_types: Annotated[bool, typer.Option("--list", help="Name the types and stop.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Output file. Default: standard output.")] = None,
+    list_types: Annotated[bool, typer.Option("--list", help="Print the question types and exit.")] = False,
 ) -> None:
-    """Write questions with computed answers, as JSON lines.
+    """Write new questions with computed answers, as JSON lines.
 
-    The same seed, number and types write the same bytes; another seed writes questions that no model has seen.
+    The same options write the same bytes. Another seed writes questions that no model has seen in training.
     """
     if list_types:
         typer.echo("\n".join(KINDS))
         return
     unknown = sorted(set(type_ or ()) - set(KINDS))
     if unknown:
-        raise UsageError(f"--type {unknown[0]}: unknown; known are {', '.join(KINDS)}")
+        raise UsageError(f"--type {unknown[0]}: unknown type; the types are {', '.join(KINDS)}")
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(seed, per_type, type_ or ()))
     if out is None:
         sys.stdout.buffer.write(lines.encode())

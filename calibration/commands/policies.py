@@ -1,4 +1,4 @@
-"""`report`, `promote` and `rollback`: what a calibration found, and which policy serves."""
+"""`report`, `promote` and `rollback`: fetch a report, and choose the policy that serves."""
 
 from __future__ import annotations
 
@@ -13,53 +13,58 @@ from calibration.locations import tracking_uri
 from calibration.registry import promotion, registration
 
 console = Console()
+REPORT_EXAMPLE = "Example: python -m calibration report --out reports"
+PROMOTE_EXAMPLE = 'Example: python -m calibration promote --force "prices fell"'
+ROLLBACK_EXAMPLE = "Example: python -m calibration rollback"
 
 
 def report_command(
-    run_id: Annotated[str, typer.Argument(help="A calibration's run in MLflow; without it, the newest.")] = "",
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+    run_id: Annotated[str, typer.Argument(help="MLflow run of a calibration. Default: the newest.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path(),
 ) -> None:
-    """Fetch the report and the tables of a calibration from MLflow."""
+    """Download the report and tables of a calibration from MLflow."""
     experiment = tracking.prepare(tracking_uri())
     for path in registration.fetch_report(experiment, run_id, out):
         console.print(str(path))
 
 
 def promote_command(
-    force: Annotated[str | None, typer.Option(help="Promote whatever the replay says; the reason is recorded.")] = None,
+    force: Annotated[
+        str | None, typer.Option(help="Promote regardless of the comparison. The value is recorded as the reason.")
+    ] = None,
 ) -> None:
-    """Make the challenger the champion, if it is better on questions it was not fitted on.
+    """Make the challenger the champion if it is better on held-out questions.
 
-    A running proxy takes the champion up within seconds.
+    Running routers load the new champion within seconds.
     """
     tracking.prepare(tracking_uri())
-    with console.status("replaying the challenger and the champion"):
-        done = promotion.promote(force)
-    for name, its in (("challenger", done.challenger), ("champion", done.champion)):
-        if its is not None:
-            gain = its.gain_over_mix
+    with console.status("comparing the challenger with the champion"):
+        result = promotion.promote(force)
+    for name, evaluation in (("challenger", result.challenger), ("champion", result.champion)):
+        if evaluation is not None:
+            gain = evaluation.gain_over_mix
             console.print(
-                f"{name}: keeps {its.quality_kept:.1%} of the strong model's quality and saves {its.saving:.1%}; "
-                f"over a random mix {gain.estimate * 100:+.1f} points "
-                f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f})",
+                f"{name}: keeps {evaluation.quality_kept:.1%} of the strong model's quality, saves "
+                f"{evaluation.saving:.1%}, and is {gain.estimate * 100:+.1f} points "
+                f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f}) above a random mix of the same cost",
                 highlight=False,
             )
-    if not done.promoted:
-        why = "; ".join(done.reasons)
+    if not result.promoted:
+        reasons = "; ".join(result.reasons)
         raise registration.RegistryError(
-            f"version {done.version} was not promoted: {why}. To do it anyway: --force REASON"
+            f"version {result.version} was not promoted: {reasons}. To promote it anyway, use --force REASON"
         )
-    console.print(f"version {done.version} is now the champion" + (f", forced: {force}" if done.reasons else ""))
+    console.print(f"version {result.version} is now the champion" + (f" (forced: {force})" if result.reasons else ""))
 
 
 def rollback_command() -> None:
-    """Give the alias back to the champion before this one, or to the shipped policy where there is none.
+    """Restore the previous champion, or the shipped policy if there was none.
 
-    A running proxy takes it up within seconds.
+    Running routers load the restored policy within seconds.
     """
     tracking.prepare(tracking_uri())
-    left, reached = promotion.rollback()
-    if reached is None:
-        console.print(f"{promotion.SHIPPED} serves again, no longer version {left}")
+    replaced, restored = promotion.rollback()
+    if restored is None:
+        console.print(f"{promotion.SHIPPED} serves again instead of version {replaced}")
     else:
-        console.print(f"the champion is version {reached} again, no longer {left}")
+        console.print(f"version {restored} is the champion again instead of version {replaced}")

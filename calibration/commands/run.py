@@ -20,7 +20,8 @@ from calibration.pipeline.plan import Plan
 from calibration.pipeline.rounds import RoundPlan
 from calibration.pipeline.stopping import RoundsResult
 from calibration.registry import registration
-from calibration.reporting import report
+from calibration.reporting.report import write_report
+from calibration.reporting.terminal import cost_table, format_terminal
 from calibration.spending import Meter, record_spending
 from router.policy.document import REGISTERED_MODEL
 
@@ -57,7 +58,7 @@ def run_command(options: RunOptions) -> None:
     meter = Meter(plan.prices, options.budget_usd)
     with Ledgers(plan.folder) as ledgers:
         costs = expected_costs(plan, ledgers)
-        console.print(report.cost_table(costs))
+        console.print(cost_table(costs))
         if round_plan is not None:
             console.print(rounds.describe_plan(round_plan), highlight=False)
         if not options.yes and any(cost.calls for cost in costs):
@@ -82,9 +83,9 @@ def _calibrate(plan: Plan, round_plan: RoundPlan | None, ledgers: Ledgers, meter
 
 def _publish(calibration: Calibration, folder: Path, seed: int) -> None:
     """Write and print the report, and register the policy."""
-    written = report.write(calibration, folder)
-    console.print(report.printed(calibration))
-    registration.log(calibration)
+    written = write_report(calibration, folder)
+    console.print(format_terminal(calibration))
+    registration.log_calibration(calibration)
     version = registration.register(calibration, seed)
     tracking.close_runs(calibration.runs)
     console.print(f"Report: {written['report.html']} and {written['comparison.csv']}")

@@ -21,7 +21,7 @@ from calibration.commands.options import (
     Seed,
     TypeMargin,
     Until,
-    UsageError,
+    parse_models,
 )
 from calibration.learning.certificate import TYPE_MARGIN
 from calibration.learning.intervals import CONFIDENCE
@@ -88,10 +88,7 @@ class RunOptions:
         Raises:
             UsageError: there are fewer than two, or one is named twice.
         """
-        names = [name.strip() for name in self.models.split(",") if name.strip()]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise UsageError(f"--models {self.models!r}: name two or more different models")
-        return names
+        return parse_models("--models", self.models)
 
     @property
     def folder(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from calibration.answers import tracking
-from calibration.commands.endpoints import endpoint_of, parameters_of, places_of
+from calibration.commands.endpoints import build_endpoint, build_judge_endpoint, parse_addresses, parse_parameters
 from calibration.commands.options import UsageError
 from calibration.commands.run_options import RunOptions
 from calibration.judging.judgements import DEFAULT_SCORERS, Scorers
@@ -17,12 +17,9 @@ from calibration.pipeline.rounds import RoundPlan
 from calibration.policies import default_judge, load_prices, models_named, read_policy
 from calibration.questions.questions import read
 from calibration.questions.sources import MLFLOW_DATASET
-from calibration.sentinel.rows import FOLDER, Rows
+from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
 from router.policy.distribution import SHIPPED
 from router.policy.rules import Promise
-
-JUDGE_PARAMETERS = {"temperature": 0}
-JUDGE_MAX_OUTPUT_TOKENS = 2000
 
 
 def build_plan(options: RunOptions) -> tuple[Plan, RoundPlan | None]:
@@ -40,15 +37,15 @@ def build_plan(options: RunOptions) -> tuple[Plan, RoundPlan | None]:
     judge = options.judge or default_judge()
     prices = load_prices(options.prices)
     models_named([*names, judge], prices)  # fails on a model without a price before any request is sent
-    places = places_of(options.endpoint or [])
-    parameters = parameters_of(options.parameters)
+    addresses = parse_addresses(options.endpoint)
+    parameters = parse_parameters(options.parameters)
     if options.questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
     traffic = read_traffic(names) if options.from_traffic else []
     plan = Plan(
         questions=read(options.questions, options.system),
-        endpoints={name: endpoint_of(name, places, options.max_output_tokens, parameters) for name in names},
-        judge=endpoint_of(judge, places, JUDGE_MAX_OUTPUT_TOKENS, JUDGE_PARAMETERS),
+        endpoints={name: build_endpoint(name, addresses, options.max_output_tokens, parameters) for name in names},
+        judge=build_judge_endpoint(judge, addresses),
         scorers=Scorers.load(options.scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
         prices=prices,
         folder=options.folder,
@@ -82,8 +79,8 @@ def read_traffic(models: Sequence[str]) -> list[Outcome]:
     folder = home() / "calibration" / FOLDER
     outcomes = []
     if folder.is_dir():
-        with Rows(folder) as rows:
-            outcomes = rows.outcomes(models)
+        with SentinelLedgers(folder) as ledgers:
+            outcomes = ledgers.outcomes(models)
     if not outcomes:
         raise UsageError(
             f"--from-traffic: `watch` has not compared answers of {' and '.join(models)} yet; run `watch` first"

@@ -1,6 +1,6 @@
-"""Long documents with their questions: a service log, a contract with amendments, minutes of a council.
+"""Questions about long documents: a service log, a contract with amendments, the minutes of a council.
 
-They are told in plain sentences drawn at random, so that what is asked for stands among much that is like it.
+The documents consist of random sentences, so the requested fact is surrounded by similar ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REMARKS = (
 
 
 def service_log(rng: Random, level: int) -> Draft:
-    """Who did what to which machine: one entry, a count, or the last one."""
+    """A log of work on machines: find one entry, count entries, or find the last one."""
     day = date(2023, 1, 2)
     entries = []
     for _ in range(_SIZES[level]):
@@ -86,7 +86,7 @@ _BOILERPLATE = (
 
 
 def contract(rng: Random, level: int) -> Draft:
-    """The period that holds after amendments, found by following them."""
+    """A contract with amendments: find the period that applies after all of them."""
     parties = ("the Lessor", "the Lessee", "the Caretaker", "the Agent")
     pairs = [(duty, party) for duty in _DUTIES for party in parties]
     clauses = rng.sample(pairs, min(len(pairs), _SIZES[level] // 3))
@@ -121,7 +121,7 @@ _CHATTER = (
 
 
 def minutes(rng: Random, level: int) -> Draft:
-    """Votes of a council: who voted against, or which sums were granted in the end."""
+    """Minutes of a council: find who voted against, or add up the granted sums."""
     council = PEOPLE[:7]
     text, votes = [], []
     for number in range(1, _SIZES[level] // 2 + 1):

@@ -1,4 +1,4 @@
-"""Sums, comparisons of numbers, and units: what a pocket calculator knows."""
+"""Arithmetic, comparisons of numbers, and conversions of units."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLAIN = (
 
 
 def integers(rng: Random, level: int) -> Draft:
-    """An expression with the order of operations."""
+    """Evaluate an expression that depends on operator precedence."""
     top = (30, 200, 2_000)[level]
     a, b, c, d = (rng.randint(top // 10, top) for _ in range(4))
     text, value = rng.choice(
@@ -40,7 +40,7 @@ def integers(rng: Random, level: int) -> Draft:
 
 
 def product(rng: Random, level: int) -> Draft:
-    """A long multiplication."""
+    """Multiply two long numbers."""
     digits = (2, 3, 5)[level]
     a, b = (rng.randint(10 ** (digits - 1) + 1, 10**digits - 1) for _ in range(2))
     question = rng.choice(
@@ -50,7 +50,7 @@ def product(rng: Random, level: int) -> Draft:
 
 
 def fractions(rng: Random, level: int) -> Draft:
-    """A sum of fractions in lowest terms."""
+    """Add fractions and reduce the sum to lowest terms."""
     count = (2, 2, 3)[level]
     parts = [Fraction(rng.randint(1, 9 + 6 * level), rng.randint(2, 9 + 6 * level)) for _ in range(count)]
     signs = [1, *(rng.choice((1, -1)) for _ in parts[1:])]
@@ -63,7 +63,7 @@ def fractions(rng: Random, level: int) -> Draft:
 
 
 def percentages(rng: Random, level: int) -> Draft:
-    """A percentage of a number, or a chain of changes."""
+    """A percentage of a number, or a sequence of percentage changes."""
     base = rng.randint(2, 90) * 100
     rates = [rng.choice((5, 10, 15, 20, 25, 30, 40)) for _ in range(level + 1)]
     value = Fraction(base)
@@ -77,7 +77,7 @@ def percentages(rng: Random, level: int) -> Draft:
 
 
 def _decimal_pair(rng: Random) -> tuple[str, str]:
-    """Two decimals whose digits after the point mislead, such as 9.11 and 9.9."""
+    """Two decimals that are easily confused because of their lengths, such as 9.11 and 9.9."""
     whole = rng.randint(1, 99)
     short, long = rng.randint(2, 9), rng.randint(10, 99)
     while str(long).rstrip("0") == str(short):
@@ -101,7 +101,7 @@ _BIGGER = (
 
 
 def bigger(rng: Random, level: int) -> Draft:
-    """The larger of two decimals; negative ones where it is hard."""
+    """The larger of two decimals; negative ones at the hard level."""
     a, b = _decimal_pair(rng)
     if level == 2:
         a, b = f"-{a}", f"-{b}"
@@ -110,7 +110,7 @@ def bigger(rng: Random, level: int) -> Draft:
 
 
 def fraction_or_decimal(rng: Random, level: int) -> Draft:
-    """The largest of several fractions that lie close together."""
+    """The largest of several fractions with similar values."""
     count = 2 + level
     seen: dict[Fraction, str] = {}
     while len(seen) < count:
@@ -124,7 +124,7 @@ def fraction_or_decimal(rng: Random, level: int) -> Draft:
 
 
 def order(rng: Random, level: int) -> Draft:
-    """Decimals in order, smallest first."""
+    """Sort decimals in ascending order."""
     whole = rng.randint(0, 20)
     values: dict[Fraction, str] = {}
     while len(values) < 3 + level:
@@ -151,7 +151,7 @@ _FACTORS = (
 
 
 def units(rng: Random, level: int) -> Draft:
-    """A conversion with an exact factor, there or back."""
+    """Convert between units with an exact factor, in either direction."""
     source, target, factor, slack = rng.choice(_FACTORS)
     amount = rng.randint(2, (12, 90, 900)[level])
     value = amount * factor
@@ -166,7 +166,7 @@ def units(rng: Random, level: int) -> Draft:
 
 
 def temperature(rng: Random, level: int) -> Draft:
-    """Degrees Celsius to Fahrenheit or back."""
+    """Convert degrees Celsius to Fahrenheit, or back."""
     celsius = rng.randint((0, -40, -90)[level], (40, 120, 400)[level]) * 5
     fahrenheit = celsius * 9 // 5 + 32
     if rng.random() < 0.5:
@@ -175,7 +175,7 @@ def temperature(rng: Random, level: int) -> Draft:
 
 
 def speed(rng: Random, level: int) -> Draft:
-    """Metres per second and kilometres per hour."""
+    """Convert between metres per second and kilometres per hour."""
     metres_per_second = rng.randint(2, (15, 60, 340)[level]) * 5
     kilometres_per_hour = metres_per_second * 18 // 5
     if rng.random() < 0.5:

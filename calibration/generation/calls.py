@@ -1,4 +1,4 @@
-"""Requests to be met by calling tools: one, the right one of several, several at once, or none."""
+"""Requests that need tool calls: one call, the right tool of several, several calls, or no call."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _FOREIGN = {"Wie ": "de", "Ticket bitte": "de", "Necesito": "es", "Je voudrais":
 
 
 def _language(*texts: str) -> str:
-    """The first language beside English in which something is said."""
+    """The first language other than English among the texts; "en" if there is none."""
     found = (language for text in texts for start, language in _FOREIGN.items() if text.startswith(start))
     return next(found, "en")
 
 
 def _simple(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
-    """One tool, one call; where it is harder, with a remark around it that does not matter."""
+    """One tool and one call; at harder levels with an irrelevant remark."""
 
     def make(rng: Random, level: int) -> Draft:
         text, call = wish(rng)
@@ -36,7 +36,7 @@ def _simple(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
 
 
 def _multiple(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
-    """One call; the right tool has to be chosen among several, one of them much alike."""
+    """One call of the right tool among several, one of which is similar."""
 
     def make(rng: Random, level: int) -> Draft:
         others = [other for other, _ in WISHES if other is not tool]
@@ -71,7 +71,7 @@ def _parallel(tool: Tool, wish: Callable[[Random], Wish]) -> Maker:
 
 
 def parallel_multiple(rng: Random, level: int) -> Draft:
-    """Several calls of several tools, and a tool that nobody asks for."""
+    """Several calls of several tools, and one tool that is not needed."""
     chosen = rng.sample(WISHES, 3 + level)
     tools = [tool for tool, _ in chosen]
     rng.shuffle(tools)
@@ -99,7 +99,7 @@ _WITHOUT_TOOLS = (
 
 
 def _none_fits(template: str) -> Maker:
-    """Tools are there, and none of them helps: a right answer calls none."""
+    """No tool fits the request, so a right answer calls none."""
 
     def make(rng: Random, level: int) -> Draft:
         tools = tuple(tool for tool, _ in rng.sample(WISHES, 1 + 2 * level))

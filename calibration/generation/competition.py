@@ -1,4 +1,4 @@
-"""Competition mathematics small enough to be settled by trying everything."""
+"""Competition mathematics that is small enough for exhaustive search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from calibration.generation.draft import Draft, Maker, asked
 
 
 def counting(rng: Random, level: int) -> Draft:
-    """Integers in a range with properties."""
+    """Count the integers in a range that have some properties."""
     top = (100, 500, 2_000)[level]
     a, b = rng.sample((3, 4, 5, 6, 7, 8, 9, 11), 2)
     digit = rng.randint(1, 9)
@@ -35,7 +35,7 @@ def counting(rng: Random, level: int) -> Draft:
 
 
 def powers(rng: Random, level: int) -> Draft:
-    """A remainder of a large power."""
+    """The remainder of a large power."""
     base, exponent = rng.randint(2, 19), rng.randint(20, (60, 300, 5_000)[level])
     modulus = rng.choice(((7, 9, 11, 13), (17, 23, 31, 100), (97, 101, 1_000, 1_001))[level])
     question = rng.choice(
@@ -48,7 +48,7 @@ def powers(rng: Random, level: int) -> Draft:
 
 
 def paths(rng: Random, level: int) -> Draft:
-    """Lattice paths round a blocked point."""
+    """Count lattice paths that avoid a blocked point."""
     width, height = rng.randint(3, 4 + level), rng.randint(3, 4 + level)
     blocked = (rng.randint(1, width - 1), rng.randint(1, height - 1)) if level else None
     ways: dict[tuple[int, int], int] = {}
@@ -82,7 +82,7 @@ def dice(rng: Random, level: int) -> Draft:
 
 
 def solutions(rng: Random, level: int) -> Draft:
-    """Integer points of an equation or an inequality."""
+    """Count the integer solutions of an equation or an inequality."""
     a, b = rng.randint(2, 5), rng.randint(2, 7)
     total = rng.randint(20, (50, 90, 200)[level])
     if level == 2:
@@ -93,7 +93,7 @@ def solutions(rng: Random, level: int) -> Draft:
 
 
 def digits(rng: Random, level: int) -> Draft:
-    """Trailing zeros of a factorial, divisors, or the digit sum of a product."""
+    """Trailing zeros of a factorial, the number of divisors, or the digit sum of a product."""
     if level == 0:
         number = rng.randint(30, 400)
         found = sum(1 for d in range(1, number + 1) if number % d == 0)

@@ -1,4 +1,4 @@
-"""Conversations whose state has to be kept in mind: lists that change, games, corrections."""
+"""Conversations with a state that changes over the turns: lists, scores, seats, appointments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FOOD = ("apples", "bread", "cheese", "eggs", "flour", "honey", "lentils", "milk
 
 
 def shopping_list(rng: Random, level: int) -> Draft:
-    """A shopping list that grows and shrinks over the turns."""
+    """A shopping list with items added and removed over the turns."""
     items = rng.sample(_FOOD, 3)
     before = [f"Keep a shopping list for me: {', '.join(items)}.", rng.choice(("Noted.", "Got it, three things."))]
     for _ in range(1 + 2 * level):
@@ -26,7 +26,7 @@ def shopping_list(rng: Random, level: int) -> Draft:
 
 
 def scores(rng: Random, level: int) -> Draft:
-    """The score of a game, told bit by bit, one entry taken back where it is hard."""
+    """The score of a game, reported over several turns; one entry is corrected at the hard level."""
     a, b = rng.sample(PEOPLE, 2)
     points = {a: 0, b: 0}
     before = [f"I'll tell you points of a card game, {a} against {b}. Just say ok.", "ok"]
@@ -44,7 +44,7 @@ def scores(rng: Random, level: int) -> Draft:
 
 
 def seats(rng: Random, level: int) -> Draft:
-    """Who sits where after some swaps."""
+    """The person at a seat after several swaps."""
     people = rng.sample(PEOPLE, 3 + level)
     system = "You keep a seating plan. Seats are numbered from 1 in the order in which people are named first."
     before = [f"Seats in order: {', '.join(people)}.", "Saved."]
@@ -66,7 +66,7 @@ def seats(rng: Random, level: int) -> Draft:
 
 
 def appointment(rng: Random, level: int) -> Draft:
-    """A time moved about over several turns."""
+    """The time of an appointment that moves several times."""
     minutes = rng.randint(8, 12) * 60
     who = rng.choice(PEOPLE)
     before = [f"Set a meeting with {who} at {minutes // 60:02d}:00.", "It is set."]

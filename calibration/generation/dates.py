@@ -1,4 +1,4 @@
-"""Dates: weekdays, spans and deadlines, by Python's calendar."""
+"""Dates: weekdays, periods and deadlines, computed with `datetime`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def weekday(rng: Random, level: int) -> Draft:
 
 
 def span(rng: Random, level: int) -> Draft:
-    """The days between two dates."""
+    """The number of days between two dates."""
     start = _some_day(rng, level)
     end = start + timedelta(days=rng.randint((5, 40, 400)[level], (60, 500, 9_000)[level]))
     question = rng.choice(
@@ -60,7 +60,7 @@ def span(rng: Random, level: int) -> Draft:
 
 
 def later(rng: Random, level: int) -> Draft:
-    """The date some days later or earlier."""
+    """The date a number of days later or earlier."""
     start = _some_day(rng, level)
     days = rng.randint((10, 50, 300)[level], (40, 300, 2_000)[level]) * rng.choice((1, -1))
     there = start + timedelta(days=days)
@@ -75,7 +75,7 @@ def later(rng: Random, level: int) -> Draft:
 
 
 def workdays(rng: Random, level: int) -> Draft:
-    """A deadline in working days, Monday to Friday, some holidays in between where it is hard."""
+    """A deadline in working days, Monday to Friday; with holidays at the hard level."""
     start = _some_day(rng, 0)
     count = rng.randint((3, 8, 15)[level], (8, 20, 40)[level])
     closed = sorted({start + timedelta(days=rng.randint(2, count)) for _ in range(level)})

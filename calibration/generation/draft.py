@@ -1,7 +1,7 @@
-"""What every maker of questions hands over: a question, its computed reference, and how to compare.
+"""The output of every question maker: a question, its computed reference, and the check that compares answers.
 
-A maker takes a source of chance and a level (0 easy, 1 medium, 2 hard) and returns a `Draft`. It computes or runs what
-the reference says; no reference is written by hand.
+A maker takes a random generator and a level (0 easy, 1 medium, 2 hard) and returns a `Draft`. It computes the reference
+or obtains it by running code. No reference is written by hand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEVELS = ("easy", "medium", "hard")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A question before it has an id. `before` holds earlier turns, the user's first."""
+    """A question without an id. `before` has the earlier turns, starting with the user's."""
 
     question: str
     reference: Any
@@ -28,7 +28,7 @@ class Draft:
     tolerance: float | None = None
 
     def row(self, identity: str, question_type: str, level: int) -> dict[str, Any]:
-        """The draft in the form of `data/questions.jsonl`."""
+        """The draft as a row of `data/questions.jsonl`."""
         row: dict[str, Any] = {
             "id": identity,
             "question_type": question_type,
@@ -55,7 +55,7 @@ class Draft:
 
 Maker = Callable[[Random, int], Draft]
 
-# Where the answer is to be found. A part of real traffic says so in the system prompt, a part in the question.
+# Instructions for the form of the answer. In real traffic they are in the system prompt or in the question.
 _SYSTEM_ENDINGS = (
     "Think it through, then finish with one line: Answer: <{what}>",
     "You are a careful assistant. The last line of every reply is 'Answer: ' and then the {what}, nothing after it.",
@@ -72,7 +72,7 @@ _QUESTION_ENDINGS = (
 def asked(
     rng: Random, question: str, reference: Any, check: str = "number", what: str = "number", **more: Any
 ) -> Draft:
-    """A draft that asks for a last line "Answer: ...", now in the system prompt and now in the question."""
+    """A draft that requests a last line "Answer: ...", in the system prompt or in the question, at random."""
     if rng.random() < 0.5:
         system = rng.choice(_SYSTEM_ENDINGS).format(what=what)
         return Draft(question, reference, check, system=system, **more)
@@ -81,7 +81,7 @@ def asked(
 
 
 def written_lists(items: Sequence[str]) -> list[str]:
-    """The ways in which a list may be written in an answer."""
+    """The accepted spellings of a list."""
     return list(dict.fromkeys(mark.join(items) for mark in (", ", ",", "\n")))
 
 

@@ -1,8 +1,7 @@
-"""The types of computed questions, and the rows of each from a seed.
+"""The types of computed questions, and the generation of their rows from a seed.
 
-The same seed, number and types give the same rows; another seed gives questions that no model has seen. A longer run
-begins with the rows of a shorter one, type by type. The rows have the form that `calibration/questions/questions.py`
-reads.
+The same seed, number and types give the same rows. Another seed gives questions that no model has seen in training. For
+each type, a larger number gives the rows of a smaller number first. `calibration/questions/questions.py` reads the rows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from calibration.generation import (
 )
 from calibration.generation.draft import Maker
 
-MAX_DRAWS = 200  # of one question whose text came up before
+MAX_DRAWS = 200  # attempts to draw a question with a new text
 
 KINDS: dict[str, tuple[Maker, ...]] = {
     **arithmetic.KINDS,
@@ -50,11 +49,11 @@ KINDS: dict[str, tuple[Maker, ...]] = {
 
 
 class GenerationError(ValueError):
-    """There are no further different questions of a kind."""
+    """A type has no further different questions."""
 
 
 def rows(seed: int, per_type: int, types: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a seed, type by type; of all types where none is named.
+    """The rows of a seed, type by type; of all types if `types` is empty.
 
     Raises:
         GenerationError: a type has fewer different questions.
@@ -66,7 +65,7 @@ def rows(seed: int, per_type: int, types: Sequence[str] = ()) -> Iterator[dict[s
 
 
 def _row(seed: int, question_type: str, number: int, seen: set[str]) -> dict[str, Any]:
-    """One row. Each has chance of its own, so that it does not depend on how many are written."""
+    """One row. It has its own random generator, so it does not depend on the number of rows."""
     makers = KINDS[question_type]
     turn, which = divmod(number, len(makers))
     level = (turn + which) % 3

@@ -1,4 +1,4 @@
-"""Texts as people paste them, with what is to be found in them: values, and values as JSON."""
+"""Pasted texts from which values are extracted, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _order(rng: Random) -> dict[str, Any]:
 
 
 def _mail(rng: Random, order: dict[str, Any], level: int) -> str:
-    """A customer's e-mail; other numbers and an older order are mixed in where it is harder."""
+    """A customer's e-mail; harder levels add other numbers and an older order."""
     lines = [
         rng.choice(("Hi there,", "Hello,", "Dear team,", "good evening")),
         f"on {order['ordered']:%d %B %Y} I ordered {order['amounts'][0]} x {order['goods'][0]} and {order['amounts'][1]} "
@@ -73,7 +73,7 @@ _ASKED = (
 
 
 def from_mail(rng: Random, level: int) -> Draft:
-    """One value out of an e-mail."""
+    """Extract one value from an e-mail."""
     order = _order(rng)
     field, told, short = rng.choice(_ASKED)
     value = order["goods"][1] if field == "faulty" else order[field]
@@ -114,7 +114,7 @@ _INVOICE = {
 
 
 def from_invoice(rng: Random, level: int) -> Draft:
-    """A number from an invoice; where it is hard, one that was blotted out and must be worked out."""
+    """Extract a number from an invoice; at the hard level the number is illegible and has to be computed."""
     order, ship = _order(rng), rng.randint(290, 990) / 100
     total = sum(n * p for n, p in zip(order["amounts"], order["prices"], strict=True)) + ship
     language = rng.choice(list(_INVOICE))
@@ -128,7 +128,7 @@ def from_invoice(rng: Random, level: int) -> Draft:
 
 
 def mentions(rng: Random, level: int) -> Draft:
-    """All people of a note who did something, in the order in which they are named."""
+    """List the people in a note who did something, in the order of the note."""
     people = rng.sample(PEOPLE, 4 + level)
     signed = [rng.random() < 0.5 for _ in people]
     signed[0], signed[-1] = True, False
@@ -144,7 +144,7 @@ def mentions(rng: Random, level: int) -> Draft:
 
 
 def order_json(rng: Random, level: int) -> Draft:
-    """An e-mail as JSON of a given form."""
+    """Convert an e-mail to JSON with a given schema."""
     order = _order(rng)
     value: dict[str, Any] = {"order": order["order"], "faulty_article": order["goods"][1]}
     keys = ['"order" (text)', '"faulty_article" (text, singular as written)']
@@ -167,7 +167,7 @@ def order_json(rng: Random, level: int) -> Draft:
 
 
 def reshape(rng: Random, level: int) -> Draft:
-    """JSON to JSON: filter, rename, group."""
+    """Transform JSON: filter, rename or group."""
     rows: list[dict[str, Any]] = [
         {"id": place + 1, "name": name, "team": rng.choice(("red", "blue", "green")), "points": rng.randint(0, 50)}
         for place, name in enumerate(rng.sample(PEOPLE, 4 + level))
@@ -194,7 +194,7 @@ def reshape(rng: Random, level: int) -> Draft:
 
 
 def repair(rng: Random, level: int) -> Draft:
-    """Broken JSON, mended without a change of its values."""
+    """Repair invalid JSON without changing its values."""
     value = {
         "name": rng.choice(PEOPLE),
         "active": rng.random() < 0.5,

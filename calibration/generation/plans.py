@@ -1,4 +1,4 @@
-"""Plans under constraints, small enough that the best one is found by trying all."""
+"""Planning under constraints, small enough for exhaustive search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _clock(minutes: int) -> str:
 
 
 def meeting(rng: Random, level: int) -> Draft:
-    """The earliest slot that is free for all."""
+    """The earliest slot in which everybody is free."""
     length = rng.choice((30, 45, 60))
     people = rng.sample(PEOPLE, 2 + level)
     while True:
@@ -55,7 +55,7 @@ _TASKS = ("design", "permits", "foundation", "walls", "wiring", "plumbing", "roo
 
 
 def project(rng: Random, level: int) -> Draft:
-    """The shortest time of a project whose tasks wait for others and may run side by side."""
+    """The minimum duration of a project with dependent and parallel tasks."""
     tasks = _TASKS[: 4 + 2 * level]
     days = {task: rng.randint(1, 9) for task in tasks}
     needs = {
@@ -82,7 +82,7 @@ _GOODS = ("tent", "stove", "camera", "rope", "books", "telescope", "drone", "gui
 
 
 def packing(rng: Random, level: int) -> Draft:
-    """The best load under a limit of weight."""
+    """The most valuable load under a weight limit."""
     goods = rng.sample(_GOODS, 4 + 2 * level)
     weight = {each: rng.randint(1, 9) for each in goods}
     value = {each: rng.randint(5, 40) for each in goods}
@@ -100,7 +100,7 @@ def packing(rng: Random, level: int) -> Draft:
 
 
 def tour(rng: Random, level: int) -> Draft:
-    """The shortest round trip through a few towns."""
+    """The shortest round trip through several towns."""
     towns = rng.sample(TOWNS, 4 + (level > 0) + (level > 1))
     distance = {frozenset(pair): rng.randint(8, 60) for pair in combinations(towns, 2)}
     home = towns[0]
@@ -117,7 +117,7 @@ def tour(rng: Random, level: int) -> Draft:
 
 
 def table(rng: Random, level: int) -> Draft:
-    """In how many ways people can be seated under rules."""
+    """The number of seating orders that satisfy some rules."""
     people = rng.sample(PEOPLE, 4 + (level > 0))
     a, b, c = people[:3]
     rules: list[tuple[str, Callable[[tuple[str, ...]], bool]]] = [

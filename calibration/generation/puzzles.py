@@ -1,4 +1,4 @@
-"""Logic: puzzles with one solution, found by trying all, and conclusions checked on every truth table."""
+"""Logic puzzles with one solution, found by exhaustive search, and conclusions checked with truth tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from calibration.generation.draft import PEOPLE, Draft, Maker, asked, listed
 
 _PETS = ("cat", "parrot", "tortoise", "hamster", "rabbit")
 _DRINKS = ("tea", "cocoa", "cider", "water", "mate")
-World = Mapping[str, int]  # who or what -> the number of the house
+World = Mapping[str, int]  # person or thing -> house number
 Clue = tuple[str, Callable[[World], bool]]
 
 
@@ -24,7 +24,7 @@ def _worlds(people: Sequence[str], pets: Sequence[str], drinks: Sequence[str]) -
 
 
 def _clues(people: Sequence[str], pets: Sequence[str], drinks: Sequence[str], truth: World) -> list[Clue]:
-    """Everything of a few simple forms that is true."""
+    """All true clues of a few simple forms."""
     owns = [*((p, f"the owner of the {p}") for p in pets), *((d, f"whoever drinks {d}") for d in drinks)]
     named = [*((p, p) for p in people), *owns]
     clues: list[Clue] = []
@@ -46,7 +46,7 @@ def _clues(people: Sequence[str], pets: Sequence[str], drinks: Sequence[str], tr
 
 
 def houses(rng: Random, level: int) -> Draft:
-    """Who lives where and owns what: true clues are told, in any order, until one solution is left."""
+    """A house puzzle: true clues in random order, until they leave one solution."""
     count = 3 + (level > 0)
     people, pets = rng.sample(PEOPLE, count), rng.sample(_PETS, count)
     drinks = rng.sample(_DRINKS, count) if level != 1 else []
@@ -76,7 +76,7 @@ def houses(rng: Random, level: int) -> Draft:
 
 
 def knights(rng: Random, level: int) -> Draft:
-    """Knights tell the truth, knaves lie; statements are drawn until one world is left."""
+    """Knights tell the truth and knaves lie: statements are drawn until one solution is left."""
     people = rng.sample(PEOPLE, 2 + level)
     worlds = [dict(zip(people, kinds, strict=True)) for kinds in product((True, False), repeat=len(people))]
     while True:
@@ -113,7 +113,7 @@ def _statement(rng: Random, speaker: str, people: Sequence[str]) -> tuple[str, C
 
 
 def ranking(rng: Random, level: int) -> Draft:
-    """A race: who came in at a certain place, from comparisons."""
+    """The person at a given place of a race, from comparisons."""
     people = rng.sample(PEOPLE, 4 + level)
     orders = list(permutations(people))
     truth = rng.choice(orders)
@@ -155,7 +155,7 @@ _THINGS = (
 
 
 def conclusion(rng: Random, level: int) -> Draft:
-    """Does it follow? Yes, no, or undetermined, by all truth tables."""
+    """Whether a conclusion follows: yes, no or undetermined, by truth table."""
     count = 3 + (level > 0)
     things = rng.sample(_THINGS, count)
     worlds = list(product((True, False), repeat=count))
@@ -187,7 +187,7 @@ def _rule(rng: Random, things: Sequence[tuple[str, str]]) -> tuple[str, Callable
         (f"if {one}, then {two}", lambda w: w[i] != a or w[j] == b),
         (f"{one} or {two}, or both", lambda w: w[i] == a or w[j] == b),
     ]
-    if a:  # "the gate is not open only if ..." could be read in two ways
+    if a:  # "the gate is not open only if ..." is ambiguous
         forms.append((f"{one} only if {two}", lambda w: not w[i] or w[j] == b))
     return rng.choice(forms)
 

@@ -1,4 +1,4 @@
-"""SQL queries whose result is asked for: each is run here, by SQLite."""
+"""Questions about the result of an SQL query; SQLite runs the query to compute the reference."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def staff(rng: Random, level: int) -> Draft:
 
 
 def _asked_sql(rng: Random, schema: str, query: str) -> Draft | None:
-    """None where the sum of no rows, NULL, would be the answer."""
+    """A question about the query; None if its result is NULL, such as the sum of no rows."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(schema)
     (found,) = connection.execute(query).fetchone()
@@ -80,7 +80,7 @@ _LOANS: tuple[tuple[str, ...], ...] = (
 
 
 def loans(rng: Random, level: int) -> Draft:
-    """A query over the loans of a library; days are numbers, a book that is out has no day of return."""
+    """A query over the loans of a library; days are numbers, and a book on loan has no return day."""
     readers = rng.sample(PEOPLE, 2 + level)
     days = rng.sample(range(1, 60), 5 + 2 * level)
     rows = [

@@ -1,4 +1,4 @@
-"""Tables as they are pasted: look up a cell, add up a column, find a row."""
+"""Pasted tables: look up a cell, add up a column, find or count rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _rows(rng: Random, level: int) -> list[Row]:
 
 
 def _written(rng: Random, rows: list[Row], language: str) -> str:
-    """As markdown, CSV, or columns of spaces."""
+    """The table as Markdown, CSV, or aligned columns."""
     cells = [_COLUMNS[language], *(tuple(map(str, row)) for row in rows)]
     form = rng.choice(("markdown", "csv", "tabs"))
     if form == "csv":
@@ -47,7 +47,7 @@ _ASK_CELL = (
 
 
 def cell(rng: Random, level: int) -> Draft:
-    """One cell."""
+    """Look up one cell."""
     rows = _rows(rng, level)
     language, text = rng.choice(_ASK_CELL)
     town, _, _, museums = rng.choice(rows)
@@ -56,7 +56,7 @@ def cell(rng: Random, level: int) -> Draft:
 
 
 def total(rng: Random, level: int) -> Draft:
-    """A column, added up over the rows that meet a condition."""
+    """Add up a column over the rows that satisfy a condition."""
     rows = _rows(rng, level)
     least = rng.randint(1, 5)
     chosen = [row for row in rows if row[3] >= least] if level else rows
@@ -66,7 +66,7 @@ def total(rng: Random, level: int) -> Draft:
 
 
 def best(rng: Random, level: int) -> Draft:
-    """The row with the greatest value, ratio, or rank."""
+    """Find the row with the largest value, ratio or rank."""
     rows = _rows(rng, level)
     if level == 0:
         told, right = "has the most visitors", max(rows, key=lambda row: row[1])
@@ -83,7 +83,7 @@ def best(rng: Random, level: int) -> Draft:
 
 
 def how_many(rng: Random, level: int) -> Draft:
-    """The number of rows that meet one or two conditions."""
+    """Count the rows that satisfy one or two conditions."""
     rows = _rows(rng, level)
     many, museums = rng.randint(10, 60) * 100, rng.randint(2, 6)
     chosen = [row for row in rows if row[1] > many and (level == 0 or row[3] < museums)]

@@ -1,4 +1,4 @@
-"""Tools that an assistant may call, and what people say when they want them called."""
+"""Tools that an assistant may call, and user messages that request a call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from calibration.generation.draft import PEOPLE, TOWNS
 
 Tool = dict[str, Any]
-Wish = tuple[str, Tool]  # what the user says, and the call it asks for
+Wish = tuple[str, Tool]  # a user message, and the tool call that it requests
 
 
 def _tool(name: str, description: str, /, *optional: str, **parameters: Any) -> Tool:

@@ -1,4 +1,4 @@
-"""Python programs whose result is asked for: each is run here."""
+"""Questions about the result of a Python program; running the program computes the reference."""
 
 from __future__ import annotations
 
@@ -169,14 +169,14 @@ _ASK_PYTHON = (
 
 
 def _asking(program: Callable[[Random, int], tuple[str, str]]) -> Maker:
-    """A maker that asks what a kind of program returns."""
+    """A maker of questions about the return value of a kind of program."""
     return lambda rng, level: _python(rng, *program(rng, level))
 
 
 def _python(rng: Random, code: str, call: str) -> Draft:
     scope: dict[str, object] = {}
-    exec(code, scope)  # noqa: S102  the program was written a few lines above
-    result = eval(call, scope)  # noqa: S307  so was the call
+    exec(code, scope)  # noqa: S102  code of this module
+    result = eval(call, scope)  # noqa: S307  code of this module
     language, text = rng.choice(_ASK_PYTHON)
     question = text.format(code=code, call=call)
     return asked(rng, question, _spellings(result), "exact", what="Python literal", language=language)
@@ -188,7 +188,7 @@ _PROGRAMS = (
 
 
 def _spellings(result: object) -> list[str] | str:
-    """The literal, and for what `print` shows otherwise that too; without spaces it is right as well."""
+    """The accepted spellings: the literal, the output of `print`, and the literal without spaces."""
     written = list(dict.fromkeys([repr(result), str(result), repr(result).replace(" ", "")]))
     if isinstance(result, tuple):
         written.append(repr(result)[1:-1])

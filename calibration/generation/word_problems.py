@@ -1,4 +1,4 @@
-"""Word problems in several steps, and sums about money with every rate stated."""
+"""Word problems with several steps, and financial problems with all rates stated."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shopping(rng: Random, level: int) -> Draft:
 
 
 def journey(rng: Random, level: int) -> Draft:
-    """Two legs at two speeds, a break, and the average speed or the time of arrival in minutes."""
+    """Two legs at two speeds and a break: the average speed, or the arrival time in minutes."""
     first, second = rng.choice((40, 60, 80, 90)), rng.choice((30, 50, 100, 120))
     minutes = [rng.randint(1, 4 + level) * 15 for _ in range(3)]
     here, there = rng.sample(TOWNS, 2)
@@ -67,7 +67,7 @@ def journey(rng: Random, level: int) -> Draft:
 
 
 def stock(rng: Random, level: int) -> Draft:
-    """A story of gains and losses, longer where it is hard, with a number that does not matter."""
+    """A story of gains and losses with an irrelevant number; longer at harder levels."""
     thing = rng.choice(("eggs", "tickets", "seedlings", "bottles", "sandbags", "library books"))
     count = rng.randint(40, 120)
     question = f"A cooperative founded {rng.randint(3, 40)} years ago has {count} {thing}."
@@ -91,7 +91,7 @@ def stock(rng: Random, level: int) -> Draft:
 
 
 def ages(rng: Random, level: int) -> Draft:
-    """Ages from a sum and a ratio; the unknown is found by trying all."""
+    """Ages from a sum and a ratio, found by exhaustive search."""
     older, younger = rng.sample(PEOPLE, 2)
     times, years = rng.randint(2, 3 + level), rng.randint(2, 5 + 2 * level)
     young = rng.randint(4 + years, 14 + years)
@@ -111,7 +111,7 @@ def ages(rng: Random, level: int) -> Draft:
 
 
 def work(rng: Random, level: int) -> Draft:
-    """Pipes or people that share a job."""
+    """The time that several pipes or people need together."""
     hours = rng.sample((2, 3, 4, 6, 8, 10, 12, 15), 2 + (level == 2))
     rate = sum((Fraction(1, each) for each in hours), Fraction(0))
     minutes = round(float(60 / rate), 2)
@@ -122,7 +122,7 @@ def work(rng: Random, level: int) -> Draft:
 
 
 def savings(rng: Random, level: int) -> Draft:
-    """Compound interest, with yearly deposits where it is hard."""
+    """Compound interest; with yearly deposits at the hard level."""
     start, rate, years = rng.randint(5, 90) * 100, rng.randint(2, 8), rng.randint(2, 4 + 3 * level)
     deposit = rng.randint(1, 12) * 100 if level == 2 else 0
     balance = Fraction(start)
@@ -139,7 +139,7 @@ def savings(rng: Random, level: int) -> Draft:
 
 
 def tax(rng: Random, level: int) -> Draft:
-    """A tax in brackets that are given."""
+    """A tax with given brackets."""
     first, second = rng.randint(8, 14) * 1_000, rng.randint(30, 50) * 1_000
     low, high = rng.choice((15, 20, 22)), rng.choice((30, 35, 42))
     income = rng.randint(first // 1_000 + 2, (second // 1_000 - 1, 90, 180)[level]) * 1_000 + 500 * level
@@ -153,7 +153,7 @@ def tax(rng: Random, level: int) -> Draft:
 
 
 def margin(rng: Random, level: int) -> Draft:
-    """Break-even or profit of a small business."""
+    """The break-even point or the profit of a small business."""
     fixed, price = rng.randint(2, 30) * 500, rng.randint(20, 60)
     cost = rng.randint(5, price - 8)
     if level == 0:
@@ -173,7 +173,7 @@ def margin(rng: Random, level: int) -> Draft:
 
 
 def exchange(rng: Random, level: int) -> Draft:
-    """Money through two currencies, with a fee in per cent."""
+    """A conversion through two currencies with a percentage fee."""
     amount, rate, back = rng.randint(2, 50) * 100, rng.randint(110, 190), rng.randint(3, 9)
     fee = (0, 1, 2)[level]
     value = Fraction(amount) * rate * (100 - fee) / 10_000 * back

@@ -1,4 +1,4 @@
-"""Work on letters and words, which models see as tokens: counting, sorting, reversing, ciphers."""
+"""Operations on letters and words, which models see as tokens: counting, sorting, reversing, ciphers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORDS = (
 
 
 def letters(rng: Random, level: int) -> Draft:
-    """How often a letter occurs in a word or a phrase."""
+    """Count a letter in a word or phrase."""
     words = rng.sample(_WORDS, 1 + level)
     text = " ".join(words)
     letter = rng.choice(sorted(set(text.replace(" ", ""))))
@@ -29,7 +29,7 @@ def letters(rng: Random, level: int) -> Draft:
 
 
 def reverse(rng: Random, level: int) -> Draft:
-    """A word backwards, or words in the opposite order."""
+    """Reverse a word, or the order of words."""
     words = rng.sample(_WORDS, (1, 4, 2)[level])
     if level == 1:
         question = f"Put these words in the opposite order and change nothing else: {' '.join(words)}"
@@ -39,7 +39,7 @@ def reverse(rng: Random, level: int) -> Draft:
 
 
 def alphabet(rng: Random, level: int) -> Draft:
-    """Words in alphabetical order, from the last letter where it is hard."""
+    """Sort words alphabetically; by the reversed words at the hard level."""
     words = rng.sample(_WORDS, 4 + 2 * level)
     backwards = level == 2
     right = sorted(words, key=lambda word: word[::-1] if backwards else word)
@@ -49,7 +49,7 @@ def alphabet(rng: Random, level: int) -> Draft:
 
 
 def cipher(rng: Random, level: int) -> Draft:
-    """A Caesar cipher to undo."""
+    """Decrypt a Caesar cipher."""
     word, shift = rng.choice(_WORDS), (1, 3, rng.randint(4, 22))[level]
     hidden = "".join(chr((ord(c) - 97 + shift) % 26 + 97) for c in word)
     question = rng.choice(
@@ -62,7 +62,7 @@ def cipher(rng: Random, level: int) -> Draft:
 
 
 def without(rng: Random, level: int) -> Draft:
-    """A list without doubles, or without what has a certain letter."""
+    """Remove duplicates from a list, or items with a given letter."""
     words = rng.choices(rng.sample(_WORDS, 4 + level), k=7 + 2 * level)
     if level == 0:
         right = list(dict.fromkeys(words))

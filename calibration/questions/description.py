@@ -1,4 +1,4 @@
-"""What a file of questions holds and what it costs to run, as tables in Markdown."""
+"""Markdown tables that describe a question file and its expected cost."""
 
 from __future__ import annotations
 
@@ -10,70 +10,75 @@ from calibration.questions.questions import Question
 from calibration.spending import ExpectedCost, JudgedText
 from router.policy.prices import PriceBook
 
-JUDGED_ANSWER_TOKENS = 300  # an answer in prose: recorded ones of this kind have 140 to 690, most of them longer tasks
-CHECKED_ANSWER_TOKENS = 160  # an answer that is checked: recorded ones have 12 (facts) to 640 (competition mathematics)
+JUDGED_ANSWER_TOKENS = 300  # recorded prose answers have 140 to 690
+CHECKED_ANSWER_TOKENS = 160  # recorded checked answers have 12 (facts) to 640 (competition mathematics)
 VERDICTS = 2  # Correctness and Completeness
-LANGUAGES_SHOWN = 20
+MAX_LANGUAGES = 20
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
-    yield f"|{'|'.join('---' if place == 0 else '---:' for place in range(len(head)))}|"
+    yield f"|{'|'.join('---' if column == 0 else '---:' for column in range(len(head)))}|"
     for row in rows:
         yield f"| {' | '.join(map(str, row))} |"
 
 
-def by_type(asked: Sequence[Question], levels: dict[str, str]) -> Iterator[str]:
-    """One line a type: how many, how hard, how they are checked, in which languages."""
+def type_table(questions: Sequence[Question], difficulties: dict[str, str]) -> Iterator[str]:
+    """Per type: the numbers of questions by difficulty, the checks and the languages."""
     rows: list[list[object]] = []
-    for name in dict.fromkeys(question.question_type for question in asked):
-        these = [question for question in asked if question.question_type == name]
-        hard = Counter(levels[question.id] for question in these)
-        checks = Counter(question.check.name if question.check else "facts" for question in these)
-        languages = Counter(question.language for question in these)
+    for name in dict.fromkeys(question.question_type for question in questions):
+        of_type = [question for question in questions if question.question_type == name]
+        counts = Counter(difficulties[question.id] for question in of_type)
+        checks = Counter(question.check.name if question.check else "facts" for question in of_type)
+        languages = Counter(question.language for question in of_type)
         rows.append(
             [
                 name,
-                len(these),
-                *(hard[level] for level in ("easy", "medium", "hard")),
+                len(of_type),
+                *(counts[level] for level in ("easy", "medium", "hard")),
                 ", ".join(f"{kind} {n}" for kind, n in checks.most_common()),
                 " ".join(code for code, _ in languages.most_common()),
             ]
         )
-    rows.append(["all", len(asked), *(Counter(levels.values())[k] for k in ("easy", "medium", "hard")), "", ""])
+    rows.append(
+        ["all", len(questions), *(Counter(difficulties.values())[k] for k in ("easy", "medium", "hard")), "", ""]
+    )
     return _table(("type", "questions", "easy", "medium", "hard", "checked by", "languages"), rows)
 
 
-def by_language(asked: Sequence[Question]) -> Iterator[str]:
-    """How many in each language."""
-    counted = Counter(question.language for question in asked).most_common(LANGUAGES_SHOWN)
-    return _table(("language", "questions"), counted)
+def language_table(questions: Sequence[Question]) -> Iterator[str]:
+    """The number of questions in each language."""
+    counts = Counter(question.language for question in questions).most_common(MAX_LANGUAGES)
+    return _table(("language", "questions"), counts)
 
 
-def expected(asked: Sequence[Question], models: Sequence[str], judge: str, prices: PriceBook) -> list[ExpectedCost]:
-    """What one run is expected to cost, by the same sum that a calibration shows before it starts."""
-    judged = [question for question in asked if question.check is None]
-    tokens = len(judged) * JUDGED_ANSWER_TOKENS + (len(asked) - len(judged)) * CHECKED_ANSWER_TOKENS
-    sent = [(question.messages, question.tools) for question in asked]
-    answers = [spending.estimate_answers(model, sent, 0, prices, tokens / len(asked)) for model in models]
+def expected_costs(
+    questions: Sequence[Question], models: Sequence[str], judge: str, prices: PriceBook
+) -> list[ExpectedCost]:
+    """The expected cost of one calibration, computed as a calibration does before it starts."""
+    judged = [question for question in questions if question.check is None]
+    tokens = len(judged) * JUDGED_ANSWER_TOKENS + (len(questions) - len(judged)) * CHECKED_ANSWER_TOKENS
+    sent = [(question.messages, question.tools) for question in questions]
+    answers = [spending.estimate_answers(model, sent, 0, prices, tokens / len(questions)) for model in models]
     texts = [JudgedText(len(q.text) + sum(map(len, q.expected_facts)), VERDICTS * len(models)) for q in judged]
     return [*answers, spending.estimate_judgements(judge, texts, 0, prices, JUDGED_ANSWER_TOKENS)]
 
 
-def costs(of_run: Sequence[ExpectedCost]) -> Iterator[str]:
-    """Calls, tokens and dollars by model."""
+def cost_table(expected: Sequence[ExpectedCost]) -> Iterator[str]:
+    """Expected calls, tokens and dollars by model."""
     rows: list[list[object]] = [
         [
-            each.purpose,
-            each.model,
-            each.calls,
-            each.usage.input_tokens,
-            each.usage.output_tokens,
-            f"{each.cost_usd:.2f}",
+            cost.purpose,
+            cost.model,
+            cost.calls,
+            cost.usage.input_tokens,
+            cost.usage.output_tokens,
+            f"{cost.cost_usd:.2f}",
         ]
-        for each in of_run
+        for cost in expected
     ]
-    calls, dollars = sum(each.calls for each in of_run), sum(each.cost_usd for each in of_run)
-    read, written = (sum(getattr(e.usage, f"{way}_tokens") for e in of_run) for way in ("input", "output"))
-    rows.append(["all", "", calls, read, written, f"{dollars:.2f}"])
-    return _table(("for", "model", "calls", "input tokens", "output tokens", "US dollars"), rows)
+    calls, usd = sum(cost.calls for cost in expected), sum(cost.cost_usd for cost in expected)
+    input_tokens = sum(cost.usage.input_tokens for cost in expected)
+    output_tokens = sum(cost.usage.output_tokens for cost in expected)
+    rows.append(["all", "", calls, input_tokens, output_tokens, f"{usd:.2f}"])
+    return _table(("purpose", "model", "calls", "input tokens", "output tokens", "US dollars"), rows)

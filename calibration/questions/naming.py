@@ -1,4 +1,4 @@
-"""Types for questions that have none: predicted by a policy, or clustered and named by their words."""
+"""Question types for questions without one: predicted by a policy, or clusters named by their frequent words."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from router.policy.document import Policy
 from router.policy.features import read_question
 from router.policy.prediction import predict
 
-SURE = 0.5  # probability of a type below which a question counts as untyped
+MIN_PROBABILITY = 0.5  # of a predicted type
 QUESTIONS_PER_CLUSTER = 25
-MOST_CLUSTERS = 12
-NAME_WORDS = 2
+MAX_CLUSTERS = 12
+WORDS_PER_NAME = 2
 
 
 def name_types(questions: Sequence[Question], policy: Policy | None, seed: int) -> list[Question]:
-    """The questions, each with a type: its own, else the one that `policy` is sure of, else its cluster's."""
-    named = [_predicted(q, policy) if policy and not q.question_type else q for q in questions]
+    """Give each question a type: its own, else the one that `policy` predicts with confidence, else its cluster."""
+    named = [_predict_type(q, policy) if policy and not q.question_type else q for q in questions]
     untyped = [number for number, question in enumerate(named) if not question.question_type]
-    for number, name in zip(untyped, clusters([named[i].text for i in untyped], seed), strict=True):
+    for number, name in zip(untyped, name_clusters([named[i].text for i in untyped], seed), strict=True):
         named[number] = replace(named[number], question_type=name)
     return named
 
 
-def _predicted(question: Question, policy: Policy) -> Question:
+def _predict_type(question: Question, policy: Policy) -> Question:
     features = read_question(question.messages, question.tools)
-    found = predict(policy.predictor, features)
-    known = found.type_probabilities[found.question_type] >= SURE and found.novelty <= policy.rules.novelty_limit
-    return replace(question, question_type=found.question_type) if known else question
+    prediction = predict(policy.predictor, features)
+    question_type = prediction.question_type
+    confident = prediction.type_probabilities[question_type] >= MIN_PROBABILITY
+    if not confident or prediction.novelty > policy.rules.novelty_limit:
+        return question
+    return replace(question, question_type=question_type)
 
 
-def clusters(texts: Sequence[str], seed: int) -> list[str]:
-    """A name for each text's cluster: the words that set the cluster apart."""
+def name_clusters(texts: Sequence[str], seed: int) -> list[str]:
+    """Cluster the texts; return the name of each text's cluster, made of the words that distinguish the cluster."""
     from sklearn.cluster import KMeans
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    count = min(MOST_CLUSTERS, len(texts) // QUESTIONS_PER_CLUSTER)
+    count = min(MAX_CLUSTERS, len(texts) // QUESTIONS_PER_CLUSTER)
     if count < 2:
         return ["untyped"] * len(texts)
     vectorizer = TfidfVectorizer(stop_words="english", min_df=2, max_features=5000, sublinear_tf=True)
@@ -52,7 +55,7 @@ def clusters(texts: Sequence[str], seed: int) -> list[str]:
     overall = np.asarray(matrix.mean(axis=0)).ravel()
     names: dict[int, str] = {}
     for label in range(count):
-        apart = np.asarray(matrix[labels == label].mean(axis=0)).ravel() - overall
-        name = "-".join(str(words[i]) for i in np.argsort(-apart)[:NAME_WORDS])
+        distinctive = np.asarray(matrix[labels == label].mean(axis=0)).ravel() - overall
+        name = "-".join(str(words[i]) for i in np.argsort(-distinctive)[:WORDS_PER_NAME])
         names[label] = name if name not in names.values() else f"{name}-{label}"
     return [f"cluster/{names[label]}" for label in labels]

@@ -1,4 +1,4 @@
-"""Rows of questions from files and MLflow datasets, each with where it stands."""
+"""Rows of question files and MLflow datasets, each with its location for error messages."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-MLFLOW_DATASET = "mlflow:"  # a source of this form names a dataset of the tracking server
+MLFLOW_DATASET = "mlflow:"  # prefix of a source that is a dataset of the tracking server
 
 
 class QuestionError(ValueError):
-    """A row does not fit; says where, and what is missing."""
+    """A row or source is invalid. The message names the location and the problem."""
 
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(f"{where}: {problem}")
-        self.where = where
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(f"{location}: {problem}")
+        self.location = location
 
 
 def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows with where they stand, for messages about them."""
+    """The location and content of each row, such as "mine.jsonl:3".
+
+    Raises:
+        QuestionError: the source cannot be read, or a row is not an object.
+    """
     if source.startswith(MLFLOW_DATASET):
         yield from _dataset_rows(source.removeprefix(MLFLOW_DATASET))
         return
@@ -59,34 +63,34 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            where = f"{path}:{number}"
+            location = f"{path}:{number}"
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise QuestionError(where, f"not JSON ({error})") from error
+                raise QuestionError(location, f"not JSON ({error})") from error
             if not isinstance(row, dict):
-                raise QuestionError(where, "not an object")
-            yield where, row
+                raise QuestionError(location, "not a JSON object")
+            yield location, row
 
 
-_IN_JSON = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
+_JSON_COLUMNS = ("messages", "tools", "reference", "inputs", "expectations", "expected_facts")
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with _open(path) as lines:
-        # pandas forgets on which line a row began, and a quoted cell may span several.
+        # pandas does not report the line of a row, and a quoted cell can span several lines.
         reader = csv.DictReader(lines, delimiter=delimiter)
-        begins = 2
+        first_line = 2
         for row in reader:
-            where = f"{path}:{begins}"
-            begins = reader.line_num + 1
+            location = f"{path}:{first_line}"
+            first_line = reader.line_num + 1
             if None in row:
-                raise QuestionError(where, "more cells than the header has")
-            yield where, _cells(where, row)
+                raise QuestionError(location, "has more cells than the header")
+            yield location, _parse_cells(location, row)
 
 
-def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells as values: JSON decoded where it may stand, empty ones left out; `""` in quotes is the empty text."""
+def _parse_cells(location: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse the cells of a row; empty cells are left out, and the cell `""` is the empty text."""
     values: dict[str, Any] = {}
     for name, cell in row.items():
         text = cell.strip() if isinstance(cell, str) else cell
@@ -94,28 +98,28 @@ def _cells(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if text == '""':
             text = ""
-        elif name in _IN_JSON and isinstance(text, str):
+        elif name in _JSON_COLUMNS and isinstance(text, str):
             try:
                 text = json.loads(text)
             except (ValueError, RecursionError) as error:
                 if name == "expected_facts":
                     text = [fact.strip() for fact in text.splitlines() if fact.strip()]
                 elif name != "reference":
-                    raise QuestionError(where, f'"{name}" is not JSON ({error})') from error
+                    raise QuestionError(location, f'"{name}" is not JSON ({error})') from error
         elif name == "tolerance" and isinstance(text, str):
             try:
                 text = float(text)
             except ValueError as error:
-                raise QuestionError(where, f'"tolerance" is not a number: {text!r}') from error
+                raise QuestionError(location, f'"tolerance" is not a number: {text!r}') from error
         values[name] = text
     return values
 
 
 def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pandas as pd  # half a second that JSON lines do not need
+    import pandas as pd  # takes half a second, which JSON lines do not need
 
     readers: Mapping[str, Callable[[Path], pd.DataFrame]] = {
-        ".json": lambda path: pd.DataFrame(json.loads(path.read_bytes())),  # pandas' own reader dies of some files
+        ".json": lambda path: pd.DataFrame(json.loads(path.read_bytes())),  # pandas' own reader crashes on some files
         ".parquet": pd.read_parquet,
         ".feather": pd.read_feather,
         ".xlsx": pd.read_excel,
@@ -123,23 +127,23 @@ def _frame_rows(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]
     }
     if kind not in readers:
         known = ", ".join([".jsonl", ".csv", ".tsv", *readers])
-        raise QuestionError(str(path), f"cannot read {kind or 'a file without an ending'}; known are {known}")
+        raise QuestionError(str(path), f"unknown format {kind or '(no extension)'}; the formats are {known}")
     try:
         frame = readers[kind](path)
-    except Exception as error:  # a damaged file can fail in more ways than its readers have names for
+    except Exception as error:  # a damaged file raises many kinds of errors
         raise QuestionError(str(path), f"cannot be read ({type(error).__name__}: {error})") from error
     for number, row in enumerate(frame.to_dict("records"), 1):
-        where = f"{path}, row {number}"
-        yield where, _cells(where, {str(name): _plain(value) for name, value in row.items()})
+        location = f"{path}, row {number}"
+        yield location, _parse_cells(location, {str(name): _plain(value) for name, value in row.items()})
 
 
 def _plain(value: Any) -> Any:
-    """A cell of pandas without numpy's types, which nested columns of Parquet come as."""
+    """A cell with plain Python types instead of the NumPy types of nested Parquet columns."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _dataset_rows(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

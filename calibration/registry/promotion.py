@@ -1,4 +1,4 @@
-"""Which policy serves: a challenger becomes champion where its replay is better, and a rollback undoes that."""
+"""Promotion and rollback: which version of the policy is the champion, the one that serves."""
 
 from __future__ import annotations
 
@@ -21,94 +21,96 @@ from router.policy.document import CHAMPION, Policy
 from router.policy.document import REGISTERED_MODEL as MODEL
 from router.policy.rules import Interval
 
-HISTORY = "champions"  # tag of the registered model: those that served before, the newest last
-LONGEST_HISTORY = 50
-SHIPPED = "the shipped policy"  # what serves where no version is champion
+HISTORY = "champions"  # tag of the registered model: the earlier champions, the newest last
+MAX_HISTORY = 50
+SHIPPED = "the shipped policy"  # serves if there is no champion
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A policy on questions that the challenger was not fitted on, at its own default target."""
+class Evaluation:
+    """A policy at its default target, on questions that the challenger was not fitted on."""
 
     target: float
-    routes: bool  # some target is kept by more than the strong model alone
-    quality_kept: float  # share of the strong model's
-    saving: float  # share of the strong model's dollars
+    routes: bool  # some threshold keeps the target
+    quality_kept: float  # share of the strong model's quality
+    saving: float  # share of the strong model's cost
     gain_over_mix: Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
-    """Whether the challenger became champion, and why."""
+class PromotionResult:
+    """Whether the challenger became the champion, and the reasons against it."""
 
     promoted: bool
     version: str
     reasons: Sequence[str]
-    challenger: Trial
-    champion: Trial | None
+    challenger: Evaluation
+    champion: Evaluation | None
 
 
-def promote(force: str | None = None) -> Promotion:
-    """Make the challenger champion if it beats a random mix and the champion, or if `force` gives a reason to anyway.
+def promote(force: str | None = None) -> PromotionResult:
+    """Make the challenger the champion if it is better than a random mix and the champion, or if `force` has a reason.
 
     Raises:
         RegistryError: there is no challenger, or it cannot be read.
     """
-    number = registration.number_of(CHALLENGER)
+    number = registration.version_number(CHALLENGER)
     if number is None:
-        raise RegistryError("there is no challenger; `python -m calibration run` makes one")
-    serving = registration.number_of(CHAMPION)
+        raise RegistryError("there is no challenger; create one with `python -m calibration run`")
+    serving = registration.version_number(CHAMPION)
     if serving == number:
         raise RegistryError(f"version {number} is the champion already")
-    challenger = registration.load(number)
-    replay, groups = _held_out(challenger)
-    mine = trial(challenger.policy, replay, groups, challenger.seed)
-    theirs = None if serving is None else _champion(serving, challenger, replay, groups)
-    reasons = [*against_mix(mine), *(against_champion(mine, theirs) if theirs else [])]
+    version = registration.load_version(number)
+    replay, groups = _replay_held_out(version)
+    challenger = evaluate(version.policy, replay, groups, version.seed)
+    champion = None if serving is None else _evaluate_champion(serving, version, replay, groups)
+    reasons = [*reasons_against(challenger), *(reasons_for_champion(challenger, champion) if champion else [])]
     promoted = not reasons or force is not None
     if promoted:
         _set_champion(number, serving, "; ".join(reasons) or "better on held-out questions", force)
-    return Promotion(promoted, number, reasons, mine, theirs)
+    return PromotionResult(promoted, number, reasons, challenger, champion)
 
 
-def _held_out(version: Version) -> tuple[Replay, np.ndarray]:
-    """The questions of the challenger, each predicted by what is learnt without it."""
+def _replay_held_out(version: Version) -> tuple[Replay, np.ndarray]:
+    """Replay the challenger's questions with cross-fitting: each is predicted by a model learnt without it."""
     models = version.policy.rules.models
     background = prior_of_run(version.policy.about, [model.name for model in models])
     return cross_fit_replay(version.outcomes, models, version.seed, background)
 
 
-def _champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Trial | None:
-    """The champion on the same questions; None where it chooses among other models or cannot be read."""
+def _evaluate_champion(number: str, challenger: Version, replay: Replay, groups: np.ndarray) -> Evaluation | None:
+    """Evaluate the champion on the same questions; None if it has other models or cannot be read."""
     try:
-        champion = registration.load(number).policy
+        champion = registration.load_version(number).policy
     except RegistryError:
-        return None  # a champion that nobody can load is no reason to keep it
+        return None
     names = [model.name for model in champion.rules.models]
     if names != [model.name for model in challenger.policy.rules.models]:
         return None
-    its = replay_outcomes(replay.outcomes, champion.predictor, champion.rules.models)
-    return trial(champion, its, groups, challenger.seed)
+    champion_replay = replay_outcomes(replay.outcomes, champion.predictor, champion.rules.models)
+    return evaluate(champion, champion_replay, groups, challenger.seed)
 
 
-def trial(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> Trial:
-    """Replay a policy at its default target, or at the strictest that was certified."""
+def evaluate(policy: Policy, replay: Replay, groups: np.ndarray, seed: int) -> Evaluation:
+    """Evaluate a policy at its default target, or at the strictest target that it routes by."""
     rule = best_rule(policy)
     target = rule.target if rule else policy.default_target
     chosen = replay.choose(policy.rules, target)
     kept = pick_columns(replay.scores, chosen).sum() / max(replay.scores[:, -1].sum(), 1e-12)
     spent = pick_columns(replay.costs_usd, chosen).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
     gain = bootstrap(lambda i: gain_over_mix(replay, chosen, i), groups, BOOTSTRAP_ROUNDS, seed)
-    return Trial(target, rule is not None, float(kept), 1 - float(spent), gain)
+    return Evaluation(target, rule is not None, float(kept), 1 - float(spent), gain)
 
 
-def against_mix(mine: Trial) -> list[str]:
-    """What speaks against the challenger by itself."""
+def reasons_against(challenger: Evaluation) -> list[str]:
+    """The reasons against the challenger that do not depend on the champion."""
     reasons = []
-    if not mine.routes:
-        reasons.append(f"nothing was shown to keep {mine.target:.0%}: it would send all to the strong model")
-    elif mine.gain_over_mix.low <= 0 and mine.saving < 1 - 1e-9:
-        gain = mine.gain_over_mix
+    if not challenger.routes:
+        reasons.append(
+            f"no threshold is shown to keep {challenger.target:.0%}: every request would be sent to the strong model"
+        )
+    elif challenger.gain_over_mix.low <= 0 and challenger.saving < 1 - 1e-9:
+        gain = challenger.gain_over_mix
         reasons.append(
             f"it does not beat a random mix of the same cost: {gain.estimate * 100:+.1f} points "
             f"({gain.low * 100:+.1f} to {gain.high * 100:+.1f})"
@@ -116,25 +118,28 @@ def against_mix(mine: Trial) -> list[str]:
     return reasons
 
 
-def against_champion(mine: Trial, theirs: Trial) -> list[str]:
-    """What speaks for the champion: it keeps what it promised, and saves as much or more."""
-    if theirs.quality_kept < theirs.target:
+def reasons_for_champion(challenger: Evaluation, champion: Evaluation) -> list[str]:
+    """A reason if the champion keeps its target and the challenger is not better."""
+    if champion.quality_kept < champion.target:
         return []
-    if mine.quality_kept >= theirs.quality_kept and mine.saving > theirs.saving:
+    if challenger.quality_kept >= champion.quality_kept and challenger.saving > champion.saving:
         return []
-    if mine.gain_over_mix.estimate > theirs.gain_over_mix.estimate and mine.quality_kept >= mine.target:
+    if (
+        challenger.gain_over_mix.estimate > champion.gain_over_mix.estimate
+        and challenger.quality_kept >= challenger.target
+    ):
         return []
     return [
-        f"the champion is as good or better on the same questions: it keeps {theirs.quality_kept:.1%} and saves "
-        f"{theirs.saving:.1%}, the challenger keeps {mine.quality_kept:.1%} and saves {mine.saving:.1%}"
+        f"the champion is at least as good on the same questions: it keeps {champion.quality_kept:.1%} and saves "
+        f"{champion.saving:.1%}, the challenger keeps {challenger.quality_kept:.1%} and saves {challenger.saving:.1%}"
     ]
 
 
 def rollback() -> tuple[str, str | None]:
-    """Give the alias back to the champion before this one; the first champion gives way to the shipped policy.
+    """Move the champion alias back to the previous champion, or remove it if there is none.
 
     Returns:
-        The version left and the version reached, which is None for the shipped policy.
+        The replaced version and the restored version, which is None for the shipped policy.
 
     Raises:
         RegistryError: there is no champion.
@@ -142,19 +147,19 @@ def rollback() -> tuple[str, str | None]:
     import mlflow
 
     client = mlflow.MlflowClient()
-    serving = registration.number_of(CHAMPION)
-    if serving is None:
+    replaced = registration.version_number(CHAMPION)
+    if replaced is None:
         raise RegistryError("there is no earlier champion to go back to: the shipped policy serves")
-    before = _history()
-    reached = before[-1] if before else None
-    if reached is None:
+    history = _read_history()
+    restored = history[-1] if history else None
+    if restored is None:
         client.delete_registered_model_alias(MODEL, CHAMPION)
     else:
-        client.set_registered_model_alias(MODEL, CHAMPION, reached)
-        client.set_registered_model_tag(MODEL, HISTORY, json.dumps(before[:-1]))
-    client.set_model_version_tag(MODEL, serving, "rolled_back_at", _now())
-    client.set_model_version_tag(MODEL, serving, "rolled_back_to", reached or SHIPPED)
-    return serving, reached
+        client.set_registered_model_alias(MODEL, CHAMPION, restored)
+        client.set_registered_model_tag(MODEL, HISTORY, json.dumps(history[:-1]))
+    client.set_model_version_tag(MODEL, replaced, "rolled_back_at", _now())
+    client.set_model_version_tag(MODEL, replaced, "rolled_back_to", restored or SHIPPED)
+    return replaced, restored
 
 
 def _set_champion(number: str, serving: str | None, reason: str, force: str | None) -> None:
@@ -162,7 +167,7 @@ def _set_champion(number: str, serving: str | None, reason: str, force: str | No
 
     client = mlflow.MlflowClient()
     if serving is not None:
-        client.set_registered_model_tag(MODEL, HISTORY, json.dumps([*_history(), serving][-LONGEST_HISTORY:]))
+        client.set_registered_model_tag(MODEL, HISTORY, json.dumps([*_read_history(), serving][-MAX_HISTORY:]))
     client.set_model_version_tag(MODEL, number, "promoted_at", _now())
     client.set_model_version_tag(MODEL, number, "promoted_because", reason)
     if force is not None:
@@ -170,7 +175,7 @@ def _set_champion(number: str, serving: str | None, reason: str, force: str | No
     client.set_registered_model_alias(MODEL, CHAMPION, number)
 
 
-def _history() -> list[str]:
+def _read_history() -> list[str]:
     import mlflow
 
     tags = mlflow.MlflowClient().get_registered_model(MODEL).tags

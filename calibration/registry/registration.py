@@ -1,4 +1,4 @@
-"""A calibration in MLflow: what its runs hold, and its policy as a version of a registered model."""
+"""Calibrations in MLflow: the content of their runs, and their policies as versions of a registered model."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from calibration.comparison.tradeoffs import ALL, ModelSummary
 from calibration.outcomes import Outcome, read_outcomes, write_outcomes
 from calibration.pipeline.calibration import Calibration
 from calibration.policies import read_policy, write_policy
-from calibration.reporting.report import as_csv, as_html, row_of, spent
+from calibration.reporting.page import format_html
+from calibration.reporting.report import format_csv
+from calibration.reporting.summary import describe_spending, find_row
+from router.policy.document import CHAMPION, Policy, PolicyError
 from router.policy.document import REGISTERED_MODEL as MODEL
-from router.policy.document import Policy, PolicyError
 
 CHALLENGER = "challenger"
 POLICY, OUTCOMES = "policy", "outcomes.jsonl.gz"
 
 
 class RegistryError(RuntimeError):
-    """The registry does not hold what is asked for; says what to do."""
+    """The registry lacks a version or report. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A policy in the registry, with the outcomes that it was learnt from."""
+    """A policy in the registry, with its outcomes."""
 
     number: str
     policy: Policy
@@ -36,44 +38,46 @@ class Version:
     seed: int
 
 
-def log(found: Calibration, files: Sequence[Path] = ()) -> None:
-    """Write report, tables, metrics, policy and other `files` into the runs of a calibration."""
+def log_calibration(calibration: Calibration, files: Sequence[Path] = ()) -> None:
+    """Log the report, tables, metrics, policy and additional `files` to the runs of a calibration."""
     import mlflow
 
     client = mlflow.MlflowClient()
-    for model, run in found.runs.models.items():
-        for name, value in _metrics(row_of(found.summaries, ALL, model)).items():
+    for model, run in calibration.runs.models.items():
+        for name, value in _metrics(find_row(calibration.summaries, ALL, model)).items():
             client.log_metric(run, name, value)
-        client.set_tag(run, "traces", str(found.trace_counts[model]))
-    parent = found.runs.parent
-    client.set_tag(parent, "verdict", found.verdict.headline)
-    client.set_tag(parent, "mlflow.note.content", "\n\n".join([*found.verdict.reasons, spent(found)]))
-    client.log_metric(parent, "questions", found.n)
-    client.log_metric(parent, "unanswered", len(found.unanswered))
-    client.log_metric(parent, "unjudged", len(found.unjudged))
-    client.log_metric(parent, "saving_per_1000_usd", found.verdict.saving_per_1000_usd)
-    client.log_metric(parent, "judge/kept_cost_usd", found.judge_spending[1])
+        client.set_tag(run, "traces", str(calibration.trace_counts[model]))
+    parent = calibration.runs.parent
+    client.set_tag(parent, "verdict", calibration.verdict.headline)
+    client.set_tag(
+        parent, "mlflow.note.content", "\n\n".join([*calibration.verdict.reasons, describe_spending(calibration)])
+    )
+    client.log_metric(parent, "questions", calibration.n)
+    client.log_metric(parent, "unanswered", len(calibration.unanswered))
+    client.log_metric(parent, "unjudged", len(calibration.unjudged))
+    client.log_metric(parent, "saving_per_1000_usd", calibration.verdict.saving_per_1000_usd)
+    client.log_metric(parent, "judge/kept_cost_usd", calibration.judge_spending[1])
     for purpose in ("answers", "judge"):
-        client.log_metric(parent, f"{purpose}/cost_usd", found.meter.spent_usd(purpose))
-        usages = [usage for (p, _), usage in found.meter.usage.items() if p == purpose]
+        client.log_metric(parent, f"{purpose}/cost_usd", calibration.meter.spent_usd(purpose))
+        usages = [usage for (p, _), usage in calibration.meter.usage.items() if p == purpose]
         client.log_metric(parent, f"{purpose}/input_tokens", sum(usage.input_tokens for usage in usages))
         client.log_metric(parent, f"{purpose}/output_tokens", sum(usage.output_tokens for usage in usages))
-    client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(found)]}, "outcomes.json")
+    client.log_table(parent, {"outcome": [json.dumps(row) for row in _table(calibration)]}, "outcomes.json")
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        (here / "report.html").write_text(as_html(found), encoding="utf-8")
-        (here / "comparison.csv").write_text(as_csv(found), encoding="utf-8")
-        write_outcomes(found.outcomes, here / OUTCOMES)
-        if found.policy is not None:
-            write_policy(found.policy, here / POLICY)
+        (here / "report.html").write_text(format_html(calibration), encoding="utf-8")
+        (here / "comparison.csv").write_text(format_csv(calibration), encoding="utf-8")
+        write_outcomes(calibration.outcomes, here / OUTCOMES)
+        if calibration.policy is not None:
+            write_policy(calibration.policy, here / POLICY)
         client.log_artifacts(parent, folder)
     for path in files:
         client.log_artifact(parent, str(path))
 
 
 def _metrics(row: ModelSummary) -> Mapping[str, float]:
-    """The document's names for what it tells, and ours for the rest."""
-    told = {
+    """The metrics of one model. `correctness` and `completeness` follow the names of MLflow's scorers."""
+    metrics = {
         "n": row.n,
         "score/mean": row.score.estimate,
         "input_tokens": row.input_tokens,
@@ -84,56 +88,58 @@ def _metrics(row: ModelSummary) -> Mapping[str, float]:
         "cost_per_correct_answer_usd": row.cost_per_correct_answer_usd,
     }
     if row.correctness:
-        told["correctness/mean"] = row.correctness.estimate
+        metrics["correctness/mean"] = row.correctness.estimate
     if row.completeness:
-        told["completeness/mean"] = row.completeness.estimate
-    return told
+        metrics["completeness/mean"] = row.completeness.estimate
+    return metrics
 
 
-def _table(found: Calibration) -> list[dict[str, Any]]:
+def _table(calibration: Calibration) -> list[dict[str, Any]]:
     return [
         {"id": o.id, "type": o.question_type, "scores": {model: result.score for model, result in o.results.items()}}
-        for o in found.outcomes
+        for o in calibration.outcomes
     ]
 
 
-def register(found: Calibration, seed: int) -> str | None:
-    """Make the policy, if there is one, the newest version, with alias `challenger`; returns its number."""
-    if found.policy is None:
+def register(calibration: Calibration, seed: int) -> str | None:
+    """Register the policy of a calibration as the challenger; return its version number, or None without a policy."""
+    if calibration.policy is None:
         return None
-    headline, reasons = found.verdict.headline, " ".join(found.verdict.reasons)
-    return _challenger(found.runs.parent, found.policy, headline, reasons, seed)
+    headline, reasons = calibration.verdict.headline, " ".join(calibration.verdict.reasons)
+    return _create_challenger(calibration.runs.parent, calibration.policy, headline, reasons, seed)
 
 
-def _challenger(run_id: str, policy: Policy, headline: str, reasons: str, seed: int) -> str:
-    """Make the policy among the artifacts of a run the newest version, with alias `challenger`; returns its number."""
+def _create_challenger(run_id: str, policy: Policy, headline: str, reasons: str, seed: int) -> str:
+    """Register the policy among the artifacts of a run as the newest version and challenger; return its number."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()
     try:
-        client.create_registered_model(MODEL, description="Policies of the router; `champion` is the one that serves.")
+        client.create_registered_model(
+            MODEL, description="Policies of the router. The alias `champion` marks the one that serves."
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(
+    version = client.create_model_version(
         MODEL,
         source=f"{client.get_run(run_id).info.artifact_uri}/{POLICY}",
         run_id=run_id,
         tags={"policy_version": policy.version, "verdict": headline, "seed": str(seed)},
         description=reasons,
     )
-    client.set_registered_model_alias(MODEL, CHALLENGER, made.version)
-    return str(made.version)
+    client.set_registered_model_alias(MODEL, CHALLENGER, version.version)
+    return str(version.version)
 
 
 def register_policy(
     experiment_id: str, name: str, policy: Policy, outcomes: Sequence[Outcome], headline: str, seed: int
 ) -> tuple[str, Policy]:
-    """Keep a policy that no calibration's run made, with its outcomes, in a run of its own; as `register`.
+    """Store a policy and its outcomes in a new run, and register the policy as the challenger.
 
     Returns:
-        The number of the version, and the policy with the version that its content gives it.
+        The version number, and the policy as read back, with the version identifier of its content.
     """
     import mlflow
 
@@ -143,15 +149,15 @@ def register_policy(
         here = Path(folder)
         write_outcomes(outcomes, here / OUTCOMES)
         write_policy(policy, here / POLICY)
-        kept = read_policy(here / POLICY)
+        stored = read_policy(here / POLICY)
         client.log_artifacts(run.info.run_id, folder)
-    number = _challenger(run.info.run_id, kept, headline, headline, seed)
+    number = _create_challenger(run.info.run_id, stored, headline, headline, seed)
     client.set_terminated(run.info.run_id)
-    return number, kept
+    return number, stored
 
 
-def number_of(alias: str) -> str | None:
-    """The version that bears an alias, or None."""
+def version_number(alias: str) -> str | None:
+    """The number of the version with an alias, or None."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -161,11 +167,11 @@ def number_of(alias: str) -> str | None:
         return None
 
 
-def load(number: str) -> Version:
-    """A version with its policy and outcomes.
+def load_version(number: str) -> Version:
+    """Load a version with its policy and outcomes.
 
     Raises:
-        RegistryError: it cannot be read; says what is wrong.
+        RegistryError: the version cannot be read.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -184,11 +190,21 @@ def load(number: str) -> Version:
     return Version(number, policy, rows, int(version.tags.get("seed", 0)))
 
 
-def fetch_report(experiment_id: str, run_id: str, folder: Path) -> list[Path]:
-    """Download the report and the tables of a calibration, the newest where `run_id` is empty.
+def load_champion() -> Version | None:
+    """The version that serves; None if there is no champion.
 
     Raises:
-        RegistryError: there is no such calibration.
+        RegistryError: the champion cannot be read.
+    """
+    number = version_number(CHAMPION)
+    return None if number is None else load_version(number)
+
+
+def fetch_report(experiment_id: str, run_id: str, folder: Path) -> list[Path]:
+    """Download the report and tables of a calibration; of the newest one if `run_id` is empty.
+
+    Raises:
+        RegistryError: there is no such calibration, or it has no report.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -196,7 +212,7 @@ def fetch_report(experiment_id: str, run_id: str, folder: Path) -> list[Path]:
     if not run_id:
         newest = mlflow.MlflowClient().search_runs([experiment_id], "tags.verdict != ''", max_results=1)
         if not newest:
-            raise RegistryError("there is no calibration yet; `python -m calibration run` makes one")
+            raise RegistryError("there is no calibration yet; start one with `python -m calibration run`")
         run_id = newest[0].info.run_id
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -205,4 +221,4 @@ def fetch_report(experiment_id: str, run_id: str, folder: Path) -> list[Path]:
             for name in ("report.html", "comparison.csv", OUTCOMES)
         ]
     except MlflowException as error:
-        raise RegistryError(f"run {run_id} holds no report: {error}") from error
+        raise RegistryError(f"run {run_id} has no report: {error}") from error

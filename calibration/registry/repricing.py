@@ -1,7 +1,7 @@
-"""A policy at the prices of now: its outcomes are replayed, its thresholds certified anew, and nothing new is learnt.
+"""Repricing: certify the thresholds of a policy again at current prices, from its stored outcomes.
 
-The predictor does not know prices, so the same outcomes, seed and background give the same predictor. What changes is
-what a decision's dollars are worth, so the walk to each target is made again on the same questions.
+The predictor does not depend on prices, so the same outcomes, seed and prior give the same predictor. Only the
+thresholds depend on prices. They are certified again on the same questions.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from router.policy.rules import Promise, Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One target: as it was certified, with its thresholds at the prices of now, and certified anew."""
+class TargetChange:
+    """The saving at one target: as certified, at current prices with the old threshold, and with the new one."""
 
     target: float
     promise: str
-    saved_then: float  # shares of the strong model's dollars
-    saved_unchanged: float
+    saved_then: float  # share of the strong model's cost
+    saved_unchanged: float  # share of the strong model's cost
     kept_unchanged: float  # share of the strong model's quality
-    saved: float
+    saved: float  # share of the strong model's cost
 
 
 @dataclass(frozen=True, slots=True)
-class Repriced:
-    """What became of a policy."""
+class RepricedPolicy:
+    """A policy at current prices, and the changes of prices and targets."""
 
     policy: Policy
     price_changes: Sequence[PriceChange]
-    targets: Sequence[Target]
+    targets: Sequence[TargetChange]
 
 
-def repriced(version: Version, prices: PriceBook) -> Repriced | None:
-    """A version of the registry at the prices of `prices`; None where these are the policy's own.
+def reprice(version: Version, prices: PriceBook) -> RepricedPolicy | None:
+    """Reprice a version of the registry; None if its prices have not changed.
 
     Raises:
-        PriceError: a model has no price now.
-        PolicyError: the policy that it started from is not the one that is shipped with this version.
+        PriceError: a model has no price in `prices`.
+        PolicyError: the policy was learnt with a prior from another shipped policy.
     """
     old = version.policy
     changed = price_changes(old.rules.models, prices)
@@ -72,18 +72,18 @@ def repriced(version: Version, prices: PriceBook) -> Repriced | None:
     )
     replay, _ = cross_fit_replay(version.outcomes, models, version.seed, background)
     targets = [
-        _target(before, after, old.rules, replay)
+        _compare_rules(before, after, old.rules, replay)
         for before, after in zip(old.rules.targets, learnt.policy.rules.targets, strict=True)
     ]
-    return Repriced(learnt.policy, changed, targets)
+    return RepricedPolicy(learnt.policy, changed, targets)
 
 
-def _target(before: Rule, after: Rule, rules: Rules, replay: Replay) -> Target:
-    """What the old thresholds give at the prices of now: `replay` has these, and so has each decision."""
+def _compare_rules(before: Rule, after: Rule, rules: Rules, replay: Replay) -> TargetChange:
+    """Compare two rules of one target. `replay` and its decisions use current prices."""
     unchanged = replay.choose(replace(rules, models=replay.models), before.target)
     spent = pick_columns(replay.costs_usd, unchanged).sum() / max(replay.costs_usd[:, -1].sum(), 1e-12)
     kept = pick_columns(replay.scores, unchanged).sum() / max(replay.scores[:, -1].sum(), 1e-12)
-    return Target(
+    return TargetChange(
         before.target,
         after.promise.value if after.quality_per_usd is not None else "none",
         before.expected_saving.estimate if before.quality_per_usd is not None else 0.0,

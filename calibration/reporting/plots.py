@@ -1,4 +1,4 @@
-"""Pictures of a calibration as SVG that takes its colours from the page, so that it is right by day and by night."""
+"""Plots of a calibration as SVG. CSS variables of the page set the colours, so they follow the colour scheme."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from calibration.comparison.tradeoffs import ALL, HeldOutResults, ModelSummary, 
 from router.policy.document import Policy
 from router.policy.rules import Interval, Promise
 
-# Stand-ins that no other part of the picture has; the page's own colours take their place.
+# Placeholder colours, which `_to_svg` replaces by CSS variables.
 _INK, _MUTED, _LINE, _CHEAP, _STRONG, _ROUTED, _OTHER = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606", "#070707",
 )  # fmt: skip
@@ -22,10 +22,10 @@ _NAMES = {
 WIDTH_INCHES = 5.2
 
 
-def _figure(height: float) -> Any:
+def _create_figure(height_inches: float) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
@@ -39,8 +39,8 @@ def _figure(height: float) -> Any:
     return figure, axes
 
 
-def _svg(figure: Any, title: str) -> str:
-    """The picture as an element of the page: text stays text, sizes follow the page, colours are variables."""
+def _to_svg(figure: Any, title: str) -> str:
+    """Render as an SVG element: text stays text, the size follows the page, and colours are CSS variables."""
     import matplotlib as mpl
 
     out = io.StringIO()
@@ -57,14 +57,14 @@ def _svg(figure: Any, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def cost_quality(
+def plot_cost_quality(
     held: HeldOutResults | None, rows: Sequence[ModelSummary], models: Sequence[str], policy: Policy | None
 ) -> str:
-    """Dollars against quality: the models, the frontier of routing, every target, and what it is measured against."""
-    figure, axes = _figure(4.5)
+    """Plot quality against cost: the models, the routing frontier, every target, and the baselines."""
+    figure, axes = _create_figure(4.5)
     points = held.points if held else {f"always_{row.model}": _point(row) for row in rows if row.question_type == ALL}
     cheap, strong = points[f"always_{models[0]}"], points[f"always_{models[-1]}"]
-    ends = [(_mills(p), p.quality.estimate * 100) for p in (cheap, strong)]
+    ends = [(_usd_per_1000(p), p.quality.estimate * 100) for p in (cheap, strong)]
     axes.plot(*zip(*ends, strict=True), color=_OTHER, linewidth=1.2, linestyle=(0, (4, 3)), label="random mix")
     if held is not None:
         frontier = sorted({(cost * 1000, quality * 100) for cost, quality in held.frontier})
@@ -73,7 +73,7 @@ def cost_quality(
         )
     for name, marker, colour in (("type_means", "D", _OTHER), ("oracle", "*", _OTHER)):
         if name in points:
-            label = {"type_means": "type means", "oracle": "oracle (hindsight)"}[name]
+            label = {"type_means": "routing by type means", "oracle": "oracle (knows the scores)"}[name]
             _mark(axes, points[name], marker, colour, label, size=90 if marker == "*" else 38)
     if policy is not None:
         _mark_targets(axes, points, policy)
@@ -92,32 +92,34 @@ def cost_quality(
         handlelength=1.6,
         columnspacing=1,
     )
-    return _svg(figure, "Quality against cost")
+    return _to_svg(figure, "Quality against cost")
 
 
 def _mark_targets(axes: Any, points: Any, policy: Policy) -> None:
     labels = {Promise.CERTIFIED: "routing, certified targets", Promise.EXPECTED: "routing, expected targets"}
-    named: list[tuple[float, float]] = []
-    dearest = max(_mills(point) for point in points.values())
+    labelled: list[tuple[float, float]] = []
+    max_cost = max(_usd_per_1000(point) for point in points.values())
     for rule in policy.rules.targets:
         if rule.quality_per_usd is not None:
             point = points[f"{rule.target:g}"]
             marker = "s" if rule.certified else "D"
             _mark(axes, point, marker, _ROUTED, labels.pop(rule.promise, None), size=42)
-            at = (_mills(point), point.quality.estimate * 100)
-            if all(abs(at[0] - x) > 0.08 * dearest or abs(at[1] - y) > 2.0 for x, y in named):
-                axes.annotate(f"{rule.target:g}", at, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10)
-                named.append(at)
+            position = (_usd_per_1000(point), point.quality.estimate * 100)
+            if all(abs(position[0] - x) > 0.08 * max_cost or abs(position[1] - y) > 2.0 for x, y in labelled):
+                axes.annotate(
+                    f"{rule.target:g}", position, (6, -12), textcoords="offset points", color=_ROUTED, fontsize=10
+                )
+                labelled.append(position)
 
 
 def _mark(axes: Any, point: OperatingPoint, marker: str, colour: str, label: str | None, size: float) -> None:
-    x, y, cost = _mills(point), point.quality, point.cost_usd
+    x, y, cost = _usd_per_1000(point), point.quality, point.cost_usd
     axes.plot([x, x], [y.low * 100, y.high * 100], color=colour, linewidth=1.1, alpha=0.6)
     axes.plot([cost.low * 1000, cost.high * 1000], [y.estimate * 100] * 2, color=colour, linewidth=1.1, alpha=0.6)
     axes.scatter([x], [y.estimate * 100], marker=marker, s=size, color=colour, label=label, zorder=3)
 
 
-def _mills(point: OperatingPoint) -> float:
+def _usd_per_1000(point: OperatingPoint) -> float:
     return point.cost_usd.estimate * 1000
 
 
@@ -126,10 +128,10 @@ def _point(row: ModelSummary) -> OperatingPoint:
     return OperatingPoint(row.model, row.score, Interval(cost, cost, cost), 0.0)
 
 
-def differences(pairs: Sequence[Tradeoff]) -> str:
-    """What the cheaper model loses on each type, with intervals, the worst first."""
+def plot_differences(pairs: Sequence[Tradeoff]) -> str:
+    """Plot the difference between a cheaper model and the strong model by type, with intervals, the worst first."""
     shown = sorted((p for p in pairs if p.question_type != ALL), key=lambda p: p.quality_difference.estimate)
-    figure, axes = _figure(0.9 + 0.3 * len(shown))
+    figure, axes = _create_figure(0.9 + 0.3 * len(shown))
     several = len({pair.model for pair in pairs}) > 1
     for height, pair in enumerate(reversed(shown)):
         value = pair.quality_difference
@@ -141,5 +143,5 @@ def differences(pairs: Sequence[Tradeoff]) -> str:
     axes.axvline(0, color=_INK, linewidth=0.8)
     axes.grid(False, axis="y")
     axes.set_ylim(-0.7, len(shown) - 0.3)
-    axes.set_xlabel("points, cheaper minus strong", color=_MUTED, fontsize=11)
-    return _svg(figure, "Difference in quality by type")
+    axes.set_xlabel("difference, points (cheaper minus strong)", color=_MUTED, fontsize=11)
+    return _to_svg(figure, "Quality difference by type")

@@ -1,7 +1,7 @@
-"""A pair of models beside the pair that follows it: what each way to answer is worth, costs and fails at, by type.
+"""Comparison of old and new models on the same questions, judged by one judge, by question type.
 
-The ways are compared on the same questions, with verdicts of one judge: each model of both pairs alone, what the old
-policy makes of the old pair, and what the new policy makes of the new one.
+A strategy answers every question with one model, or with the model that a policy chooses. The compared strategies are
+each old and each new model, the old policy over the old models, and the new policy over the new models.
 """
 
 from __future__ import annotations
@@ -27,113 +27,116 @@ from router.policy.prices import PriceBook
 from router.policy.rules import Interval
 
 OLD_ROUTED, NEW_ROUTED = "old routed", "new routed"
-WORSE = 0.03  # of quality, by which a type is named as one that loses
+WORSE = 0.03  # loss of quality from which a question type is reported
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One way to answer the questions of a type, or of all."""
+class StrategyResult:
+    """The result of one strategy on the questions of one type, or on all questions."""
 
     question_type: str
-    name: str  # a model, or what a policy makes of its models
+    name: str  # a model, OLD_ROUTED or NEW_ROUTED
     n: int
     quality: Interval
-    difference: Interval  # to the old strong model, question by question
-    usd_per_1000: float  # requests, at the prices of today
-    output_tokens: float  # mean of an answer
-    seconds: float  # median until an answer was whole; nan where none was timed
+    difference: Interval  # paired difference to the old strong model
+    usd_per_1000: float  # requests, at current prices
+    output_tokens: float  # mean per answer
+    seconds: float  # median time to a complete answer; NaN if no answer was timed
     refused: int
     cut_off: int
-    malformed: int  # answers without the form that was asked for: JSON, or a call of a tool
+    malformed: int  # answers without the requested form: JSON, or a tool call
 
     @property
     def failures(self) -> int:
-        """Answers that nobody can use."""
+        """The number of unusable answers."""
         return self.refused + self.cut_off + self.malformed
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The models of a policy, from cheap to strong, and which of them answers each question (n,)."""
+class Choices:
+    """The models of a policy, from cheap to strong, and the index of the model that answers each question, (n,)."""
 
     models: Sequence[str]
     columns: Ints
-    target: float | None  # that the policy keeps; None where it sends all to the strong model
+    target: float | None  # that the policy keeps; None if it sends every question to the strong model
 
 
-def chosen_by(policy: Policy, replay: Replay) -> Chosen:
-    """What a policy decides on each question of a replay, at its default target or the strictest that it routes by."""
+def replay_choices(policy: Policy, replay: Replay) -> Choices:
+    """The choices of a policy on a replay, at its default target or at the strictest target that it routes by."""
     rule = best_rule(policy)
     target = policy.default_target if rule is None else rule.target
     names = [model.name for model in policy.rules.models]
-    return Chosen(names, replay.choose(policy.rules, target), None if rule is None else rule.target)
+    return Choices(names, replay.choose(policy.rules, target), None if rule is None else rule.target)
 
 
-def chosen_on(policy: Policy, outcomes: Sequence[Outcome]) -> Chosen:
-    """What a policy that learnt from other questions decides on each of `outcomes`."""
-    return chosen_by(policy, replay_outcomes(outcomes, policy.predictor, policy.rules.models))
+def choices_on(policy: Policy, outcomes: Sequence[Outcome]) -> Choices:
+    """The choices of a policy on outcomes that it was not learnt from."""
+    return replay_choices(policy, replay_outcomes(outcomes, policy.predictor, policy.rules.models))
 
 
-def ways(judged: JudgedQuestions, old: Chosen, new: Chosen | None, prices: PriceBook) -> list[Way]:
-    """Every way for all questions, then for each type; `judged` has answers and judgements of the models of both."""
+def compare_strategies(
+    judged: JudgedQuestions, old: Choices, new: Choices | None, prices: PriceBook
+) -> list[StrategyResult]:
+    """The result of every strategy, on all questions and then by type; `judged` covers the models of old and new."""
     strong = old.models[-1]
-    columns: dict[str, list[str]] = {model: [model] * len(judged) for model in reversed(old.models)}
-    columns[OLD_ROUTED] = [old.models[at] for at in old.columns]
+    strategies: dict[str, list[str]] = {model: [model] * len(judged) for model in reversed(old.models)}
+    strategies[OLD_ROUTED] = [old.models[column] for column in old.columns]
     if new is not None:
-        columns |= {model: [model] * len(judged) for model in reversed(new.models)}
-        columns[NEW_ROUTED] = [new.models[at] for at in new.columns]
-    types = sorted({question.question_type or "" for question, _, _ in judged})
-    found = []
-    for name in (ALL, *types):
-        rows = [at for at, (q, _, _) in enumerate(judged) if name == ALL or (q.question_type or "") == name]
-        for way, models in columns.items():
-            picked = [(judged[at], models[at]) for at in rows]
-            found.append(_way(name, way, picked, strong, prices))
-    return found
+        strategies |= {model: [model] * len(judged) for model in reversed(new.models)}
+        strategies[NEW_ROUTED] = [new.models[column] for column in new.columns]
+    types = [question.question_type or "" for question, _, _ in judged]
+    results = []
+    for question_type in (ALL, *sorted(set(types))):
+        rows = [row for row, name in enumerate(types) if question_type in (ALL, name)]
+        for name, models in strategies.items():
+            answered = [(judged[row], models[row]) for row in rows]
+            results.append(_measure(question_type, name, answered, strong, prices))
+    return results
 
 
-Picked = Sequence[tuple[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]], str]]
+Answered = Sequence[tuple[tuple[Question, Mapping[str, Answer], Mapping[str, Judgement]], str]]
 
 
-def _way(question_type: str, name: str, picked: Picked, strong: str, prices: PriceBook) -> Way:
-    answers = [(question, given[model]) for (question, given, _), model in picked]
-    scores = np.array([found[model].score for (_, _, found), model in picked])
-    before = np.array([found[strong].score for (_, _, found), _ in picked])
-    dollars = [_usd(answer, prices) for _, answer in answers]
-    timed = [answer.seconds for _, answer in answers if answer.seconds]
-    return Way(
+def _measure(question_type: str, name: str, answered: Answered, strong: str, prices: PriceBook) -> StrategyResult:
+    """Measure one strategy; `answered` has each judged question and the model that answers it."""
+    answers = [(question, by_model[model]) for (question, by_model, _), model in answered]
+    scores = np.array([judgements[model].score for (_, _, judgements), model in answered])
+    strong_scores = np.array([judgements[strong].score for (_, _, judgements), _ in answered])
+    costs_usd = [_current_cost_usd(answer, prices) for _, answer in answers]
+    seconds = [answer.seconds for _, answer in answers if answer.seconds]
+    return StrategyResult(
         question_type=question_type,
         name=name,
-        n=len(picked),
+        n=len(answered),
         quality=mean_interval(scores, 0.0, 1.0),
-        difference=mean_interval(scores - before, -1.0, 1.0),
-        usd_per_1000=1000 * float(np.mean(dollars)),
+        difference=mean_interval(scores - strong_scores, -1.0, 1.0),
+        usd_per_1000=1000 * float(np.mean(costs_usd)),
         output_tokens=float(np.mean([answer.usage.output_tokens for _, answer in answers])),
-        seconds=float(np.median(timed)) if timed else float("nan"),
+        seconds=float(np.median(seconds)) if seconds else float("nan"),
         refused=sum(answer.finish_reason in (REFUSED, "content_filter") for _, answer in answers),
         cut_off=sum(answer.finish_reason == "length" for _, answer in answers),
         malformed=sum(_is_malformed(question, answer) for question, answer in answers),
     )
 
 
-def _usd(answer: Answer, prices: PriceBook) -> float:
-    """Dollars of an answer at the prices of today; as it was billed where no model is named."""
-    cost = prices.cost_usd(answer.model, answer.usage)
-    return answer.cost_usd if cost is None else cost
+def _current_cost_usd(answer: Answer, prices: PriceBook) -> float:
+    """The cost of an answer at current prices; the billed cost if its model has no price."""
+    cost_usd = prices.cost_usd(answer.model, answer.usage)
+    return answer.cost_usd if cost_usd is None else cost_usd
 
 
 def _is_malformed(question: Question, answer: Answer) -> bool:
-    """Whether an answer lacks the form that the question asks for, whatever it says."""
+    """Whether a complete answer lacks the form that the question requests."""
     if question.check is None or answer.finish_reason in (REFUSED, "content_filter", "length"):
         return False
     if question.check.name == "json":
         return not contains_json(answer.text)
     if question.check.name == "tool_call" and question.check.reference:
-        return not _is_calls(answer.text)
+        return not _is_tool_calls(answer.text)
     return False
 
 
-def _is_calls(text: str) -> bool:
+def _is_tool_calls(text: str) -> bool:
     try:
         calls = json.loads(text)
     except ValueError:
@@ -141,12 +144,13 @@ def _is_calls(text: str) -> bool:
     return isinstance(calls, list) and all(isinstance(call, dict) and "name" in call for call in calls)
 
 
-def losing_types(found: Sequence[Way]) -> list[Way]:
-    """The types on which the new policy is shown to be worse than the strong model that leaves, the worst first."""
-    routed = [way for way in found if way.name == NEW_ROUTED and way.question_type != ALL]
-    return sorted((way for way in routed if way.difference.high < -WORSE), key=lambda way: way.difference.estimate)
+def worse_types(results: Sequence[StrategyResult]) -> list[StrategyResult]:
+    """The types on which the new policy is significantly worse than the old strong model, the worst first."""
+    routed = [result for result in results if result.name == NEW_ROUTED and result.question_type != ALL]
+    worse = [result for result in routed if result.difference.high < -WORSE]
+    return sorted(worse, key=lambda result: result.difference.estimate)
 
 
-def way_of(found: Sequence[Way], question_type: str, name: str) -> Way:
-    """One of the ways."""
-    return next(way for way in found if way.question_type == question_type and way.name == name)
+def find_result(results: Sequence[StrategyResult], question_type: str, name: str) -> StrategyResult:
+    """The result of one strategy on one type."""
+    return next(result for result in results if result.question_type == question_type and result.name == name)

@@ -1,4 +1,4 @@
-"""A retirement from stored answers to a challenger: only the models that follow are asked."""
+"""The steps of a retirement: probe, ask and judge the new models, compare them with the old ones, learn a policy."""
 
 from __future__ import annotations
 
@@ -29,195 +29,215 @@ from calibration.pipeline.results import build_outcome, complete_questions
 from calibration.pipeline.run import open_runs
 from calibration.policies import load_catalogue, models_named, read_policy
 from calibration.registry import registration
-from calibration.retirement.comparison import OLD_ROUTED, Chosen, Way, chosen_by, chosen_on, ways
+from calibration.retirement.comparison import (
+    OLD_ROUTED,
+    Choices,
+    StrategyResult,
+    choices_on,
+    compare_strategies,
+    replay_choices,
+)
 from calibration.retirement.probes import Shape, probe
-from calibration.retirement.report import Found
-from calibration.retirement.shutdown_dates import Leaving
+from calibration.retirement.report import RetirementReport
+from calibration.retirement.shutdown_dates import Shutdown
 from calibration.spending import Meter
-from calibration.traffic.answered import ANSWERED, Sampled, keep
-from calibration.traffic.mix import named_since
+from calibration.traffic.mix import count_unrouted_requests
+from calibration.traffic.recorded_answers import RECORDED, RecordedAnswer, store_recorded_answers
 from router.policy.distribution import SHIPPED
-from router.policy.document import CHAMPION, Policy, PolicyError
+from router.policy.document import Policy, PolicyError
 from router.policy.prices import PriceBook
 from router.policy.transfer import TransferError
 
-LOOKED_BACK = timedelta(days=30)
+UNROUTED_PERIOD = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class OldPolicy:
-    """The policy that routes between the models that leave."""
+    """The policy that routes between the old models."""
 
     policy: Policy
-    version: registration.Version | None  # in the registry; None for the one that is shipped
+    version: registration.Version | None  # in the registry; None for the shipped policy
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a retirement is to compare and learn."""
+    """The input of a retirement. "Old" are the retiring models."""
 
-    plan: Plan  # of the new models and the old ones
-    before: OldPolicy
-    old: Sequence[str]  # cheap to strong
-    new: Sequence[str]
+    plan: Plan  # of the old and the new models
+    old_policy: OldPolicy
+    old: Sequence[str]  # from cheap to strong
+    new: Sequence[str]  # from cheap to strong
     shapes: Sequence[Shape]
-    gone: Sequence[Leaving]
+    shutdowns: Sequence[Shutdown]
     today: date
-    traffic: Sequence[Sampled] = ()
+    traffic: Sequence[RecordedAnswer] = ()
 
 
-def old_policy() -> OldPolicy:
-    """The champion, else the policy that is shipped.
+def load_old_policy() -> OldPolicy:
+    """The champion, or the shipped policy if there is no champion.
 
     Raises:
         RegistryError: the champion cannot be read.
     """
-    number = registration.number_of(CHAMPION)
-    if number is None:
-        return OldPolicy(read_policy(SHIPPED), None)
-    version = registration.load(number)
-    return OldPolicy(version.policy, version)
+    champion = registration.load_champion()
+    return OldPolicy(champion.policy if champion else read_policy(SHIPPED), champion)
 
 
-def prior_of(before: OldPolicy, old: Sequence[str], new: Sequence[str], prices: PriceBook) -> Mapping[str, Any]:
-    """What the new policy starts from: what the old one knows by type, where both are of two models."""
-    if [model.name for model in before.policy.rules.models] != list(old) or len(new) != 2:
+def transferred_prior(
+    old_policy: OldPolicy, old: Sequence[str], new: Sequence[str], prices: PriceBook
+) -> Mapping[str, Any]:
+    """The prior of the new policy: the old policy's evidence by type. Empty unless both route between two models."""
+    if [model.name for model in old_policy.policy.rules.models] != list(old) or len(new) != 2:
         return {}
     try:
-        return {"prior_evidence": transfer_evidence(before.policy, models_named(new, prices))}
+        return {"prior_evidence": transfer_evidence(old_policy.policy, models_named(new, prices))}
     except TransferError:
         return {}
 
 
-def answered(plan: Plan, old: Sequence[str], answers: Ledger) -> tuple[Plan, int]:
-    """The plan with the questions that every old model has answered, and how many are left out."""
-    there = stored_answers(plan.questions, {name: plan.endpoints[name] for name in old}, answers).answers
-    asked = [question for question in plan.questions if all((question.id, model) in there for model in old)]
-    if not asked:
+def restrict_to_answered(task: Task, answers: Ledger) -> tuple[Task, int]:
+    """Restrict the questions to those that every old model has answered; also return how many are left out.
+
+    Raises:
+        InputError: no question has a stored answer of every old model.
+    """
+    plan = task.plan
+    stored = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, answers).answers
+    answered = [question for question in plan.questions if all((question.id, model) in stored for model in task.old)]
+    if not answered:
         raise InputError(
             plan.about["questions_from"],
             None,
-            f"no question has an answer of {' and '.join(old)} that is kept; --ask-old asks them while they are there",
+            f"no question has a stored answer of {' and '.join(task.old)}; ask them with --ask-old before the shutdown",
         )
-    return replace(plan, questions=asked), len(plan.questions) - len(asked)
+    return replace(task, plan=replace(plan, questions=answered)), len(plan.questions) - len(answered)
 
 
-def run(task: Task, ledgers: Ledgers, probes: Ledger, meter: Meter, progress: Progress) -> tuple[Found, Calibration]:
-    """Probe, ask, judge, compare, learn.
+def run_retirement(
+    task: Task, ledgers: Ledgers, probe_ledger: Ledger, meter: Meter, progress: Progress
+) -> tuple[RetirementReport, Calibration]:
+    """Probe, ask, judge, compare and learn.
 
     Raises:
-        StoppedError: by budget, outage, refusal or interruption; what there is is kept.
+        StoppedError: budget, outage, refusal or interruption; finished answers and verdicts are stored.
     """
     plan, old, new = task.plan, task.old, task.new
-    rejudged = _judged_by_another(task, ledgers)
-    of_new = replace(plan, endpoints={name: plan.endpoints[name] for name in new})
+    rejudged = _count_rejudged(task, ledgers)
+    new_plan = replace(plan, endpoints={name: plan.endpoints[name] for name in new})
     with open_runs(plan) as runs:
         progress.start_stage("probing", 0, len(task.shapes) * len(new))
-        probed = probe(task.shapes, of_new.endpoints, RequestAdapter(load_catalogue()), meter, probes, progress.advance)
+        probes = probe(
+            task.shapes, new_plan.endpoints, RequestAdapter(load_catalogue()), meter, probe_ledger, progress.advance
+        )
         gathered = collect(plan, ledgers, meter, progress, runs)
-        its_runs = replace(runs, models={name: runs.models[name] for name in new})
-        made = conclude(of_new, gathered, ledgers, meter, progress, its_runs)
-    on_traffic = _on_traffic(task, made, ledgers, meter, progress) if task.traffic else ()
+        new_runs = replace(runs, models={name: runs.models[name] for name in new})
+        calibration = conclude(new_plan, gathered, ledgers, meter, progress, new_runs)
+    traffic_results = _compare_on_traffic(task, calibration, ledgers, meter, progress) if task.traffic else ()
     tracking.close_children(runs, [name for name in runs.models if name not in new])
     judged = complete_questions(
         gathered.questions, list(plan.endpoints), gathered.answers, gathered.judgements.judgements
     )
     outcomes = [build_outcome(q, {m: a[m] for m in old}, {m: j[m] for m in old}) for q, a, j in judged]
-    chosen, in_sample = _old_choices(task.before, old, outcomes)
-    its = _new_choices(made, [question.id for question, _, _ in judged])
-    return Found(
+    old_choices, in_sample = _choose_by_old_policy(task.old_policy, old, outcomes)
+    new_choices = _choose_by_new_policy(calibration, [question.id for question, _, _ in judged])
+    return RetirementReport(
         today=task.today,
         old=old,
         new=new,
-        leaving=task.gone,
+        shutdowns=task.shutdowns,
         judge=plan.judge_model,
         rejudged=rejudged,
-        ways=ways(judged, chosen, its, plan.prices),
-        on_traffic=on_traffic,
-        probed=probed,
-        targets=(chosen.target, its.target if its else None),
-        named=_named(old),
+        results=compare_strategies(judged, old_choices, new_choices, plan.prices),
+        traffic_results=traffic_results,
+        probes=probes,
+        targets=(old_choices.target, new_choices.target if new_choices else None),
+        unrouted_requests=_count_unrouted(old),
         in_sample=in_sample,
-        policy_version=made.policy.version if made.policy else "",
+        policy_version=calibration.policy.version if calibration.policy else "",
         spent_usd=meter.spent_usd(),
-    ), made
+    ), calibration
 
 
-def _on_traffic(task: Task, made: Calibration, ledgers: Ledgers, meter: Meter, progress: Progress) -> Sequence[Way]:
-    """What requests of the traffic were answered, beside what the new models and the new policy make of them."""
+def _compare_on_traffic(
+    task: Task, calibration: Calibration, ledgers: Ledgers, meter: Meter, progress: Progress
+) -> Sequence[StrategyResult]:
+    """Compare the recorded answers of the traffic with those of the new models and of the new policy."""
     plan, new = task.plan, task.new
     endpoint = plan.endpoints[new[-1]]
-    keep(task.traffic, endpoint, ledgers.answers)
+    store_recorded_answers(task.traffic, endpoint, ledgers.answers)
     folder = plan.folder / "traffic"
     folder.mkdir(exist_ok=True)
-    asked = replace(
+    traffic_plan = replace(
         plan,
-        questions=[each.question for each in task.traffic],
-        endpoints={ANSWERED: endpoint, **{name: plan.endpoints[name] for name in new}},
+        questions=[recorded.question for recorded in task.traffic],
+        endpoints={RECORDED: endpoint, **{name: plan.endpoints[name] for name in new}},
         scorers=Scorers([COMPLETENESS], plan.scorers.judge),
         folder=folder,
     )
-    with open_runs(asked) as runs:
-        found = collect(asked, ledgers, meter, progress, runs)
+    with open_runs(traffic_plan) as runs:
+        gathered = collect(traffic_plan, ledgers, meter, progress, runs)
     tracking.close_runs(runs)
-    judged = complete_questions(found.questions, list(asked.endpoints), found.answers, found.judgements.judgements)
+    judged = complete_questions(
+        gathered.questions, list(traffic_plan.endpoints), gathered.answers, gathered.judgements.judgements
+    )
     if not judged:
         return ()
-    before = Chosen([ANSWERED], np.zeros(len(judged), dtype=np.int64), None)
+    recorded_choices = Choices([RECORDED], np.zeros(len(judged), dtype=np.int64), None)
     outcomes = [build_outcome(q, {m: a[m] for m in new}, {m: j[m] for m in new}) for q, a, j in judged]
-    after = chosen_on(made.policy, outcomes) if made.policy else None
-    compared = ways(judged, before, after, plan.prices)
-    return [way for way in compared if way.question_type == ALL and way.name != OLD_ROUTED]
+    new_choices = choices_on(calibration.policy, outcomes) if calibration.policy else None
+    results = compare_strategies(judged, recorded_choices, new_choices, plan.prices)
+    return [result for result in results if result.question_type == ALL and result.name != OLD_ROUTED]
 
 
-def _judged_by_another(task: Task, ledgers: Ledgers) -> int:
-    """How many kept answers of the old models have verdicts, but none of this judge."""
+def _count_rejudged(task: Task, ledgers: Ledgers) -> int:
+    """The number of stored answers of old models that only other judges have judged so far."""
+    if not len(ledgers.judgements):
+        return 0
     plan = task.plan
-    there = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
+    stored = stored_answers(plan.questions, {name: plan.endpoints[name] for name in task.old}, ledgers.answers).answers
     by_id = {question.id: question for question in plan.questions if question.check is None}
-    return (
-        sum(
-            ledgers.judgements.get(plan.scorers.key(by_id[question], answer)) is None
-            for (question, _), answer in there.items()
-            if question in by_id
-        )
-        if len(ledgers.judgements)
-        else 0
+    return sum(
+        ledgers.judgements.get(plan.scorers.key(by_id[question_id], answer)) is None
+        for (question_id, _), answer in stored.items()
+        if question_id in by_id
     )
 
 
-def _old_choices(before: OldPolicy, old: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[Chosen, bool]:
-    """What the old policy decides, and whether it had learnt from these questions and is flattered by them.
+def _choose_by_old_policy(
+    old_policy: OldPolicy, old: Sequence[str], outcomes: Sequence[Outcome]
+) -> tuple[Choices, bool]:
+    """The choices of the old policy, and whether they are in-sample: the policy was learnt from these questions.
 
-    A policy that learnt from some of them is replayed as it would have been learnt without each.
+    A policy that was learnt from some of the questions is replayed with cross-fitting. The choices are in-sample only
+    if that fails. If the old models are not the models of the policy, every question goes to the strong model.
     """
-    policy, version = before.policy, before.version
+    policy, version = old_policy.policy, old_policy.version
     models = policy.rules.models
-    if [model.name for model in models] != list(old):  # other models than the policy's leave: none is routed between
-        return Chosen(old, np.full(len(outcomes), len(old) - 1), None), False
+    if [model.name for model in models] != list(old):
+        return Choices(old, np.full(len(outcomes), len(old) - 1), None), False
     if version is None or not {o.id for o in version.outcomes} & {o.id for o in outcomes}:
-        return chosen_on(policy, outcomes), False
+        return choices_on(policy, outcomes), False
     try:
         background = prior_of_run(policy.about, [model.name for model in models])
         replay, _ = cross_fit_replay(outcomes, models, version.seed, background)
     except (LearningError, PolicyError, ValueError):
-        return chosen_on(policy, outcomes), True
-    return chosen_by(policy, replay), False
+        return choices_on(policy, outcomes), True
+    return replay_choices(policy, replay), False
 
 
-def _new_choices(made: Calibration, ids: Sequence[str]) -> Chosen | None:
-    """What the new policy decides on the questions of these ids; None where none was learnt."""
-    if made.learnt is None:
+def _choose_by_new_policy(calibration: Calibration, question_ids: Sequence[str]) -> Choices | None:
+    """The choices of the new policy, cross-fitted; None if no policy was learnt."""
+    if calibration.learnt is None:
         return None
-    policy, replay = made.learnt.policy, made.learnt.replay  # each question is predicted by what was learnt without it
-    chosen = chosen_by(policy, replay)
-    at = {outcome.id: row for row, outcome in enumerate(replay.outcomes)}
-    return replace(chosen, columns=chosen.columns[[at[each] for each in ids]])
+    policy, replay = calibration.learnt.policy, calibration.learnt.replay
+    choices = replay_choices(policy, replay)
+    rows = {outcome.id: row for row, outcome in enumerate(replay.outcomes)}
+    return replace(choices, columns=choices.columns[[rows[question_id] for question_id in question_ids]])
 
 
-def _named(old: Sequence[str]) -> Mapping[str, int]:
-    """How many requests of late named the old models themselves; none where no traffic is recorded."""
+def _count_unrouted(old: Sequence[str]) -> Mapping[str, int]:
+    """Recent requests that named an old model directly, by model; empty without usage tables."""
     try:
-        return named_since(datetime.now(UTC) - LOOKED_BACK, home(), old)
+        return count_unrouted_requests(datetime.now(UTC) - UNROUTED_PERIOD, home(), old)
     except InputError:
         return {}

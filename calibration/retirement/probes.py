@@ -1,7 +1,7 @@
-"""Requests of every shape that users send, once to each model that is to take over: what it refuses, what mends that.
+"""Probes: one request of every shape to each new model, to find the parameters that it rejects.
 
-A shape is what a request asks of a model beside its words: the names and values of its parameters, tools, a schema, an
-image, a stream. The words themselves are not sent; each probe asks for one word.
+The shape of a request is everything except its text: parameter names and values, tools, a JSON schema, an image, a
+stream. A probe does not contain recorded text. It asks for a one-word answer.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from calibration.spending import Meter, max_cost_usd, price_of
 from router.policy.prices import PriceBook
 from router.policy.usage import Usage
 
-MOST_SHAPES = 40
-MOST_LESSONS = 8
+MAX_SHAPES = 40  # from recorded traffic
+MAX_ATTEMPTS = 8  # per probe; each changes what the last one was rejected for
 OUTPUT_TOKENS = 256
-PIXEL = (  # an image of one pixel
+ONE_PIXEL_PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
     "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 _QUESTION = "Answer with the word yes."
-_UNSENT = frozenset({"model", "messages", "user", "metadata", "session_id", "safety_identifier", "prompt_cache_key"})
+_IGNORED = frozenset({"model", "messages", "user", "metadata", "session_id", "safety_identifier", "prompt_cache_key"})
 _TOOL = {
     "type": "function",
     "function": {
@@ -67,49 +67,49 @@ STANDARD: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What requests of one kind ask for."""
+    """The shape of a request."""
 
     name: str
     body: Mapping[str, Any]  # a chat body without its model
-    requests: int = 0  # of the traffic that was looked at; 0 for the standard shapes
+    requests: int = 0  # recorded requests of this shape; 0 for the standard shapes
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """What became of one shape on one model."""
+class ProbeResult:
+    """The result of probing one model with one shape."""
 
     shape: str
     model: str
     answered: bool
-    changed: str  # what was changed so that it was answered, in words; "" where nothing was
-    refused: str  # what the model said to it as it was, or to the last form of it
+    changed: str  # description of the changes that made the model answer; "" without changes
+    refused: str  # the model's last error; "" without an error
     requests: int = 0
 
 
 def standard_shapes() -> list[Shape]:
-    """One shape for each thing that models are known to differ in."""
-    return [Shape(name, _body(dict(asked))) for name, asked in STANDARD.items()]
+    """One shape for each parameter that models are known to treat differently."""
+    return [Shape(name, _build_body(dict(parameters))) for name, parameters in STANDARD.items()]
 
 
-def shapes_of(bodies: Iterable[Mapping[str, Any]]) -> list[Shape]:
-    """The shapes of recorded chat bodies, the most frequent first, each once."""
-    found: dict[str, tuple[dict[str, Any], int]] = {}
+def extract_shapes(bodies: Iterable[Mapping[str, Any]]) -> list[Shape]:
+    """The different shapes of recorded chat bodies, the most frequent first, at most `MAX_SHAPES`."""
+    counts: dict[str, tuple[dict[str, Any], int]] = {}
     for body in bodies:
-        asked = {name: value for name, value in body.items() if name not in _UNSENT}
-        text = json.dumps(body.get("messages"), default=str)
-        if '"image_url"' in text:
-            asked["image"] = True
-        if '"developer"' in text:
-            asked["developer"] = True
-        key = json.dumps(asked, sort_keys=True, default=str)
-        found[key] = (asked, found.get(key, (asked, 0))[1] + 1)
-    ranked = sorted(found.values(), key=lambda each: -each[1])[:MOST_SHAPES]
-    return [Shape(_name(asked), _body(dict(asked)), count) for asked, count in ranked]
+        parameters = {name: value for name, value in body.items() if name not in _IGNORED}
+        messages = json.dumps(body.get("messages"), default=str)
+        if '"image_url"' in messages:
+            parameters["image"] = True
+        if '"developer"' in messages:
+            parameters["developer"] = True
+        key = json.dumps(parameters, sort_keys=True, default=str)
+        counts[key] = (parameters, counts.get(key, (parameters, 0))[1] + 1)
+    ranked = sorted(counts.values(), key=lambda counted: -counted[1])[:MAX_SHAPES]
+    return [Shape(_describe(parameters), _build_body(dict(parameters)), count) for parameters, count in ranked]
 
 
-def _name(asked: Mapping[str, Any]) -> str:
+def _describe(parameters: Mapping[str, Any]) -> str:
     words = []
-    for name, value in asked.items():
+    for name, value in parameters.items():
         if name == "response_format" and isinstance(value, Mapping):
             words.append(str(value.get("type", name)).replace("_", " "))
         elif name in ("tools", "image", "developer", "stop", "logit_bias", "stream_options"):
@@ -121,26 +121,26 @@ def _name(asked: Mapping[str, Any]) -> str:
     return ", ".join(words) or "plain"
 
 
-def _body(asked: dict[str, Any]) -> dict[str, Any]:
-    image, developer = asked.pop("image", False), asked.pop("developer", False)
-    content: Any = _QUESTION + (" Write JSON." if "response_format" in asked else "")
+def _build_body(parameters: dict[str, Any]) -> dict[str, Any]:
+    image, developer = parameters.pop("image", False), parameters.pop("developer", False)
+    content: Any = _QUESTION + (" Write JSON." if "response_format" in parameters else "")
     if image:
-        content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": {"url": PIXEL}}]
+        content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": {"url": ONE_PIXEL_PNG}}]
     messages = [{"role": "user", "content": content}]
     if developer:
         messages.insert(0, {"role": "developer", "content": "Be brief."})
     for name in ("max_tokens", "max_completion_tokens"):
-        if name in asked:
-            asked[name] = OUTPUT_TOKENS
-    if "max_tokens" not in asked and "max_completion_tokens" not in asked:
-        asked["max_completion_tokens"] = OUTPUT_TOKENS
-    return {"messages": messages, **asked}
+        if name in parameters:
+            parameters[name] = OUTPUT_TOKENS
+    if "max_tokens" not in parameters and "max_completion_tokens" not in parameters:
+        parameters["max_completion_tokens"] = OUTPUT_TOKENS
+    return {"messages": messages, **parameters}
 
 
-def probes_usd(shapes: Sequence[Shape], models: Sequence[str], prices: PriceBook) -> float:
-    """What the probes are expected to cost, in dollars: a tenth of the longest answer each."""
-    written = OUTPUT_TOKENS // 10
-    return sum(max_cost_usd(price_of(prices, model), shape.body, written) for shape in shapes for model in models)
+def expected_probes_usd(shapes: Sequence[Shape], models: Sequence[str], prices: PriceBook) -> float:
+    """The expected cost of all probes in dollars, at a tenth of the maximum answer length."""
+    output_tokens = OUTPUT_TOKENS // 10
+    return sum(max_cost_usd(price_of(prices, model), shape.body, output_tokens) for shape in shapes for model in models)
 
 
 def probe(
@@ -150,37 +150,38 @@ def probe(
     meter: Meter,
     ledger: Ledger,
     step: Callable[[], None] = lambda: None,
-) -> list[Probed]:
-    """Send every shape to every model, in the form in which the proxy would; what was sent once is not sent again.
+) -> list[ProbeResult]:
+    """Probe every model with every shape, adapted as the proxy adapts requests; stored results are reused.
 
     Raises:
-        BudgetError: the next probe could cross the budget.
+        BudgetError: the next probe could exceed the budget.
     """
-    found = []
+    results = []
     for model, endpoint in endpoints.items():
         with network.openai_client(endpoint.base_url, endpoint.api_key, max_retries=2, timeout=60.0) as client:
             for shape in shapes:
-                asked = json.dumps([endpoint.base_url, model, shape.body], sort_keys=True, ensure_ascii=False)
-                key = hashlib.sha256(asked.encode()).hexdigest()
+                probed = json.dumps([endpoint.base_url, model, shape.body], sort_keys=True, ensure_ascii=False)
+                key = hashlib.sha256(probed.encode()).hexdigest()
                 row = ledger.get(key)
                 if row is None:
                     row = _probe(client, model, shape, adapting, meter)
                     ledger.add(key, row)
-                found.append(Probed(shape.name, model, row["answered"], row["changed"], row["refused"], shape.requests))
+                outcome = (row["answered"], row["changed"], row["refused"])
+                results.append(ProbeResult(shape.name, model, *outcome, shape.requests))
                 step()
-    return found
+    return results
 
 
 def _probe(client: openai.OpenAI, model: str, shape: Shape, adapting: RequestAdapter, meter: Meter) -> dict[str, Any]:
     body = {"model": model, **shape.body}
     refused = ""
-    for _ in range(MOST_LESSONS):
+    for _ in range(MAX_ATTEMPTS):
         sent = adapting.adapt(body)
-        most = max_cost_usd(price_of(meter.prices, model), sent, OUTPUT_TOKENS)
-        meter.wait_to_reserve(most)
+        reserved_usd = max_cost_usd(price_of(meter.prices, model), sent, OUTPUT_TOKENS)
+        meter.wait_to_reserve(reserved_usd)
         usage: Usage | None = None
         try:
-            usage = _sent(client, sent)
+            usage = _send(client, sent)
         except openai.APIStatusError as error:
             refused = describe_error(error)
             if adapting.learn_from_error(model, error):
@@ -189,19 +190,19 @@ def _probe(client: openai.OpenAI, model: str, shape: Shape, adapting: RequestAda
         except openai.APIError as error:
             return {"answered": False, "changed": "", "refused": describe_error(error)}
         finally:
-            meter.settle(most, "probes", model, usage)
+            meter.settle(reserved_usd, "probes", model, usage)
         return {"answered": True, "changed": adapting.describe_changes(body), "refused": refused}
     return {"answered": False, "changed": "", "refused": refused}
 
 
-def _sent(client: openai.OpenAI, body: Mapping[str, Any]) -> Usage:
-    """Send one body, whole or as a stream; the usage that it tells."""
+def _send(client: openai.OpenAI, body: Mapping[str, Any]) -> Usage:
+    """Send one body, streamed or not, and return its usage."""
     if not body.get("stream"):
-        answered: dict[str, Any] = client.post("/chat/completions", cast_to=dict, body=dict(body))
-        return Usage.from_openai(answered.get("usage") or {})
+        response: dict[str, Any] = client.post("/chat/completions", cast_to=dict, body=dict(body))
+        return Usage.from_openai(response.get("usage") or {})
     usage = Usage()
     for chunk in client.chat.completions.create(**{**body, "stream": True}):
-        told = getattr(chunk, "usage", None)
-        if told is not None:
-            usage = Usage.from_openai(told.model_dump())
+        reported = getattr(chunk, "usage", None)
+        if reported is not None:
+            usage = Usage.from_openai(reported.model_dump())
     return usage

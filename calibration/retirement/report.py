@@ -1,4 +1,4 @@
-"""What a retirement found, as people read it: on the terminal, and as a page of Markdown."""
+"""The report of a retirement, as terminal output, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -14,182 +14,201 @@ from rich.text import Text
 
 from calibration.comparison.tradeoffs import ALL
 from calibration.comparison.verdict import format_percent
-from calibration.reporting.report import interval
-from calibration.retirement.comparison import NEW_ROUTED, OLD_ROUTED, Way, losing_types, way_of
-from calibration.retirement.probes import Probed
-from calibration.retirement.shutdown_dates import Leaving
-from calibration.traffic.answered import ANSWERED
+from calibration.reporting.numbers import format_interval
+from calibration.retirement.comparison import NEW_ROUTED, OLD_ROUTED, StrategyResult, find_result, worse_types
+from calibration.retirement.probes import ProbeResult
+from calibration.retirement.shutdown_dates import Shutdown
+from calibration.traffic.recorded_answers import RECORDED
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a retirement found."""
+class RetirementReport:
+    """The findings of a retirement."""
 
     today: date
-    old: Sequence[str]  # models, cheap to strong
+    old: Sequence[str]  # models, from cheap to strong
     new: Sequence[str]
-    leaving: Sequence[Leaving]  # of the old models and the judge
+    shutdowns: Sequence[Shutdown]  # of the old models and the judge
     judge: str
-    rejudged: int  # old answers whose verdicts were of another judge, and were judged anew
-    ways: Sequence[Way]
-    on_traffic: Sequence[Way]  # what was answered beside what the new models answer, by completeness alone
-    probed: Sequence[Probed]
-    targets: tuple[float | None, float | None]  # that the old and the new policy keep, each of its own strong model
-    named: Mapping[str, int]  # requests of the last 30 days that name a leaving model themselves, by model
-    in_sample: bool  # whether the old policy had learnt from the questions and could not be replayed without them
-    policy_version: str  # of the challenger; "" where none was learnt
+    rejudged: int  # old answers that only other judges had judged before
+    results: Sequence[StrategyResult]
+    traffic_results: Sequence[StrategyResult]  # recorded answers and those of the new models, judged by completeness
+    probes: Sequence[ProbeResult]
+    targets: tuple[float | None, float | None]  # of the old and the new policy, each relative to its own strong model
+    unrouted_requests: Mapping[str, int]  # of the last 30 days that named an old model directly, by model
+    in_sample: bool  # the old policy was learnt from these questions and could not be cross-fitted
+    policy_version: str  # of the challenger; "" if none was learnt
     spent_usd: float
 
     @property
-    def breaks(self) -> list[Probed]:
-        """The shapes that a new model does not answer even when adapted."""
-        return [each for each in self.probed if not each.answered]
+    def rejected_probes(self) -> list[ProbeResult]:
+        """The probes that a new model does not answer even after adaptation."""
+        return [probe for probe in self.probes if not probe.answered]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for machines."""
-        row = asdict(self)
-        row["today"] = self.today.isoformat()
-        row["leaving"] = [
-            {"model": each.model, "day": each.day and each.day.isoformat(), "source": each.source}
-            for each in self.leaving
-        ]
-        return row
+        """The content of `retirement.json`."""
+        return {
+            "today": self.today.isoformat(),
+            "old": list(self.old),
+            "new": list(self.new),
+            "leaving": [
+                {"model": shutdown.model, "day": shutdown.day and shutdown.day.isoformat(), "source": shutdown.source}
+                for shutdown in self.shutdowns
+            ],
+            "judge": self.judge,
+            "rejudged": self.rejudged,
+            "ways": [asdict(result) for result in self.results],
+            "on_traffic": [asdict(result) for result in self.traffic_results],
+            "probed": [asdict(probe) for probe in self.probes],
+            "targets": list(self.targets),
+            "named": dict(self.unrouted_requests),
+            "in_sample": self.in_sample,
+            "policy_version": self.policy_version,
+            "spent_usd": self.spent_usd,
+        }
 
 
 HEADINGS = (
-    *("way", "% right", "to the old strong model, points", "USD per 1,000", "answer, tokens", "seconds"),
-    *("refused", "cut off", "malformed"),
+    *("strategy", "% right", "difference to the old strong model, points", "USD per 1,000", "tokens per answer"),
+    *("seconds", "refused", "cut off", "malformed"),
 )
 
 
-def cells(way: Way, old_strong: str) -> tuple[str, ...]:
-    """A way as a row of a table."""
-    seconds = "–" if math.isnan(way.seconds) else f"{way.seconds:.1f}"
-    dollars, length = f"{way.usd_per_1000:.3f}", f"{way.output_tokens:.0f}"
-    counts = (str(way.refused), str(way.cut_off), str(way.malformed))
-    difference = "–" if way.name == old_strong else interval(way.difference, signed=True)
-    return (way.name, interval(way.quality), difference, dollars, length, seconds, *counts)
+def format_cells(result: StrategyResult, baseline: str) -> tuple[str, ...]:
+    """A result as the cells of a table row; the strategy named `baseline` has no difference."""
+    seconds = "–" if math.isnan(result.seconds) else f"{result.seconds:.1f}"
+    usd, tokens = f"{result.usd_per_1000:.3f}", f"{result.output_tokens:.0f}"
+    counts = (str(result.refused), str(result.cut_off), str(result.malformed))
+    difference = "–" if result.name == baseline else format_interval(result.difference, signed=True)
+    return (result.name, format_interval(result.quality), difference, usd, tokens, seconds, *counts)
 
 
-def printed(found: Found) -> RenderableType:
-    """On the terminal: what leaves, the ways on all questions, what breaks and what to do."""
-    n = way_of(found.ways, ALL, OLD_ROUTED).n
-    compared = Table(
-        title=f"On {n:,} questions, judged by {found.judge} (95 % intervals)", title_justify="left", box=None
-    )
-    tables: list[RenderableType] = [compared]
-    _fill(compared, [way for way in found.ways if way.question_type == ALL], found.old[-1])
-    lines = [Text(each.told(found.today)) for each in found.leaving]
-    if found.on_traffic:
-        told = Table(
-            title=f"On {way_of(found.on_traffic, ALL, ANSWERED).n:,} requests of your traffic, by completeness alone",
-            title_justify="left",
-            box=None,
-        )
-        _fill(told, found.on_traffic, ANSWERED)
-        tables += [Text(), told]
-    what = [Text(f"- {line}") for line in (*problems(found), *to_do(found))]
-    return Group(*lines, Text(), *tables, Text(), *what)
+def format_terminal(report: RetirementReport) -> RenderableType:
+    """The terminal output: shutdown dates, results on all questions, findings and next steps."""
+    n = find_result(report.results, ALL, OLD_ROUTED).n
+    overall = [result for result in report.results if result.question_type == ALL]
+    title = f"{n:,} questions, judged by {report.judge} (95 % intervals)"
+    tables: list[RenderableType] = [_results_table(title, overall, report.old[-1])]
+    if report.traffic_results:
+        title = f"{_traffic_size(report):,} recorded requests, judged by completeness alone"
+        tables += [Text(), _results_table(title, report.traffic_results, RECORDED)]
+    shutdowns = [Text(shutdown.describe(report.today)) for shutdown in report.shutdowns]
+    items = [Text(f"- {line}") for line in (*findings(report), *next_steps(report))]
+    return Group(*shutdowns, Text(), *tables, Text(), *items)
 
 
-def _fill(table: Table, part: Sequence[Way], before: str) -> None:
-    for heading in ("way", "% right", "to the old", "USD/1,000", "tokens", "unusable"):
-        table.add_column(heading, justify="left" if heading == "way" else "right", no_wrap=True)
-    for way in part:
-        table.add_row(*cells(way, before)[:5], str(way.failures))
+def _results_table(title: str, results: Sequence[StrategyResult], baseline: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("strategy", "% right", "difference to old", "USD/1,000", "tokens", "unusable"):
+        table.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
+    for result in results:
+        table.add_row(*format_cells(result, baseline)[:5], str(result.failures))
+    return table
 
 
-def problems(found: Found) -> list[str]:
-    """What is worse, or breaks, once the old models are gone."""
-    told = []
-    if found.policy_version:
-        old, new = (way_of(found.ways, ALL, name) for name in (OLD_ROUTED, NEW_ROUTED))
+def _traffic_size(report: RetirementReport) -> int:
+    return find_result(report.traffic_results, ALL, RECORDED).n
+
+
+def findings(report: RetirementReport) -> list[str]:
+    """How quality and cost change, and which requests the new models reject."""
+    lines = []
+    if report.policy_version:
+        old, new = (find_result(report.results, ALL, name) for name in (OLD_ROUTED, NEW_ROUTED))
         change = new.usd_per_1000 / old.usd_per_1000 - 1 if old.usd_per_1000 else math.nan
-        told.append(
-            f"Routed over the new pair, a question costs ${new.usd_per_1000 / 1000:.6f} ({change:+.0%}) and is right "
-            f"{new.difference.estimate * 100:+.1f} points more often than by {found.old[-1]} alone "
-            f"({new.difference.low * 100:+.1f} to {new.difference.high * 100:+.1f})."
+        lines.append(
+            f"With the new policy a question costs ${new.usd_per_1000 / 1000:.6f} ({change:+.0%}), and quality is "
+            f"{new.difference.estimate * 100:+.1f} points ({new.difference.low * 100:+.1f} to "
+            f"{new.difference.high * 100:+.1f}) relative to {report.old[-1]} alone."
         )
-        told += [
-            f"{way.question_type} loses {-way.difference.estimate * 100:.0f} points "
-            f"({-way.difference.high * 100:.0f} to {-way.difference.low * 100:.0f}) on {way.n} questions."
-            for way in losing_types(found.ways)
+        lines += [
+            f"{result.question_type} loses {-result.difference.estimate * 100:.0f} points "
+            f"({-result.difference.high * 100:.0f} to {-result.difference.low * 100:.0f}) on {result.n} questions."
+            for result in worse_types(report.results)
         ]
     else:
-        told.append("No policy was learnt for the new models: too few questions have an answer of each.")
-    told += [f"{each.model} does not answer requests with {each.shape}: {each.refused}" for each in found.breaks]
-    if found.in_sample:
-        told.append(
-            "The old policy learnt from these very questions, so that what it keeps is flattered: "
-            "calibrate on more questions to replay it on others."
+        lines.append("No policy was learnt for the new models: too few questions have an answer of each.")
+    lines += [f"{probe.model} rejects requests with {probe.shape}: {probe.refused}" for probe in report.rejected_probes]
+    if report.in_sample:
+        lines.append(
+            "The results of the old policy are optimistic, because it was learnt from these questions. "
+            "Calibrate on more questions to evaluate it on held-out ones."
         )
-    return told
+    return lines
 
 
-def to_do(found: Found) -> list[str]:
-    """What is left to be done by whoever runs the router."""
-    told = []
-    if found.policy_version:
-        told.append(f"Promote policy {found.policy_version}: python -m calibration promote")
-    adapted = dict.fromkeys(change for each in found.probed if each.answered for change in each.changed.split("; "))
-    adapted.pop("", None)
-    if adapted:
-        told.append(
-            f"Requests for auto are adapted: {', '.join(adapted)}. Clients that name the new models must do the same."
+def next_steps(report: RetirementReport) -> list[str]:
+    """What the operator of the router has to do."""
+    lines = []
+    if report.policy_version:
+        lines.append(f"Promote policy {report.policy_version}: python -m calibration promote")
+    changes = dict.fromkeys(change for probe in report.probes if probe.answered for change in probe.changed.split("; "))
+    changes.pop("", None)
+    if changes:
+        lines.append(
+            f"The router adapts requests for auto: {', '.join(changes)}. "
+            "Clients that name a new model directly must do the same."
         )
-    for model, count in found.named.items():
-        told.append(
-            f"Requests of the last 30 days that named {model} themselves: {count:,}. From the day it leaves they fail; "
-            f"ROUTER_ROUTED_MODELS={model} has them routed, without a change in the clients."
+    for model, count in report.unrouted_requests.items():
+        lines.append(
+            f"{count:,} requests of the last 30 days named {model} directly and fail after its shutdown. "
+            f"ROUTER_ROUTED_MODELS={model} routes them without a change in the clients."
         )
-    judge = next((each for each in found.leaving if each.model == found.judge), None)
+    judge = next((shutdown for shutdown in report.shutdowns if shutdown.model == report.judge), None)
     if judge is not None and judge.day is not None:
-        told.append(f"The judge leaves too, on {judge.day}: choose another by --judge, and judge old and new by it.")
-    if found.rejudged:
-        told.append(
-            f"{found.rejudged:,} old answers had verdicts of another judge. They were judged anew by {found.judge}, "
-            "so that every mean here is of one judge."
+        lines.append(
+            f"The judge {report.judge} shuts down on {judge.day}. "
+            "Choose another one with --judge, which judges the old and new answers again."
         )
-    return told
+    if report.rejudged:
+        lines.append(
+            f"{report.judge} judged {report.rejudged:,} old answers again that had verdicts of another judge, "
+            "so all results are of one judge."
+        )
+    return lines
 
 
-def as_markdown(found: Found) -> str:
-    """The whole report."""
-    old, new = ", ".join(found.old), ", ".join(found.new)
-    kept = [
-        "none (all goes to the strong model)" if target is None else f"{format_percent(target)} of {models[-1]}"
-        for target, models in zip(found.targets, (found.old, found.new), strict=True)
+def format_markdown(report: RetirementReport) -> str:
+    """The whole report as Markdown."""
+    old, new = ", ".join(report.old), ", ".join(report.new)
+    targets = [
+        "sends every request to the strong model"
+        if target is None
+        else f"keeps {format_percent(target)} of the quality of {models[-1]}"
+        for target, models in zip(report.targets, (report.old, report.new), strict=True)
     ]
-    lines = [f"# From {old} to {new}", "", f"Made on {found.today}. This retirement spent ${found.spent_usd:.4f}.", ""]
-    lines += [f"- {each.told(found.today)}" for each in found.leaving]
-    lines += ["", f"The old policy keeps {kept[0]}; the new one keeps {kept[1]}."]
-    lines += [
+    lines = [
+        f"# From {old} to {new}",
         "",
-        "## What changes, and what breaks",
-        "",
-        *(f"- {line}" for line in problems(found)),
-        "",
-        "## What to do",
+        f"Created on {report.today}. This retirement cost ${report.spent_usd:.4f}.",
         "",
     ]
-    lines += [f"- {line}" for line in to_do(found)]
-    for name in dict.fromkeys(way.question_type for way in found.ways):
-        part = [way for way in found.ways if way.question_type == name]
+    lines += [f"- {shutdown.describe(report.today)}" for shutdown in report.shutdowns]
+    lines += ["", f"The old policy {targets[0]}. The new policy {targets[1]}."]
+    lines += ["", "## Findings", "", *(f"- {line}" for line in findings(report))]
+    lines += ["", "## Next steps", "", *(f"- {line}" for line in next_steps(report))]
+    for name in dict.fromkeys(result.question_type for result in report.results):
+        results = [result for result in report.results if result.question_type == name]
         title = "All questions" if name == ALL else name
-        lines += ["", f"## {title} ({part[0].n:,})", "", *_table(HEADINGS, [cells(way, found.old[-1]) for way in part])]
-    if found.on_traffic:
-        n = way_of(found.on_traffic, ALL, ANSWERED).n
-        title = f"## {n:,} requests of your traffic, by completeness alone"
-        lines += ["", title, "", *_table(HEADINGS, [cells(way, ANSWERED) for way in found.on_traffic])]
-    rows = [
-        (each.shape, each.model, str(each.requests or "–"), "yes" if each.answered else "no", each.changed or "nothing")
-        for each in found.probed
+        rows = [format_cells(result, report.old[-1]) for result in results]
+        lines += ["", f"## {title} ({results[0].n:,})", "", *_markdown_table(HEADINGS, rows)]
+    if report.traffic_results:
+        title = f"## {_traffic_size(report):,} recorded requests, judged by completeness alone"
+        rows = [format_cells(result, RECORDED) for result in report.traffic_results]
+        lines += ["", title, "", *_markdown_table(HEADINGS, rows)]
+    probe_rows = [
+        (
+            *(probe.shape, probe.model, str(probe.requests or "–")),
+            *("yes" if probe.answered else "no", probe.changed or "nothing"),
+        )
+        for probe in report.probes
     ]
-    lines += ["", "## Shapes of requests", "", *_table(("shape", "model", "requests", "answered", "changed"), rows)]
+    headings = ("shape", "model", "requests", "answered", "changed")
+    lines += ["", "## Probes of request shapes", "", *_markdown_table(headings, probe_rows)]
     return "\n".join([*lines, ""])
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    marks = ["---", *("---:" for _ in headings[1:])]
-    written = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (headings, marks, *written)]
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    alignment = ["---", *("---:" for _ in headings[1:])]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (headings, alignment, *escaped)]

@@ -1,15 +1,18 @@
-"""Evidence that may be looked at after every observation: wealth won by bets against a claim. No I/O.
+"""Sequential tests by betting: log evidence that stays valid however often it is inspected. No I/O.
 
-A claim is put as ratios r_i >= 0 whose mean, given all before, is at most 1 where it holds. A bet of the fraction f on
-the next ratio multiplies its wealth by 1 + f (r_i - 1). While the claim holds no bet gains on average, so that by
-Ville's inequality the wealth ever reaches 1/a with a probability of at most a, however often it is looked at
-(Waudby-Smith and Ramdas 2024, Estimating means of bounded random variables by betting, sections 3 and 4).
+A claim is expressed as ratios r_i >= 0. While the claim holds, the mean of each ratio given the earlier ones is at most
+1. A bet of the fraction f on the next ratio multiplies the bettor's wealth by 1 + f (r_i - 1). While the claim holds,
+no bet gains on average, so by Ville's inequality the wealth ever reaches 1/a with probability at most a (Waudby-Smith
+and Ramdas 2024, Estimating means of bounded random variables by betting, sections 3 and 4).
 
-The wealth is spread over several fractions, since the best one depends on what is not known: their mean is bet against
-as well, and the best of L costs log L at most. Bets begin anew every START_EVERY observations, so that what was won or
-lost before a change does not count against it. The k-th beginning has a share 1/(k(k+1)) of the error; shares sum to 1,
-so that all beginnings together err as one (the union of the confidence sequences of Shekhar and Ramdas 2023, Sequential
-changepoint detection via backward confidence sequences, with errors that sum instead of a run length that is bounded).
+The wealth is split evenly over the bets in `FRACTIONS`, because the best fraction depends on an unknown mean. The mean
+of their wealth is itself a valid bet, and splitting over L fractions costs at most log L of log evidence.
+
+New bets start at a change point every `CHANGE_POINT_INTERVAL` observations, so that wealth won or lost before a change
+does not hide the change. The k-th change point gets the share 1/(k(k+1)) of the error probability. The shares sum to 1,
+so by the union bound all change points together err as often as one test. This is the union of the confidence
+sequences of Shekhar and Ramdas 2023, Sequential changepoint detection via backward confidence sequences, with summable
+errors instead of a bounded run length.
 """
 
 from __future__ import annotations
@@ -21,65 +24,73 @@ import numpy as np
 from router.policy.vocabulary import Floats
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.8)
-START_EVERY = 50
+CHANGE_POINT_INTERVAL = 50  # observations
 
 
-def starts(n: int) -> list[int]:
-    """The observations, counted from 0, at which bets begin.
+def change_points(n: int) -> list[int]:
+    """The indices, counted from 0, of the observations at which new bets start.
 
-    >>> starts(0), starts(50), starts(51)
+    >>> change_points(0), change_points(50), change_points(51)
     ([0], [0], [0, 50])
     """
-    return list(range(0, max(n, 1), START_EVERY))
+    return list(range(0, max(n, 1), CHANGE_POINT_INTERVAL))
 
 
-def log_share(start: int) -> float:
-    """The logarithm of the share of the error that a start has.
+def log_error_share(change_point: int) -> float:
+    """The natural logarithm of a change point's share of the error probability.
 
-    >>> round(math.exp(log_share(0)), 3), round(math.exp(log_share(50)), 3), round(math.exp(log_share(100)), 3)
-    (0.5, 0.167, 0.083)
+    >>> [round(math.exp(log_error_share(index)), 3) for index in (0, 50, 100)]
+    [0.5, 0.167, 0.083]
     """
-    k = start // START_EVERY + 1
+    k = change_point // CHANGE_POINT_INTERVAL + 1
     return -math.log(k * (k + 1))
 
 
 def log_wealth(ratios: Floats) -> float:
-    """The logarithm of the wealth after all `ratios` (n,), from 1."""
+    """The natural logarithm of the wealth after all `ratios` (n,), starting from wealth 1."""
     gains = np.log1p(np.outer(ratios - 1.0, FRACTIONS)).sum(axis=0)
     return float(np.logaddexp.reduce(gains)) - math.log(len(FRACTIONS))
 
 
-def evidence(ratios: Floats) -> tuple[float, int]:
-    """The most that any start has against the claim, in logarithms with the start's share; and that start."""
-    gains = np.vstack([np.zeros(len(FRACTIONS)), np.log1p(np.outer(ratios - 1.0, FRACTIONS)).cumsum(axis=0)])
-    begun = starts(len(ratios))
-    shares = np.array([log_share(start) for start in begun]) - math.log(len(FRACTIONS))
-    won = np.logaddexp.reduce(gains[-1] - gains[begun], axis=1) + shares
-    best = int(won.argmax())
-    return float(won[best]), begun[best]
+def max_log_evidence(ratios: Floats) -> tuple[float, int]:
+    """The largest log evidence against the claim over all change points, error share included, and its change point."""
+    gains = _cumulative_log_gains(ratios)
+    points = change_points(len(ratios))
+    log_shares = np.array([log_error_share(point) for point in points]) - math.log(len(FRACTIONS))
+    log_evidence = np.logaddexp.reduce(gains[-1] - gains[points], axis=1) + log_shares
+    best = int(log_evidence.argmax())
+    return float(log_evidence[best]), points[best]
 
 
-def first_reached(ratios: Floats, needed: float) -> int | None:
-    """After how many ratios the evidence first reaches `needed`; None where it never does."""
-    gains = np.vstack([np.zeros(len(FRACTIONS)), np.log1p(np.outer(ratios - 1.0, FRACTIONS)).cumsum(axis=0)])
-    begun = np.array(starts(len(ratios)))
-    shares = np.array([log_share(start) for start in begun])[:, None]
-    for block, begin in enumerate(begun):
-        before = slice(0, block + 1)
-        won = gains[None, begin + 1 : begin + START_EVERY + 1] - gains[begun[before], None]  # start, ratio, fraction
-        if (won.max(axis=2) + shares[before] < needed).all():  # the mean over fractions is at most the best of them
+def first_crossing(ratios: Floats, threshold: float) -> int | None:
+    """The number of ratios after which the log evidence first reaches `threshold`; None if it never does."""
+    gains = _cumulative_log_gains(ratios)
+    points = np.array(change_points(len(ratios)))
+    log_shares = np.array([log_error_share(point) for point in points])[:, None]
+    for block, begin in enumerate(points):
+        past = slice(0, block + 1)
+        log_wealths = (  # (change points, ratios of this block, fractions)
+            gains[None, begin + 1 : begin + CHANGE_POINT_INTERVAL + 1] - gains[points[past], None]
+        )
+        if (log_wealths.max(axis=2) + log_shares[past] < threshold).all():  # the mean is at most the largest
             continue
-        mean = np.logaddexp.reduce(won, axis=2) + shares[before] - math.log(len(FRACTIONS))
-        reached = np.flatnonzero((mean >= needed).any(axis=0))
-        if len(reached):
-            return int(begin) + int(reached[0]) + 1
+        log_evidence = np.logaddexp.reduce(log_wealths, axis=2) + log_shares[past] - math.log(len(FRACTIONS))
+        crossings = np.flatnonzero((log_evidence >= threshold).any(axis=0))
+        if len(crossings):
+            return int(begin) + int(crossings[0]) + 1
     return None
 
 
 def growth_rate(ratios: Floats, weights: Floats) -> float:
-    """The largest mean logarithm that a bet gains an observation, where `ratios` come as often as `weights` say.
+    """The largest mean log gain per observation over `FRACTIONS`; `ratios` occur in proportion to `weights`, both (n,).
 
-    A bet of this fraction reaches the logarithm b after b / rate observations on average, and the overshoot of the last
-    one (Wald 1947, Sequential Analysis, appendix 2); a rate of 0 or less never does.
+    The bet with this rate reaches the log evidence b after b / rate observations on average, plus the overshoot of the
+    last observation (Wald 1947, Sequential Analysis, appendix 2). At a rate of 0 or less it never reaches b.
     """
     return float((weights @ np.log1p(np.outer(ratios - 1.0, FRACTIONS))).max() / weights.sum())
+
+
+def _cumulative_log_gains(ratios: Floats) -> Floats:
+    """The log wealth of each fraction after 0, 1, ..., n ratios, (n + 1, fractions)."""
+    log_gains = np.log1p(np.outer(ratios - 1.0, FRACTIONS)).cumsum(axis=0)
+    return np.vstack([np.zeros(len(FRACTIONS)), log_gains])

@@ -1,12 +1,14 @@
-"""What a type keeps of the strong model's quality, from sampled requests: a band that holds at all times. No I/O.
+"""The share of the strong model's quality that a question type keeps, with an anytime-valid confidence band. No I/O.
 
-The claim that is watched: of the requests of a type, the answers that the router gave keep at least `k` of the strong
-model's quality. A request that the cheap model answered has a score w, and the strong model's answer to it a score s;
-it contributes w - k s. One that the strong model answered itself loses nothing and contributes (1 - k) s, where the
-mean s of the pairs before it stands for its score, which nobody asks a judge for. The claim is that the mean of the
-contributions, given all before, is at least 0. As ratios with a mean of at most 1 (`betting.py`): 1 - w + k s for the
-claim "at least k", and 1 + (w - k s) / k for "at most k". Both are monotone in k, so that the values of k against
-which there is not enough evidence are an interval: a confidence sequence of the quality kept.
+The monitored claim: on the requests of a type, the answers of the router keep at least the share k of the strong
+model's quality. A request that the cheap model answered has the score w, and the strong model's answer to the same
+request has the score s. The request contributes w - k s. A request that the strong model answered loses nothing. It
+contributes (1 - k) s, where the mean s of the earlier pairs replaces its own score, because the judge does not score
+it. The claim states that the mean of the contributions, given the earlier ones, is at least 0.
+
+As ratios with a mean of at most 1 (`betting.py`), the claim "at least k" is 1 - w + k s, and the claim "at most k" is
+1 + (w - k s) / k. Both are monotone in k, so the values of k that are not rejected form an interval: a confidence
+sequence of the kept quality.
 """
 
 from __future__ import annotations
@@ -21,98 +23,109 @@ from calibration.sentinel import betting
 from router.policy.rules import Interval
 from router.policy.vocabulary import Floats
 
-ERROR = 0.05  # that any type is ever called drifted though it keeps its floor, over all types and all looks
-MOST_KEPT = 2.0
-_STEPS = 24  # of bisection: 1e-7 of the scale
+ERROR = 0.05  # probability that any type is ever reported as drifted while it keeps its floor, over all inspections
+MAX_KEPT_QUALITY = 2.0  # upper end of the band: the cheap model may be better than the strong one
+_BISECTION_STEPS = 24  # precision: 1e-7 of the scale
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     """One sampled request."""
 
     by_cheap: bool
-    cheap: float = 0.0  # score of the cheap model's answer, in [0, 1]; without meaning where the strong one answered
-    strong: float = 0.0  # score of the strong model's answer
+    cheap: float = 0.0  # score of the cheap model's answer, in [0, 1]; unused if the strong model answered
+    strong: float = 0.0  # score of the strong model's answer, in [0, 1]; unused if the strong model answered
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a type keeps, since a start."""
+class KeptQuality:
+    """The quality that a type keeps, from a change point on."""
 
-    band: Interval
-    start: int  # the request, counted from 0, from which on it counts
-    against_floor: float  # log evidence that less than the floor is kept, with the share of its start
+    band: Interval  # share of the strong model's quality
+    change_point: int  # index, counted from 0, of the first request that the band covers
+    log_evidence: float  # that the type keeps less than its floor, including the error share of the change point
 
 
-def needed(types: int, error: float = ERROR) -> float:
-    """The log evidence that shows something of one of so many types: each has an equal share of the error."""
+def log_evidence_threshold(types: int, error: float = ERROR) -> float:
+    """The log evidence that rejects a claim about one of `types` types, which share `error` equally."""
     return math.log(max(types, 1) / error)
 
 
 @dataclass(frozen=True, slots=True)
 class Contributions:
-    """Scores of sampled requests of one type, in the order in which they were sampled, (n,) each.
+    """Scores of the sampled requests of one type, in the order of sampling, (n,) each.
 
-    Where the strong model answered, both are the mean of its scores before.
+    For a request that the strong model answered, both scores are the mean score of the strong model so far.
     """
 
     cheap: Floats
     strong: Floats
 
     @classmethod
-    def of(cls, observed: Sequence[Observed]) -> Contributions:
-        """The contributions of requests."""
-        by_cheap = np.array([each.by_cheap for each in observed], dtype=bool)
-        cheap = np.array([each.cheap for each in observed], dtype=np.float64)
-        strong = np.array([each.strong for each in observed], dtype=np.float64)
+    def from_observations(cls, observations: Sequence[Observation]) -> Contributions:
+        by_cheap = np.array([observation.by_cheap for observation in observations], dtype=bool)
+        cheap = np.array([observation.cheap for observation in observations], dtype=np.float64)
+        strong = np.array([observation.strong for observation in observations], dtype=np.float64)
         pairs = np.cumsum(by_cheap)
         mean = np.divide(np.cumsum(strong * by_cheap), pairs, out=np.zeros(len(pairs)), where=pairs > 0)
         return cls(np.where(by_cheap, cheap, mean), np.where(by_cheap, strong, mean))
 
-    def since(self, start: int) -> Contributions:
-        """Those from one request on."""
-        return Contributions(self.cheap[start:], self.strong[start:])
+    def from_change_point(self, index: int) -> Contributions:
+        """The contributions of the requests from `index` on."""
+        return Contributions(self.cheap[index:], self.strong[index:])
 
-    def at_least(self, kept: float) -> Floats:
-        """The ratios against "at least `kept`" (n,)."""
+    def ratios_of_at_least(self, kept: float) -> Floats:
+        """The ratios of the claim "keeps at least `kept`", (n,)."""
         return np.asarray(1.0 - self.cheap + kept * self.strong)
 
-    def at_most(self, kept: float) -> Floats:
-        """The ratios against "at most `kept`" (n,)."""
+    def ratios_of_at_most(self, kept: float) -> Floats:
+        """The ratios of the claim "keeps at most `kept`", (n,)."""
         return np.asarray(1.0 + (self.cheap - kept * self.strong) / kept)
 
 
-def kept_quality(observed: Sequence[Observed], floor: float, needed: float) -> Kept:
-    """What a type keeps, with a band that is passed on either side with a chance of at most exp(-needed), ever.
+def estimate_kept_quality(observations: Sequence[Observation], floor: float, threshold: float) -> KeptQuality:
+    """Estimate the kept quality; each end of the band is ever wrong with probability at most exp(-threshold).
 
-    The band is that of all requests, unless a later start has more evidence against the floor, and more than twice
-    what chance gives: then it tells what is kept since.
+    The band covers all requests, unless a later change point has the largest log evidence against the floor and that
+    evidence is at least log 2. Then the band covers the requests from that change point on.
     """
-    if not observed:
-        return Kept(Interval(0.0, 1.0, MOST_KEPT), 0, 0.0)
-    whole = Contributions.of(observed)
-    against, start = betting.evidence(whole.at_least(floor))
-    if against < math.log(2.0):
-        start = 0
-    since, least = whole.since(start), needed - betting.log_share(start)
-    high = _first(lambda kept: betting.log_wealth(since.at_least(kept)) >= least, 0.0, MOST_KEPT)
-    low = MOST_KEPT - _first(
-        lambda below: betting.log_wealth(since.at_most(MOST_KEPT - below)) >= least, 0.0, MOST_KEPT
+    if not observations:
+        return KeptQuality(Interval(0.0, 1.0, MAX_KEPT_QUALITY), 0, 0.0)
+    contributions = Contributions.from_observations(observations)
+    log_evidence, change_point = betting.max_log_evidence(contributions.ratios_of_at_least(floor))
+    if log_evidence < math.log(2.0):
+        change_point = 0
+    covered = contributions.from_change_point(change_point)
+    threshold -= betting.log_error_share(change_point)
+    high = _bisect(
+        lambda kept: betting.log_wealth(covered.ratios_of_at_least(kept)) >= threshold, 0.0, MAX_KEPT_QUALITY
     )
-    strong = float(since.strong.sum())
-    estimate = min(float(since.cheap.sum()) / strong, MOST_KEPT) if strong else 1.0
-    return Kept(Interval(min(low, estimate), estimate, max(high, estimate)), start, against)
+    low = MAX_KEPT_QUALITY - _bisect(
+        lambda below: betting.log_wealth(covered.ratios_of_at_most(MAX_KEPT_QUALITY - below)) >= threshold,
+        *(0.0, MAX_KEPT_QUALITY),
+    )
+    strong = float(covered.strong.sum())
+    estimate = min(float(covered.cheap.sum()) / strong, MAX_KEPT_QUALITY) if strong else 1.0
+    return KeptQuality(Interval(min(low, estimate), estimate, max(high, estimate)), change_point, log_evidence)
 
 
-def until_drifted(observed: Sequence[Observed], floor: float, needed: float) -> tuple[Sequence[Observed], bool]:
-    """The requests until less than the floor was shown to be kept, and whether it was: what is shown stays so."""
-    at = betting.first_reached(Contributions.of(observed).at_least(floor), needed) if observed else None
-    return (observed, False) if at is None else (observed[:at], True)
+def truncate_at_drift(
+    observations: Sequence[Observation], floor: float, threshold: float
+) -> tuple[Sequence[Observation], bool]:
+    """The observations up to the detection of a drift, and whether a drift was detected.
+
+    A detected drift is final: later observations do not change the result.
+    """
+    if not observations:
+        return observations, False
+    ratios = Contributions.from_observations(observations).ratios_of_at_least(floor)
+    crossing = betting.first_crossing(ratios, threshold)
+    return (observations, False) if crossing is None else (observations[:crossing], True)
 
 
-def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The least number from which on `holds` does, to 1e-7; `high` where it does nowhere before."""
-    for _ in range(_STEPS):
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The smallest number in [low, high] from which on `holds` is true, to 1e-7 of the scale; `high` if none is."""
+    for _ in range(_BISECTION_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high

@@ -1,4 +1,4 @@
-"""Recorded requests that the sentinel looks at: drawn by a hash of their trace alone, so that no answer has a say."""
+"""A random sample of recorded requests. A hash of the trace id selects a request, independent of its content."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from calibration.questions.questions import Question, content_text
-from calibration.traffic.traffic import opened_traffic, routed_traces
+from calibration.traffic.traffic import open_traffic, routed_traces
 from router.policy.usage import Usage
 
-NO_ANSWER = "(no answer)"  # what a judge reads where a model said nothing
+EMPTY_ANSWER = "(no answer)"  # text that the judge reads for an empty answer
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """A routed request, and what became of it; `question` is None where what was said is not recorded as text."""
+class SampledRequest:
+    """A routed request and its answer; `question` is None unless both are recorded as text."""
 
     trace_id: str
     question_type: str
@@ -35,67 +35,67 @@ class Sampled:
     seconds: float
 
     @property
-    def place(self) -> float:
-        """Where it stands among all requests, from 0 to 1."""
-        return place(self.trace_id)
+    def sampling_number(self) -> float:
+        return sampling_number(self.trace_id)
 
 
-def place(trace_id: str) -> float:
-    """A number from 0 to 1 that a trace has by chance, and always has.
+def sampling_number(trace_id: str) -> float:
+    """A pseudo-random number in [0, 1), computed from a hash of the trace id. A share samples the numbers below it.
 
-    >>> place("tr-1") == place("tr-1") != place("tr-2")
+    >>> sampling_number("tr-1") == sampling_number("tr-1") != sampling_number("tr-2")
     True
     """
     return int.from_bytes(hashlib.sha256(f"sentinel {trace_id}".encode()).digest()[:6]) / 2**48
 
 
-def sampled(uri: str, policy_version: str, share: float, since: str, known: set[str]) -> Iterator[Sampled]:
-    """The sampled requests since then that this policy decided on, but for those of `known` trace ids.
+def sample_requests(
+    uri: str, policy_version: str, share: float, since: str, exclude: set[str]
+) -> Iterator[SampledRequest]:
+    """Sample the requests of the period `since`, such as "2d", that this policy routed.
+
+    Args:
+        uri: of MLflow's tracking store.
+        share: of the routed requests, in [0, 1].
+        exclude: trace ids to leave out.
 
     Raises:
-        TrafficError: `since` is no length of time, or nothing was recorded.
+        TrafficError: `since` is not a duration, or MLflow has no recorded requests.
     """
-    client, experiment_id, from_ms = opened_traffic(since, uri)
-    for trace_id in _drawn(client, experiment_id, from_ms, policy_version, share):
-        if trace_id not in known:
-            yield sample_of(client.get_trace(trace_id))
+    client, experiment_id, from_unix_ms = open_traffic(since, uri)
+    condition = f"tags.`router.policy` = '{policy_version}'"
+    for info in list(routed_traces(client, experiment_id, from_unix_ms, condition)):
+        if sampling_number(info.trace_id) < share and info.trace_id not in exclude:
+            yield parse_trace(client.get_trace(info.trace_id))
 
 
-def _drawn(client: Any, experiment_id: str, from_ms: int, version: str, share: float) -> list[str]:
-    routed = routed_traces(client, experiment_id, from_ms, f"tags.`router.policy` = '{version}'")
-    return [info.trace_id for info in routed if place(info.trace_id) < share]
-
-
-def sample_of(trace: Any) -> Sampled:
-    """A trace of the router's as a sampled request."""
+def parse_trace(trace: Any) -> SampledRequest:
+    """Read a sampled request from a trace of the router."""
     span, info = trace.data.spans[0], trace.info
-    told = span.attributes
-    used, cost = info.token_usage or {}, told.get("mlflow.llm.cost") or {}
+    tokens, cost = info.token_usage or {}, span.attributes.get("mlflow.llm.cost") or {}
     failed = info.tags.get("router.outcome", "answered") == "failed" or int(info.tags.get("router.status", 200)) >= 500
     question_type = info.tags["router.question_type"]
-    question = None if failed else _question(info.trace_id, question_type, span.inputs)
-    text = _answer(span.outputs)
-    usage = Usage(used.get("input_tokens", 0), used.get("output_tokens", 0))
-    return Sampled(
+    question = None if failed else _parse_question(info.trace_id, question_type, span.inputs)
+    text = _parse_answer(span.outputs)
+    return SampledRequest(
         trace_id=info.trace_id,
         question_type=question_type,
         model=info.tags.get("router.model", ""),
-        target=_number(told.get("router.target")),
-        novelty=_number(told.get("router.novelty")),
-        output_tokens=used.get("output_tokens"),
+        target=_parse_number(span.attributes.get("router.target")),
+        novelty=_parse_number(span.attributes.get("router.novelty")),
+        output_tokens=tokens.get("output_tokens"),
         failed=failed,
-        refused=_refused(span.outputs),
+        refused=_is_refusal(span.outputs),
         question=question if text is not None else None,
-        text=text or NO_ANSWER,
-        usage=usage,
-        cost_usd=_number(cost.get("total_cost") if isinstance(cost, Mapping) else None) or 0.0,
+        text=text or EMPTY_ANSWER,
+        usage=Usage(tokens.get("input_tokens", 0), tokens.get("output_tokens", 0)),
+        cost_usd=_parse_number(cost.get("total_cost") if isinstance(cost, Mapping) else None) or 0.0,
         started_unix_ns=span.start_time_ns,
         seconds=(span.end_time_ns - span.start_time_ns) / 1e9,
     )
 
 
-def _question(trace_id: str, question_type: str, request: Any) -> Question | None:
-    """A request as a question; None where it is not recorded, or holds more than text."""
+def _parse_question(trace_id: str, question_type: str, request: Any) -> Question | None:
+    """The request as a question; None if its content is not recorded or contains more than text."""
     messages = request.get("messages") if isinstance(request, Mapping) else None
     if not isinstance(messages, list) or not messages or messages[-1].get("role") != "user":
         return None
@@ -110,27 +110,27 @@ def _is_text(message: Any) -> bool:
     return isinstance(message, Mapping) and all(isinstance(p, Mapping) and p.get("type") == "text" for p in parts)
 
 
-def _choice(response: Any) -> Mapping[str, Any]:
+def _first_choice(response: Any) -> Mapping[str, Any]:
     choices = response.get("choices") if isinstance(response, Mapping) else None
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    return first if isinstance(first, Mapping) else {}
+    choice = choices[0] if isinstance(choices, list) and choices else {}
+    return choice if isinstance(choice, Mapping) else {}
 
 
-def _answer(response: Any) -> str | None:
-    """What was answered in words, a refusal too; None where it is not recorded, or calls a tool."""
-    message = _choice(response).get("message")
+def _parse_answer(response: Any) -> str | None:
+    """The text of an answer or refusal; None if the answer is not recorded or calls a tool."""
+    message = _first_choice(response).get("message")
     if not isinstance(message, Mapping) or message.get("tool_calls"):
         return None
     return content_text(message.get("content")) or str(message.get("refusal") or "")
 
 
-def _refused(response: Any) -> bool:
-    choice = _choice(response)
+def _is_refusal(response: Any) -> bool:
+    choice = _first_choice(response)
     message = choice.get("message") or {}
     return bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
 
 
-def _number(value: Any) -> float | None:
+def _parse_number(value: Any) -> float | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)

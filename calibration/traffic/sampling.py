@@ -1,7 +1,7 @@
-"""Which of the traffic becomes questions: all that users gave feedback on, then evenly over types, the unsure first.
+"""Sampling of recorded requests for calibration: first those with user feedback, then evenly over question types.
 
-Within a type, half is drawn from where the policy was least sure, since there a few answers move it most, and half from
-all, so that what is learnt stays true of the whole.
+Half of each type's share are the requests on which the policy was least certain, because their answers change the
+policy most. The other half are random, so that the sample still represents the traffic.
 """
 
 from __future__ import annotations
@@ -11,77 +11,84 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-UNSURE_REASONS = ("no_evidence", "uncertain_type", "novel", "not_certified")
+UNCERTAIN_REASONS = ("no_evidence", "uncertain_type", "novel", "not_certified")
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """What a user thought of one answer."""
+class Feedback:
+    """A user's feedback on one answer."""
 
     score: float  # in [0, 1]
     comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request of the traffic, without what was said."""
+class RecordedRequest:
+    """A recorded request, without its content."""
 
     trace_id: str
     question_type: str
     reason: str
-    gap: float | None  # what the strong model was expected to add
-    opinions: Sequence[Opinion] = ()
+    gap: float | None  # predicted quality of the strong model minus that of the cheap model
+    feedback: Sequence[Feedback] = ()
 
 
-def sample(traffic: Iterable[Asked], size: int, chance: random.Random) -> list[Asked]:
-    """Up to `size` of them: those with feedback, then evenly over types, half of each the least sure."""
-    everything = list(traffic)
-    border = _border(everything)
-    told = [asked for asked in everything if asked.opinions]
-    if len(told) >= size:
-        return chance.sample(told, size)
-    by_type: dict[str, list[Asked]] = defaultdict(list)
-    for asked in everything:
-        if not asked.opinions:
-            by_type[asked.question_type].append(asked)
-    chosen = list(told)
-    for kind, share in _shares({kind: len(each) for kind, each in by_type.items()}, size - len(told)).items():
-        chosen += _of_type(by_type[kind], share, border, chance)
+def sample_traffic(traffic: Iterable[RecordedRequest], size: int, rng: random.Random) -> list[RecordedRequest]:
+    """Sample up to `size` requests: those with feedback, then evenly over types, half of each the least certain."""
+    requests = list(traffic)
+    boundary = _boundary_gap(requests)
+    with_feedback = [request for request in requests if request.feedback]
+    if len(with_feedback) >= size:
+        return rng.sample(with_feedback, size)
+    by_type: dict[str, list[RecordedRequest]] = defaultdict(list)
+    for request in requests:
+        if not request.feedback:
+            by_type[request.question_type].append(request)
+    chosen = list(with_feedback)
+    counts = {question_type: len(of_type) for question_type, of_type in by_type.items()}
+    for question_type, share in _allocate(counts, size - len(with_feedback)).items():
+        chosen += _sample_type(by_type[question_type], share, boundary, rng)
     return chosen
 
 
-def _of_type(asked: Sequence[Asked], share: int, border: float, chance: random.Random) -> list[Asked]:
-    mixed = chance.sample(list(asked), len(asked))
-    ranked = sorted(mixed, key=lambda each: _sureness(each, border))
-    unsure, rest = ranked[: (share + 1) // 2], ranked[(share + 1) // 2 :]
-    return unsure + chance.sample(rest, share - len(unsure))
+def _sample_type(
+    requests: Sequence[RecordedRequest], share: int, boundary: float, rng: random.Random
+) -> list[RecordedRequest]:
+    shuffled = rng.sample(list(requests), len(requests))
+    ranked = sorted(shuffled, key=lambda request: _certainty(request, boundary))
+    least_certain, rest = ranked[: (share + 1) // 2], ranked[(share + 1) // 2 :]
+    return least_certain + rng.sample(rest, share - len(least_certain))
 
 
-def _sureness(asked: Asked, border: float) -> float:
-    if asked.reason in UNSURE_REASONS or asked.gap is None:
+def _certainty(request: RecordedRequest, boundary: float) -> float:
+    """The distance of a request's gap from the decision boundary; 0 if the policy had no evidence."""
+    if request.reason in UNCERTAIN_REASONS or request.gap is None:
         return 0.0
-    return abs(asked.gap - border)
+    return abs(request.gap - boundary)
 
 
-def _border(traffic: Sequence[Asked]) -> float:
-    """The gap at which decisions turn from cheap to strong: halfway between the typical ones of either side."""
-    cheap = sorted(asked.gap for asked in traffic if asked.reason == "cheap_is_enough" and asked.gap is not None)
-    strong = sorted(asked.gap for asked in traffic if asked.reason == "strong_is_better" and asked.gap is not None)
+def _boundary_gap(traffic: Sequence[RecordedRequest]) -> float:
+    """The gap at which decisions change from cheap to strong.
+
+    It is the midpoint of the 95 % quantile of cheap decisions and the 5 % quantile of strong decisions.
+    """
+    cheap = sorted(r.gap for r in traffic if r.reason == "cheap_is_enough" and r.gap is not None)
+    strong = sorted(r.gap for r in traffic if r.reason == "strong_is_better" and r.gap is not None)
     if not cheap or not strong:
         return cheap[-1] if cheap else strong[0] if strong else 0.0
     return (cheap[int(0.95 * (len(cheap) - 1))] + strong[int(0.05 * (len(strong) - 1))]) / 2
 
 
-def _shares(counts: Mapping[str, int], size: int) -> dict[str, int]:
-    """How many of each type: the same of all, but no more than there are.
+def _allocate(counts: Mapping[str, int], size: int) -> dict[str, int]:
+    """Split `size` evenly over the types; a type gets at most its count.
 
-    >>> _shares({"a": 100, "b": 3, "c": 50}, 23)
+    >>> _allocate({"a": 100, "b": 3, "c": 50}, 23)
     {'b': 3, 'c': 10, 'a': 10}
     """
     shares: dict[str, int] = {}
-    left = size
+    remaining = size
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    for position, (kind, count) in enumerate(ordered):
-        shares[kind] = min(count, left // (len(ordered) - position))
-        left -= shares[kind]
+    for position, (question_type, count) in enumerate(ordered):
+        shares[question_type] = min(count, remaining // (len(ordered) - position))
+        remaining -= shares[question_type]
     return shares

@@ -63,7 +63,7 @@ class RequestSummary(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field
     adapted: str = ""  # the changes made to the request for the model, in words
     read_as: dict[str, int] = {}  # sizes of the parts of the request (`router.planning.summary.counts_of`)
     # verification of the answer
-    verification: str = ""  # verified, escalated, kept, late, unchecked (docs/answers.md); "" if not requested
+    verification: str = ""  # verified, escalated, kept, late, unchecked; "" if not requested
     finding: str = ""  # the fault found in the checked answer (`router.verifying.finding.Fault`)
     escalated_from: str = ""  # the model whose answer was replaced by an answer of `model`
     # what was billed

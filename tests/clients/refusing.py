@@ -3,7 +3,7 @@
 Run: make test-clients-refusing [CLIENTS="openai langchain"]. The upstream is `refusing_openai.py`, which refuses what
 the real models refuse. Each client asks for `auto`, with the parameters that its users set. Directly, `auto` is another
 name for the cheap model of the pair; through the router, the router adapts each request. A run of all clients rewrites
-the table in docs/compatibility.md.
+the table in docs/reference/compatibility.md.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from run import CLIENTS, HERE, HOME, PROJECT, free_port, installed, routed, run, score, server
 
 PAIR = "gpt-6-luna,gpt-6-sol"
-PAGE = PROJECT / "docs" / "compatibility.md"
-HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Mended |
+PAGE = PROJECT / "docs" / "reference" / "compatibility.md"
+HEAD = """| Client | Version | Checks passed | Requests | Refused directly | Refused through the router | Repaired |
 |---|---|---|---|---|---|---|
 """  # mended: what the pair refused the router, which sent it again
 BEGINS, ENDS = "<!-- made by tests/clients/refusing.py -->\n", "<!-- end -->"

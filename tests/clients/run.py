@@ -34,21 +34,32 @@ class Client:
     script: str
     shows: str = ""  # the package whose version is told
     installer: str = "python"
+    example: str = ""  # of examples/, run through the router as its users run it
 
 
 LANGCHAIN = ("langchain-openai", "langchain-tests", "pytest", "pytest-asyncio", "pytest-socket", "pytest-recording")
+VERCEL = ("ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "zod")
 CLIENTS = {
-    "openai": Client(("openai",), "openai_python.py"),
+    "openai": Client(("openai",), "openai_python.py", example="openai_python.py"),
     "openai-1.40": Client(("openai==1.40.0", "httpx<0.28"), "openai_python.py", "openai"),
-    "openai-node": Client(("openai",), "openai_node.mjs", "openai", "node"),
-    "vercel-ai": Client(("ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "zod"), "vercel_ai.mjs", "ai", "node"),
+    "openai-node": Client(("openai",), "openai_node.mjs", "openai", "node", "openai_node.mjs"),
+    "vercel-ai": Client(VERCEL, "vercel_ai.mjs", "ai", "node", "vercel_ai.mjs"),
     "langchain": Client((*LANGCHAIN, "pytest-benchmark", "syrupy"), "langchain_standard.py", "langchain-openai"),
-    "langchain-agent": Client(("langchain", "langchain-openai"), "langchain_agent.py", "langchain"),
-    "llama-index": Client(("llama-index-llms-openai",), "llama_index_client.py", "llama-index-llms-openai"),
-    "pydantic-ai": Client(("pydantic-ai-slim[openai]",), "pydantic_ai_client.py", "pydantic-ai-slim"),
+    "langchain-agent": Client(
+        ("langchain", "langchain-openai"), "langchain_agent.py", "langchain", example="langchain_agent.py"
+    ),
+    "llama-index": Client(
+        ("llama-index-llms-openai", "llama-index-llms-openai-like"),
+        "llama_index_client.py",
+        "llama-index-llms-openai",
+        example="llamaindex_chat.py",
+    ),
+    "pydantic-ai": Client(
+        ("pydantic-ai-slim[openai]",), "pydantic_ai_client.py", "pydantic-ai-slim", example="pydantic_ai_agent.py"
+    ),
     "instructor": Client(("instructor",), "instructor_client.py"),
-    "openai-agents": Client(("openai-agents",), "openai_agents_client.py"),
-    "litellm": Client(("litellm", "mcp"), "litellm_client.py"),
+    "openai-agents": Client(("openai-agents",), "openai_agents_client.py", example="openai_agents.py"),
+    "litellm": Client(("litellm", "mcp"), "litellm_client.py", example="litellm_sdk.py"),
     "llm": Client(("llm",), "shell.sh"),
     "curl": Client((), "shell.sh", installer=""),
 }
@@ -72,7 +83,9 @@ def main() -> int:
             ours = [line for line in through if not line.startswith("ok ") and line not in plain]
             worse += len([line for line in ours if f"ok {claim(line)}" in plain])
             sys.stdout.write(f"| {name} | {version} | {score(plain)} | {passed} | {score(through)} |\n")
-            for line in ours + reasons(name):
+            failed = run_example(name, client.example, router) if client.example else ""
+            worse += bool(failed)
+            for line in [*ours, *reasons(name), *([failed] if failed else [])]:
                 sys.stderr.write(f"  {name}: {line}\n")
             sys.stdout.flush()
     return 1 if worse else 0
@@ -197,6 +210,19 @@ def installed(name: str, client: Client) -> str:
         code = f"import importlib.metadata as m; print(m.version({shown!r}))"
         return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     return subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def run_example(name: str, example: str, base_url: str) -> str:
+    """Run a script of examples/ through the router; what is wrong, or nothing."""
+    environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-client"}
+    script = PROJECT / "examples" / example
+    if example.endswith(".mjs"):
+        command = ["node", shutil.copy(script, HOME / "node" / f"example_{example}")]  # where its packages are
+    else:
+        command = [str(HOME / name / "bin" / "python"), str(script)]
+    done = subprocess.run(command, env={**clean(), **environment}, capture_output=True, text=True, timeout=300)
+    is_right = done.returncode == 0 and "Paris" in done.stdout
+    return "" if is_right else f"FAIL examples/{example}: {(done.stdout + done.stderr)[-500:]}"
 
 
 def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
