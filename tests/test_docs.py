@@ -8,7 +8,7 @@ import pytest
 from calibration.questions import questions
 from router.endpoints.openapi_document import ANSWER_HEADERS, ROUTING_HEADERS
 from router.journal.writer import Record
-from router.policy.decision import Reason
+from router.policy.reasons import Reason
 from router.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +30,14 @@ def first_cells(page):
 
 def test_every_reason_is_on_the_page_of_reasons_and_no_other():
     assert first_cells("reference/reasons.md") == {reason.value for reason in Reason}
+
+
+def test_every_snippet_names_an_example_in_the_form_that_mkdocs_replaces():
+    lines = [line for page in PAGES for line in page.read_text().splitlines() if line.lstrip().startswith("--8")]
+    assert lines
+    for line in lines:
+        marker = re.fullmatch(r'\s*--8<-- "([^"]+)"', line)
+        assert marker and (ROOT / marker[1]).is_file(), line
 
 
 def test_every_header_is_on_the_page_of_headers():
