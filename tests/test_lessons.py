@@ -156,7 +156,7 @@ def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_opena
     done = learnt(new.home, "--forget", model)
     assert (done.exit_code, done.stderr) == (
         0,
-        f"router: deleted 1 adaptations for {model}; a running router follows within two seconds\n",
+        f"router: deleted 1 adaptation for {model}; a running router follows within two seconds\n",
     )
     assert until(
         lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()

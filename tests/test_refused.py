@@ -1,4 +1,4 @@
-"""One bad entry never stops a sink: it is put aside, told, and can be shipped again. An outage puts nothing aside."""
+"""A rejected entry never blocks a sink: it is set aside, reported and can be exported again. An outage sets nothing aside."""
 
 import json
 import os
