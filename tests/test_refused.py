@@ -1,4 +1,4 @@
-"""A rejected entry never blocks a sink: it is set aside, reported and can be exported again. An outage sets nothing aside."""
+"""A rejected entry never blocks a sink: it is set aside, reported and can be exported again. An outage only waits."""
 
 import json
 import os

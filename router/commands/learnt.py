@@ -27,8 +27,9 @@ def show(model: str, *, as_data: bool) -> None:
             count = forget_model(path, model, now) if path.exists() else 0
             if not count:
                 raise SettingsError(f"no adaptations are stored for {model!r}; `python -m router learnt` lists them")
+            noun = "adaptation" if count == 1 else "adaptations"
             sys.stderr.write(
-                f"router: deleted {count} {"adaptation" if count == 1 else "adaptations"} for {model}; a running router follows within two seconds\n"
+                f"router: deleted {count} {noun} for {model}; a running router follows within two seconds\n"
             )
             return
         lessons = [describe_lesson(lesson) for lesson in read_lessons(path, now)]
