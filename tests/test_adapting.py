@@ -719,7 +719,7 @@ def test_a_successor_that_is_in_the_policy_is_requested_once(to, refusing_openai
 def test_a_model_that_reappears_is_requested_again(to, refusing_openai, monkeypatch):
     router = to(*OLD)
     refusing_openai.retired = set(OLD)
-    monkeypatch.setattr("router.adaptation.adapter.GONE_SECONDS", 0.0)
+    monkeypatch.setattr("router.adaptation.adapter.MISSING_SECONDS", 0.0)
     assert ask(router, chat()).headers["x-router-reason"] == "successor"
     refusing_openai.retired = set()
     assert ask(router, chat()).headers["x-router-model"] == refusing_openai.bodies[0]["model"]

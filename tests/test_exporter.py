@@ -236,7 +236,7 @@ def run(call, *arguments):
         pass
 
 disable_network_lookups()
-calls = ((fetch, settings), (opened, settings.tracking_uri, settings.home))
+calls = ((fetch, settings), (open_store, settings.tracking_uri, settings.home))
 threads = [threading.Thread(target=run, args=call) for call in calls]
 for thread in threads:
     thread.start()

@@ -83,12 +83,12 @@ def with_event(old: bytes, new: bytes, at: int = 1) -> list[bytes]:
         (with_event(b'"prompt_tokens":12', b'"prompt_tokens":' + b"9" * 400, at=-2 % len(EVENTS)), None),
     ],
 )
-def test_a_stream_is_returned_unchanged_and_its_usage_recorded(router, openai_server, said, cost, usage_edit):
+def test_a_stream_is_returned_unchanged_and_its_usage_recorded(router, openai_server, said, cost, asks_usage):
     openai_server.say(events(*said))
-    options = b',"stream":true' + b',"stream_options":{"include_usage":true}' * usage_edit
+    options = b',"stream":true' + b',"stream_options":{"include_usage":true}' * asks_usage
     heard = ask(router, ASKED[:-1] + options + b"}")
     plain = b"".join([*said[:-2], said[-1]]).replace(b',"usage":null', b"")
-    assert heard.content == (b"".join(said) if usage_edit else plain)
+    assert heard.content == (b"".join(said) if asks_usage else plain)
     record = exported(router)
     assert (record.status, record.outcome, record.error) == (200, "answered", "")
     assert record.cost_usd == (None if cost is None else pytest.approx(cost))

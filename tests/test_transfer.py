@@ -256,7 +256,7 @@ def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, why):
     with pytest.raises(SettingsError) as refused:
         served_policy(settings_of(tmp_path, *pair))
     (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
-    assert finding.state is State.PROBLEM and why in finding.told
+    assert finding.state is State.PROBLEM and why in finding.message
     assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
     for command in (["serve", "--port", "0"], ["decide", "hi"]):
