@@ -1,0 +1,1 @@
+"""Calibration: questions -> answers -> judging -> learning -> comparison -> reporting -> registry."""

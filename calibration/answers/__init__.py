@@ -1,0 +1,1 @@
+"""The models' answers to the questions, within rate limits and budget, and their traces in MLflow."""

@@ -1,0 +1,1 @@
+"""Exact checks of an answer against its reference, without a judge."""

@@ -1,0 +1,1 @@
+"""The commands of `python -m calibration`, one module each, and the options that they share."""

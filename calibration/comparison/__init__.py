@@ -1,0 +1,1 @@
+"""The comparison of the models on the outcomes: quality, cost, tradeoffs and the verdict."""

@@ -1,0 +1,1 @@
+"""The questions of a calibration, from files and MLflow datasets."""

@@ -1,0 +1,1 @@
+"""Policies in MLflow's model registry: registration, promotion, rollback and new prices."""

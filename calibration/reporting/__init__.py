@@ -1,0 +1,1 @@
+"""The report of a calibration: terminal, CSV and one HTML page."""

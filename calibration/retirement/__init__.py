@@ -1,0 +1,1 @@
+"""The replacement of a pair of models that is shut down."""

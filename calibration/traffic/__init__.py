@@ -1,0 +1,1 @@
+"""Recorded traffic as questions, and its mix of question types."""

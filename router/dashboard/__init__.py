@@ -1,1 +1,1 @@
-"""The page at `/`, and what it is told."""
+"""The page at `/`, and the endpoints that it reads."""

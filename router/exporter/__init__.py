@@ -1,1 +1,1 @@
-"""The journal's way to MLflow and the usage tables, in a process of its own."""
+"""The export of the journal to MLflow and the usage tables, in a separate process."""

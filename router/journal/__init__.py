@@ -1,1 +1,1 @@
-"""Finished requests, durable before their last byte is sent; written by workers, read by the exporter."""
+"""The journal of finished requests: durable before their last byte is sent."""

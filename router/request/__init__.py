@@ -1,0 +1,1 @@
+"""The path of a request: routed or passed through, sent, verified, returned and recorded."""
