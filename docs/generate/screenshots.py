@@ -1,7 +1,7 @@
 """Takes the screenshots of the tutorial, by Chromium.
 
 python docs/generate/screenshots.py page http://127.0.0.1:8000/ docs/images/page.png [HEIGHT]
-python docs/generate/screenshots.py terminal docs/images/decide.png -- python -m router decide "What is 2 + 2?"
+python docs/generate/screenshots.py terminal docs/images/decide.png 0 python -m router decide "What is 2 + 2?"
 """
 
 import os
