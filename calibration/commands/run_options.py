@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from calibration.commands.options import (
+    Batch,
+    BudgetUsd,
+    Concurrency,
     Confidence,
     EndpointOption,
     Jobs,
@@ -19,8 +22,10 @@ from calibration.commands.options import (
     PromiseOption,
     Ray,
     Seed,
+    SystemPrompt,
     TypeMargin,
     Until,
+    Yes,
     parse_models,
 )
 from calibration.learning.certificate import TYPE_MARGIN
@@ -52,7 +57,7 @@ class RunOptions:
         typer.Option(help="correctness, completeness or package.module:name; repeatable. Default: both."),
     ] = None
     endpoint: EndpointOption = None
-    system: Annotated[str, typer.Option(help="The system prompt for questions without one.")] = DEFAULT_SYSTEM_PROMPT
+    system: SystemPrompt = DEFAULT_SYSTEM_PROMPT
     parameters: Parameters = "{}"
     max_output_tokens: MaxOutputTokens = 2000
     from_traffic: Annotated[
@@ -60,7 +65,7 @@ class RunOptions:
         typer.Option("--from-traffic", help="Also learn from the answers that `watch` has compared, at no cost."),
     ] = False
     until: Until = None
-    budget_usd: Annotated[float | None, typer.Option(min=0, help="Stop before spending exceeds this.")] = None
+    budget_usd: BudgetUsd = None
     prices: Prices = None
     types_from: Annotated[
         Path | None,
@@ -72,13 +77,11 @@ class RunOptions:
     confidence: Confidence = CONFIDENCE
     promise: PromiseOption = Promise.CERTIFIED
     type_margin: TypeMargin = TYPE_MARGIN
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="The number of concurrent requests.")] = 16
-    batch: Annotated[
-        bool, typer.Option("--batch", help="Use OpenAI's Batch API: half the price, answers within a day.")
-    ] = False
+    concurrency: Concurrency = 16
+    batch: Batch = False
     jobs: Jobs = 1
     ray: Ray = None
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend without asking for confirmation.")] = False
+    yes: Yes = False
     seed: Seed = 0
 
     @property

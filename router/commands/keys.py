@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from router.client import issuing, keystore
-from router.client.keyfile import Limits, read_keys
+from router.client.keyfile import read_keys
+from router.commands.limit_options import NONE_GIVEN, GivenLimits, with_limit_options
+from router.commands.named import limits_in_words, print_fields, print_rows
 from router.settings import load
 
 ADD_EXAMPLES = """
@@ -58,18 +56,10 @@ Examples:
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, limit, revoke and rotate client keys.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")]
-UsdADay = Annotated[str | None, typer.Option(metavar="USD", help="Daily budget in US dollars (UTC day).")]
-UsdAMonth = Annotated[str | None, typer.Option(metavar="USD", help="Monthly budget in US dollars (UTC month).")]
-RequestsAMinute = Annotated[str | None, typer.Option(metavar="N", help="Maximum requests per minute.")]
-TokensAMinute = Annotated[str | None, typer.Option(metavar="N", help="Maximum input and output tokens per minute.")]
-
-Soft = Annotated[
-    str | None, typer.Option(metavar="SHARE", help="Spent share of a budget at which --floor applies. Default: 0.8.")
-]
-Floor = Annotated[str | None, typer.Option(metavar="TARGET", help="Target of auto when the --soft share is spent.")]
 
 
 @app.command(epilog=ADD_EXAMPLES)
+@with_limit_options
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key in records and usage.")],
     models: Annotated[
@@ -86,12 +76,7 @@ def add(
     admin: Annotated[
         bool, typer.Option("--admin", help="Grant every path, the usage of all keys, the dashboard and /metrics.")
     ] = False,
-    usd_a_day: UsdADay = None,
-    usd_a_month: UsdAMonth = None,
-    requests_a_minute: RequestsAMinute = None,
-    tokens_a_minute: TokensAMinute = None,
-    soft: Soft = None,
-    floor: Floor = None,
+    limits: GivenLimits = NONE_GIVEN,
     team: Annotated[str, typer.Option(metavar="TEAM", help="Team whose limits the key shares (`teams add`).")] = "",
 ) -> None:
     """Create a key. A running router accepts it within two seconds."""
@@ -102,29 +87,24 @@ def add(
         paths=None if paths is None else _names(paths),
         expires=expires,
         admin=admin,
-        limits=given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor),
+        limits=limits,
         team=team,
     )
     _print_secret(key, f"created key {name}; store it now, it is not shown again")
 
 
 @app.command(epilog=LIMIT_EXAMPLES)
+@with_limit_options
 def limit(
     name: Name,
-    usd_a_day: UsdADay = None,
-    usd_a_month: UsdAMonth = None,
-    requests_a_minute: RequestsAMinute = None,
-    tokens_a_minute: TokensAMinute = None,
-    soft: Soft = None,
-    floor: Floor = None,
+    limits: GivenLimits,
     team: Annotated[
         str | None,
         typer.Option(metavar="TEAM", help="Team whose limits the key shares; none removes the key from its team."),
     ] = None,
 ) -> None:
     """Change the limits of a key; the value none removes a limit. A running router applies them within two seconds."""
-    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
-    key = keystore.limit_key(load(), name, given, team)
+    key = keystore.limit_key(load(), name, limits, team)
     sys.stderr.write(
         f"router: key {name} has {limits_in_words(key.limits)}{f' and is in team {key.team}' * bool(key.team)}\n"
     )
@@ -170,61 +150,6 @@ def _print_secret(key: str, message: str) -> None:
     sys.stdout.write(key + "\n")
     sys.stdout.flush()
     sys.stderr.write(f"router: {message}\n")
-
-
-def given_limits(*values: str | None) -> dict[str, str | None]:
-    """Option values by the field names of `Limits`, in that order; None: not given."""
-    return dict(zip(Limits.__struct_fields__, values, strict=True))
-
-
-def print_rows(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], *, as_data: bool) -> None:
-    """Print keys or teams as a table, or as JSON."""
-    if as_data:
-        sys.stdout.write(msgspec.json.encode(list(rows)).decode() + "\n")
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(_day(row[name]) if name in _MOMENTS else row[name]) for name in columns))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def print_fields(fields: dict[str, Any]) -> None:
-    """Print a key or a team, one field a line."""
-    for field, value in fields.items():
-        sys.stdout.write(f"{field + ':':<16}{_cell(value)}\n")
-
-
-def limits_in_words(limits: Limits | None) -> str:
-    """The limits as text, such as `$5 a day,60 requests a minute`."""
-    mapping = keystore.limits_as_mapping(limits)
-    return _cell(mapping) if mapping else "no limits"
-
-
-_MOMENTS = ("created", "expires")  # tables show only the day
-
-
-def _day(moment: str | None) -> str | None:
-    return moment and moment[:10]
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        value = [_limit_in_words(name, amount) for name, amount in value.items()]
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "-"
-    return {True: "yes", False: "no", None: "-"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def _limit_in_words(name: str, amount: float) -> str:
-    """A limit as text.
-
-    >>> _limit_in_words("usd_a_day", 2.5), _limit_in_words("requests_a_minute", 60)
-    ('$2.5 a day', '60 requests a minute')
-    """
-    if name in ("soft", "floor"):
-        return f"{name} {amount:g}"
-    unit, _, time = name.partition("_a_")
-    return f"${amount:g} a {time}" if unit == "usd" else f"{amount} {unit} a {time}"
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -10,18 +10,8 @@ import typer
 
 from router.client import grouping, keystore
 from router.client.keyfile import read_roster
-from router.commands.keys import (
-    Floor,
-    RequestsAMinute,
-    Soft,
-    TokensAMinute,
-    UsdADay,
-    UsdAMonth,
-    given_limits,
-    limits_in_words,
-    print_fields,
-    print_rows,
-)
+from router.commands.limit_options import GivenLimits, with_limit_options
+from router.commands.named import limits_in_words, print_fields, print_rows
 from router.settings import load
 
 ADD_EXAMPLES = """
@@ -50,34 +40,24 @@ Name = Annotated[str, typer.Argument(metavar="TEAM", help="The name of the team.
 
 
 @app.command(epilog=ADD_EXAMPLES)
+@with_limit_options
 def add(
     name: Annotated[str, typer.Argument(metavar="TEAM", help="Name of the team in records and usage.")],
-    usd_a_day: UsdADay = None,
-    usd_a_month: UsdAMonth = None,
-    requests_a_minute: RequestsAMinute = None,
-    tokens_a_minute: TokensAMinute = None,
-    soft: Soft = None,
-    floor: Floor = None,
+    limits: GivenLimits,
 ) -> None:
     """Create a team. Its limits apply to all its keys together, in addition to the limits of each key."""
-    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
-    team = keystore.add_team(load(), name, given)
+    team = keystore.add_team(load(), name, limits)
     sys.stderr.write(f"router: created team {name} with {limits_in_words(team.limits)}\n")
 
 
 @app.command(epilog=LIMIT_EXAMPLES)
+@with_limit_options
 def limit(
     name: Name,
-    usd_a_day: UsdADay = None,
-    usd_a_month: UsdAMonth = None,
-    requests_a_minute: RequestsAMinute = None,
-    tokens_a_minute: TokensAMinute = None,
-    soft: Soft = None,
-    floor: Floor = None,
+    limits: GivenLimits,
 ) -> None:
     """Change the limits of a team; the value none removes a limit. A running router applies them within two seconds."""
-    given = given_limits(usd_a_day, usd_a_month, requests_a_minute, tokens_a_minute, soft, floor)
-    team = keystore.limit_team(load(), name, given)
+    team = keystore.limit_team(load(), name, limits)
     sys.stderr.write(f"router: team {name} has {limits_in_words(team.limits)}\n")
 
 

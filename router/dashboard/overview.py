@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from router.adaptation.adapter import Adapter
 from router.errors import BadRequestError, StoreError
+from router.json_response import json_response
 from router.notices import Collaborators as Reporting
 from router.notices import notices
 from router.policy.mix import quality_kept_by_mix, target_support
@@ -81,7 +81,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             "policy_version": worker.serving.policy.version,
             "sentinel": worker.sentinel_watch.report,
         }
-        return Response(msgspec.json.encode({"window": window, **now, **seen}), media_type="application/json")
+        return json_response({"window": window, **now, **seen})
 
 
 def summed(path: Path, window: Window, rules: Rules, now_unix: float, target: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from router.client.keys import Keys
 from router.journal.segments import listed
 from router.journal.tail import newest_lines
 from router.journal.writer import Journal, RequestSummary
+from router.json_response import json_response
 from router.wire.text import DECODE_ERRORS
 
 LIMIT = 50
@@ -46,8 +47,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         """The newest requests of all workers, newest first. A key without admin rights gets its own requests only."""
         caller = worker.keys.authenticate(request.scope["headers"])
         newest = await run_in_threadpool(newest_requests, worker.journal.directory, LIMIT, caller.own)
-        content = msgspec.json.encode({"requests": [as_mapping(summary) for summary in newest]})
-        return Response(content, media_type="application/json")
+        return json_response({"requests": [as_mapping(summary) for summary in newest]})
 
 
 def newest_requests(directory: Path, limit: int, key_id: str | None = None) -> list[RequestSummary]:

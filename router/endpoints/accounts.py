@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -19,6 +18,7 @@ from router.exporter.feedback import MAX_COMMENT_CHARACTERS, FeedbackError, read
 from router.journal.ownership import is_of_key
 from router.journal.redaction import without_keys, without_personal_data
 from router.journal.writer import Journal
+from router.json_response import json_response
 from router.limits.standings import Standing, Standings
 from router.settings import Settings
 
@@ -81,7 +81,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         recorded = worker.journal.append(entry)
         status = 202 if recorded else 507
         answer = {"recorded": recorded, "feedback_id": entry.feedback_id, "trace_id": "tr-" + entry.trace_id}
-        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+        return json_response(answer, status)
 
 
 def _owns(worker: Collaborators, engine: Any, trace_id: str, key_id: str) -> bool:
@@ -126,4 +126,4 @@ def _usage(engine: Any, query: dict[str, str], key: str | None, team: dict[str, 
         raise StoreError(f"The usage tables cannot be read: {type(error).__name__}.") from error
     if query.get("format") == "csv":
         return Response(as_csv(answer), media_type="text/csv")
-    return Response(msgspec.json.encode({**answer, **team}), media_type="application/json")
+    return json_response({**answer, **team})

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from router.adaptation.adapter import Adapter
 from router.client.body import read_body
 from router.client.keys import Keys
+from router.json_response import json_response
 from router.planning.explanation import explain
 from router.planning.summary import summarize_request
 from router.policy.decision import Decision, likely_types
@@ -44,13 +45,13 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             settings.timeouts.request_body,
         )
         headers = dict(request.scope["headers"])
-        return _json(200, await run_in_threadpool(decided, worker, body.skeleton.text, headers))
+        return json_response(await run_in_threadpool(decided, worker, body.skeleton.text, headers))
 
     @app.get("/router/policy")
     async def policy(request: Request) -> Response:
         """Return the policy in use: models, targets and evidence."""
         worker.keys.authenticate(request.scope["headers"])
-        return _json(200, describe(worker.serving.policy))
+        return json_response(describe(worker.serving.policy))
 
 
 def decided(worker: Collaborators, body: bytes, headers: dict[bytes, bytes]) -> dict[str, Any]:
@@ -115,7 +116,3 @@ def describe(policy: Policy) -> dict[str, Any]:
         "evidence": {name: _evidence(evidence) for name, evidence in rules.evidence.items()},
         "about": dict(policy.about),
     }
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

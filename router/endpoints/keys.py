@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,21 +15,20 @@ from router.client import issuing, keystore
 from router.client.keyfile import NamedKey, Owner, read_keys
 from router.endpoints.management import (
     Collaborators,
-    Limiting,
+    LimitChange,
+    apply,
     done,
-    json_answer,
     known_standings,
     manager,
     read_form,
     refusal,
     spending,
 )
+from router.json_response import json_response
 from router.limits.standings import Standing
 
-log = logging.getLogger("router")
 
-
-class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
+class KeyCreation(LimitChange, forbid_unknown_fields=True, kw_only=True):
     """The body of a request to create a key."""
 
     name: str
@@ -41,13 +39,13 @@ class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
     admin: bool = False
 
 
-class Changing(Limiting, forbid_unknown_fields=True, kw_only=True):
+class KeyChange(LimitChange, forbid_unknown_fields=True, kw_only=True):
     """The body of a request to change a key."""
 
     team: str | None = None  # "none" for no team
 
 
-class Rotating(msgspec.Struct, forbid_unknown_fields=True):
+class KeyRotation(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request to rotate a key."""
 
     grace: str = "0"
@@ -55,13 +53,6 @@ class Rotating(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(app: FastAPI, worker: Collaborators) -> None:
     """Add the endpoints."""
-
-    async def apply(by: str, action: str, change: Callable[[], Any]) -> Any:
-        """Apply a change, reload the keys of this worker, and log the change with its author."""
-        result = await run_in_threadpool(done, change)
-        worker.key_watch.check()
-        log.info("key %s was %s by key %s", result[0].name, action, by)
-        return result
 
     @app.get("/router/keys")
     async def show_all(request: Request) -> Response:
@@ -71,13 +62,15 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         keys = await run_in_threadpool(done, lambda: read_keys(worker.settings.keys_path))
         spent = await run_in_threadpool(known_standings, worker.standings)
         now, why = time.time(), refusal(caller, keyed=worker.keys.required)
-        return json_answer({"keys": [_as_mapping(key, now, spent) for key in keys], "may_change": not why, "why": why})
+        return json_response(
+            {"keys": [_as_mapping(key, now, spent) for key in keys], "may_change": not why, "why": why}
+        )
 
     @app.post("/router/keys")
     async def add(request: Request) -> Response:
         """Create a key. Only this response contains its secret."""
         by = manager(worker, request)
-        form = await read_form(request, Adding)
+        form = await read_form(request, KeyCreation)
         change = partial(
             keystore.add_key,
             worker.settings,
@@ -89,43 +82,41 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             limits=form.limits(),
             team=form.team,
         )
-        key, secret = await apply(by, "created", change)
-        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret}, 201)
+        key, secret = await apply(worker, by, "created", Owner("key", form.name), change)
+        return json_response({**keystore.key_as_mapping(key, time.time()), "key": secret}, 201)
 
     @app.get("/router/keys/{name}")
     async def show(name: str, request: Request) -> Response:
         """Return one key."""
         worker.keys.authenticate(request.scope["headers"]).require_admin()
         key = await run_in_threadpool(done, lambda: issuing.find_key(read_keys(worker.settings.keys_path), name))
-        return json_answer(_as_mapping(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
+        return json_response(_as_mapping(key, time.time(), await run_in_threadpool(known_standings, worker.standings)))
 
     @app.patch("/router/keys/{name}")
     async def limit(name: str, request: Request) -> Response:
         """Change the limits and team of a key; "none" removes a limit or the team."""
         by = manager(worker, request)
-        form = await read_form(request, Changing)
-        change = partial(_as_tuple, keystore.limit_key, worker.settings, name, form.limits(), form.team)
-        return json_answer(keystore.key_as_mapping((await apply(by, "limited", change))[0], time.time()))
+        form = await read_form(request, KeyChange)
+        change = partial(keystore.limit_key, worker.settings, name, form.limits(), form.team)
+        key = await apply(worker, by, "limited", Owner("key", name), change)
+        return json_response(keystore.key_as_mapping(key, time.time()))
 
     @app.delete("/router/keys/{name}")
     async def revoke(name: str, request: Request) -> Response:
         """Revoke a key permanently. Requests in flight complete."""
         by = manager(worker, request)
-        change = partial(_as_tuple, keystore.revoke_key, worker.settings, name)
-        return json_answer(keystore.key_as_mapping((await apply(by, "revoked", change))[0], time.time()))
+        change = partial(keystore.revoke_key, worker.settings, name)
+        key = await apply(worker, by, "revoked", Owner("key", name), change)
+        return json_response(keystore.key_as_mapping(key, time.time()))
 
     @app.post("/router/keys/{name}/rotate")
     async def rotate(name: str, request: Request) -> Response:
         """Replace the secret of a key. The old secret stays valid for `grace`."""
         by = manager(worker, request)
-        form = await read_form(request, Rotating)
+        form = await read_form(request, KeyRotation)
         change = partial(keystore.rotate_key, worker.settings, name, form.grace)
-        key, secret, _ = await apply(by, "rotated", change)
-        return json_answer({**keystore.key_as_mapping(key, time.time()), "key": secret})
-
-
-def _as_tuple(change: Callable[..., NamedKey], *arguments: Any) -> tuple[NamedKey]:
-    return (change(*arguments),)
+        key, secret, _ = await apply(worker, by, "rotated", Owner("key", name), change)
+        return json_response({**keystore.key_as_mapping(key, time.time()), "key": secret})
 
 
 def _as_mapping(key: NamedKey, now_unix: float, spent: Mapping[Owner, Standing] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 from router.client.keys import Caller, Keys
 from router.client.model_names import NAMES, is_routing_name
+from router.json_response import json_response
 from router.request.passthrough import PassThrough
 from router.request.response_headers import RATE_LIMIT_PREFIX
 from router.settings import Settings
@@ -56,7 +57,7 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require("models")
         caller.require_model(name)
-        return Response(msgspec.json.encode(_entry(name)), media_type="application/json")
+        return json_response(_entry(name))
 
 
 class _PassThroughResponse(Response):

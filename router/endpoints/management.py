@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 
 from router.client import issuing, keystore
 from router.client.body import read_body
@@ -36,7 +37,7 @@ class Collaborators(Protocol):
     standings: Standings
 
 
-class Limiting(msgspec.Struct, forbid_unknown_fields=True):
+class LimitChange(msgspec.Struct, forbid_unknown_fields=True):
     """Limits in a JSON body: numbers, or "none" to remove a limit."""
 
     usd_a_day: float | str | None = None
@@ -48,7 +49,7 @@ class Limiting(msgspec.Struct, forbid_unknown_fields=True):
 
     def limits(self) -> dict[str, str | None]:
         """The limits as the values of command line options; None: not given."""
-        values = {name: getattr(self, name) for name in Limiting.__struct_fields__}
+        values = {name: getattr(self, name) for name in LimitChange.__struct_fields__}
         return {name: None if value is None else str(value) for name, value in values.items()}
 
 
@@ -76,6 +77,18 @@ def refusal(caller: Caller, *, keyed: bool) -> str:
     if caller.rights < frozenset(RIGHTS) or caller.models or caller.held_to:
         return "Only admin keys with every path, every model and no limits may change keys; your key is not one."
     return ""
+
+
+async def apply(worker: Collaborators, by: str, action: str, owner: Owner, change: Callable[[], T]) -> T:
+    """Run a change of a key or team, reload the keys of this worker, and log the change with its author's key `by`.
+
+    Raises:
+        RouterError: the change failed.
+    """
+    result = await run_in_threadpool(done, change)
+    worker.key_watch.check()
+    log.info("%s %s was %s by key %s", owner.kind, owner.name, action, by)
+    return result
 
 
 def done(change: Callable[[], T]) -> T:
@@ -144,8 +157,3 @@ async def read_form(request: Request, form: type[Form]) -> Form:
         return msgspec.json.decode(body.skeleton.text or b"{}", type=form)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequestError(f"The request body is invalid: {error}.") from error
-
-
-def json_answer(value: Any, status: int = 200) -> Response:
-    """A JSON response."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from router.endpoints.keys import Adding, Changing, Rotating
-from router.endpoints.management import Limiting
+from router.endpoints.keys import KeyChange, KeyCreation, KeyRotation
+from router.endpoints.management import LimitChange
 from router.endpoints.openapi_schemas import SCHEMAS
+from router.endpoints.teams import TeamCreation
 from router.exporter.feedback import FeedbackBody
 from router.policy.distribution import version
 from router.policy.reasons import Reason
@@ -64,7 +65,8 @@ ERRORS = {
 def document() -> dict[str, Any]:
     """The document. Paths are in the order in which a reader meets them."""
     forms = msgspec.json.schema_components(
-        (Adding, Changing, Limiting, Rotating, FeedbackBody), ref_template="#/components/schemas/{name}"
+        (KeyCreation, KeyChange, KeyRotation, TeamCreation, LimitChange, FeedbackBody),
+        ref_template="#/components/schemas/{name}",
     )
     errors = {str(status): _error(words) for status, words in ERRORS.items()}
     return {
@@ -239,7 +241,7 @@ def _own_paths() -> dict[str, Any]:
                 "Keys",
                 "Add a key",
                 "The secret is in this answer and nowhere else.",
-                "Adding",
+                "KeyCreation",
                 "NewKey",
                 success=201,
                 errors=(400, 401, 403, 409, 503),
@@ -252,7 +254,7 @@ def _own_paths() -> dict[str, Any]:
                 "Keys",
                 "Change the limits or the team of a key",
                 '`"none"` removes a limit.',
-                "Changing",
+                "KeyChange",
                 "Key",
                 errors=_KEY_ERRORS,
             ),
@@ -266,7 +268,7 @@ def _own_paths() -> dict[str, Any]:
                 "Keys",
                 "Rotate a key",
                 "Replaces the secret. The previous secret stays valid for `grace`.",
-                "Rotating",
+                "KeyRotation",
                 "NewKey",
                 errors=_KEY_ERRORS,
             ),
@@ -277,7 +279,7 @@ def _own_paths() -> dict[str, Any]:
                 "Keys",
                 "Add a team",
                 "Keys of a team share its limits.",
-                "NewTeam",
+                "TeamCreation",
                 "Team",
                 success=201,
                 errors=(400, 401, 403, 409, 503),
@@ -290,7 +292,7 @@ def _own_paths() -> dict[str, Any]:
                 "Keys",
                 "Change the limits of a team",
                 '`"none"` removes a limit.',
-                "Limiting",
+                "LimitChange",
                 "Team",
                 errors=_KEY_ERRORS,
             ),

@@ -145,7 +145,6 @@ SCHEMAS: dict[str, Any] = {
     "FeedbackRecorded": _object({"recorded": _FLAG, "feedback_id": _STRING, "trace_id": _STRING}),
     "Key": _object({"name": _STRING, **_LIMITS}, _SPENT),
     "NewKey": _object({"name": _STRING, "key": _STRING, **_LIMITS}, words="`key` is the secret, shown this once."),
-    "NewTeam": _object({"name": _STRING}, words="With the limits of the team, as for keys."),
     "Team": _object({"name": _STRING, "limits": _BY_NAME}, _SPENT),
     "TeamList": _object({"teams": _list("Team"), "may_change": _FLAG, "why": _STRING}),
     "KeyList": _object({"keys": _list("Key"), "may_change": _FLAG, "why": _STRING}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,20 +14,20 @@ from router.client import grouping, keystore
 from router.client.keyfile import Owner, Roster, Team, read_roster
 from router.endpoints.management import (
     Collaborators,
-    Limiting,
+    LimitChange,
+    apply,
     done,
-    json_answer,
     known_standings,
     manager,
     read_form,
     refusal,
     spending,
 )
+from router.json_response import json_response
+from router.settings import Settings
 
-log = logging.getLogger("router")
 
-
-class Adding(Limiting, forbid_unknown_fields=True, kw_only=True):
+class TeamCreation(LimitChange, forbid_unknown_fields=True, kw_only=True):
     """The body of a request to create a team."""
 
     name: str
@@ -47,13 +46,13 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
             for team in chosen
         ]
 
-    async def apply(by: str, action: str, change: Callable[[], Team], status: int = 200) -> Response:
-        """Apply a change, reload the keys of this worker, and log the change with its author."""
-        changed = await run_in_threadpool(done, change)
-        worker.key_watch.check()
-        log.info("team %s was %s by key %s", changed.name, action, by)
-        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, changed.name),))
-        return json_answer(team, status)
+    async def changed(
+        by: str, action: str, name: str, change: Callable[[Settings, str], Team], status: int = 200
+    ) -> Response:
+        """Apply a change to a team, and return the team as it is then."""
+        await apply(worker, by, action, Owner("team", name), partial(change, worker.settings, name))
+        (team,) = await described(lambda roster: (grouping.find_team(roster.teams, name),))
+        return json_response(team, status)
 
     @app.get("/router/teams")
     async def show_all(request: Request) -> Response:
@@ -61,28 +60,28 @@ def add_routes(app: FastAPI, worker: Collaborators) -> None:
         caller = worker.keys.authenticate(request.scope["headers"])
         caller.require_admin()
         why = refusal(caller, keyed=worker.keys.required)
-        return json_answer({"teams": await described(lambda roster: roster.teams), "may_change": not why, "why": why})
+        return json_response({"teams": await described(lambda roster: roster.teams), "may_change": not why, "why": why})
 
     @app.post("/router/teams")
     async def add(request: Request) -> Response:
         """Create a team."""
-        by, form = manager(worker, request), await read_form(request, Adding)
-        return await apply(by, "created", partial(keystore.add_team, worker.settings, form.name, form.limits()), 201)
+        by, form = manager(worker, request), await read_form(request, TeamCreation)
+        return await changed(by, "created", form.name, partial(keystore.add_team, limits=form.limits()), 201)
 
     @app.get("/router/teams/{name}")
     async def show(name: str, request: Request) -> Response:
         """Return one team."""
         worker.keys.authenticate(request.scope["headers"]).require_admin()
         (team,) = await described(lambda roster: (grouping.find_team(roster.teams, name),))
-        return json_answer(team)
+        return json_response(team)
 
     @app.patch("/router/teams/{name}")
     async def limit(name: str, request: Request) -> Response:
         """Change the limits of a team; "none" removes a limit."""
-        by, form = manager(worker, request), await read_form(request, Limiting)
-        return await apply(by, "limited", partial(keystore.limit_team, worker.settings, name, form.limits()))
+        by, form = manager(worker, request), await read_form(request, LimitChange)
+        return await changed(by, "limited", name, partial(keystore.limit_team, limits=form.limits()))
 
     @app.delete("/router/teams/{name}")
     async def remove(name: str, request: Request) -> Response:
         """Remove a team that has no active keys."""
-        return await apply(manager(worker, request), "removed", partial(keystore.remove_team, worker.settings, name))
+        return await changed(manager(worker, request), "removed", name, keystore.remove_team)
