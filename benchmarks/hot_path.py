@@ -99,8 +99,12 @@ async def ask(app: Application, body: bytes) -> list[dict[str, Any]]:
     """Send one body through the application; what it sent back."""
     sent: list[dict[str, Any]] = []
 
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not messages:
+            await asyncio.Event().wait()  # the client stays connected
+        return messages.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -111,41 +115,46 @@ async def ask(app: Application, body: bytes) -> list[dict[str, Any]]:
     return sent
 
 
-def profiled(app: Application, count: int) -> tuple[float, pstats.Stats]:
-    """Function calls a request, and the profile."""
+async def profile(app: Application, count: int) -> pstats.Stats:
+    """The profile of `count` requests."""
+    requests = list(bodies(count))
+    for body in bodies(20):  # what is built once is built here
+        await ask(app, body)
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for body in requests:
+        await ask(app, body)
+    profiler.disable()
+    return pstats.Stats(profiler)
 
-    async def all_of_them() -> cProfile.Profile:
-        for body in bodies(20):  # what is built once is built here
-            await ask(app, body)
-        profile = cProfile.Profile()
-        profile.enable()
-        for body in asked:
-            await ask(app, body)
-        profile.disable()
-        return profile
 
-    asked = list(bodies(count))
-    stats = pstats.Stats(asyncio.run(all_of_them()))
-    return stats.total_calls / count, stats  # type: ignore[attr-defined]
+def calls_per_request(app: Application, count: int) -> float:
+    """Function calls of one request, on average over `count`."""
+    return asyncio.run(profile(app, count)).total_calls / count  # type: ignore[attr-defined]
+
+
+async def measure(app: Application) -> None:
+    """Print what a request costs. One event loop serves an application for as long as it runs."""
+
+    async def microseconds(count: int) -> float:
+        requests = list(bodies(count))
+        start = time.process_time()
+        for body in requests:
+            await ask(app, body)
+        return (time.process_time() - start) / count * 1e6
+
+    await microseconds(200)
+    print(f"{min([await microseconds(2000) for _ in range(3)]):.0f} us of processor time a request")
+    stats = await profile(app, 1000)
+    print(f"{stats.total_calls / 1000:.0f} function calls a request")  # type: ignore[attr-defined]
+    stats.sort_stats("cumulative").print_stats("router/", 25)
 
 
 def main() -> None:
     """Print what a request costs."""
     with tempfile.TemporaryDirectory() as folder:
         app = application(Path(folder))
-
-        async def timed(count: int) -> float:
-            asked = list(bodies(count))
-            start = time.process_time()
-            for body in asked:
-                await ask(app, body)
-            return (time.process_time() - start) / count * 1e6
-
-        asyncio.run(timed(200))
-        print(f"{min(asyncio.run(timed(2000)) for _ in range(3)):.0f} us of processor time a request")
-        calls, stats = profiled(app, 1000)
-        print(f"{calls:.0f} function calls a request")
-        stats.sort_stats("cumulative").print_stats("router/", 25)
+        asyncio.run(measure(app))
         app.worker.close()
 
 
