@@ -35,10 +35,9 @@ TYPE_SHARPNESS = 11.0  # maximises the likelihood of the types of held-out quest
 
 def fit(examples: Examples, models: Sequence[str], workers: Workers = IN_PROCESS) -> Predictor:
     """Fit the predictor, except for familiarity, which needs held-out questions (`crossfit.py`)."""
-    labels = [*examples.types, *examples.type_examples.types]
-    types = sorted(set(labels))
+    labels, types = [*examples.types, *examples.type_examples.types], examples.all_types
     vectorizer = Vectorizer.fit(examples.corpus)
-    matrix = vectorizer.transform(examples.corpus, workers)
+    matrix = vectorizer.transform(examples.corpus)
     type_heads, type_intercepts = _fit_type_heads(matrix, labels, types, workers)
     matrix = matrix[: len(examples.types)]
     width = matrix.shape[1]
