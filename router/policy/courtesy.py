@@ -75,7 +75,8 @@ def strip_courtesy(text: str) -> str:
     first, last = 0, len(starts)
     while first < min(last, _MAX_SENTENCES) and _is_removable(body[starts[first] : ends[first]]):
         first += 1
-    while last > max(first, len(starts) - _MAX_SENTENCES) and _is_removable(body[starts[last - 1] : ends[last - 1]]):
+    keep = first + (first < _MAX_SENTENCES)  # the first sentence that remains was looked at
+    while last > max(keep, len(starts) - _MAX_SENTENCES) and _is_removable(body[starts[last - 1] : ends[last - 1]]):
         last -= 1
     return strip_quotation_marks(body[starts[first] : ends[last - 1]].strip()) if first < last else ""
 
