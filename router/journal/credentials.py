@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import re2
 
@@ -95,13 +96,14 @@ def matching_shapes(text: bytes) -> list[Shape]:
     >>> matching_shapes(b"no key"), [shape.signs for shape in matching_shapes(b"BEARER sk-abc")]
     ([], [('sk-',), ('bearer ',)])
     """
-    return [_SEARCHED[position] for position in sorted(_SIGNS.Match(text) or ())]
+    found = _SIGNS.Match(text)
+    return [_SEARCHED[position] for position in sorted(found)] if found else []
 
 
-def _compile_signs(shapes: Sequence[Shape]) -> re2.Set:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1  # any bytes
-    signs = re2.Set.SearchSet(options)
+def _compile_signs(shapes: Sequence[Shape]) -> Any:  # an `re2.Set`, whose stub lacks the types
+    options: Any = re2.Options()
+    options.encoding = options.Encoding.LATIN1  # any bytes
+    signs: Any = re2.Set.SearchSet(options)
     for shape in shapes:
         literals = "|".join(map(re.escape, shape.signs))
         signs.Add(f"(?i:{literals})" if shape.any_case else literals)
