@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,8 +25,7 @@ MAX_OUTPUT_TOKENS = 16_384
 _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """The prediction for one turn of a request, before any policy is applied."""
 
     turn: Turn
