@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import repeat
 
 import msgspec
 import numpy as np
@@ -34,10 +35,6 @@ class Vocabulary:
 
     rows: Mapping[str, int]
     idf: Floats  # (V + 1,) the last is for unknown terms
-    idf_of_rows: list[float] = field(init=False)  # `idf` as Python floats, which are faster one by one
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "idf_of_rows", self.idf.tolist())
 
     def weigh(self, parts: QuestionParts) -> Words:
         """The TF-IDF weights of a question: 1 + log of the count, times idf, normalised (Salton, Buckley 1988)."""
@@ -52,21 +49,13 @@ class Vocabulary:
         return Words(rows, weights, known)
 
     def _weigh_text(self, text: str) -> tuple[npt.NDArray[np.int64], Floats, float]:
-        rows: list[int] = []
-        weights: list[float] = []
-        unknown = 0.0  # sum of squares, relative to the squared idf of an unknown term
-        find, idf = self.rows.get, self.idf_of_rows
-        for term, count in Counter(terms(text)).items():
-            row = find(term)
-            repeated = 1.0 if count == 1 else 1.0 + math.log(count)
-            if row is None:
-                unknown += repeated * repeated
-            else:
-                rows.append(row)
-                weights.append(repeated * idf[row])
-        tfidf = np.array(weights)
-        mass = float(tfidf @ tfidf)
+        counts = Counter(terms(text))
+        row_numbers = np.fromiter(map(self.rows.get, counts, repeat(-1)), np.int64, len(counts))
+        weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
+        weights *= self.idf.take(row_numbers, mode="wrap")  # -1, an unknown term, takes the last
+        is_known = row_numbers >= 0
+        tfidf = weights[is_known]
+        mass, total = float(tfidf @ tfidf), float(weights @ weights)
         if not mass:
-            return np.array(rows, np.int64), tfidf, 0.0
-        total = mass + unknown * idf[-1] ** 2
-        return np.array(rows, np.int64), tfidf / math.sqrt(mass), math.sqrt(mass / total)
+            return row_numbers[is_known], tfidf, 0.0
+        return row_numbers[is_known], tfidf / math.sqrt(mass), math.sqrt(mass / total)
