@@ -1,10 +1,9 @@
 """Arrays of learning: they hold, to the last digit, what the proxy computes from a question's text."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from made_outcomes import made_outcomes
+from msgspec import structs
 
 from calibration.learning import predictions
 from calibration.learning.corpus import Questions, question_of, read_corpus
@@ -59,7 +58,7 @@ def conversation(text):
 def as_stored(prediction, types):
     """The prediction without texts, with a probability of each type."""
     turn = prediction.turn
-    return replace(
+    return structs.replace(
         prediction,
         turn=Turn(NO_QUESTION, turn.tokens_before, turn.tokens),
         type_probabilities={name: prediction.type_probabilities.get(name, 0.0) for name in types},
