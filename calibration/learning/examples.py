@@ -104,14 +104,13 @@ class Vectorizer:
             np.where(scale < MIN_SCALE, np.inf, scale),
         )
 
-    def transform(self, corpus: Corpus) -> sp.csr_matrix:
-        """The vectors of questions (n, V + N)."""
-        n, terms = len(corpus.questions), len(self.vocabulary.rows)
-        scaled = standardise(corpus.numbers, self.number_mean, self.number_scale) * NUMBER_WEIGHT
+    def transform(self, corpus: Corpus, first: int | None = None) -> sp.csr_matrix:
+        """The vectors of all questions (n, V + N), or of so many of the first ones."""
+        n, terms = len(corpus.questions[:first]), len(self.vocabulary.rows)
+        scaled = standardise(corpus.numbers[:n], self.number_mean, self.number_scale) * NUMBER_WEIGHT
         row_of = np.fromiter(map(self.vocabulary.rows.get, corpus.terms, repeat(-1)), np.int64, len(corpus.terms))
-        size = np.count_nonzero(scaled) + sum(
-            np.count_nonzero(row_of[counts.indices] >= 0) for counts in (corpus.term_counts, corpus.material_counts)
-        )
+        counted = (corpus.term_counts.indices, corpus.material_counts.indices)
+        size = np.count_nonzero(scaled) + sum(np.count_nonzero((row_of >= 0)[columns]) for columns in counted)
         columns, weights, ends = np.empty(size, np.int32), np.empty(size), np.zeros(n + 1, np.int64)
         for at in range(n):
             words, numbers = self._weigh(corpus, at, row_of), np.flatnonzero(scaled[at])

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 
-from calibration.learning.corpus import Ints
+from calibration.learning.corpus import Corpus, Ints
 from calibration.learning.examples import NUMBER_WEIGHT, Examples, Vectorizer
 from calibration.learning.ridge import System, solve
 from calibration.workers import IN_PROCESS, Workers
@@ -37,15 +37,15 @@ def fit(examples: Examples, models: Sequence[str], workers: Workers = IN_PROCESS
     """Fit the predictor, except for familiarity, which needs held-out questions (`crossfit.py`)."""
     labels, types = [*examples.types, *examples.type_examples.types], examples.all_types
     vectorizer = Vectorizer.fit(examples.corpus)
-    matrix = vectorizer.transform(examples.corpus)
-    terms, width = len(vectorizer.vocabulary.rows), matrix.shape[1]
-    type_heads, type_intercepts = _fit_type_heads(matrix, labels, types, workers)
+    terms = len(vectorizer.vocabulary.rows)
+    width = terms + len(NUMBER_NAMES)
+    type_heads, type_intercepts = _fit_type_heads(examples.corpus, vectorizer, labels, types, workers)
     columns = _type_columns(examples.types, types)
     quality = type_quality(examples, types)
     logs = _log_lengths(examples)
     log_length = _pooled_means(logs, examples.types, types, {})
     targets = np.hstack([examples.scores - quality[columns], logs - log_length[columns]])
-    matrix = _with_slopes(matrix[: len(examples.types)], columns, len(types))
+    matrix = _with_slopes(vectorizer.transform(examples.corpus, len(columns)), columns, len(types))
     system = System.build(matrix, RIDGE)
     heads, intercepts = solve(system, partial(_copy_column, targets), range(targets.shape[1]), workers)
     length_residuals = (targets - (matrix @ heads.T + intercepts))[:, len(models) :]
@@ -126,7 +126,7 @@ def _type_columns(labels: Sequence[str], types: Sequence[str]) -> Ints:
 
 
 def _fit_type_heads(
-    matrix: sp.csr_matrix, labels: Sequence[str], types: Sequence[str], workers: Workers
+    corpus: Corpus, vectorizer: Vectorizer, labels: Sequence[str], types: Sequence[str], workers: Workers
 ) -> tuple[Floats, Floats]:
     """Weights (T, V + N) and intercepts (T,) of one-vs-rest regressions on the type of a question.
 
@@ -135,7 +135,8 @@ def _fit_type_heads(
     """
     counts = Counter(labels)
     weights = np.array([counts[name] ** -0.5 for name in labels])
-    system = System.build(matrix, TYPE_RIDGE, weights / weights.mean())
+    # no name holds the vectors, which are computed again for the other heads: one matrix at a time is in memory
+    system = System.build(vectorizer.transform(corpus), TYPE_RIDGE, weights / weights.mean())
     return solve(system, partial(_type_indicator, _type_columns(labels, types)), range(len(types)), workers)
 
 
