@@ -23,7 +23,7 @@ from calibration.workers import IN_PROCESS, PART_ROWS, Arrays, Workers
 
 COSINE_LIMIT = 0.75  # questions with a larger similarity differ in a few words or numbers only
 TEMPLATE_SHARE = 0.03  # words in a larger share of texts belong to a template, and are ignored
-PAIRS_AT_ONCE = 50_000  # bounds the memory of a comparison
+PAIRS_AT_ONCE = 5_000  # bounds the memory of a comparison
 _ROUNDING = 1e-6  # tolerance for rounding errors in the length of a vector
 _WORD = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")  # whole numbers, so that other numbers make another question
 
