@@ -91,9 +91,9 @@ def measure_targets(
     rows = []
     for rule, with_answers in zip(policy.rules.targets, policy.answers.targets, strict=True):
         row: dict[str, Any] = {"target": rule.target}
-        chosen = {"without": (replay, replay.choose(policy.rules, rule.target))}
-        chosen["with"] = looked, looked.choose_by_rule(policy.rules, with_answers)
-        for name, (its, columns) in chosen.items():
+        choices = {"without": (replay, replay.choose(policy.rules, rule.target))}
+        choices["with"] = looked, looked.choose_by_rule(policy.rules, with_answers)
+        for name, (its, columns) in choices.items():
             scores, costs = pick_columns(its.scores, columns), pick_columns(its.costs_usd, columns)
             strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
             row[name] = {
@@ -201,9 +201,9 @@ def measure_speed(policy: Policy, looked: CascadeReplay) -> dict[str, float]:
     spent = []
     for at in np.flatnonzero(looked.uses_answer):
         answer = looked.outcomes[at].results[cheap].answer or ""
-        began = time.thread_time()
+        start = time.thread_time()
         answer_gap(policy.answers.predictor, looked.features[at], looked.predictions[at], answer)
-        spent.append(1e3 * (time.thread_time() - began))
+        spent.append(1e3 * (time.thread_time() - start))
     return {"median": float(np.median(spent)), "p99": float(np.quantile(spent, 0.99)), "most": float(max(spent))}
 
 
@@ -338,7 +338,10 @@ def parts_of(results: Mapping[str, Any]) -> dict[str, str]:
         [name, str(its["n"]), f"{its['apgr']:.3f}", f"{its['apgr_without']:.3f}", f"{its['score']:.1f}"]
         for name, its in results["looked_at"].items()
     ]
-    seen = [[f"{float(k):.0%}", shown(v["with"]), shown(v["without"])] for k, v in results["hindsight"].items()]
+    seen = [
+        [f"{float(key):.0%}", shown(value["with"]), shown(value["without"])]
+        for key, value in results["hindsight"].items()
+    ]
     speed = results["speed_ms"]
     return {
         "types": table(("type", "n", "APGR with the answer", "without", "t"), known),

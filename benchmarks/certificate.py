@@ -87,9 +87,9 @@ def resplit(population: Population, scenario: str, n: int, seed: int) -> dict[fl
     weights = weights_of(population, scenario, others)
     found = {}
     for target in TARGETS:
-        chosen = replay.choose(policy.rules, target)
+        choices = replay.choose(policy.rules, target)
         kept, saved = (
-            float(weights @ pick_columns(table, chosen) / (weights @ table[:, -1]))
+            float(weights @ pick_columns(table, choices) / (weights @ table[:, -1]))
             for table in (replay.scores, replay.costs_usd)
         )
         found[target] = kept, 1 - saved

@@ -172,7 +172,7 @@ def walk(conversation: Conversation, prices: Mapping[str, Price], choose: Choose
     models: list[str] = []
     before = 0  # tokens that came before what is new
     score = usd = usd_without_cache = 0.0
-    for at, step in enumerate(conversation.steps):
+    for index, step in enumerate(conversation.steps):
         messages.append(step.message)
         model = choose(messages, conversation.tools)
         result, price = step.outcome.results[model], prices[model]
@@ -184,8 +184,8 @@ def walk(conversation: Conversation, prices: Mapping[str, Price], choose: Choose
         usd_without_cache += price.cost_usd(Usage(sent, written))
         models.append(model)
         before = sent + written
-        if at + 1 < len(conversation.steps):
-            messages.append(answer(step, written, conversation.steps[at + 1]))
+        if index + 1 < len(conversation.steps):
+            messages.append(answer(step, written, conversation.steps[index + 1]))
     return Walk(tuple(models), score, usd, usd_without_cache)
 
 
@@ -206,7 +206,7 @@ def by_policy(policy: Policy, target: float) -> Choose:
 
 def by_itself(choose: Choose) -> Choose:
     """The same for the last user message as if nothing had come before."""
-    return lambda messages, tools: choose([m for m in messages if m["role"] == "user"][-1:], tools)
+    return lambda messages, tools: choose([message for message in messages if message["role"] == "user"][-1:], tools)
 
 
 @dataclass(frozen=True, slots=True)

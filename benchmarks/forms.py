@@ -47,7 +47,7 @@ def measure(policy: Policy, outcomes: list[Outcome], forms: Mapping[str, Form], 
     drawn = random.Random(0).sample(outcomes, min(count, len(outcomes)))
     replay = replay_outcomes(drawn, policy.predictor, policy.rules.models)
     bare = replay.choose(policy.rules, TARGET)
-    column = {model.name: at for at, model in enumerate(replay.models)}
+    column = {model.name: index for index, model in enumerate(replay.models)}
     saved_bare = 1 - pick_columns(replay.costs_usd, bare).sum() / replay.costs_usd[:, -1].sum()
     rows: list[Row] = []
     for name, form in forms.items():

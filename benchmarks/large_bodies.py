@@ -96,11 +96,11 @@ async def clients(port: int, large: int, small: int) -> list[float]:
 
         async def send(content: bytes, count: int, gap: float) -> None:
             for _ in range(count):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 answer = await client.post(url, content=content)
                 answer.raise_for_status()
                 if content is little:
-                    took.append(time.perf_counter() - began)
+                    took.append(time.perf_counter() - start)
                 await asyncio.sleep(gap)
 
         await asyncio.gather(*(send(body, large // 4, 0) for _ in range(4)), send(little, small, 0.01))
@@ -117,9 +117,9 @@ def main() -> None:
     behind.start()
     front.start()
     time.sleep(6)
-    began = time.perf_counter()
+    start = time.perf_counter()
     took = asyncio.run(clients(port, large=24, small=150))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     stop.set()
     worked, waited = (sorted(column) for column in zip(*told.get(timeout=30), strict=True))
     front.join(30)

@@ -89,9 +89,9 @@ async def load(session: aiohttp.ClientSession, way: Way, requests: int, rate: fl
             await answer.read()
             return answer.status != 200
 
-    began, asked = time.monotonic(), []
+    start, asked = time.monotonic(), []
     for number in range(requests):
-        await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
+        await asyncio.sleep(max(start + number / rate - time.monotonic(), 0))
         asked.append(asyncio.create_task(ask()))
     return sum(await asyncio.gather(*asked))
 

@@ -65,7 +65,7 @@ def request(body: bytes, path: bytes = b"/v1/chat/completions") -> bytes:
 def prompt(chance: random.Random) -> bytes:
     """A body with a long prompt."""
     words = " ".join(chance.choices(WORDS, k=PROMPT_BYTES // 6))
-    turns = [{"role": "user", "content": words[at : at + 4000]} for at in range(0, len(words), 4000)]
+    turns = [{"role": "user", "content": words[index : index + 4000]} for index in range(0, len(words), 4000)]
     return json.dumps({"model": "auto", "messages": turns}).encode()
 
 
@@ -104,7 +104,7 @@ async def open_load(port: int, raws: list[bytes], rate: float, seconds: float) -
     """Statuses by number at a constant rate, and how long /health took meanwhile."""
     tasks, health, late = [], [], 0.0
     get = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    began = time.monotonic()
+    started = time.monotonic()
 
     async def watching() -> None:
         while True:
@@ -115,8 +115,8 @@ async def open_load(port: int, raws: list[bytes], rate: float, seconds: float) -
 
     watch = asyncio.ensure_future(watching())
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
-        late = max(late, time.monotonic() - began - number / rate)
+        await asyncio.sleep(max(started + number / rate - time.monotonic(), 0))
+        late = max(late, time.monotonic() - started - number / rate)
         tasks.append(asyncio.ensure_future(ask(port, raws[number % len(raws)])))
     statuses = await asyncio.gather(*tasks)
     watch.cancel()

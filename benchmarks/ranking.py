@@ -146,7 +146,9 @@ def _stacked(ranks: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
 
 def routellm(outcomes: Sequence[Outcome], seeds: int) -> dict[str, Ranked]:
     """RouteLLM's pair on its three benchmarks: MMLU and MT-Bench from 1,531 rows of MMLU, GSM8K across five folds."""
-    rows = {s: [o for o in outcomes if o.source == f"routellm/{s}"] for s in ("mmlu", "gsm8k", "mt_bench")}
+    rows = {
+        s: [outcome for outcome in outcomes if outcome.source == f"routellm/{s}"] for s in ("mmlu", "gsm8k", "mt_bench")
+    }
     parts = {source: build_examples(asked, ROUTELLM) for source, asked in rows.items()}
     gaps = {s: {m: np.full((seeds, len(p.types)), np.nan) for m in METHODS} for s, p in parts.items()}
     mmlu, gsm, bench = parts["mmlu"], parts["gsm8k"], parts["mt_bench"]
@@ -252,7 +254,7 @@ def main() -> int:
         print(f"skipped: the recorded outcomes ({arguments.data}) are not here")
         return 0
     results = measure(arguments.data, arguments.seeds, arguments.rounds)
-    print(json.dumps({k: v for k, v in results.items() if k != "curves"}, indent=1))
+    print(json.dumps({name: value for name, value in results.items() if name != "curves"}, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(results) + "\n")
     return 0

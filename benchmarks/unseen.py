@@ -52,7 +52,7 @@ def trial(policy: Policy, unseen: list[Outcome]) -> dict[str, object]:
     """What the policy kept and saved on questions it never saw, and why they went where they went."""
     replay = replay_outcomes(unseen, policy.predictor, policy.rules.models)
     decisions = replay.decisions(policy.rules, TARGET)
-    chosen = np.array([[m.name for m in policy.rules.models].index(d.model) for d in decisions])
+    chosen = np.array([[model.name for model in policy.rules.models].index(d.model) for d in decisions])
     scores, costs = pick_columns(replay.scores, chosen), pick_columns(replay.costs_usd, chosen)
     strong = max(float(replay.scores[:, -1].sum()), 1e-9)
     kept = float(scores.sum()) / strong

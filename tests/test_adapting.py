@@ -6,7 +6,7 @@ import httpx2
 import openai
 import pytest
 import refusals
-from fake_openai import Say, events, json_answer
+from fake_openai import Reply, json_reply, stream_reply
 from refusing_openai import RefusingOpenAI
 from running import RunningRouter
 
@@ -33,19 +33,19 @@ def response(**fields):
 
 def ask(router, body, path=None, **headers):
     path = path or (CHAT if "messages" in body else RESPONSES)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.post(router.url + path, json=body, headers=named, timeout=30)
+    http_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.post(router.url + path, json=body, headers=http_headers, timeout=30)
 
 
 def unsupported(name, instead="", status=400):
     message = f"Unsupported parameter: '{name}' is not supported with this model."
     message += f" Use '{instead}' instead." if instead else ""
     error = {"message": message, "type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
-    return json_answer({"error": error}, status)
+    return json_reply({"error": error}, status)
 
 
 def error(code, status=400, message="No."):
-    return json_answer({"error": {"message": message, "type": "invalid_request_error", "code": code}}, status)
+    return json_reply({"error": {"message": message, "type": "invalid_request_error", "code": code}}, status)
 
 
 def count_of(model, server):
@@ -53,11 +53,11 @@ def count_of(model, server):
 
 
 @pytest.fixture
-def to(serve, refusing_openai):
+def to(start_router, refusing_openai):
     """Starts a router in front of the OpenAI that refuses."""
 
     def start(*pair: str, **settings) -> RunningRouter:
-        return serve(openai_base_url=refusing_openai.url, openai_api_key="sk-upstream", pair=pair, **settings)
+        return start_router(openai_base_url=refusing_openai.url, openai_api_key="sk-upstream", pair=pair, **settings)
 
     return start
 
@@ -155,9 +155,9 @@ def test_known_refusals_never_reach_a_client(to, refusing_openai, pair):
             where = (made.__name__, name, streamed, answer.text)
             assert answer.status_code == 200, where
             assert refusing_openai.refusals == [], where
-            (sent,) = refusing_openai.bodies[before:]
+            (sent_body,) = refusing_openai.bodies[before:]
             told = answer.headers.get("x-router-adapted", "")
-            assert_only_reported_changes(body, sent, told, answer.headers["x-router-model"])
+            assert_only_reported_changes(body, sent_body, told, answer.headers["x-router-model"])
             asked += 1
     told = [record["adapted"] for record in router.records(asked)]
     assert len(told) == asked and any(told)
@@ -222,9 +222,9 @@ def test_an_attachment_of_a_megabyte_is_unchanged(to, refusing_openai):
     asked = {"temperature": 0, "messages": [{"role": "user", "content": parts}], "max_tokens": 9, "model": "auto"}
     answer = ask(router, asked)
     assert answer.status_code == 200
-    (sent,) = refusing_openai.bodies
-    assert sent.pop("model") == answer.headers["x-router-model"]
-    assert sent == {"messages": asked["messages"], "max_completion_tokens": 9}
+    (sent_body,) = refusing_openai.bodies
+    assert sent_body.pop("model") == answer.headers["x-router-model"]
+    assert sent_body == {"messages": asked["messages"], "max_completion_tokens": 9}
 
 
 def test_requests_of_the_official_client_are_adapted(to, refusing_openai):
@@ -261,8 +261,8 @@ def test_requests_for_logprobs_disable_reasoning(to, refusing_openai):
     answer = ask(router, chat(logprobs=True, top_logprobs=2, temperature=0))
     assert answer.headers["x-router-reason"] != "parameters"
     assert answer.headers["x-router-adapted"] == "reasoning effort none"
-    sent = refusing_openai.bodies[0]
-    assert (sent["logprobs"], sent["top_logprobs"], sent["temperature"]) == (True, 2, 0)
+    sent_body = refusing_openai.bodies[0]
+    assert (sent_body["logprobs"], sent_body["top_logprobs"], sent_body["temperature"]) == (True, 2, 0)
     assert refusing_openai.refusals == []
 
 
@@ -297,8 +297,8 @@ def test_without_adaptation_the_refusal_is_forwarded_if_no_model_is_eligible(to,
 def test_without_adaptation_the_effort_in_a_policys_model_name_is_still_set(to, refusing_openai):
     router = to("gpt-6-luna:low", "gpt-6-sol:low", adapt=False)
     assert ask(router, chat()).headers["x-router-adapted"] == "reasoning effort low"
-    refused = ask(router, chat(temperature=0))
-    assert (refused.status_code, refused.headers["x-router-adapted"]) == (400, "reasoning effort low")
+    response = ask(router, chat(temperature=0))
+    assert (response.status_code, response.headers["x-router-adapted"]) == (400, "reasoning effort low")
     assert (refusing_openai.bodies[-1]["temperature"], refusing_openai.bodies[-1]["reasoning_effort"]) == (0, "low")
     assert ask(router, chat(tools=[TOOL])).headers["x-router-reason"] == "tools"
 
@@ -336,15 +336,15 @@ def test_several_refusals_are_resolved_in_one_request(new, unknown, refusing_ope
     body = chat(max_tokens=9, temperature=0, stop="x", reasoning_effort="none", stream=streamed)
     answer = ask(new, body)
     assert answer.status_code == 200
-    assert [each.row for each in refusing_openai.refusals] == [
+    assert [refusal.row for refusal in refusing_openai.refusals] == [
         "max_tokens",
         "temperature",
         "stop",
         "reasoning_effort of gpt-5",
     ]
-    sent = refusing_openai.bodies[-1]
-    assert (sent["max_completion_tokens"], sent["reasoning_effort"]) == (9, "minimal")
-    assert not {"temperature", "stop", "max_tokens"} & set(sent)
+    sent_body = refusing_openai.bodies[-1]
+    assert (sent_body["max_completion_tokens"], sent_body["reasoning_effort"]) == (9, "minimal")
+    assert not {"temperature", "stop", "max_tokens"} & set(sent_body)
     assert ask(new, body).status_code == 200
     assert len(refusing_openai.refusals) == 4
 
@@ -353,9 +353,9 @@ def test_refusals_on_the_responses_api_are_learnt(new, unknown, refusing_openai)
     body = response(temperature=0, top_p=0.5, reasoning={"effort": "max", "summary": "auto"})
     assert [ask(new, body).status_code, ask(new, body).status_code] == [200, 200]
     assert len(refusing_openai.refusals) == 3
-    sent = refusing_openai.bodies[-1]
-    assert sent["reasoning"] == {"effort": "high", "summary": "auto"}
-    assert not {"temperature", "top_p"} & set(sent)
+    sent_body = refusing_openai.bodies[-1]
+    assert sent_body["reasoning"] == {"effort": "high", "summary": "auto"}
+    assert not {"temperature", "top_p"} & set(sent_body)
 
 
 def test_later_requests_avoid_a_model_that_cannot_fulfil_them(new, unknown, refusing_openai):
@@ -371,7 +371,7 @@ def test_later_requests_avoid_a_model_that_cannot_fulfil_them(new, unknown, refu
 
 def test_a_refusal_of_tools_with_reasoning_is_learnt(new, refusing_openai):
     message = "Function tools with reasoning_effort are not supported for new in /v1/chat/completions. To use function "
-    refusing_openai.say(error(None, message=message), json_answer({"id": "1", "model": "new"}))
+    refusing_openai.enqueue(error(None, message=message), json_reply({"id": "1", "model": "new"}))
     answer = ask(new, chat(tools=[TOOL]))
     assert (answer.status_code, answer.headers["x-router-adapted"]) == (200, "reasoning effort none")
     assert refusing_openai.bodies[-1]["reasoning_effort"] == "none"
@@ -379,21 +379,21 @@ def test_a_refusal_of_tools_with_reasoning_is_learnt(new, refusing_openai):
 
 def test_one_request_teaches_at_most_eight_lessons(new, refusing_openai):
     names = ["temperature", "top_p", "stop", "seed", "user", "store", "metadata", "logit_bias", "verbosity"]
-    refusing_openai.say(*(unsupported(name) for name in names))
+    refusing_openai.enqueue(*(unsupported(name) for name in names))
     answer = ask(new, chat(**dict.fromkeys(names, 1)))
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "verbosity"
     assert len(refusing_openai.bodies) == 9
     assert answer.headers["x-router-adapted"] == "; ".join(f"{name} dropped" for name in names[:8])
-    refusing_openai.say(unsupported("verbosity"), json_answer({"id": "1", "model": "new"}))
+    refusing_openai.enqueue(unsupported("verbosity"), json_reply({"id": "1", "model": "new"}))
     assert ask(new, chat(**dict.fromkeys(names, 1))).status_code == 200
 
 
 def test_a_persistent_refusal_is_forwarded(new, refusing_openai):
     """It says of a parameter that is not sent that it is not taken; or says so again once it is gone."""
-    refusing_openai.say(unsupported("temperature"))
+    refusing_openai.enqueue(unsupported("temperature"))
     assert ask(new, chat()).status_code == 400
-    refusing_openai.say(*[unsupported("top_p")] * 3)
+    refusing_openai.enqueue(*[unsupported("top_p")] * 3)
     assert ask(new, chat(top_p=0.5)).status_code == 400
     assert len(refusing_openai.bodies) == 3
 
@@ -405,16 +405,16 @@ def test_a_persistent_refusal_is_forwarded(new, refusing_openai):
         error(["unsupported_parameter"]),
         error(None, 403, "Your organization must be verified to stream this model."),
         error("invalid_api_key", 401),
-        Say(400, pieces=[b"<html>Bad Request</html>"]),
-        Say(400, pieces=[b"{" * 100_000]),
-        Say(404, pieces=[b'{"error":{"code":"not_found"}}']),
+        Reply(400, pieces=[b"<html>Bad Request</html>"]),
+        Reply(400, pieces=[b"{" * 100_000]),
+        Reply(404, pieces=[b'{"error":{"code":"not_found"}}']),
         unsupported("messages"),
         unsupported("temperature", status=422),
     ],
     ids=["value", "odd code", "403", "401", "html", "nested", "404", "messages", "422"],
 )
 def test_an_error_that_is_not_understood_is_forwarded_unchanged(new, refusing_openai, said):
-    refusing_openai.say(said)
+    refusing_openai.enqueue(said)
     answer = ask(new, chat(temperature=0))
     assert (answer.status_code, answer.content) == (said.status, b"".join(said.pieces))
     assert len(refusing_openai.bodies) == 1
@@ -425,7 +425,7 @@ def test_a_refused_field_of_the_other_endpoint_is_not_learnt(new, refusing_opena
     """A client's mistake on responses does not take their reasoning from all others."""
     moved = "Unsupported parameter: 'reasoning_effort'. In the Responses API, this parameter has moved to "
     moved += "'reasoning.effort'. Try again with the new parameter."
-    refusing_openai.say(error("unsupported_parameter", message=moved), json_answer({"id": "1", "model": "new"}))
+    refusing_openai.enqueue(error("unsupported_parameter", message=moved), json_reply({"id": "1", "model": "new"}))
     assert ask(new, response(reasoning_effort="low")).status_code == 400
     assert ask(new, response(reasoning={"effort": "low"})).status_code == 200
     assert refusing_openai.bodies[-1]["reasoning"] == {"effort": "low"}
@@ -448,7 +448,7 @@ def test_a_model_without_reasoning_efforts_gets_none(to, refusing_openai):
     models["new-strong"] = {"usd_per_million_input_tokens": 2, "usd_per_million_output_tokens": 8}
     router = to("new-cheap:low", "new-strong:low", models=models)
     unknown_argument = error(None, message="Unrecognized request argument supplied: reasoning_effort")
-    refusing_openai.say(unknown_argument, *[json_answer({"id": "1", "model": "new"})] * 2)
+    refusing_openai.enqueue(unknown_argument, *[json_reply({"id": "1", "model": "new"})] * 2)
     assert [ask(router, chat()).status_code for _ in range(2)] == [200, 200]
     assert ["reasoning_effort" in body for body in refusing_openai.bodies] == [True, False, False]
 
@@ -532,9 +532,9 @@ def test_too_long_requests_go_to_the_model_with_the_larger_context_window(to, re
     if say == "fake":
         refusing_openai.context_tokens = {"gpt-4o-mini": 2}
     else:
-        refusing_openai.say(error("context_length_exceeded") if say == "code" else error(None, message=spoken))
+        refusing_openai.enqueue(error("context_length_exceeded") if say == "code" else error(None, message=spoken))
     answer = ask(router, chat(temperature=0) | {"model": "auto-cost"})
-    assert [each["model"] for each in refusing_openai.bodies] == ["gpt-4o-mini", "gpt-6-sol"]
+    assert [body["model"] for body in refusing_openai.bodies] == ["gpt-4o-mini", "gpt-6-sol"]
     assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-6-sol")
     assert answer.headers["x-router-reason"] == "context_window"
     assert answer.headers["x-router-adapted"] == "temperature dropped"
@@ -554,8 +554,8 @@ BEGUN = b'event: response.created\ndata: {"type":"response.created","response":{
 
 def begins_with(error, path):
     if path == CHAT:
-        return events(b"data: " + json.dumps({"error": error}).encode() + b"\n\n", b"data: [DONE]\n\n")
-    return events(BEGUN + b"event: error\ndata: " + json.dumps({**error, "type": "error"}).encode() + b"\n\n")
+        return stream_reply(b"data: " + json.dumps({"error": error}).encode() + b"\n\n", b"data: [DONE]\n\n")
+    return stream_reply(BEGUN + b"event: error\ndata: " + json.dumps({**error, "type": "error"}).encode() + b"\n\n")
 
 
 @pytest.mark.parametrize("made", [chat, response])
@@ -563,11 +563,11 @@ def test_a_stream_that_begins_with_a_refusal_is_requested_again(to, refusing_ope
     router = to("gpt-4o-mini", "gpt-6-sol")
     body = made(stream=True) | {"model": "auto-cost"}
     path = CHAT if made is chat else RESPONSES
-    refusing_openai.say(begins_with(TOO_LONG, path))
+    refusing_openai.enqueue(begins_with(TOO_LONG, path))
     answer = ask(router, body)
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == ("gpt-6-sol", "context_window")
     assert "Too long." not in answer.text and answer.text.count("response.created") <= 2
-    refusing_openai.say(begins_with(NO_TEMPERATURE, path))
+    refusing_openai.enqueue(begins_with(NO_TEMPERATURE, path))
     answer = ask(router, body | {"temperature": 0})
     assert (answer.headers["x-router-model"], answer.headers["x-router-adapted"]) == (
         "gpt-4o-mini",
@@ -575,7 +575,9 @@ def test_a_stream_that_begins_with_a_refusal_is_requested_again(to, refusing_ope
     )
     assert "Too long." not in answer.text
     records = router.records(2)
-    assert [(each["status"], each["outcome"], each["attempts"]) for each in records] == [(200, "answered", 2)] * 2
+    assert [(record["status"], record["outcome"], record["attempts"]) for record in records] == [
+        (200, "answered", 2)
+    ] * 2
 
 
 @pytest.mark.parametrize("made", [chat, response])
@@ -583,14 +585,14 @@ def test_a_stream_that_begins_with_another_error_is_forwarded(to, refusing_opena
     router = to("gpt-4o-mini", "gpt-6-sol")
     path = CHAT if made is chat else RESPONSES
     said = begins_with({**TOO_LONG, "code": "server_error"}, path)
-    refusing_openai.say(said)
+    refusing_openai.enqueue(said)
     answer = ask(router, made(stream=True) | {"model": "auto-cost"})
     assert (answer.status_code, answer.content) == (200, b"".join(said.pieces))
-    late = events(
+    late = stream_reply(
         b'data: {"id":"1","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n',
         *begins_with(TOO_LONG, CHAT).pieces,
     )
-    refusing_openai.say(late)
+    refusing_openai.enqueue(late)
     answer = ask(router, chat(stream=True) | {"model": "auto-cost"})
     assert answer.content == b"".join(late.pieces)
     assert len(refusing_openai.bodies) == 2
@@ -609,17 +611,17 @@ def test_a_request_too_long_for_all_models_gets_the_upstreams_error(to, refusing
 
 @pytest.mark.parametrize("code", ["content_filter", "invalid_prompt"])
 def test_filtered_content_goes_to_another_model_only_if_configured(to, refusing_openai, code):
-    refusing_openai.say(error(code))
+    refusing_openai.enqueue(error(code))
     router = to("gpt-6-luna", "gpt-6-sol")
     assert (ask(router, chat()).status_code, len(refusing_openai.bodies)) == (400, 1)
     router = to("gpt-6-luna", "gpt-6-sol", fallbacks=("content_filter",))
-    refusing_openai.say(error(code))
+    refusing_openai.enqueue(error(code))
     answer = ask(router, chat())
     assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "fallback")
     first, second = (body["model"] for body in refusing_openai.bodies[1:])
     assert {first, second} == {"gpt-6-luna", "gpt-6-sol"}
     assert answer.headers["x-router-model"] == second
-    refusing_openai.say(error(code), error(code))
+    refusing_openai.enqueue(error(code), error(code))
     assert ask(router, chat()).status_code == 400
 
 
@@ -636,18 +638,18 @@ def test_the_successor_answers_for_a_retired_model(to, refusing_openai, made):
     refusing_openai.retired = set(OLD)
     body = made(temperature=0)
     first, second = ask(router, body), ask(router, body)
-    asked = refusing_openai.bodies[0]["model"]
+    requested_model = refusing_openai.bodies[0]["model"]
     for answer in (first, second):
         assert answer.status_code == 200
         assert answer.headers["x-router-reason"] == "successor"
         assert answer.headers["x-router-promise"] == "none"
-        assert answer.headers["x-router-model"] == FOLLOWS[asked]
+        assert answer.headers["x-router-model"] == FOLLOWS[requested_model]
         assert answer.headers["x-router-adapted"] == "reasoning effort none"
-    name = FOLLOWS[asked].partition(":")[0]
-    assert [each["model"] for each in refusing_openai.bodies] == [asked, name, name]
+    name = FOLLOWS[requested_model].partition(":")[0]
+    assert [each["model"] for each in refusing_openai.bodies] == [requested_model, name, name]
     assert all(each["temperature"] == 0 for each in refusing_openai.bodies)
-    counted = httpx2.get(router.origin + "/metrics").text
-    assert f'model="{FOLLOWS[asked]}"' in counted and 'model="other"' not in counted
+    text = httpx2.get(router.origin + "/metrics").text
+    assert f'model="{FOLLOWS[requested_model]}"' in text and 'model="other"' not in text
     records = router.records(2)
     assert [record["reason"] for record in records] == ["successor"] * 2
     assert all(record["cost_usd"] > 0 for record in records)
@@ -655,14 +657,14 @@ def test_the_successor_answers_for_a_retired_model(to, refusing_openai, made):
 
 def test_without_a_successor_the_other_model_answers(to, refusing_openai):
     router = to(*OLD, models={name: {"successor": "none"} for name in OLD})
-    asked = ask(router, chat()).headers["x-router-model"]
-    other = next(name for name in OLD if name != asked)
-    refusing_openai.retired = {asked}
+    chosen_model = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != chosen_model)
+    refusing_openai.retired = {chosen_model}
     for _ in range(2):
         answer = ask(router, chat())
         assert (answer.status_code, answer.headers["x-router-model"]) == (200, other)
         assert answer.headers["x-router-reason"] == "fallback"
-    assert [each["model"] for each in refusing_openai.bodies] == [asked, asked, other, other]
+    assert [body["model"] for body in refusing_openai.bodies] == [chosen_model, chosen_model, other, other]
 
 
 def test_a_configured_successor_applies_to_every_effort(to, refusing_openai):
@@ -690,7 +692,7 @@ def test_a_missing_successor_is_replaced_by_its_own_successor(to, refusing_opena
         answer = ask(router, chat())
         assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-6-sol")
         assert answer.headers["x-router-reason"] == "successor"
-    asked = [each["model"] for each in refusing_openai.bodies]
+    asked = [body["model"] for body in refusing_openai.bodies]
     assert asked[1:] == ["gpt-5", "gpt-6-sol", "gpt-6-sol"]
 
 
@@ -709,9 +711,9 @@ def test_a_model_that_is_its_own_successor_is_missing(to, refusing_openai):
 
 def test_a_successor_that_is_in_the_policy_is_requested_once(to, refusing_openai):
     router = to(*OLD, models={name: {"successor": other} for name, other in zip(OLD, reversed(OLD), strict=True)})
-    asked = ask(router, chat()).headers["x-router-model"]
-    other = next(name for name in OLD if name != asked)
-    refusing_openai.retired = {asked}
+    chosen_model = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != chosen_model)
+    refusing_openai.retired = {chosen_model}
     answer = ask(router, chat())
     assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (other, "successor")
 
@@ -735,13 +737,13 @@ def test_a_request_for_a_missing_named_model_gets_the_upstreams_error(to, refusi
 def test_a_model_may_be_retired_during_a_conversation(to, refusing_openai):
     router = to(*OLD)
     first = ask(router, response(store=True)).json()
-    asked = refusing_openai.bodies[0]["model"]
+    requested_model = refusing_openai.bodies[0]["model"]
     refusing_openai.retired = set(OLD)
     for _ in range(2):
         answer = ask(router, response(previous_response_id=first["id"], temperature=0))
         assert answer.status_code == 200
         assert answer.headers["x-router-reason"] in ("successor", "continued")  # the fake has one id for all answers
-        assert answer.headers["x-router-model"] == FOLLOWS[asked]
+        assert answer.headers["x-router-model"] == FOLLOWS[requested_model]
     assert refusing_openai.bodies[-1]["reasoning"] == {"effort": "none"}
     turns = [{"role": "user", "content": EASY}, {"role": "assistant", "content": "4"}]
     answer = ask(router, chat(messages=[*turns, {"role": "user", "content": "and times 3?"}]))
@@ -760,10 +762,10 @@ def test_a_continued_conversation_is_adapted(to, refusing_openai):
 def test_a_missing_fallback_model_is_replaced_by_its_successor(to, refusing_openai):
     """The model decided on is down, the other one retired."""
     router = to(*OLD, max_attempts=1)
-    asked = ask(router, chat()).headers["x-router-model"]
-    other = next(name for name in OLD if name != asked)
+    chosen_model = ask(router, chat()).headers["x-router-model"]
+    other = next(name for name in OLD if name != chosen_model)
     refusing_openai.retired = {other}
-    refusing_openai.say(error("server_error", 503))
+    refusing_openai.enqueue(error("server_error", 503))
     answer = ask(router, chat())
     assert (answer.status_code, answer.headers["x-router-model"]) == (200, FOLLOWS[other])
 
@@ -775,7 +777,7 @@ def test_adaptation_uses_no_retry_and_opens_no_circuit(new, unknown, refusing_op
             == 200
         )
     assert len(refusing_openai.refusals) <= 2
-    refusing_openai.say(error("server_error", 500))
+    refusing_openai.enqueue(error("server_error", 500))
     assert ask(new, chat()).status_code == 200
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_models import FakeModels
-from fake_openai import FakeOpenAI, json_answer
+from fake_openai import FakeOpenAI, json_reply
 from openai.types.chat import ChatCompletion
 
 from calibration.answers import batch
@@ -58,10 +58,12 @@ def ask(
         return asyncio.run(asking.collect(questions)), meter
 
 
-def test_every_question_is_answered_by_every_model_and_every_token_is_counted(fake: FakeModels, tmp_path: Path) -> None:
+def test_every_model_answers_every_question_and_every_token_is_counted(fake: FakeModels, tmp_path: Path) -> None:
     asked, meter = ask(fake, tmp_path)
     assert len(asked.answers) == 40 and not asked.failures
-    assert sorted(fake.asked("answer")) == sorted((m, q.text) for q in QUESTIONS for m in MODELS)
+    assert sorted(fake.successful_calls("answer")) == sorted(
+        (name, question.text) for question in QUESTIONS for name in MODELS
+    )
     for model in MODELS:
         counted = meter.usage["answers", model]
         assert [counted.input_tokens, counted.output_tokens] == fake.billed_tokens[model]
@@ -69,46 +71,46 @@ def test_every_question_is_answered_by_every_model_and_every_token_is_counted(fa
     assert 1 < fake.most_in_flight <= 16
 
 
-def test_a_rerun_asks_nothing_and_costs_nothing(fake: FakeModels, tmp_path: Path) -> None:
+def test_a_rerun_calls_no_model_and_costs_nothing(fake: FakeModels, tmp_path: Path) -> None:
     first, _ = ask(fake, tmp_path)
     again, meter = ask(fake, tmp_path)
     assert again.answers == first.answers
-    assert (again.new_count, meter.spent_usd(), len(fake.asked("answer"))) == (0, 0.0, 40)
+    assert (again.new_count, meter.spent_usd(), len(fake.successful_calls("answer"))) == (0, 0.0, 40)
 
 
-def test_another_parameter_is_another_question(fake: FakeModels, tmp_path: Path) -> None:
+def test_changed_parameters_require_new_answers(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path)
     asked, _ = ask(fake, tmp_path, max_output_tokens=100)
     assert asked.new_count == 40
 
 
-def test_rate_limits_are_waited_out_and_no_answer_is_missing(fake: FakeModels, tmp_path: Path) -> None:
+def test_rate_limited_calls_are_retried_and_no_answer_is_missing(fake: FakeModels, tmp_path: Path) -> None:
     fake.faults.rate_limited = 0.5
     asked, _ = ask(fake, tmp_path)
-    assert len(asked.answers) == 40 and len(fake.asked("answer")) == 40
+    assert len(asked.answers) == 40 and len(fake.successful_calls("answer")) == 40
 
 
 @pytest.mark.parametrize("budget", [0.0005, 0.003, 0.006])
-def test_the_budget_is_never_crossed_and_what_was_paid_for_is_kept(
+def test_the_budget_is_not_exceeded_and_paid_answers_are_stored(
     fake: FakeModels, tmp_path: Path, budget: float
 ) -> None:
     meter = Meter(load_prices(), budget_usd=budget)
     with pytest.raises(BudgetError, match="--budget-usd"):
         ask(fake, tmp_path, meter=meter, max_output_tokens=80)
     prices = load_prices()
-    billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
+    billed = sum(price_of(prices, model).cost_usd(Usage(*tokens)) for model, tokens in fake.billed_tokens.items())
     assert billed == pytest.approx(meter.spent_usd()) and billed <= budget
-    before = len(fake.asked("answer"))
+    before = len(fake.successful_calls("answer"))
     asked, _ = ask(fake, tmp_path, max_output_tokens=80)
-    assert asked.new_count == 40 - before and len(fake.asked("answer")) == 40
+    assert asked.new_count == 40 - before and len(fake.successful_calls("answer")) == 40
 
 
 @pytest.mark.parametrize("fault", ["away", "refused key"])
-def test_the_next_address_of_a_model_is_asked_where_one_is_away_or_refuses(
+def test_if_an_address_fails_the_next_one_is_called(
     fake: FakeModels, tmp_path: Path, closed_port: int, openai_server: FakeOpenAI, fault: str
 ) -> None:
-    refusal = json_answer({"error": {"message": "no", "code": "invalid_api_key"}}, 401)
-    openai_server.say(*[refusal] * 40)
+    refusal = json_reply({"error": {"message": "no", "code": "invalid_api_key"}}, 401)
+    openai_server.enqueue(*[refusal] * 40)
     first = openai_server.url if fault == "refused key" else f"http://127.0.0.1:{closed_port}/v1"
     end = Endpoint(first, "sk-1", fallbacks=(Endpoint(fake.base_url, "sk-2"),))
     with Ledger(tmp_path / "answers.jsonl") as ledger:
@@ -117,13 +119,13 @@ def test_the_next_address_of_a_model_is_asked_where_one_is_away_or_refuses(
         )
         asked = asyncio.run(asking.collect(QUESTIONS))
         assert len(asked.answers) == 40 and not asked.failures
-        assert len(fake.asked("answer")) == 40 and len(openai_server.received) <= 4 * len(MODELS)
+        assert len(fake.successful_calls("answer")) == 40 and len(openai_server.received) <= 4 * len(MODELS)
         again = AnswerCollector(dict.fromkeys(MODELS, Endpoint(first, "sk-1")), Meter(load_prices()), ledger)
         assert asyncio.run(again.collect(QUESTIONS)).answers.keys() == asked.answers.keys()  # they are of the model
 
 
-def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpenAI, tmp_path: Path) -> None:
-    openai_server.say(*[json_answer({"error": {"message": "no"}}, 401)] * 40)
+def test_if_all_addresses_of_a_model_reject_the_key_the_run_stops(openai_server: FakeOpenAI, tmp_path: Path) -> None:
+    openai_server.enqueue(*[json_reply({"error": {"message": "no"}}, 401)] * 40)
     end = Endpoint(openai_server.url, "sk-1")
     both = {"gpt-4o": replace(end, fallbacks=(end,))}
     with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
@@ -131,7 +133,7 @@ def test_a_model_whose_addresses_all_refuse_stops_the_run(openai_server: FakeOpe
     assert len(openai_server.received) == 2
 
 
-def test_an_address_that_is_given_again_is_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_address_becomes_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECOND_KEY", "sk-2")
     addresses = parse_addresses(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
     found = build_endpoint("m", addresses, 100, {})
@@ -141,25 +143,25 @@ def test_an_address_that_is_given_again_is_the_next_one(monkeypatch: pytest.Monk
     ]
 
 
-def test_an_outage_stops_with_what_to_do_and_keeps_the_answers(fake: FakeModels, tmp_path: Path) -> None:
+def test_an_outage_stops_with_advice_and_keeps_the_answers(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path, QUESTIONS[:5])
-    fake.faults.answers_out = True
+    fake.faults.answers_unavailable = True
     with pytest.raises(StoppedError, match="run the same command again"):
         ask(fake, tmp_path, patience_seconds=0.5)
-    fake.faults.answers_out = False
+    fake.faults.answers_unavailable = False
     asked, _ = ask(fake, tmp_path)
     assert (len(asked.answers), asked.new_count) == (40, 30)
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_refusal_stops_at_once_and_names_the_settings(fake: FakeModels, tmp_path: Path, status: int) -> None:
+def test_a_rejected_key_stops_at_once_and_names_the_settings(fake: FakeModels, tmp_path: Path, status: int) -> None:
     fake.faults.refuse = status
     with pytest.raises(StoppedError, match="Check OPENAI_API_KEY, OPENAI_BASE_URL") as error:
         ask(fake, tmp_path)
     assert "sk-test" not in str(error.value)
 
 
-def test_an_interruption_waits_for_what_is_under_way_and_keeps_it(fake: FakeModels, tmp_path: Path) -> None:
+def test_an_interrupted_run_finishes_and_stores_its_open_calls(fake: FakeModels, tmp_path: Path) -> None:
     fake.faults.seconds = 0.1
 
     async def interrupted(ledger: Ledger) -> None:
@@ -170,10 +172,10 @@ def test_an_interruption_waits_for_what_is_under_way_and_keeps_it(fake: FakeMode
     with Ledger(tmp_path / "answers.jsonl") as ledger:
         with pytest.raises(StoppedError, match="interrupted"):
             asyncio.run(interrupted(ledger))
-        assert 0 < len(ledger) == len(fake.asked("answer")) < 40
+        assert 0 < len(ledger) == len(fake.successful_calls("answer")) < 40
 
 
-def test_a_line_cut_short_by_a_power_cut_is_asked_again_and_the_rest_is_kept(fake: FakeModels, tmp_path: Path) -> None:
+def test_a_truncated_line_is_requested_again_and_the_rest_is_kept(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path)
     path = tmp_path / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -182,7 +184,7 @@ def test_a_line_cut_short_by_a_power_cut_is_asked_again_and_the_rest_is_kept(fak
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-def test_half_of_a_character_in_an_answer_is_paid_for_once(tmp_path: Path) -> None:
+def test_an_answer_with_an_unpaired_surrogate_is_paid_once(tmp_path: Path) -> None:
     said = ChatCompletion.model_validate(
         {
             "id": "c",
@@ -202,7 +204,7 @@ def test_half_of_a_character_in_an_answer_is_paid_for_once(tmp_path: Path) -> No
         assert again.get("a") == {"reply": "cut \ud83d"}
 
 
-def test_a_full_disk_stops_with_what_to_do_and_leaves_no_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_stops_with_advice_and_leaves_no_partial_line(tmp_path: Path) -> None:
     pid = os.fork()
     if not pid:  # a limit on file size is a full disk to one process only
         os._exit(_write_beyond_a_limit(tmp_path / "answers.jsonl"))
@@ -228,35 +230,33 @@ def _write_beyond_a_limit(path: Path) -> int:
     return 0
 
 
-def test_a_ledger_serves_one_calibration_at_a_time(tmp_path: Path) -> None:
+def test_only_one_calibration_at_a_time_uses_a_ledger(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with Ledger(path), pytest.raises(LedgerError, match="in use by another calibration"):
         Ledger(path)
 
 
-def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
+def test_the_error_of_a_model_without_a_price_has_the_line_to_add() -> None:
     with pytest.raises(PriceError, match=r"llama-9.*usd_per_million_input_tokens"):
         price_of(load_prices(), "llama-9")
 
 
-def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice(
-    fake: FakeModels, tmp_path: Path
-) -> None:
+def test_a_batch_costs_half_and_is_not_submitted_twice_after_an_interruption(fake: FakeModels, tmp_path: Path) -> None:
     def handed_in() -> tuple[AnswerSet, Meter]:
         meter = Meter(load_prices())
         with Ledger(tmp_path / "answers.jsonl") as ledger:
             return batch.collect_batch(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
 
-    fake.faults.answers_out = True  # the batch does not end
+    fake.faults.answers_unavailable = True  # the batch does not end
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(StoppedError, match="resumes waiting for it"):
         handed_in()
-    fake.faults.answers_out = False
+    fake.faults.answers_unavailable = False
     asked, meter = handed_in()
     assert len(asked.answers) == len(fake.calls) == 40 and len(fake.batches) == 2
     prices = load_prices()
-    billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
+    billed = sum(price_of(prices, model).cost_usd(Usage(*tokens)) for model, tokens in fake.billed_tokens.items())
     assert meter.spent_usd() == pytest.approx(billed / 2)
     again, meter = handed_in()
     assert (again.answers, meter.spent_usd(), len(fake.batches)) == (asked.answers, 0.0, 2)

@@ -14,20 +14,22 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from fake_openai import chat_events, events
+from fake_openai import chat_events, stream_reply
 from servers import free_port
 from waiting import until
 
 
 @pytest.fixture
-def serving(tmp_path, openai_server, store_with_tables):
+def serving(tmp_path, openai_server, create_store):
     """Starts the command; gives the process and its origin."""
-    store_with_tables(tmp_path / "home")
+    create_store(tmp_path / "home")
     running = []
 
     def start(*arguments: str, stderr=subprocess.PIPE, **settings: str) -> tuple[subprocess.Popen, str]:
         port = free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))
+        }
         environment |= {"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path / "home"), **settings}
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
         command = [sys.executable, "-m", "router", "serve", "--port", str(port), *arguments]
@@ -54,7 +56,7 @@ def serving(tmp_path, openai_server, store_with_tables):
 
 def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_server):
     process, origin = serving("--workers", "2")
-    openai_server.say(events(*chat_events("gpt-4o"), gap=0.3))
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), gap=0.3))
     heard = []
 
     def ask() -> None:
@@ -102,8 +104,8 @@ def test_a_second_sigterm_ends_the_wait_at_once(serving):
 
 def test_sighup_logs_which_settings_need_a_restart(serving, tmp_path):
     log = tmp_path / "log"
-    with log.open("wb") as written:
-        process, origin = serving(stderr=written)
+    with log.open("wb") as log_file:
+        process, origin = serving(stderr=log_file)
     (tmp_path / "router.toml").write_text("max_attempts = 1\n")
     process.send_signal(signal.SIGHUP)
     assert until(lambda: "SIGHUP" in log.read_text(), 20.0)

@@ -64,10 +64,10 @@ def asked(endpoint, folder, **options):
 
 
 def seen(proxy):
-    return {each.target.split("/v1")[0] for each in proxy.connects + proxy.forwarded}
+    return {request.target.split("/v1")[0] for request in proxy.connects + proxy.forwarded}
 
 
-def test_models_are_asked_through_the_proxy(behind, tmp_path):
+def test_models_are_called_through_the_proxy(behind, tmp_path):
     proxy, endpoint = behind
     assert len(asked(endpoint, tmp_path).answers) == 3
     assert seen(proxy) <= {"models.test:443", "http://models.test"} and seen(proxy)
@@ -82,9 +82,7 @@ def test_a_batch_goes_through_the_proxy(behind, tmp_path):
 
 
 @pytest.mark.parametrize("prepared", [True, False])
-def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_it(
-    behind, tmp_path, monkeypatch, prepared
-):
+def test_the_judge_uses_the_proxy_and_the_relay_is_reached_directly(behind, tmp_path, monkeypatch, prepared):
     proxy, endpoint = behind
     if prepared:
         network.prepare_environment()
@@ -104,7 +102,7 @@ def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_i
 
 
 @pytest.mark.parametrize(("given", "told"), [("*", "*"), ("mlflow.corp", "mlflow.corp,127.0.0.1")])
-def test_the_relay_leaves_those_exempt_who_were(tmp_path, monkeypatch, given, told):
+def test_the_relay_keeps_the_exempt_hosts(tmp_path, monkeypatch, given, told):
     monkeypatch.setenv("NO_PROXY", given)
     with (
         Ledger(tmp_path / "calls.jsonl") as calls,
@@ -115,15 +113,15 @@ def test_the_relay_leaves_those_exempt_who_were(tmp_path, monkeypatch, given, to
         assert os.environ["NO_PROXY"] == given and "no_proxy" not in os.environ
 
 
-def test_a_proxy_that_refuses_is_said_without_its_password(behind, tmp_path, monkeypatch):
+def test_the_error_of_a_proxy_names_no_password(behind, tmp_path, monkeypatch):
     proxy, endpoint = behind
     monkeypatch.setenv("ROUTER_PROXY", f"http://ada:falsch-9@{proxy.address}")
-    with pytest.raises(StoppedError) as stopped:
+    with pytest.raises(StoppedError) as error:
         asked(endpoint, tmp_path, patience_seconds=0.5)
-    assert "407" in str(stopped.value) and "falsch" not in str(stopped.value)
+    assert "407" in str(error.value) and "falsch" not in str(error.value)
 
 
-def test_none_goes_without_a_proxy(behind, tmp_path, monkeypatch):
+def test_the_setting_none_disables_the_proxy(behind, tmp_path, monkeypatch):
     proxy, endpoint = behind
     monkeypatch.setenv("HTTPS_PROXY", os.environ["ROUTER_PROXY"])
     monkeypatch.setenv("HTTP_PROXY", os.environ["ROUTER_PROXY"])
@@ -137,20 +135,20 @@ def test_none_goes_without_a_proxy(behind, tmp_path, monkeypatch):
     ("variable", "value", "error"),
     [("ROUTER_CA_BUNDLE", "/nowhere.pem", BundleError), ("ROUTER_PROXY", "ftp://x:geheim@y", ProxyAddressError)],
 )
-def test_what_is_wrong_is_one_line_before_anything_is_asked(tmp_path, monkeypatch, capsys, variable, value, error):
+def test_invalid_settings_are_a_one_line_error_before_any_call(tmp_path, monkeypatch, capsys, variable, value, error):
     monkeypatch.setenv(variable, value)
     with pytest.raises(error, match=variable):
         network.prepare_environment()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["calibration", "rollback"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as raised:
         main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 2 and told.startswith(f"error: {variable}") and told.count("\n") == 1
-    assert "geheim" not in told
+    stderr = capsys.readouterr().err
+    assert raised.value.code == 2 and stderr.startswith(f"error: {variable}") and stderr.count("\n") == 1
+    assert "geheim" not in stderr
 
 
-def test_probes_go_through_the_proxy_and_so_does_the_list_of_models(behind, tmp_path):
+def test_probes_and_the_model_list_use_the_proxy(behind, tmp_path):
     proxy, endpoint = behind
     shapes = [Shape("plain", {"messages": [{"role": "user", "content": "What is 1?"}]})]
     with Ledger(tmp_path / "probes.jsonl") as ledger:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.learning.certificate import TARGETS, FixedSequenceTest, excess_quality
 from calibration.learning.crossfit import cross_fit
@@ -63,7 +63,7 @@ def test_escalating_everything_keeps_every_target_below_one():
 
 @pytest.fixture(scope="module")
 def learnt():
-    return learn(made_outcomes(600), models_named(PAIR, load_prices()), seed=0, about={})
+    return learn(synthetic_outcomes(600), models_named(PAIR, load_prices()), seed=0, about={})
 
 
 def sequence_of(learnt, **options):
@@ -98,24 +98,24 @@ def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learnt):
     for price in (0.0, 30.0, 100.0, 300.0, 1000.0):
         rule = Rule(0.9, price, False, 150, 0.95, Interval(0.0, 0.0, 0.0))
         decided = three.choose(replace(rules, models=models, targets=(rule,)), 0.9)
-        chosen = three.chooser(replace(rules, models=models), 0.9)(np.full(150, price))
-        assert (decided == chosen).all()
-        seen |= set(chosen.tolist())
+        choices = three.chooser(replace(rules, models=models), 0.9)(np.full(150, price))
+        assert (decided == choices).all()
+        seen |= set(choices.tolist())
     assert seen == {0, 1, 2}
 
 
 def test_the_decision_on_a_question_changes_at_its_switch_threshold(learnt):
     rule = learnt.policy.rules.rule_for(0.9)
-    chosen = learnt.replay.choose(learnt.policy.rules, 0.9)
+    choices = learnt.replay.choose(learnt.policy.rules, 0.9)
     needed = learnt.replay.switch_thresholds(learnt.policy.rules, rule.target)
     types = [prediction.question_type for prediction in learnt.replay.predictions]
     price = np.array([min(rule.quality_per_usd, rule.type_limits.get(name, np.inf)) for name in types])
-    assert ((needed < price) == (chosen == 0)).all()
+    assert ((needed < price) == (choices == 0)).all()
 
 
 @pytest.fixture(scope="module")
 def few():
-    return learn(made_outcomes(150), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    return learn(synthetic_outcomes(150), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
 def test_a_target_that_is_not_certified_suggests_more_questions(few):
@@ -125,7 +125,7 @@ def test_a_target_that_is_not_certified_suggests_more_questions(few):
 
 
 def test_no_question_is_predicted_by_a_model_fitted_on_it():
-    outcomes = made_outcomes(200)
+    outcomes = synthetic_outcomes(200)
     examples = build_examples(outcomes, PAIR)
     examples.scores[7] = [0.0, 1.0]
     before = cross_fit(examples, PAIR, 0).predictions[7]
@@ -136,7 +136,7 @@ def test_no_question_is_predicted_by_a_model_fitted_on_it():
 
 def test_a_type_that_would_likely_keep_too_little_gets_a_limit():
     truth = {"sums/easy": (0.99, 0.99), "law/clauses": (0.4, 0.95), "facts/capitals": (0.99, 0.99)}
-    outcomes = made_outcomes(900, truth=truth)
+    outcomes = synthetic_outcomes(900, truth=truth)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,)).policy
     loose = learn(
         outcomes, models_named(PAIR, load_prices()), seed=0, about={}, targets=(0.8,), type_margin=0.79
@@ -147,7 +147,7 @@ def test_a_type_that_would_likely_keep_too_little_gets_a_limit():
 
 def test_an_expected_promise_has_the_share_of_resplits_that_fall_short(few):
     models = models_named(PAIR, load_prices())
-    expected = learn(made_outcomes(150), models, 0, {}, promise=Promise.EXPECTED).policy.rules
+    expected = learn(synthetic_outcomes(150), models, 0, {}, promise=Promise.EXPECTED).policy.rules
     for proof, estimate in zip(few.rules.targets, expected.targets, strict=True):
         assert estimate.expected_saving.estimate >= proof.expected_saving.estimate - 1e-9
         if estimate.quality_per_usd is not None:
@@ -157,25 +157,29 @@ def test_an_expected_promise_has_the_share_of_resplits_that_fall_short(few):
 
 def test_the_default_target_is_the_highest_useful_one_up_to_97_percent(learnt, few):
     models = models_named(PAIR, load_prices())
-    for policy in (learn(made_outcomes(80), models, seed=0, about={}).policy, few, learnt.policy):
-        useful = [r.target for r in policy.rules.targets if r.expected_saving.estimate >= 0.05 and r.target <= 0.97]
+    for policy in (learn(synthetic_outcomes(80), models, seed=0, about={}).policy, few, learnt.policy):
+        useful = [
+            rule.target
+            for rule in policy.rules.targets
+            if rule.expected_saving.estimate >= 0.05 and rule.target <= 0.97
+        ]
         assert policy.default_target == max((t for t in useful if t >= 0.9), default=0.97)
 
 
 def test_a_few_hundred_questions_are_enough_to_save_cost():
-    outcomes, new = made_outcomes(300), made_outcomes(2000, seed=9)
+    outcomes, new = synthetic_outcomes(300), synthetic_outcomes(2000, seed=9)
     policy = learn(outcomes, models_named(PAIR, load_prices()), seed=0, about={}).policy
     from calibration.learning.replay import replay_outcomes
 
     replay = replay_outcomes(new, policy.predictor, policy.rules.models)
     for target in (0.9, 0.95):
-        chosen = replay.choose(policy.rules, target)
-        assert pick_columns(replay.scores, chosen).sum() >= target * replay.scores[:, -1].sum()
-        assert pick_columns(replay.costs_usd, chosen).sum() < 0.75 * replay.costs_usd[:, -1].sum()
+        choices = replay.choose(policy.rules, target)
+        assert pick_columns(replay.scores, choices).sum() >= target * replay.scores[:, -1].sum()
+        assert pick_columns(replay.costs_usd, choices).sum() < 0.75 * replay.costs_usd[:, -1].sum()
 
 
 def test_a_cross_fitted_replay_is_the_same_with_the_same_seed():
-    outcomes, models = made_outcomes(200), models_named(PAIR, load_prices())
+    outcomes, models = synthetic_outcomes(200), models_named(PAIR, load_prices())
     learnt = learn(outcomes, models, 3, {}, Prior(), TARGETS)
     again, groups = cross_fit_replay(outcomes, models, 3)
     assert [p.quality for p in again.predictions] == [p.quality for p in learnt.replay.predictions]
@@ -221,7 +225,7 @@ def test_the_bootstrap_interval_covers_the_mean():
 
 def test_where_the_cheap_model_is_much_worse_everywhere_the_policy_does_not_route():
     truth = dict.fromkeys(("sums/easy", "law/clauses", "code/tracing", "facts/capitals"), (0.3, 0.95))
-    policy = learn(made_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    policy = learn(synthetic_outcomes(800, truth=truth), models_named(PAIR, load_prices()), seed=0, about={}).policy
     strict = policy.rules.rule_for(0.97)
     assert strict is None or strict.expected_saving.estimate < 0.05
 
@@ -238,4 +242,4 @@ def test_a_target_that_is_not_certified_uses_the_next_stricter_certified_one(lea
 
 def test_too_few_questions_are_an_error_that_says_how_many_are_needed():
     with pytest.raises(LearningError, match="at least 60"):
-        learn(made_outcomes(20), models_named(PAIR, load_prices()), seed=0, about={})
+        learn(synthetic_outcomes(20), models_named(PAIR, load_prices()), seed=0, about={})

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.outcomes import Outcome, Result
 from calibration.policies import DATA, load_prices, read_policy
@@ -39,7 +39,7 @@ def policy():
 
 
 def question(characters, written, scores=(0.0, 1.0)):
-    results = {m: Result(s, None, None, written) for m, s in zip((CHEAP, STRONG), scores, strict=True)}
+    results = {model: Result(s, None, None, written) for model, s in zip((CHEAP, STRONG), scores, strict=True)}
     return Outcome(f"made-{characters}", [{"role": "user", "content": "x" * characters}], results)
 
 
@@ -54,7 +54,7 @@ TWO_TURNS = conversations.Conversation(
 )
 
 
-def test_what_the_same_model_read_before_is_billed_at_the_cached_price(prices):
+def test_repeated_input_of_the_same_model_has_the_cached_price(prices):
     found = conversations.walk(TWO_TURNS, prices, in_turn(STRONG, STRONG))
     # 1,100 tokens come before the second turn, of which 8 x 128 = 1,024 are in the cache
     first = 1000 * 2.5 + 100 * 10
@@ -84,11 +84,11 @@ def test_every_change_between_consecutive_requests_is_a_switch(prices):
     assert conversations.walk(five, prices, in_turn(CHEAP, STRONG, STRONG, CHEAP, STRONG)).switches == 3
 
 
-def test_each_request_holds_all_that_was_said_and_answered(prices):
+def test_each_request_contains_all_earlier_messages_and_answers(prices):
     seen = []
 
     def choose(messages, tools):
-        seen.append([(m["role"], len(m["content"])) for m in messages])
+        seen.append([(message["role"], len(message["content"])) for message in messages])
         return CHEAP
 
     conversations.walk(TWO_TURNS, prices, choose)
@@ -100,7 +100,7 @@ def test_each_request_holds_all_that_was_said_and_answered(prices):
 )
 def test_conversations_have_the_length_they_are_built_for(kind):
     build, lengths = conversations.KINDS[kind]
-    outcomes = made_outcomes(120)
+    outcomes = synthetic_outcomes(120)
     for turns in lengths:
         steps = build(outcomes, turns, np.random.default_rng(turns)).steps
         assert len(steps) == turns
@@ -112,7 +112,7 @@ def test_conversations_have_the_length_they_are_built_for(kind):
 
 
 def loop(task, rounds=10):
-    results = {m: Result(1.0, None, 120, 20) for m in (CHEAP, STRONG)}
+    results = {model: Result(1.0, None, 120, 20) for model in (CHEAP, STRONG)}
     outcome = Outcome("task", [{"role": "user", "content": task}], results, "tool-use/simple", tools=TOOLS)
     return conversations.agent_loop([outcome], rounds, np.random.default_rng(0))
 
@@ -147,8 +147,8 @@ def test_a_turn_by_itself_is_decided_on_without_its_history(policy):
     assert conversations.by_itself(choose)(why, None) == choose(why[-1:], None)
 
 
-def test_a_row_says_what_was_decided_on_and_what_the_history_changes(policy):
-    rows = conversations.measure(made_outcomes(120), policy, "mixed subjects", 3, 20, seed=0, target=0.97)
+def test_a_row_names_its_input_and_the_effect_of_the_history(policy):
+    rows = conversations.measure(synthetic_outcomes(120), policy, "mixed subjects", 3, 20, seed=0, target=0.97)
     whole, alone = rows
     assert (whole.decided_on, alone.decided_on) == (conversations.WHOLE, conversations.ALONE)
     assert whole.conversations == 20
@@ -158,7 +158,7 @@ def test_a_row_says_what_was_decided_on_and_what_the_history_changes(policy):
     assert len(conversations.line_of(whole).split("|")) == len(conversations.HEADER) + 2
 
 
-def test_without_the_file_it_says_that_it_was_skipped(monkeypatch, capsys, tmp_path):
+def test_without_the_file_the_benchmark_reports_that_it_was_skipped(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["conversations.py", str(tmp_path / "absent.jsonl.gz")])
     assert conversations.main() == 0
     assert capsys.readouterr().out.startswith("skipped: ")

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import pytest
 from command_line import run
 from corporate_proxy import CorporateProxy
-from fake_openai import FakeOpenAI, Say, json_answer
+from fake_openai import FakeOpenAI, Reply, json_reply
 from test_upstream_tls import TlsFront, certificate, x509
 
 from router.client.issuing import add, revoke
@@ -43,7 +43,7 @@ class KeyedOpenAI(FakeOpenAI):
     def _next(self, request):
         shown = request.header("authorization")
         if request.target == "/v1/models" and shown != f"Bearer {KEY}":
-            return json_answer({"error": {"message": f"Incorrect API key provided: {shown}"}}, 401)
+            return json_reply({"error": {"message": f"Incorrect API key provided: {shown}"}}, 401)
         return super()._next(request)
 
 
@@ -74,37 +74,37 @@ def states(found):
     return {subject: finding.state for subject, finding in found.items()}
 
 
-def test_a_router_that_has_all_it_needs_has_no_problem(examined, keyed, tmp_path):
+def test_a_complete_configuration_has_no_problem(examined, keyed, tmp_path):
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
     assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
     assert not list(tmp_path.iterdir()), "something was made"
 
 
-def test_without_a_key_it_says_that_answers_are_simulated(examined):
+def test_without_a_key_doctor_reports_simulated_answers(examined):
     found = examined()
     assert found["upstream"].state == WARNING and "OPENAI_API_KEY" in found["upstream"].remedy
     assert "key" not in found and PROBLEM not in states(found).values()
 
 
 @pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
-def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
+def test_a_rejected_key_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
     environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
-    ended = run("router", "doctor", cwd=tmp_path, **environment)
-    assert ended.returncode == 1
+    result = run("router", "doctor", cwd=tmp_path, **environment)
+    assert result.returncode == 1
     message = "the upstream rejects it (401)" if key else "not set, but the upstream requires one (401)"
-    assert f"problem  key: {message}. Set OPENAI_API_KEY" in ended.stdout
-    assert "ok       upstream: " in ended.stdout and "Problems: 1. Warnings: 0." in ended.stdout
-    assert "wrong" not in ended.stdout + ended.stderr
+    assert f"problem  key: {message}. Set OPENAI_API_KEY" in result.stdout
+    assert "ok       upstream: " in result.stdout and "Problems: 1. Warnings: 0." in result.stdout
+    assert "wrong" not in result.stdout + result.stderr
 
 
-def test_the_command_ends_with_0_where_there_is_no_problem_and_prints_no_key(keyed, tmp_path):
-    ended = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
-    assert ended.returncode == 0 and "ok       key: accepted\n" in ended.stdout
-    assert "right" not in ended.stdout + ended.stderr
+def test_the_command_exits_with_0_without_problems_and_prints_no_key(keyed, tmp_path):
+    result = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
+    assert result.returncode == 0 and "ok       key: accepted\n" in result.stdout
+    assert "right" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("key", [KEY + "\n", " " + KEY, "sk-ключ", " "])
-def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed, key):
+def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(examined, keyed, key):
     found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
     assert found["key"].state == PROBLEM and "upstream" not in found
     assert keyed.open_connections == 0
@@ -113,18 +113,18 @@ def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed
 @pytest.mark.parametrize(
     ("answer", "upstream", "key"),
     [
-        (json_answer({"error": {}}, 403), OK, WARNING),
-        (json_answer({"error": {}}, 429), OK, WARNING),
-        (json_answer({"error": {}}, 404), WARNING, SKIPPED),
-        (json_answer({"error": {}}, 503), PROBLEM, SKIPPED),
-        (json_answer({}, 301, location="https://example.org/v1/models"), PROBLEM, SKIPPED),
-        (Say(pieces=(b"<html>",)), WARNING, OK),
-        (Say(pieces=(b"[" * 100_000,)), WARNING, OK),
-        (json_answer(["gpt-4o"]), WARNING, OK),
+        (json_reply({"error": {}}, 403), OK, WARNING),
+        (json_reply({"error": {}}, 429), OK, WARNING),
+        (json_reply({"error": {}}, 404), WARNING, SKIPPED),
+        (json_reply({"error": {}}, 503), PROBLEM, SKIPPED),
+        (json_reply({}, 301, location="https://example.org/v1/models"), PROBLEM, SKIPPED),
+        (Reply(pieces=(b"<html>",)), WARNING, OK),
+        (Reply(pieces=(b"[" * 100_000,)), WARNING, OK),
+        (json_reply(["gpt-4o"]), WARNING, OK),
     ],
-    ids=lambda value: value.status if isinstance(value, Say) else None,
+    ids=lambda value: value.status if isinstance(value, Reply) else None,
 )
-def test_each_answer_to_the_list_of_models_says_something_else(examined, openai_server, answer, upstream, key):
+def test_each_status_of_the_model_list_has_its_own_finding(examined, openai_server, answer, upstream, key):
     openai_server.models = answer
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert (found["upstream"].state, found["key"].state) == (upstream, key)
@@ -132,29 +132,29 @@ def test_each_answer_to_the_list_of_models_says_something_else(examined, openai_
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
-def test_an_answer_that_breaks_off_is_no_answer(examined, openai_server, end):
+def test_an_interrupted_answer_is_a_problem(examined, openai_server, end):
     openai_server.models.end = end
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert (found["upstream"].state, found["key"].state) == (PROBLEM, SKIPPED)
 
 
 @pytest.mark.parametrize("stalled", [{"wait": 60.0}, {"end": "stall"}], ids=["head", "body"])
-def test_an_upstream_that_says_nothing_is_waited_for_five_seconds(examined, openai_server, stalled):
+def test_a_silent_upstream_times_out_after_five_seconds(examined, openai_server, stalled):
     for name, value in stalled.items():
         setattr(openai_server.models, name, value)
-    began = time.monotonic()
+    start = time.monotonic()
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].message
-    assert 4.9 < time.monotonic() - began < 15
+    assert 4.9 < time.monotonic() - start < 15
 
 
-def test_an_upstream_that_is_not_there_is_a_problem_and_all_else_is_checked(examined, closed_port):
+def test_an_unreachable_upstream_does_not_stop_other_checks(examined, closed_port):
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
     assert "OPENAI_BASE_URL" in found["upstream"].remedy
 
 
-def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
+def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
     chain, trusted = certificate(tmp_path, x509.DNSName("localhost"))
     front = TlsFront(chain, openai_server.port)
     try:
@@ -166,12 +166,12 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai
         front.close()
 
 
-def test_clients_that_bring_their_keys_need_none_of_the_router(examined, keyed):
+def test_with_forwarded_client_keys_the_router_needs_no_key(examined, keyed):
     found = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
     assert found["key"].state == OK and "clients send their own" in found["key"].message
 
 
-def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined, keyed, openai_server):
+def test_every_model_with_its_own_upstream_or_key_is_checked_once(examined, keyed, openai_server):
     models = {
         "local": {"base_url": openai_server.url},
         "other-name": {"base_url": openai_server.url},
@@ -219,7 +219,7 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
         (-100, WARNING, "s ahead of the upstream's"),
     ],
 )
-def test_the_clock_is_compared_with_the_upstream_s(examined, openai_server, seconds, state, told):
+def test_the_clock_is_compared_with_the_upstreams(examined, openai_server, seconds, state, told):
     theirs = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     openai_server.models.headers = [*openai_server.models.headers, ("date", format_datetime(theirs, usegmt=True))]
     found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
@@ -227,7 +227,7 @@ def test_the_clock_is_compared_with_the_upstream_s(examined, openai_server, seco
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
-def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
+def test_an_invalid_date_is_not_compared(examined, openai_server, date):
     openai_server.models.headers = [*openai_server.models.headers, ("date", date)]
     assert examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
 
@@ -241,25 +241,25 @@ def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
         {"OPENAI_BASE_URL": "https://ada:secret@example.org/v1"},
     ],
 )
-def test_settings_that_do_not_load_are_the_only_finding(examined, environment):
+def test_invalid_settings_are_the_only_finding(examined, environment):
     (found,) = examined(**environment).values()
     assert found.state == PROBLEM and "secret" not in str(found)
     assert found.subject == "settings" and next(iter(environment)) in found.message
 
 
-def test_settings_say_which_file_was_read(examined, tmp_path):
+def test_the_finding_on_settings_names_the_file(examined, tmp_path):
     (tmp_path / "router.toml").write_text('home = "there"\n')
     found = examined()
     assert "router.toml and the environment" in found["settings"].message
     assert str(tmp_path / "there") in found["home folder"].message
 
 
-def test_a_policy_that_cannot_be_read_is_a_problem_where_the_settings_name_it(examined, tmp_path):
+def test_an_unreadable_configured_policy_is_a_problem(examined, tmp_path):
     found = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
     assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].message and "prices" not in found
 
 
-def test_a_promoted_policy_that_cannot_be_read_is_a_warning_since_the_shipped_one_serves(examined, tmp_path):
+def test_an_unreadable_promoted_policy_is_a_warning(examined, tmp_path):
     (tmp_path / ".router" / "policy").mkdir(parents=True)
     (tmp_path / ".router" / "policy" / "policy.json").write_text("{}")
     found = examined()
@@ -279,7 +279,7 @@ def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
     assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
 
 
-def test_a_home_folder_that_cannot_be_written_to_is_a_problem(tmp_path):
+def test_a_read_only_home_folder_is_a_problem(tmp_path):
     assert home_writable(tmp_path).state == OK
     (tmp_path / "file").touch()
     for home in (tmp_path / "file", tmp_path / "file" / "home"):
@@ -288,7 +288,7 @@ def test_a_home_folder_that_cannot_be_written_to_is_a_problem(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_little_room_on_the_disk_is_a_warning(tmp_path):
+def test_little_free_disk_space_is_a_warning(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     assert disk_free(tmp_path / "not" / "yet", least_bytes=free // 2).state == OK
     assert disk_free(tmp_path / "not" / "yet", least_bytes=2 * free).state == WARNING
@@ -307,7 +307,7 @@ def test_a_database_file_is_opened_and_not_changed(tmp_path):
     made.close()
 
 
-def test_a_database_that_is_not_there_is_a_problem_and_its_password_is_not_printed(closed_port):
+def test_an_unreachable_database_is_a_problem_without_its_password(closed_port):
     url = f"postgresql+psycopg://ada:secret@127.0.0.1:{closed_port}/router?sslpassword=hidden"
     found = database("usage database", url, "ROUTER_USAGE_DATABASE")
     assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.message
@@ -315,19 +315,19 @@ def test_a_database_that_is_not_there_is_a_problem_and_its_password_is_not_print
 
 
 @pytest.mark.parametrize("url", ["mongo://ada:secret@localhost/x", "databricks", "mlruns"])
-def test_a_store_of_no_known_kind_is_a_problem(url):
+def test_an_unknown_kind_of_store_is_a_problem(url):
     found = mlflow_store(url)
     assert found.state == PROBLEM and "secret" not in str(found)
 
 
-def test_the_health_of_an_mlflow_server_is_asked_for(openai_server, closed_port):
+def test_the_health_of_an_mlflow_server_is_checked(openai_server, closed_port):
     origin = f"http://127.0.0.1:{openai_server.port}"
     with_login = origin.replace("//", "//ada:se%2Fcret@")
     assert mlflow_store(origin + "/mlflow/").state == mlflow_store(with_login).state == OK
     assert [request.target for request in openai_server.received] == ["/mlflow/health", "/health"]
     assert openai_server.received[1].header("authorization") == "Basic YWRhOnNlL2NyZXQ="
     for status, state in ((401, WARNING), (403, WARNING), (404, PROBLEM), (500, PROBLEM)):
-        openai_server.say(Say(status))
+        openai_server.enqueue(Reply(status))
         assert mlflow_store(origin).state == state
     for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
         found = mlflow_store(url)
@@ -346,7 +346,7 @@ def proxied(keyed, tmp_path):
     front.close()
 
 
-def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_password(examined, proxied):
+def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examined, proxied):
     proxy, environment = proxied
     environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
     found = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
@@ -371,7 +371,7 @@ def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_pas
         ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none disables the proxy"),
     ],
 )
-def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, told, remedy):
+def test_the_finding_on_a_failed_connect_explains_the_status(examined, proxied, login, fault, told, remedy):
     proxy, environment = proxied
     proxy.fault = fault
     found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
@@ -379,7 +379,7 @@ def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, t
     assert "geheim" not in str(found) and "falsch" not in str(found)
 
 
-def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
+def test_an_unreachable_or_silent_proxy_is_named(examined, proxied):
     proxy, environment = proxied
     found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
     assert "the proxy 127.0.0.1:9 cannot be reached" in found.message and "geheim" not in str(found)
@@ -388,7 +388,7 @@ def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
     assert f"no connection within 4 s (through the proxy {proxy.address})" in found.message
 
 
-def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
+def test_a_missing_bundle_is_a_problem_of_the_settings(examined):
     found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
     assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].message
 

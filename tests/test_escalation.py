@@ -67,19 +67,19 @@ def numbers(question, answer, tools=()):
     return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
-def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
+def test_an_answer_that_contradicts_its_steps_is_detected():
     right, wrong = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
     assert (right["final_is_last_number"], wrong["final_is_last_number"]) == (1.0, 0.0)
     assert numbers("?", "3 * 4 = 13. The answer is 13.")["sums_wrong"] == 1.0
 
 
 @pytest.mark.parametrize(("answer", "holds"), [("9.9", True), ("9.11", False)])
-def test_the_larger_of_two_numbers_is_known(answer, holds):
+def test_the_larger_of_two_numbers_is_computed(answer, holds):
     found = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
     assert (found["order_holds"], found["order_broken"]) == (float(holds), float(not holds))
 
 
-def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
+def test_a_tool_call_in_either_format_is_compared_with_the_question():
     for call in (
         {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
         {"weather": '{"city":"Oslo","days":3}'},
@@ -110,13 +110,13 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
         ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
     ],
 )
-def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
+def test_small_programs_are_interpreted_and_hostile_ones_are_not(program, value):
     found = evaluate_program(program)
     assert found == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
 
 
-def test_programs_are_parsed_in_several_threads_without_changing_the_filters_of_warnings():
+def test_parsing_in_threads_does_not_change_warning_filters():
     question = "What is printed?\n```python\nprint('\\d')\n```"
     evaluate_program(question)  # sets the one filter that stays
     before = list(warnings.filters)
@@ -134,8 +134,8 @@ def test_answers_are_used_for_types_whose_answers_are_informative(policy):
 
 def test_the_command_learns_answer_rules_and_prints_their_types(tmp_path):
     write_outcomes(make_outcomes(200), tmp_path / "outcomes.jsonl")
-    done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
-    assert done.returncode == 0 and "answer verification pays on: sums/baskets" in done.stdout, done.stderr
+    result = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
+    assert result.returncode == 0 and "answer verification pays on: sums/baskets" in result.stdout, result.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
@@ -144,8 +144,8 @@ def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
     cascade = replay_cascade(policy, policy.answers, replay)
     assert apgr(cascade.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
-    assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
+    choices = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
+    assert set(choices) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
     ):
@@ -156,7 +156,7 @@ def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
             policy.answers, policy.rules, features, prediction, TARGET, answer
         ):
             way = CHEAP_THEN_STRONG
-        assert way == chosen[row]
+        assert way == choices[row]
     assert np.allclose(cascade.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
 
 
@@ -189,7 +189,8 @@ def test_a_policy_without_answer_rules_reads_as_before(learnt, policy, tmp_path)
 
 def without_answers(learnt):
     return [
-        replace(o, results={m: replace(r, answer=None) for m, r in o.results.items()}) for o in learnt.replay.outcomes
+        replace(outcome, results={model: replace(result, answer=None) for model, result in outcome.results.items()})
+        for outcome in learnt.replay.outcomes
     ]
 
 
@@ -210,10 +211,12 @@ def test_damaged_answer_rules_are_refused_with_the_file(policy):
     }
     for name, contents in broken.items():
         for content in contents:
-            changed = {k: v for k, v in files.items() if k != name} | ({} if content is None else {name: content})
-            with pytest.raises(PolicyError) as told:
+            changed = {key: value for key, value in files.items() if key != name} | (
+                {} if content is None else {name: content}
+            )
+            with pytest.raises(PolicyError) as error:
                 parse(changed)
-            assert told.value.file == name and "\n" not in str(told.value)
+            assert error.value.file == name and "\n" not in str(error.value)
 
 
 def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):

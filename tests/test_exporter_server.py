@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
-from made_records import made_record
 from servers import MlflowServer
+from synthetic_records import make_record
 from waiting import until
 
 from router.exporter.shipper import Shipper
@@ -38,8 +38,8 @@ def server_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(server_folder, store_with_tables):
-    running = MlflowServer(store_with_tables(server_folder), server_folder)
+def server(server_folder, create_store):
+    running = MlflowServer(create_store(server_folder), server_folder)
     yield running
     running.kill()
 
@@ -59,13 +59,13 @@ def settings(tmp_path, between) -> Settings:
 def written(settings: Settings, numbers: range) -> Journal:
     journal = Journal(settings.home / "journal")
     for number in numbers:
-        assert journal.append(made_record(number))
+        assert journal.append(make_record(number))
     return journal
 
 
 def expected(numbers: range) -> dict[str, tuple[int, int, float]]:
     return {
-        f"tr-{number + 1:032x}": (1000 + 12 * number, 1, pytest.approx(made_record(number).cost_usd))
+        f"tr-{number + 1:032x}": (1000 + 12 * number, 1, pytest.approx(make_record(number).cost_usd))
         for number in numbers
     }
 
@@ -93,7 +93,7 @@ class Running:
 def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, server):
     numbers = range(120)
     journal = written(settings, numbers)
-    trace = made_record(7).trace_id
+    trace = make_record(7).trace_id
     journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
     journal.close()
     drain(shippers_for(settings)[0])
@@ -105,7 +105,7 @@ def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, se
 
 
 @pytest.mark.parametrize("mode", ["refuse", "error", "lose"])
-def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(settings, server, between, mode):
+def test_a_server_outage_loses_and_duplicates_no_record(settings, server, between, mode):
     base = {"refuse": 1000, "error": 2000, "lose": 3000}[mode]
     numbers = range(base, base + 60)
     between.mode = mode
@@ -128,7 +128,7 @@ def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(setting
         assert db.execute("select count(*) from router_requests").fetchone() == (60,)
 
 
-def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, between, monkeypatch):
+def test_a_request_to_a_silent_server_times_out_and_is_retried(settings, server, between, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     numbers = range(4000, 4030)
     between.mode = "stall"
@@ -145,7 +145,7 @@ def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, b
     assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
 
 
-def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(settings, server):
+def test_a_server_killed_during_a_write_stores_every_record_once(settings, server):
     numbers, later = range(5000, 5300), range(5300, 5310)
     journal = written(settings, numbers)
     running = Running(settings)
@@ -188,14 +188,14 @@ def test_the_packages_of_the_proxy_image_export_to_a_server(proxy_python, settin
     before = rows(server)
     numbers = range(9_000, 9_010)
     written(settings, numbers).close()
-    given = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
-    exported = proxy_python("export", "--once", **given)
+    options = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
+    exported = proxy_python("export", "--once", **options)
     assert exported.returncode == 0, exported.stderr
     assert {trace: row for trace, row in rows(server).items() if trace not in before} == expected(numbers)
 
 
-def test_the_packages_of_the_proxy_image_refuse_a_store_of_their_own(proxy_python, tmp_path):
-    ended = proxy_python("serve", "--port", "0", ROUTER_HOME=str(tmp_path / "home"))
-    assert ended.returncode == 2
-    assert "set MLFLOW_TRACKING_URI to an MLflow server" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_the_packages_of_the_proxy_image_reject_a_local_store(proxy_python, tmp_path):
+    result = proxy_python("serve", "--port", "0", ROUTER_HOME=str(tmp_path / "home"))
+    assert result.returncode == 2
+    assert "set MLFLOW_TRACKING_URI to an MLflow server" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -143,11 +143,11 @@ def seconds(pattern, unit, length, everywhere):
     text = text.encode() if isinstance(pattern.pattern, bytes) else text
     best = float("inf")
     for _ in range(3):
-        began = time.thread_time()
+        start = time.thread_time()
         for _ in pattern.finditer(text) if everywhere else ():
             pass
         pattern.match(text)
-        best = min(best, time.thread_time() - began)
+        best = min(best, time.thread_time() - start)
         if best < UNNOTICED * length:
             break
     return best
@@ -195,9 +195,9 @@ def test_the_time_to_find_keys_is_linear(shape):
         for begun in (f"{sign}aaaaaaaaaaaaaaaaaaaaaaaa", f"{sign}RSA PRIVATE KEY-----"):
             for unit in ANY:
                 text = begun + unit * LENGTH
-                began = time.thread_time()
+                start = time.thread_time()
                 shape.expression.search(text)
-                assert time.thread_time() - began < 0.5
+                assert time.thread_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_the_time_to_adapt_a_body_is_linear(name):
     def best(length):
         body, times = HOSTILE_BODIES[name](length), []
         for _ in range(5):
-            began = time.thread_time()
+            start = time.thread_time()
             adapt(body)
-            times.append(time.thread_time() - began)
+            times.append(time.thread_time() - start)
         return min(times)
 
     for _ in range(3):  # others run on this machine too

@@ -91,6 +91,6 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
 def test_the_command_says_what_it_wrote_and_where_it_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "Wrote every setting with its default to router.toml" in CliRunner().invoke(app, ["init"]).output
-    told = CliRunner().invoke(app, ["init", "--path", "other.toml"])
-    assert told.exit_code == 0 and "reads only the router.toml" in told.output
+    result = CliRunner().invoke(app, ["init", "--path", "other.toml"])
+    assert result.exit_code == 0 and "reads only the router.toml" in result.output
     assert isinstance(CliRunner().invoke(app, ["init"]).exception, SettingsError)

@@ -65,8 +65,8 @@ def fake() -> Iterator[FakeModels]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
-    return store_with_tables(tmp_path_factory.mktemp("store"))
+def store(tmp_path_factory: pytest.TempPathFactory, create_store: Callable[[Path], str]) -> str:
+    return create_store(tmp_path_factory.mktemp("store"))
 
 
 def run(
@@ -108,9 +108,15 @@ def told(runs: tracking.Runs) -> dict[tuple[str, str], list[Told]]:
     traces = [t for run in runs.models.values() for t in mlflow.search_traces(run_id=run, return_type="list")]
     return {
         (trace.info.tags["question_id"], trace.info.tags["model"]): sorted(
-            (a.name, a.source.source_type, a.source.source_id, as_score(a.feedback.value), a.rationale or "")
-            for a in trace.info.assessments
-            if a.feedback is not None
+            (
+                assessment.name,
+                assessment.source.source_type,
+                assessment.source.source_id,
+                as_score(assessment.feedback.value),
+                assessment.rationale or "",
+            )
+            for assessment in trace.info.assessments
+            if assessment.feedback is not None
         )
         for trace in traces
     }
@@ -131,7 +137,7 @@ def deserved(judged: JudgementSet) -> dict[tuple[str, str], list[Told]]:
     return found
 
 
-def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counted(
+def test_every_answer_gets_the_correct_verdict_and_each_judge_call_is_counted(
     fake: FakeModels, tmp_path: Path, store: str
 ) -> None:
     judged, meter, runs = run(fake, tmp_path, store)
@@ -139,7 +145,7 @@ def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counte
     for question in QUESTIONS:
         for model in MODELS:
             found = judged.judgements[question.id, model]
-            assert found.score == float(fake.is_right(model, question.text)), (question.id, model)
+            assert found.score == float(fake.is_correct(model, question.text)), (question.id, model)
             names = ["correctness"] if question.check else ["completeness", "correctness"]
             assert sorted(found.scores) == names
     counted = meter.usage["judge", JUDGE]
@@ -153,17 +159,15 @@ def test_every_answer_gets_the_verdict_it_deserves_and_each_judge_call_is_counte
         assert count == 6 and [usage.input_tokens, usage.output_tokens] == fake.billed_tokens[model]
 
 
-def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_judging_again_calls_no_judge(fake: FakeModels, tmp_path: Path, store: str) -> None:
     first, _, _ = run(fake, tmp_path, store)
-    calls = len(fake.asked("judge"))
+    calls = len(fake.successful_calls("judge"))
     again, meter, _ = run(fake, tmp_path, store)
     assert again.judgements == first.judgements
-    assert (len(fake.asked("judge")), meter.spent_usd()) == (calls, 0.0)
+    assert (len(fake.successful_calls("judge")), meter.spent_usd()) == (calls, 0.0)
 
 
-def test_each_verdict_is_on_its_trace_once_whether_judged_or_checked(
-    fake: FakeModels, tmp_path: Path, store: str
-) -> None:
+def test_each_verdict_of_judge_or_check_is_on_its_trace_once(fake: FakeModels, tmp_path: Path, store: str) -> None:
     judged, _, runs = run(fake, tmp_path, store)
     assert len(judged.judgements) == 12 and told(runs) == deserved(judged)
 
@@ -182,17 +186,17 @@ def test_a_question_that_is_judged_in_two_runs_has_each_verdict_once(
     assert again.judgements == second.judgements and told(others) == told(runs) == deserved(second)
 
 
-def test_kept_verdicts_reach_a_store_that_is_new(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_stored_verdicts_are_added_to_a_new_store(fake: FakeModels, tmp_path: Path, store: str) -> None:
     run(fake, tmp_path, store)
     kept, meter, runs = run(fake, tmp_path, f"sqlite:///{tmp_path}/new.db")
     assert not meter.usage and told(runs) == deserved(kept)
 
 
-def test_what_a_person_says_of_an_answer_stays(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_assessments_by_people_are_not_removed(fake: FakeModels, tmp_path: Path, store: str) -> None:
     judged, _, runs = run(fake, tmp_path, store)
     for trace in mlflow.search_traces(run_id=runs.models["gpt-4o"], return_type="list"):
         by = AssessmentSource("HUMAN", "me")
-        its = next(a for a in trace.info.assessments if a.name == "correctness")
+        its = next(assessment for assessment in trace.info.assessments if assessment.name == "correctness")
         mlflow.override_feedback(
             trace_id=trace.info.trace_id, assessment_id=its.assessment_id, value="no", source=by, rationale="It is not."
         )
@@ -203,10 +207,14 @@ def test_what_a_person_says_of_an_answer_stays(fake: FakeModels, tmp_path: Path,
             wanted[at] = sorted([*wanted[at], ("correctness", "HUMAN", "me", 0.0, "It is not.")])
     assert told(runs) == wanted
     for trace in mlflow.search_traces(run_id=runs.models["gpt-4o"], return_type="list"):
-        assert [a.source.source_type != "HUMAN" for a in trace.info.assessments if a.valid is False] == [True]
+        assert [
+            assessment.source.source_type != "HUMAN"
+            for assessment in trace.info.assessments
+            if assessment.valid is False
+        ] == [True]
 
 
-def test_a_verdict_that_is_no_longer_true_is_replaced(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_an_outdated_verdict_is_replaced(fake: FakeModels, tmp_path: Path, store: str) -> None:
     judged, _, runs = run(fake, tmp_path, store)
     question = next(question for question in QUESTIONS if question.id == "m1")
     trace = next(
@@ -227,13 +235,13 @@ def test_a_verdict_that_is_no_longer_true_is_replaced(fake: FakeModels, tmp_path
     assert judged.judgements["m1", "gpt-4o"].score == 1.0
 
 
-def test_a_verdict_that_is_none_is_asked_for_again(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_an_invalid_verdict_is_requested_again(fake: FakeModels, tmp_path: Path, store: str) -> None:
     fake.faults.garbage_verdicts = 0.5
     judged, _, _ = run(fake, tmp_path, store)
     assert not judged.failures and len(judged.judgements) == 12
 
 
-def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
+def test_answers_without_a_verdict_are_reported_and_not_silently_left_out(
     fake: FakeModels, tmp_path: Path, store: str
 ) -> None:
     fake.faults.always_garbage = True
@@ -241,33 +249,33 @@ def test_what_gets_no_verdict_is_named_and_never_leaves_a_mean_unseen(
     assert len(judged.judgements) == 4 and len(judged.failures) == 8
     assert "no verdict after 3 rounds" in judged.failures["f0", "gpt-4o"]
     assert all(len(found) == (1 if question.startswith("m") else 2) for (question, _), found in told(runs).items())
-    assert meter.calls["judge", JUDGE] == len(fake.asked("judge"))  # garbage is paid for too
+    assert meter.calls["judge", JUDGE] == len(fake.successful_calls("judge"))  # garbage is paid for too
 
 
-def test_a_judge_that_is_away_stops_the_calibration_within_a_minute(
+def test_an_unavailable_judge_stops_the_calibration_within_a_minute(
     fake: FakeModels, tmp_path: Path, store: str
 ) -> None:
-    fake.faults.judge_out = True
-    began = time.monotonic()
+    fake.faults.judge_unavailable = True
+    start = time.monotonic()
     with pytest.raises(StoppedError, match=r"did not answer for .*run the same command again"):
         run(fake, tmp_path, store, patience_seconds=1.0)
-    assert time.monotonic() - began < 60
-    fake.faults.judge_out = False
+    assert time.monotonic() - start < 60
+    fake.faults.judge_unavailable = False
     judged, _, _ = run(fake, tmp_path, store)
-    assert len(judged.judgements) == 12 and len(fake.asked("answer")) == 12
+    assert len(judged.judgements) == 12 and len(fake.successful_calls("answer")) == 12
 
 
-def test_the_judge_keeps_within_the_budget(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_judging_stays_within_the_budget(fake: FakeModels, tmp_path: Path, store: str) -> None:
     meter = Meter(load_prices(), budget_usd=0.0005)
     with pytest.raises(BudgetError):
         run(fake, tmp_path, store, meter=meter)
     assert 0 < meter.spent_usd() <= 0.0005
     judged, rest, _ = run(fake, tmp_path, store)
     assert len(judged.judgements) == 12
-    assert meter.calls["judge", JUDGE] + rest.calls["judge", JUDGE] == len(fake.asked("judge"))
+    assert meter.calls["judge", JUDGE] + rest.calls["judge", JUDGE] == len(fake.successful_calls("judge"))
 
 
-def test_scorers_of_the_users_own_are_used_by_import_path(fake: FakeModels, tmp_path: Path, store: str) -> None:
+def test_custom_scorers_are_loaded_by_import_path(fake: FakeModels, tmp_path: Path, store: str) -> None:
     for _ in range(2):
         judged, _, runs = run(fake, tmp_path, store, ["correctness", f"{__name__}:brief"])
         its = [(name, kind, source, score) for name, kind, source, score, _ in told(runs)["m0", "gpt-4o-mini"]]
@@ -279,6 +287,6 @@ def test_scorers_of_the_users_own_are_used_by_import_path(fake: FakeModels, tmp_
 @pytest.mark.parametrize(
     "path", ["no.such.module:x", "calibration.judging.judgements:nothing", f"{__name__}:NOT_A_SCORER", "x"]
 )
-def test_a_scorer_that_is_none_is_refused(path: str) -> None:
+def test_an_invalid_scorer_is_rejected(path: str) -> None:
     with pytest.raises(ScorerError, match="scorer"):
         Scorers.load([path], JUDGE)

@@ -5,8 +5,8 @@ import time
 import httpx2
 import openai
 import pytest
-from fake_openai import completion, json_answer
-from made_records import made_record
+from fake_openai import completion, json_reply
+from synthetic_records import make_record
 from test_keys import OWNER, UPSTREAM, ask, make
 
 from router.client.keyfile import Limits, read_keys, sha256
@@ -24,10 +24,10 @@ DAY_NS = 86_400 * 10**9
 
 
 @pytest.fixture
-def owned(serve, openai_server, tmp_path):
+def owned(start_router, openai_server, tmp_path):
     """A router with an admin key; gives both."""
     key = make(tmp_path / "home-0", "owner", admin=True)
-    return serve(openai_base_url=openai_server.url, **UPSTREAM), key
+    return start_router(openai_base_url=openai_server.url, **UPSTREAM), key
 
 
 def keys(router, key, path="", body=None, method=None, **headers):
@@ -45,13 +45,13 @@ def chat(router, key, model="gpt-4o"):
         return client.chat.completions.create(model=model, messages=[{"role": "user", "content": "x"}], max_tokens=10)
 
 
-def test_a_key_is_made_used_limited_rotated_and_revoked_over_http(owned):
+def test_a_key_is_created_used_limited_rotated_and_revoked_over_http(owned):
     router, owner = owned
     wanted = {"name": "ada", "models": ["gpt-4o"], "paths": ["chat"], "expires": "90d", "usd_a_day": 5}
-    made = keys(router, owner, body={**wanted, "requests_a_minute": 1})
-    assert made.status_code == 201 and made.headers["cache-control"] == "no-store"
-    secret = made.json()["key"]
-    assert made.json()["limits"] == {"usd_a_day": 5.0, "requests_a_minute": 1}
+    result = keys(router, owner, body={**wanted, "requests_a_minute": 1})
+    assert result.status_code == 201 and result.headers["cache-control"] == "no-store"
+    secret = result.json()["key"]
+    assert result.json()["limits"] == {"usd_a_day": 5.0, "requests_a_minute": 1}
     assert read_keys(router.home / KEYS_FILE)[1].sha256 == sha256(secret)
     assert chat(router, secret).choices  # at once
     with pytest.raises(openai.RateLimitError, match="Limit 1"):
@@ -64,14 +64,14 @@ def test_a_key_is_made_used_limited_rotated_and_revoked_over_http(owned):
     for each in (secret, new):
         with pytest.raises(openai.AuthenticationError, match="was revoked"):
             chat(router, each)
-    listed = keys(router, owner)
-    states = [(each["name"], each["state"]) for each in listed.json()["keys"]]
+    completed = keys(router, owner)
+    states = [(each["name"], each["state"]) for each in completed.json()["keys"]]
     assert states == [("owner", "active"), ("ada", "revoked")]
-    for answer in (listed, keys(router, owner, "/ada")):
+    for answer in (completed, keys(router, owner, "/ada")):
         assert not any(part in answer.text for part in (secret, new, sha256(new), "sk-router-"))
 
 
-def test_what_does_not_fit_is_refused_as_by_the_command_with_the_name_of_the_field(owned):
+def test_invalid_fields_are_rejected_with_the_commands_errors(owned):
     router, owner = owned
     for body, param in (
         ({"name": "a b"}, "name"),
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused_as_by_the_command_with_the_name_of_the_fie
     assert [key.name for key in read_keys(router.home / KEYS_FILE)] == ["owner", "once"]
 
 
-def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
+def test_only_an_admin_with_every_right_creates_keys(owned):
     router, owner = owned
     plain = make(router.home, "plain")
     scraper = make(router.home, "prometheus", admin=True, paths=())
@@ -122,22 +122,22 @@ def test_only_an_admin_key_that_may_do_everything_makes_keys(owned):
     assert len(read_keys(router.home / KEYS_FILE)) == 4 and keys(router, owner).json()["may_change"] is True
 
 
-def test_a_router_without_keys_makes_none_over_http(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+def test_a_router_without_keys_creates_none_over_http(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
     assert "keys add NAME --admin" in told(keys(router, "", body={"name": "x"}))[2]
     assert keys(router, "").json() == {"keys": [], "may_change": False, "why": keys(router, "").json()["why"]}
     assert not (router.home / KEYS_FILE).exists()
 
 
-def test_a_key_of_the_settings_makes_keys_and_a_page_of_another_site_none(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=[OWNER], **UPSTREAM)
+def test_a_key_in_the_settings_creates_keys_and_another_sites_page_does_not(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, api_keys=[OWNER], **UPSTREAM)
     for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
         answer = keys(router, OWNER, body={"name": "x"}, **headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_page")
     assert keys(router, OWNER, body={"name": "x"}, origin=router.origin).status_code == 201
 
 
-def test_no_secret_is_written_anywhere(owned, caplog):
+def test_no_secret_is_written_to_a_file_or_log(owned, caplog):
     router, owner = owned
     with caplog.at_level("DEBUG"):
         secret = keys(router, owner, body={"name": "ada"}).json()["key"]
@@ -149,7 +149,7 @@ def test_no_secret_is_written_anywhere(owned, caplog):
     assert "key ada was rotated by key owner" in caplog.text
 
 
-def test_a_damaged_file_is_said_and_not_replaced(owned):
+def test_a_damaged_file_is_reported_and_not_replaced(owned):
     router, owner = owned
     (router.home / KEYS_FILE).write_text("{")
     for answer in (keys(router, owner), keys(router, owner, body={"name": "x"})):
@@ -157,10 +157,10 @@ def test_a_damaged_file_is_said_and_not_replaced(owned):
     assert (router.home / KEYS_FILE).read_text() == "{"
 
 
-def test_the_list_tells_what_each_spent_and_when_it_was_used(owned, openai_server):
+def test_the_list_has_the_spending_and_the_last_use_of_each_key(owned, openai_server):
     router, owner = owned
     secret = keys(router, owner, body={"name": "ada", "usd_a_day": 5}).json()["key"]
-    openai_server.say(json_answer(completion("gpt-4o", prompt_tokens=1000, completion_tokens=10)))
+    openai_server.enqueue(json_reply(completion("gpt-4o", prompt_tokens=1000, completion_tokens=10)))
     chat(router, secret)
     _, ada = keys(router, owner).json()["keys"]
     usd = router.records(1)[0]["cost_usd"]
@@ -168,7 +168,7 @@ def test_the_list_tells_what_each_spent_and_when_it_was_used(owned, openai_serve
     assert time.time() - 5 < time.mktime(time.strptime(ada["last_used"], "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
 
 
-def test_a_standing_counts_each_request_once_whether_it_is_exported_or_not(tmp_path):
+def test_each_request_counts_once_before_and_after_its_export(tmp_path):
     settings = load(home=tmp_path)
     now = month_of(time.time_ns()).starts_unix_ns + 10 * DAY_NS
     journal = Journal(tmp_path / "journal")
@@ -178,7 +178,7 @@ def test_a_standing_counts_each_request_once_whether_it_is_exported_or_not(tmp_p
         for age in ages:
             number += 1
             began = int(now + DAY_NS / 2 - age * DAY_NS)
-            journal.append(made_record(number, key_id=name, cost_usd=1.0, started_unix_ns=began, ended_unix_ns=began))
+            journal.append(make_record(number, key_id=name, cost_usd=1.0, started_unix_ns=began, ended_unix_ns=began))
     before = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)
     drain([Shipper(journal.directory, "usage", Ledger(settings.usage_url, prices(settings), lambda _: None))])
     after = standings(settings.usage_url, journal.directory, now + DAY_NS // 2)

@@ -1,6 +1,6 @@
 import time
 
-from made_records import made_record
+from synthetic_records import make_record
 
 from router.exporter.shipper import Shipper
 from router.journal.lag import lags
@@ -24,7 +24,7 @@ def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
     journal = Journal(tmp_path)
     now = time.time_ns()
     for number in range(25):
-        journal.append(made_record(number, ended_unix_ns=now - 60 * 10**9))
+        journal.append(make_record(number, ended_unix_ns=now - 60 * 10**9))
     sink = Sink()
     shipper = Shipper(tmp_path, "sink", sink)
     assert not shipper._try_step()
@@ -44,7 +44,7 @@ def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
 
 def test_what_a_killed_writer_left_of_a_record_is_no_lag(tmp_path):
     journal = Journal(tmp_path)
-    journal.append(made_record(1))
+    journal.append(make_record(1))
     shipper = Shipper(tmp_path, "sink", sink := Sink())
     sink.works = True
     shipper._try_step()
@@ -62,7 +62,7 @@ def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
 
     Journal(router.home / "journal").close()
     shipper = Shipper(router.home / "journal", "mlflow", Sink())
-    router.app.worker.journal.append(made_record(1))
+    router.app.worker.journal.append(make_record(1))
     shipper._try_step()
     with urllib.request.urlopen(router.origin + "/ready") as response:
         answer = json.loads(response.read())

@@ -67,10 +67,10 @@ def asked(server, serve, pause: float = 0.0) -> None:
         for number in range(4):
             time.sleep(pause)  # before the first as well: the router has read the list of models
             client = (first, second)[number % 2]
-            heard = client.get(f"{url}/mine-{number}", timeout=5)
-            assert heard.status_code == (204 if server.answer == EMPTY else 200)
-            assert heard.text == ("" if server.answer == EMPTY else f"mine-{number}")
-            assert "evil" not in str(heard.headers)
+            response = client.get(f"{url}/mine-{number}", timeout=5)
+            assert response.status_code == (204 if server.answer == EMPTY else 200)
+            assert response.text == ("" if server.answer == EMPTY else f"mine-{number}")
+            assert "evil" not in str(response.headers)
 
 
 @pytest.fixture
@@ -107,16 +107,16 @@ async def test_data_after_an_answer_is_discarded(wrong, leftover):
 
 
 @pytest.mark.parametrize("leftover", ["a whole answer", "half a head", "a 1xx and bytes"])
-def test_data_after_an_answer_reaches_no_client(serve, wrong, leftover):
-    asked(wrong(CHUNKED, LEFTOVERS[leftover]), serve)
+def test_data_after_an_answer_reaches_no_client(start_router, wrong, leftover):
+    asked(wrong(CHUNKED, LEFTOVERS[leftover]), start_router)
 
 
-def test_a_204_with_a_body_reaches_no_client(serve, wrong):
-    asked(wrong(EMPTY, b"evil"), serve)
+def test_a_204_with_a_body_reaches_no_client(start_router, wrong):
+    asked(wrong(EMPTY, b"evil"), start_router)
 
 
-def test_data_on_an_idle_connection_reaches_no_client(serve, wrong):
-    asked(wrong(SIZED, EVIL, wait=0.01), serve, pause=0.05)
+def test_data_on_an_idle_connection_reaches_no_client(start_router, wrong):
+    asked(wrong(SIZED, EVIL, wait=0.01), start_router, pause=0.05)
 
 
 async def test_unread_data_on_an_idle_connection_closes_it(wrong):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from browser import Browser, found
+from browser import Browser, find_browser
 from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures among them
 from typer.testing import CliRunner
 from waiting import until
@@ -125,7 +125,7 @@ def test_a_lesson_outlives_the_router_and_is_shown(new, to, unknown, refusing_op
     model = first.headers["x-router-model"]
     told = httpx2.get(new.origin + "/health").json()["learnt"]
     host = refusing_openai.url.removeprefix("http://").partition("/")[0]
-    assert [{**each, "since": ""} for each in told] == [
+    assert [{**alert, "since": ""} for alert in told] == [
         {
             "model": model,
             "upstream": host,
@@ -153,8 +153,8 @@ def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_opena
     listed = json.loads(learnt(new.home, "--json").stdout)
     assert listed == other.app.worker.adapter.describe_lessons() == new.app.worker.adapter.describe_lessons()
     assert "max_completion_tokens" in learnt(new.home).stdout
-    done = learnt(new.home, "--forget", model)
-    assert (done.exit_code, done.stderr) == (
+    result = learnt(new.home, "--forget", model)
+    assert (result.exit_code, result.stderr) == (
         0,
         f"router: deleted 1 adaptation for {model}; a running router follows within two seconds\n",
     )
@@ -183,7 +183,7 @@ def test_a_damaged_file_is_reported_and_the_router_serves(new, to, unknown, refu
     (new.home / FILE).write_text("{")
     again = routed_again(to, new)
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
-    assert any(FILE in each and "damaged" in each for each in warned)
+    assert any(FILE in warning and "damaged" in warning for warning in warned)
     assert ask(again, chat(max_tokens=9)).status_code == 200
     assert until(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
     assert len(read_lessons(again.home / FILE, time.time())) == 1
@@ -195,25 +195,27 @@ def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(new, unk
 
     monkeypatch.setattr("router.shared_file.replace", full)
     ask(new, chat(max_tokens=9))
-    assert until(lambda: any("No space left" in each for each in notices(new.app.worker)))
+    assert until(lambda: any("No space left" in notice for notice in notices(new.app.worker)))
     ask(new, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     monkeypatch.undo()
-    assert until(lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker)))
+    assert until(
+        lambda: (new.home / FILE).exists() and not any("No space" in notice for notice in notices(new.app.worker))
+    )
 
 
-@pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed here")
 def test_the_page_shows_lessons(new, unknown, refusing_openai):  # noqa: F811
     browser = Browser()
     try:
         browser.open(new.origin + "/")
         browser.wait("document.querySelector('#state-text').textContent === 'Live'")
-        assert browser.run("document.querySelector('#learnt-card').hidden")
+        assert browser.evaluate("document.querySelector('#learnt-card').hidden")
         ask(new, chat(max_tokens=9))
         assert browser.wait("!document.querySelector('#learnt-card').hidden")
         assert "sent as max_completion_tokens" in browser.text("#learnt")
         if picture := os.environ.get("LEARNT_PICTURE"):
-            browser.picture(Path(picture))
+            browser.save_screenshot(Path(picture))
         assert browser.errors == []
     finally:
         browser.close()

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from made_outcomes import TRUTH, made_outcomes
-from made_records import made_record
+from synthetic_outcomes import TRUTH, synthetic_outcomes
+from synthetic_records import make_record
 from test_calibration_commands import calibration
 
 from calibration.comparison.mix import evaluate_mix, read_mix
@@ -27,12 +27,12 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def policy():
-    return learn(made_outcomes(800), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    return learn(synthetic_outcomes(800), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
 @pytest.fixture(scope="module")
 def fresh():
-    return made_outcomes(400, seed=9)
+    return synthetic_outcomes(400, seed=9)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def given(policy, replay, mix, rounds=60):
 
 def plain(policy, replay, rows, target):
     """What is kept and saved on these rows, each counted once."""
-    chosen = replay.choose(policy.rules, target)
-    kept, spent = (pick_columns(t, chosen)[rows].sum() / t[rows, -1].sum() for t in (replay.scores, replay.costs_usd))
+    choices = replay.choose(policy.rules, target)
+    kept, spent = (pick_columns(t, choices)[rows].sum() / t[rows, -1].sum() for t in (replay.scores, replay.costs_usd))
     return kept, 1 - spent
 
 
@@ -72,14 +72,14 @@ def test_a_mix_of_one_type_gives_the_figures_of_that_type(policy, replay, fresh)
 
 
 def test_each_type_counts_by_its_share_and_not_by_its_outcomes(policy, fresh):
-    rows = [o for i, o in enumerate(fresh) if o.question_type == "law/clauses" or i % 5 == 0]
+    rows = [outcome for i, outcome in enumerate(fresh) if outcome.question_type == "law/clauses" or i % 5 == 0]
     mix = {"law/clauses": 0.3, "sums/easy": 0.7}
     replay = replay_outcomes(rows, policy.predictor, policy.rules.models)
     its = given(policy, replay, mix)["targets"]["0.9"]
-    chosen = replay.choose(policy.rules, 0.9)
+    choices = replay.choose(policy.rules, 0.9)
     of = {name: np.flatnonzero([o.question_type == name for o in rows]) for name in mix}
     for table, value in ((replay.scores, its["quality_kept"][1]), (replay.costs_usd, 1 - its["saved_cost"][1])):
-        chosen_mean = sum(share * pick_columns(table, chosen)[of[name]].mean() for name, share in mix.items())
+        chosen_mean = sum(share * pick_columns(table, choices)[of[name]].mean() for name, share in mix.items())
         strong_mean = sum(share * table[of[name], -1].mean() for name, share in mix.items())
         assert value == pytest.approx(chosen_mean / strong_mean)
 
@@ -97,8 +97,8 @@ def test_a_target_is_kept_or_missed_for_a_mix(policy, fresh):
     """All wrong where the cheap model answered: what was promised for other questions does not hold here."""
     right, wrong = (
         replay_outcomes(
-            [replace(o, results={m: replace(r, score=float(m == "gpt-4o") or cheap) for m, r in o.results.items()})
-             for o in fresh],
+            [replace(outcome, results={model: replace(result, score=float(model == "gpt-4o") or cheap) for model, result in outcome.results.items()})
+             for outcome in fresh],
             policy.predictor,
             policy.rules.models,
         )
@@ -112,11 +112,11 @@ def test_a_target_is_kept_or_missed_for_a_mix(policy, fresh):
 def test_the_interval_covers_the_truth_of_the_mix(policy):
     """Of forty samples of a mix that the outcomes do not have, at most a few may miss what many questions show."""
     mix = {"sums/easy": 0.6, "code/tracing": 0.1, "facts/capitals": 0.3}
-    many = replay_outcomes(made_outcomes(8000, seed=50), policy.predictor, policy.rules.models)
+    many = replay_outcomes(synthetic_outcomes(8000, seed=50), policy.predictor, policy.rules.models)
     truth = evaluate_mix(policy, many, np.arange(8000), mix, 2, 0)["targets"]["0.95"]["quality_kept"].estimate
     covered = 0
     for seed in range(40):
-        few = replay_outcomes(made_outcomes(200, seed=100 + seed), policy.predictor, policy.rules.models)
+        few = replay_outcomes(synthetic_outcomes(200, seed=100 + seed), policy.predictor, policy.rules.models)
         kept = evaluate_mix(policy, few, np.arange(200), mix, 100, 0)["targets"]["0.95"]["quality_kept"]
         covered += kept.low <= truth <= kept.high
     assert covered >= 34
@@ -177,19 +177,19 @@ def test_an_unreadable_mix_is_an_input_error(tmp_path):
 
 def test_evaluate_reports_a_mix_and_warns_of_unknown_types(policy, fresh, tmp_path):
     write_policy(policy, tmp_path / "policy")
-    write_outcomes([*fresh[:200], *made_outcomes(3, seed=4, truth={"sums/easy": (1, 1)})], tmp_path / "o.jsonl")
+    write_outcomes([*fresh[:200], *synthetic_outcomes(3, seed=4, truth={"sums/easy": (1, 1)})], tmp_path / "o.jsonl")
     (tmp_path / "m.json").write_text('{"sums/easy": 0.8, "law/clauses": 0.1, "poems": 0.1}')
     options = ("evaluate", "--policy", tmp_path / "policy", "--outcomes", tmp_path / "o.jsonl", "--rounds", "20")
-    done = calibration(*options, "--mix", tmp_path / "m.json", "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.strip() == (
+    result = calibration(*options, "--mix", tmp_path / "m.json", "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == (
         "warning: 10.0% of the mix are types without outcomes, counted as sent to the strong model: poems"
     )
-    mix = json.loads(done.stdout)["mix"]
+    mix = json.loads(result.stdout)["mix"]
     assert mix["missing"] == {"types": ["poems"], "share": 0.1} and mix["n"] == 103
     assert set(mix["targets"]["0.95"]) == {"promise", "quality_kept", "saved_cost", "holds"}
-    shown = calibration(*options, "--mix", tmp_path / "m.json")
-    assert "the mix, on 103 questions" in shown.stdout and "still holds" in shown.stdout
+    completed = calibration(*options, "--mix", tmp_path / "m.json")
+    assert "the mix, on 103 questions" in completed.stdout and "still holds" in completed.stdout
     assert "mix" not in json.loads(calibration(*options, "--json").stdout)
     (tmp_path / "m.json").write_text('{"sums/easy": -1}')
     refused = calibration(*options, "--mix", tmp_path / "m.json")
@@ -203,10 +203,10 @@ def test_the_mix_of_recorded_traffic_is_read_from_the_usage_tables(tmp_path):
     asked = [("sums/easy", 1), ("sums/easy", 2), ("law/clauses", 3), ("sums/easy", 9), ("", 1)]
     ledger.write(
         [
-            made_record(number, started_unix_ns=nanoseconds - days * 86_400 * 10**9, question_type=name)
+            make_record(number, started_unix_ns=nanoseconds - days * 86_400 * 10**9, question_type=name)
             for number, (name, days) in enumerate(asked)
         ]
-        + [made_record(99, started_unix_ns=nanoseconds - 10**9, question_type="law/clauses", simulated=True)]
+        + [make_record(99, started_unix_ns=nanoseconds - 10**9, question_type="law/clauses", simulated=True)]
     )
     assert load_mix("ledger:7d", TRUTH, now, tmp_path) == {"sums/easy": 2 / 3, "law/clauses": 1 / 3}
     assert load_mix("ledger:2w", TRUTH, now, tmp_path)["sums/easy"] == 3 / 4

@@ -15,8 +15,8 @@ import requests
 from corporate_proxy import CorporateProxy
 from cryptography import x509
 from fake_openai import FakeOpenAI
-from made_records import made_record
 from servers import free_port
+from synthetic_records import make_record
 from test_upstream_tls import LOOPBACK, NAMED, TlsFront, certificate
 
 from router.journal.writer import Journal
@@ -50,21 +50,21 @@ def front(authorities, openai_server):
 
 
 @pytest.mark.parametrize("variable", ["ROUTER_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_certificates_in_a_file_are_trusted(serve, front, authorities, monkeypatch, variable):
+def test_certificates_in_a_file_are_trusted(start_router, front, authorities, monkeypatch, variable):
     monkeypatch.setenv(variable, str(authorities[0][1]))
-    assert ask(serve(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
+    assert ask(start_router(openai_base_url=f"https://127.0.0.1:{front.port}/v1")).status_code == 200
 
 
-def test_the_setting_overrides_the_environment(serve, front, authorities, monkeypatch):
+def test_the_setting_overrides_the_environment(start_router, front, authorities, monkeypatch):
     (_, first), (_, second) = authorities
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1", "max_attempts": 1}
     monkeypatch.setenv("SSL_CERT_FILE", str(second))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(first))
-    assert ask(serve(**address, ca_bundle=first)).status_code == 200
-    assert ask(serve(**address)).status_code == 502
+    assert ask(start_router(**address, ca_bundle=first)).status_code == 200
+    assert ask(start_router(**address)).status_code == 502
     monkeypatch.setenv("SSL_CERT_FILE", str(first))
-    refused = ask(serve(**address, ca_bundle=second))
-    assert "certificate verify failed" in refused.json()["error"]["message"]
+    response = ask(start_router(**address, ca_bundle=second))
+    assert "certificate verify failed" in response.json()["error"]["message"]
 
 
 def test_a_bundle_is_trusted_instead_of_the_systems_certificates(authorities):
@@ -72,7 +72,7 @@ def test_a_bundle_is_trusted_instead_of_the_systems_certificates(authorities):
     assert [dict(each[0] for each in one["subject"])["commonName"] for one in trusted] == ["ours"]
 
 
-def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, authorities, serve, front):
+def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, authorities, start_router, front):
     _, first = authorities[0]
     folder = tmp_path / "hashed"
     folder.mkdir()
@@ -81,7 +81,7 @@ def test_certificates_in_a_folder_and_in_ssl_cert_dir_are_trusted(tmp_path, auth
         pytest.skip("openssl is not here")
     (folder / f"{hashed.stdout.strip()}.0").write_bytes(first.read_bytes())
     address = {"openai_base_url": f"https://127.0.0.1:{front.port}/v1"}
-    assert ask(serve(**address, ca_bundle=folder)).status_code == 200
+    assert ask(start_router(**address, ca_bundle=folder)).status_code == 200
     environment = {"SSL_CERT_FILE": requests.certs.where(), "SSL_CERT_DIR": str(folder)}
     context = Network.read("", "", environment).ssl_context()
     with socket.create_connection(("127.0.0.1", front.port)) as opened:
@@ -113,10 +113,10 @@ def test_an_invalid_bundle_is_rejected_with_its_name(tmp_path, monkeypatch, vari
 
 def test_a_missing_bundle_is_a_one_line_error(tmp_path):
     command = [sys.executable, "-m", "router", "serve", "--port", "0"]
-    given = {"ROUTER_CA_BUNDLE": "/nowhere.pem", "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
-    ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert ended.returncode == 2
-    assert ended.stderr == "router: setting ROUTER_CA_BUNDLE: /nowhere.pem: No such file or directory\n"
+    settings = {"ROUTER_CA_BUNDLE": "/nowhere.pem", "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "router: setting ROUTER_CA_BUNDLE: /nowhere.pem: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -163,27 +163,27 @@ def test_mlflows_requests_use_the_proxy_and_the_bundle(mlflow_behind_proxy, open
     Network.read(settings["ROUTER_PROXY"], settings["ROUTER_CA_BUNDLE"], environment).export_to(environment)
     asks = "import requests, sys; print(*(requests.get(url, timeout=10).status_code for url in sys.argv[1:]))"
     command = [sys.executable, "-c", asks, "https://mlflow.test/v1/other", openai_server.url + "/other"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert ended.stdout == "200 200\n", ended.stderr
-    assert [each.target for each in proxy.connects] == ["mlflow.test:443"] and not proxy.forwarded
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "200 200\n", result.stderr
+    assert [request.target for request in proxy.connects] == ["mlflow.test:443"] and not proxy.forwarded
 
 
 def test_the_exporter_reaches_mlflow_through_the_proxy(tmp_path, mlflow_behind_proxy, openai_server):
     proxy, settings = mlflow_behind_proxy
     journal = Journal(tmp_path / "home" / "journal")
-    assert journal.append(made_record(1))
+    assert journal.append(make_record(1))
     journal.close()
-    given = {"MLFLOW_TRACKING_URI": "https://mlflow.test", "ROUTER_HOME": str(tmp_path / "home")}
+    options = {"MLFLOW_TRACKING_URI": "https://mlflow.test", "ROUTER_HOME": str(tmp_path / "home")}
     ended = subprocess.run(
         [sys.executable, "-m", "router", "export", "--once"],
-        env={"PYTHONPATH": ":".join(sys.path), **given, **settings},
+        env={"PYTHONPATH": ":".join(sys.path), **options, **settings},
         capture_output=True,
         text=True,
         cwd=tmp_path,
         timeout=120,
     )
-    assert {each.target for each in proxy.connects} == {"mlflow.test:443"}
-    assert any(each.target.startswith("/api/2.0/mlflow/") for each in openai_server.received)
+    assert {request.target for request in proxy.connects} == {"mlflow.test:443"}
+    assert any(request.target.startswith("/api/2.0/mlflow/") for request in openai_server.received)
     assert "geheim" not in ended.stdout + ended.stderr
 
 
@@ -244,13 +244,13 @@ def refusing(family=V4):
         return family, address
 
 
-def test_an_upstream_is_reached_by_its_ipv6_address(serve, on_ipv6):
-    router = serve(openai_base_url=on_ipv6.url, proxy=CORPORATE)
+def test_an_upstream_is_reached_by_its_ipv6_address(start_router, on_ipv6):
+    router = start_router(openai_base_url=on_ipv6.url, proxy=CORPORATE)
     assert ask(router).status_code == 200
     assert on_ipv6.received[-1].header("host") == f"[::1]:{on_ipv6.port}"
 
 
-def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(serve, openai_server, tmp_path):
+def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(start_router, openai_server, tmp_path):
     import ipaddress
 
     class Front(TlsFront):
@@ -259,7 +259,9 @@ def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(serve, op
     chain, authority = certificate(tmp_path, x509.IPAddress(ipaddress.ip_address("::1")))
     front = Front(chain, openai_server.port)
     try:
-        assert ask(serve(openai_base_url=f"https://[::1]:{front.port}/v1", ca_bundle=authority)).status_code == 200
+        assert (
+            ask(start_router(openai_base_url=f"https://[::1]:{front.port}/v1", ca_bundle=authority)).status_code == 200
+        )
     finally:
         front.close()
 
@@ -267,19 +269,19 @@ def test_the_certificate_of_an_upstream_at_an_ipv6_address_is_verified(serve, op
 @pytest.mark.parametrize("first", [V4, V6])
 async def test_after_a_refusal_the_next_address_is_tried_at_once(first):
     other = V4 if first == V6 else V6
-    began = time.monotonic()
+    start = time.monotonic()
     with listening(other) as (_, address):
         (await connect_first([refusing(first), refusing(first), (other, address)])).close()
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - start < 0.2
 
 
 async def test_after_a_silent_address_the_next_one_is_tried_soon():
-    began = time.monotonic()
+    start = time.monotonic()
     with listening(V6, full=True) as silent, listening() as answering:
         opened = await connect_first([silent, answering])
         assert opened.getpeername() == answering[1]
         opened.close()
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - start < 2
 
 
 async def test_if_no_address_answers_all_reasons_are_reported():
@@ -308,8 +310,8 @@ def test_address_families_alternate_starting_with_the_first():
     assert alternate_families([(V4, 1), (V4, 2)]) == [(V4, 1), (V4, 2)]
 
 
-def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server, store_with_tables):
-    store_with_tables(tmp_path)
+def test_the_router_serves_on_an_ipv6_address_and_checks_the_host(tmp_path, openai_server, create_store):
+    create_store(tmp_path)
     port = free_port()
     given = {
         **{"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import jsonschema
 import pytest
-from fake_openai import completion, json_answer
+from fake_openai import completion, json_reply
 from fastapi.routing import APIRoute
 from test_keys import UPSTREAM, ask, make
 
@@ -21,11 +21,11 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def owned(serve, openai_server, tmp_path):
+def owned(start_router, openai_server, tmp_path):
     """A router with an admin key; gives both."""
     key = make(tmp_path / "home-0", "owner", admin=True)
-    openai_server.say(json_answer(completion("gpt-4o-mini")))
-    return serve(openai_base_url=openai_server.url, **UPSTREAM), key
+    openai_server.enqueue(json_reply(completion("gpt-4o-mini")))
+    return start_router(openai_base_url=openai_server.url, **UPSTREAM), key
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def answered(document, path, method="get", status=200):
     return {**content["application/json"]["schema"], "components": document["components"]}
 
 
-def test_the_document_is_well_formed_and_its_references_lead_somewhere(document):
+def test_the_document_is_valid_and_its_references_resolve(document):
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", version())
     text = str(document)
     for section, name in set(re.findall(r"#/components/(\w+)/([\w-]+)", text)):
@@ -49,13 +49,13 @@ def test_the_document_is_well_formed_and_its_references_lead_somewhere(document)
     for name, schema in document["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(schema), name
     for path, item in document["paths"].items():
-        placed = {each["name"] for each in item.get("parameters", ()) if each["in"] == "path"}
+        placed = {parameter["name"] for parameter in item.get("parameters", ()) if parameter["in"] == "path"}
         assert placed == set(re.findall(r"{(\w+)}", path)), path
         for method in set(item) - {"parameters"}:
             assert item[method]["summary"] and item[method]["responses"], (path, method)
 
 
-def test_every_route_is_in_the_document_and_nothing_else(owned, document):
+def test_the_document_lists_exactly_the_routes(owned, document):
     app = owned[0].app
     routes = {
         (route.path, m.lower()) for route in app.fastapi.routes if isinstance(route, APIRoute) for m in route.methods
@@ -80,30 +80,30 @@ def test_every_route_is_in_the_document_and_nothing_else(owned, document):
         "/v1/models",
     ],
 )
-def test_answers_have_the_form_that_the_document_describes(owned, document, openai_server, path):
+def test_answers_match_the_document(owned, document, openai_server, path):
     router, key = owned
     if path == "/v1/models":
-        openai_server.say(json_answer({"object": "list", "data": [{"id": "gpt-4o", "object": "model"}]}))
+        openai_server.enqueue(json_reply({"object": "list", "data": [{"id": "gpt-4o", "object": "model"}]}))
     answer = ask(router, path, key)
     assert answer.status_code == 200, answer.text
     jsonschema.validate(answer.json(), answered(document, path))
 
 
-def test_a_decision_and_a_new_key_have_the_form_that_the_document_describes(owned, document):
+def test_a_decision_and_a_new_key_match_the_document(owned, document):
     router, key = owned
     jsonschema.validate(
         ask(router, "/router/decision", key, CHAT).json(), answered(document, "/router/decision", "post")
     )
-    made = ask(router, "/router/keys", key, {"name": "ada", "usd_a_day": 5})
-    jsonschema.validate(made.json(), answered(document, "/router/keys", "post", 201))
+    response = ask(router, "/router/keys", key, {"name": "ada", "usd_a_day": 5})
+    jsonschema.validate(response.json(), answered(document, "/router/keys", "post", 201))
     jsonschema.validate(ask(router, "/router/keys/ada", key).json(), answered(document, "/router/keys/{name}"))
     team = ask(router, "/router/teams", key, {"name": "research", "usd_a_month": 200})
     jsonschema.validate(team.json(), answered(document, "/router/teams", "post", 201))
-    refused = ask(router, "/router/keys", key, {"name": "ada"})
-    described = document["paths"]["/router/keys"]["post"]["responses"][str(refused.status_code)]
+    answer = ask(router, "/router/keys", key, {"name": "ada"})
+    described = document["paths"]["/router/keys"]["post"]["responses"][str(answer.status_code)]
     assert described == {"$ref": "#/components/responses/409"}
     error = document["components"]["schemas"]["Error"]
-    jsonschema.validate(refused.json(), error)
+    jsonschema.validate(answer.json(), error)
 
 
 def test_routing_headers_of_an_answer_are_in_the_document(owned, document):
@@ -120,6 +120,6 @@ def test_every_status_of_the_routers_own_errors_is_described(document):
     assert {str(status) for status in statuses - elsewhere - {500}} <= set(document["components"]["responses"])
 
 
-def test_a_worker_does_not_load_the_document_at_its_start():
+def test_a_starting_worker_does_not_load_the_document():
     code = "import sys, router.app; sys.exit('router.endpoints.openapi_document' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -56,7 +56,7 @@ def changed(takes, body, endpoint=CHAT, effort=""):
 def sent(body, changes, model=None, streamed=False, pieces=1):
     """A body's bytes as they are sent: read without its attachments, edited in its pieces, as `router.sending` does."""
     size = len(body) // pieces + 1
-    cut = [body[at : at + size] for at in range(0, len(body), size)]
+    cut = [body[index : index + size] for index in range(0, len(body), size)]
     stripping = SkeletonBuilder()
     for piece in cut:
         stripping.feed(piece)
@@ -412,7 +412,8 @@ def test_messages_with_replaced_roles_parse_to_the_result_of_apply(messages, bla
     made = sent(body, changes, pieces=pieces)
     roles = next(rule.roles for rule in takes.rules if rule.name == name)
     expected = [
-        {**each, "role": roles.get(each["role"], each["role"])} if "role" in each else each for each in messages
+        {**message, "role": roles.get(message["role"], message["role"])} if "role" in message else message
+        for message in messages
     ]
     assert json.loads(made) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_outcomes import TRUTH, made_outcomes
+from synthetic_outcomes import TRUTH, synthetic_outcomes
 
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
@@ -27,7 +27,7 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def policy():
-    return learn(made_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    return learn(synthetic_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
 def asked(text, **more):
@@ -200,9 +200,9 @@ def test_a_prompt_of_a_megabyte_is_truncated():
     [([], "messages"), ([7], "messages"), ([{"role": "user", "content": 7}], "messages[0].content")],
 )
 def test_errors_about_messages_name_the_invalid_field(messages, param):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RequestError) as error:
         read_question(messages)
-    assert caught.value.param == param
+    assert error.value.param == param
 
 
 def test_a_policy_round_trips_through_its_files(policy, tmp_path):
@@ -217,14 +217,14 @@ def test_a_policy_round_trips_through_its_files(policy, tmp_path):
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\x00" * 50, b'{"format": 1}'])
 def test_an_invalid_policy_names_the_file(policy, file, content):
     files = {name: c for name, c in (dump(policy) | {file: content}).items() if c is not None}
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(PolicyError) as error:
         parse(files)
-    assert caught.value.file == file
+    assert error.value.file == file
 
 
 def test_equal_outcomes_and_seeds_give_identical_policy_files():
     models = models_named(PAIR, load_prices())
-    first, second = (learn(made_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
+    first, second = (learn(synthetic_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
     assert dump(first) == dump(second)
 
 

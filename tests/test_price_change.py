@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import sqlalchemy as sa
-from made_records import made_record
+from synthetic_records import make_record
 
 from router.journal.writer import Record
 from router.policy.prices import PriceBook, day_unix_ns
@@ -100,7 +100,7 @@ def priced(book: PriceBook = BOOK) -> list[Record]:
     records = []
     for number, (offset, tier, read, cached, stored, written) in enumerate(REQUESTS):
         start = MIDNIGHT + offset
-        record = made_record(
+        record = make_record(
             number,
             model="gpt-5.6-luna",
             started_unix_ns=start,

@@ -108,8 +108,8 @@ DOES_NOT_PAY: Quality = {"gpt-4o-mini": of(all=0.4), "gpt-4o": of(all=0.95)}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]) -> str:
-    return store_with_tables(tmp_path_factory.mktemp("store"))
+def store(tmp_path_factory: pytest.TempPathFactory, create_store: Callable[[Path], str]) -> str:
+    return create_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +181,13 @@ def test_the_verdict_names_certified_targets_and_the_questions_still_needed(
 
 
 def test_the_verdict_counts_the_computed_types() -> None:
-    listed = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "calibration", "generate", "--list"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert len(listed.stdout.split()) == COMPUTED_TYPES
+    assert len(result.stdout.split()) == COMPUTED_TYPES
 
 
 def test_the_report_marks_targets_without_certificate_as_expected(pays: Calibration) -> None:
@@ -258,8 +258,8 @@ def test_a_rollback_of_the_first_champion_restores_the_shipped_policy(
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "1")
     client.set_registered_model_tag(REGISTERED_MODEL, promotion.HISTORY, "[]")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri(pays))
-    done = CliRunner().invoke(app, ["rollback"])
-    assert done.exit_code == 0 and done.output == "the shipped policy serves again instead of version 1\n"
+    result = CliRunner().invoke(app, ["rollback"])
+    assert result.exit_code == 0 and result.output == "the shipped policy serves again instead of version 1\n"
     assert registration.version_number(CHAMPION) is None
     tags = client.get_model_version(REGISTERED_MODEL, "1").tags
     assert tags["rolled_back_at"] and tags["rolled_back_to"] == "the shipped policy"
@@ -272,10 +272,10 @@ def test_a_rollback_of_the_first_champion_restores_the_shipped_policy(
 
 
 def test_a_rollback_in_a_registry_without_the_model_is_a_clear_error(
-    pays: Calibration, tmp_path: Path, store_with_tables: Callable[[Path], str]
+    pays: Calibration, tmp_path: Path, create_store: Callable[[Path], str]
 ) -> None:
     before = _uri(pays)
-    mlflow.set_tracking_uri(store_with_tables(tmp_path))
+    mlflow.set_tracking_uri(create_store(tmp_path))
     try:
         with pytest.raises(registration.RegistryError, match="no earlier champion"):
             promotion.rollback()
@@ -285,7 +285,7 @@ def test_a_rollback_in_a_registry_without_the_model_is_a_clear_error(
 
 @pytest.fixture
 def load_on(
-    serve: Callable[..., RunningRouter],
+    start_router: Callable[..., RunningRouter],
     openai_server: FakeOpenAI,
     pays: Calibration,
     does_not_pay: Calibration,
@@ -295,7 +295,9 @@ def load_on(
     mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
     assert does_not_pay.policy is not None
     link_policy(tmp_path / "home-0", does_not_pay.policy.version, dump(does_not_pay.policy))
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays))
+    router = start_router(
+        openai_base_url=openai_server.url, openai_api_key="sk-upstream", mlflow_tracking_uri=_uri(pays)
+    )
     stop, policies = threading.Event(), []
 
     def ask() -> None:
@@ -323,11 +325,11 @@ def _uri(found: Calibration) -> str:
 
 
 def wait_for(policies: list[str], version: str, seconds: float = 20) -> float:
-    began, start = time.monotonic(), len(policies)
+    started, start = time.monotonic(), len(policies)
     while version not in policies[start:]:
-        assert time.monotonic() - began < seconds, f"{version} never served"
+        assert time.monotonic() - started < seconds, f"{version} never served"
         time.sleep(0.05)
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
 def test_promotion_and_rollback_under_load_fail_no_request(
@@ -393,11 +395,11 @@ def test_after_a_rollback_a_router_starts_with_the_shipped_policy_and_serves_a_l
 
 
 def test_errors_of_the_registry_remove_no_policy(
-    tmp_path: Path, pays: Calibration, store_with_tables: Callable[[Path], str]
+    tmp_path: Path, pays: Calibration, create_store: Callable[[Path], str]
 ) -> None:
     assert pays.policy is not None
     link_policy(tmp_path, pays.policy.version, dump(pays.policy))
-    elsewhere = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "elsewhere"))
+    elsewhere = load(home=tmp_path, mlflow_tracking_uri=create_store(tmp_path / "elsewhere"))
     assert fetch(elsewhere, "1") == "1" and served_policy(elsewhere)[0].version == pays.policy.version
     own = tmp_path / "own"
     (tmp_path / "policy").unlink()
@@ -443,4 +445,7 @@ def test_with_three_models_each_is_chosen_where_it_is_best(tmp_path: Path, store
         if decision.reason not in (Reason.NOVEL,):
             chosen[str(question.question_type)].append(decision.model)
     for kind, models in chosen.items():
-        assert models.count(best[kind]) > 0.9 * len(models) > 60, (kind, {m: models.count(m) for m in models})
+        assert models.count(best[kind]) > 0.9 * len(models) > 60, (
+            kind,
+            {model: models.count(model) for model in models},
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_outcomes import TRUTH, made_outcomes
+from synthetic_outcomes import TRUTH, synthetic_outcomes
 
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.learning import build_examples
@@ -27,11 +27,11 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def population():
-    outcomes = made_outcomes(900, seed=5)
+    outcomes = synthetic_outcomes(900, seed=5)
     return certificate.Population(outcomes, near_duplicate_groups([outcome.text for outcome in outcomes]))
 
 
-def test_near_duplicates_never_stand_on_both_sides_of_a_resplit(population):
+def test_near_duplicates_are_on_one_side_of_a_resplit(population):
     twice = certificate.Population([*population.outcomes, *population.outcomes], np.tile(population.groups, 2))
     for scenario in ("mixed", "balanced"):
         drawn, others = certificate.draw(twice, scenario, 300, np.random.default_rng(0))
@@ -40,8 +40,8 @@ def test_near_duplicates_never_stand_on_both_sides_of_a_resplit(population):
         assert not np.isin(twice.groups[others], twice.groups[drawn]).any()
 
 
-def test_a_balanced_draw_has_as_many_of_each_type_and_weighs_the_others_alike(population):
-    rows = [i for i, o in enumerate(population.outcomes) if o.question_type == "sums/easy" or i % 3 == 0]
+def test_a_balanced_draw_has_equal_counts_and_weights_per_type(population):
+    rows = [i for i, outcome in enumerate(population.outcomes) if outcome.question_type == "sums/easy" or i % 3 == 0]
     uneven = certificate.Population([population.outcomes[i] for i in rows], population.groups[rows])
     drawn, others = certificate.draw(uneven, "balanced", 120, np.random.default_rng(0))
     types = [uneven.outcomes[i].question_type for i in drawn]
@@ -53,7 +53,7 @@ def test_a_balanced_draw_has_as_many_of_each_type_and_weighs_the_others_alike(po
     assert by_type == pytest.approx([1.0] * 4)
 
 
-def test_a_promise_is_measured_on_questions_that_nothing_was_learnt_from(population):
+def test_a_promise_is_measured_on_held_out_questions(population):
     rows = certificate.measure(population, "mixed", 300, resplits=1)
     assert [row["target"] for row in rows] == list(certificate.TARGETS)
     for row in rows:
@@ -63,8 +63,8 @@ def test_a_promise_is_measured_on_questions_that_nothing_was_learnt_from(populat
         assert row["violated"] == (row["kept"] < row["target"])  # of one resplit
 
 
-def test_the_yardstick_and_the_router_both_learn_what_made_outcomes_teach():
-    examples = build_examples(made_outcomes(900, seed=6), PAIR)
+def test_the_baseline_and_the_router_both_learn_synthetic_outcomes():
+    examples = build_examples(synthetic_outcomes(900, seed=6), PAIR)
     train, new = examples.subset(np.arange(600)), examples.subset(np.arange(600, 900))
     hard = np.array([t == "law/clauses" for t in new.types])
     for gaps in (ranking.yardstick(train, new.features), ranking.router(train, new.features, PAIR)):
@@ -79,8 +79,8 @@ def test_labelled_rows_are_drawn_in_whole_groups():
     assert sorted([*drawn, *others]) == list(range(len(groups)))
 
 
-def test_the_router_ranks_as_it_decides_and_the_yardstick_has_its_guards():
-    ranked = ranking.gpt4o_pair(made_outcomes(400, seed=7), made_outcomes(200, seed=8), seeds=1)
+def test_the_router_ranks_as_it_decides_and_the_baseline_has_its_guards():
+    ranked = ranking.gpt4o_pair(synthetic_outcomes(400, seed=7), synthetic_outcomes(200, seed=8), seeds=1)
     router, plain = (ranked.per_usd[method][0] for method in ranking.METHODS)
     assert (np.isinf(router) == np.isinf(plain)).all()
     assert np.isfinite(router).mean() > 0.5
@@ -89,7 +89,7 @@ def test_the_router_ranks_as_it_decides_and_the_yardstick_has_its_guards():
     assert curve[-1] == pytest.approx((0.0, 1.0))  # all of the dollars keep all of the quality
 
 
-def test_a_question_that_was_learnt_from_is_not_measured():
+def test_training_questions_are_not_measured():
     ranks = np.array([[np.nan, 0.5, 0.1], [0.3, np.nan, 0.2]])
     counted = ranking._mean(lambda g, s: float(len(g)), ranks, np.arange(3), np.zeros((3, 2)))
     assert counted == 2
@@ -102,7 +102,7 @@ def test_a_prediction_of_the_shipped_policy_costs_little():
     assert not figures["resident_mb"] > 60
 
 
-def test_a_place_of_the_page_is_replaced_and_a_missing_one_is_named():
+def test_a_section_of_the_page_is_replaced_and_a_missing_one_is_named():
     page = "a\n<!-- x -->\nold\n<!-- /x -->\nb"
     assert quality.filled(quality.filled(page, {"x": "new"}), {"x": "newer"}) == (
         "a\n<!-- x -->\n\nnewer\n\n<!-- /x -->\nb"
@@ -118,7 +118,7 @@ def shown(interval=(0.6, 0.65, 0.7), certified=True, saved=0.4):
     return {"pair": pair, "routellm": {"mmlu": pair, "gsm8k": pair}}, {"targets": targets}
 
 
-def test_goals_are_of_what_decisions_save_and_keep():
+def test_goals_compare_saved_cost_and_kept_quality():
     met = tables.goals_table(*shown())
     assert "decisions at 97 % save at least 0.60 | .650 (.600 to .700) | yes" in met
     assert "99 % is certified and saves something | certified, saved .400 (.400 to .400) | yes" in met
@@ -129,11 +129,11 @@ def test_goals_are_of_what_decisions_save_and_keep():
         assert "| no |" in next(line for line in tables.goals_table(*short).splitlines() if "99 %" in line)
 
 
-def test_a_place_whose_piece_was_not_measured_says_so():
+def test_an_unmeasured_section_of_the_page_says_so():
     assert set(tables.parts_of({}).values()) == {tables.NOT_MEASURED}
 
 
-def test_the_page_is_what_the_kept_results_say():
+def test_the_page_matches_the_stored_results():
     if not (quality.FOLDER / "results.json").is_file():
         pytest.skip("the results have not been measured here")
     results = json.loads((quality.FOLDER / "results.json").read_text())
@@ -146,8 +146,12 @@ def write_outcomes(outcomes, path, models):
     with gzip.open(path, "wt") as out:
         for outcome in outcomes:
             told = {
-                m: {"score": r.score, "input_tokens": r.input_tokens, "output_tokens": r.output_tokens}
-                for m, r in zip(models, outcome.results.values(), strict=True)
+                model: {
+                    "score": result.score,
+                    "input_tokens": result.input_tokens,
+                    "output_tokens": result.output_tokens,
+                }
+                for model, result in zip(models, outcome.results.values(), strict=True)
             }
             row = {
                 "id": outcome.id,
@@ -168,16 +172,16 @@ FORMS = {"bare": (lambda row: row, 1.0), "louder": (louder, 0.9)}
 """
 
 
-def test_every_piece_of_the_page_is_measured_and_written(tmp_path, monkeypatch, capsys):
+def test_every_section_of_the_page_is_measured_and_written(tmp_path, monkeypatch, capsys):
     data, page = tmp_path / "data", tmp_path / "quality.md"
     data.mkdir()
     (tmp_path / "forms.py").write_text(FORMS)
-    write_outcomes(made_outcomes(300, seed=1), data / "calibration.jsonl.gz", PAIR)
-    write_outcomes(made_outcomes(300, seed=2), data / "test.jsonl.gz", PAIR)
+    write_outcomes(synthetic_outcomes(300, seed=1), data / "calibration.jsonl.gz", PAIR)
+    write_outcomes(synthetic_outcomes(300, seed=2), data / "test.jsonl.gz", PAIR)
     published = [
         replace(outcome, source=f"routellm/{source}")
         for seed, (source, n) in enumerate({"mmlu": 240, "gsm8k": 80, "mt_bench": 40}.items())
-        for outcome in made_outcomes(n, seed=10 + seed)
+        for outcome in synthetic_outcomes(n, seed=10 + seed)
     ]
     write_outcomes(published, data / "routellm.jsonl.gz", ranking.ROUTELLM)
     page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in tables.PLACES))
@@ -204,7 +208,7 @@ def test_every_piece_of_the_page_is_measured_and_written(tmp_path, monkeypatch, 
     assert (tmp_path / "quality" / "curve.svg").is_file()
 
 
-def test_the_everyday_prompts_are_decided_on_and_shown(monkeypatch, tmp_path):
+def test_the_decisions_on_everyday_prompts_are_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["everyday", "--out", str(tmp_path / "everyday.md")])
     everyday.main()
     rows = [line for line in (tmp_path / "everyday.md").read_text().splitlines() if line.startswith("| ")]
@@ -212,7 +216,7 @@ def test_the_everyday_prompts_are_decided_on_and_shown(monkeypatch, tmp_path):
     assert all(len(row.replace("\\|", "").split(" | ")) == 6 for row in rows)
 
 
-def test_without_the_recorded_outcomes_the_benchmarks_say_that_they_skip(tmp_path, monkeypatch, capsys):
+def test_without_recorded_outcomes_the_benchmarks_report_that_they_skip(tmp_path, monkeypatch, capsys):
     nowhere = str(tmp_path / "none.jsonl.gz")
     for script, arguments in (
         (quality, ["--data", str(tmp_path)]),

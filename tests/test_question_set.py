@@ -114,10 +114,10 @@ def test_a_larger_number_of_questions_starts_with_those_of_a_smaller_number(
 
 def test_generated_questions_of_several_seeds_are_valid(tmp_path: Path) -> None:
     for seed in ("1", "31"):
-        out = tmp_path / f"{seed}.jsonl"
-        arguments = ("--seed", seed, "--per-type", "15", "--out", out)
+        path = tmp_path / f"{seed}.jsonl"
+        arguments = ("--seed", seed, "--per-type", "15", "--out", path)
         assert run("calibration", "generate", *arguments).returncode == 0
-        written = questions.read(str(out))
+        written = questions.read(str(path))
         assert len(written) == 15 * len({question.question_type for question in written})
         _reject_near_misses(written)
 

@@ -333,10 +333,10 @@ def test_errors_are_read_in_linear_time(beginning, unit):
         body = b'{"error":{"message":"%b","code":"unsupported_value"}}' % (beginning + unit * length).encode()[:length]
         times = []
         for _ in range(5):
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(20):
                 read_refusal(400, body)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return min(times) / 20
 
     for _ in range(3):  # others run on this machine too

@@ -543,7 +543,7 @@ def test_every_row_of_the_table_has_a_case():
     assert len(ROWS) >= 25
 
 
-def test_every_row_names_known_models_a_report_and_its_date():
+def test_every_row_has_known_models_a_source_and_its_date():
     for row in ROWS.values():
         assert row["models"] == ["*"] or set(row["models"]) <= set(MODELS)
         assert row["source"].count("/") == 1 or "discussion" in row["source"]
@@ -553,7 +553,7 @@ def test_every_row_names_known_models_a_report_and_its_date():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_row_refuses_with_the_json_of_its_report(refusing_openai, name):
+def test_a_row_refuses_with_the_json_of_its_source(refusing_openai, name):
     endpoint, model, fields, expected, _ = CASES[name]
     body = request(endpoint, model, fields)
     answer = post(refusing_openai, endpoint, body)
@@ -563,7 +563,7 @@ def test_a_row_refuses_with_the_json_of_its_report(refusing_openai, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_near_miss_is_answered(refusing_openai, name):
+def test_a_request_that_is_almost_refused_is_answered(refusing_openai, name):
     endpoint, model, fields, _, near = CASES[name]
     other_model = {**fields, **near} if "model" in near else near
     answer = post(refusing_openai, endpoint, request(endpoint, model, other_model))
@@ -582,7 +582,7 @@ def test_a_row_refuses_every_model_that_it_names(refusing_openai, name):
         assert refusing_openai.refusals[-1].row == name
 
 
-def test_two_faults_come_one_after_the_other(refusing_openai):
+def test_several_faults_are_refused_one_by_one(refusing_openai):
     body = request(CHAT, "gpt-6-luna", {**TOOL, "max_tokens": 5, "temperature": 0, "presence_penalty": 0.1})
     for name, cure in (
         ("max_tokens", {"max_completion_tokens": 5}),
@@ -599,7 +599,7 @@ def test_two_faults_come_one_after_the_other(refusing_openai):
     assert len(refusing_openai.refusals) == 4
 
 
-def test_the_order_of_the_faults_is_the_order_of_the_rows_and_not_of_the_request(refusing_openai):
+def test_faults_are_refused_in_the_order_of_the_rows(refusing_openai):
     faults = {"stop": ["."], "logit_bias": {"1": 1}, "top_p": 0.5, "temperature": 0.5, "max_tokens": 5}
     body = request(CHAT, "gpt-5", dict(faults))
     refused = []
@@ -609,7 +609,7 @@ def test_the_order_of_the_faults_is_the_order_of_the_rows_and_not_of_the_request
     assert refused == ["max_tokens", "temperature", "top_p", "stop", "logit_bias"]
 
 
-def test_effort_none_cures_all_that_depends_on_the_effort(refusing_openai):
+def test_effort_none_resolves_every_refusal_that_depends_on_the_effort(refusing_openai):
     sampled = {**TOOL, "temperature": 0, "top_p": 0.5, "logprobs": True}
     for model in ("gpt-6-luna", "gpt-6-sol", "gpt-5.6-luna"):
         assert post(refusing_openai, CHAT, request(CHAT, model, sampled)).status_code == 400
@@ -626,7 +626,7 @@ def test_only_function_tools_depend_on_the_effort(refusing_openai):
         assert post(refusing_openai, CHAT, request(CHAT, model, sent)).status_code == 400
 
 
-def test_a_snapshot_is_refused_as_its_model_is_and_under_its_own_name(refusing_openai):
+def test_a_snapshot_is_refused_like_its_model_under_its_own_name(refusing_openai):
     body = request(RESPONSES, "gpt-5.1-2025-11-13", reasoning("minimal"))
     message = post(refusing_openai, RESPONSES, body).json()["error"]["message"]
     assert message == RESPONSE_EFFORT.format("minimal", "gpt-5.1-2025-11-13", "'none', " + LOW)
@@ -634,7 +634,7 @@ def test_a_snapshot_is_refused_as_its_model_is_and_under_its_own_name(refusing_o
     assert post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2099-01-01", {})).status_code == 404
 
 
-def test_a_test_retires_models(refusing_openai):
+def test_a_retired_model_returns_404(refusing_openai):
     refusing_openai.retired.add("gpt-4o")
     for endpoint in (CHAT, RESPONSES):
         answer = post(refusing_openai, endpoint, request(endpoint, "gpt-4o", {}))
@@ -642,7 +642,7 @@ def test_a_test_retires_models(refusing_openai):
         assert post(refusing_openai, endpoint, request(endpoint, "gpt-4o-mini", {})).status_code == 200
 
 
-def test_models_are_retired_by_the_day_and_leave_the_list(refusing_openai):
+def test_models_are_retired_by_date_and_removed_from_the_list(refusing_openai):
     client = openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0)
     with client:
         listed = {model.id: model.shutdown_date for model in client.models.list()}
@@ -656,14 +656,14 @@ def test_models_are_retired_by_the_day_and_leave_the_list(refusing_openai):
     assert {"gpt-4o", "gpt-6-luna"} <= left
 
 
-def test_a_test_sets_a_smaller_context(refusing_openai):
+def test_a_smaller_context_window_can_be_set(refusing_openai):
     refusing_openai.context_tokens["gpt-6-luna"] = 100
     assert post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", long(100))).status_code == 200
     answer = post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", long(101)))
     assert answer.json()["error"]["message"].startswith("Input tokens exceed the configured limit of 100 tokens.")
 
 
-def test_a_streamed_response_breaks_off_where_its_input_is_too_long(refusing_openai):
+def test_a_streamed_response_ends_with_an_error_if_its_input_is_too_long(refusing_openai):
     refusing_openai.context_tokens["gpt-5.2"] = 10
     body = request(RESPONSES, "gpt-5.2", {"input": "word" * 11, "stream": True})
     answer = post(refusing_openai, RESPONSES, body)
@@ -693,9 +693,7 @@ def test_a_streamed_request_is_refused_before_its_stream(refusing_openai):
     ("model", "fields", "written", "reasoned"),
     [("gpt-6-luna", {}, 3, 16), ("gpt-6-luna", effort("none"), 3, 0), ("gpt-4o", {}, 0, 0), ("gpt-5", {}, 0, 16)],
 )
-def test_usage_tells_cached_written_and_reasoning_tokens_on_both_endpoints(
-    refusing_openai, model, fields, written, reasoned
-):
+def test_both_endpoints_report_cached_written_and_reasoning_tokens(refusing_openai, model, fields, written, reasoned):
     with openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0) as client:
         whole = client.chat.completions.create(**request(CHAT, model, fields)).usage
         *_, last = client.chat.completions.create(
@@ -717,7 +715,7 @@ def test_usage_tells_cached_written_and_reasoning_tokens_on_both_endpoints(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_first_tool_is_called_until_its_answer_is_there(refusing_openai, stream):
+def test_the_first_tool_is_called_until_its_result_is_sent(refusing_openai, stream):
     with openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0) as client:
         asked = {"model": "gpt-6-luna", **TOOL, **effort("none"), "messages": [QUESTION]}
         if stream:
@@ -744,13 +742,13 @@ def test_tools_on_responses_are_called_at_any_effort(refusing_openai):
     assert second.output_text == "The capital is Paris."
 
 
-def test_a_body_that_is_not_a_request_is_refused(refusing_openai):
+def test_an_invalid_body_is_refused(refusing_openai):
     assert httpx2.post(f"{refusing_openai.url}/{CHAT}", content=b"{").status_code == 400
     answer = post(refusing_openai, CHAT, {"model": "gpt-4o"})
     assert answer.json()["error"]["code"] == "missing_required_parameter"
 
 
-def test_it_runs_as_a_process_of_its_own():
+def test_the_server_runs_as_a_separate_process():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -14,7 +14,7 @@ from decimal import Decimal
 import httpx2
 import mlflow
 import pytest
-from replicas import ADA, EXACT, TEAM, Asked, Deployment, Load, Replica, deployment, until
+from replicas import ADA, EXACT, TEAM, Deployment, Load, Replica, RequestOutcome, deployment, wait_until
 
 from calibration.registry import registration
 from router.journal.segments import Cursor
@@ -55,26 +55,26 @@ class Asking(threading.Thread):
     def run(self) -> None:
         asyncio.run(self._load.run(self._requests, CLIENTS))
 
-    def whole_after(self, moment: float) -> list[Asked]:
+    def whole_after(self, moment: float) -> list[RequestOutcome]:
         """Those that began after a moment and were answered."""
-        return [asked for asked in self._load.asked if asked.whole and asked.began > moment]
+        return [asked for asked in self._load.outcomes if asked.whole and asked.began > moment]
 
     def after(self, requests: int) -> None:
-        until(lambda: self._load.done >= requests, "the load does not get on")
+        wait_until(lambda: self._load.done >= requests, "the load does not get on")
 
 
-def test_requests_of_both_are_in_one_bill_and_in_mlflow_once(deployed, lost):
+def test_requests_of_both_replicas_are_billed_and_traced_once(deployed, lost):
     load = deployed.load()
     asyncio.run(load.run(200, CLIENTS))
     assert load.failed() == []
-    by_port = [sum(asked.port == replica.port for asked in load.asked) for replica in deployed.replicas]
+    by_port = [sum(asked.port == replica.port for asked in load.outcomes) for replica in deployed.replicas]
     assert sum(by_port) == 200 and min(by_port) > 50
     deployed.agree(lost)
     deployed.limits_agree(TEAM)
     assert len(deployed.rows()) == 200
 
 
-def test_200_streams_on_a_key_with_one_dollar_left_spend_no_more_than_it(deployed, lost):
+def test_200_concurrent_streams_spend_no_more_than_the_dollar_left(deployed, lost):
     asyncio.run(deployed.load(ADA, all_streams=True, **STREAM).run(8, 8))
     deployed.agree(lost)
     deployed.limits_agree(TEAM, ADA)
@@ -83,20 +83,20 @@ def test_200_streams_on_a_key_with_one_dollar_left_spend_no_more_than_it(deploye
     time.sleep(2)  # until a replica has read its keys again
     load = deployed.load(ADA, all_streams=True, **STREAM)
     asyncio.run(load.run(200, 200))
-    assert {asked.port for asked in load.asked} == {replica.port for replica in deployed.replicas}
+    assert {asked.port for asked in load.outcomes} == {replica.port for replica in deployed.replicas}
     refused = load.failed()
     assert {(asked.status, asked.error, asked.retry) for asked in refused} == {(429, "insufficient_quota", "true")}
-    assert 20 <= len(load.asked) - len(refused) <= 1 / STREAM_USD
+    assert 20 <= len(load.outcomes) - len(refused) <= 1 / STREAM_USD
     more = deployed.load(ADA, all_streams=True, **STREAM)
     while "false" not in {asked.retry for asked in more.failed()}:  # what is left, one by one
-        assert len(more.asked) < 100
+        assert len(more.outcomes) < 100
         asyncio.run(more.run(1, 1))
     deployed.agree(lost)
     deployed.limits_agree(TEAM, ADA)
     assert 1 - STREAM_USD < deployed.ledger()[ADA] - before <= 1
 
 
-def test_redis_is_killed_and_comes_back_under_load(deployed, lost):
+def test_redis_is_killed_and_restarted_under_load(deployed, lost):
     """One replica refuses keys with limits meanwhile, the other one goes on; afterwards nothing is missing."""
     closed, open_ = deployed.replicas
     load = deployed.load()
@@ -104,7 +104,7 @@ def test_redis_is_killed_and_comes_back_under_load(deployed, lost):
     asking.after(60)
     deployed.redis.kill()
     killed = time.monotonic()
-    until(lambda: len(asking.whole_after(killed + 1)) >= 20, "nothing is answered without Redis")
+    wait_until(lambda: len(asking.whole_after(killed + 1)) >= 20, "nothing is answered without Redis")
     deployed.redis.start()
     back = time.monotonic()
     asking.join(300)
@@ -114,15 +114,15 @@ def test_redis_is_killed_and_comes_back_under_load(deployed, lost):
     meanwhile = [asked for asked in asking.whole_after(killed + 1) if asked.ended < back]
     assert {asked.port for asked in meanwhile} == {open_.port}
     assert max(asked.ended - asked.began for asked in failed) < 2
-    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis again")
+    wait_until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis again")
     after = deployed.load()
     asyncio.run(after.run(60, CLIENTS))
-    assert after.failed() == [] and {asked.port for asked in after.asked} == {closed.port, open_.port}
+    assert after.failed() == [] and {asked.port for asked in after.outcomes} == {closed.port, open_.port}
     deployed.agree(lost)
     deployed.limits_agree(TEAM)
 
 
-def test_a_promoted_policy_reaches_both(deployed):
+def test_both_replicas_apply_a_promoted_policy(deployed):
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"http://127.0.0.1:{deployed.mlflow.port}")
     try:
@@ -134,17 +134,17 @@ def test_a_promoted_policy_reaches_both(deployed):
     finally:
         mlflow.set_tracking_uri(before)
     for replica in deployed.replicas:
-        until(lambda origin=replica.origin: served(origin) == kept.version, "it does not take the policy up")
+        wait_until(lambda origin=replica.origin: served(origin) == kept.version, "it does not take the policy up")
     load = deployed.load()
     asyncio.run(load.run(32, CLIENTS))
-    assert {asked.policy for asked in load.asked} == {kept.version}
+    assert {asked.policy for asked in load.outcomes} == {kept.version}
 
 
 def served(origin: str) -> str:
     return httpx2.get(origin + "/health").json()["policy"]
 
 
-def test_a_response_goes_on_with_its_model_at_the_other_replica(deployed, lost):
+def test_a_response_is_continued_with_its_model_at_the_other_replica(deployed, lost):
     one, two = deployed.replicas
     key = deployed.keys[TEAM]
     for model in ("gpt-4o", "gpt-4o-mini"):
@@ -160,7 +160,7 @@ def respond(replica: Replica, key: str, user: str, **fields: str) -> httpx2.Resp
     return httpx2.post(replica.origin + "/v1/responses", json=body, headers=headers, timeout=30).raise_for_status()
 
 
-def test_no_request_fails_while_one_is_stopped_and_started_again(deployed, lost):
+def test_no_request_fails_while_a_replica_restarts(deployed, lost):
     one, _ = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 400)
@@ -181,7 +181,7 @@ def test_no_request_fails_while_one_is_stopped_and_started_again(deployed, lost)
     deployed.agree(lost)
 
 
-def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(deployed, lost):
+def test_a_killed_replica_loses_only_its_open_requests(deployed, lost):
     """A new replica on its volume exports what it had finished; what it held counts as spent, and is held no more."""
     one, two = deployed.replicas
     load = deployed.load()
@@ -197,9 +197,9 @@ def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(d
     assert 0 < len(failed) <= CLIENTS
     assert {asked.port for asked in failed} == {one.port}
     one.until_ready()
-    until(lambda: behind(one) + behind(two) == 0, "what was left is not exported")
+    wait_until(lambda: behind(one) + behind(two) == 0, "what was left is not exported")
     recorded = set(deployed.rows())
-    assert {asked.user for asked in load.asked if asked.whole} <= recorded
+    assert {asked.user for asked in load.outcomes if asked.whole} <= recorded
     lost |= {asked.user for asked in failed} - recorded
     deployed.agree(lost)
     held = deployed.holds(TEAM)
@@ -210,7 +210,7 @@ def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(d
     assert deployed.limits(TEAM)[0] > deployed.ledger()[TEAM] + EXACT
 
 
-def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_exported(deployed, lost):
+def test_an_mlflow_outage_and_a_lost_replica_lose_no_record(deployed, lost):
     one, two = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
@@ -222,7 +222,7 @@ def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_exported(dep
     assert {asked.port for asked in load.failed()} <= {two.port}
     assert behind(one) > 0 < behind(two)
     deployed.mlflow.start()
-    until(lambda: behind(one) == 0, "what was kept is not exported")
+    wait_until(lambda: behind(one) == 0, "what was kept is not exported")
     left = behind(two)
     assert left > 0  # nobody else has it
     assert two.export() == 0, two.log.read_text()[-2000:]
@@ -233,15 +233,15 @@ def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_exported(dep
     deployed.agree(lost)
 
 
-def test_in_the_end_all_of_them_agree_to_the_cent(deployed, lost):
+def test_all_stores_agree_to_the_cent(deployed, lost):
     """A Redis without data has what the usage tables have: nothing of what died with a replica."""
     deployed.redis.kill()
     deployed.redis.start()
-    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis")
+    wait_until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis")
     asyncio.run(deployed.load().run(60, CLIENTS))
     refused = deployed.load(ADA, **STREAM)
     asyncio.run(refused.run(1, 1))
-    assert refused.asked[0].status == 429  # it is spent still
+    assert refused.outcomes[0].status == 429  # it is spent still
     deployed.agree(lost)
     deployed.limits_agree(TEAM, ADA)
 

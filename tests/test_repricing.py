@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
-from made_outcomes import made_outcomes
 from rich.console import Console
 from running import RunningRouter
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.answers import tracking
 from calibration.commands import reprice as reprice_command
@@ -36,7 +36,7 @@ def book(**prices: Price) -> PriceBook:
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return learn(made_outcomes(400), models_named(PAIR, load_prices()), 3, {}).policy
+    return learn(synthetic_outcomes(400), models_named(PAIR, load_prices()), 3, {}).policy
 
 
 def test_unchanged_prices_are_not_reported(policy: Policy) -> None:
@@ -57,8 +57,8 @@ def test_the_new_saving_lies_between_that_of_input_and_of_output(policy: Policy)
 
 def test_the_router_reports_changed_prices(policy: Policy, tmp_path: Path) -> None:
     write_policy(policy, tmp_path / "policy")
-    own = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
-    router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=own, openai_base_url="simulated:")
+    prices = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
+    router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=prices, openai_base_url="simulated:")
     told = [line for line in notices(router.app.worker) if "prices have changed since" in line]
     router.close()
     assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
@@ -67,7 +67,7 @@ def test_the_router_reports_changed_prices(policy: Policy, tmp_path: Path) -> No
 def test_repricing_certifies_a_policy_again_without_learning(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, kept = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    number, kept = registration.register_policy(experiment, "first", policy, synthetic_outcomes(400), "a test", 3)
     loaded = registration.load_version(number)
     assert reprice(loaded, load_prices()) is None
     made = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
@@ -82,23 +82,23 @@ def test_repricing_certifies_a_policy_again_without_learning(policy: Policy, tmp
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_with_tables: Callable[[Path], str]
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create_store: Callable[[Path], str]
 ) -> None:
     import mlflow
 
     monkeypatch.setattr(reprice_command, "console", Console(width=140))
 
-    uri = store_with_tables(tmp_path)
+    uri = create_store(tmp_path)
     experiment = tracking.prepare(uri)
-    number, _ = registration.register_policy(experiment, "first", policy, made_outcomes(400), "a test", 3)
+    number, _ = registration.register_policy(experiment, "first", policy, synthetic_outcomes(400), "a test", 3)
     mlflow.MlflowClient().set_registered_model_alias("router", CHAMPION, number)
     (tmp_path / "new.json").write_text(json.dumps({"as_of": "2027-01-01", "models": DEARER}))
 
     def reprice_in(*arguments: str) -> str:
         settings = {"ROUTER_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": uri}
-        done = run("calibration", "reprice", *arguments, **settings)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        return done.stdout
+        result = run("calibration", "reprice", *arguments, **settings)
+        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+        return result.stdout
 
     assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice_in("--prices", str(tmp_path / "new.json"), "--dry-run")
     assert registration.version_number(registration.CHALLENGER) == number

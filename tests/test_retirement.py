@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from calibrating import calibrate, finish, start
+from calibrating import calibrate, start_calibration, wait_for_exit
 from fake_models import FakeModels
 from running import RunningRouter
 from waiting import until
@@ -62,7 +62,7 @@ def questions(path: Path, count: int = 90) -> list[Question]:
 def asked_of(fake: FakeModels) -> Counter[str]:
     """How many questions each model was asked, probes left out."""
     texts = set(fake.questions)
-    return Counter(model.partition(":")[0] for model, text in fake.asked("answer") if text in texts)
+    return Counter(model.partition(":")[0] for model, text in fake.successful_calls("answer") if text in texts)
 
 
 def used(fake: FakeModels, home: Path) -> None:
@@ -82,35 +82,35 @@ def used(fake: FakeModels, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def retired(
-    tmp_path_factory: pytest.TempPathFactory, store_with_tables: Callable[[Path], str]
+    tmp_path_factory: pytest.TempPathFactory, create_store: Callable[[Path], str]
 ) -> Iterator[tuple[FakeModels, Path, str]]:
     """A calibration of the old pair, then a retirement that is interrupted while it asks, and goes on."""
     home = tmp_path_factory.mktemp("home")
-    store_with_tables(home)
+    create_store(home)
     asked = questions(home / "mine.jsonl")
     with FakeModels(asked, quality, refuses=True) as fake:
         mine = ("--questions", str(home / "mine.jsonl"))
-        code, out = calibrate(fake, home, "run", *mine, "--yes")
-        assert code == 0, out
+        code, output = calibrate(fake, home, "run", *mine, "--yes")
+        assert code == 0, output
         assert asked_of(fake) == dict.fromkeys(OLD, len(asked))
         fake.calls.clear()
         used(fake, home)
         fake.calls.clear()
         to = ("retire", *mine, "--to", ",".join(NEW), "--yes", "--budget-usd", "5", "--traffic", "1d")
         to = (*to, "--traffic-sample", "8")
-        code, out = calibrate(fake, home, *to, "--dry-run")
-        assert code == 0 and "gpt-4o shuts down on 2027-01-14" in out and not fake.calls, out
+        code, output = calibrate(fake, home, *to, "--dry-run")
+        assert code == 0 and "gpt-4o shuts down on 2027-01-14" in output and not fake.calls, output
         fake.faults.seconds = 0.2
-        process = start(fake, home, *to)
+        process = start_calibration(fake, home, *to)
         assert until(lambda: sum(asked_of(fake).values()) >= 40 or process.poll() is not None, 120.0)
         assert process.poll() is None, process.stdout and process.stdout.read()
         process.send_signal(signal.SIGINT)
-        code, out = finish(process)
-        assert code == 3 and "interrupted" in out, out
+        code, output = wait_for_exit(process)
+        assert code == 3 and "interrupted" in output, output
         fake.faults.seconds = 0.0
-        code, out = calibrate(fake, home, *to)
-        assert code == 0, out
-        yield fake, home, out
+        code, output = calibrate(fake, home, *to)
+        assert code == 0, output
+        yield fake, home, output
 
 
 def test_only_the_new_models_are_asked_and_no_call_is_repeated(retired: tuple[FakeModels, Path, str]) -> None:
@@ -125,7 +125,11 @@ def test_the_report_compares_old_and_new_by_type(retired: tuple[FakeModels, Path
     ways = {(way["question_type"], way["name"]): way for way in found["ways"]}
     for name in (*OLD, *NEW, "old routed", "new routed"):
         if name in OLD:
-            right = [fake.is_right(name, text) for text, q in fake.questions.items() if q.question_type == "products"]
+            right = [
+                fake.is_correct(name, text)
+                for text, question in fake.questions.items()
+                if question.question_type == "products"
+            ]
             assert ways["products", name]["quality"][1] == pytest.approx(sum(right) / len(right))
         assert ways["all", name]["n"] == len(fake.questions)
     assert ways["products", "gpt-6-luna"]["difference"][2] < 0 < ways["products", "gpt-6-sol"]["difference"][1]
@@ -149,7 +153,7 @@ def test_recorded_answers_are_compared_with_answers_of_the_new_models(
     ways = {way["name"]: way for way in found["on_traffic"]}
     assert set(ways) == {"as answered", *NEW, "new routed"} and all(way["n"] == 8 for way in ways.values())
     assert ways["as answered"]["usd_per_1000"] > 0
-    asked = Counter(text for _, text in fake.asked("answer") if "capital of country" in text)
+    asked = Counter(text for _, text in fake.successful_calls("answer") if "capital of country" in text)
     assert set(asked.values()) == {2} and len(asked) == 8  # once by each new model, and by no other
     assert found["named"] == {"gpt-4o": 1}
 
@@ -178,28 +182,26 @@ def test_the_challenger_routes_the_new_models_and_starts_from_the_old_policy(
     assert len(outcomes) == 96
 
 
-def test_a_retirement_stops_before_it_exceeds_its_budget(
-    tmp_path: Path, store_with_tables: Callable[[Path], str]
-) -> None:
-    store_with_tables(tmp_path)
+def test_a_retirement_stops_before_it_exceeds_its_budget(tmp_path: Path, create_store: Callable[[Path], str]) -> None:
+    create_store(tmp_path)
     asked = questions(tmp_path / "mine.jsonl", 60)
     with FakeModels(asked, quality) as fake:
         mine = ("--questions", str(tmp_path / "mine.jsonl"), "--yes")
-        code, out = calibrate(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW))
-        assert code == 2 and "--ask-old" in out and not fake.calls
-        code, out = calibrate(
+        code, output = calibrate(fake, tmp_path, "retire", *mine, "--to", ",".join(NEW))
+        assert code == 2 and "--ask-old" in output and not fake.calls
+        code, output = calibrate(
             fake, tmp_path, "retire", *mine, "--to", ",".join(NEW), "--ask-old", "--budget-usd", "0.05"
         )
-        assert code == 3 and "budget" in out
+        assert code == 3 and "budget" in output
         spent = [json.loads(line)["cost_usd"] for line in (tmp_path / "spending.jsonl").read_text().splitlines()]
         assert 0 < sum(spent) <= 0.05
 
 
 def test_three_models_by_effort_are_calibrated_certified_and_served(
-    tmp_path: Path, store_with_tables: Callable[[Path], str]
+    tmp_path: Path, create_store: Callable[[Path], str]
 ) -> None:
     """One model at two efforts: each is asked with its own, and each answers where it is best."""
-    store_with_tables(tmp_path)
+    create_store(tmp_path)
     models = ("gpt-6-luna:none", "gpt-6-sol:low", "gpt-6-sol:high")
     best = {"sums": 0.97, "products": 0.0}
 
@@ -214,9 +216,9 @@ def test_three_models_by_effort_are_calibrated_certified_and_served(
     written = {models[0]: 60, models[1]: 90, models[2]: 600}
     with FakeModels(asked, by_effort, lambda model, _: written.get(model, 60), refuses=True) as fake:
         arguments = ("run", "--questions", str(tmp_path / "mine.jsonl"), "--models", ",".join(models), "--yes")
-        code, out = calibrate(fake, tmp_path, *arguments)
-        assert code == 0, out
-        asked_with = Counter(model for model, text in fake.asked("answer"))
+        code, output = calibrate(fake, tmp_path, *arguments)
+        assert code == 0, output
+        asked_with = Counter(model for model, text in fake.successful_calls("answer"))
         assert all(asked_with[model] >= len(asked) - 2 for model in models), asked_with
         folder = tmp_path / "calibration" / "policy"
         policy = parse({path.name: path.read_bytes() for path in folder.iterdir()})
@@ -232,7 +234,7 @@ def test_three_models_by_effort_are_calibrated_certified_and_served(
                     model="auto@0.9", messages=[{"role": "user", "content": text}], max_tokens=200, temperature=0
                 )
                 model, effort = answer.headers["x-router-model"].split(":")
-                assert fake.asked("answer")[-1][0] == f"{model}:{effort}"
+                assert fake.successful_calls("answer")[-1][0] == f"{model}:{effort}"
                 assert f"reasoning effort {effort}" in answer.headers["x-router-adapted"]
                 assert "gpt-6-sol:low" in answer.headers["x-router-evidence"]
             record = router.records()[-1]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibrating import calibrate, kept
+from calibrating import calibrate, read_answers
 from fake_models import FakeModels
-from made_outcomes import WORDS, made_outcomes
+from synthetic_outcomes import WORDS, synthetic_outcomes
 
 from calibration.learning.certificate import USEFUL_SAVING
 from calibration.learning.intervals import lower_bound
@@ -113,7 +113,7 @@ def test_every_question_is_as_likely_as_any_other_to_be_in_the_first_round() -> 
 
 def learnt_of(n: int, truth: dict[str, tuple[float, float]], target: float) -> LearningResult:
     models = models_named(PAIR, load_prices())
-    return learn(made_outcomes(n, 1, truth), models, 0, {}, targets=targets_with(target), confidence=0.975)
+    return learn(synthetic_outcomes(n, 1, truth), models, 0, {}, targets=targets_with(target), confidence=0.975)
 
 
 def test_a_calibration_stops_when_the_target_is_certified_and_saves() -> None:
@@ -167,35 +167,35 @@ def said(out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_stops_when_the_target_is_certified(tmp_path: Path, store_with_tables: Callable[[Path], str]) -> None:
+def test_a_run_stops_when_the_target_is_certified(tmp_path: Path, create_store: Callable[[Path], str]) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
-    store_with_tables(home)
+    create_store(home)
     arguments = ("run", "--yes", "--questions", str(path), "--until", "0.9", "--no-prior")
     with FakeModels(written(path, 400)) as fake:
-        code, out = calibrate(fake, home, *arguments)
-        told = said(out)
-        assert code == 0, out
+        code, output = calibrate(fake, home, *arguments)
+        told = said(output)
+        assert code == 0, output
         assert "Up to 3 rounds, with 100, 200 and 400 questions in total" in told
         assert "stops when 90 % is certified" in told
         assert "Stopped after 100 of 400 questions: 90 % is certified and saves" in told and "auto@0.9" in told
         assert "used 1 of 3 planned rounds (after 100, 200, 400 questions)" in told
         assert "tested at 98.33 % confidence, so the certificate holds at 95 % over all rounds" in told
-        assert len(fake.calls) == len(kept(home)) == 200
+        assert len(fake.calls) == len(read_answers(home)) == 200
         folder = home / "calibration"
         assert len(read_outcomes([folder / "outcomes.jsonl.gz"], PAIR)) == 100
         policy = read_policy(folder / "policy")
         assert rule_of(policy, 0.9).certified and {rule.confidence for rule in policy.rules.targets} == {0.95}
         assert policy.about["looks"]["used"] == 1 and "planned rounds" in (folder / "report.html").read_text()
-        code, out = calibrate(fake, home, *arguments)
-        assert code == 0 and "Stopped after 100 of 400 questions" in said(out) and len(fake.calls) == 200
+        code, output = calibrate(fake, home, *arguments)
+        assert code == 0 and "Stopped after 100 of 400 questions" in said(output) and len(fake.calls) == 200
 
 
 @pytest.mark.slow
 def test_a_run_stops_before_a_round_that_exceeds_the_budget_and_resumes(
-    tmp_path: Path, store_with_tables: Callable[[Path], str]
+    tmp_path: Path, create_store: Callable[[Path], str]
 ) -> None:
     home, path = tmp_path / "home", tmp_path / "kinds.jsonl"
-    store_with_tables(home)
+    create_store(home)
     arguments = (
         "run",
         "--yes",
@@ -210,16 +210,16 @@ def test_a_run_stops_before_a_round_that_exceeds_the_budget_and_resumes(
     quality = {"sums/easy": 0.96, "law/clauses": 0.86}
     questions = written(path, 400)
     with FakeModels(questions, lambda m, kind: 1.0 if m == "gpt-4o" else quality[kind], lambda m, kind: 150) as fake:
-        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.01")
-        assert code == 3 and "does not cover round 1 of 3 (up to 120 of 400" in said(out) and not fake.calls
-        code, out = calibrate(fake, home, *arguments, "--budget-usd", "0.3")
-        told = said(out)
-        assert code == 3 and "does not cover round 2 of 3 (up to 219 of 400 questions)" in told, out
+        code, output = calibrate(fake, home, *arguments, "--budget-usd", "0.01")
+        assert code == 3 and "does not cover round 1 of 3 (up to 120 of 400" in said(output) and not fake.calls
+        code, output = calibrate(fake, home, *arguments, "--budget-usd", "0.3")
+        told = said(output)
+        assert code == 3 and "does not cover round 2 of 3 (up to 219 of 400 questions)" in told, output
         assert "used 1 of 3 planned rounds" in told and len(fake.calls) == 240
         enough = re.search(r"run the same command with --budget-usd ([\d.]+)$", told)
         assert enough is not None
-        code, out = calibrate(fake, home, *arguments, "--budget-usd", enough[1])
-        assert len(fake.calls) == len(kept(home)) >= 438 and "2 of 3 planned rounds" in said(out), out
+        code, output = calibrate(fake, home, *arguments, "--budget-usd", enough[1])
+        assert len(fake.calls) == len(read_answers(home)) >= 438 and "2 of 3 planned rounds" in said(output), output
 
 
 def test_the_key_of_an_answer_does_not_depend_on_order_or_type() -> None:

@@ -13,7 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 from browser import Browser
-from browser import found as browser_found
+from browser import find_browser as browser_found
 
 from calibration.sentinel import betting
 from calibration.sentinel.kept_quality import (
@@ -117,7 +117,7 @@ def test_sampling_depends_on_the_trace_id_alone():
     assert abs(sum(p < 0.25 for p in places) / 4000 - 0.25) < 0.03
 
 
-def rows(policy, n, kinds=None, **given):
+def rows(policy, n, kinds=None, **fields):
     calibrated = {name: e.n for name, e in policy.rules.evidence.items() if e.kind == "measured"}
     rng, names = np.random.default_rng(7), list(calibrated)
     shares = np.array([calibrated[name] for name in names]) / sum(calibrated.values())
@@ -125,7 +125,7 @@ def rows(policy, n, kinds=None, **given):
         usual = policy.rules.evidence[kind].output_tokens["gpt-4o-mini"]
         row = {"failed": False, "refused": False, "output_tokens": usual * rng.uniform(0.7, 1.3)}
         novelty = float(rng.random())
-        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **given}
+        yield {"question_type": kind, "model": "gpt-4o-mini", "novelty": novelty, **row, **fields}
 
 
 def shown(policy, made):
@@ -172,13 +172,13 @@ def test_sampled_requests_include_refusals_and_exclude_other_content():
     assert parse_trace(trace).question is None
 
 
-def found_of(version: str, kind: str = KIND, **given: object) -> Sentinel:
+def found_of(version: str, kind: str = KIND, **fields: object) -> Sentinel:
     history = [Checkpoint(10 * n, 0.95 - 0.5 / n, 0.95 - 0.01 * n, 1.0 + 0.2 / n, n / 20) for n in range(1, 21)]
     its = TypeStatus(
         **{
             **{"state": "drifted", "requests": 250, "pairs": 200, "kept": (0.7, 0.75, 0.9), "floor": 0.94},
             **{"trusted": 0.97, "evidence": 1.02, "history": history},
-            **given,
+            **fields,
         }
     )  # type: ignore[arg-type]
     return Sentinel(policy=version, target=0.97, made_unix=time.time(), types={kind: its})
@@ -251,10 +251,10 @@ def test_a_router_applies_new_reports_and_clears_them_for_another_policy(router,
     assert any("keep more quality than the calibration promised" in text for text in notices(router.app.worker))
 
 
-def test_a_starting_router_applies_the_report(serve, openai_server, policy, tmp_path):
+def test_a_starting_router_applies_the_report(start_router, openai_server, policy, tmp_path):
     (tmp_path / "home-0").mkdir()
     (tmp_path / "home-0" / "sentinel.json").write_bytes(dump(found_of(policy.version)))
-    assert reason(serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
+    assert reason(start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream")) == "drifted"
 
 
 @pytest.mark.skipif(browser_found() is None, reason="no Chromium is installed here")
@@ -274,18 +274,18 @@ def test_the_page_shows_the_interval_of_each_type(router, policy, tmp_path):
         browser.look(1280, 900)
         browser.open(router.origin + "/")
         assert browser.wait("document.querySelector('#state-text').textContent === 'Live'")
-        assert browser.run("document.querySelector('#watched-section').hidden")
+        assert browser.evaluate("document.querySelector('#watched-section').hidden")
         follow(router, dump(made))
         browser.wait("document.querySelectorAll('#watched svg.evolution').length === 2", 20)
         first = browser.text("#watched li")
         assert KIND in first and "drifted" in first and "75.0" in first and "200 pairs" in first
         assert "novelty 0.4 (limit 0.1)" in browser.text("#signals")
-        assert browser.run("document.querySelectorAll('#watched .band, #watched .line.against').length") == 4
+        assert browser.evaluate("document.querySelectorAll('#watched .band, #watched .line.against').length") == 4
         browser.look(390, 800, dark=True)
-        browser.picture(tmp_path / "narrow.png")
-        assert browser.run("document.documentElement.scrollWidth <= 390")
+        browser.save_screenshot(tmp_path / "narrow.png")
+        assert browser.evaluate("document.documentElement.scrollWidth <= 390")
         browser.look(1280, 900)
-        browser.picture(tmp_path / "page.png")
+        browser.save_screenshot(tmp_path / "page.png")
         assert browser.errors == []
         assert Path(tmp_path / "page.png").stat().st_size
     finally:

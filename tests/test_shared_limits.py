@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 from cryptography import x509
-from made_records import made_record
 from redis_server import RedisServer
 from servers import free_port, is_listening
+from synthetic_records import make_record
 from test_keys import UPSTREAM, ask, make
 from test_limits import ADA, ANSWER_USD, DAY_NS, NOON, TEAM, account, big_stream, body, chat, limited_keys, many, opened
 from test_upstream_tls import certificate
@@ -46,15 +46,15 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def pair(serve, openai_server, redis, tmp_path):
+def pair(start_router, openai_server, redis, tmp_path):
     """Starts two routers that share keys, limits and usage tables; gives both, and the keys that have the limits."""
 
     def start(settings=UPSTREAM, owner=ADA, **limits):
         keys = limited_keys(tmp_path / "shared", owner, **limits)
-        given = {"openai_base_url": openai_server.url, "state": redis.url, **settings}
-        given["keys_file"] = tmp_path / "shared" / KEYS_FILE
-        given["usage_database"] = f"sqlite:///{tmp_path / 'usage.db'}"
-        return *(serve(home=tmp_path / f"replica-{number}", **given) for number in range(2)), *keys
+        options = {"openai_base_url": openai_server.url, "state": redis.url, **settings}
+        options["keys_file"] = tmp_path / "shared" / KEYS_FILE
+        options["usage_database"] = f"sqlite:///{tmp_path / 'usage.db'}"
+        return *(start_router(home=tmp_path / f"replica-{number}", **options) for number in range(2)), *keys
 
     return start
 
@@ -101,7 +101,7 @@ async def outcome(holding):
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypatch):
+async def test_redis_decides_like_a_single_worker(redis, seed, monkeypatch):
     """Random holds and settlements over minutes and midnight, with amounts that both count exactly.
 
     With an odd seed by two keys of a team, each with limits of its own or without.
@@ -127,7 +127,7 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
                 one, other = bookings.pop(chance.randrange(len(bookings)))
                 usage = {"input_tokens": chance.randint(0, 64), "output_tokens": 16}
                 cost = chance.choice((None, chance.randint(0, 64) / 512))
-                given = made_record(step, cost_usd=cost, usage=usage, started_unix_ns=now, ended_unix_ns=time.time_ns())
+                given = make_record(step, cost_usd=cost, usage=usage, started_unix_ns=now, ended_unix_ns=time.time_ns())
                 one.settle(given)
                 other.settle(given)
                 continue
@@ -157,13 +157,13 @@ async def test_redis_gives_the_same_answers_as_one_worker(redis, seed, monkeypat
 
 
 @pytest.mark.parametrize("owner", [ADA, TEAM], ids=str)
-def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_is_left(
+def test_200_concurrent_streams_on_two_replicas_spend_no_more_than_the_dollar_left(
     pair, openai_server, monkeypatch, owner
 ):
     monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 60.0)  # the machine may be busy: time is not what is tested
     monkeypatch.setattr(link, "CALL_SECONDS", 10.0)
     one, two, *keys = pair(owner=owner, usd_a_day=1.0)
-    openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
+    openai_server.enqueue(*(big_stream(wait=1.0) for _ in range(400)))
     with ThreadPoolExecutor(2) as threads:
         halves = [threads.submit(asyncio.run, many(router, keys, 100)) for router in (one, two)]
         answers = [answer for half in halves for answer in half.result()]
@@ -182,19 +182,19 @@ def test_200_streams_at_once_on_two_replicas_spend_no_more_than_the_dollar_that_
         assert account(router, owner).day.held_usd == pytest.approx(0.0, abs=1e-9)
 
 
-def test_requests_a_minute_are_those_of_all_replicas(pair):
+def test_the_request_rate_counts_all_replicas(pair):
     one, two, key = pair(requests_a_minute=3)
     assert [chat(router, key).status_code for router in (one, two, one, two)] == [200, 200, 200, 429]
-    told = chat(one, key)
-    assert told.json()["error"]["message"].startswith(
+    response = chat(one, key)
+    assert response.json()["error"]["message"].startswith(
         "Rate limit reached for key ada on requests per min (RPM): Limit 3"
     )
-    assert told.headers["x-ratelimit-remaining-requests"] == "0"
+    assert response.headers["x-ratelimit-remaining-requests"] == "0"
 
 
-def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, openai_server, redis):
+def test_a_redis_that_restarts_empty_agrees_with_the_ledger_to_the_cent(pair, openai_server, redis):
     one, two, key = pair(usd_a_day=2.0)
-    openai_server.say(*(big_stream() for _ in range(5)), *(big_stream(wait=0.8) for _ in range(4)), big_stream())
+    openai_server.enqueue(*(big_stream() for _ in range(5)), *(big_stream(wait=0.8) for _ in range(4)), big_stream())
     for _ in range(5):
         assert chat(one, key, stream=True).status_code == 200
     with ThreadPoolExecutor(4) as threads:
@@ -202,11 +202,11 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
         assert until(lambda: len(openai_server.received) == 9)
         redis.kill()
         assert until(lambda: one.app.worker.limiter.away)
-        refused = chat(one, key)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
-        assert refused.headers["retry-after"] == "1"
+        response = chat(one, key)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "limits_unknown")
+        assert response.headers["retry-after"] == "1"
         assert "Redis at redis://127.0.0.1" in str(httpx2.get(one.origin + "/health").json()["warnings"])
-        assert "redis://" not in refused.text
+        assert "redis://" not in response.text
         redis.start()
         assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
         assert chat(one, key, stream=True).status_code == 200  # while four are under way
@@ -220,7 +220,7 @@ def test_redis_killed_and_back_empty_agrees_with_the_ledger_to_the_cent(pair, op
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, when):
+async def test_holds_and_settlements_are_sent_again_to_a_flushed_redis(redis, when):
     """Two workers; the ledger knows of nothing, so that all comes from holds and settlements."""
     async with connected(redis) as one, connected(redis) as other:
         ours, theirs = opened(usd_a_day=10.0), opened(usd_a_day=10.0)
@@ -228,7 +228,7 @@ async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, wh
         yours = await other.hold([theirs], Most(2.0, 0, 0), time.time_ns())
         await flush(redis)
         if when == "before":
-            yours.settle(made_record(0, cost_usd=0.5, ended_unix_ns=time.time_ns() + 10**9))
+            yours.settle(make_record(0, cost_usd=0.5, ended_unix_ns=time.time_ns() + 10**9))
             await other.link.drain(1)  # to a Redis that does not have the account
         await one.hold([ours], Most(0.25, 0, 0), time.time_ns())
         assert ours.day.held_usd == 1.25
@@ -240,13 +240,13 @@ async def test_a_flushed_redis_gets_what_each_worker_holds_and_settles(redis, wh
             assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.5, 1.75)
         else:
             assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.0, 3.75)
-        mine.settle(made_record(1, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
+        mine.settle(make_record(1, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
         await one.link.drain(1)
         await one.hold([ours], Most(0.0, 0, 0), time.time_ns())
         assert ours.day.held_usd == theirs.day.held_usd - 1.0
 
 
-async def test_a_settlement_counts_once_however_often_it_is_sent(redis):
+async def test_a_repeated_settlement_counts_once(redis):
     async with connected(redis) as shared:
         ours = opened(usd_a_day=10.0)
         booking = await shared.hold([ours], Most(1.0, 0, 0), time.time_ns())
@@ -264,7 +264,7 @@ async def test_a_settlement_counts_once_however_often_it_is_sent(redis):
         assert (ours.day.spent_usd, ours.day.held_usd) == (0.75, 0.0)
 
 
-async def test_a_dead_worker_s_holds_count_as_spent_until_it_comes_back(redis, monkeypatch):
+async def test_the_holds_of_an_ended_worker_count_as_spent_until_it_returns(redis, monkeypatch):
     monkeypatch.setattr(shared_limits, "LAPSE_SECONDS", 0.1)
     async with connected(redis) as one, connected(redis) as other:
         ours, theirs = opened(usd_a_day=1.0), opened(usd_a_day=1.0)
@@ -273,10 +273,10 @@ async def test_a_dead_worker_s_holds_count_as_spent_until_it_comes_back(redis, m
         with pytest.raises(QuotaError) as waits:
             await other.hold([theirs], Most(0.5, 0, 0), now)
         assert waits.value.again
-        with pytest.raises(QuotaError) as over:
+        with pytest.raises(QuotaError) as error:
             await other.hold([theirs], Most(0.5, 0, 0), now + 10**9)
-        assert not over.value.again and theirs.day.spent_usd == 0.75
-        booking.settle(made_record(0, cost_usd=0.25, ended_unix_ns=now + 10**9))  # it was only slow
+        assert not error.value.again and theirs.day.spent_usd == 0.75
+        booking.settle(make_record(0, cost_usd=0.25, ended_unix_ns=now + 10**9))  # it was only slow
         await one.link.drain(1)
         await other.hold([theirs], Most(0.5, 0, 0), now + 10**9)
         assert (theirs.day.spent_usd, theirs.day.held_usd) == (0.25, 0.5)
@@ -294,7 +294,7 @@ async def test_open_holds_are_renewed(redis, monkeypatch):
         assert waits.value.again
 
 
-async def test_what_replicas_export_late_is_corrected(redis, monkeypatch):
+async def test_late_exports_of_replicas_are_corrected(redis, monkeypatch):
     monkeypatch.setattr(shared_limits, "CORRECT_SECONDS", 0.1)
     known = [Spent(0.25, 0.5)]
 
@@ -305,7 +305,7 @@ async def test_what_replicas_export_late_is_corrected(redis, monkeypatch):
         ours = opened(usd_a_day=1.0)
         booking = await shared.hold([ours], Most(0.125, 0, 0), time.time_ns())
         known[0] = Spent(0.375, 0.25)
-        booking.settle(made_record(0, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
+        booking.settle(make_record(0, cost_usd=0.125, ended_unix_ns=time.time_ns() + 10**9))
         await asyncio.sleep(0.2)
         await shared.hold([ours], Most(0.0, 0, 0), time.time_ns())
         assert (ours.day.spent_usd, ours.month.spent_usd) == (0.5, 0.625)
@@ -314,43 +314,43 @@ async def test_what_replicas_export_late_is_corrected(redis, monkeypatch):
 # Redis away
 
 
-def test_open_holds_keys_to_their_limits_by_one_worker_and_tells_redis_later(pair, openai_server, redis):
+def test_with_failure_open_a_worker_enforces_limits_and_updates_redis_later(pair, openai_server, redis):
     redis.kill()
     one, two, key = pair({**UPSTREAM, "state_failure": "open"}, usd_a_day=0.1)
-    openai_server.say(*(big_stream() for _ in range(3)))
+    openai_server.enqueue(*(big_stream() for _ in range(3)))
     assert [chat(one, key, stream=True).status_code for _ in range(3)] == [200, 200, 429]
     redis.start()
     assert until(lambda: not one.app.worker.limiter.away and not two.app.worker.limiter.away)
     assert until(lambda: chat(one, key).status_code == 429)
     assert account(one).day.spent_usd == pytest.approx(2 * ANSWER_USD)
-    refused = chat(two, key, stream=True)
-    assert refused.status_code == 429 and "has spent $0.080100 of $0.1 a day" in refused.text
+    response = chat(two, key, stream=True)
+    assert response.status_code == 429 and "has spent $0.080100 of $0.1 a day" in response.text
     assert len(openai_server.received) == 2
 
 
-def test_keys_without_limits_are_answered_while_redis_is_away(pair, serve, openai_server, redis, tmp_path):
+def test_keys_without_limits_are_answered_without_redis(pair, start_router, openai_server, redis, tmp_path):
     redis.kill()
     home = tmp_path / "shared"
     free, admin = make(home, "bob"), make(home, "root", admin=True)
     one, _, key = pair(usd_a_day=1.0)
     assert until(lambda: one.app.worker.limiter.away)
-    began = time.monotonic()
+    start = time.monotonic()
     assert chat(one, key).status_code == 503
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - start < 1.0
     assert chat(one, free).status_code == 200 and len(openai_server.received) == 1
     assert until(lambda: "router_state_away 1.0" in ask(one, "/metrics", admin).text)
 
 
-async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
+async def test_a_silent_redis_times_out_after_a_quarter_of_a_second(redis):
     async with connected(redis) as shared:
         ours = opened(usd_a_day=1.0)
         await shared.hold([ours], Most(0.5, 0, 0), time.time_ns())
         os.kill(redis.pid, signal.SIGSTOP)
         try:
-            began = time.monotonic()
+            start = time.monotonic()
             with pytest.raises(LimitsError):
                 await shared.hold([ours], Most(0.25, 0, 0), time.time_ns())
-            assert time.monotonic() - began < 0.6
+            assert time.monotonic() - start < 0.6
         finally:
             os.kill(redis.pid, signal.SIGCONT)
         while shared.link.problem:  # noqa: ASYNC110
@@ -362,32 +362,32 @@ async def test_a_redis_that_hangs_is_waited_for_a_quarter_of_a_second(redis):
 # settings
 
 
-def test_the_address_of_redis_is_never_shown_with_its_login():
+def test_the_address_of_redis_is_shown_without_its_login():
     settings = load(state="rediss://user:secret-password@redis.example.com:6380/1")
     assert "secret-password" not in repr(settings)
     assert Shared(settings.state.get_secret_value(), "closed", nothing_spent).link.address == (
         "rediss://[login]@redis.example.com:6380/1"
     )
     for wrong in ("http://user:secret-password@x", "redis://", "redis://h:0"):
-        with pytest.raises(SettingsError, match="ROUTER_STATE") as told:
+        with pytest.raises(SettingsError, match="ROUTER_STATE") as error:
             load(state=wrong)
-        assert "secret-password" not in str(told.value)
+        assert "secret-password" not in str(error.value)
 
 
-def test_doctor_looks_at_redis_and_shows_no_login(redis, closed_port):
+def test_doctor_checks_redis_and_shows_no_login(redis, closed_port):
     assert doctor_redis(redis.url, Network()).state == State.OK
     found = doctor_redis(f"redis://ada:secret@127.0.0.1:{closed_port}/0", Network())
     assert found.state == State.PROBLEM and "secret" not in str(found) and "ROUTER_STATE" in str(found)
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2"])
-def test_redis_behind_tls_needs_a_certificate_of_its_own_address(tmp_path, serve, openai_server, name):
+def test_redis_over_tls_requires_a_certificate_for_its_address(tmp_path, start_router, openai_server, name):
     chain, authority = certificate(tmp_path, x509.IPAddress(ipaddress.ip_address(name)))
     server = RedisServer(tmp_path, chain)
     try:
         key = make(tmp_path / "home-0", "ada", limits=Limits(requests_a_minute=5))
-        given = {"openai_base_url": openai_server.url, "state": server.url, "ca_bundle": authority, **UPSTREAM}
-        router = serve(**given)
+        settings = {"openai_base_url": openai_server.url, "state": server.url, "ca_bundle": authority, **UPSTREAM}
+        router = start_router(**settings)
         status, state = (200, State.OK) if name == "127.0.0.1" else (503, State.PROBLEM)
         assert until(lambda: chat(router, key).status_code == status)
         assert doctor_redis(server.url, load(ca_bundle=authority).network).state == state

@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from fake_openai import json_answer
+from fake_openai import json_reply
 
 from calibration.answers.answers import Endpoint
 from calibration.retirement.shutdown_dates import find_shutdowns
@@ -20,7 +20,7 @@ def row(name, day):
 @pytest.mark.parametrize("told", ["2027-03-01", "2027-03-01T12:00:00Z", 1_803_900_000, 1_803_900_000.5])
 @pytest.mark.parametrize("name", ["gpt-4o", "gpt-4o-2024-08-06"])
 def test_calibration_reads_shutdown_dates_in_every_form_and_of_snapshots(openai_server, told, name):
-    openai_server.models = json_answer({"object": "list", "data": [row(name, told), row("gpt-4o-mini", None)]})
+    openai_server.models = json_reply({"object": "list", "data": [row(name, told), row("gpt-4o-mini", None)]})
     endpoint = Endpoint(openai_server.url, "sk-x")
     found = find_shutdowns({"gpt-4o:low": endpoint, "gpt-4o-mini": endpoint})
     assert [(each.model, each.day, each.source == SOURCE) for each in found] == [

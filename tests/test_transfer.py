@@ -52,7 +52,7 @@ def read(policy):
     for path in sorted((DATA / "requests").iterdir()):
         lines += [json.loads(line)["text"] for line in path.read_text().splitlines()]
     features = [read_question([{"role": "user", "content": text}]) for text in lines[:: len(lines) // 300]]
-    return [(each, predict(policy.predictor, each)) for each in features]
+    return [(features_of_one, predict(policy.predictor, features_of_one)) for features_of_one in features]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=",".join)
@@ -124,15 +124,15 @@ def settings_of(tmp_path, *pair, **more):
 
 def test_a_pair_is_served_from_the_home_folder(tmp_path):
     settings = settings_of(tmp_path, *NEW)
-    served, problem = served_policy(settings)
-    assert [model.name for model in served.rules.models] == list(NEW) and problem == ""
+    policy, problem = served_policy(settings)
+    assert [model.name for model in policy.rules.models] == list(NEW) and problem == ""
     folder = policy_folder(settings)
-    assert folder == settings.home / "policies" / served.version
+    assert folder == settings.home / "policies" / policy.version
     assert policy_folder(settings) == folder
     assert sorted(path.name for path in folder.iterdir()) == sorted([DOCUMENT, WEIGHTS])
-    assert [path.name for path in (settings.home / "policies").iterdir()] == [served.version]
+    assert [path.name for path in (settings.home / "policies").iterdir()] == [policy.version]
     other = load(home=tmp_path / "other", pair=NEW)
-    assert policy_folder(other) == other.home / "policies" / served.version
+    assert policy_folder(other) == other.home / "policies" / policy.version
 
 
 def test_the_policys_own_pair_is_not_transferred(tmp_path, policy):
@@ -191,8 +191,8 @@ def test_an_invalid_promoted_policy_does_not_stop_the_pair(tmp_path, policy):
     weights = promote(settings, policy) / WEIGHTS
     whole = weights.read_bytes()
     weights.write_bytes(b"broken")
-    served, problem = served_policy(settings)
-    assert [model.name for model in served.rules.models] == list(NEW)
+    served_one, problem = served_policy(settings)
+    assert [model.name for model in served_one.rules.models] == list(NEW)
     assert "cannot be read" in problem
     (finding,) = policy_and_prices(settings)
     assert finding.state is State.WARNING and "rollback" in finding.remedy
@@ -202,8 +202,8 @@ def test_an_invalid_promoted_policy_does_not_stop_the_pair(tmp_path, policy):
     assert (again.about["transferred_from"]["policy"], problem) == (promoted.version, "")
 
 
-def test_a_promotion_while_the_router_runs_is_applied(serve, openai_server, policy):
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
+def test_a_promotion_while_the_router_runs_is_applied(start_router, openai_server, policy):
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
     calibrated = to(policy, *NEW)
     calibrated.about["made_at"] = "of its own"
@@ -233,8 +233,8 @@ def health_until(router, holds, seconds=10.0):
     return told
 
 
-def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(serve, openai_server, policy):
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
+def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(start_router, openai_server, policy):
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
     cheap, strong = policy.rules.models
     flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
@@ -253,16 +253,16 @@ def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(se
     ],
 )
 def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, why):
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         served_policy(settings_of(tmp_path, *pair))
     (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
     assert finding.state is State.PROBLEM and why in finding.message
-    assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
+    assert why in str(error.value) and "ROUTER_PAIR" in str(error.value) and "\n" not in str(error.value)
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
     for command in (["serve", "--port", "0"], ["decide", "hi"]):
-        ended = run("router", *command, **settings)
-        assert ended.returncode != 0 and why in ended.stderr
-        assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+        result = run("router", *command, **settings)
+        assert result.returncode != 0 and why in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 @pytest.mark.parametrize("pair", ["gpt-6-luna", "gpt-6-luna,gpt-6-luna", "a,b,c"])
@@ -276,15 +276,15 @@ def test_blanks_around_the_names_of_a_pair_are_ignored(tmp_path):
     assert load(home=tmp_path, pair="").pair == ()
 
 
-def test_decide_and_health_report_that_the_pair_was_not_measured(tmp_path, serve, openai_server):
+def test_decide_and_health_report_that_the_pair_was_not_measured(tmp_path, start_router, openai_server):
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
     question = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
-    decided = run("router", "decide", question, **settings).stdout
-    assert "(expected)" in decided and "evidence: transferred" in decided and "gpt-6-" in decided
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
-    told = httpx2.get(router.origin + "/health").json()
-    assert any("gpt-6-luna,gpt-6-sol were not measured" in warning for warning in told["warnings"])
-    assert told["policy"] in decided
+    output = run("router", "decide", question, **settings).stdout
+    assert "(expected)" in output and "evidence: transferred" in output and "gpt-6-" in output
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
+    health = httpx2.get(router.origin + "/health").json()
+    assert any("gpt-6-luna,gpt-6-sol were not measured" in warning for warning in health["warnings"])
+    assert health["policy"] in output
     answer = httpx2.post(
         router.url + "/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": question}]}
     )

@@ -11,7 +11,7 @@ import openai
 import pytest
 from corporate_proxy import CorporateProxy
 from cryptography import x509
-from fake_openai import Say, chat_events, events
+from fake_openai import Reply, chat_events, stream_reply
 from test_leftovers import CHUNKED, EVIL, SIZED, Wrong
 from test_upstream_tls import NAMED, TlsFront, certificate
 from waiting import until
@@ -46,7 +46,7 @@ class Behind:
     @property
     def asked(self):
         """What the proxy was asked for, but for lists of models, which a router reads by itself."""
-        return self.proxy.connects + [each for each in self.proxy.forwarded if each.method == "POST"]
+        return self.proxy.connects + [request for request in self.proxy.forwarded if request.method == "POST"]
 
     def close(self):
         self.proxy.close()
@@ -54,11 +54,11 @@ class Behind:
 
 
 @pytest.fixture
-def behind(tmp_path, serve, openai_server):
+def behind(tmp_path, start_router, openai_server):
     made = []
 
     def make(login=""):
-        made.append(Behind(tmp_path, openai_server.port, serve, login))
+        made.append(Behind(tmp_path, openai_server.port, start_router, login))
         return made[-1]
 
     yield make
@@ -96,17 +96,17 @@ def test_answers_arrive_through_the_proxy_and_connections_are_reused(behind, url
     }
     if url == HTTPS:
         assert 1 <= len(net.proxy.connects) <= 2 and net.front.connections <= 2  # models are listed beside it
-        assert all(each.header("authorization") is None for each in net.proxy.connects)
+        assert all(request.header("authorization") is None for request in net.proxy.connects)
 
 
 def test_a_stream_is_forwarded_unchanged_as_it_arrives(behind, url, openai_server):
     router = behind().start(url)
-    said = chat_events("gpt-4o")
-    openai_server.say(events(*said, gap=0.05))
+    sent_content = chat_events("gpt-4o")
+    openai_server.enqueue(stream_reply(*sent_content, gap=0.05))
     with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30) as answer:
         pieces = list(answer.iter_raw())
-    assert b"".join(pieces) == b"".join(said)
-    assert len(pieces) >= len(said) - 1
+    assert b"".join(pieces) == b"".join(sent_content)
+    assert len(pieces) >= len(sent_content) - 1
 
 
 def test_the_official_client_streams_through_the_proxy(behind, url):
@@ -121,7 +121,7 @@ def test_the_official_client_streams_through_the_proxy(behind, url):
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_client_that_disconnects_cancels_the_upstream_request(behind, url, openai_server, streamed):
     router = behind().start(url)
-    openai_server.say(events(*chat_events("gpt-4o"), gap=0.3) if streamed else Say(wait=20))
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), gap=0.3) if streamed else Reply(wait=20))
     body = STREAMED if streamed else NAMED
     called = httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=0.7)
     with contextlib.suppress(httpx2.ReadTimeout), called as answer:
@@ -180,10 +180,10 @@ def test_a_failed_connect_returns_502_with_the_reason(behind, openai_server, fau
     net = behind(LOGIN)
     net.proxy.fault = fault
     router = net.start(HTTPS, LOGIN, timeouts=FAST, max_attempts=1)
-    began = time.monotonic()
+    start = time.monotonic()
     message = refusal(ask(router))
     assert told in message and net.proxy.address in message and PASSWORD not in message
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - start < 3
     assert not openai_server.received
     net.proxy.fault = None
     assert ask(router).status_code == 200, "what failed leaves nothing behind"
@@ -212,8 +212,8 @@ def test_a_client_that_disconnects_while_the_proxy_stalls_closes_the_connection(
     assert asked and net.proxy.open_connections <= 1
 
 
-def test_an_unreachable_proxy_is_named(serve):
-    router = serve(openai_base_url=HTTPS, proxy=f"http://{LOGIN}@127.0.0.1:9", max_attempts=1)
+def test_an_unreachable_proxy_is_named(start_router):
+    router = start_router(openai_base_url=HTTPS, proxy=f"http://{LOGIN}@127.0.0.1:9", max_attempts=1)
     message = refusal(ask(router))
     assert "the proxy 127.0.0.1:9 cannot be reached" in message and PASSWORD not in message
 
@@ -228,7 +228,7 @@ def test_a_certificate_is_checked_through_the_tunnel(behind, openai_server, tmp_
 
 def test_a_stall_after_the_tunnel_is_attributed_to_the_upstream(behind, openai_server):
     router = behind().start(HTTPS, timeouts=FAST, max_attempts=1)
-    openai_server.say(Say(wait=5))
+    openai_server.enqueue(Reply(wait=5))
     answer = ask(router)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
@@ -327,19 +327,19 @@ def test_the_setting_none_overrides_the_proxy_of_the_environment(behind, url, mo
 )
 def test_an_invalid_proxy_is_a_one_line_error_without_its_password(tmp_path, environment):
     command = [sys.executable, "-m", "router", "serve", "--port", "0"]
-    given = {"OPENAI_BASE_URL": HTTPS, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **environment}
-    ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    (line,) = ended.stderr.splitlines()
-    assert ended.returncode == 2 and line.startswith(f"router: setting {next(iter(environment))}")
+    settings = {"OPENAI_BASE_URL": HTTPS, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **environment}
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and line.startswith(f"router: setting {next(iter(environment))}")
     assert PASSWORD not in line
 
 
 def test_the_settings_show_no_password(monkeypatch):
     monkeypatch.setenv("ROUTER_PROXY", f"http://{LOGIN}@proxy.corp:3128")
     settings = load(openai_base_url=HTTPS)
-    for shown in (repr(settings), str(settings), repr(settings.network), repr(Upstreams(settings).network)):
-        assert PASSWORD not in shown
+    for text in (repr(settings), str(settings), repr(settings.network), repr(Upstreams(settings).network)):
+        assert PASSWORD not in text
     monkeypatch.setenv("ROUTER_PROXY", f"ftp://{LOGIN}@proxy.corp:3128")
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         load()
-    assert PASSWORD not in str(refused.value)
+    assert PASSWORD not in str(error.value)

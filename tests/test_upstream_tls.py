@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fake_openai import chat_events, events
+from fake_openai import chat_events, stream_reply
 from loopback import LoopbackServer, copy
 
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
@@ -58,7 +58,7 @@ LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
 @pytest.fixture
-def behind_tls(tmp_path, serve, openai_server, monkeypatch):
+def behind_tls(tmp_path, start_router, openai_server, monkeypatch):
     """Starts a router in front of an OpenAI behind TLS whose certificate is for `name`."""
     fronts: list[TlsFront] = []
 
@@ -67,7 +67,9 @@ def behind_tls(tmp_path, serve, openai_server, monkeypatch):
         fronts.append(TlsFront(chain, openai_server.port))
         if trusted:
             monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        return serve(openai_base_url=f"https://127.0.0.1:{fronts[0].port}/v1", openai_api_key="sk-upstream"), fronts[0]
+        return start_router(
+            openai_base_url=f"https://127.0.0.1:{fronts[0].port}/v1", openai_api_key="sk-upstream"
+        ), fronts[0]
 
     yield start
     for front in fronts:
@@ -85,13 +87,13 @@ def test_an_upstream_with_tls_answers_and_its_connection_is_reused(behind_tls, o
 
 def test_a_stream_over_tls_is_forwarded_unchanged_as_it_arrives(behind_tls, openai_server):
     router, _ = behind_tls()
-    said = chat_events("gpt-4o")
-    openai_server.say(events(*said, gap=0.05))
+    sent_content = chat_events("gpt-4o")
+    openai_server.enqueue(stream_reply(*sent_content, gap=0.05))
     body = NAMED[:-1] + b',"stream":true}'
     with httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=30) as answer:
         pieces = list(answer.iter_raw())
-    assert b"".join(pieces) == b"".join(said)
-    assert len(pieces) >= len(said) - 1
+    assert b"".join(pieces) == b"".join(sent_content)
+    assert len(pieces) >= len(sent_content) - 1
 
 
 def test_large_bodies_are_forwarded_over_tls(behind_tls, openai_server):

@@ -62,37 +62,37 @@ class Traffic:
 
     def watch(self, *arguments: str) -> str:
         """Look once, in this process."""
-        done = CliRunner().invoke(app, [*OPTIONS, *arguments])
-        assert done.exit_code == 0, done.output
-        return done.output
+        result = CliRunner().invoke(app, [*OPTIONS, *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
 
     def watch_apart(self, *arguments: str) -> str:
         """Look once, in a process of its own."""
         command = [sys.executable, "-W", "ignore", "-m", "calibration", *OPTIONS, *arguments]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
-        assert done.returncode == 0 and "sk-of-the-test" not in done.stdout, done.stdout
-        return done.stdout
+        result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
+        assert result.returncode == 0 and "sk-of-the-test" not in result.stdout, result.stdout
+        return result.stdout
 
     def found(self) -> Sentinel:
         return parse((self.home / "sentinel.json").read_bytes())
 
     def strong_asked(self) -> list[str]:
-        return [text for model, text in self.models.asked("answer") if model == "gpt-4o"]
+        return [text for model, text in self.models.successful_calls("answer") if model == "gpt-4o"]
 
 
 @pytest.fixture
-def traffic(serve, models, store_with_tables, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
+def traffic(start_router, models, create_store, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
     """Starts a router that recorded some sums."""
 
     started: list[Traffic] = []
 
     def start(count: int, **settings: str) -> Traffic:
-        uri = store_with_tables(tmp_path / "home-0")
-        given = {"openai_base_url": models.base_url, "openai_api_key": "sk-of-the-test", "mlflow_tracking_uri": uri}
-        made = Traffic(serve(**given, **settings), models)
+        uri = create_store(tmp_path / "home-0")
+        options = {"openai_base_url": models.base_url, "openai_api_key": "sk-of-the-test", "mlflow_tracking_uri": uri}
+        made = Traffic(start_router(**options, **settings), models)
         started.append(made)
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MLFLOW_TRACKING_URI"):
-            monkeypatch.setenv(name, str(given[name.lower()]))
+            monkeypatch.setenv(name, str(options[name.lower()]))
         for name, value in {
             "ROUTER_HOME": made.home,
             "COLUMNS": 150,
@@ -146,18 +146,18 @@ def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
     made = traffic(2)
     made.models.faults.refuse = 401
     options = ("--max-output-tokens", "100")
-    done = CliRunner().invoke(app, [*OPTIONS, *options])
-    assert done.exit_code != 0 and not (made.home / "sentinel.json").exists()
+    result = CliRunner().invoke(app, [*OPTIONS, *options])
+    assert result.exit_code != 0 and not (made.home / "sentinel.json").exists()
     made.models.faults.refuse = 0
     told = made.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
     few = made.found()
     assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 deferred to the next day" in told
     made.watch(*options)
     assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
-    verdicts = len(made.models.asked("judge"))
+    verdicts = len(made.models.successful_calls("judge"))
     told = made.watch(*options)
     assert "0 new requests, 0 new pairs, $0.0000" in told
-    assert len(made.strong_asked()) == 2 and len(made.models.asked("judge")) == verdicts
+    assert len(made.strong_asked()) == 2 and len(made.models.successful_calls("judge")) == verdicts
 
 
 def test_a_request_recorded_without_content_is_not_compared(traffic):
@@ -180,8 +180,8 @@ def test_the_reservations_of_a_killed_process_remain(tmp_path):
         assert ledgers.spent_usd(day) == pytest.approx(0.51) and not ledgers.is_reserved("tr-1")
 
 
-def test_routers_on_other_machines_read_the_findings_from_mlflow(tmp_path, store_with_tables):
-    uri = store_with_tables(tmp_path / "mlflow")
+def test_routers_on_other_machines_read_the_findings_from_mlflow(tmp_path, create_store):
+    uri = create_store(tmp_path / "mlflow")
     tracking.prepare(uri)
     settings = load(home=tmp_path / "elsewhere", mlflow_tracking_uri=uri)
     settings.home.mkdir()

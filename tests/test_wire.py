@@ -42,9 +42,9 @@ def test_duplicate_keys_are_always_detected(fields, data):
     at = data.draw(st.integers(0, len(pairs)))
     pairs.insert(at, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
     body = ("{" + ", ".join(pairs) + "}").encode()
-    with pytest.raises(BadRequestError) as caught:
+    with pytest.raises(BadRequestError) as error:
         bodies.locate_fields(body, bodies.read_fields(body))
-    assert caught.value.param is not None
+    assert error.value.param is not None
 
 
 @given(st.dictionaries(texts, values, max_size=4), values)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from command_line import run
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration import workers
 from calibration.learning import corpus, crossfit, duplicates, predictions
@@ -52,8 +52,8 @@ def small_parts(monkeypatch):
 
 
 def policy_by(pool, folder=None):
-    outcomes = made_outcomes(110)
-    more = made_outcomes(20, seed=5)
+    outcomes = synthetic_outcomes(110)
+    more = synthetic_outcomes(20, seed=5)
     background = Prior(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
     models = models_named(PAIR, load_prices())
     learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=pool, folder=folder)
@@ -118,7 +118,7 @@ def _doubled(values):
 @pytest.mark.slow
 def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
-    write_outcomes(made_outcomes(60), outcomes)
+    write_outcomes(synthetic_outcomes(60), outcomes)
 
     stopped = {"SOURCE_DATE_EPOCH": "1700000000"}  # a fixed clock, since a policy contains the time
 
@@ -143,9 +143,9 @@ def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
 
 def test_the_corpus_has_the_terms_of_two_or_more_questions(small_parts, monkeypatch):
     monkeypatch.setattr(corpus, "_HASHES_PER_MERGE", 100)
-    features = read_features(made_outcomes(300))
+    features = read_features(synthetic_outcomes(300))
     read = read_corpus(features, IN_PROCESS)
-    by_question = [set(terms(question_of(each).asked.question)) for each in features]
+    by_question = [set(terms(question_of(features_of_one).asked.question)) for features_of_one in features]
     known = sorted({t for own in by_question for t in own if sum(t in other for other in by_question) >= 2})
     assert list(read.terms) == known
     for row, own in enumerate(by_question):

@@ -30,11 +30,11 @@ def picture(url: str, path: Path, height: int, *, fitted: bool = False) -> None:
     try:
         browser.look(WIDTH, height, scale=1.5)
         browser.open(url)
-        browser.run("new Promise(done => setTimeout(done, 2500))")  # until the page has its figures
+        browser.evaluate("new Promise(done => setTimeout(done, 2500))")  # until the page has its figures
         if fitted:
-            box = browser.run("[document.body.offsetWidth, document.body.offsetHeight]")
+            box = browser.evaluate("[document.body.offsetWidth, document.body.offsetHeight]")
             browser.look(*box, scale=1.5)
-        browser.picture(path, whole=False)
+        browser.save_screenshot(path, whole=False)
     finally:
         browser.close()
 

@@ -62,9 +62,9 @@ def run(source: Path, base_url: str) -> dict[str, bool]:
     command = [str(FOLDER / "venv" / "bin" / "python"), "-m", "pytest", "tests/api_resources", "-v"]
     command += ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "answers_by_type", "--tb=line"]
     environment = {"TEST_API_BASE_URL": base_url, "DEFER_PYDANTIC_BUILD": "false", "PYTHONPATH": str(HERE)}
-    done = subprocess.run(command, cwd=source, env={**clean(), **environment}, capture_output=True, text=True)
-    (FOLDER / f"{base_url.split(':')[2].split('/')[0]}.log").write_text(done.stdout + done.stderr)
-    found = re.findall(r"^(\S+::\S+) (PASSED|FAILED|ERROR)", done.stdout, re.MULTILINE)
+    completed = subprocess.run(command, cwd=source, env={**clean(), **environment}, capture_output=True, text=True)
+    (FOLDER / f"{base_url.split(':')[2].split('/')[0]}.log").write_text(completed.stdout + completed.stderr)
+    found = re.findall(r"^(\S+::\S+) (PASSED|FAILED|ERROR)", completed.stdout, re.MULTILINE)
     return {name: result == "PASSED" for name, result in found}
 
 

@@ -13,8 +13,8 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def chat(**given) -> None:
-    assert ChatOpenAI(model=MODEL, **given).invoke(QUESTION).text == SAID
+def chat(**fields) -> None:
+    assert ChatOpenAI(model=MODEL, **fields).invoke(QUESTION).text == SAID
 
 
 def alone(name, value) -> None:
@@ -22,36 +22,36 @@ def alone(name, value) -> None:
     chat(**({"model_kwargs": {name: value}} if name in own else {name: value}))
 
 
-def stream(**given) -> None:
-    parts = list(ChatOpenAI(model=MODEL, stream_usage=True, **given).stream(QUESTION))
+def stream(**fields) -> None:
+    parts = list(ChatOpenAI(model=MODEL, stream_usage=True, **fields).stream(QUESTION))
     assert "".join(part.text for part in parts) == SAID
     assert any(part.usage_metadata for part in parts)
 
 
-async def asynchronous(**given) -> None:
-    assert (await ChatOpenAI(model=MODEL, **given).ainvoke(QUESTION)).text == SAID
+async def asynchronous(**fields) -> None:
+    assert (await ChatOpenAI(model=MODEL, **fields).ainvoke(QUESTION)).text == SAID
 
 
-def agent(**given) -> None:
-    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather], system_prompt="You help travellers.")
+def agent(**fields) -> None:
+    made = create_agent(ChatOpenAI(model=MODEL, **fields), tools=[weather], system_prompt="You help travellers.")
     messages = made.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
     assert (messages[2].content, messages[3].text) == ("rain in Paris", SAID)
 
 
-def streamed_agent(**given) -> None:
-    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather])
+def streamed_agent(**fields) -> None:
+    made = create_agent(ChatOpenAI(model=MODEL, **fields), tools=[weather])
     parts = made.stream({"messages": [{"role": "user", "content": QUESTION}]}, stream_mode="messages")
     assert "".join(part.text for part, _ in parts if part.type == "AIMessageChunk") == SAID
 
 
-def bound(**given) -> None:
-    model = ChatOpenAI(model=MODEL, **given).bind_tools([weather], tool_choice="weather", parallel_tool_calls=False)
+def bound(**fields) -> None:
+    model = ChatOpenAI(model=MODEL, **fields).bind_tools([weather], tool_choice="weather", parallel_tool_calls=False)
     assert model.invoke(QUESTION).tool_calls[0]["args"] == {"city": "Paris"}
 
 
-def structured(method, **given) -> None:
-    model = ChatOpenAI(model=MODEL, **given).with_structured_output(Capital, method=method)
+def structured(method, **fields) -> None:
+    model = ChatOpenAI(model=MODEL, **fields).with_structured_output(Capital, method=method)
     assert model.invoke(QUESTION) == CAPITAL
 
 

@@ -14,40 +14,40 @@ parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
 tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
 
 
-def completion(**given) -> None:
-    assert litellm.completion(messages=messages, **asked, **given).choices[0].message.content == SAID
+def completion(**fields) -> None:
+    assert litellm.completion(messages=messages, **asked, **fields).choices[0].message.content == SAID
 
 
-def stream(**given) -> None:
-    given |= {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = list(litellm.completion(messages=messages, **asked, **given))
+def stream(**fields) -> None:
+    fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(litellm.completion(messages=messages, **asked, **fields))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
 
 
-async def asynchronous(**given) -> None:
-    assert (await litellm.acompletion(messages=messages, **asked, **given)).choices[0].message.content == SAID
+async def asynchronous(**fields) -> None:
+    assert (await litellm.acompletion(messages=messages, **asked, **fields)).choices[0].message.content == SAID
 
 
-def two_turns(**given) -> None:
-    given |= {"tools": tools, "parallel_tool_calls": False}
-    answer = litellm.completion(messages=messages, **asked, **given).choices[0].message
+def two_turns(**fields) -> None:
+    fields |= {"tools": tools, "parallel_tool_calls": False}
+    answer = litellm.completion(messages=messages, **asked, **fields).choices[0].message
     (call,) = answer.tool_calls
     assert call.function.arguments == '{"city": "Paris"}'
     said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    assert litellm.completion(messages=said, **asked, **given).choices[0].message.content == SAID
+    assert litellm.completion(messages=said, **asked, **fields).choices[0].message.content == SAID
 
 
-def structured(**given) -> None:
-    answer = litellm.completion(messages=messages, response_format=Capital, **asked, **given)
+def structured(**fields) -> None:
+    answer = litellm.completion(messages=messages, response_format=Capital, **asked, **fields)
     assert Capital.model_validate_json(answer.choices[0].message.content) == CAPITAL
 
 
-def responses(**given) -> None:
-    assert litellm.responses(input=QUESTION, **asked, **given).output[0].content[0].text == SAID
+def responses(**fields) -> None:
+    assert litellm.responses(input=QUESTION, **asked, **fields).output[0].content[0].text == SAID
 
 
-def streamed_responses(**given) -> None:
-    events = litellm.responses(input=QUESTION, stream=True, **asked, **given)
+def streamed_responses(**fields) -> None:
+    events = litellm.responses(input=QUESTION, stream=True, **asked, **fields)
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
 
 

@@ -28,9 +28,9 @@ class Responses(OpenAIResponses):
     metadata = property(known)
 
 
-def chat_model(**given):
-    named = {name: given.pop(name) for name in ("max_tokens", "temperature", "reasoning_effort") if name in given}
-    return Chat(model=MODEL, api_base=BASE_URL, additional_kwargs=given, **named)
+def chat_model(**fields):
+    named = {name: fields.pop(name) for name in ("max_tokens", "temperature", "reasoning_effort") if name in fields}
+    return Chat(model=MODEL, api_base=BASE_URL, additional_kwargs=fields, **named)
 
 
 def weather(city: str) -> str:

@@ -18,16 +18,16 @@ schema = {"type": "json_schema", "json_schema": {"name": "capital", "schema": Ca
 LABELS = {"extra_body": {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "a"}}
 
 
-def ask(**given):
-    return client.chat.completions.create(model=MODEL, messages=messages, **given)
+def ask(**fields):
+    return client.chat.completions.create(model=MODEL, messages=messages, **fields)
 
 
-def chat(**given) -> None:
-    assert ask(**given).choices[0].message.content == SAID
+def chat(**fields) -> None:
+    assert ask(**fields).choices[0].message.content == SAID
 
 
-def stream(**given) -> None:
-    chunks = list(ask(stream=True, stream_options={"include_usage": True}, **given))
+def stream(**fields) -> None:
+    chunks = list(ask(stream=True, stream_options={"include_usage": True}, **fields))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == SAID
     assert chunks[-1].usage.total_tokens > 0
 
@@ -42,12 +42,12 @@ def several() -> None:
     assert [choice.message.content for choice in ask(n=2, temperature=0.7, max_tokens=50).choices] == [SAID, SAID]
 
 
-def two_turns(**given) -> None:
-    answer = ask(tools=tools, parallel_tool_calls=False, **given).choices[0].message
+def two_turns(**fields) -> None:
+    answer = ask(tools=tools, parallel_tool_calls=False, **fields).choices[0].message
     (call,) = answer.tool_calls
     assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Paris"}')
     said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    answer = client.chat.completions.create(model=MODEL, messages=said, tools=tools, **given)
+    answer = client.chat.completions.create(model=MODEL, messages=said, tools=tools, **fields)
     assert answer.choices[0].message.content == SAID
 
 
@@ -69,12 +69,12 @@ def parsed() -> None:
     assert answer.choices[0].message.parsed == CAPITAL
 
 
-def respond(**given):
-    return client.responses.create(model=MODEL, input=QUESTION, **given)
+def respond(**fields):
+    return client.responses.create(model=MODEL, input=QUESTION, **fields)
 
 
-def response(**given) -> None:
-    assert respond(**given).output_text == SAID
+def response(**fields) -> None:
+    assert respond(**fields).output_text == SAID
 
 
 def response_stream() -> None:

@@ -220,9 +220,9 @@ def run_example(name: str, example: str, base_url: str) -> str:
         command = ["node", shutil.copy(script, HOME / "node" / f"example_{example}")]  # where its packages are
     else:
         command = [str(HOME / name / "bin" / "python"), str(script)]
-    done = subprocess.run(command, env={**clean(), **environment}, capture_output=True, text=True, timeout=300)
-    is_right = done.returncode == 0 and "Paris" in done.stdout
-    return "" if is_right else f"FAIL examples/{example}: {(done.stdout + done.stderr)[-500:]}"
+    result = subprocess.run(command, env={**clean(), **environment}, capture_output=True, text=True, timeout=300)
+    is_right = result.returncode == 0 and "Paris" in result.stdout
+    return "" if is_right else f"FAIL examples/{example}: {(result.stdout + result.stderr)[-500:]}"
 
 
 def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
@@ -246,15 +246,15 @@ def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
         where = folder
     else:
         command = [str(folder / "bin" / "python"), str(HERE / client.script)]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=where, env={**clean(), **environment}, capture_output=True, text=True, timeout=600
     )
-    (HOME / f"{name}-{model}.log").write_text(done.stdout + done.stderr)
+    (HOME / f"{name}-{model}.log").write_text(completed.stdout + completed.stderr)
     if name == "langchain":
-        found = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+        found = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\S+)", completed.stdout, re.MULTILINE)
         return [f"{'ok' if result == 'PASSED' else 'FAIL'} {test}" for result, test in found]
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "FAIL "))]
-    return lines or [f"FAIL everything: {done.stderr[-300:]}"]
+    lines = [line for line in completed.stdout.splitlines() if line.startswith(("ok ", "FAIL "))]
+    return lines or [f"FAIL everything: {completed.stderr[-300:]}"]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fake_openai import FakeOpenAI, Received, Say, json_answer
+from fake_openai import FakeOpenAI, ReceivedRequest, Reply, json_reply
 
 from fuzz.exchanges import Running, request
 from fuzz.inputs import inputs
@@ -58,12 +58,12 @@ class _Tolerant(FakeOpenAI):
         with contextlib.suppress(ValueError):  # a chunk whose size did not come: its client left
             await super().serve(reader, writer)
 
-    def _next(self, request: Received) -> Say:
+    def _next(self, request: ReceivedRequest) -> Reply:
         self.received.clear()
         try:
             return super()._next(request)
         except Exception:  # a body that is none of a well-meaning client
-            return json_answer({"id": "x"})
+            return json_reply({"id": "x"})
 
 
 def _check(running: Running, data: bytes) -> None:

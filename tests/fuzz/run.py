@@ -56,10 +56,10 @@ class _Watched:
             raise _EnoughError
         trial = self.trial
         trial.tried += trial.failing is None  # what makes a failing input smaller is not counted
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             self._check(data)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             assert seconds < SLOWEST_SECONDS, f"it took {seconds:.1f} s"
         except Exception:
             if trial.failing is None:
