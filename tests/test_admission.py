@@ -34,7 +34,7 @@ def test_a_request_over_the_limit_is_rejected_and_counted(start_router, openai_s
     openai_server.enqueue(stream_reply(b"data: x\n\n", end="stall"))
     with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30):
         is_overloaded(ask(router))
-        response = httpx2.get(router.url + "/files", timeout=30)  # what passes through counts as well
+        response = httpx2.get(router.url + "/files", timeout=30)  # passed-through requests count too
         is_overloaded(response)
         assert httpx2.get(router.origin + "/health", timeout=30).status_code == 200
     assert until(lambda: router.app.worker.admission.requests == 0)
@@ -52,9 +52,9 @@ def test_bodies_over_the_memory_budget_are_rejected_and_release_it(start_router,
 
 
 def test_a_large_answer_is_forwarded_in_pieces_and_billed(router, openai_server):
-    said = completion("gpt-4o", "x" * 3_000_000)
-    openai_server.enqueue(json_reply(said))
-    assert ask(router).json() == said
+    content = completion("gpt-4o", "x" * 3_000_000)
+    openai_server.enqueue(json_reply(content))
+    assert ask(router).json() == content
     record = router.records()[0]
     assert (record["outcome"], record["response_model"]) == ("answered", "gpt-4o")
     assert record["usage"]["input_tokens"] == 12 and record["cost_usd"] is not None
@@ -66,7 +66,7 @@ def test_an_endless_list_of_models_is_aborted(router, openai_server):
 
 
 async def test_requests_take_turns_and_none_waits_too_long():
-    admission, ran, refused = Admission(100, 2**30), [], []
+    admission, finished, refused = Admission(100, 2**30), [], []
 
     async def request(number: int) -> None:
         try:
@@ -74,15 +74,15 @@ async def test_requests_take_turns_and_none_waits_too_long():
         except OverloadedError:
             refused.append(number)
             return
-        ran.append(number)
+        finished.append(number)
         time.sleep(0.05)  # noqa: ASYNC251  a decision that takes long
 
     await request(0)
     await asyncio.sleep(0.01)
     await asyncio.gather(*(request(number) for number in range(1, 40)))
-    assert ran == sorted(ran) and refused == sorted(refused)
-    assert 15 <= len(ran) <= 2 + MAX_WAIT_SECONDS / 0.05
-    assert admission.shed["waiting"] == len(refused) == 40 - len(ran)
+    assert finished == sorted(finished) and refused == sorted(refused)
+    assert 15 <= len(finished) <= 2 + MAX_WAIT_SECONDS / 0.05
+    assert admission.shed["waiting"] == len(refused) == 40 - len(finished)
 
 
 async def test_other_work_runs_between_two_long_decisions():
@@ -124,7 +124,7 @@ def test_retries_are_limited_to_a_share_of_the_requests():
 
 def test_nothing_is_sent_for_a_client_that_disconnects_while_it_waits(router, openai_server):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
-    router.app.worker.admission._turns = 0  # as when others have had all turns of this round
+    router.app.worker.admission._turns = 0  # as if other requests had used all turns of this round
     router.loop().call_soon_threadsafe(time.sleep, 0.1)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall(head + ASKED)
@@ -148,14 +148,14 @@ def event(choices: list[dict]) -> bytes:
 
 
 def test_a_stream_over_a_mebibyte_is_forwarded_and_not_kept():
-    stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
+    stream, content = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
-        assert stream.feed(said) == said
+        assert stream.feed(content) == content
     assert stream.content() is None and not stream._choices
 
 
 def test_too_many_choices_are_not_kept():
     stream = ChatStream()
-    said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
-    assert stream.feed(said) == said
+    content = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
+    assert stream.feed(content) == content
     assert stream.is_complete and stream.content() is None

@@ -1,4 +1,4 @@
-"""Alerts: in the log, on the page, in the metrics and by a webhook; each told once, and no request waits for it."""
+"""Alerts in the log, on the page, in the metrics and by webhook: each is sent once, and no request waits for it."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from command_line import run
 from corporate_proxy import CorporateProxy
 from fake_openai import FakeOpenAI, Reply, completion, json_reply
-from test_keys import OWNER, UPSTREAM, ask, make
+from test_keys import OWNER, UPSTREAM, ask, create_key
 from waiting import until
 
 from router.alerts import webhook
@@ -29,7 +29,7 @@ ADA = Owner("key", "ada")
 
 @pytest.fixture
 def receiver():
-    """Where alerts are posted; it answers 200."""
+    """A webhook receiver that answers 200."""
     server = FakeOpenAI()
     yield server
     server.close()
@@ -54,10 +54,10 @@ def test_an_alert_is_posted_in_the_documented_format_and_stored(tmp_path, receiv
     alerts.close()
     (post,) = posted(receiver)
     assert (post.method, post.target, post.header("content-type")) == ("POST", PATH, "application/json")
-    told = post.json
-    assert told["text"] == "Router: gpt-4o answers otherwise" and len(told["id"]) == 32
-    assert (told["kind"], told["subject"], told["fields"]) == ("drifted", "gpt-4o", {"share": 0.4, "n": 50})
-    assert abs(time.time() - time.mktime(time.strptime(told["at"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 30
+    body = post.json
+    assert body["text"] == "Router: gpt-4o answers otherwise" and len(body["id"]) == 32
+    assert (body["kind"], body["subject"], body["fields"]) == ("drifted", "gpt-4o", {"share": 0.4, "n": 50})
+    assert abs(time.time() - time.mktime(time.strptime(body["at"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 30
     (raised,) = alerts.recent()
     assert raised.delivery == SENT and raised.alert.text == "gpt-4o answers otherwise"
 
@@ -65,10 +65,10 @@ def test_an_alert_is_posted_in_the_documented_format_and_stored(tmp_path, receiv
 def test_the_same_alert_is_sent_once_across_restarts_and_processes(tmp_path, receiver):
     several = [Alerts(settings(tmp_path, receiver)) for _ in range(4)]
     for _ in range(3):
-        for each in several:
-            each.alert("budget", "ada", "half is spent", occasion="2026-11-28 50%")
-    for each in several:
-        each.close()
+        for entry in several:
+            entry.alert("budget", "ada", "half is spent", occasion="2026-11-28 50%")
+    for entry in several:
+        entry.close()
     again = Alerts(settings(tmp_path, receiver))
     again.alert("budget", "ada", "half is spent, in other words", occasion="2026-11-28 50%")
     again.alert("budget", "ada", "half is spent", occasion="2026-11-29 50%")
@@ -82,7 +82,7 @@ def test_an_alert_is_deleted_when_it_can_no_longer_be_repeated(tmp_path):
         assert record.is_first(made_alert(occasion=f"{days}", unix=now, keep_until_unix=now + days * 86_400))
     (tmp_path / "alerts" / "torn.json").write_text("")
     record.tidy(now + 3 * 86_400)
-    assert [each.alert.occasion for each in record.all()] == ["40"]
+    assert [entry.alert.occasion for entry in record.all()] == ["40"]
     record.tidy(now + 80 * 86_400)
     assert list((tmp_path / "alerts").iterdir()) == []
 
@@ -117,8 +117,8 @@ def test_another_process_does_not_repeat_an_alert(tmp_path, receiver):
 def test_temporary_errors_are_retried_three_times_and_redirects_are_not_followed(
     tmp_path, receiver, answers, posts, delivery
 ):
-    moved = (("location", "/elsewhere"), ("content-type", "text/plain"))
-    receiver.enqueue(*(Reply(status, moved if status == 302 else ()) for status in answers))
+    redirect = (("location", "/elsewhere"), ("content-type", "text/plain"))
+    receiver.enqueue(*(Reply(status, redirect if status == 302 else ()) for status in answers))
     alerts = Alerts(settings(tmp_path, receiver))
     alerts.alert("test", "x", "x")
     assert until(lambda: alerts.recent() and alerts.recent()[0].delivery == delivery)
@@ -137,8 +137,8 @@ def test_an_unreachable_receiver_is_logged_without_its_address(tmp_path, caplog)
     alerts.close()
     assert "alert: all is spent" in caplog.text and "rejected the alert about ada: no answer" in caplog.text
     stored_bytes = b"".join(path.read_bytes() for path in configured.home.rglob("*") if path.is_file())
-    for where in (caplog.text, stored_bytes.decode(), repr(configured), repr(vars(alerts)), repr(alerts._webhook)):
-        assert "geheim" not in where
+    for text in (caplog.text, stored_bytes.decode(), repr(configured), repr(vars(alerts)), repr(alerts._webhook)):
+        assert "geheim" not in text
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_command_posts_a_test_alert(tmp_path, receiver):
 # budgets
 
 
-class Told(list):
+class RecordedAlerts(list):
     def alert(self, kind, subject, text, fields=None, *, occasion="", until_unix=None):
         assert until_unix > time.time() + 86_400
         self.append((subject, fields["period"], fields["share"], occasion))
@@ -211,31 +211,31 @@ class OneAccount:
 
 
 def test_each_share_of_a_budget_alerts_once_and_the_highest_share_wins():
-    limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
-    budgets = Budgets(limiter, told)
-    for spent in (4.99, 5.0, 5.1, 8.0, 8.2, 10.0, 10.5):
-        limiter.day.spent_usd = limiter.month.spent_usd = spent
+    limiter, alerts = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), RecordedAlerts()
+    budgets = Budgets(limiter, alerts)
+    for spent_usd in (4.99, 5.0, 5.1, 8.0, 8.2, 10.0, 10.5):
+        limiter.day.spent_usd = limiter.month.spent_usd = spent_usd
         budgets.look()
     limiter.month.spent_usd = 99.0
     budgets.look()
-    assert [alert[1:3] for alert in told] == [("day", 0.5), ("day", 0.8), ("day", 1.0), ("month", 0.8)]
-    limiter.accounts[ADA].limit(Limits(usd_a_day=20.0))  # another budget is told of anew
+    assert [alert[1:3] for alert in alerts] == [("day", 0.5), ("day", 0.8), ("day", 1.0), ("month", 0.8)]
+    limiter.accounts[ADA].limit(Limits(usd_a_day=20.0))  # a changed budget alerts again
     budgets.look()
-    assert told[-1][1:3] == ("day", 0.5) and len({alert[3] for alert in told}) == 5
+    assert alerts[-1][1:3] == ("day", 0.5) and len({alert[3] for alert in alerts}) == 5
 
 
 def test_a_nearly_spent_budget_that_rejects_requests_is_reported_as_spent():
-    limiter, told = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), Told()
-    budgets = Budgets(limiter, told)
+    limiter, alerts = OneAccount(time.time_ns(), usd_a_day=10.0, usd_a_month=100.0), RecordedAlerts()
+    budgets = Budgets(limiter, alerts)
     limiter.day.spent_usd = 7.0
-    budgets.refused(ADA)  # it asked for too much at once: there is a lot left
+    budgets.refused(ADA)  # one request asks for too much, while much of the budget is left
     budgets.refused(("team", "ada"))
     budgets.look()
-    assert [alert[1:3] for alert in told] == [("day", 0.5)]
+    assert [alert[1:3] for alert in alerts] == [("day", 0.5)]
     limiter.day.spent_usd = 9.9
     budgets.refused(ADA)
     budgets.look()
-    assert [alert[1:3] for alert in told] == [("day", 0.5), ("day", 1.0)]
+    assert [alert[1:3] for alert in alerts] == [("day", 0.5), ("day", 1.0)]
 
 
 def chat(router, key):
@@ -247,7 +247,7 @@ def chat(router, key):
 def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     start_router, openai_server, receiver, tmp_path, caplog
 ):
-    key = make(tmp_path / "home-0", "ada", limits=Limits(usd_a_day=0.10))
+    key = create_key(tmp_path / "home-0", "ada", limits=Limits(usd_a_day=0.10))
     webhook_url = f"http://127.0.0.1:{receiver.port}{PATH}"
     router = start_router(openai_base_url=openai_server.url, api_keys=[OWNER], alert_webhook=webhook_url, **UPSTREAM)
     costly = completion(MODEL, prompt_tokens=20, completion_tokens=4000)  # $0.04
@@ -284,4 +284,4 @@ def test_without_a_webhook_an_alert_is_on_the_page(tmp_path):
     alerts = Alerts(load(home=tmp_path))
     alerts.alert("budget", "ada", "half is spent")
     alerts.close()
-    assert [(each.delivery, each.alert.text) for each in AlertRecord(tmp_path).all()] == [(UNSENT, "half is spent")]
+    assert [(entry.delivery, entry.alert.text) for entry in AlertRecord(tmp_path).all()] == [(UNSENT, "half is spent")]

@@ -1,4 +1,4 @@
-"""Questions are put to the models: once each, within rate limits and budget, and nothing that was paid for is lost."""
+"""Models answer questions once each, within rate limits and budget, and no paid answer is lost."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def ask(
 
 
 def test_every_model_answers_every_question_and_every_token_is_counted(fake: FakeModels, tmp_path: Path) -> None:
-    asked, meter = ask(fake, tmp_path)
-    assert len(asked.answers) == 40 and not asked.failures
+    collection, meter = ask(fake, tmp_path)
+    assert len(collection.answers) == 40 and not collection.failures
     assert sorted(fake.successful_calls("answer")) == sorted(
         (name, question.text) for question in QUESTIONS for name in MODELS
     )
     for model in MODELS:
-        counted = meter.usage["answers", model]
-        assert [counted.input_tokens, counted.output_tokens] == fake.billed_tokens[model]
-    assert meter.spent_usd() == pytest.approx(sum(answer.cost_usd for answer in asked.answers.values()))
+        usage = meter.usage["answers", model]
+        assert [usage.input_tokens, usage.output_tokens] == fake.billed_tokens[model]
+    assert meter.spent_usd() == pytest.approx(sum(answer.cost_usd for answer in collection.answers.values()))
     assert 1 < fake.most_in_flight <= 16
 
 
@@ -80,14 +80,14 @@ def test_a_rerun_calls_no_model_and_costs_nothing(fake: FakeModels, tmp_path: Pa
 
 def test_changed_parameters_require_new_answers(fake: FakeModels, tmp_path: Path) -> None:
     ask(fake, tmp_path)
-    asked, _ = ask(fake, tmp_path, max_output_tokens=100)
-    assert asked.new_count == 40
+    collection, _ = ask(fake, tmp_path, max_output_tokens=100)
+    assert collection.new_count == 40
 
 
 def test_rate_limited_calls_are_retried_and_no_answer_is_missing(fake: FakeModels, tmp_path: Path) -> None:
     fake.faults.rate_limited = 0.5
-    asked, _ = ask(fake, tmp_path)
-    assert len(asked.answers) == 40 and len(fake.successful_calls("answer")) == 40
+    collection, _ = ask(fake, tmp_path)
+    assert len(collection.answers) == 40 and len(fake.successful_calls("answer")) == 40
 
 
 @pytest.mark.parametrize("budget", [0.0005, 0.003, 0.006])
@@ -101,8 +101,8 @@ def test_the_budget_is_not_exceeded_and_paid_answers_are_stored(
     billed = sum(price_of(prices, model).cost_usd(Usage(*tokens)) for model, tokens in fake.billed_tokens.items())
     assert billed == pytest.approx(meter.spent_usd()) and billed <= budget
     before = len(fake.successful_calls("answer"))
-    asked, _ = ask(fake, tmp_path, max_output_tokens=80)
-    assert asked.new_count == 40 - before and len(fake.successful_calls("answer")) == 40
+    collection, _ = ask(fake, tmp_path, max_output_tokens=80)
+    assert collection.new_count == 40 - before and len(fake.successful_calls("answer")) == 40
 
 
 @pytest.mark.parametrize("fault", ["away", "refused key"])
@@ -117,27 +117,29 @@ def test_if_an_address_fails_the_next_one_is_called(
         asking = AnswerCollector(
             dict.fromkeys(MODELS, end), Meter(load_prices()), ledger, concurrency=4, patience_seconds=0.2
         )
-        asked = asyncio.run(asking.collect(QUESTIONS))
-        assert len(asked.answers) == 40 and not asked.failures
+        collection = asyncio.run(asking.collect(QUESTIONS))
+        assert len(collection.answers) == 40 and not collection.failures
         assert len(fake.successful_calls("answer")) == 40 and len(openai_server.received) <= 4 * len(MODELS)
         again = AnswerCollector(dict.fromkeys(MODELS, Endpoint(first, "sk-1")), Meter(load_prices()), ledger)
-        assert asyncio.run(again.collect(QUESTIONS)).answers.keys() == asked.answers.keys()  # they are of the model
+        assert (
+            asyncio.run(again.collect(QUESTIONS)).answers.keys() == collection.answers.keys()
+        )  # parameters belong to the model
 
 
 def test_if_all_addresses_of_a_model_reject_the_key_the_run_stops(openai_server: FakeOpenAI, tmp_path: Path) -> None:
     openai_server.enqueue(*[json_reply({"error": {"message": "no"}}, 401)] * 40)
     end = Endpoint(openai_server.url, "sk-1")
-    both = {"gpt-4o": replace(end, fallbacks=(end,))}
+    endpoints = {"gpt-4o": replace(end, fallbacks=(end,))}
     with Ledger(tmp_path / "answers.jsonl") as ledger, pytest.raises(StoppedError, match="refuses gpt-4o"):
-        asyncio.run(AnswerCollector(both, Meter(load_prices()), ledger, concurrency=1).collect(QUESTIONS))
+        asyncio.run(AnswerCollector(endpoints, Meter(load_prices()), ledger, concurrency=1).collect(QUESTIONS))
     assert len(openai_server.received) == 2
 
 
 def test_a_repeated_address_becomes_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECOND_KEY", "sk-2")
     addresses = parse_addresses(["m=http://first/v1", "m=http://second/v1,SECOND_KEY"])
-    found = build_endpoint("m", addresses, 100, {})
-    assert [(each.base_url, each.api_key) for each in (found, *found.fallbacks)] == [
+    endpoint = build_endpoint("m", addresses, 100, {})
+    assert [(address.base_url, address.api_key) for address in (endpoint, *endpoint.fallbacks)] == [
         ("http://first/v1", "none"),
         ("http://second/v1", "sk-2"),
     ]
@@ -149,8 +151,8 @@ def test_an_outage_stops_with_advice_and_keeps_the_answers(fake: FakeModels, tmp
     with pytest.raises(StoppedError, match="run the same command again"):
         ask(fake, tmp_path, patience_seconds=0.5)
     fake.faults.answers_unavailable = False
-    asked, _ = ask(fake, tmp_path)
-    assert (len(asked.answers), asked.new_count) == (40, 30)
+    collection, _ = ask(fake, tmp_path)
+    assert (len(collection.answers), collection.new_count) == (40, 30)
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -179,13 +181,13 @@ def test_a_truncated_line_is_requested_again_and_the_rest_is_kept(fake: FakeMode
     ask(fake, tmp_path)
     path = tmp_path / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    asked, _ = ask(fake, tmp_path)
-    assert (len(asked.answers), asked.new_count) == (40, 1)
+    collection, _ = ask(fake, tmp_path)
+    assert (len(collection.answers), collection.new_count) == (40, 1)
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_an_answer_with_an_unpaired_surrogate_is_paid_once(tmp_path: Path) -> None:
-    said = ChatCompletion.model_validate(
+    completion = ChatCompletion.model_validate(
         {
             "id": "c",
             "object": "chat.completion",
@@ -197,7 +199,7 @@ def test_an_answer_with_an_unpaired_surrogate_is_paid_once(tmp_path: Path) -> No
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
     )
-    assert read_completion(said) == ("cut ?", Usage(3, 2), "stop")
+    assert read_completion(completion) == ("cut ?", Usage(3, 2), "stop")
     with Ledger(tmp_path / "judge.jsonl") as ledger:
         ledger.add("a", {"reply": "cut \ud83d"})
     with Ledger(tmp_path / "judge.jsonl") as again:
@@ -206,7 +208,7 @@ def test_an_answer_with_an_unpaired_surrogate_is_paid_once(tmp_path: Path) -> No
 
 def test_a_full_disk_stops_with_advice_and_leaves_no_partial_line(tmp_path: Path) -> None:
     pid = os.fork()
-    if not pid:  # a limit on file size is a full disk to one process only
+    if not pid:  # a limit on file size acts like a full disk for one process
         os._exit(_write_beyond_a_limit(tmp_path / "answers.jsonl"))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     with Ledger(tmp_path / "answers.jsonl") as again:
@@ -247,19 +249,19 @@ def test_a_batch_costs_half_and_is_not_submitted_twice_after_an_interruption(fak
         with Ledger(tmp_path / "answers.jsonl") as ledger:
             return batch.collect_batch(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
 
-    fake.faults.answers_unavailable = True  # the batch does not end
+    fake.faults.answers_unavailable = True  # the batch stays in progress
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(StoppedError, match="resumes waiting for it"):
         handed_in()
     fake.faults.answers_unavailable = False
-    asked, meter = handed_in()
-    assert len(asked.answers) == len(fake.calls) == 40 and len(fake.batches) == 2
+    collection, meter = handed_in()
+    assert len(collection.answers) == len(fake.calls) == 40 and len(fake.batches) == 2
     prices = load_prices()
     billed = sum(price_of(prices, model).cost_usd(Usage(*tokens)) for model, tokens in fake.billed_tokens.items())
     assert meter.spent_usd() == pytest.approx(billed / 2)
     again, meter = handed_in()
-    assert (again.answers, meter.spent_usd(), len(fake.batches)) == (asked.answers, 0.0, 2)
+    assert (again.answers, meter.spent_usd(), len(fake.batches)) == (collection.answers, 0.0, 2)
 
 
 def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:
@@ -269,6 +271,6 @@ def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:
         {"id": "t", "question": "Book Oslo", "tools": [tool], "reference": reference, "check": "tool_call"}
     )
     with FakeModels([question]) as fake:
-        asked, _ = ask(fake, tmp_path, [question])
+        collection, _ = ask(fake, tmp_path, [question])
     assert question.check is not None
-    assert all(question.check.passes(answer.text) for answer in asked.answers.values())
+    assert all(question.check.passes(answer.text) for answer in collection.answers.values())

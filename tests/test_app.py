@@ -31,7 +31,7 @@ WEATHER = {
 }
 MAIL = {"name": "send_mail", "description": "Send a mail.", "parameters": {"type": "object", "properties": {}}}
 STORY = "The harbour town of Lindau lies on an island. Its lion looks over the lake. " * 12
-WHOLE = {  # of a chat with history, a system prompt, material, an example and two tools
+WHOLE = {  # a chat with history, a system prompt, material, an example and two tools
     "model": "auto@0.95",
     "messages": [
         {"role": "system", "content": "You are a travel assistant."},
@@ -108,9 +108,9 @@ def test_a_decision_on_an_invalid_body_is_an_error_in_openais_format(router):
 
 
 def test_the_policy_is_shown_without_its_weights(router):
-    shown = httpx2.get(router.origin + "/router/policy").json()
-    assert [model["name"] for model in shown["models"]] == ["gpt-4o-mini", "gpt-4o"]
-    assert shown["targets"] and shown["evidence"] and "weights" not in shown
+    document = httpx2.get(router.origin + "/router/policy").json()
+    assert [model["name"] for model in document["models"]] == ["gpt-4o-mini", "gpt-4o"]
+    assert document["targets"] and document["evidence"] and "weights" not in document
 
 
 def test_health_and_readiness_need_no_key(start_router, openai_server):
@@ -137,7 +137,7 @@ def test_only_known_keys_are_accepted(start_router, openai_server):
     for path in ("/v1/models", "/v1/files", "/router/policy", "/v1/models/auto"):
         assert httpx2.get(router.origin + path).status_code == 401, path
     assert httpx2.post(router.origin + "/router/decision", content=body).status_code == 401
-    assert len(router.records(2)) == 2  # strangers write nothing to the disk
+    assert len(router.records(2)) == 2  # unauthenticated requests write nothing to the disk
 
 
 def test_the_clients_key_is_forwarded_if_the_setting_is_on(start_router, openai_server):
@@ -212,11 +212,11 @@ def test_a_client_that_disconnects_within_its_body_causes_no_error(router, path,
     assert "Exception in ASGI" not in caplog.text and httpx2.get(router.origin + "/health").status_code == 200
 
 
-class Saying(LoopbackServer):
+class CannedUpstream(LoopbackServer):
     """Answers each request with the same bytes; hangs up after `most` of a connection, once the next one is there."""
 
-    def __init__(self, answer: bytes, most: int = 1000) -> None:
-        self.answer, self.most, self.heard = answer, most, 0
+    def __init__(self, answer: bytes, max_requests: int = 1000) -> None:
+        self.answer, self.most, self.heard = answer, max_requests, 0
         super().__init__()
 
     async def serve(self, reader, writer) -> None:
@@ -234,18 +234,20 @@ class Saying(LoopbackServer):
 
 
 def test_a_small_body_is_sent_again_if_an_idle_connection_was_closed(start_router):
-    with contextlib.closing(Saying(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", most=1)) as upstream:
+    with contextlib.closing(
+        CannedUpstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", max_requests=1)
+    ) as upstream:
         router = start_router(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
         for _ in range(4):
             answer = httpx2.post(router.url + "/embeddings", json={"model": "e", "input": "x"})
             assert answer.status_code == 200, answer.text
-        assert upstream.heard >= 4  # it is also asked for its models
+        assert upstream.heard >= 4  # the router also requests its model list
 
 
 @pytest.mark.parametrize("status", [b"600", b"999", b"000", b"099"])
 def test_an_invalid_status_returns_502(start_router, caplog, status):
     sent_content = b"HTTP/1.1 %b Odd\r\ncontent-length: 2\r\n\r\nok" % status
-    with contextlib.closing(Saying(sent_content)) as upstream:
+    with contextlib.closing(CannedUpstream(sent_content)) as upstream:
         router = start_router(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1", max_attempts=1)
         for answer in (
             httpx2.post(router.url + "/chat/completions", json={"model": "x", "messages": []}),
@@ -258,7 +260,7 @@ def test_an_invalid_status_returns_502(start_router, caplog, status):
 @pytest.mark.parametrize("status", [204, 304])
 def test_the_length_of_a_missing_body_is_not_returned(start_router, caplog, status):
     sent_content = b"HTTP/1.1 %d Whatever\r\netag: a\r\ncontent-length: 5\r\n\r\n" % status
-    with contextlib.closing(Saying(sent_content)) as upstream:
+    with contextlib.closing(CannedUpstream(sent_content)) as upstream:
         router = start_router(openai_base_url=f"http://127.0.0.1:{upstream.port}/v1")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         with httpx2.Client() as client:
@@ -280,10 +282,12 @@ def test_an_upstream_url_with_a_password_is_rejected_and_not_printed(start_route
 
 
 def test_a_model_may_have_an_upstream_key_name_and_price_of_its_own(start_router, openai_server):
-    own = {"base_url": openai_server.url, "api_key": "sk-other", "name": "llama-3"}
+    model_settings = {"base_url": openai_server.url, "api_key": "sk-other", "name": "llama-3"}
     prices = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
     router = start_router(
-        openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sk-secret", models={"local": {**own, **prices}}
+        openai_base_url="http://127.0.0.1:9/v1",
+        openai_api_key="sk-secret",
+        models={"local": {**model_settings, **prices}},
     )
     body = b'{"model":"local","messages":[]}'
     answer = httpx2.post(router.url + "/chat/completions", content=body)
@@ -340,7 +344,7 @@ def test_a_decision_is_explained_in_the_terminal(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The folder of a policy with an expected promise, and its target."""
+    """The folder of a policy with an expected promise; yields folder and target."""
     policy = expected_policy()
     folder = tmp_path_factory.mktemp("expected")
     write_policy(policy, folder)
@@ -359,20 +363,20 @@ def test_an_expected_target_is_never_called_certified(start_router, openai_serve
         assert httpx2.post(router.url + "/chat/completions", json=body).headers["x-router-promise"] == promise
 
 
-def parts(told: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The lines on what a request was read as."""
-    assert told.returncode == 0, told.stderr
-    found = (line.strip().partition("  ") for line in told.stdout.splitlines()[:6])
-    return {name: value.strip() for name, _, value in found}
+def parse_explanation(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The lines on the request as read, by label."""
+    assert result.returncode == 0, result.stderr
+    lines = (line.strip().partition("  ") for line in result.stdout.splitlines()[:6])
+    return {name: value.strip() for name, _, value in lines}
 
 
 def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
     file = tmp_path / "body.json"
     file.write_text(json.dumps(WHOLE))
     result = command("decide", "--request", str(file), COLUMNS="200")
-    shown = parts(result)
-    assert re.fullmatch(r"8\d\d|9\d\d", shown.pop("material").removesuffix(" characters"))
-    assert shown == {
+    document = parse_explanation(result)
+    assert re.fullmatch(r"8\d\d|9\d\d", document.pop("material").removesuffix(" characters"))
+    assert document == {
         "question": "What is the weather in the city of Lindau?",
         "examples": "1",
         "tools": "1 of 2 match: get_weather",
@@ -380,7 +384,7 @@ def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
         "cache": "empty for every model",
     }
     assert " because " in result.stdout and "expected quality" in result.stdout
-    assert "target 0.95 " in result.stdout  # as its model says
+    assert "target 0.95 " in result.stdout  # as configured for its model
     assert "target 0.9 " in command("decide", "--request", str(file), "--target", "0.9", COLUMNS="200").stdout
     assert command("decide", f"@{file}", COLUMNS="200").stdout == result.stdout
     assert command("decide", "--request", "-", stdin=json.dumps(WHOLE), COLUMNS="200").stdout == result.stdout
@@ -389,12 +393,14 @@ def test_a_whole_request_is_explained_in_the_terminal(tmp_path: Path):
 @pytest.mark.parametrize("body", [{"input": "Who [bold]wrote Faust?"}, {"prompt": "Who [bold]wrote Faust?"}])
 def test_requests_to_every_endpoint_are_explained_in_the_terminal(body):
     result = command("decide", "--request", "-", stdin=json.dumps(body), COLUMNS="200")
-    assert parts(result)["question"] == "Who [bold]wrote Faust?"
+    assert parse_explanation(result)["question"] == "Who [bold]wrote Faust?"
 
 
 def test_a_long_question_is_shortened_in_the_terminal():
-    shown = parts(command("decide", "Name every\nriver of " + "Asia and " * 100, COLUMNS="300"))["question"]
-    assert len(shown) == 200 and shown.startswith("Name every river of Asia") and shown.endswith("…")
+    document = parse_explanation(command("decide", "Name every\nriver of " + "Asia and " * 100, COLUMNS="300"))[
+        "question"
+    ]
+    assert len(document) == 200 and document.startswith("Name every river of Asia") and document.endswith("…")
 
 
 def test_an_invalid_request_is_a_one_line_error(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What is known of types without outcomes: their questions, and what others published."""
+"""Evidence on types without outcomes: their questions, and published results."""
 
 import json
 from dataclasses import replace
@@ -20,18 +20,20 @@ from router.policy.reasons import Reason
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
 
-def written(folder):
-    """The files of questions, of types and of published results, by name."""
+def write_questions(folder):
+    """Write files of questions, types and published results; return them by name."""
     verses = [
-        f"write a {a} verse about {b}" for a in ("short", "sad", "funny", "silly") for b in ("frogs", "rain", "tea")
+        f"write a {adjective} verse about {subject}"
+        for adjective in ("short", "sad", "funny", "silly")
+        for subject in ("frogs", "rain", "tea")
     ]
     labels = [
-        f"is this {a} happy or angry: {b}"
-        for a in ("mail", "note", "letter")
-        for b in ("hurrah", "go away", "hmm", "ok")
+        f"is this {adjective} happy or angry: {subject}"
+        for adjective in ("mail", "note", "letter")
+        for subject in ("hurrah", "go away", "hmm", "ok")
     ]
-    rows = [{"question_type": "verse", "text": t} for t in verses] + [
-        {"question_type": "mood", "question": t} for t in labels
+    rows = [{"question_type": "verse", "text": text} for text in verses] + [
+        {"question_type": "mood", "question": text} for text in labels
     ]
     published = {
         "benchmark": "B",
@@ -49,7 +51,7 @@ def written(folder):
 
 @pytest.fixture
 def files(tmp_path):
-    return written(tmp_path)
+    return write_questions(tmp_path)
 
 
 def background_of(files):
@@ -58,17 +60,17 @@ def background_of(files):
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    background = background_of(written(tmp_path_factory.mktemp("background")))
+    background = background_of(write_questions(tmp_path_factory.mktemp("background")))
     return learn(synthetic_outcomes(400), models_named(PAIR, load_prices()), 0, {}, background).policy
 
 
-def decided(policy, text, target=0.8):
+def decide_text(policy, text, target=0.8):
     features = read_question([{"role": "user", "content": text}])
     return decide(policy.rules, features, predict(policy.predictor, features), target)
 
 
 def test_a_type_is_routed_by_its_published_results_with_that_reason(policy):
-    decision = decided(policy, "write a silly verse about frogs and rain")
+    decision = decide_text(policy, "write a silly verse about frogs and rain")
     assert (decision.question_type, decision.model) == ("verse", "gpt-4o-mini")
     assert (decision.evidence.kind, decision.evidence.n) == ("published", PSEUDO_OUTCOMES)
     assert "a paper" in decision.evidence.source
@@ -85,12 +87,12 @@ def test_a_question_is_recognised_if_its_type_is_likely_enough(policy):
         (0.25, 0.6, 0.15, Reason.UNCERTAIN_TYPE),
         (0.6, 0.1, 0.3, Reason.UNCERTAIN_TYPE),
     ):
-        of = {"verse": verse, "mood": mood, "sums": unknown}
-        assert decide(rules, features, replace(prediction, type_probabilities=of), 0.8).reason == reason
+        questions_by_type = {"verse": verse, "mood": mood, "sums": unknown}
+        assert decide(rules, features, replace(prediction, type_probabilities=questions_by_type), 0.8).reason == reason
 
 
 def test_a_type_with_questions_but_no_results_goes_to_the_strong_model(policy):
-    decision = decided(policy, "is this note happy or angry: go away")
+    decision = decide_text(policy, "is this note happy or angry: go away")
     assert (decision.question_type, decision.reason) == ("mood", Reason.NO_EVIDENCE)
 
 
@@ -128,8 +130,10 @@ def test_a_calibration_keeps_the_shipped_evidence_of_other_types(tmp_path):
     assert known.evidence["math/grade-school"].n == 30 and shipped.version in known.evidence["math/grade-school"].source
     policy = learn(synthetic_outcomes(300), models_named(PAIR, load_prices()), 0, {}, known).policy
     assert policy.rules.evidence["facts/software"] == known.evidence["facts/software"]
-    assert {e.kind for name, e in policy.rules.evidence.items() if name not in known.evidence} == {"measured"}
-    decision = decided(policy, "What is dependency injection and why do people use it?")
+    assert {evidence.kind for name, evidence in policy.rules.evidence.items() if name not in known.evidence} == {
+        "measured"
+    }
+    decision = decide_text(policy, "What is dependency injection and why do people use it?")
     assert (decision.question_type, decision.evidence.kind) == ("facts/software", "published")
     assert prior_of_run({"prior": shipped.version}, ("small", "large")).evidence == {}
     assert prior_of_run({}, PAIR) is None

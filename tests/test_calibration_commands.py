@@ -35,16 +35,16 @@ def test_learn_writes_a_policy_without_question_texts(folder):
 
 
 def test_the_command_and_every_answer_report_an_expected_promise(folder):
-    few = folder / "few.jsonl.gz"
-    write_outcomes(synthetic_outcomes(150), few)
+    small_file = folder / "few.jsonl.gz"
+    write_outcomes(synthetic_outcomes(150), small_file)
     options = ("--promise", "expected", "--type-margin", "0.1", "--confidence", "0.99", "--seed", "3")
-    result = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
+    result = calibration("learn", "--outcomes", small_file, "--out", folder / "expected", *options)
     assert result.returncode == 0 and "expected" in result.stdout and "of resplits" in result.stdout
     policy = read_policy(folder / "expected")
     auto = result.stdout.strip().splitlines()[-1]
-    another = float(auto.partition("auto@")[2].split()[0])
+    other_target = float(auto.partition("auto@")[2].split()[0])
     assert auto.startswith(f"auto targets {policy.default_target * 100:g} %; request auto@")
-    assert another != policy.default_target and policy.rules.rule_for(another).target == another
+    assert other_target != policy.default_target and policy.rules.rule_for(other_target).target == other_target
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
     prediction = predict(policy.predictor, features)

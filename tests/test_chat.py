@@ -54,7 +54,7 @@ def test_unpaired_surrogates_are_forwarded_unchanged_and_recorded(router, openai
 
 
 @pytest.mark.parametrize(
-    ("fields", "headers", "who"),
+    ("fields", "headers", "recorded"),
     [
         ({"user": "ada"}, {}, ("ada", "")),
         ({"safety_identifier": "ada", "prompt_cache_key": "thread 1"}, {}, ("ada", "thread 1")),
@@ -63,11 +63,11 @@ def test_unpaired_surrogates_are_forwarded_unchanged_and_recorded(router, openai
         ({"user": 5, "metadata": [[[1]]], "prompt_cache_key": None}, {}, ("", "")),
     ],
 )
-def test_user_and_session_are_recorded(router, fields, headers, who):
+def test_user_and_session_are_recorded(router, fields, headers, recorded):
     body = {"model": "auto", "messages": SUM, **fields}
     httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
     (record,) = router.records()
-    assert (record.get("user", ""), record.get("session", "")) == who
+    assert (record.get("user", ""), record.get("session", "")) == recorded
 
 
 def test_an_answer_is_returned_unchanged(router, openai_server):
@@ -120,7 +120,7 @@ def test_a_client_that_requests_usage_gets_the_stream_unchanged(router, openai_s
 
 
 @pytest.mark.parametrize(
-    ("given", "sent"),
+    ("options", "sent"),
     [
         (b'{"include_usage":false}', b'{"include_usage":true}'),
         (b"null", b'{"include_usage":true}'),
@@ -128,8 +128,8 @@ def test_a_client_that_requests_usage_gets_the_stream_unchanged(router, openai_s
         (b'{"include_obfuscation": false}', b'{"include_usage":true,"include_obfuscation": false}'),
     ],
 )
-def test_other_stream_options_are_kept(router, openai_server, given, sent):
-    post(router, b'{"model":"gpt-4o","messages":[],"stream":true,"stream_options":%b}' % given)
+def test_other_stream_options_are_kept(router, openai_server, options, sent):
+    post(router, b'{"model":"gpt-4o","messages":[],"stream":true,"stream_options":%b}' % options)
     assert openai_server.received[0].body.endswith(b'"stream_options":%b}' % sent)
 
 
@@ -225,13 +225,13 @@ async def test_the_upstream_is_cancelled_when_the_client_disconnects(router, ope
         await asyncio.sleep(0.7)
         assert openai_server.received
         task.cancel()
-        left = time.monotonic()
+        disconnected_at = time.monotonic()
         await asyncio.gather(task, return_exceptions=True)
     assert await asyncio.to_thread(openai_server.received[0].hung_up.wait, 2)
-    assert time.monotonic() - left < 1
+    assert time.monotonic() - disconnected_at < 1
     record = (await asyncio.to_thread(router.records))[0]
     assert (record["status"], record["outcome"]) == (499, "abandoned")
-    assert record["model"] == "gpt-4o"  # which may bill what it began
+    assert record["model"] == "gpt-4o"  # the upstream may bill what it has begun
 
 
 def test_every_record_contains_request_and_response(client, router):
@@ -300,19 +300,23 @@ def test_a_model_name_that_is_no_valid_header_is_left_to_the_upstream(router, op
     assert openai_server.received[0].body == body
 
 
-@pytest.mark.parametrize("asked", [{"include_usage": False}, {}, None])
-def test_removing_usage_keeps_every_choice(router, openai_server, asked):
+@pytest.mark.parametrize("include_usage", [{"include_usage": False}, {}, None])
+def test_removing_usage_keeps_every_choice(router, openai_server, include_usage):
     def chunk(index: int, finish: str, usage: str) -> bytes:
         choice = f'{{"index":{index},"delta":{{"content":"a"}},"finish_reason":{finish}}}'
         return f'data: {{"id":"1","model":"gpt-4o","choices":[{choice}]{usage},"obfuscation":"q"}}\n\n'.encode()
 
-    said = [(n, finish) for finish in ("null", '"stop"') for n in range(3)]
-    counted = b'data: {"id":"1","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":6}}\n\n'
+    finishes = [(n, finish) for finish in ("null", '"stop"') for n in range(3)]
+    usage_event = (
+        b'data: {"id":"1","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":6}}\n\n'
+    )
     done = b"data: [DONE]\n\n"
-    openai_server.enqueue(stream_reply(*[chunk(n, finish, ',"usage":null') for n, finish in said], counted, done))
-    request = {"model": "auto", "n": 3, "stream": True, "stream_options": asked}
+    openai_server.enqueue(
+        stream_reply(*[chunk(n, finish, ',"usage":null') for n, finish in finishes], usage_event, done)
+    )
+    request = {"model": "auto", "n": 3, "stream": True, "stream_options": include_usage}
     answer = httpx2.post(
         router.url + "/chat/completions", json=request | {"messages": [{"role": "user", "content": "x"}]}
     )
-    assert answer.content == b"".join(chunk(n, finish, "") for n, finish in said) + done
+    assert answer.content == b"".join(chunk(n, finish, "") for n, finish in finishes) + done
     assert router.records()[0]["usage"]["output_tokens"] == 6

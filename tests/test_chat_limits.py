@@ -19,7 +19,7 @@ from router.wire.skeleton import SkeletonBuilder
 
 
 def raw(router, *pieces: bytes, gap: float = 0.0) -> bytes:
-    """What comes back on a plain socket."""
+    """Send bytes over a plain socket and return the reply."""
     with socket.create_connection(("127.0.0.1", router.port), timeout=20) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -67,10 +67,10 @@ def test_a_body_that_grows_over_the_limit_is_rejected(start_router, openai_serve
 
 def test_headers_of_a_megabyte_are_rejected(router):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-long: " + b"a" * 2**20
-    for heard in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
-        assert heard.startswith(b"HTTP/1.1 431 ") and b'"error"' in heard
-    ended = head[:70_000] + b"\r\ncontent-length: 2\r\n\r\n{}"
-    assert raw(router, ended).startswith(b"HTTP/1.1 431 ")
+    for reply in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
+        assert reply.startswith(b"HTTP/1.1 431 ") and b'"error"' in reply
+    complete_request = head[:70_000] + b"\r\ncontent-length: 2\r\n\r\n{}"
+    assert raw(router, complete_request).startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_large_body_does_not_count_as_headers(router, openai_server):
@@ -117,11 +117,11 @@ async def test_utf8_is_checked_across_pieces(cut):
 def test_an_attachment_is_removed_and_positions_are_kept():
     for text in ('quote " data: and \\" "data:', "x" * LARGE_BYTES):
         content = with_image(text, 0.5)
-        found = stripped(content, 65536)
-        assert len(found.text) < len(content) - 400_000
-        where = locate_fields(found.text, read_fields(found.text))
+        skeleton = stripped(content, 65536)
+        assert len(skeleton.text) < len(content) - 400_000
+        spans = locate_fields(skeleton.text, read_fields(skeleton.text))
         for name in ("model", "n"):
-            start, stop = (found.in_body(position) for position in where[name])
+            start, stop = (skeleton.in_body(position) for position in spans[name])
             assert json.loads(content[start:stop]) == json.loads(content)[name]
 
 
@@ -140,7 +140,7 @@ def test_images_are_forwarded_unchanged(router, openai_server):
 
 
 def test_twenty_megabytes_of_images_do_not_block_the_event_loop(router, openai_server):
-    """Measured in CPU between two turns of the loop, since the machine may be busy with other things."""
+    """CPU time between two turns of the loop is measured, since the machine may be busy."""
     worked: list[float] = []
     stopping = threading.Event()
 
@@ -158,16 +158,16 @@ def test_twenty_megabytes_of_images_do_not_block_the_event_loop(router, openai_s
         longest.append(max(worked))
     stopping.set()
     beating.result(5)
-    assert min(longest) < 0.02, longest  # the best of three: a processor that others use as well works more slowly
+    assert min(longest) < 0.02, longest  # the best of three runs: other processes slow the processor down
 
 
 def test_clients_are_not_mixed_up_under_load(router, openai_server):
     shed: list[int] = []
 
-    async def one(client: httpx2.AsyncClient, number: int) -> None:
+    async def send_number(client: httpx2.AsyncClient, number: int) -> None:
         model = f"m-{number}"
         request = {"model": model, "messages": [], "stream": number % 2 == 0}
-        for _ in range(20):  # where the machine is busy, the router sheds load
+        for _ in range(20):  # on a busy machine the router sheds load
             answer = await client.post(router.url + "/chat/completions", json=request)
             if answer.status_code != 503:
                 break
@@ -178,7 +178,7 @@ def test_clients_are_not_mixed_up_under_load(router, openai_server):
 
     async def all_of_them() -> None:
         async with httpx2.AsyncClient(timeout=60) as client:
-            await asyncio.gather(*(one(client, number) for number in range(200)))
+            await asyncio.gather(*(send_number(client, number) for number in range(200)))
 
     asyncio.run(all_of_them())
     assert len({record["trace_id"] for record in router.records(200 + len(shed))}) == 200 + len(shed)

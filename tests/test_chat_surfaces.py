@@ -50,23 +50,23 @@ def response(model: str, identity: str = "resp_1", text: str = "Paris.") -> dict
 
 def response_events(model: str) -> list[bytes]:
     whole = response(model)
-    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
-    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    said = [
-        {"type": "response.created", "response": begun},
+    unfinished = {**whole, "status": "in_progress", "output": [], "usage": None}
+    position = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    event_list = [
+        {"type": "response.created", "response": unfinished},
         {"type": "response.output_item.added", "output_index": 0, "item": {**whole["output"][0], "content": []}},
         {
             "type": "response.content_part.added",
-            **place,
+            **position,
             "part": {"type": "output_text", "text": "", "annotations": []},
         },
-        {"type": "response.output_text.delta", **place, "delta": "Par", "logprobs": []},
-        {"type": "response.output_text.delta", **place, "delta": "is.", "logprobs": []},
+        {"type": "response.output_text.delta", **position, "delta": "Par", "logprobs": []},
+        {"type": "response.output_text.delta", **position, "delta": "is.", "logprobs": []},
         {"type": "response.completed", "response": whole},
     ]
     return [
         f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': n})}\n\n".encode()
-        for n, event in enumerate(said)
+        for n, event in enumerate(event_list)
     ]
 
 
@@ -95,8 +95,10 @@ def test_a_response_gets_the_same_decision_as_the_equivalent_chat(router):
     parts = [{"type": "input_text", "text": HARD}]
     items = {"instructions": "Be brief.", "input": [{"role": "user", "content": parts}]}
     text = {"instructions": "Be brief.", "input": HARD}
-    told = [httpx2.post(router.origin + "/router/decision", json=body).json() for body in (chat, items, text)]
-    assert told[0]["quality"] == told[1]["quality"] == told[2]["quality"]
+    shutdown_warnings = [
+        httpx2.post(router.origin + "/router/decision", json=body).json() for body in (chat, items, text)
+    ]
+    assert shutdown_warnings[0]["quality"] == shutdown_warnings[1]["quality"] == shutdown_warnings[2]["quality"]
 
 
 def test_the_events_of_a_response_are_forwarded_unchanged(router, openai_server):
@@ -188,9 +190,9 @@ def test_input_is_read_in_every_format():
         {"type": "function_call_output", "call_id": "c", "output": "5"},
         {"role": "user", "content": [{"type": "input_text", "text": "second"}, image]},
     ]
-    read = read_response(fields(input=items, instructions="sys", tools=[{"type": "function", "name": "f"}]))
-    assert (read.turns, read.system, len(read.images)) == (("first", "second"), "sys", 1)
-    assert [tool.split()[0] for tool in read.tools] == ["f"]
+    features = read_response(fields(input=items, instructions="sys", tools=[{"type": "function", "name": "f"}]))
+    assert (features.turns, features.system, len(features.images)) == (("first", "second"), "sys", 1)
+    assert [tool.split()[0] for tool in features.tools] == ["f"]
     assert read_response(fields(prompt={"id": "pmpt_1"})).turns == ("",)
     for bad, param in [({}, "input"), ({"input": 5}, "input"), ({"input": []}, "input")]:
         with pytest.raises(RequestError) as error:
@@ -205,9 +207,9 @@ def test_the_requested_name_is_echoed_if_the_setting_is_on(start_router, openai_
     sent = httpx2.post(router.url + "/chat/completions", json={**chat, "stream": True}).content
     assert sent == b"".join(chat_events("auto"))
     openai_server.enqueue(json_reply(response("gpt-4o")), stream_reply(*response_events("gpt-4o")))
-    asked = {"model": "auto", "input": "hi"}
-    assert httpx2.post(router.url + "/responses", json=asked).json()["model"] == "auto"
-    sent = httpx2.post(router.url + "/responses", json={**asked, "stream": True}).content
+    body = {"model": "auto", "input": "hi"}
+    assert httpx2.post(router.url + "/responses", json=body).json()["model"] == "auto"
+    sent = httpx2.post(router.url + "/responses", json={**body, "stream": True}).content
     assert sent == b"".join(response_events("auto"))
 
 
@@ -234,14 +236,14 @@ def test_a_file_is_uploaded_with_the_official_client(client, openai_server):
 
 
 def test_a_large_upload_is_streamed_and_not_buffered(router, openai_server):
-    began = []
+    started_at = []
 
-    def pieces():
+    def chunks():
         for _ in range(50):
-            began.append(time.monotonic())
+            started_at.append(time.monotonic())
             yield b"x" * 200_000
 
-    httpx2.post(router.url + "/uploads/u/parts", content=pieces(), timeout=30)
+    httpx2.post(router.url + "/uploads/u/parts", content=chunks(), timeout=30)
     assert len(openai_server.received[0].body) == 10_000_000
 
 
@@ -362,7 +364,7 @@ TODAY = dt.date(2026, 12, 1)
 
 
 @pytest.mark.parametrize(
-    ("date", "told"),
+    ("date", "shutdown_warnings"),
     [
         ("2027-01-14", "shuts down on 2027-01-14, in 44 days"),
         ("2027-01-14T00:00:00Z", "in 44 days"),
@@ -374,12 +376,12 @@ TODAY = dt.date(2026, 12, 1)
         (1e300, None),
     ],
 )
-def test_the_shutdown_of_a_model_of_the_policy_is_announced(date, told):
+def test_the_shutdown_of_a_model_of_the_policy_is_announced(date, shutdown_warnings):
     listed = {"data": [{"id": "gpt-4o-2024-08-06", "shutdown_date": date}, {"id": "other", "shutdown_date": date}]}
     days = read_shutdown_days(listed, ["gpt-4o"], {"gpt-4o-2024-08-06": "gpt-4o"})
-    found = warnings(days, ["gpt-6-sol:none"], TODAY)
-    assert len(found) == (told is not None)
-    assert told is None or told in found[0]
+    found_warnings = warnings(days, ["gpt-6-sol:none"], TODAY)
+    assert len(found_warnings) == (shutdown_warnings is not None)
+    assert shutdown_warnings is None or shutdown_warnings in found_warnings[0]
 
 
 @pytest.mark.parametrize("listed", [None, [], {"data": 5}, {"data": [5, {"id": "gpt-4o"}]}])
@@ -392,18 +394,23 @@ def test_health_announces_shutdowns(start_router):
     server.models = json_reply({"object": "list", "data": [{"id": "gpt-4o", "shutdown_date": "2026-01-14"}]})
     router = start_router(openai_base_url=server.url)
     deadline = time.monotonic() + 5
-    while not (told := httpx2.get(router.origin + "/health").json()["warnings"]) and time.monotonic() < deadline:
+    while (
+        not (shutdown_warnings := httpx2.get(router.origin + "/health").json()["warnings"])
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
-    assert told == ["gpt-4o shut down on 2026-01-14; run `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"]
+    assert shutdown_warnings == [
+        "gpt-4o shut down on 2026-01-14; run `python -m calibration retire --to gpt-6-luna,gpt-6-sol`"
+    ]
     assert 'router_model_leaves_days{model="gpt-4o"} -' in httpx2.get(router.origin + "/metrics").text
     server.models = json_reply({}, 500)
     asyncio.run_coroutine_threadsafe(check_model_list(router.app.worker, TODAY), router.loop()).result(5)
-    assert httpx2.get(router.origin + "/health").json()["warnings"] == told
+    assert httpx2.get(router.origin + "/health").json()["warnings"] == shutdown_warnings
     server.close()
 
 
 def test_known_shutdowns_are_announced_without_an_upstream(start_router):
     router = start_router(openai_base_url="simulated:")
-    told = httpx2.get(router.origin + "/health").json()["warnings"]
-    assert [line.split()[0] for line in told] == ["gpt-4o-mini", "gpt-4o"]
-    assert all("2027-01-14" in line and "retire --to gpt-6-luna,gpt-6-sol" in line for line in told)
+    shutdown_warnings = httpx2.get(router.origin + "/health").json()["warnings"]
+    assert [line.split()[0] for line in shutdown_warnings] == ["gpt-4o-mini", "gpt-4o"]
+    assert all("2027-01-14" in line and "retire --to gpt-6-luna,gpt-6-sol" in line for line in shutdown_warnings)

@@ -1,4 +1,4 @@
-"""Whatever is in a file of questions or outcomes: it is read, or refused in one line that names file and line."""
+"""Any file of questions or outcomes is read, or rejected by a one-line error that names file and line."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ ODD = [{}, [], "", 0, -1, 10**400, float("inf"), float("nan"), True, None, "\ud8
 
 
 def changed(value: Any) -> Iterator[Any]:
-    """The value with each of its parts replaced by each odd one."""
+    """Variants of a value, each with one part replaced by an unusual value."""
     yield from ODD
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []:
         for other in changed(value[key]):
@@ -120,6 +120,6 @@ def test_the_error_of_any_other_damaged_json_file_names_it(tmp_path: Path, conte
     ]
     for error, reading in readers:
         if content.startswith(b"{") and error is LedgerError:
-            continue  # which is a row without a key
+            continue  # a row without a key
         with pytest.raises(error, match=re.escape(str(path))):
             reading()

@@ -1,4 +1,4 @@
-"""The page at `/` in a real Chromium: it loads, it moves, and it can be used by keyboard and with a key."""
+"""The page at `/` in a real Chromium: it loads, updates, and is usable by keyboard and with a key."""
 
 import shutil
 import time
@@ -32,14 +32,14 @@ ROWS = "document.querySelectorAll('#recent tbody tr.fresh').length"
 
 @pytest.fixture(scope="module")
 def a_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of a month with a million requests."""
+    """A store with a million requests in a month."""
     path = tmp_path_factory.mktemp("month") / "tallies.db"
     million(path, time.time())
     return path
 
 
 def export(home: Path) -> None:
-    """What the exporter does for the page."""
+    """Export the records to the tables that the page reads."""
     tallies = Tallies(home / "tallies.db", PRICES, lambda _: LENGTHS)
     drain([Shipper(home / "journal", "tallies", tallies)])
     tallies.close()
@@ -73,7 +73,7 @@ def test_a_request_of_the_official_client_appears_with_its_explanation(router, b
     assert record["trace_id"] in text and record["question_type"] in text and record["policy_version"] in text
     assert browser.evaluate("document.querySelector('#recent .open').getAttribute('aria-expanded')") == "true"
     ask(router)
-    browser.wait(f"{ROWS} === 2", 5)  # and what was opened stays open, with the focus where it was
+    browser.wait(f"{ROWS} === 2", 5)  # opened rows stay open, and the focus does not move
     assert browser.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
     assert browser.errors == []
 
@@ -187,7 +187,7 @@ def test_a_key_opens_the_page_and_stays_in_its_tab(start_router, openai_server, 
 
 
 def test_only_an_admin_key_opens_the_page(start_router, openai_server, browser, tmp_path):
-    keys, some = add((), "ada", time.time())
+    keys, user_key = add((), "ada", time.time())
     keys, owner = add(keys, "owner", time.time(), admin=True)
     (tmp_path / "home-0").mkdir()
     write_roster(tmp_path / "home-0" / "keys.json", Roster(keys))
@@ -195,7 +195,7 @@ def test_only_an_admin_key_opens_the_page(start_router, openai_server, browser, 
     router.app.worker.journal.append(make_record(1, key_id="ada"))
     browser.open(router.origin + "/")
     browser.wait("!document.querySelector('#key-form').hidden")
-    browser.evaluate(f"document.querySelector('#key').value = '{some}'")
+    browser.evaluate(f"document.querySelector('#key').value = '{user_key}'")
     browser.press_key("Enter", 13)
     browser.wait("document.querySelector('#key-note').textContent.includes('admin')")
     assert browser.evaluate("document.querySelector('main').hidden") is True

@@ -1,4 +1,4 @@
-"""What `deploy/` promises: its names are those of the router, its clocks fit together, and it runs without rights."""
+"""The files of `deploy/`: they name existing settings and metrics, their timeouts fit, and they run unprivileged."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ SETTINGS = {
     (str(field.validation_alias) if field.validation_alias else f"router_{name}").upper()
     for name, field in Settings.model_fields.items()
 }
-OF_OTHERS = {  # by whom they are read
+OF_OTHERS = {  # the program that reads each
     "sentinel": {*SETTINGS, "SHARE", "USD_A_DAY"},  # of its command in compose.yaml
     "mlflow": {
         *("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVER_ALLOWED_HOSTS"),
@@ -49,7 +49,7 @@ OF_OTHERS = {  # by whom they are read
         *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
     },
 }
-LONGEST_END_SECONDS = load().timeouts.shutdown + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
+LONGEST_END_SECONDS = load().timeouts.shutdown + DRAIN_SECONDS + 4  # requests, the export, and two signals
 TEMPLATES = {path.name: path.read_text() for path in (DEPLOY / "chart" / "templates").iterdir()}
 
 
@@ -106,7 +106,7 @@ def test_every_container_is_hardened_and_has_a_health_check():
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["restart"] == ("no" if name == "calibration" else "unless-stopped"), name
         assert service["user"].split(":")[0] not in ("0", "root"), name
-        assert "healthcheck" in service or name.startswith("router-"), name  # theirs is the image's
+        assert "healthcheck" in service or name.startswith("router-"), name  # they use the health check of the image
         others = re.sub(r"calibrated-router(-proxy)?:latest", "", service["image"])
         assert not re.search(r":latest\b", others), name
 
@@ -188,42 +188,46 @@ def test_the_chart_renders_if_helm_is_installed(tmp_path):
         check=True,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     ).stdout
-    made = [each for each in yaml.safe_load_all(rendered) if each]
-    kinds = {each["kind"]: each for each in made}
+    manifests = [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
+    kinds = {manifest["kind"]: manifest for manifest in manifests}
     assert {"StatefulSet", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= set(kinds)
     assert {"ServiceMonitor", "CronJob"} <= set(kinds)
     (container,) = kinds["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
-    jobs = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in made if each["kind"] == "CronJob"]
+    jobs = [
+        manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        for manifest in manifests
+        if manifest["kind"] == "CronJob"
+    ]
     assert len(jobs) == 2
     for job in jobs:
         subprocess.run(["bash", "-n"], input=job["containers"][0]["args"][0], text=True, check=True)
 
 
 def in_dockerfile(instruction: str) -> list[str]:
-    """The words of the last CMD, or of the health check."""
+    """The words of an instruction's command in the Dockerfile."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    (found,) = re.findall(rf"^{instruction} *(\[.*\])$", text, re.MULTILINE)
-    return json.loads(found)
+    (command,) = re.findall(rf"^{instruction} *(\[.*\])$", text, re.MULTILINE)
+    return json.loads(command)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that other users can enter."""
-    with folder_for_everybody() as made:
-        yield made
+    """A folder that other users can read."""
+    with folder_for_everybody() as manifests:
+        yield manifests
 
 
 @pytest.fixture
 def unprivileged() -> list[str]:
-    """How to run Python as a user without any right."""
+    """The command prefix that runs Python as an unprivileged user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     if shutil.which("setpriv") is None:
         pytest.skip("there is no setpriv on this machine")
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-    user += ["env"]  # what setpriv itself starts is still found with the rights of root
-    same = "/usr/bin/python{}.{}".format(*sys.version_info)  # where that of the tests is in root's own folder
+    user += ["env"]  # setpriv looks its program up with root's rights
+    same = "/usr/bin/python{}.{}".format(*sys.version_info)  # if the tests' interpreter is in root's own folder
     packages = sysconfig.get_path("purelib")
     for python in (sys.executable, same):
         tried = [*user, python, "-c", "import uvloop"]
@@ -245,7 +249,7 @@ def test_the_command_of_the_image_runs_unprivileged_in_a_read_only_tree(unprivil
     scratch.mkdir()
     scratch.chmod(0o1777)
     volume.mkdir()
-    os.chown(volume, 0, 65534)  # as Kubernetes leaves a volume with fsGroup: the folder is root's
+    os.chown(volume, 0, 65534)  # as Kubernetes mounts a volume with fsGroup: root owns the folder
     volume.chmod(0o2775)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The pages of docs/ are in step with the code: reasons, headers, fields, links to files, and what is generated."""
+"""The pages of docs/ match the code: reasons, headers, fields, links to files, and generated pages."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_headers_in_the_code_are_in_the_document_and_on_the_page():
 def test_every_field_of_a_record_and_of_a_question_is_on_the_page_of_files():
     named = first_cells("reference/files.md")
     assert set(Record.__struct_fields__) <= named
-    assert set(questions.FIELDS) <= named | {"tolerance", "example"}  # these two belong to checks
+    assert set(questions.FIELDS) <= named | {"tolerance", "example"}  # these two are fields of checks
 
 
 def test_the_generated_pages_have_every_command_setting_and_metric(generators):
@@ -70,8 +70,10 @@ def test_the_generated_pages_have_every_command_setting_and_metric(generators):
     assert [name for name in Settings.model_fields if f"#{name} " not in settings and f"[{name}" not in settings] == []
     metrics = metrics_page.page()
     alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
-    asked = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:router|gen_ai)_[a-z_]+", alerts)}
-    assert {name for name in asked if f"`{name}`" not in metrics} == set()
+    metric_names = {
+        re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:router|gen_ai)_[a-z_]+", alerts)
+    }
+    assert {name for name in metric_names if f"`{name}`" not in metrics} == set()
 
 
 def test_pages_name_only_existing_files():
@@ -80,7 +82,7 @@ def test_pages_name_only_existing_files():
         (page.name, path)
         for page in PAGES
         for path in re.findall(named, page.read_text())
-        if not (ROOT / path).exists() and page.name != "decisions.md"  # which tells of what was
+        if not (ROOT / path).exists() and page.name != "decisions.md"  # the changelog names earlier files
     }
     assert missing == set()
 

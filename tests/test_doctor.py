@@ -1,4 +1,4 @@
-"""`python -m router doctor` against real servers, folders and databases: what is found, and what is said to do."""
+"""`python -m router doctor` against real servers, folders and databases: its findings and remedies."""
 
 import datetime as dt
 import json
@@ -33,17 +33,17 @@ SUBJECTS = (
 
 
 def mlflow_store(uri):
-    """What is said of a store that is reached without a proxy."""
+    """The finding on a store that is reached without a proxy."""
     return store_in(uri, Network())
 
 
 class KeyedOpenAI(FakeOpenAI):
-    """Lists its models to those who show the key, and repeats to others what they showed, as some servers do."""
+    """Lists its models if the key is valid; its error repeats an invalid key, as some servers do."""
 
     def _next(self, request):
-        shown = request.header("authorization")
-        if request.target == "/v1/models" and shown != f"Bearer {KEY}":
-            return json_reply({"error": {"message": f"Incorrect API key provided: {shown}"}}, 401)
+        credential = request.header("authorization")
+        if request.target == "/v1/models" and credential != f"Bearer {KEY}":
+            return json_reply({"error": {"message": f"Incorrect API key provided: {credential}"}}, 401)
         return super()._next(request)
 
 
@@ -55,8 +55,8 @@ def keyed():
 
 
 @pytest.fixture
-def examined(tmp_path, monkeypatch):
-    """Examines a folder with these settings; gives the findings by subject."""
+def run_doctor(tmp_path, monkeypatch):
+    """A function that runs doctor in a folder with these settings; returns the findings by subject."""
     monkeypatch.chdir(tmp_path)
 
     def examine(**environment):
@@ -70,20 +70,20 @@ def examined(tmp_path, monkeypatch):
     return examine
 
 
-def states(found):
-    return {subject: finding.state for subject, finding in found.items()}
+def states_of(findings):
+    return {subject: finding.state for subject, finding in findings.items()}
 
 
 def test_a_complete_configuration_has_no_problem(examined, keyed, tmp_path):
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
-    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
+    assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
     assert not list(tmp_path.iterdir()), "something was made"
 
 
 def test_without_a_key_doctor_reports_simulated_answers(examined):
-    found = examined()
-    assert found["upstream"].state == WARNING and "OPENAI_API_KEY" in found["upstream"].remedy
-    assert "key" not in found and PROBLEM not in states(found).values()
+    findings = examined()
+    assert findings["upstream"].state == WARNING and "OPENAI_API_KEY" in findings["upstream"].remedy
+    assert "key" not in findings and PROBLEM not in states_of(findings).values()
 
 
 @pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
@@ -105,8 +105,8 @@ def test_the_command_exits_with_0_without_problems_and_prints_no_key(keyed, tmp_
 
 @pytest.mark.parametrize("key", [KEY + "\n", " " + KEY, "sk-ключ", " "])
 def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(examined, keyed, key):
-    found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
-    assert found["key"].state == PROBLEM and "upstream" not in found
+    findings = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
+    assert findings["key"].state == PROBLEM and "upstream" not in findings
     assert keyed.open_connections == 0
 
 
@@ -126,16 +126,16 @@ def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(examined, ke
 )
 def test_each_status_of_the_model_list_has_its_own_finding(examined, openai_server, answer, upstream, key):
     openai_server.models = answer
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert (found["upstream"].state, found["key"].state) == (upstream, key)
-    assert found["upstream"].remedy or upstream == OK
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (findings["upstream"].state, findings["key"].state) == (upstream, key)
+    assert findings["upstream"].remedy or upstream == OK
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
 def test_an_interrupted_answer_is_a_problem(examined, openai_server, end):
     openai_server.models.end = end
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert (found["upstream"].state, found["key"].state) == (PROBLEM, SKIPPED)
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (findings["upstream"].state, findings["key"].state) == (PROBLEM, SKIPPED)
 
 
 @pytest.mark.parametrize("stalled", [{"wait": 60.0}, {"end": "stall"}], ids=["head", "body"])
@@ -143,15 +143,15 @@ def test_a_silent_upstream_times_out_after_five_seconds(examined, openai_server,
     for name, value in stalled.items():
         setattr(openai_server.models, name, value)
     start = time.monotonic()
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].message
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert findings["upstream"].state == PROBLEM and "no answer within 5 s" in findings["upstream"].message
     assert 4.9 < time.monotonic() - start < 15
 
 
 def test_an_unreachable_upstream_does_not_stop_other_checks(examined, closed_port):
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
-    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
-    assert "OPENAI_BASE_URL" in found["upstream"].remedy
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+    assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
+    assert "OPENAI_BASE_URL" in findings["upstream"].remedy
 
 
 def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
@@ -159,16 +159,16 @@ def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(examined, 
     front = TlsFront(chain, openai_server.port)
     try:
         address = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"https://localhost:{front.port}/v1"}
-        found = examined(**address)
-        assert found["upstream"].state == PROBLEM and "SSL_CERT_FILE" in found["upstream"].remedy
+        findings = examined(**address)
+        assert findings["upstream"].state == PROBLEM and "SSL_CERT_FILE" in findings["upstream"].remedy
         assert examined(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
     finally:
         front.close()
 
 
 def test_with_forwarded_client_keys_the_router_needs_no_key(examined, keyed):
-    found = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
-    assert found["key"].state == OK and "clients send their own" in found["key"].message
+    findings = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
+    assert findings["key"].state == OK and "clients send their own" in findings["key"].message
 
 
 def test_every_model_with_its_own_upstream_or_key_is_checked_once(examined, keyed, openai_server):
@@ -178,9 +178,11 @@ def test_every_model_with_its_own_upstream_or_key_is_checked_once(examined, keye
         "own-key": {"api_key": "sk-wrong"},
         "same": {"name": "gpt-4o"},
     }
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
-    asked = {subject: finding.state for subject, finding in found.items() if subject.startswith(("upstream", "key"))}
-    assert asked == {
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
+    checked_states = {
+        subject: finding.state for subject, finding in findings.items() if subject.startswith(("upstream", "key"))
+    }
+    assert checked_states == {
         "upstream": OK,
         "key": OK,
         "upstream of models.local": OK,
@@ -197,9 +199,9 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
         {"base_url": f"http://127.0.0.1:{closed_port}/v1", "api_key": "sk-3"},
     ]
     monkeypatch.setenv("ROUTER_MODELS", json.dumps({name: {"upstreams": tables} for name in ("gpt-4o", "gpt-4o-mini")}))
-    found = examined(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    told = {subject: state for subject, state in states(found).items() if "models." in subject}
-    assert told == {
+    findings = examined(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    expected = {subject: state for subject, state in states_of(findings).items() if "models." in subject}
+    assert expected == {
         "upstream of models.gpt-4o (good)": OK,
         "key of models.gpt-4o (good)": OK,
         "upstream of models.gpt-4o (bad)": OK,
@@ -210,7 +212,7 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
 
 
 @pytest.mark.parametrize(
-    ("seconds", "state", "told"),
+    ("seconds", "state", "expected"),
     [
         (0, OK, "matches"),
         (20, OK, "matches"),
@@ -219,11 +221,14 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
         (-100, WARNING, "s ahead of the upstream's"),
     ],
 )
-def test_the_clock_is_compared_with_the_upstreams(examined, openai_server, seconds, state, told):
-    theirs = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
-    openai_server.models.headers = [*openai_server.models.headers, ("date", format_datetime(theirs, usegmt=True))]
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
-    assert found.state == state and told in found.message
+def test_the_clock_is_compared_with_the_upstreams(examined, openai_server, seconds, state, expected):
+    upstream_time = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    openai_server.models.headers = [
+        *openai_server.models.headers,
+        ("date", format_datetime(upstream_time, usegmt=True)),
+    ]
+    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
+    assert findings.state == state and expected in findings.message
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
@@ -242,37 +247,37 @@ def test_an_invalid_date_is_not_compared(examined, openai_server, date):
     ],
 )
 def test_invalid_settings_are_the_only_finding(examined, environment):
-    (found,) = examined(**environment).values()
-    assert found.state == PROBLEM and "secret" not in str(found)
-    assert found.subject == "settings" and next(iter(environment)) in found.message
+    (findings,) = examined(**environment).values()
+    assert findings.state == PROBLEM and "secret" not in str(findings)
+    assert findings.subject == "settings" and next(iter(environment)) in findings.message
 
 
 def test_the_finding_on_settings_names_the_file(examined, tmp_path):
     (tmp_path / "router.toml").write_text('home = "there"\n')
-    found = examined()
-    assert "router.toml and the environment" in found["settings"].message
-    assert str(tmp_path / "there") in found["home folder"].message
+    findings = examined()
+    assert "router.toml and the environment" in findings["settings"].message
+    assert str(tmp_path / "there") in findings["home folder"].message
 
 
 def test_an_unreadable_configured_policy_is_a_problem(examined, tmp_path):
-    found = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
-    assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].message and "prices" not in found
+    findings = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
+    assert findings["policy"].state == PROBLEM and "nowhere" in findings["policy"].message and "prices" not in findings
 
 
 def test_an_unreadable_promoted_policy_is_a_warning(examined, tmp_path):
     (tmp_path / ".router" / "policy").mkdir(parents=True)
     (tmp_path / ".router" / "policy" / "policy.json").write_text("{}")
-    found = examined()
-    assert found["policy"].state == WARNING and "rollback" in found["policy"].remedy
+    findings = examined()
+    assert findings["policy"].state == WARNING and "rollback" in findings["policy"].remedy
 
 
 def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
-    without_answers = shutil.ignore_patterns("answers.*")  # they belong to the policy as it is
+    without_answers = shutil.ignore_patterns("answers.*")  # they are models of the policy
     shutil.copytree(SHIPPED, tmp_path / "policy", ignore=without_answers)
     document = tmp_path / "policy" / "policy.json"
     document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
-    found = examined(ROUTER_POLICY="policy")
-    assert found["prices"].state == WARNING and "unknown for small-of-ours" in found["prices"].message
+    findings = examined(ROUTER_POLICY="policy")
+    assert findings["prices"].state == WARNING and "unknown for small-of-ours" in findings["prices"].message
     priced = {"small-of-ours": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.2}}
     assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
     del priced["small-of-ours"]["usd_per_million_output_tokens"]
@@ -283,8 +288,8 @@ def test_a_read_only_home_folder_is_a_problem(tmp_path):
     assert home_writable(tmp_path).state == OK
     (tmp_path / "file").touch()
     for home in (tmp_path / "file", tmp_path / "file" / "home"):
-        found = home_writable(home)
-        assert found.state == PROBLEM and "Not a directory" in found.message and "ROUTER_HOME" in found.remedy
+        findings = home_writable(home)
+        assert findings.state == PROBLEM and "Not a directory" in findings.message and "ROUTER_HOME" in findings.remedy
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -297,27 +302,27 @@ def test_little_free_disk_space_is_a_warning(tmp_path):
 def test_a_database_file_is_opened_and_not_changed(tmp_path):
     for name, content, state in (("broken.db", b"no database" * 100, PROBLEM), ("empty.db", b"", OK)):
         (tmp_path / name).write_bytes(content)
-        found = database("usage database", f"sqlite:///{tmp_path / name}", "ROUTER_USAGE_DATABASE")
-        assert found.state == state and (tmp_path / name).read_bytes() == content
-    with sqlite3.connect(tmp_path / "wal.db") as made:
-        made.execute("PRAGMA journal_mode=WAL")
-        made.execute("CREATE TABLE held (x)")
-        made.commit()
-        assert mlflow_store(f"sqlite:///{tmp_path / 'wal.db'}").state == OK  # while another writes
-    made.close()
+        findings = database("usage database", f"sqlite:///{tmp_path / name}", "ROUTER_USAGE_DATABASE")
+        assert findings.state == state and (tmp_path / name).read_bytes() == content
+    with sqlite3.connect(tmp_path / "wal.db") as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE held (x)")
+        connection.commit()
+        assert mlflow_store(f"sqlite:///{tmp_path / 'wal.db'}").state == OK  # while another process writes
+    connection.close()
 
 
 def test_an_unreachable_database_is_a_problem_without_its_password(closed_port):
     url = f"postgresql+psycopg://ada:secret@127.0.0.1:{closed_port}/router?sslpassword=hidden"
-    found = database("usage database", url, "ROUTER_USAGE_DATABASE")
-    assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.message
-    assert "secret" not in str(found) and "hidden" not in str(found)
+    findings = database("usage database", url, "ROUTER_USAGE_DATABASE")
+    assert findings.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in findings.message
+    assert "secret" not in str(findings) and "hidden" not in str(findings)
 
 
 @pytest.mark.parametrize("url", ["mongo://ada:secret@localhost/x", "databricks", "mlruns"])
 def test_an_unknown_kind_of_store_is_a_problem(url):
-    found = mlflow_store(url)
-    assert found.state == PROBLEM and "secret" not in str(found)
+    findings = mlflow_store(url)
+    assert findings.state == PROBLEM and "secret" not in str(findings)
 
 
 def test_the_health_of_an_mlflow_server_is_checked(openai_server, closed_port):
@@ -330,13 +335,13 @@ def test_the_health_of_an_mlflow_server_is_checked(openai_server, closed_port):
         openai_server.enqueue(Reply(status))
         assert mlflow_store(origin).state == state
     for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
-        found = mlflow_store(url)
-        assert found.state == PROBLEM and "MLFLOW_TRACKING_URI" in found.remedy and "secret" not in str(found)
+        findings = mlflow_store(url)
+        assert findings.state == PROBLEM and "MLFLOW_TRACKING_URI" in findings.remedy and "secret" not in str(findings)
 
 
 @pytest.fixture
-def proxied(keyed, tmp_path):
-    """A proxy that asks for credentials, before the upstream and MLflow's server."""
+def proxy_environment(keyed, tmp_path):
+    """A proxy that requires credentials, in front of the upstream and MLflow's server."""
     (tmp_path / "made").mkdir()
     chain, authority = certificate(tmp_path / "made", x509.DNSName("upstream.test"))
     front = TlsFront(chain, keyed.port)
@@ -346,18 +351,20 @@ def proxied(keyed, tmp_path):
     front.close()
 
 
-def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examined, proxied):
-    proxy, environment = proxied
+def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examined, proxy_environment):
+    proxy, environment = proxy_environment
     environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
-    found = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
-    assert found["upstream"].state == found["key"].state == OK
-    assert found["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
-    assert f"(through the proxy {proxy.address})" in found["MLflow store"].message
-    assert "geheim" not in str(list(map(str, found.values()))) and "YWRh" not in str(list(map(str, found.values())))
+    findings = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
+    assert findings["upstream"].state == findings["key"].state == OK
+    assert findings["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
+    assert f"(through the proxy {proxy.address})" in findings["MLflow store"].message
+    assert "geheim" not in str(list(map(str, findings.values()))) and "YWRh" not in str(
+        list(map(str, findings.values()))
+    )
 
 
 @pytest.mark.parametrize(
-    ("login", "fault", "told", "remedy"),
+    ("login", "fault", "expected", "remedy"),
     [
         (
             "",
@@ -371,26 +378,32 @@ def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examin
         ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none disables the proxy"),
     ],
 )
-def test_the_finding_on_a_failed_connect_explains_the_status(examined, proxied, login, fault, told, remedy):
-    proxy, environment = proxied
+def test_the_finding_on_a_failed_connect_explains_the_status(
+    examined, proxy_environment, login, fault, expected, remedy
+):
+    proxy, environment = proxy_environment
     proxy.fault = fault
-    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
-    assert found.state == PROBLEM and f"the proxy {proxy.address} {told}" in found.message and remedy in found.remedy
-    assert "geheim" not in str(found) and "falsch" not in str(found)
+    findings = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
+    assert (
+        findings.state == PROBLEM
+        and f"the proxy {proxy.address} {expected}" in findings.message
+        and remedy in findings.remedy
+    )
+    assert "geheim" not in str(findings) and "falsch" not in str(findings)
 
 
-def test_an_unreachable_or_silent_proxy_is_named(examined, proxied):
-    proxy, environment = proxied
-    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
-    assert "the proxy 127.0.0.1:9 cannot be reached" in found.message and "geheim" not in str(found)
+def test_an_unreachable_or_silent_proxy_is_named(examined, proxy_environment):
+    proxy, environment = proxy_environment
+    findings = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
+    assert "the proxy 127.0.0.1:9 cannot be reached" in findings.message and "geheim" not in str(findings)
     proxy.fault = "stall"
-    found = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
-    assert f"no connection within 4 s (through the proxy {proxy.address})" in found.message
+    findings = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
+    assert f"no connection within 4 s (through the proxy {proxy.address})" in findings.message
 
 
 def test_a_missing_bundle_is_a_problem_of_the_settings(examined):
-    found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
-    assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].message
+    findings = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
+    assert findings["settings"].state == PROBLEM and "/nowhere.pem: No such file" in findings["settings"].message
 
 
 def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
@@ -404,5 +417,5 @@ def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     write_roster(tmp_path / "keys.json", Roster(revoke(keys, "bob", time.time())))
     assert client_keys(settings).message == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
-    found = client_keys(settings)
-    assert found.state == PROBLEM and "keys.json" in found.message and key not in str(found)
+    findings = client_keys(settings)
+    assert findings.state == PROBLEM and "keys.json" in findings.message and key not in str(findings)

@@ -49,7 +49,7 @@ def test_curl_gets_the_answer_and_the_decision(router, openai_server):
     openai_server.enqueue(json_reply(completion("gpt-4o-mini", "Paris.")))
     result = run(router, "bash", FOLDER / "curl.sh")
     assert "x-router-reason: cheap_is_enough" in result and '"Paris."' in result and '"likely_types"' in result
-    assert len(openai_server.received) == 1  # the decision alone asks nobody
+    assert len(openai_server.received) == 1  # a decision alone calls no model
 
 
 def test_the_simulated_openai_of_the_tutorial_answers_and_is_marked_as_simulated(tmp_path):
@@ -58,9 +58,9 @@ def test_the_simulated_openai_of_the_tutorial_answers_and_is_marked_as_simulated
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        told = "".join(server.stdout.readline() for _ in range(3))
-        assert told.startswith("SIMULATED")
-        (address,) = re.findall(r"OPENAI_BASE_URL=(\S+)", told)
+        output = "".join(server.stdout.readline() for _ in range(3))
+        assert output.startswith("SIMULATED")
+        (address,) = re.findall(r"OPENAI_BASE_URL=(\S+)", output)
         with openai.OpenAI(base_url=address, api_key="simulated") as client:
             question = {"role": "user", "content": "What is 2 + 2?"}
             answer = client.chat.completions.create(model="gpt-4o", messages=[question])

@@ -1,4 +1,4 @@
-"""The exporter against a real `mlflow server`, with everything in between that can go wrong."""
+"""The exporter against a real `mlflow server` with injected faults."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ from router.settings import Settings, load
 
 
 def rows(server: MlflowServer) -> dict[str, tuple[int, int, float]]:
-    """Input tokens, spans and dollars by trace, as they are stored."""
+    """Stored input tokens, spans and dollars by trace."""
     with contextlib.closing(sqlite3.connect(server.store, timeout=30)) as db:
-        found = db.execute(
+        records = db.execute(
             "select request_id, input_tokens, total_cost, (select count(*) from spans where trace_id = request_id)"
             " from trace_info"
         )
-        return {row[0]: (row[1], row[3], row[2]) for row in found}
+        return {row[0]: (row[1], row[3], row[2]) for row in records}
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +45,18 @@ def server(server_folder, create_store):
 
 
 @pytest.fixture
-def between(server):
+def fault_proxy(server):
     proxy = FaultProxy(server.port)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def settings(tmp_path, between) -> Settings:
-    return load(home=tmp_path / "home", mlflow_tracking_uri=f"http://127.0.0.1:{between.port}")
+def settings(tmp_path, fault_proxy) -> Settings:
+    return load(home=tmp_path / "home", mlflow_tracking_uri=f"http://127.0.0.1:{fault_proxy.port}")
 
 
-def written(settings: Settings, numbers: range) -> Journal:
+def write_records(settings: Settings, numbers: range) -> Journal:
     journal = Journal(settings.home / "journal")
     for number in numbers:
         assert journal.append(make_record(number))
@@ -71,7 +71,7 @@ def expected(numbers: range) -> dict[str, tuple[int, int, float]]:
 
 
 class Running:
-    """The shippers in a thread, as the exporter runs them."""
+    """Runs the shippers in a thread, like the exporter."""
 
     def __init__(self, settings: Settings) -> None:
         self.shippers, _ = shippers_for(settings)
@@ -92,7 +92,7 @@ class Running:
 
 def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, server):
     numbers = range(120)
-    journal = written(settings, numbers)
+    journal = write_records(settings, numbers)
     trace = make_record(7).trace_id
     journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
     journal.close()
@@ -105,11 +105,11 @@ def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, se
 
 
 @pytest.mark.parametrize("mode", ["refuse", "error", "lose"])
-def test_a_server_outage_loses_and_duplicates_no_record(settings, server, between, mode):
+def test_a_server_outage_loses_and_duplicates_no_record(settings, server, fault_proxy, mode):
     base = {"refuse": 1000, "error": 2000, "lose": 3000}[mode]
     numbers = range(base, base + 60)
-    between.mode = mode
-    journal = written(settings, numbers)
+    fault_proxy.mode = mode
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: running.mlflow.progress.failures >= 2, 120.0)
@@ -117,26 +117,28 @@ def test_a_server_outage_loses_and_duplicates_no_record(settings, server, betwee
         assert progress["failures"] >= 2
         assert progress["failing_since_unix"] <= time.time()
         assert running.mlflow.cursor.behind_bytes() > 0
-        between.mode = "pass"
+        fault_proxy.mode = "pass"
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
     journal.close()
     stored = rows(server)
     assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
-    with contextlib.closing(sqlite3.connect(settings.home / "usage.db")) as db:  # it had not waited for MLflow
+    with contextlib.closing(
+        sqlite3.connect(settings.home / "usage.db")
+    ) as db:  # the usage tables do not wait for MLflow
         assert db.execute("select count(*) from router_requests").fetchone() == (60,)
 
 
-def test_a_request_to_a_silent_server_times_out_and_is_retried(settings, server, between, monkeypatch):
+def test_a_request_to_a_silent_server_times_out_and_is_retried(settings, server, fault_proxy, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     numbers = range(4000, 4030)
-    between.mode = "stall"
-    journal = written(settings, numbers)
+    fault_proxy.mode = "stall"
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
-        between.mode = "pass"
+        fault_proxy.mode = "pass"
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
@@ -147,25 +149,25 @@ def test_a_request_to_a_silent_server_times_out_and_is_retried(settings, server,
 
 def test_a_server_killed_during_a_write_stores_every_record_once(settings, server):
     numbers, later = range(5000, 5300), range(5300, 5310)
-    journal = written(settings, numbers)
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: len(rows(server).keys() & expected(numbers).keys()) >= 50, 120.0)
         server.kill()
-        written(settings, later).close()  # so that something is left to fail where all had been taken already
+        write_records(settings, later).close()  # so that a record is left even if all others are exported
         assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
         server.start()
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 200)
     finally:
         running.stop()
     journal.close()
-    stored, wanted = rows(server), expected(range(numbers.start, later.stop))
-    assert {trace: stored.get(trace) for trace in wanted} == wanted
+    stored, expected_rows = rows(server), expected(range(numbers.start, later.stop))
+    assert {trace: stored.get(trace) for trace in expected_rows} == expected_rows
 
 
 @pytest.fixture(scope="module")
 def proxy_python(tmp_path_factory):
-    """The Python of an environment with the packages of the proxy's image alone."""
+    """The Python of an environment with only the packages of the proxy image."""
     folder, root = tmp_path_factory.mktemp("proxy"), Path(__file__).parent.parent
     uv = (sys.executable, "-m", "uv")
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
@@ -187,7 +189,7 @@ def proxy_python(tmp_path_factory):
 def test_the_packages_of_the_proxy_image_export_to_a_server(proxy_python, settings, server):
     before = rows(server)
     numbers = range(9_000, 9_010)
-    written(settings, numbers).close()
+    write_records(settings, numbers).close()
     options = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
     exported = proxy_python("export", "--once", **options)
     assert exported.returncode == 0, exported.stderr

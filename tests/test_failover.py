@@ -24,7 +24,7 @@ FAST = {"timeouts": {"first_byte": 0.4, "idle": 0.3, "connect": 0.3}}
 
 @pytest.fixture
 def upstream():
-    """Starts upstreams by name."""
+    """A function that starts an upstream with a name."""
     running = []
 
     def start(name="a", port=0) -> Upstream:
@@ -50,33 +50,35 @@ def standing(router) -> list[dict]:
 
 
 def metric(router, name: str) -> float:
-    told = httpx2.get(router.origin + "/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in told if line.startswith(name))
+    lines = httpx2.get(router.origin + "/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-# who is asked
+# choice of the upstream
 
 
 def test_2000_requests_follow_the_weights(start_router, pair):
     router = start_router(**upstream_settings(*pair, weight=(3, 1)))
     assert Counter(send_chats(router.port, conversations(2000))) == {200: 2000}
-    asked = [len(upstream.received) for upstream in pair]
+    counts = [len(upstream.received) for upstream in pair]
     bound = 4 * math.sqrt(2000 * 0.75 * 0.25)  # standard deviations of a binomial; p < 0.0001
-    assert sum(asked) == 2000 and abs(asked[0] - 1500) < bound
-    answered = Counter(record["upstream"] for record in router.records(2000))
-    assert answered == {"a": asked[0], "b": asked[1]}
-    assert metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == asked[0]
+    assert sum(counts) == 2000 and abs(counts[0] - 1500) < bound
+    answer_counts = Counter(record["upstream"] for record in router.records(2000))
+    assert answer_counts == {"a": counts[0], "b": counts[1]}
+    assert (
+        metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == counts[0]
+    )
 
 
 def test_a_conversation_stays_at_one_upstream(start_router, pair):
     router = start_router(**upstream_settings(*pair))
     for number in range(8):
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}"}]
-        asked = set()
+        counts = set()
         for turn in range(4):
-            asked.add(ask(router, {"model": MODEL, "messages": messages}).headers["x-router-upstream"])
+            counts.add(ask(router, {"model": MODEL, "messages": messages}).headers["x-router-upstream"])
             messages += [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"And {turn}?"}]
-        assert len(asked) == 1
+        assert len(counts) == 1
     assert all(upstream.received for upstream in pair)
 
 
@@ -85,8 +87,8 @@ def test_a_named_conversation_takes_precedence_over_its_messages(start_router, p
     router = start_router(**upstream_settings(*pair))
     header = {named: "c1"} if named.startswith("x-") else {}
     field = {} if header else {named: "c1"}
-    asked = {ask(router, chat(f"Hello {n}", **field), **header).headers["x-router-upstream"] for n in range(12)}
-    assert len(asked) == 1
+    counts = {ask(router, chat(f"Hello {n}", **field), **header).headers["x-router-upstream"] for n in range(12)}
+    assert len(counts) == 1
 
 
 def test_removing_an_upstream_moves_only_its_own_conversations():
@@ -119,11 +121,11 @@ def test_unset_values_of_an_upstream_are_inherited():
     tables = [{"weight": 2}, {"api_key": "sk-2", "label": "second"}, {"base_url": "http://other:1/v1", "name": "x"}]
     model = {"name": "mine", "api_key": "sk-model", "upstreams": tables}
     known = Upstreams(load(openai_base_url="http://default:9/v1", openai_api_key="sk-default", models={"m": model}))
-    found = {
+    endpoints_by_label = {
         endpoint.label: (endpoint.origin.host, endpoint.authorization, endpoint.model)
         for endpoint in known.endpoints("m")
     }
-    assert found == {
+    assert endpoints_by_label == {
         "default:9": ("default", b"Bearer sk-model", "mine"),
         "second": ("default", b"Bearer sk-2", "mine"),
         "other:1": ("other", None, "x"),  # no key of another address
@@ -133,7 +135,7 @@ def test_unset_values_of_an_upstream_are_inherited():
 
 
 @pytest.mark.parametrize(
-    ("tables", "told"),
+    ("tables", "lines"),
     [
         ([{"weight": 0}], r"ROUTER_MODELS\.m\.upstreams\.0\.weight: Input should be greater than 0"),
         ([{"priority": -1}], r"upstreams\.0\.priority"),
@@ -144,13 +146,13 @@ def test_unset_values_of_an_upstream_are_inherited():
         ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams have the label"),
     ],
 )
-def test_invalid_settings_are_one_line_errors(tables, told):
-    with pytest.raises(SettingsError, match=told) as error:
+def test_invalid_settings_are_one_line_errors(tables, lines):
+    with pytest.raises(SettingsError, match=lines) as error:
         Upstreams(load(models={"m": {"upstreams": tables}}))
     assert "\n" not in str(error.value) and "secret" not in str(error.value) and "sk-" not in str(error.value)
 
 
-# what happens when one fails
+# failures
 
 
 FAULTS = {
@@ -167,21 +169,21 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("fault", "wasted"), FAULTS.values(), ids=FAULTS)
-def test_no_request_fails_if_one_upstream_fails(start_router, pair, fault, wasted):
+@pytest.mark.parametrize(("fault", "extra_attempts"), FAULTS.values(), ids=FAULTS)
+def test_no_request_fails_if_one_upstream_fails(start_router, pair, fault, extra_attempts):
     router = start_router(**upstream_settings(*pair, priority=(0, 1)), **FAST)
     pair[0].fault = fault
     start = time.monotonic()
     assert send_chats(router.port, conversations(12), threads=1) == [200] * 12
     assert time.monotonic() - start < 6
-    assert len(pair[0].received) == FAILURES  # then it is left alone
+    assert len(pair[0].received) == FAILURES  # then the upstream is not called
     assert len(pair[1].received) == 12
     records = router.records(12)
     assert {(record["upstream"], record["model"], record["outcome"]) for record in records} == {
         ("b", MODEL, "answered")
     }
     assert [record["attempts"] for record in records] == [2] * FAILURES + [1] * (12 - FAILURES)
-    unknown = [{"model": MODEL, "usage": None, "cost_usd": None}] * wasted  # it may have been billed
+    unknown = [{"model": MODEL, "usage": None, "cost_usd": None}] * extra_attempts  # it may have been billed
     assert [record["wasted"] for record in records] == [unknown] * FAILURES + [[]] * (12 - FAILURES)
     assert all(record["cost_usd"] > 0 for record in records)
 
@@ -196,23 +198,23 @@ def test_an_unreachable_upstream_fails_no_request(start_router, pair, closed_por
     ]
     assert metric(router, "router_upstream_left_alone{") == 1
     failed = metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="failed",upstream="a"}}')
-    assert FAILURES <= failed <= FAILURES + 3  # as many as were under way when the last of them failed
+    assert FAILURES <= failed <= FAILURES + 3  # as many as were in progress at the last failure
 
 
 @pytest.mark.parametrize(("mode", "unknown"), [("refuse", 1), ("error", 0), ("lose", 1), ("stall", 1)])
 def test_a_broken_connection_leads_to_the_next_upstream(start_router, pair, mode, unknown):
-    way = FaultProxy(pair[0].port)
-    router = start_router(**upstream_settings(f"http://127.0.0.1:{way.port}/v1", pair[1], priority=(0, 1)), **FAST)
+    proxy = FaultProxy(pair[0].port)
+    router = start_router(**upstream_settings(f"http://127.0.0.1:{proxy.port}/v1", pair[1], priority=(0, 1)), **FAST)
     try:
         assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
-        way.mode = mode
+        proxy.mode = mode
         answer = ask(router, chat("hi"))
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
         assert len(router.records(2)[1].get("wasted")) == unknown
-        if mode == "lose":  # answered, and billed, and never heard of
+        if mode == "lose":  # answered and billed, but the answer is lost
             assert len(pair[0].received) == 2
     finally:
-        way.close()
+        proxy.close()
 
 
 def test_a_recovered_upstream_gets_its_conversations_again(start_router, pair, monkeypatch):
@@ -236,21 +238,19 @@ def test_an_upstream_that_restarts_under_load_fails_no_request(start_router, pai
         time.sleep(0.3)
         first.close()
         time.sleep(0.5)
-        back.append(upstream("a", port))
+        restarted.append(upstream("a", port))
 
-    back, statuses, killer = [], [], threading.Thread(target=kill_and_return)
+    restarted, statuses, killer = [], [], threading.Thread(target=kill_and_return)
     killer.start()
     deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and not (back and back[0].received):
+    while time.monotonic() < deadline and not (restarted and restarted[0].received):
         statuses += send_chats(router.port, conversations(60))
     killer.join()
-    assert set(statuses) == {200} and back[0].received
+    assert set(statuses) == {200} and restarted[0].received
     records = router.records(len(statuses))
     assert len(records) == len(statuses) and all(record["cost_usd"] > 0 for record in records)
-    sent = len(first.received) + len(back[0].received) + len(pair[1].received)
-    assert sent - len(records) <= sum(
-        len(record["wasted"]) for record in records
-    )  # nothing was sent for nothing untold
+    sent = len(first.received) + len(restarted[0].received) + len(pair[1].received)
+    assert sent - len(records) <= sum(len(record["wasted"]) for record in records)  # every request is accounted for
 
 
 def test_an_upstream_with_an_open_circuit_is_skipped(start_router, pair, upstream):
@@ -261,10 +261,10 @@ def test_an_upstream_with_an_open_circuit_is_skipped(start_router, pair, upstrea
     pair[0].fault = None
     router.app.worker.upstreams.endpoints(MODEL)[0].health.breaker.record_success()
     pair[0].enqueue(error(401))
-    asked = len(pair[1].received)
+    counts = len(pair[1].received)
     answer = ask(router, chat("hi"))
     assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "c")
-    assert len(pair[1].received) == asked
+    assert len(pair[1].received) == counts
 
 
 def test_a_short_rate_limit_is_waited_for_at_the_same_upstream(start_router, pair):
@@ -352,9 +352,9 @@ def test_the_next_upstream_is_tried_before_another_model(start_router, pair, ope
 
 def test_another_model_answers_if_no_upstream_of_the_first_does(start_router, pair, openai_server):
     probe = start_router(openai_base_url=openai_server.url)
-    chosen = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
+    chosen_model = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
     router = start_router(
-        **upstream_settings(*pair, model=chosen) | {"openai_base_url": openai_server.url}, max_attempts=1
+        **upstream_settings(*pair, model=chosen_model) | {"openai_base_url": openai_server.url}, max_attempts=1
     )
     pair[0].fault = pair[1].fault = error(500)
     for count in range(1, FAILURES + 3):
@@ -362,21 +362,21 @@ def test_another_model_answers_if_no_upstream_of_the_first_does(start_router, pa
         assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "fallback")
         assert sum(len(upstream.received) for upstream in pair) == 2 * min(count, FAILURES)
     assert router.records(FAILURES + 2)[-1]["upstream"] == ""
-    assert metric(router, f'router_circuit_open{{model="{chosen}"}}') == 1
+    assert metric(router, f'router_circuit_open{{model="{chosen_model}"}}') == 1
 
 
-# what clients are told
+# what clients see
 
 
 def test_clients_see_labels_and_no_addresses(start_router, pair):
     router = start_router(**upstream_settings(*pair, label=("", "azure")))
-    told = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
-    assert set(told.values()) == {None, "azure"}
+    lines = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
+    assert set(lines.values()) == {None, "azure"}
     assert {record["upstream"] for record in router.records(12)} == {f"127.0.0.1:{pair[0].port}", "azure"}
     for path in ("/health", "/ready"):
-        told = httpx2.get(router.origin + path)
-        assert [alert["upstream"] for alert in told.json()["upstreams"]] == ["upstream 1", "azure"]
-        assert str(pair[0].port) not in told.text and "sk-" not in told.text
+        lines = httpx2.get(router.origin + path)
+        assert [alert["upstream"] for alert in lines.json()["upstreams"]] == ["upstream 1", "azure"]
+        assert str(pair[0].port) not in lines.text and "sk-" not in lines.text
 
 
 def test_a_model_with_one_upstream_has_no_upstream_status(start_router, openai_server):
@@ -385,7 +385,7 @@ def test_a_model_with_one_upstream_has_no_upstream_status(start_router, openai_s
     assert router.records()[0]["upstream"] == "" and standing(router) == []
 
 
-# what only one upstream holds
+# stored responses
 
 
 def respond(router, **body) -> httpx2.Response:
@@ -420,7 +420,7 @@ def test_a_missing_response_is_not_a_fault_of_the_upstream(start_router, pair):
     for name in [*names, *names]:
         answer = respond(router, conversation={"id": name})
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
-    assert len(pair[0].received) == len(names)  # then they are known
+    assert len(pair[0].received) == len(names)  # then the addresses are known
     assert not standing(router)[0]["left_alone"]
 
 
@@ -451,10 +451,10 @@ def test_requests_with_files_try_the_default_upstream_first(start_router, pair):
 def test_operations_on_a_stored_response_go_to_its_upstream(start_router, pair, openai_server, remembered):
     settings = upstream_settings(*pair, priority=(1, 0)) | {"openai_base_url": openai_server.url}
     router = start_router(**settings)
-    made = respond(router).json()["id"]
-    asked = router if remembered else start_router(**settings)
+    response_id = respond(router).json()["id"]
+    counts = router if remembered else start_router(**settings)
     openai_server.enqueue(*[error(404)] * 2)
-    answer = httpx2.post(f"{asked.url}/responses/{made}/cancel")
+    answer = httpx2.post(f"{counts.url}/responses/{response_id}/cancel")
     assert answer.json() == {"cancelled_at": "b"}
     assert len(openai_server.received) == (0 if remembered else 1)
 

@@ -62,13 +62,13 @@ def test_segments_rotate_and_the_previous_one_is_complete(tmp_path):
 
 def test_a_full_disk_is_counted_and_reported_until_it_has_space(tmp_path, caplog):
     pid = os.fork()
-    if not pid:  # a limit on file size is a full disk to one process only
+    if not pid:  # a limit on file size acts like a full disk for one process
         os._exit(_write_beyond_a_limit(tmp_path))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    found = lines(tmp_path)  # every line is whole
-    gaps = [line for line in found if line["kind"] == "gap"]
+    entries = lines(tmp_path)  # every line is complete
+    gaps = [line for line in entries if line["kind"] == "gap"]
     assert len(gaps) == 1
-    assert gaps[0]["requests"] + sum(line["kind"] == "request" for line in found) == 21
+    assert gaps[0]["requests"] + sum(line["kind"] == "request" for line in entries) == 21
 
 
 def _write_beyond_a_limit(directory: Path) -> int:
@@ -93,16 +93,16 @@ def test_a_full_disk_during_rotation_loses_no_record(tmp_path):
     assert [line["trace_id"] for line in lines(tmp_path / "away")] == [make_record(n).trace_id for n in range(20)]
 
 
-def _write_on_without_a_new_segment(directory: Path, away: Path) -> int:
+def _write_on_without_a_new_segment(directory: Path, moved_path: Path) -> int:
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     journal = Journal(directory, segment_bytes=5000)
-    directory.rename(away)  # so that no new segment can be made, while the open one takes what comes
+    directory.rename(moved_path)  # no new segment can be created, while the open one still accepts records
     if not all(journal.append(make_record(number)) for number in range(20)):
         return 1
-    size = listed(away)[0].stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))  # half of a record has room
+    size = listed(moved_path)[0].stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))  # space for half a record
     return 2 if size < 5000 or journal.append(make_record(20)) else 0
 
 
@@ -138,11 +138,11 @@ def test_only_closed_segments_read_by_all_and_old_enough_are_removed(tmp_path):
     segment, _, end = first.batch(5)
     first.advance(segment, end)
     journal.close()
-    assert remove_finished(tmp_path, [first, second], 0.0) == []  # one reader has not come by
+    assert remove_finished(tmp_path, [first, second], 0.0) == []  # one reader has not read it
     second.advance(segment, end)
     assert remove_finished(tmp_path, [first, second], 60.0) == []  # too young
     other = Journal(tmp_path)
-    assert remove_finished(tmp_path, [first, second], 0.0) == [segment]  # and not the one that is open
+    assert remove_finished(tmp_path, [first, second], 0.0) == [segment]  # except the open segment
     assert len(listed(tmp_path)) == 1
     assert json.loads(first.path.read_bytes()) == {}
     other.close()
@@ -169,14 +169,16 @@ for number in range(10**9):
     print(number, flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    told = [process.stdout.readline() for _ in range(200)]
+    printed_lines = [process.stdout.readline() for _ in range(200)]
     process.send_signal(signal.SIGKILL)
-    told += process.stdout.read().splitlines()
+    printed_lines += process.stdout.read().splitlines()
     process.wait()
     process.stdout.close()
-    *whole, _torn = listed(tmp_path)[0].read_bytes().split(b"\n")  # killed inside a write, it leaves a part of a line
+    *whole, _torn = (
+        listed(tmp_path)[0].read_bytes().split(b"\n")
+    )  # a process killed within a write leaves an incomplete line
     assert [json.loads(line)["trace_id"] for line in whole] == [make_record(n).trace_id for n in range(len(whole))]
-    assert len(whole) >= len([number for number in told if number.strip()])
+    assert len(whole) >= len([number for number in printed_lines if number.strip()])
     assert is_complete(listed(tmp_path)[0])
 
 

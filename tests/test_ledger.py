@@ -67,20 +67,20 @@ def url(tmp_path):
 
 @pytest.fixture
 def ledger(url):
-    made = Ledger(url, PRICES, lambda version: LENGTHS)
-    yield made
-    made.engine.dispose()
+    ledger_created = Ledger(url, PRICES, lambda version: LENGTHS)
+    yield ledger_created
+    ledger_created.engine.dispose()
 
 
-def asked(ledger: Ledger, since: str = "", until: str = "", group_by: str = "") -> dict:
-    return usage(ledger.engine, read_question(since, until, group_by))
+def query_usage(ledger: Ledger, first_day: str = "", last_day: str = "", group_by: str = "") -> dict:
+    return usage(ledger.engine, read_question(first_day, last_day, group_by))
 
 
 def test_a_request_is_counted_once_however_often_it_is_written(ledger):
     records = [make_record(number) for number in range(10)]
     ledger.write(records)
     ledger.write(records[5:])
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert total["requests"] == total["answered"] == 10
     assert total["input_tokens"] == sum(1000 + 12 * number for number in range(10))
     assert total["cached_input_tokens"] == 4000
@@ -100,7 +100,7 @@ def test_every_kind_of_token_is_stored_as_billed(ledger):
         "completion_tokens_details": {"reasoning_tokens": 40, "audio_tokens": 20},
     }
     ledger.write([make_record(1, usage=msgspec.to_builtins(Usage.from_openai(billed)))])
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert {name: total[name] for name in total if name.endswith("_tokens")} == {
         "input_tokens": 900,
         "output_tokens": 90,
@@ -115,25 +115,25 @@ def test_every_kind_of_token_is_stored_as_billed(ledger):
 
 def test_an_unknown_price_is_not_counted_as_zero(ledger):
     ledger.write([make_record(1, model="new-model", cost_usd=None)])
-    answer = asked(ledger, group_by="model")
+    answer = query_usage(ledger, group_by="model")
     assert answer["rows"][0]["cost_usd"] is None
     assert answer["rows"][0]["unknown_cost_requests"] == 1
     assert "new-model,1" in as_csv(answer)
     ledger.write([make_record(2)])
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert total["cost_usd"] == make_record(2).cost_usd
     assert total["unknown_cost_requests"] == 1
 
 
 def test_the_cost_of_abandoned_and_interrupted_requests_is_unknown(ledger):
-    lost = {"model": "gpt-4o", "usage": None, "cost_usd": None}
+    unknown_usage = {"model": "gpt-4o", "usage": None, "cost_usd": None}
     ledger.write(
         [
-            make_record(1, wasted=[lost, lost]),
+            make_record(1, wasted=[unknown_usage, unknown_usage]),
             make_record(2, outcome="abandoned", status=499, usage=None, cost_usd=None),
         ]
     )
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert (total["unknown_cost_attempts"], total["unknown_cost_requests"]) == (2, 1)
     assert total["cost_usd"] == make_record(1).cost_usd and total["wasted_usd"] == 0
 
@@ -148,8 +148,8 @@ def test_an_image_has_the_tokens_that_the_strong_model_bills():
     billed = Usage(100 + 2833 + 4 * 5667, 500, cached_input_tokens=2000)
     record = make_record(1, text_tokens=100)
     strong = always_strong_usd(lengths, PRICES, record, billed)
-    read = 100 + 85 + 4 * 170
-    assert strong.estimate == pytest.approx(read * 2.5e-6 + 400 * 10e-6, rel=0.01)
+    image_tokens = 100 + 85 + 4 * 170
+    assert strong.estimate == pytest.approx(image_tokens * 2.5e-6 + 400 * 10e-6, rel=0.01)
 
 
 def test_the_strong_only_cost_uses_the_strong_models_answer_lengths():
@@ -172,12 +172,12 @@ def test_savings_are_net_of_retries_unused_answers_and_calibration(ledger):
     retried = make_record(
         2, usage={"input_tokens": 0, "output_tokens": 0}, cost_usd=0.0, wasted=[{"model": "gpt-4o", "cost_usd": 0.002}]
     )
-    left = make_record(3, outcome="abandoned", status=499, cost_usd=0.0005)
+    abandoned = make_record(3, outcome="abandoned", status=499, cost_usd=0.0005)
     passed = make_record(4, policy_version="", reason="passed_through")
-    ledger.write([good, retried, left, passed])
+    ledger.write([good, retried, abandoned, passed])
     add_spending(ledger.engine, "run-1", 0.25)
     add_spending(ledger.engine, "run-1", 0.25)
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     strong = 1000 * 2.5e-6 + 400 * 10e-6
     assert total["always_strong_usd"]["estimate"] == pytest.approx(strong)
     assert total["saved_usd"]["estimate"] == pytest.approx(strong - 0.00045 - 0.002 - 0.0005)
@@ -197,23 +197,23 @@ def test_the_cost_of_a_calibration_is_booked_once(ledger, tmp_path):
     record_spending(file, 0.5)
     spending.book()
     CalibrationSpending(ledger.engine, file).book()  # as after a restart
-    assert asked(ledger)["total"]["calibration_usd"] == 1.75
+    assert query_usage(ledger)["total"]["calibration_usd"] == 1.75
 
 
 def test_a_service_tier_has_its_own_price_and_an_unlisted_tier_has_none():
-    spent = Usage(1_000_000, 100_000)
-    assert PRICES.cost_usd("gpt-4o", spent) == PRICES.cost_usd("gpt-4o", spent, "default") == pytest.approx(3.5)
-    assert PRICES.cost_usd("gpt-4o", spent, "batch") == pytest.approx(1.75)
-    assert PRICES.cost_usd("gpt-4o", spent, "priority") is None
-    assert PRICES.cost_usd("gpt-4o-mini", spent, "batch") is None
+    usage = Usage(1_000_000, 100_000)
+    assert PRICES.cost_usd("gpt-4o", usage) == PRICES.cost_usd("gpt-4o", usage, "default") == pytest.approx(3.5)
+    assert PRICES.cost_usd("gpt-4o", usage, "batch") == pytest.approx(1.75)
+    assert PRICES.cost_usd("gpt-4o", usage, "priority") is None
+    assert PRICES.cost_usd("gpt-4o-mini", usage, "batch") is None
 
 
 def test_simulated_requests_are_separate_from_billed_ones(ledger):
     ledger.write([make_record(1)])
-    billed = asked(ledger)["total"]
+    billed = query_usage(ledger)["total"]
     assert (billed["simulated_requests"], billed["simulated_usd"]) == (0, 0.0)
     ledger.write([make_record(2, simulated=True), make_record(3, simulated=True, cost_usd=None)])
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert total["simulated_requests"] == 2
     assert 0 < total["simulated_usd"] == pytest.approx(total["cost_usd"] - billed["cost_usd"])
 
@@ -226,27 +226,27 @@ def test_usage_is_grouped_and_limited_by_day(ledger):
             for number in range(12)
         ]
     )
-    days = asked(ledger, group_by="day")
+    days = query_usage(ledger, group_by="day")
     assert [row["requests"] for row in days["rows"]] == [4, 4, 4]
-    both = asked(ledger, group_by="user,day")
-    assert [(row["user"], row["requests"]) for row in both["rows"]] == [("u0", 2)] * 3 + [("u1", 2)] * 3
+    grouped = query_usage(ledger, group_by="user,day")
+    assert [(row["user"], row["requests"]) for row in grouped["rows"]] == [("u0", 2)] * 3 + [("u1", 2)] * 3
     first = days["rows"][0]["day"]
-    assert asked(ledger, since=first, until=first)["total"]["requests"] == 4
-    assert asked(ledger, since=first, until=first + "T00:00:00")["total"]["requests"] == 0
-    assert both["prices"] == [{"as_of": "2026-11-23", "source": "a test"}]
+    assert query_usage(ledger, first_day=first, last_day=first)["total"]["requests"] == 4
+    assert query_usage(ledger, first_day=first, last_day=first + "T00:00:00")["total"]["requests"] == 0
+    assert grouped["prices"] == [{"as_of": "2026-11-23", "source": "a test"}]
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "group_by"), [("yesterday", "", ""), ("", "2026-13-01", ""), ("", "", "model,shoe")]
+    ("first_day", "last_day", "group_by"), [("yesterday", "", ""), ("", "2026-13-01", ""), ("", "", "model,shoe")]
 )
-def test_an_invalid_query_is_rejected_with_a_reason(since, until, group_by):
+def test_an_invalid_query_is_rejected_with_a_reason(first_day, last_day, group_by):
     with pytest.raises(UsageError, match=r"from|to|group_by"):
-        read_question(since, until, group_by)
+        read_question(first_day, last_day, group_by)
 
 
 def test_a_spreadsheet_executes_no_cell_of_the_csv(ledger):
     ledger.write([make_record(1, user="=HYPERLINK(1)"), make_record(2, user='a "b", c')])
-    rows = list(csv.DictReader(io.StringIO(as_csv(asked(ledger, group_by="user")))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(query_usage(ledger, group_by="user")))))
     assert {row["user"] for row in rows} == {"'=HYPERLINK(1)", 'a "b", c'}
     assert all(float(row["cost_usd"]) > 0 for row in rows)
     assert float(rows[0]["saved_usd_low"]) < float(rows[0]["saved_usd_high"])
@@ -256,22 +256,22 @@ def test_unrecorded_requests_are_counted(ledger):
     gap = Gap(since_unix_ns=START, until_unix_ns=START + 5, requests=17)
     ledger.write([gap])
     ledger.write([gap])
-    assert asked(ledger)["total"]["unrecorded_requests"] == 17
+    assert query_usage(ledger)["total"]["unrecorded_requests"] == 17
 
 
 def test_feedback_is_pending_until_it_is_an_assessment(ledger):
-    given = Feedback(feedback_id="f" * 32, trace_id="a" * 32, unix_ns=START, score=1.0, thumbs="up", comment="right")
+    feedback = Feedback(feedback_id="f" * 32, trace_id="a" * 32, unix_ns=START, score=1.0, thumbs="up", comment="right")
     assert pending_feedback(ledger.engine, 10) == []
-    ledger.write([given])
-    ledger.write([given])
-    assert pending_feedback(ledger.engine, 10) == [given]
-    settle_feedback(ledger.engine, [given.feedback_id], "assessed")
+    ledger.write([feedback])
+    ledger.write([feedback])
+    assert pending_feedback(ledger.engine, 10) == [feedback]
+    settle_feedback(ledger.engine, [feedback.feedback_id], "assessed")
     assert pending_feedback(ledger.engine, 10) == []
 
 
 def test_texts_that_a_database_rejects_are_repaired(ledger):
     ledger.write([make_record(1, user="nul\x00 and half \ud800")])
-    assert asked(ledger, group_by="user")["rows"][0]["user"] == "nul and half ?"
+    assert query_usage(ledger, group_by="user")["rows"][0]["user"] == "nul and half ?"
 
 
 @pytest.fixture
@@ -286,9 +286,11 @@ def test_postgresql_stores_the_same_rows(postgresql_url, ledger):
     for tables in (ledger, other):
         tables.write([*records, Gap(since_unix_ns=1, until_unix_ns=2, requests=3)])
         tables.write(records)
-    for there, here in zip(asked(other, group_by="user")["rows"], asked(ledger, group_by="user")["rows"], strict=True):
-        assert {**there, **dict.fromkeys(DOLLARS)} == {**here, **dict.fromkeys(DOLLARS)}
-        assert all(there[name] == pytest.approx(here[name], rel=1e-12) for name in DOLLARS)  # added in another order
+    for other_row, row in zip(
+        query_usage(other, group_by="user")["rows"], query_usage(ledger, group_by="user")["rows"], strict=True
+    ):
+        assert {**other_row, **dict.fromkeys(DOLLARS)} == {**row, **dict.fromkeys(DOLLARS)}
+        assert all(other_row[name] == pytest.approx(row[name], rel=1e-12) for name in DOLLARS)  # added in another order
     with other.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
     other.engine.dispose()
@@ -313,5 +315,5 @@ def test_missing_columns_are_added_to_tables_of_an_earlier_version(ledger, url):
     later = Ledger(url, PRICES, lambda _: None)
     usage = {"input_tokens": 2000, "output_tokens": 5, "cache_write_tokens": 1500}
     later.write([make_record(2, usage=usage)])
-    total = asked(later)["total"]
+    total = query_usage(later)["total"]
     assert (total["requests"], total["cache_write_tokens"]) == (2, 1500)

@@ -1,4 +1,4 @@
-"""What is counted for Prometheus: right, bounded, and the same whichever worker is asked."""
+"""Prometheus metrics are correct, bounded, and the same at every worker."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many a
 
 
 def scraped(origin: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """The samples of a scrape, as Prometheus' own parser reads them, by name and labels."""
+    """The samples of a scrape by name and labels, read by Prometheus' own parser."""
     text = httpx2.get(origin + "/metrics", headers=headers).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -29,9 +29,11 @@ def scraped(origin: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str
 
 
 def summed(samples: dict, name: str, **labels: str) -> float:
-    """The samples of this name that bear these labels, added up."""
+    """The sum of the samples with this name and these labels."""
     return sum(
-        value for (found, given), value in samples.items() if found == name and labels.items() <= dict(given).items()
+        value
+        for (sample, sample_labels), value in samples.items()
+        if sample == name and labels.items() <= dict(sample_labels).items()
     )
 
 
@@ -45,10 +47,14 @@ def test_a_request_is_counted_with_tokens_dollars_and_decision(router):
     model = answer.headers["x-router-model"]
     samples = scraped(router.origin)
     assert summed(samples, "router_requests_total", model=model, status="200", outcome="answered") == 1
-    decided = {"model": model, "reason": answer.headers["x-router-reason"]}
-    assert summed(samples, "router_decisions_total", **decided, question_type=answer.headers["x-router-type"]) == 1
-    told = [summed(samples, "router_tokens_total", token_type=kind) for kind in ("input", "cached_input", "output")]
-    assert told == [12, 4, 3]
+    decision_labels = {"model": model, "reason": answer.headers["x-router-reason"]}
+    assert (
+        summed(samples, "router_decisions_total", **decision_labels, question_type=answer.headers["x-router-type"]) == 1
+    )
+    token_sums = [
+        summed(samples, "router_tokens_total", token_type=kind) for kind in ("input", "cached_input", "output")
+    ]
+    assert token_sums == [12, 4, 3]
     assert summed(samples, "router_cost_usd_total") == pytest.approx(router.records()[0]["cost_usd"])
     assert summed(samples, "router_policy_info", version=answer.headers["x-router-policy"]) == 1
     assert summed(samples, "router_policy_age_seconds") > 0
@@ -164,16 +170,16 @@ def test_metrics_require_the_same_keys(start_router, openai_server):
 
 
 def test_warnings_are_exported_as_numbers(router, start_router):
-    def told() -> tuple[float, ...]:
+    def read_samples() -> tuple[float, ...]:
         samples = scraped(router.origin)
-        warnings = [summed(samples, "router_warnings", about=about) for about in ("models", "policy")]
+        warnings = [summed(samples, "router_warnings", about=subject) for subject in ("models", "policy")]
         return summed(samples, "router_policy_certified"), *warnings
 
-    assert told() == (1, 0, 0)
+    assert read_samples() == (1, 0, 0)
     router.app.worker.warnings.append("gpt-4o leaves its upstream on 2027-01-14, in 30 days: calibrate a successor")
     (router.home / "policy").mkdir()
-    (router.home / "policy" / "policy.json").write_text("{}")  # was promoted, and is broken
-    assert until(lambda: told() == (1, 1, 1))
+    (router.home / "policy" / "policy.json").write_text("{}")  # promoted and invalid
+    assert until(lambda: read_samples() == (1, 1, 1))
     strong_alone = scraped(start_router(default_target=1.0).origin)
     assert summed(strong_alone, "router_policy_certified") == 0
 
@@ -187,7 +193,7 @@ def test_counting_a_request_takes_microseconds(tmp_path: Path):
         for _ in range(500):
             meter.observe(record)
         best = min(best, (time.perf_counter() - start) / 500)
-    assert best < 20e-6  # 3 on the machine it was written on, where nothing else runs
+    assert best < 20e-6  # 3 on an idle machine
 
 
 def test_the_grafana_panels_query_existing_metrics(router, openai_server):
@@ -198,7 +204,7 @@ def test_the_grafana_panels_query_existing_metrics(router, openai_server):
     }
     folder = Path(__file__).parent.parent / "docs" / "grafana"
     dashboard = json.loads((folder / "router.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-    assert len(asked) >= 15
-    for expression in asked:
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) >= 15
+    for expression in expressions:
         assert any(name in expression for name in known), expression

@@ -25,11 +25,11 @@ def ask(router, body: bytes = ASKED) -> httpx2.Response:
 
 
 def exported(router):
-    """The one request, as the exporter reads it."""
+    """The only request, as the exporter reads it."""
     router.records()
-    found = Cursor(router.home / "journal", "reader").batch(10)
-    assert found is not None and len(found[1]) == 1
-    return found[1][0]
+    entries = Cursor(router.home / "journal", "reader").batch(10)
+    assert entries is not None and len(entries[1]) == 1
+    return entries[1][0]
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ EVENTS = chat_events("gpt-4o", usage=True)
 PAR = b'{"content":"Par"}'
 
 
-def with_event(old: bytes, new: bytes, at: int = 1) -> list[bytes]:
-    assert old in EVENTS[at]
-    return [*EVENTS[:at], EVENTS[at].replace(old, new), *EVENTS[at + 1 :]]
+def with_event(old: bytes, new: bytes, index: int = 1) -> list[bytes]:
+    assert old in EVENTS[index]
+    return [*EVENTS[:index], EVENTS[index].replace(old, new), *EVENTS[index + 1 :]]
 
 
 @pytest.mark.parametrize("asks_usage", [True, False])
 @pytest.mark.parametrize(
-    ("said", "cost"),
+    ("sent_events", "cost"),
     [
         (with_event(PAR, b'{"tool_calls":[{"index":0,"function":{"name":"f","arguments":{"a":1}}}]}'), COST),
         (with_event(PAR, b'{"tool_calls":[{"index":null,"function":{"name":5}}]}'), COST),
@@ -80,24 +80,24 @@ def with_event(old: bytes, new: bytes, at: int = 1) -> list[bytes]:
         (with_event(PAR, b'{"content":"\xff"}'), COST),
         (with_event(b'"index":0', b'"index":"a"'), COST),
         (with_event(b'"model":"gpt-4o"', b'"model":null'), COST),
-        (with_event(b'"prompt_tokens":12', b'"prompt_tokens":' + b"9" * 400, at=-2 % len(EVENTS)), None),
+        (with_event(b'"prompt_tokens":12', b'"prompt_tokens":' + b"9" * 400, index=-2 % len(EVENTS)), None),
     ],
 )
-def test_a_stream_is_returned_unchanged_and_its_usage_recorded(router, openai_server, said, cost, asks_usage):
-    openai_server.enqueue(stream_reply(*said))
+def test_a_stream_is_returned_unchanged_and_its_usage_recorded(router, openai_server, sent_events, cost, asks_usage):
+    openai_server.enqueue(stream_reply(*sent_events))
     options = b',"stream":true' + b',"stream_options":{"include_usage":true}' * asks_usage
     response = ask(router, ASKED[:-1] + options + b"}")
-    plain = b"".join([*said[:-2], said[-1]]).replace(b',"usage":null', b"")
-    assert response.content == (b"".join(said) if asks_usage else plain)
+    expected_content = b"".join([*sent_events[:-2], sent_events[-1]]).replace(b',"usage":null', b"")
+    assert response.content == (b"".join(sent_events) if asks_usage else expected_content)
     record = exported(router)
     assert (record.status, record.outcome, record.error) == (200, "answered", "")
     assert record.cost_usd == (None if cost is None else pytest.approx(cost))
 
 
 def test_a_duplicate_key_breaks_no_stream(router, openai_server):
-    said = with_event(b'"usage":null', b'"usage":null,"usage":null')
-    openai_server.enqueue(stream_reply(*said))
-    assert said[1] in ask(router, ASKED[:-1] + b',"stream":true}').content
+    sent_events = with_event(b'"usage":null', b'"usage":null,"usage":null')
+    openai_server.enqueue(stream_reply(*sent_events))
+    assert sent_events[1] in ask(router, ASKED[:-1] + b',"stream":true}').content
     assert exported(router).cost_usd == pytest.approx(COST)
 
 
@@ -108,8 +108,8 @@ def test_a_response_with_broken_text_is_complete_and_recorded(router, openai_ser
     sent_content = b'event: response.completed\ndata: {"type":"response.completed","response":%b}\n\n' % whole
     sent_content = sent_content.replace(b"cut", b"cut" + broken)
     openai_server.enqueue(stream_reply(sent_content))
-    asked = {"model": "gpt-4o", "input": "hi", "stream": True}
-    assert httpx2.post(router.url + "/responses", json=asked, timeout=30).content == sent_content
+    body = {"model": "gpt-4o", "input": "hi", "stream": True}
+    assert httpx2.post(router.url + "/responses", json=body, timeout=30).content == sent_content
     record = exported(router)
     assert (record.outcome, record.cost_usd) == ("answered", pytest.approx(4 * 2.5e-6 + 2 * 10e-6))
 
@@ -130,8 +130,8 @@ def test_an_unreadable_line_of_an_older_journal_is_skipped(tmp_path, caplog):
     segment = next(tmp_path.glob("*.jsonl"))
     first, second, third = segment.read_bytes().splitlines()
     segment.write_bytes(b"\n".join((first, second.replace(b"here", b"\xff"), b'{"kind":"request"\xff', third, b"")))
-    found = Cursor(tmp_path, "reader").batch(10)
-    assert [(entry.trace_id, entry.response) for entry in found[1]] == [
+    entries = Cursor(tmp_path, "reader").batch(10)
+    assert [(entry.trace_id, entry.response) for entry in entries[1]] == [
         (make_record(0).trace_id, {"text": "here"}),
         (make_record(1).trace_id, None),
         (make_record(2).trace_id, {"text": "here"}),
@@ -151,16 +151,16 @@ pieces = st.sampled_from([*SIGNS, *NAMES, *BROKEN])
 )
 def test_reading_a_stream_never_changes_it(changes, size):
     sent_content = list(EVENTS)
-    for number, at, piece, skip in changes:
-        at = at % max(len(sent_content[number]), 1)
-        sent_content[number] = sent_content[number][:at] + piece + sent_content[number][at + skip :]
+    for number, position, piece, skip in changes:
+        position = position % max(len(sent_content[number]), 1)
+        sent_content[number] = sent_content[number][:position] + piece + sent_content[number][position + skip :]
     whole = b"".join(sent_content)
 
-    def heard(stream) -> bytes:
+    def read_in_chunks(stream) -> bytes:
         passed = b"".join(stream.feed(whole[index : index + size]) for index in range(0, len(whole), size))
         stream.content()
         return passed + stream.incomplete_event()
 
-    assert heard(ChatStream()) == heard(ResponsesStream()) == whole
+    assert read_in_chunks(ChatStream()) == read_in_chunks(ResponsesStream()) == whole
     for editing in (ChatStream(strip_usage=True), ChatStream(strip_usage=True, echo="a"), ResponsesStream(echo="a")):
-        assert heard(editing)
+        assert read_in_chunks(editing)

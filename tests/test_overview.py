@@ -1,4 +1,4 @@
-"""The sums behind the dashboard: exactly once, quick with a million requests, and nothing of what was said."""
+"""The sums of the dashboard: each request counts once, a million are fast, and no content is included."""
 
 import sqlite3
 import time
@@ -33,15 +33,15 @@ def rules():
 
 @pytest.fixture
 def tallies(tmp_path: Path):
-    made = Tallies(tmp_path / "tallies.db", PRICES, lambda _: LENGTHS)
-    yield made
-    made.close()
+    tallies_of_test = Tallies(tmp_path / "tallies.db", PRICES, lambda _: LENGTHS)
+    yield tallies_of_test
+    tallies_of_test.close()
 
 
 def test_requests_are_summed_with_the_strong_only_cost(tallies, tmp_path, rules):
     tallies.write([make_record(n) for n in range(10)] + [make_record(11, outcome="failed", status=502, cost_usd=None)])
-    seen = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)
-    total = seen["total"]
+    overview = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)
+    total = overview["total"]
     assert (total["requests"], total["compared"]) == (11, 10)
     assert total["outcomes"] == {"answered": 10, "failed": 1}
     assert total["cost_usd"] == pytest.approx(sum(make_record(n).cost_usd for n in range(10)))
@@ -50,14 +50,14 @@ def test_requests_are_summed_with_the_strong_only_cost(tallies, tmp_path, rules)
     saved = total["saved_usd"]
     assert saved["estimate"] == pytest.approx(strong - total["cost_usd"])
     assert saved["low"] < saved["estimate"] < saved["high"]
-    assert sum(step["requests"] for step in seen["over_time"]) == 11
-    assert [row["question_type"] for row in seen["types"]] == ["arithmetic"]
-    assert seen["reasons"] == [{"reason": "cheap_is_enough", "requests": 11}]
+    assert sum(step["requests"] for step in overview["over_time"]) == 11
+    assert [row["question_type"] for row in overview["types"]] == ["arithmetic"]
+    assert overview["reasons"] == [{"reason": "cheap_is_enough", "requests": 11}]
 
 
 def test_paid_but_unused_answers_reduce_the_saving(tallies, tmp_path, rules):
-    wasted = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
-    tallies.write([make_record(0, wasted=wasted), make_record(1, outcome="cut", cost_usd=0.25)])
+    unused_attempts = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
+    tallies.write([make_record(0, wasted=unused_attempts), make_record(1, outcome="cut", cost_usd=0.25)])
     total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["total"]
     paid = make_record(0).cost_usd + 0.25 + 0.5
     assert total["saved_usd"]["estimate"] == pytest.approx(total["always_strong_usd"]["estimate"] - paid)
@@ -65,7 +65,7 @@ def test_paid_but_unused_answers_reduce_the_saving(tallies, tmp_path, rules):
 
 def test_a_repeated_batch_counts_once_and_new_entries_count(tmp_path, rules):
     path = tmp_path / "tallies.db"
-    for count in (3, 3, 5):  # each time after a crash, before the exporter could note how far it came
+    for count in (3, 3, 5):  # each time after a crash before the exporter stored its position
         tallies = Tallies(path, PRICES, lambda _: LENGTHS)
         tallies.write([make_record(n) for n in range(count)] + [Gap(since_unix_ns=1, until_unix_ns=2, requests=1)])
         tallies.close()
@@ -87,9 +87,9 @@ def test_the_overview_reports_whether_the_mix_keeps_the_target(tallies, tmp_path
 
 def test_an_empty_store_has_an_empty_overview(tmp_path, rules):
     for window in WINDOWS.values():
-        seen = summed(tmp_path / "nothing.db", window, rules, time.time(), TARGET)
-        assert seen["total"]["requests"] == 0 and seen["mix"]["distance"] is None
-        assert len(seen["over_time"]) * window.step == window.seconds
+        overview = summed(tmp_path / "nothing.db", window, rules, time.time(), TARGET)
+        assert overview["total"]["requests"] == 0 and overview["mix"]["distance"] is None
+        assert len(overview["over_time"]) * window.step == window.seconds
 
 
 def test_minutes_are_deleted_and_hours_are_kept(tallies, tmp_path, rules):
@@ -114,10 +114,15 @@ def test_percentiles_are_within_a_bucket_of_the_truth():
 
 
 def million(path: Path, now: float) -> None:
-    """A store as a million requests over a month leave it: every hour has every type, model and reason."""
+    """Fill a store like a million requests over a month: every hour has every type, model and reason."""
     Tallies(path, PRICES, lambda _: LENGTHS).write([make_record(0)])
-    kinds = [(f"type-{t}", model, reason) for t in range(40) for model in ("a", "b") for reason in ("cheap", "strong")]
-    per = 1_000_000 / (30 * 86400 * len(kinds))  # of a kind, in a second
+    kinds = [
+        (f"type-{number}", model, reason)
+        for number in range(40)
+        for model in ("a", "b")
+        for reason in ("cheap", "strong")
+    ]
+    per = 1_000_000 / (30 * 86400 * len(kinds))  # of one kind, in one second
     with sqlite3.connect(path) as store:
         for table, seconds, steps in (("days", 86400, 32), ("hours", 3600, 840), ("minutes", 60, 300)):
             first = int(now) // seconds * seconds
@@ -146,21 +151,21 @@ def test_a_million_requests_are_summed_up_in_under_200_ms(tmp_path, rules):
     now = time.time()
     million(tmp_path / "tallies.db", now)
     for name, window in WINDOWS.items():
-        took = float("inf")
+        seconds = float("inf")
         for _ in range(5):
-            start = time.process_time()  # other processes leave it alone
-            seen = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
-            took = min(took, time.process_time() - start)
-        assert took < 0.2, name
-    assert seen["total"]["requests"] > 900_000
+            start = time.process_time()  # CPU time is independent of other processes
+            overview = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
+            seconds = min(seconds, time.process_time() - start)
+        assert seconds < 0.2, name
+    assert overview["total"]["requests"] > 900_000
 
 
 def test_the_newest_requests_of_all_workers_are_listed_latest_first(tmp_path: Path):
     journals = [Journal(tmp_path) for _ in range(3)]
     for n in range(90):
         journals[n % 3].append(make_record(n))
-    seen = newest_requests(tmp_path, 50)
-    assert [int(one.trace_id, 16) - 1 for one in seen] == list(range(89, 39, -1))
+    overview = newest_requests(tmp_path, 50)
+    assert [int(request.trace_id, 16) - 1 for request in overview] == list(range(89, 39, -1))
     for journal in journals:
         journal.close()
 
@@ -198,7 +203,7 @@ def test_records_without_the_question_as_read_still_count(tmp_path: Path):
     old, new = segment.read_bytes().splitlines()
     assert b"read_as" not in old
     assert [record.read_as for record in parsed([old, new])] == [{}, {"question_characters": 30, "turn": 1}]
-    assert [as_mapping(each)["read_as"] for each in newest_requests(tmp_path, 50)] == [
+    assert [as_mapping(entry)["read_as"] for entry in newest_requests(tmp_path, 50)] == [
         {"question_characters": 30, "turn": 1},
         {},
     ]

@@ -1,4 +1,4 @@
-"""`python -m router prices`: the price table, shown and compared with a map in the form of LiteLLM's."""
+"""`python -m router prices`: shows the price table and compares it with a map in LiteLLM's format."""
 
 import json
 import os
@@ -52,14 +52,14 @@ TODAY = day_unix_ns(date(2026, 11, 28))
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No settings of the machine's."""
+    """Run in an empty folder without settings of the machine."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("ROUTER_")]:
         monkeypatch.delenv(name)
 
 
 def equal_map(unix_ns: int = TODAY) -> dict:
-    """Our own table in the form of the map."""
+    """The router's price table in the format of the map."""
     book = prices(load())
     rows = {}
     for model in book.prices:
@@ -88,7 +88,7 @@ def check(table: object, *options: str) -> tuple[int, dict]:
     return result.exit_code, json.loads(result.stdout)
 
 
-def found(answer: dict) -> list[tuple]:
+def difference_rows(answer: dict) -> list[tuple]:
     return [
         (
             difference["model"],
@@ -118,7 +118,7 @@ def test_a_row_is_equal_on_its_day_and_differs_in_every_earlier_price():
 
 
 @pytest.mark.parametrize(
-    ("key", "rate", "ours"),
+    ("key", "rate", "router_price"),
     [
         ("input_cost_per_token", ("input", "standard", 0), 0.2),
         ("output_cost_per_token_flex", ("output", "flex", 0), 0.6),
@@ -128,13 +128,13 @@ def test_a_row_is_equal_on_its_day_and_differs_in_every_earlier_price():
         ("output_cost_per_token_above_272k_tokens_priority", ("output", "priority", 272_000), 3.6),
     ],
 )
-def test_a_different_price_is_reported_with_both_values_and_their_ratio(key, rate, ours):
+def test_a_different_price_is_reported_with_both_values_and_their_ratio(key, rate, router_price):
     code, answer = check({"gpt-5.6-luna": {**LUNA, key: LUNA[key] * 1.5}}, "--models", "gpt-5.6-luna")
     assert code == 1
-    assert found(answer) == [("gpt-5.6-luna", "different_price", *rate)]
+    assert difference_rows(answer) == [("gpt-5.6-luna", "different_price", *rate)]
     only = answer["differences"][0]
-    assert only["ours_usd_per_million_tokens"] == pytest.approx(ours)
-    assert only["theirs_usd_per_million_tokens"] == pytest.approx(ours * 1.5)
+    assert only["ours_usd_per_million_tokens"] == pytest.approx(router_price)
+    assert only["theirs_usd_per_million_tokens"] == pytest.approx(router_price * 1.5)
     assert only["relative_difference"] == pytest.approx(0.5)
 
 
@@ -144,7 +144,7 @@ def test_prices_in_only_one_table_are_reported():
     del row["cache_read_input_token_cost_flex"], row["output_cost_per_token_above_272k_tokens_flex"]
     code, answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")
     assert code == 1
-    assert sorted(each[1:] for each in found(answer)) == [
+    assert sorted(difference[1:] for difference in difference_rows(answer)) == [
         ("only_ours", "cached input", "flex", 0),
         ("only_ours", "output", "flex", 272_000),
         ("only_theirs", "audio input", "standard", 0),
@@ -156,7 +156,10 @@ def test_prices_in_only_one_table_are_reported():
 def test_the_long_context_limit_is_read_from_the_name():
     row = {key.replace("above_272k", "above_200k"): value for key, value in LUNA.items()}
     answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")[1]
-    assert {(each[1], each[4]) for each in found(answer)} == {("only_ours", 272_000), ("only_theirs", 200_000)}
+    assert {(difference[1], difference[4]) for difference in difference_rows(answer)} == {
+        ("only_ours", 272_000),
+        ("only_theirs", 200_000),
+    }
 
 
 def test_long_requests_at_the_base_price_need_no_row():
@@ -172,15 +175,15 @@ def test_models_missing_from_the_file_are_reported():
     table = equal_map()
     del table["gpt-4o"]
     code, answer = check(table)
-    assert (code, found(answer)) == (1, [("gpt-4o", "not_in_file", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-4o", "not_in_file", None, None, None)])
 
 
 def test_a_model_is_found_with_its_provider_prefix_after_its_exact_name():
     table = equal_map()
     table["openai/gpt-4o"] = table.pop("gpt-4o")
     assert check(table)[0] == 0
-    table["azure/gpt-4o-mini"] = table.pop("gpt-4o-mini")  # another provider's price is another price
-    assert found(check(table)[1]) == [("gpt-4o-mini", "not_in_file", None, None, None)]
+    table["azure/gpt-4o-mini"] = table.pop("gpt-4o-mini")  # another provider may have another price
+    assert difference_rows(check(table)[1]) == [("gpt-4o-mini", "not_in_file", None, None, None)]
     table["gpt-4o-mini"] = table["azure/gpt-4o-mini"]
     table["openai/gpt-4o-mini"] = {"input_cost_per_token": 1.0}
     assert check(table)[0] == 0
@@ -202,16 +205,16 @@ def test_an_alias_is_compared_if_both_tables_have_a_price():
     code, answer = check(table)
     assert code == 0 and "gpt-4o-2024-08-06" in answer["models"]
     table["gpt-4o-2024-08-06"]["input_cost_per_token"] = 5e-06
-    assert found(check(table)[1]) == [("gpt-4o-2024-08-06", "different_price", "input", "standard", 0)]
+    assert difference_rows(check(table)[1]) == [("gpt-4o-2024-08-06", "different_price", "input", "standard", 0)]
 
 
 def test_a_day_before_the_first_price_is_reported_once():
     code, answer = check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna", "--on", "2026-07-01")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "no_price_of_ours", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "no_price_of_ours", None, None, None)])
     assert (
         check({"gpt-4o": {}}, "--models", "gpt-5.6-luna,gpt-4o", "--on", "2026-07-01")[1]["differences"][0]["model"]
         == "gpt-4o"
-    )  # neither of them has gpt-5.6-luna then
+    )  # neither table has gpt-5.6-luna on that day
 
 
 def test_without_a_day_todays_prices_are_compared(monkeypatch):
@@ -241,7 +244,7 @@ def test_an_invalid_price_is_the_only_finding_of_its_model(written):
         '"input_cost_per_token": 2e-07', f'"input_cost_per_token": {written}'
     )
     code, answer = check(table, "--models", "gpt-5.6-luna")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "not_a_price", "input", "standard", 0)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "not_a_price", "input", "standard", 0)])
     assert answer["differences"][0]["told"].startswith("input_cost_per_token is ")
     assert len(answer["differences"][0]["told"]) < 80
 
@@ -249,7 +252,7 @@ def test_an_invalid_price_is_the_only_finding_of_its_model(written):
 def test_null_counts_as_no_price():
     table = {"gpt-5.6-luna": {**LUNA, "output_cost_per_token_flex": None, "output_cost_per_reasoning_token": None}}
     answer = check(table, "--models", "gpt-5.6-luna")[1]
-    assert found(answer) == [("gpt-5.6-luna", "only_ours", "output", "flex", 0)]
+    assert difference_rows(answer) == [("gpt-5.6-luna", "only_ours", "output", "flex", 0)]
 
 
 def test_a_price_of_zero_has_no_relative_difference():
@@ -294,13 +297,13 @@ def test_shutdown_dates_are_read_from_the_model_table(tmp_path, monkeypatch):
     assert check(table, "--models", "gpt-5.6-luna")[0] == 0
     (tmp_path / "models.json").write_text(json.dumps({"models": {"gpt-5.6-luna": {"leaves": "2028-01-01"}, "x": {}}}))
     code, answer = check(table, "--models", "gpt-5.6-luna")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
 
 
 @pytest.mark.parametrize("row", ["text", 3, [], None])
 def test_an_invalid_row_is_reported(row):
     code, answer = check({**equal_map(), "gpt-4o": row})
-    assert (code, found(answer)) == (1, [("gpt-4o", "not_a_price", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-4o", "not_a_price", None, None, None)])
 
 
 def test_unsupported_prices_are_listed_and_are_no_difference():
@@ -313,7 +316,7 @@ def test_unsupported_prices_are_listed_and_are_no_difference():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is not JSON"),
         (b'{"gpt-4o": {"input_cost_per_token": 1e-06', "is not JSON: .* in line 1"),
@@ -327,8 +330,8 @@ def test_unsupported_prices_are_listed_and_are_no_difference():
         (b"\x89PNG\r\n\x1a\n\x00\x00", "is not"),
     ],
 )
-def test_the_error_of_an_invalid_file_says_what_is_wrong(content, said):
-    with pytest.raises(MapError, match=said):
+def test_the_error_of_an_invalid_file_says_what_is_wrong(content, message):
+    with pytest.raises(MapError, match=message):
         PublicMap.parse(content)
 
 
@@ -337,7 +340,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("check", "nowhere.json"), "nowhere.json: cannot be read: No such file"),
         (("check", "."), ".: cannot be read: Is a directory"),
@@ -347,13 +350,13 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
         (("show", "gpt-5o"), "'gpt-5o' has no price"),
     ],
 )
-def test_an_unreadable_input_is_a_one_line_error_with_exit_code_2(tmp_path, arguments, said):
+def test_an_unreadable_input_is_a_one_line_error_with_exit_code_2(tmp_path, arguments, message):
     (tmp_path / "torn.json").write_text('{"gpt-4o": ')
     (tmp_path / "whole.json").write_text(json.dumps({"gpt-4o": {}}))
     result = command(*arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("router: ") and result.stderr.count("\n") == 1
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_the_command_exits_with_1_and_names_the_differences(tmp_path):

@@ -10,12 +10,12 @@ CORPORATE = "http://proxy.corp:3128"
 
 
 def leads(host, port=443, tls=True, setting="", **environment):
-    found = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
-    return found.name if found else None
+    proxy = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
+    return proxy.name if proxy else None
 
 
 @pytest.mark.parametrize(
-    ("exempt", "host", "port", "proxied"),
+    ("exempt", "host", "port", "expected"),
     [
         ("", "api.example.com", 443, True),
         ("*", "api.example.com", 443, False),
@@ -53,8 +53,8 @@ def leads(host, port=443, tls=True, setting="", **environment):
         ("*.", "example.com", 443, True),
     ],
 )
-def test_hosts_in_no_proxy_are_reached_directly(exempt, host, port, proxied):
-    assert leads(host, port, https_proxy=CORPORATE, NO_PROXY=exempt) == ("proxy.corp:3128" if proxied else None)
+def test_hosts_in_no_proxy_are_reached_directly(exempt, host, port, expected):
+    assert leads(host, port, https_proxy=CORPORATE, NO_PROXY=exempt) == ("proxy.corp:3128" if expected else None)
 
 
 @pytest.mark.parametrize(

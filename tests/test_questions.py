@@ -175,8 +175,8 @@ def test_the_format_of_mlflow_is_read() -> None:
 def test_a_row_overrides_the_default_system_prompt() -> None:
     assert parse(ROW).messages[0]["content"] == DEFAULT_SYSTEM_PROMPT
     assert [message["role"] for message in parse({**ROW, "system": ""}).messages] == ["user"]
-    own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    assert parse({"messages": own, "expected_facts": ["x"]}).messages == own
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert parse({"messages": messages, "expected_facts": ["x"]}).messages == messages
 
 
 def test_the_shipped_questions_begin_with_the_six_of_the_specification() -> None:

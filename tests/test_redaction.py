@@ -28,14 +28,14 @@ def body(text: str) -> msgspec.Raw:
     return msgspec.Raw(json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]}).encode())
 
 
-def said(value) -> str:
+def content_of(value) -> str:
     return json.loads(msgspec.json.encode(value))["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("mode", ["whole", "redacted"])
 @pytest.mark.parametrize("key", KEYS)
 def test_no_mode_records_a_key(mode, key):
-    assert said(recorded_content(body(f"my key is {key} ok"), mode)) == "my key is [key] ok"
+    assert content_of(recorded_content(body(f"my key is {key} ok"), mode)) == "my key is [key] ok"
 
 
 def test_mode_whole_keeps_content_without_keys_byte_for_byte():
@@ -45,14 +45,14 @@ def test_mode_whole_keeps_content_without_keys_byte_for_byte():
 
 def test_mode_redacted_removes_only_addresses_and_card_numbers():
     text = "write to ada.b+c@mail.example.org or pay with 4111-1111-1111-1111; 13.11 is not 1234567890123456"
-    assert said(recorded_content(body(text), "redacted")) == (
+    assert content_of(recorded_content(body(text), "redacted")) == (
         "write to [e-mail] or pay with [card]; 13.11 is not 1234567890123456"
     )
 
 
 def test_an_escaped_address_is_found():
     raw = msgspec.Raw(b'{"messages":[{"content":"ada\\u0040example.org"}]}')
-    assert said(recorded_content(raw, "redacted")) == "[e-mail]"
+    assert content_of(recorded_content(raw, "redacted")) == "[e-mail]"
 
 
 def test_a_card_number_without_quotes_is_found():
@@ -79,12 +79,12 @@ def test_ordinary_words_are_not_redacted(word):
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("at", [PIECE - 60, PIECE - 20, PIECE - 1, PIECE, PIECE + 3, 3 * PIECE - 7])
-def test_a_key_is_found_at_any_boundary_of_a_long_text(key, at):
-    before = ("word " * at)[: at - 1] + " "
+@pytest.mark.parametrize("words_before", [PIECE - 60, PIECE - 20, PIECE - 1, PIECE, PIECE + 3, 3 * PIECE - 7])
+def test_a_key_is_found_at_any_boundary_of_a_long_text(key, words_before):
+    before = ("word " * words_before)[: words_before - 1] + " "
     text = f"{before}{key} and {key} " + "more words " * 9000
     assert without_keys(text) == text.replace(key, "[key]")
-    assert said(recorded_content(body(text), "whole")) == text.replace(key, "[key]")
+    assert content_of(recorded_content(body(text), "whole")) == text.replace(key, "[key]")
     mail = f"{before}ada.lovelace@example.org, 4111 1111 1111 1111" + " more words" * 9000
     clean = mail.replace("ada.lovelace@example.org", "[e-mail]").replace("4111 1111 1111 1111", "[card]")
     assert without_personal_data(mail) == clean

@@ -24,7 +24,7 @@ from router.policy.document import CHAMPION, Policy
 from router.policy.prices import Price, PriceBook
 from router.policy.repricing import price_changes, saving_at_current_prices
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies emit warnings
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 DEARER = {"gpt-4o-mini": {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 4.0}}
@@ -49,36 +49,42 @@ def test_unchanged_prices_are_not_reported(policy: Policy) -> None:
 def test_the_new_saving_lies_between_that_of_input_and_of_output(policy: Policy) -> None:
     changed = book(**{"gpt-4o-mini": Price(0.30, 2.40)})  # twice the input, four times the output
     rule = policy.rules.rule_for(0.9)
-    least, most = saving_at_current_prices(policy.rules, changed, 0.9) or (0.0, 0.0)
-    assert rule is not None and least < most < rule.expected_saving.estimate
+    least, largest = saving_at_current_prices(policy.rules, changed, 0.9) or (0.0, 0.0)
+    assert rule is not None and least < largest < rule.expected_saving.estimate
     before = rule.expected_saving.estimate
-    assert (least, most) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
+    assert (least, largest) == pytest.approx((before / 0.94 * 0.76, before / 0.94 * 0.88))
 
 
 def test_the_router_reports_changed_prices(policy: Policy, tmp_path: Path) -> None:
     write_policy(policy, tmp_path / "policy")
     prices = {"gpt-4o": {"usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 8.0}}
     router = RunningRouter(tmp_path, policy=tmp_path / "policy", models=prices, openai_base_url="simulated:")
-    told = [line for line in notices(router.app.worker) if "prices have changed since" in line]
+    warnings = [line for line in notices(router.app.worker) if "prices have changed since" in line]
     router.close()
-    assert len(told) == 1 and "gpt-4o 2.5/10 -> 2/8 (input/output)" in told[0] and "calibration reprice" in told[0]
+    assert (
+        len(warnings) == 1
+        and "gpt-4o 2.5/10 -> 2/8 (input/output)" in warnings[0]
+        and "calibration reprice" in warnings[0]
+    )
 
 
 def test_repricing_certifies_a_policy_again_without_learning(policy: Policy, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     experiment = tracking.prepare(uri)
-    number, kept = registration.register_policy(experiment, "first", policy, synthetic_outcomes(400), "a test", 3)
+    number, registered = registration.register_policy(experiment, "first", policy, synthetic_outcomes(400), "a test", 3)
     loaded = registration.load_version(number)
     assert reprice(loaded, load_prices()) is None
-    made = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
-    assert made is not None
-    assert [each.model for each in made.price_changes] == ["gpt-4o-mini"]
-    assert np.array_equal(made.policy.predictor.table, kept.predictor.table)
-    assert made.policy.rules.evidence == kept.rules.evidence
-    assert made.policy.about["repriced_from"] == kept.version
-    at = {each.target: each for each in made.targets}[0.9]
-    assert at.saved_unchanged < at.saved_then  # the cheap model saves less now, and the thresholds have to say so
-    assert 0.0 <= at.saved <= 1 - 1.0 / 2.5
+    repriced = reprice(loaded, book(**{"gpt-4o-mini": Price(1.0, 4.0)}))
+    assert repriced is not None
+    assert [change.model for change in repriced.price_changes] == ["gpt-4o-mini"]
+    assert np.array_equal(repriced.policy.predictor.table, registered.predictor.table)
+    assert repriced.policy.rules.evidence == registered.rules.evidence
+    assert repriced.policy.about["repriced_from"] == registered.version
+    rule_at_target = {change.target: change for change in repriced.targets}[0.9]
+    assert (
+        rule_at_target.saved_unchanged < rule_at_target.saved_then
+    )  # the cheap model saves less now, so the thresholds must change
+    assert 0.0 <= rule_at_target.saved <= 1 - 1.0 / 2.5
 
 
 def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
@@ -102,6 +108,6 @@ def test_reprice_writes_a_challenger_and_a_dry_run_writes_nothing(
 
     assert "gpt-4o-mini 0.15/0.6 -> 1/4" in reprice_in("--prices", str(tmp_path / "new.json"), "--dry-run")
     assert registration.version_number(registration.CHALLENGER) == number
-    out = reprice_in("--prices", str(tmp_path / "new.json"))
-    assert "new thresholds" in out and registration.version_number(registration.CHALLENGER) == str(int(number) + 1)
+    output = reprice_in("--prices", str(tmp_path / "new.json"))
+    assert "new thresholds" in output and registration.version_number(registration.CHALLENGER) == str(int(number) + 1)
     assert registration.version_number(CHAMPION) == number

@@ -25,35 +25,35 @@ def traffic(counts: dict[str, int], rng: random.Random) -> list[RecordedRequest]
 
 
 def test_a_sample_is_balanced_over_types_and_includes_all_of_a_rare_one():
-    chosen = sample_traffic(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
-    assert Counter(request.question_type for request in chosen) == {"math": 50, "code": 50, "poems": 7}
-    assert len({request.trace_id for request in chosen}) == 107
+    sample = sample_traffic(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
+    assert Counter(request.question_type for request in sample) == {"math": 50, "code": 50, "poems": 7}
+    assert len({request.trace_id for request in sample}) == 107
 
 
 def test_half_of_a_types_sample_is_the_most_uncertain_requests():
-    everything = traffic({"math": 1000}, random.Random(1))
-    chosen = sample_traffic(everything, 100, random.Random(2))
-    near = sum(abs(request.gap - 0.08) < 0.02 for request in chosen)
-    assert near > 55  # half are chosen for it; a fifth of the random half lie there as well
+    all_requests = traffic({"math": 1000}, random.Random(1))
+    sample = sample_traffic(all_requests, 100, random.Random(2))
+    near = sum(abs(request.gap - 0.08) < 0.02 for request in sample)
+    assert near > 55  # half are chosen for it; a fifth of the random half also qualify
     assert near < 75
 
 
 def test_a_decision_without_evidence_counts_as_uncertain():
-    everything = [RecordedRequest("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
-    assert "new" in {request.trace_id for request in sample_traffic(everything, 20, random.Random(2))}
+    all_requests = [RecordedRequest("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
+    assert "new" in {request.trace_id for request in sample_traffic(all_requests, 20, random.Random(2))}
 
 
 def test_requests_with_feedback_are_always_in_the_sample():
     rated = RecordedRequest("rated", "math", "cheap_is_enough", 0.0, (Feedback(0.0, "wrong"),))
     for seed in range(5):
-        chosen = sample_traffic([*traffic({"math": 100}, random.Random(1)), rated], 5, random.Random(seed))
-        assert rated in chosen
-        assert len(chosen) == 5
+        sample = sample_traffic([*traffic({"math": 100}, random.Random(1)), rated], 5, random.Random(seed))
+        assert rated in sample
+        assert len(sample) == 5
 
 
 def test_the_same_seed_gives_the_same_sample():
-    everything = traffic({"math": 100, "code": 100}, random.Random(1))
-    assert sample_traffic(everything, 20, random.Random(3)) == sample_traffic(everything, 20, random.Random(3))
+    all_requests = traffic({"math": 100, "code": 100}, random.Random(1))
+    assert sample_traffic(all_requests, 20, random.Random(3)) == sample_traffic(all_requests, 20, random.Random(3))
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-7d", "7y", "0d"])

@@ -1,4 +1,4 @@
-"""What goes wrong upstream: retries, the other model, broken streams, circuits. On real sockets that really break."""
+"""Upstream faults on real sockets: retries, the fallback model, interrupted streams and circuits."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ def test_a_failure_before_the_first_byte_is_retried(fast, openai_server, fault):
     assert answer.json()["choices"][0]["message"]["content"] == "Paris."
     record = fast.records()[0]
     assert (record["outcome"], record["reason"]) == ("answered", "passed_through")
-    # a reset of a connection at rest is no attempt: the upstream may not have heard us
+    # the reset of an idle connection is not an attempt: the upstream may not have read the request
     assert record["attempts"] == 2 or (fault is RESET and record["attempts"] == 1)
     assert openai_server.received[0].body == openai_server.received[1].body == NAMED
 
@@ -195,7 +195,7 @@ def test_a_closed_idle_connection_costs_no_attempt(fast, openai_server):
 
 
 class Refusing(LoopbackServer):
-    """Answers a head before it has heard the body, and takes as much as the head declared afterwards, or nothing."""
+    """Answers after the head, before the body; then reads the declared length, or nothing."""
 
     def __init__(self, *, answers: bool = True) -> None:
         self.answers = answers
@@ -220,8 +220,8 @@ class Refusing(LoopbackServer):
 def refusing():
     servers: list[Refusing] = []
 
-    def start(**how) -> Refusing:
-        servers.append(Refusing(**how))
+    def start(**options) -> Refusing:
+        servers.append(Refusing(**options))
         return servers[-1]
 
     yield start
@@ -261,7 +261,7 @@ def test_unused_connections_are_closed(router, openai_server, monkeypatch):
     assert openai_server.open_connections >= 20
     deadline = time.monotonic() + 10
     while openai_server.open_connections > 1 and time.monotonic() < deadline:
-        ask(router)  # which the newest connection is enough for
+        ask(router)  # the newest connection is enough for them
         time.sleep(0.1)
     assert openai_server.open_connections == 1
 
@@ -298,7 +298,7 @@ def test_a_failed_probe_extends_the_pause():
     assert breaker.is_open and breaker.allows(5.0)
     breaker.record_failure(5.0)
     assert not breaker.allows(14.9) and breaker.allows(15.0)
-    breaker.release_probe()  # its client left
+    breaker.release_probe()  # its client disconnected
     assert breaker.allows(15.0)
     breaker.record_success()
     assert not breaker.is_open
@@ -307,9 +307,9 @@ def test_a_failed_probe_extends_the_pause():
 def test_comments_keep_a_waiting_stream_alive(start_router, openai_server):
     router = start_router(openai_base_url=openai_server.url, keep_alive_seconds=0.1)
     openai_server.enqueue(stream_reply(*chat_events("gpt-4o", usage=True), wait=0.5))
-    heard = ask(router, STREAMED).content
-    comments, rest = heard.count(b": keep-alive\n\n"), heard.replace(b": keep-alive\n\n", b"")
-    assert comments >= 3 and rest == b"".join(chat_events("gpt-4o"))
+    content = ask(router, STREAMED).content
+    comments, events = content.count(b": keep-alive\n\n"), content.replace(b": keep-alive\n\n", b"")
+    assert comments >= 3 and events == b"".join(chat_events("gpt-4o"))
     with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
         openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), wait=0.4))
         chunks = list(client.chat.completions.create(model="gpt-4o", messages=[], stream=True))
@@ -319,8 +319,8 @@ def test_comments_keep_a_waiting_stream_alive(start_router, openai_server):
 def test_an_error_after_a_comment_is_an_event(start_router, openai_server):
     router = start_router(openai_base_url=openai_server.url, keep_alive_seconds=0.1, max_attempts=1)
     openai_server.enqueue(Reply(500, pieces=[b'{"error":{"message":"late"}}'], wait=0.3))
-    heard = ask(router, STREAMED).content
-    assert heard.endswith(b'data: {"error":{"message":"late"}}\n\n')
+    content = ask(router, STREAMED).content
+    assert content.endswith(b'data: {"error":{"message":"late"}}\n\n')
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,15 @@ def verifying(upstream, tmp_path_factory):
 
 @pytest.fixture
 def ask(verifying, upstream):
-    """Asks for the check by form, with what each model will say; the answer, and the models that were asked."""
+    """A function that requests verification by format with queued replies; returns the answer and the called models."""
 
-    def asked(case: Case, *says, **headers: str):
-        upstream.enqueue(*says)
+    def ask_case(case: Case, *replies, **headers: str):
+        upstream.enqueue(*replies)
         before, body = len(upstream.received), case.request("auto-cost")
         answer = httpx2.post(f"{verifying.url}/{SAID[case.api]}", json=body, headers=FORM | headers, timeout=30)
         return answer, [received.json["model"] for received in upstream.received[before:]]
 
-    return asked
+    return ask_case
 
 
 def both(case: Case, *, streamed: bool):
@@ -157,7 +157,7 @@ def test_the_first_bytes_of_prose_are_sent_before_its_end(verifying, upstream):
     start = time.monotonic()
     with httpx2.stream("POST", f"{verifying.url}/chat/completions", json=body, headers=FORM) as answer:
         pieces = [(time.monotonic() - start, piece) for piece in answer.iter_raw()]
-    first = next(at for at, piece in pieces if b"word" in piece)
+    first = next(received_at for received_at, piece in pieces if b"word" in piece)
     assert pieces[-1][0] - first > 0.4
 
 
@@ -179,14 +179,14 @@ def test_a_held_stream_reserves_memory_and_releases_it(verifying, upstream):
         stream_reply(*chat_events(CHEAP, ["x" * 50_000] * 8), gap=0.05), stream_reply(*chat_events(STRONG, ["{}"]))
     )
     body = Case("", "", "chat", {"stream": True, **OBJECT}).request("auto-cost+verify")
-    most = 0
+    peak = 0
     thread = threading.Thread(target=httpx2.post, args=(f"{verifying.url}/chat/completions",), kwargs={"json": body})
     thread.start()
     while thread.is_alive():
-        most = max(most, admission.reserved_bytes)
+        peak = max(peak, admission.reserved_bytes)
         time.sleep(0.01)
     thread.join()
-    assert most > 250_000
+    assert peak > 250_000
     assert until(lambda: admission.reserved_bytes == 0)
 
 
@@ -238,13 +238,13 @@ def test_the_official_client_gets_the_valid_answer(verifying, upstream):
         for streamed in (False, True):
             upstream.enqueue(build_reply(chat("", "", broken, TOOLS), CHEAP, streamed=streamed))
             upstream.enqueue(build_reply(good, STRONG, streamed=streamed))
-        made = client.chat.completions.create(model="auto-cost+verify", messages=question, tools=TOOLS["tools"])
-        assert made.model == STRONG and made.choices[0].message.tool_calls[0].function.name == "weather"
+        completion = client.chat.completions.create(model="auto-cost+verify", messages=question, tools=TOOLS["tools"])
+        assert completion.model == STRONG and completion.choices[0].message.tool_calls[0].function.name == "weather"
         with client.chat.completions.stream(
             model="auto-cost+verify", messages=question, tools=TOOLS["tools"]
         ) as stream:
-            called = stream.get_final_completion().choices[0].message.tool_calls[0]
-        assert json.loads(called.function.arguments) == {"city": "Paris"}
+            tool_call = stream.get_final_completion().choices[0].message.tool_calls[0]
+        assert json.loads(tool_call.function.arguments) == {"city": "Paris"}
         case = responses("", "", [])
         for streamed in (False, True):
             upstream.enqueue(*both(case, streamed=streamed))
@@ -299,12 +299,12 @@ def test_a_key_pays_for_both_calls():
 
 
 def test_twice_the_cost_of_an_answer_is_held(verifying):
-    router, most = verifying.app.worker, []
+    router, peak = verifying.app.worker, []
     for model in ("auto-cost", "auto-cost+verify"):
         body = json.dumps(Case("", "", "chat", {"max_tokens": 100}).request(model)).encode()
         request = read_request(body, CHAT)
         plan = make_plan(CHAT, router.serving, router.adapter, (), request, {})
         skeleton = Skeleton(body, (), ())
         bound = Bound(router.prices, router.adapter)
-        most.append(bound.most(plan, CHAT, skeleton, router.serving.policy.rules.models, time.time_ns(), priced=True))
-    assert most[1].usd == pytest.approx(2 * most[0].usd, rel=0.1)
+        peak.append(bound.most(plan, CHAT, skeleton, router.serving.policy.rules.models, time.time_ns(), priced=True))
+    assert peak[1].usd == pytest.approx(2 * peak[0].usd, rel=0.1)

@@ -25,7 +25,7 @@ from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
 from router.serving.sentinel import fetch
 from router.settings import load
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies emit warnings
 
 KIND = "math/grade-school"  # a type that the shipped policy routes to the cheap model
 OPTIONS = ("watch", "--once", "--share", "1", "--judge", "gpt-4.1-mini")
@@ -41,13 +41,13 @@ def sums(count: int, first: int = 3) -> list[str]:
 
 @pytest.fixture
 def models() -> Iterator[FakeModels]:
-    """A cheap model that became always wrong."""
+    """Fake models of which the cheap one is always wrong."""
     with FakeModels(quality=lambda model, _: float(model != "gpt-4o-mini")) as fake:
         yield fake
 
 
 class Traffic:
-    """A router in front of the models, and the sentinel beside it."""
+    """A router in front of the models, and the sentinel's commands."""
 
     def __init__(self, router: RunningRouter, models: FakeModels) -> None:
         self.router, self.models, self.home = router, models, router.home
@@ -61,19 +61,19 @@ class Traffic:
         drain(shippers_for(self.router.app.worker.settings)[0])
 
     def watch(self, *arguments: str) -> str:
-        """Look once, in this process."""
+        """Run one inspection in this process."""
         result = CliRunner().invoke(app, [*OPTIONS, *arguments])
         assert result.exit_code == 0, result.output
         return result.output
 
     def watch_apart(self, *arguments: str) -> str:
-        """Look once, in a process of its own."""
+        """Run one inspection in a separate process."""
         command = [sys.executable, "-W", "ignore", "-m", "calibration", *OPTIONS, *arguments]
         result = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
         assert result.returncode == 0 and "sk-of-the-test" not in result.stdout, result.stdout
         return result.stdout
 
-    def found(self) -> Sentinel:
+    def read_report(self) -> Sentinel:
         return parse((self.home / "sentinel.json").read_bytes())
 
     def strong_asked(self) -> list[str]:
@@ -82,88 +82,96 @@ class Traffic:
 
 @pytest.fixture
 def traffic(start_router, models, create_store, tmp_path, monkeypatch) -> Iterator[Callable[..., Traffic]]:
-    """Starts a router that recorded some sums."""
+    """A function that starts a router with some recorded sums."""
 
     started: list[Traffic] = []
 
     def start(count: int, **settings: str) -> Traffic:
         uri = create_store(tmp_path / "home-0")
         options = {"openai_base_url": models.base_url, "openai_api_key": "sk-of-the-test", "mlflow_tracking_uri": uri}
-        made = Traffic(start_router(**options, **settings), models)
-        started.append(made)
+        traffic_run = Traffic(start_router(**options, **settings), models)
+        started.append(traffic_run)
         for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MLFLOW_TRACKING_URI"):
             monkeypatch.setenv(name, str(options[name.lower()]))
         for name, value in {
-            "ROUTER_HOME": made.home,
+            "ROUTER_HOME": traffic_run.home,
             "COLUMNS": 150,
             "PYTHONPATH": Path(__file__).parent.parent,
         }.items():
             monkeypatch.setenv(name, str(value))
         for text in sums(count):
-            assert made.ask(text).headers["x-router-reason"] == "cheap_is_enough"
-        made.router.records(count)
-        made.export()
-        return made
+            assert traffic_run.ask(text).headers["x-router-reason"] == "cheap_is_enough"
+        traffic_run.router.records(count)
+        traffic_run.export()
+        return traffic_run
 
     yield start
-    for made in started:
-        made.client.close()
+    for traffic_run in started:
+        traffic_run.client.close()
 
 
 @pytest.mark.slow
 def test_a_type_that_gets_worse_drifts_and_is_routed_to_the_strong_model(traffic, caplog):
-    made = traffic(5)
-    made.watch_apart()
-    first = made.found()
+    traffic_run = traffic(5)
+    traffic_run.watch_apart()
+    first = traffic_run.read_report()
     assert first.drifted == frozenset() and first.types[KIND].pairs == 5 and 0 < first.spent_usd <= 1.0
     for text in sums(17, 8):
-        made.ask(text)
-    made.router.records(22)
-    made.export()
+        traffic_run.ask(text)
+    traffic_run.router.records(22)
+    traffic_run.export()
     with caplog.at_level(logging.WARNING, "router"):
-        told = made.watch("--usd-a-day", "20")
-        found = made.found()
-        assert found.drifted == {KIND} and "drifted, sent to gpt-4o" in told
-        low, estimate, high = found.types[KIND].kept
-        assert low <= estimate <= high < found.types[KIND].floor and found.types[KIND].evidence >= 1
-        assert sorted(made.strong_asked()) == sorted(sums(22))  # each once, over both looks
-        assert until(lambda: made.client.get("/health").json()["warnings"], 20.0)
+        output = traffic_run.watch("--usd-a-day", "20")
+        report = traffic_run.read_report()
+        assert report.drifted == {KIND} and "drifted, sent to gpt-4o" in output
+        low, estimate, high = report.types[KIND].kept
+        assert low <= estimate <= high < report.types[KIND].floor and report.types[KIND].evidence >= 1
+        assert sorted(traffic_run.strong_asked()) == sorted(sums(22))  # each pair once, over both inspections
+        assert until(lambda: traffic_run.client.get("/health").json()["warnings"], 20.0)
         # a thread of its own logs the alert
         assert until(lambda: any(f"{KIND} drifted and goes to gpt-4o" in record.message for record in caplog.records))
-    answer = made.ask(sums(1, 100)[0])
+    answer = traffic_run.ask(sums(1, 100)[0])
     assert (answer.headers["x-router-reason"], answer.headers["x-router-model"]) == ("drifted", "gpt-4o")
-    warnings = made.client.get("/health").json()["warnings"]
+    warnings = traffic_run.client.get("/health").json()["warnings"]
     assert any(f"{KIND} drifted and goes to gpt-4o" in warning for warning in warnings)
-    assert any("requests changed since the calibration: mix" in warning for warning in warnings)  # of one type alone
-    assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in made.client.get("/metrics").text
-    seen = made.client.get("/router/overview").json()["sentinel"]["types"][KIND]
-    assert seen["state"] == "drifted" and len(seen["history"]) == 2
-    booked = [json.loads(line) for line in (made.home / "spending.jsonl").read_text().splitlines()]
-    assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
+    assert any("requests changed since the calibration: mix" in warning for warning in warnings)  # of one type only
+    assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in traffic_run.client.get("/metrics").text
+    shown_type = traffic_run.client.get("/router/overview").json()["sentinel"]["types"][KIND]
+    assert shown_type["state"] == "drifted" and len(shown_type["history"]) == 2
+    bookings = [json.loads(line) for line in (traffic_run.home / "spending.jsonl").read_text().splitlines()]
+    assert sum(row["cost_usd"] for row in bookings) == pytest.approx(report.spent_usd)
 
 
 def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
-    made = traffic(2)
-    made.models.faults.refuse = 401
+    traffic_run = traffic(2)
+    traffic_run.models.faults.refuse = 401
     options = ("--max-output-tokens", "100")
     result = CliRunner().invoke(app, [*OPTIONS, *options])
-    assert result.exit_code != 0 and not (made.home / "sentinel.json").exists()
-    made.models.faults.refuse = 0
-    told = made.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
-    few = made.found()
-    assert few.types[KIND].pairs == 1 and few.spent_usd <= 0.0152 and "1 deferred to the next day" in told
-    made.watch(*options)
-    assert sorted(made.strong_asked()) == sorted(sums(2)) and made.found().types[KIND].pairs == 2
-    verdicts = len(made.models.successful_calls("judge"))
-    told = made.watch(*options)
-    assert "0 new requests, 0 new pairs, $0.0000" in told
-    assert len(made.strong_asked()) == 2 and len(made.models.successful_calls("judge")) == verdicts
+    assert result.exit_code != 0 and not (traffic_run.home / "sentinel.json").exists()
+    traffic_run.models.faults.refuse = 0
+    output = traffic_run.watch("--usd-a-day", "0.0152", *options)  # one pair may cost most of it
+    first_report = traffic_run.read_report()
+    assert (
+        first_report.types[KIND].pairs == 1
+        and first_report.spent_usd <= 0.0152
+        and "1 deferred to the next day" in output
+    )
+    traffic_run.watch(*options)
+    assert sorted(traffic_run.strong_asked()) == sorted(sums(2)) and traffic_run.read_report().types[KIND].pairs == 2
+    verdicts = len(traffic_run.models.successful_calls("judge"))
+    output = traffic_run.watch(*options)
+    assert "0 new requests, 0 new pairs, $0.0000" in output
+    assert len(traffic_run.strong_asked()) == 2 and len(traffic_run.models.successful_calls("judge")) == verdicts
 
 
 def test_a_request_recorded_without_content_is_not_compared(traffic):
-    made = traffic(2, record_content="lengths")
-    told = made.watch()
-    assert made.found().types == {} and made.strong_asked() == [] and "2 new requests, 0 new pairs" in told
+    traffic_run = traffic(2, record_content="lengths")
+    output = traffic_run.watch()
+    assert (
+        traffic_run.read_report().types == {}
+        and traffic_run.strong_asked() == []
+        and "2 new requests, 0 new pairs" in output
+    )
 
 
 def test_the_reservations_of_a_killed_process_remain(tmp_path):
@@ -175,7 +183,7 @@ def test_the_reservations_of_a_killed_process_remain(tmp_path):
     with SentinelLedgers(folder) as ledgers:  # killed before anything was settled
         assert ledgers.spent_usd(day) == 0.5 and ledgers.is_reserved("tr-1")
         ledgers.reserve("tr-1", 0.25)
-        assert ledgers.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
+        assert ledgers.spent_usd(day) == 0.75  # the reservation of the killed process stays counted
         ledgers.settle(["tr-1"], 0.01)
         assert ledgers.spent_usd(day) == pytest.approx(0.51) and not ledgers.is_reserved("tr-1")
 

@@ -1,4 +1,4 @@
-"""The wheel, built and installed as `pip install` does, and run from a folder where nothing of the project is."""
+"""The wheel is built, installed like by `pip install`, and run from a folder outside the project."""
 
 import json
 import os
@@ -37,17 +37,17 @@ def output(*command, cwd, **environment):
 
 def clean(**added):
     """The environment without settings, and without a path to the checkout."""
-    kept = {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_", "PYTHONPATH"))
     }
-    return {**kept, "COLUMNS": "160", **added}
+    return {**environment, "COLUMNS": "160", **added}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel, made from the source distribution that is made from a copy of the sources."""
+    """The wheel, built from the source distribution of a copy of the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in (*HALVES, "data"):
@@ -62,14 +62,14 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def commands(wheel, tmp_path_factory):
-    """The folder of the console scripts in an environment with the wheel, and the dependencies of this one."""
+    """The folder of the console scripts in an environment with the wheel and this environment's dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
-    # a path of a .pth file is searched for modules and for no other .pth file, such as that of an editable install
-    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    (packages / "dependencies.pth").write_text("".join(f"{place}\n" for place in places))
+    # a path in a .pth file is searched for modules but not for other .pth files, such as an editable install's
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (packages / "dependencies.pth").write_text("".join(f"{place}\n" for place in folders))
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "-q", "--no-index")
     output(*pip, "--no-deps", "--disable-pip-version-check", wheel, cwd=folder)
     return folder / "bin"
@@ -78,7 +78,7 @@ def commands(wheel, tmp_path_factory):
 def test_the_wheel_contains_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
-        str(path.relative_to(ROOT)) for half in ("router", "calibration") for path in (ROOT / half).rglob("*.py")
+        str(path.relative_to(ROOT)) for package in ("router", "calibration") for path in (ROOT / package).rglob("*.py")
     }
     assert modules <= names
     read_by_programs = {
@@ -114,8 +114,8 @@ def test_an_installed_router_serves_its_policy(commands, tmp_path, create_store)
         assert httpx2.get(f"http://127.0.0.1:{port}/", timeout=30).status_code == 200
     finally:
         process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, told
+        log = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, log
 
 
 def wait_for(url, process):
@@ -170,7 +170,7 @@ def test_an_installed_calibration_calibrates(commands, tmp_path, create_store):
 
 
 def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path):
-    asked = subprocess.run(
+    result = subprocess.run(
         [commands / "calibration", "run"],
         cwd=tmp_path,
         env=clean(OPENAI_BASE_URL="http://127.0.0.1:9/v1"),
@@ -178,5 +178,5 @@ def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path
         capture_output=True,
         text=True,
     )
-    assert asked.returncode == 1 and "Continue?" in asked.stdout, asked.stdout + asked.stderr
+    assert result.returncode == 1 and "Continue?" in result.stdout, result.stdout + result.stderr
     assert not (tmp_path / "data").exists()
