@@ -163,22 +163,22 @@ def test_known_refusals_never_reach_a_client(start_pair, refusing_openai, pair):
     assert len(reported) == request_count and any(reported)
 
 
-def assert_only_reported_changes(body, change, reported, model):
-    """What differs from the client's body is named in `told`, and what is named differs."""
-    change, body = dict(change), dict(body)
-    assert change.pop("model") == model.partition(":")[0]
+def assert_only_reported_changes(body, sent_body, reported, model):
+    """Assert that `reported` names exactly the fields that differ from the client's body."""
+    sent_body, body = dict(sent_body), dict(body)
+    assert sent_body.pop("model") == model.partition(":")[0]
     del body["model"]
     if body.get("stream") and "messages" in body:
-        assert change.pop("stream_options") == {"include_usage": True}
-    changed = {name for name in {*change, *body} if change.get(name, "absent") != body.get(name, "absent")}
+        assert sent_body.pop("stream_options") == {"include_usage": True}
+    changed = {name for name in {*sent_body, *body} if sent_body.get(name, "absent") != body.get(name, "absent")}
     names = set()
     for change in filter(None, reported.split("; ")):
         if change.startswith("reasoning effort"):
             names.add("reasoning_effort" if "messages" in body else "reasoning")
         else:
-            names |= {change.split(" ")[0], change.split(" as ")[-1].split(" ")[0]} & {*change, *body}
+            names |= {change.split(" ")[0], change.split(" as ")[-1].split(" ")[0]} & {*sent_body, *body}
     assert changed == names, reported
-    assert [name for name in change if name in body] == [name for name in body if name in change]
+    assert [name for name in sent_body if name in body] == [name for name in body if name in sent_body]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -702,8 +702,8 @@ def test_a_missing_successor_is_replaced_by_its_own_successor(start_pair, refusi
         answer = ask(router, chat())
         assert (answer.status_code, answer.headers["x-router-model"]) == (200, "gpt-6-sol")
         assert answer.headers["x-router-reason"] == "successor"
-    models = [body["model"] for body in refusing_openai.bodies]
-    assert models[1:] == ["gpt-5", "gpt-6-sol", "gpt-6-sol"]
+    requested = [body["model"] for body in refusing_openai.bodies]
+    assert requested[1:] == ["gpt-5", "gpt-6-sol", "gpt-6-sol"]
 
 
 def test_a_cycle_of_successors_ends(start_pair, refusing_openai):

@@ -213,7 +213,7 @@ def test_a_client_that_disconnects_within_its_body_causes_no_error(router, path,
 
 
 class CannedUpstream(LoopbackServer):
-    """Answers each request with the same bytes; hangs up after `most` of a connection, once the next one is there."""
+    """Answers each request with the same bytes; closes a connection at the request after `max_requests`."""
 
     def __init__(self, answer: bytes, max_requests: int = 1000) -> None:
         self.answer, self.most, self.heard = answer, max_requests, 0

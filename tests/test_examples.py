@@ -1,4 +1,4 @@
-"""The scripts of `examples/`: short, without addresses and keys in them, and run against a router.
+"""The scripts of `examples/` are short, contain no addresses and keys, and run against a router.
 
 Those whose client is not installed here are run by `make test-clients`.
 """

@@ -135,7 +135,7 @@ def test_unset_values_of_an_upstream_are_inherited():
 
 
 @pytest.mark.parametrize(
-    ("tables", "lines"),
+    ("tables", "message"),
     [
         ([{"weight": 0}], r"ROUTER_MODELS\.m\.upstreams\.0\.weight: Input should be greater than 0"),
         ([{"priority": -1}], r"upstreams\.0\.priority"),
@@ -146,8 +146,8 @@ def test_unset_values_of_an_upstream_are_inherited():
         ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams have the label"),
     ],
 )
-def test_invalid_settings_are_one_line_errors(tables, lines):
-    with pytest.raises(SettingsError, match=lines) as error:
+def test_invalid_settings_are_one_line_errors(tables, message):
+    with pytest.raises(SettingsError, match=message) as error:
         Upstreams(load(models={"m": {"upstreams": tables}}))
     assert "\n" not in str(error.value) and "secret" not in str(error.value) and "sk-" not in str(error.value)
 

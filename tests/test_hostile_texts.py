@@ -156,7 +156,7 @@ def seconds(pattern, unit, length, search):
 def is_linear(pattern, unit, search=True):
     """Whether a text that is four times as long takes about four times as long.
 
-    Other processes only slow a measurement down, so the fastest of several rounds counts. A single round is not enough: a
+    Other processes only slow a measurement down, so the fastest of several rounds counts. One round is not enough: a
     disturbed measurement of the short text makes quadratic time look linear.
     """
     short = long = float("inf")

@@ -36,8 +36,8 @@ def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
     return Lesson(model, "api.example.com", endpoint, refusal, since)
 
 
-def restart_router(to, router):  # noqa: F811
-    return to("new-cheap", "new-strong", models=router.app.worker.settings.models, home=router.home)
+def restart_router(start_pair, router):  # noqa: F811
+    return start_pair("new-cheap", "new-strong", models=router.app.worker.settings.models, home=router.home)
 
 
 def run_learnt(home, *arguments):
@@ -187,13 +187,18 @@ def test_a_damaged_file_is_reported_and_the_router_serves(new_router, start_pair
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
     assert any(FILE in warning and "damaged" in warning for warning in warned)
     assert ask(again, chat(max_tokens=9)).status_code == 200
-    assert until(lambda: not any(FILE in lesson for lesson in httpx2.get(again.origin + "/health").json()["warnings"]))
+    assert until(
+        lambda: not any(FILE in warning for warning in httpx2.get(again.origin + "/health").json()["warnings"])
+    )
     assert len(read_lessons(again.home / FILE, time.time())) == 1
 
 
 def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(
-    new_router, gpt5_refusals, refusing_openai, monkeypatch
-):  # noqa: F811
+    new_router,  # noqa: F811
+    gpt5_refusals,  # noqa: F811
+    refusing_openai,
+    monkeypatch,
+):
     def full(*_):
         raise OSError(28, "No space left on device")
 

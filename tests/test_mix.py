@@ -103,13 +103,21 @@ def test_a_target_is_kept_or_missed_for_a_mix(policy, fresh):
     """If all answers of the cheap model are wrong, the promise for other questions does not hold."""
     reached, missed = (
         replay_outcomes(
-            [replace(outcome, results={model: replace(result, score=float(model == "gpt-4o") or cheap) for model, result in outcome.results.items()})
-             for outcome in fresh],
+            [
+                replace(
+                    outcome,
+                    results={
+                        model: replace(result, score=float(model == "gpt-4o") or cheap)
+                        for model, result in outcome.results.items()
+                    },
+                )
+                for outcome in fresh
+            ],
             policy.predictor,
             policy.rules.models,
         )
         for cheap in (1.0, 0.0)
-    )  # fmt: skip
+    )
     mix = {"sums/easy": 1.0}
     assert evaluate_policy_mix(policy, reached, mix)["targets"]["0.95"]["holds"] == "shown"
     assert evaluate_policy_mix(policy, missed, mix)["targets"]["0.95"]["holds"] == "no"

@@ -1,4 +1,4 @@
-"""Requests as real clients send them, through `auto`: each is decided on by its last question, and told why.
+"""Requests of real clients for `auto`: the last question decides, and the reason is reported.
 
 The bodies of the first four are what the clients of tests/clients sent, but for the model's name; the chat with history
 is written by hand. `make test-clients` runs the clients.

@@ -33,7 +33,7 @@ from router.usage.ledger import Ledger
 
 @pytest.fixture
 def grouped(start_router, openai_server, tmp_path):
-    """A function that starts a router with an admin and keys `ada` and `bob` of team `research`; returns it and the keys."""
+    """A function that starts a router with an admin and a team of keys `ada` and `bob`; returns router and keys."""
 
     def start(ada=None, **limits):
         home = tmp_path / "home-0"

@@ -91,7 +91,7 @@ def test_answers_arrive_through_the_proxy_and_connections_are_reused(start_behin
     assert received.body == NAMED and received.header("host") == "upstream.test"
     assert received.header("authorization") == "Bearer sk-upstream"
     assert received.header("proxy-authorization") is None
-    assert {text.target for text in net.requests} == {
+    assert {request.target for request in net.requests} == {
         "upstream.test:443" if url == HTTPS else "http://upstream.test/v1/chat/completions"
     }
     if url == HTTPS:
