@@ -38,12 +38,12 @@ COLUMNS = (
 )
 
 
-def measured(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str, Any]:
+def run_benchmark(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str, Any]:
     """One interleaved run of ours and the peers."""
     with tempfile.TemporaryDirectory() as work:
-        out = Path(work) / "result.json"
-        served = f"{sys.executable} -m router serve --host 127.0.0.1 --port {{port}}"
-        command = [sys.executable, str(bench / "bench.py"), "--cmd", f"router={served}"]
+        result_path = Path(work) / "result.json"
+        serve_command = f"{sys.executable} -m router serve --host 127.0.0.1 --port {{port}}"
+        command = [sys.executable, str(bench / "bench.py"), "--cmd", f"router={serve_command}"]
         for name, value in (
             ("OPENAI_BASE_URL", "{upstream}/v1"),
             ("OPENAI_API_KEY", "sk-test"),
@@ -53,16 +53,16 @@ def measured(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str
         ):
             command += ["--env", f"router:{name}={value}"]
         command += ["--base", "router=/v1/chat/completions", "--model", "router=auto", "--only", peers]
-        command += ["--rounds", str(rounds), "--time-limit", "900", "--out", str(out)]
+        command += ["--rounds", str(rounds), "--time-limit", "900", "--out", str(result_path)]
         subprocess.run(command + (["--home", home] if home else []), check=True)
-        return dict(json.loads(out.read_text()))
+        return dict(json.loads(result_path.read_text()))
 
 
 def _value(target: dict[str, Any], direct: dict[str, Any], metric: str, *, added: bool) -> float | None:
-    found = target["metrics"].get(metric)
-    if found is None or found["median"] is None:
+    measurement = target["metrics"].get(metric)
+    if measurement is None or measurement["median"] is None:
         return None
-    return float(found["median"] - (direct["metrics"][metric]["median"] if added else 0))
+    return float(measurement["median"] - (direct["metrics"][metric]["median"] if added else 0))
 
 
 def _row(name: str, target: dict[str, Any], direct: dict[str, Any]) -> str:
@@ -71,19 +71,19 @@ def _row(name: str, target: dict[str, Any], direct: dict[str, Any]) -> str:
     cells = []
     for _, metric, added in COLUMNS:
         value = _value(target, direct, metric, added=added)
-        found = target["metrics"].get(metric)
+        measurement = target["metrics"].get(metric)
         if value is None:
             cells.append("over capacity")
             continue
-        shift = value - found["median"]
-        cells.append(f"{value:,.0f} ({found['min'] + shift:,.0f} to {found['max'] + shift:,.0f})")
+        shift = value - measurement["median"]
+        cells.append(f"{value:,.0f} ({measurement['min'] + shift:,.0f} to {measurement['max'] + shift:,.0f})")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def written(result: dict[str, Any]) -> str:
+def format_tables(result: dict[str, Any]) -> str:
     """The tables of a run, in Markdown."""
     meta, targets = result["meta"], result["targets"]
-    direct, ours = targets["direct"], targets["router"]
+    direct, router_target = targets["direct"], targets["router"]
     lines = [
         f"Measured {meta['date'][:16]} on {meta['cores']} cores ({meta['cpu']}), {meta['rounds']} interleaved rounds,"
         " one core for the proxy; median (least to most of the rounds). Added latency is what comes on top of asking"
@@ -98,20 +98,22 @@ def written(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for title, metric, limit in GOALS:
-        value = _value(ours, direct, metric, added=metric != "closed_cpu_us")
-        told = "over capacity" if value is None else f"{value:,.0f}"
-        lines.append(f"| {title} | {limit:,.0f} | {told} | {'yes' if value is not None and value <= limit else 'no'} |")
-    own = _value(ours, direct, "closed_cpu_us", added=False)
+        value = _value(router_target, direct, metric, added=metric != "closed_cpu_us")
+        rate_text = "over capacity" if value is None else f"{value:,.0f}"
+        lines.append(
+            f"| {title} | {limit:,.0f} | {rate_text} | {'yes' if value is not None and value <= limit else 'no'} |"
+        )
+    cpu_microseconds = _value(router_target, direct, "closed_cpu_us", added=False)
     for name, target in targets.items():
         cpu = None if target["error"] else _value(target, direct, "closed_cpu_us", added=False)
-        if name not in ("direct", "router") and cpu and own:
-            lines.append(f"| processor time of {name}, in ours | - | {cpu / own:.2f} times | - |")
-    info = ours["info"]
+        if name not in ("direct", "router") and cpu and cpu_microseconds:
+            lines.append(f"| processor time of {name}, in ours | - | {cpu / cpu_microseconds:.2f} times | - |")
+    info = router_target["info"]
     lines += ["", f"Ready after {info['startup_s']} s; {info['rss_idle_mb']} MB resident at rest, worker and exporter."]
     return "\n".join(lines)
 
 
-def put(begin: str, end: str, text: str) -> None:
+def replace_section(begin: str, end: str, text: str) -> None:
     """Put what was measured between two marks of the page."""
     page = PAGE.read_text()
     before, after = page.split(begin)[0], page.split(end)[1]
@@ -130,8 +132,8 @@ def main() -> None:
     if not (arguments.bench / "bench.py").exists():
         print(f"{arguments.bench}: there is no bench.py, so nothing is measured and {PAGE.name} stays as it is")
         return
-    text = written(measured(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
-    put(BEGIN, END, text)
+    text = format_tables(run_benchmark(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
+    replace_section(BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,15 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from clients.upstream import WORDS, called, chat_chunks, chat_object, example, response_events, response_object
+from clients.upstream import (
+    WORDS,
+    build_example,
+    chat_chunks,
+    chat_object,
+    choose_tool_call,
+    response_events,
+    response_object,
+)
 from fake_openai import FakeOpenAI, ReceivedRequest, Reply, json_reply, stream_reply
 from refusals import CHAT, MODELS, RESPONSES, SNAPSHOTS, Refusal, effort, refusal, tokens
 
@@ -81,7 +89,7 @@ class RefusingOpenAI(FakeOpenAI):
 
     def _chat(self, body: dict[str, Any]) -> Reply:
         last_message = body["messages"][-1]
-        call = called(body.get("tools"), body.get("tool_choice")) if last_message["role"] == "user" else None
+        call = choose_tool_call(body.get("tools"), body.get("tool_choice")) if last_message["role"] == "user" else None
         response_format = body.get("response_format") or {}
         words = _words((response_format.get("json_schema") or {}).get("schema"))
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(words)
@@ -98,7 +106,7 @@ class RefusingOpenAI(FakeOpenAI):
     def _response(self, body: dict[str, Any]) -> Reply:
         input_items = body.get("input")
         last_item = input_items[-1] if isinstance(input_items, list) and input_items else {"role": "user"}
-        call = called(body.get("tools"), body.get("tool_choice")) if last_item.get("role") == "user" else None
+        call = choose_tool_call(body.get("tools"), body.get("tool_choice")) if last_item.get("role") == "user" else None
         words = _words(((body.get("text") or {}).get("format") or {}).get("schema"))
         response = response_object(body, words, call, self._response_usage(body, len(words)))
         response["id"] = f"resp_{len(self.received)}"  # clients identify the turns of a conversation by it
@@ -151,7 +159,7 @@ def _refusal_reply(path: str, body: dict[str, Any], refused: Refusal) -> Reply:
 
 
 def _words(schema: Any) -> tuple[str, ...]:
-    return (json.dumps(example(schema, schema)),) if schema else WORDS
+    return (json.dumps(build_example(schema, schema)),) if schema else WORDS
 
 
 def _event(event: dict[str, Any]) -> bytes:

@@ -50,7 +50,10 @@ def in_turn(*models):
 
 
 TWO_TURNS = conversations.Conversation(
-    [conversations.asks(question(3984, 100)), conversations.asks(question(384, 50))]  # 1,000 and 100 input tokens
+    [
+        conversations.question_step(question(3984, 100)),
+        conversations.question_step(question(384, 50)),
+    ]  # 1,000 and 100 input tokens
 )
 
 
@@ -73,14 +76,14 @@ def test_another_model_reads_everything_at_the_full_price(prices):
 
 
 def test_less_than_1024_tokens_are_not_cached(prices):
-    short = conversations.Conversation([conversations.asks(question(400, 10))] * 2)
+    short = conversations.Conversation([conversations.question_step(question(400, 10))] * 2)
     result = conversations.walk(short, prices, in_turn(STRONG, STRONG))
     assert result.usd == result.usd_without_cache
     assert [conversations.cached_tokens(n) for n in (1023, 1024, 1151, 1152)] == [0, 1024, 1024, 1152]
 
 
 def test_every_change_between_consecutive_requests_is_a_switch(prices):
-    five = conversations.Conversation([conversations.asks(question(40, 5))] * 5)
+    five = conversations.Conversation([conversations.question_step(question(40, 5))] * 5)
     assert conversations.walk(five, prices, in_turn(CHEAP, STRONG, STRONG, CHEAP, STRONG)).switches == 3
 
 
@@ -144,7 +147,7 @@ def test_a_turn_by_itself_is_decided_on_without_its_history(policy):
     sum_ = {"role": "user", "content": "A farmer has 12 cows, buys 7 more and sells 4. How many cows are left?"}
     follow_up = [sum_, {"role": "assistant", "content": "15"}, {"role": "user", "content": "Why?"}]
     assert choose(follow_up, None) == choose([sum_], None)
-    assert conversations.by_itself(choose)(follow_up, None) == choose(follow_up[-1:], None)
+    assert conversations.without_history(choose)(follow_up, None) == choose(follow_up[-1:], None)
 
 
 def test_a_row_names_its_input_and_the_effect_of_the_history(policy):
@@ -155,7 +158,7 @@ def test_a_row_names_its_input_and_the_effect_of_the_history(policy):
     assert history_row.requests == 3
     assert history_row.usd_beside_alone.estimate == pytest.approx(history_row.usd.estimate - alone_row.usd.estimate)
     assert alone_row.usd_beside_alone is None
-    assert len(conversations.line_of(history_row).split("|")) == len(conversations.HEADER) + 2
+    assert len(conversations.format_row(history_row).split("|")) == len(conversations.HEADER) + 2
 
 
 def test_without_the_file_the_benchmark_reports_that_it_was_skipped(monkeypatch, capsys, tmp_path):

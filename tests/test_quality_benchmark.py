@@ -72,13 +72,13 @@ def test_the_baseline_and_the_router_both_learn_synthetic_outcomes():
     examples = build_examples(synthetic_outcomes(900, seed=6), PAIR)
     train, new = examples.subset(np.arange(600)), examples.subset(np.arange(600, 900))
     hard = np.array([question_type == "law/clauses" for question_type in new.types])
-    for gaps in (ranking.yardstick(train, new.features), ranking.router(train, new.features, PAIR)):
+    for gaps in (ranking.baseline(train, new.features), ranking.router(train, new.features, PAIR)):
         assert gaps[hard].mean() > gaps[~hard].mean() + 0.1
 
 
 def test_labelled_rows_are_drawn_in_whole_groups():
     groups = np.repeat(np.arange(100), np.arange(100) % 3 + 1)
-    drawn_rows, others = ranking.drawn(groups, 60, seed=1)
+    drawn_rows, others = ranking.draw_rows(groups, 60, seed=1)
     assert 60 <= len(drawn_rows) < 63
     assert not np.isin(groups[drawn_rows], groups[others]).any()
     assert sorted([*drawn_rows, *others]) == list(range(len(groups)))
@@ -109,11 +109,11 @@ def test_a_prediction_of_the_shipped_policy_costs_little():
 
 def test_a_section_of_the_page_is_replaced_and_a_missing_one_is_named():
     page = "a\n<!-- x -->\nold\n<!-- /x -->\nb"
-    assert quality.filled(quality.filled(page, {"x": "new"}), {"x": "newer"}) == (
+    assert quality.fill_section(quality.fill_section(page, {"x": "new"}), {"x": "newer"}) == (
         "a\n<!-- x -->\n\nnewer\n\n<!-- /x -->\nb"
     )
     with pytest.raises(SystemExit, match="no place <!-- y -->"):
-        quality.filled(page, {"y": "new"})
+        quality.fill_section(page, {"y": "new"})
 
 
 def shipped_results(interval=(0.6, 0.65, 0.7), certified=True, saved=0.4):

@@ -5,50 +5,50 @@ from functools import partial
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
-from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from checking import ANSWER, BASE_URL, MODEL, QUESTION, check
 from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
 
 messages = [{"role": "user", "content": QUESTION}]
-asked = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "num_retries": 0}
+connection = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "num_retries": 0}
 parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
 tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
 
 
 def completion(**fields) -> None:
-    assert litellm.completion(messages=messages, **asked, **fields).choices[0].message.content == SAID
+    assert litellm.completion(messages=messages, **connection, **fields).choices[0].message.content == ANSWER
 
 
 def stream(**fields) -> None:
     fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = list(litellm.completion(messages=messages, **asked, **fields))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+    chunks = list(litellm.completion(messages=messages, **connection, **fields))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == ANSWER
 
 
 async def asynchronous(**fields) -> None:
-    assert (await litellm.acompletion(messages=messages, **asked, **fields)).choices[0].message.content == SAID
+    assert (await litellm.acompletion(messages=messages, **connection, **fields)).choices[0].message.content == ANSWER
 
 
 def two_turns(**fields) -> None:
     fields |= {"tools": tools, "parallel_tool_calls": False}
-    answer = litellm.completion(messages=messages, **asked, **fields).choices[0].message
+    answer = litellm.completion(messages=messages, **connection, **fields).choices[0].message
     (call,) = answer.tool_calls
     assert call.function.arguments == '{"city": "Paris"}'
-    said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    assert litellm.completion(messages=said, **asked, **fields).choices[0].message.content == SAID
+    conversation = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert litellm.completion(messages=conversation, **connection, **fields).choices[0].message.content == ANSWER
 
 
 def structured(**fields) -> None:
-    answer = litellm.completion(messages=messages, response_format=Capital, **asked, **fields)
+    answer = litellm.completion(messages=messages, response_format=Capital, **connection, **fields)
     assert Capital.model_validate_json(answer.choices[0].message.content) == CAPITAL
 
 
 def responses(**fields) -> None:
-    assert litellm.responses(input=QUESTION, **asked, **fields).output[0].content[0].text == SAID
+    assert litellm.responses(input=QUESTION, **connection, **fields).output[0].content[0].text == ANSWER
 
 
 def streamed_responses(**fields) -> None:
-    events = litellm.responses(input=QUESTION, stream=True, **asked, **fields)
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
+    events = litellm.responses(input=QUESTION, stream=True, **connection, **fields)
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
 
 
 for name, value in ALONE.items():
