@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from synthetic_outcomes import synthetic_outcomes
 
 from calibration.learning.learning import learn
@@ -80,7 +81,7 @@ def test_a_question_is_recognised_if_its_type_is_likely_enough(policy):
     features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
     prediction = predict(policy.predictor, features)
     published = policy.rules.evidence["verse"]
-    prediction = replace(prediction, question_type="verse", novelty=0.0)
+    prediction = structs.replace(prediction, question_type="verse", novelty=0.0)
     rules = replace(policy.rules, evidence={"verse": published, "mood": published})
     for verse, mood, unknown, reason in (
         (0.4, 0.45, 0.15, Reason.CHEAP_IS_ENOUGH),
@@ -88,7 +89,10 @@ def test_a_question_is_recognised_if_its_type_is_likely_enough(policy):
         (0.6, 0.1, 0.3, Reason.UNCERTAIN_TYPE),
     ):
         questions_by_type = {"verse": verse, "mood": mood, "sums": unknown}
-        assert decide(rules, features, replace(prediction, type_probabilities=questions_by_type), 0.8).reason == reason
+        assert (
+            decide(rules, features, structs.replace(prediction, type_probabilities=questions_by_type), 0.8).reason
+            == reason
+        )
 
 
 def test_a_type_with_questions_but_no_results_goes_to_the_strong_model(policy):

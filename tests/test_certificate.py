@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 from synthetic_outcomes import synthetic_outcomes
 
 from calibration.learning.certificate import TARGETS, FixedSequenceTest, excess_quality
@@ -94,7 +95,7 @@ def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learning):
         tokens = prediction.output_tokens | {"between": 150.0}
         quality = prediction.quality | {"between": float(rng.uniform(min(cheap, strong), max(cheap, strong)))}
         doubt = prediction.doubt | {"between": 0.01}
-        predictions.append(replace(prediction, quality=quality, output_tokens=tokens, doubt=doubt))
+        predictions.append(structs.replace(prediction, quality=quality, output_tokens=tokens, doubt=doubt))
     models = (rules.models[0], middle, rules.models[1])
     rows = {name: getattr(learning.replay, name)[:150] for name in ("outcomes", "features", "costs_usd", "scores")}
     three_models = Replay(predictions=predictions, models=models, **rows)

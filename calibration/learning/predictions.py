@@ -11,6 +11,7 @@ from functools import partial
 from typing import overload
 
 import numpy as np
+from msgspec import structs
 
 from calibration.learning.corpus import Ints, Questions
 from calibration.workers import IN_PROCESS, PART_ROWS, Arrays, Workers
@@ -127,7 +128,7 @@ def _predict_part(predictor: Predictor, type_quality: Floats, part: Part) -> Ite
             row_predictor = replace(predictor, type_quality=quality)
         prediction = predict(row_predictor, features)
         if part.novelty is not None:
-            prediction = replace(prediction, novelty=float(part.novelty[row]))
+            prediction = structs.replace(prediction, novelty=float(part.novelty[row]))
         yield features, prediction
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,8 +21,7 @@ MATERIAL_WEIGHT = 0.3  # of the terms of the material, relative to those of the 
 MAX_MATERIAL_CHARACTERS = 3_000  # of the material that are read
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True, gc=False):
     """The rows and weights of a question's known terms."""
 
     rows: npt.NDArray[np.int64]
