@@ -161,11 +161,11 @@ def test_a_killed_writer_loses_no_record(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from synthetic_records import made_record
+from synthetic_records import make_record
 from router.journal.writer import Journal
 journal = Journal(Path({str(tmp_path)!r}))
 for number in range(10**9):
-    journal.append(made_record(number))
+    journal.append(make_record(number))
     print(number, flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

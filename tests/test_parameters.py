@@ -174,12 +174,12 @@ def test_tools_are_unavailable_with_reasoning_if_they_require_no_effort():
     assert compute_adaptation(REASONING, fields_of('{"tools": [ ] }'), CHAT) is UNCHANGED
 
 
-@pytest.mark.parametrize("request", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
-def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(request):
+@pytest.mark.parametrize("effort_field", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
+def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(effort_field):
     always_reasoning = ParameterSupport(
         efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True
     )
-    assert compute_adaptation(always_reasoning, fields_of("{" + request + '"tools":[{}]}'), CHAT).unavailable == (
+    assert compute_adaptation(always_reasoning, fields_of("{" + effort_field + '"tools":[{}]}'), CHAT).unavailable == (
         "tools with reasoning",
     )
 
