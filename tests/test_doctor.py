@@ -74,14 +74,14 @@ def states_of(findings):
     return {subject: finding.state for subject, finding in findings.items()}
 
 
-def test_a_complete_configuration_has_no_problem(examined, keyed, tmp_path):
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
+def test_a_complete_configuration_has_no_problem(run_doctor, keyed, tmp_path):
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
     assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
     assert not list(tmp_path.iterdir()), "something was made"
 
 
-def test_without_a_key_doctor_reports_simulated_answers(examined):
-    findings = examined()
+def test_without_a_key_doctor_reports_simulated_answers(run_doctor):
+    findings = run_doctor()
     assert findings["upstream"].state == WARNING and "OPENAI_API_KEY" in findings["upstream"].remedy
     assert "key" not in findings and PROBLEM not in states_of(findings).values()
 
@@ -104,8 +104,8 @@ def test_the_command_exits_with_0_without_problems_and_prints_no_key(keyed, tmp_
 
 
 @pytest.mark.parametrize("key", [KEY + "\n", " " + KEY, "sk-ключ", " "])
-def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(examined, keyed, key):
-    findings = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
+def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(run_doctor, keyed, key):
+    findings = run_doctor(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
     assert findings["key"].state == PROBLEM and "upstream" not in findings
     assert keyed.open_connections == 0
 
@@ -124,61 +124,61 @@ def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(examined, ke
     ],
     ids=lambda value: value.status if isinstance(value, Reply) else None,
 )
-def test_each_status_of_the_model_list_has_its_own_finding(examined, openai_server, answer, upstream, key):
+def test_each_status_of_the_model_list_has_its_own_finding(run_doctor, openai_server, answer, upstream, key):
     openai_server.models = answer
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert (findings["upstream"].state, findings["key"].state) == (upstream, key)
     assert findings["upstream"].remedy or upstream == OK
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
-def test_an_interrupted_answer_is_a_problem(examined, openai_server, end):
+def test_an_interrupted_answer_is_a_problem(run_doctor, openai_server, end):
     openai_server.models.end = end
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert (findings["upstream"].state, findings["key"].state) == (PROBLEM, SKIPPED)
 
 
 @pytest.mark.parametrize("stalled", [{"wait": 60.0}, {"end": "stall"}], ids=["head", "body"])
-def test_a_silent_upstream_times_out_after_five_seconds(examined, openai_server, stalled):
+def test_a_silent_upstream_times_out_after_five_seconds(run_doctor, openai_server, stalled):
     for name, value in stalled.items():
         setattr(openai_server.models, name, value)
     start = time.monotonic()
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
     assert findings["upstream"].state == PROBLEM and "no answer within 5 s" in findings["upstream"].message
     assert 4.9 < time.monotonic() - start < 15
 
 
-def test_an_unreachable_upstream_does_not_stop_other_checks(examined, closed_port):
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+def test_an_unreachable_upstream_does_not_stop_other_checks(run_doctor, closed_port):
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
     assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
     assert "OPENAI_BASE_URL" in findings["upstream"].remedy
 
 
-def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
+def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(run_doctor, openai_server, tmp_path, monkeypatch):
     chain, trusted = certificate(tmp_path, x509.DNSName("localhost"))
     front = TlsFront(chain, openai_server.port)
     try:
         address = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"https://localhost:{front.port}/v1"}
-        findings = examined(**address)
+        findings = run_doctor(**address)
         assert findings["upstream"].state == PROBLEM and "SSL_CERT_FILE" in findings["upstream"].remedy
-        assert examined(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
+        assert run_doctor(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
     finally:
         front.close()
 
 
-def test_with_forwarded_client_keys_the_router_needs_no_key(examined, keyed):
-    findings = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
+def test_with_forwarded_client_keys_the_router_needs_no_key(run_doctor, keyed):
+    findings = run_doctor(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
     assert findings["key"].state == OK and "clients send their own" in findings["key"].message
 
 
-def test_every_model_with_its_own_upstream_or_key_is_checked_once(examined, keyed, openai_server):
+def test_every_model_with_its_own_upstream_or_key_is_checked_once(run_doctor, keyed, openai_server):
     models = {
         "local": {"base_url": openai_server.url},
         "other-name": {"base_url": openai_server.url},
         "own-key": {"api_key": "sk-wrong"},
         "same": {"name": "gpt-4o"},
     }
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
     checked_states = {
         subject: finding.state for subject, finding in findings.items() if subject.startswith(("upstream", "key"))
     }
@@ -192,14 +192,14 @@ def test_every_model_with_its_own_upstream_or_key_is_checked_once(examined, keye
     }
 
 
-def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, closed_port, monkeypatch):
+def test_each_upstream_of_a_model_is_checked_by_its_label(run_doctor, keyed, closed_port, monkeypatch):
     tables = [
         {"base_url": keyed.url, "api_key": KEY, "label": "good"},
         {"base_url": keyed.url, "api_key": "sk-wrong", "label": "bad"},
         {"base_url": f"http://127.0.0.1:{closed_port}/v1", "api_key": "sk-3"},
     ]
     monkeypatch.setenv("ROUTER_MODELS", json.dumps({name: {"upstreams": tables} for name in ("gpt-4o", "gpt-4o-mini")}))
-    findings = examined(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    findings = run_doctor(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     expected = {subject: state for subject, state in states_of(findings).items() if "models." in subject}
     assert expected == {
         "upstream of models.gpt-4o (good)": OK,
@@ -221,20 +221,20 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
         (-100, WARNING, "s ahead of the upstream's"),
     ],
 )
-def test_the_clock_is_compared_with_the_upstreams(examined, openai_server, seconds, state, expected):
+def test_the_clock_is_compared_with_the_upstreams(run_doctor, openai_server, seconds, state, expected):
     upstream_time = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     openai_server.models.headers = [
         *openai_server.models.headers,
         ("date", format_datetime(upstream_time, usegmt=True)),
     ]
-    findings = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
     assert findings.state == state and expected in findings.message
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
-def test_an_invalid_date_is_not_compared(examined, openai_server, date):
+def test_an_invalid_date_is_not_compared(run_doctor, openai_server, date):
     openai_server.models.headers = [*openai_server.models.headers, ("date", date)]
-    assert examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
+    assert run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -246,42 +246,42 @@ def test_an_invalid_date_is_not_compared(examined, openai_server, date):
         {"OPENAI_BASE_URL": "https://ada:secret@example.org/v1"},
     ],
 )
-def test_invalid_settings_are_the_only_finding(examined, environment):
-    (findings,) = examined(**environment).values()
+def test_invalid_settings_are_the_only_finding(run_doctor, environment):
+    (findings,) = run_doctor(**environment).values()
     assert findings.state == PROBLEM and "secret" not in str(findings)
     assert findings.subject == "settings" and next(iter(environment)) in findings.message
 
 
-def test_the_finding_on_settings_names_the_file(examined, tmp_path):
+def test_the_finding_on_settings_names_the_file(run_doctor, tmp_path):
     (tmp_path / "router.toml").write_text('home = "there"\n')
-    findings = examined()
+    findings = run_doctor()
     assert "router.toml and the environment" in findings["settings"].message
     assert str(tmp_path / "there") in findings["home folder"].message
 
 
-def test_an_unreadable_configured_policy_is_a_problem(examined, tmp_path):
-    findings = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
+def test_an_unreadable_configured_policy_is_a_problem(run_doctor, tmp_path):
+    findings = run_doctor(ROUTER_POLICY=str(tmp_path / "nowhere"))
     assert findings["policy"].state == PROBLEM and "nowhere" in findings["policy"].message and "prices" not in findings
 
 
-def test_an_unreadable_promoted_policy_is_a_warning(examined, tmp_path):
+def test_an_unreadable_promoted_policy_is_a_warning(run_doctor, tmp_path):
     (tmp_path / ".router" / "policy").mkdir(parents=True)
     (tmp_path / ".router" / "policy" / "policy.json").write_text("{}")
-    findings = examined()
+    findings = run_doctor()
     assert findings["policy"].state == WARNING and "rollback" in findings["policy"].remedy
 
 
-def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
+def test_a_model_of_the_policy_without_a_price_is_named(run_doctor, tmp_path):
     without_answers = shutil.ignore_patterns("answers.*")  # they are models of the policy
     shutil.copytree(SHIPPED, tmp_path / "policy", ignore=without_answers)
     document = tmp_path / "policy" / "policy.json"
     document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
-    findings = examined(ROUTER_POLICY="policy")
+    findings = run_doctor(ROUTER_POLICY="policy")
     assert findings["prices"].state == WARNING and "unknown for small-of-ours" in findings["prices"].message
     priced = {"small-of-ours": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.2}}
-    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
+    assert run_doctor(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
     del priced["small-of-ours"]["usd_per_million_output_tokens"]
-    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
+    assert run_doctor(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
 
 
 def test_a_read_only_home_folder_is_a_problem(tmp_path):
@@ -351,10 +351,12 @@ def proxy_environment(keyed, tmp_path):
     front.close()
 
 
-def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examined, proxy_environment):
+def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(run_doctor, proxy_environment):
     proxy, environment = proxy_environment
     environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
-    findings = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
+    findings = run_doctor(
+        **environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test"
+    )
     assert findings["upstream"].state == findings["key"].state == OK
     assert findings["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
     assert f"(through the proxy {proxy.address})" in findings["MLflow store"].message
@@ -379,11 +381,11 @@ def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(examin
     ],
 )
 def test_the_finding_on_a_failed_connect_explains_the_status(
-    examined, proxy_environment, login, fault, expected, remedy
+    run_doctor, proxy_environment, login, fault, expected, remedy
 ):
     proxy, environment = proxy_environment
     proxy.fault = fault
-    findings = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
+    findings = run_doctor(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
     assert (
         findings.state == PROBLEM
         and f"the proxy {proxy.address} {expected}" in findings.message
@@ -392,17 +394,19 @@ def test_the_finding_on_a_failed_connect_explains_the_status(
     assert "geheim" not in str(findings) and "falsch" not in str(findings)
 
 
-def test_an_unreachable_or_silent_proxy_is_named(examined, proxy_environment):
+def test_an_unreachable_or_silent_proxy_is_named(run_doctor, proxy_environment):
     proxy, environment = proxy_environment
-    findings = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
+    findings = run_doctor(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")[
+        "upstream"
+    ]
     assert "the proxy 127.0.0.1:9 cannot be reached" in findings.message and "geheim" not in str(findings)
     proxy.fault = "stall"
-    findings = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
+    findings = run_doctor(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
     assert f"no connection within 4 s (through the proxy {proxy.address})" in findings.message
 
 
-def test_a_missing_bundle_is_a_problem_of_the_settings(examined):
-    findings = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
+def test_a_missing_bundle_is_a_problem_of_the_settings(run_doctor):
+    findings = run_doctor(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
     assert findings["settings"].state == PROBLEM and "/nowhere.pem: No such file" in findings["settings"].message
 
 
