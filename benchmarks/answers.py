@@ -1,13 +1,13 @@
-"""Measures what looking at answers gives, and writes the tables of docs/explanations/answers.md.
+"""Measures the effect of inspecting answers, and writes the tables of docs/explanations/answers.md.
 
     python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000] [--both]
                                  [--from-results]
 
-The shipped policy was learnt and certified on `calibration.jsonl.gz`; everything here is measured on `test.jsonl.gz`,
-and no threshold is chosen on it, but for "in hindsight" and for the resplits. In these, predictions stay as they are,
-and thresholds are certified anew on the questions drawn, without limits of types. Draws with replacement are looked at
-on all questions, which are their population; draws without, on all others. `--both` draws from both files as well;
-questions of `calibration.jsonl.gz` are predicted by what was learnt without them.
+The shipped policy was learnt and certified on `calibration.jsonl.gz`; all figures are measured on `test.jsonl.gz`. No
+threshold is chosen on it, except "in hindsight" and in the resplits, which keep the predictions and certify new
+thresholds on the drawn questions, without limits of types. Draws with replacement are measured on all questions, which
+are their population; draws without replacement on all others. `--both` also draws from both files; questions of
+`calibration.jsonl.gz` are predicted by models that did not learn from them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import quality
 import ranking
+from answer_resplits import STEPS, measure_resplits
+from answer_tables import Interval, build_tables
 
 from calibration.comparison.scoring import MIN_TYPE_ROWS
 from calibration.learning.duplicates import near_duplicate_groups
@@ -33,7 +35,7 @@ from calibration.learning.escalation import (
     read_answer_inputs,
     replay_cascade,
 )
-from calibration.learning.intervals import bootstrap, lower_bound
+from calibration.learning.intervals import bootstrap
 from calibration.learning.learning import cross_fit_replay
 from calibration.learning.prior import Prior, read_prior
 from calibration.learning.ranking import apgr
@@ -48,12 +50,7 @@ PAGE, RESULTS = (
     ROOT / "docs" / "explanations" / "answers.md",
     ROOT / "docs" / "explanations" / "quality" / "answers.json",
 )
-TARGETS = (0.95, 0.97, 0.99)
 DRAWN = {"test": 1_000, "both": 1_600}
-STEPS = 100
-Interval = Sequence[float]
-Draw = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows to certify on, their groups, and rows to look at
-Draws = Iterator[Draw]
 
 
 def measure_ranking(
@@ -86,7 +83,7 @@ def measure_ranking(
 def measure_targets(
     policy: Policy, replay: Replay, cascade: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
 ) -> list[dict[str, Any]]:
-    """What each promise keeps and saves with answers looked at and without, pooled and by recorded type."""
+    """Quality kept and cost saved by each promise, with and without answers, pooled and by recorded type."""
     assert policy.answers is not None
     rows = []
     for rule, with_answers in zip(policy.rules.targets, policy.answers.targets, strict=True):
@@ -130,77 +127,8 @@ def hindsight(policy: Policy, replay: Replay, quality_kept: float, groups: np.nd
     return bootstrap(saved, groups, rounds, 0)
 
 
-def draw_without_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn without replacement, and all others to look at."""
-    rng = np.random.default_rng(0)
-    names, group_numbers = np.unique(groups, return_inverse=True)
-    for _ in range(times):
-        rank = rng.permutation(len(names))[group_numbers]
-        is_drawn = rank <= np.sort(rank)[n - 1]
-        yield np.flatnonzero(is_drawn), groups[is_drawn], np.flatnonzero(~is_drawn)
-
-
-def draw_with_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn with replacement by whole groups, and all questions as the population."""
-    rng = np.random.default_rng(0)
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
-    for _ in range(times):
-        parts = [members[i] for i in rng.integers(len(members), size=n)]
-        rows, names = np.concatenate(parts)[:n], np.repeat(np.arange(n), [len(part) for part in parts])[:n]
-        yield rows, names, np.arange(len(groups))
-
-
-def resplit(policy: Policy, replay: Replay, n: int, draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """How often promises are violated where thresholds are certified on some questions and looked at on others."""
-    rows = []
-    for target in TARGETS:
-        needed, choose = replay.switch_thresholds(policy.rules, target), replay.chooser(policy.rules, target)
-        finite = needed[np.isfinite(needed)]
-        grid = np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
-        choices = [choose(np.full(len(needed), price)) for price in grid]
-        scores = [pick_columns(replay.scores, columns) for columns in choices]
-        costs = [pick_columns(replay.costs_usd, columns) for columns in choices]
-        strong, strong_costs = replay.scores[:, -1], replay.costs_usd[:, -1]
-        kept, saved = [], []
-        for drawn_rows, names, other_rows in draws:
-            last_step = -1
-            for step, values in enumerate(scores):
-                if lower_bound(values[drawn_rows] - target * strong[drawn_rows], names, -target) < 0:
-                    break
-                last_step = step
-            kept.append(1.0 if last_step < 0 else float(scores[last_step][other_rows].sum() / strong[other_rows].sum()))
-            saved.append(
-                0.0 if last_step < 0 else float(1 - costs[last_step][other_rows].sum() / strong_costs[other_rows].sum())
-            )
-        rows.append(
-            {
-                "target": target,
-                "resplits": len(draws),
-                "n": n,
-                "violated": float((np.array(kept) < target).mean()),
-                "by_a_point": float((np.array(kept) < target - 0.01).mean()),
-                "kept": float(np.median(kept)),
-                "saved": float(np.median(saved)),
-            }
-        )
-    return rows
-
-
-def measure_resplits(policy: Policy, replay: CascadeReplay, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
-    """Both ways to draw, with answers looked at and without."""
-    results = {}
-    for name, draw in (("with replacement, all", draw_with_replacement), ("the others", draw_without_replacement)):
-        draws = list(draw(groups, n, times))
-        results[name] = {
-            "with": resplit(policy, replay, n, draws),
-            "without": resplit(policy, without_answers(replay), n, draws),
-        }
-    return results
-
-
 def measure_speed(policy: Policy, cascade: CascadeReplay) -> dict[str, float]:
-    """Milliseconds of CPU that a look at an answer costs."""
+    """CPU milliseconds per inspected answer."""
     assert policy.answers is not None
     cheap = policy.rules.models[0].name
     milliseconds = []
@@ -227,20 +155,8 @@ def join_replays(parts: Sequence[CascadeReplay]) -> CascadeReplay:
     )
 
 
-def without_answers(cascade: CascadeReplay) -> Replay:
-    """The same questions without a look at answers."""
-    return Replay(
-        cascade.outcomes,
-        cascade.features,
-        cascade.predictions,
-        cascade.scores[:, [0, 2]],
-        cascade.costs_usd[:, [0, 2]],
-        cascade.models,
-    )
-
-
 def cross_fit_cascade(policy: Policy, outcomes: Sequence[Outcome], background: Prior) -> CascadeReplay:
-    """Outcomes of the calibration, questions and answers predicted by what was learnt without them."""
+    """The calibration outcomes; models that did not learn from them predict questions and answers."""
     assert policy.answers is not None
     replay, groups = cross_fit_replay(outcomes, policy.rules.models, int(policy.about["seed"]), background)
     inputs = read_answer_inputs(replay)
@@ -250,7 +166,7 @@ def cross_fit_cascade(policy: Policy, outcomes: Sequence[Outcome], background: P
 
 
 def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[str, Any]:
-    """Everything that the page shows."""
+    """All results that the page shows."""
     policy = read_policy(DATA / "policy")
     assert policy.answers is not None, "the shipped policy inspects no answers"
     published = data / "published.json"
@@ -291,116 +207,6 @@ def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[st
             for name, (answer_type, groups_of_population) in populations.items()
             for way, rows in measure_resplits(policy, answer_type, groups_of_population, DRAWN[name], resplits).items()
         },
-    }
-
-
-def format_interval(value: Interval) -> str:
-    """An estimate with its interval."""
-    if np.isnan(value[1]):
-        return "-"
-    low, estimate, high = (f"{value_text:.3f}".replace("0.", ".", 1) for value_text in value)
-    return f"{estimate} ({low} to {high})"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of the page, by the name of their place."""
-    ranked = [
-        [
-            name,
-            str(row["n"]),
-            f"{row['looked_at']:.0%}",
-            *(format_interval(row[k]) for k in ("with", "without", "difference")),
-        ]
-        for name, row in results["ranking"].items()
-        if row["looked_at"] > 0
-    ]
-    target_rows = [
-        [
-            f"{row['target']:.1%}",
-            *(("yes" if row["certified"][k] else "no") for k in ("with",)),
-            f"{row['expected']['with'][1]:.3f}",
-            f"{row['expected']['without'][1]:.3f}",
-            *(format_interval(row[k]["saved"]) for k in ("with", "without")),
-            *(format_interval(row[k]["kept"]) for k in ("with", "without")),
-        ]
-        for row in results["targets"]
-        if row["target"] >= 0.9
-    ]
-    by_type = []
-    row_by_target = {row["target"]: row for row in results["targets"]}
-    for name in row_by_target[0.97]["with"]["by_type"]:
-        if results["ranking"].get(name, {"looked_at": 0})["looked_at"] > 0:
-            cells = [
-                f"{row_by_target[t][k]['by_type'][name][0]:.2f}, {row_by_target[t][k]['by_type'][name][1]:.3f}"
-                for t in (0.97, 0.99)
-                for k in ("with", "without")
-            ]
-            by_type.append([name, *cells])
-    violated = [
-        [
-            name,
-            str(row["n"]),
-            f"{row['target']:.0%}",
-            way,
-            str(row["resplits"]),
-            f"{row['violated']:.1%}",
-            f"{row['by_a_point']:.1%}",
-            f"{row['saved']:.3f}",
-            f"{row['kept']:.3f}",
-        ]
-        for name, row in results["resplits"].items()
-        for way, rows in row.items()
-        for row in rows
-    ]
-    row_known = [
-        [name, str(row["n"]), f"{row['apgr']:.3f}", f"{row['apgr_without']:.3f}", f"{row['score']:.1f}"]
-        for name, row in results["looked_at"].items()
-    ]
-    hindsight_rows = [
-        [f"{float(key):.0%}", format_interval(value["with"]), format_interval(value["without"])]
-        for key, value in results["hindsight"].items()
-    ]
-    speed = results["speed_ms"]
-    return {
-        "types": table(("type", "n", "APGR with the answer", "without", "t"), row_known),
-        "ranking": table(("type", "n", "looked at", "with the answer", "without", "difference"), ranked),
-        "targets": table(
-            (
-                "target",
-                "certified",
-                "saved in calibration, with",
-                "without",
-                "saved, with",
-                "without",
-                "kept, with",
-                "without",
-            ),
-            target_rows,
-        ),
-        "saved-by-type": table(("type", "97 %, with", "97 %, without", "99 %, with", "99 %, without"), by_type),
-        "hindsight": table(("quality kept", "saved with the answer", "without"), hindsight_rows),
-        "resplits": table(
-            (
-                "drawn from, looked at",
-                "questions",
-                "target",
-                "answers",
-                "resplits",
-                "violated",
-                "by more than a point",
-                "saved, median",
-                "kept, median",
-            ),
-            violated,
-        ),
-        "speed": f"A check costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
-        f"percentile and {speed['most']:.1f} ms at most. Measured with policy `{results['policy']}`.",
     }
 
 
