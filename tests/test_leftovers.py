@@ -61,8 +61,8 @@ class MisbehavingUpstream(LoopbackServer):
             writer.write(content + self.leftover)
 
 
-def send_requests(server, serve, pause: float = 0.0) -> None:
-    url = serve(openai_base_url=f"http://127.0.0.1:{server.port}/v1", timeouts={"first_byte": 1, "idle": 1}).url
+def send_requests(server, start_router, pause: float = 0.0) -> None:
+    url = start_router(openai_base_url=f"http://127.0.0.1:{server.port}/v1", timeouts={"first_byte": 1, "idle": 1}).url
     with httpx2.Client() as first, httpx2.Client() as second:
         for number in range(4):
             time.sleep(pause)  # also before the first: the router has read the model list
