@@ -107,7 +107,7 @@ Assessed = tuple[str, str, str, float | None, str]  # name, source and its kind,
 
 def read_assessments(runs: tracking.Runs) -> dict[tuple[str, str], list[Assessed]]:
     """Read the feedback on the traces of the runs, by question and model."""
-    traces = [tokens for run in runs.models.values() for tokens in mlflow.search_traces(run_id=run, return_type="list")]
+    traces = [trace for run in runs.models.values() for trace in mlflow.search_traces(run_id=run, return_type="list")]
     return {
         (trace.info.tags["question_id"], trace.info.tags["model"]): sorted(
             (
