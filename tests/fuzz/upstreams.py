@@ -51,7 +51,7 @@ _STATUS_500 = re.compile(rb"HTTP/\d\.\d\s*500")
 class _RawUpstream(LoopbackServer):
     """Sends `content` to requests for `/chat/completions` and `/evil`; to others the last part of their path."""
 
-    said = b""
+    content = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         patience = None
