@@ -9,7 +9,7 @@ _MAX_THANKS_CHARACTERS = 60  # at the end of a text, where thanks are looked for
 _MAX_SIGNATURE_LINES = 3
 _MAX_SIGNATURE_CHARACTERS = 40  # of a line of a signature
 _QUOTATION_MARKS = ("**", '"', "'", "`", "*", "_")
-_SENTENCE_END = re.compile(r"(?<=[.!?:。！？])[ \n]+|\n+")
+_SENTENCE_END = re.compile(r"[.!?:。！？\n](?:(?<=\n)\n*|[ \n]+)")  # the engine searches fast for the first character
 
 _GREETING = re.compile(
     r"(?:hi|hiya|hello|hey|heya|howdy|dear|greetings|good (?:morning|afternoon|evening|day))"
