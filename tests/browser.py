@@ -116,9 +116,10 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
-    def save_screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Save a PNG of the whole page, or of the part that fits the window."""
-        response = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def save_screenshot(self, path: Path, clip: dict[str, float] | None = None) -> None:
+        """Save the whole page as PNG, or the part of it in `clip` (x, y, width, height, scale; CSS pixels)."""
+        part = {"clip": clip} if clip else {}
+        response = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, **part)
         path.write_bytes(base64.b64decode(response["data"]))
 
     def close(self) -> None:

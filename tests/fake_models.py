@@ -65,7 +65,9 @@ class FakeModels:
         seed: int = 0,
         refuses: bool = False,
     ) -> None:
+        questions = list(questions)
         self.questions = {question.text: question for question in questions}
+        self.conversations = {_prompt({"messages": question.messages}): question for question in questions}
         self.quality = quality
         self.output_tokens = output_tokens
         self.seed = seed
@@ -98,11 +100,16 @@ class FakeModels:
         """Model and text of every call of a kind that was answered with status 200, in order."""
         return [(call.model, call.text) for call in self.calls if call.kind == kind]
 
-    def is_correct(self, model: str, text: str) -> bool:
-        """Whether `model` answers the question with this text correctly: the truth that a calibration should find."""
-        question = self.questions.get(text)
+    def is_correct(self, model: str, text: str, question: Question | None = None) -> bool:
+        """Whether `model` answers the question with this text correctly: the truth that a calibration should find.
+
+        Several conversations can end with the same text; `question` then selects one.
+        """
+        last_with_text = self.questions.get(text)
+        question = question or last_with_text
         question_type = (question.question_type if question else None) or ""
-        return _hash_share(f"{self.seed}/{model}/{text}") < self.quality(model, question_type)
+        key = text if question is None or question is last_with_text else question.id
+        return _hash_share(f"{self.seed}/{model}/{key}") < self.quality(model, question_type)
 
     def _app(self) -> Starlette:
         return Starlette(
@@ -174,9 +181,9 @@ class FakeModels:
         else:
             text = _last_user_text(body)
             self.calls.append(Call("answer", model_and_effort, text))
-            question = self.questions.get(text)
+            question = self.conversations.get(prompt) or self.questions.get(text)
             output_tokens = self.output_tokens(model_and_effort, (question.question_type if question else None) or "")
-            message |= self._answer(question, self.is_correct(model_and_effort, text))
+            message |= self._answer(question, self.is_correct(model_and_effort, text, question))
         input_tokens = max(1, len(json.dumps(body["messages"])) // 4)
         totals = self.billed_tokens.setdefault(model, [0, 0])
         totals[0] += input_tokens

@@ -24,6 +24,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_prices
 from calibration.questions.questions import parse
 from calibration.spending import BudgetError, Meter, StoppedError
+from calibration.workers import Processes
 from router.policy.naming import without_effort
 from router.policy.usage import Usage
 
@@ -76,6 +77,7 @@ def run(
     scorers: Sequence[str] = ("correctness", "completeness"),
     meter: Meter | None = None,
     patience_seconds: float = 40.0,
+    processes: Processes | None = None,
 ) -> tuple[JudgementSet, Meter, tracking.Runs]:
     endpoint = Endpoint(fake.base_url, "sk-test", 300)
     prices = load_prices()
@@ -97,7 +99,7 @@ def run(
         JudgeRelay(endpoint, meter, calls, patience_seconds) as relay,
     ):
         loaded = Scorers.load(scorers, f"openai:/{JUDGE}")
-        verdicts = judge(pairs, loaded, ledger, relay, runs)
+        verdicts = judge(pairs, loaded, ledger, relay, runs, processes=processes)
     assessments.write_assessments(pairs, verdicts, loaded)
     return verdicts, meter, runs
 
@@ -170,6 +172,18 @@ def test_judging_again_calls_no_judge(fake: FakeModels, tmp_path: Path, store: s
     again, meter, _ = run(fake, tmp_path, store)
     assert again.judgements == first.judgements
     assert (len(fake.successful_calls("judge")), meter.spent_usd()) == (calls, 0.0)
+
+
+def test_two_processes_judge_as_one_does(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    scorers = ["correctness", "completeness", f"{__name__}:brief"]
+    single, _, _ = run(fake, tmp_path / "one", store, scorers)
+    requests = sorted(fake.successful_calls("judge"))
+    fake.calls.clear()
+    judgement_set, _, runs = run(fake, tmp_path / "two", store, scorers, processes=Processes(2))
+    assert judgement_set.judgements == single.judgements and len(judgement_set.judgements) == 12
+    assert sorted(fake.successful_calls("judge")) == requests
+    for (question, _), feedback in read_assessments(runs).items():
+        assert len(feedback) == (2 if question.startswith("m") else 3)
 
 
 def test_each_verdict_of_judge_or_check_is_on_its_trace_once(fake: FakeModels, tmp_path: Path, store: str) -> None:

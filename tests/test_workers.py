@@ -160,7 +160,7 @@ def test_the_corpus_has_the_terms_of_two_or_more_questions(small_parts, monkeypa
     )
     assert list(read.terms) == known
     for row, question_terms in enumerate(by_question):
-        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == question_terms & set(known)
+        assert {read.terms[column] for column in read.term_counts[[row]].indices} == question_terms & set(known)
 
 
 def test_near_duplicates_equal_those_of_a_comparison_of_all_pairs(small_parts):
