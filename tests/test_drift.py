@@ -140,7 +140,7 @@ class Stage:
         return answered
 
     def decisions(self) -> dict[str, list[tuple[str, str]]]:
-        """The decisions on questions of every type, which are not sent; `recalibrate` learns from these questions too."""
+        """The decisions on questions of every type, which are not sent. `recalibrate` learns from these questions."""
         found: dict[str, list[tuple[str, str]]] = {}
         for kind, questions in QUESTIONS.items():
             for each in questions[60:70]:
