@@ -15,7 +15,7 @@ PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test test-replicas test-drift test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
-.PHONY: lock sbom clean coverage docs prose
+.PHONY: lock sbom clean coverage docs screenshots prose
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ fuzz: setup ## fuzz what reads the bytes of others for FUZZ_SECONDS (default 300
 
 docs: setup ## build the documentation site into build/site; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+screenshots: setup ## retake the screenshots of the documentation (needs Chromium; minutes)
+	$(BIN)/python docs/generate/screenshots.py
 
 prose: setup ## check the prose of README and docs
 	$(BIN)/proselint --config .proselintrc.json check $(PROSE)

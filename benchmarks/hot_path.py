@@ -110,7 +110,14 @@ async def ask(app: Application, body: bytes) -> list[dict[str, Any]]:
         sent.append(message)
 
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"authorization", b"Bearer sk-x")]
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers, "query_string": b""}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": headers,
+        "query_string": b"",
+        "router.is_data_waiting": lambda: True,  # as the server's protocol says of a body that has arrived
+    }
     await app(scope, receive, send)
     return sent
 

@@ -33,7 +33,7 @@ BEGIN, END = "<!-- scale -->", "<!-- /scale -->"
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 3
 STREAMS = 5_000
-KEY = "sk-scale"
+KEY = "sk-scale-0123456789"
 
 
 def free_port() -> int:

@@ -56,7 +56,7 @@ def load_prices(extra: Path | None = None, shipped: Path = PRICES) -> PriceBook:
         try:
             book = book.merged_with(PriceBook.parse(json.loads(path.read_bytes())))
         except OSError as error:
-            raise PriceError(f"{path}: cannot be read: {error.strerror}") from error
+            raise PriceError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise PriceError(f"{path}: {error}") from error
     return book

@@ -239,7 +239,7 @@ class Meter:
         )
 
     def write(self, counts: Counts) -> None:
-        """Replace the file of this worker."""
+        """Write the counts of this worker to its file, replacing the earlier ones."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = self.path.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(counts))

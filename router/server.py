@@ -20,7 +20,6 @@ from router.client.protocol import BoundedProtocol
 from router.exporter import process
 from router.serving.policy import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
-from router.upstream.simulated import NOTICE
 from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
@@ -54,7 +53,7 @@ def run(host: str, port: int, workers: int) -> None:
     logging.config.dictConfig(log_config)
     _validate(settings)
     if settings.simulated:
-        log.warning("%s", NOTICE)
+        log.warning("Answers are simulated, because no OPENAI_API_KEY is set.")
     _configure_mlflow()
     _open_many_files()
     metrics.clear(settings.home / "metrics")

@@ -114,9 +114,10 @@ class Browser:
         self.send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
-        """Save what is seen as PNG; the whole page, or what fits the window."""
-        told = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, path: Path, clip: dict[str, float] | None = None) -> None:
+        """Save the whole page as PNG, or the part of it in `clip` (x, y, width, height, scale; CSS pixels)."""
+        part = {"clip": clip} if clip else {}
+        told = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, **part)
         path.write_bytes(base64.b64decode(told["data"]))
 
     def close(self) -> None:

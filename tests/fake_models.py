@@ -68,7 +68,9 @@ class FakeModels:
         seed: int = 0,
         refuses: bool = False,
     ) -> None:
+        questions = list(questions)
         self.questions = {question.text: question for question in questions}
+        self.conversations = {_prompt({"messages": question.messages}): question for question in questions}
         self.quality = quality
         self.output_tokens = output_tokens
         self.seed = seed
@@ -101,11 +103,16 @@ class FakeModels:
         """Model and text of every call of a kind that was answered with 200, in order."""
         return [(call.model, call.text) for call in self.calls if call.kind == kind]
 
-    def is_right(self, model: str, text: str) -> bool:
-        """Whether `model` answers the question with this text rightly: the truth a calibration should find."""
-        question = self.questions.get(text)
+    def is_right(self, model: str, text: str, question: Question | None = None) -> bool:
+        """Whether `model` answers the question with this text rightly: the truth a calibration should find.
+
+        Conversations can end with the same text. `question` then says which of them is asked.
+        """
+        last_with_text = self.questions.get(text)
+        question = question or last_with_text
         kind = (question.question_type if question else None) or ""
-        return _share(f"{self.seed}/{model}/{text}") < self.quality(model, kind)
+        key = text if question is None or question is last_with_text else question.id
+        return _share(f"{self.seed}/{model}/{key}") < self.quality(model, kind)
 
     def _app(self) -> Starlette:
         return Starlette(
@@ -177,9 +184,9 @@ class FakeModels:
         else:
             text = _last_user_text(body)
             self.calls.append(Call("answer", named, text))
-            question = self.questions.get(text)
+            question = self.conversations.get(prompt) or self.questions.get(text)
             written = self.output_tokens(named, (question.question_type if question else None) or "")
-            message |= self._answer(question, self.is_right(named, text))
+            message |= self._answer(question, self.is_right(named, text, question))
         read = max(1, len(json.dumps(body["messages"])) // 4)
         billed = self.billed_tokens.setdefault(model, [0, 0])
         billed[0] += read

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from made_outcomes import made_outcomes
+from msgspec import structs
 
 from calibration.learning.learning import learn
 from calibration.learning.prior import PSEUDO_OUTCOMES, prior_of_run, read_prior
@@ -78,7 +79,7 @@ def test_a_question_is_recognised_where_its_own_type_is_likely_enough(policy):
     features = read_question([{"role": "user", "content": "write a silly verse about frogs and rain"}])
     prediction = predict(policy.predictor, features)
     published = policy.rules.evidence["verse"]
-    prediction = replace(prediction, question_type="verse", novelty=0.0)
+    prediction = structs.replace(prediction, question_type="verse", novelty=0.0)
     rules = replace(policy.rules, evidence={"verse": published, "mood": published})
     for verse, mood, unknown, reason in (
         (0.4, 0.45, 0.15, Reason.CHEAP_IS_ENOUGH),
@@ -86,7 +87,7 @@ def test_a_question_is_recognised_where_its_own_type_is_likely_enough(policy):
         (0.6, 0.1, 0.3, Reason.UNCERTAIN_TYPE),
     ):
         of = {"verse": verse, "mood": mood, "sums": unknown}
-        assert decide(rules, features, replace(prediction, type_probabilities=of), 0.8).reason == reason
+        assert decide(rules, features, structs.replace(prediction, type_probabilities=of), 0.8).reason == reason
 
 
 def test_a_type_that_is_known_by_its_questions_alone_goes_to_the_strong_model(policy):

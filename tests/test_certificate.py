@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_outcomes import made_outcomes
+from msgspec import structs
 
 from calibration.learning.certificate import TARGETS, FixedSequenceTest, excess_quality
 from calibration.learning.crossfit import cross_fit
@@ -90,7 +91,7 @@ def test_the_thresholds_of_three_models_choose_as_the_proxy_decides(learnt):
         tokens = prediction.output_tokens | {"between": 150.0}
         quality = prediction.quality | {"between": float(rng.uniform(min(cheap, strong), max(cheap, strong)))}
         doubt = prediction.doubt | {"between": 0.01}
-        predictions.append(replace(prediction, quality=quality, output_tokens=tokens, doubt=doubt))
+        predictions.append(structs.replace(prediction, quality=quality, output_tokens=tokens, doubt=doubt))
     models = (rules.models[0], between, rules.models[1])
     rows = {name: getattr(learnt.replay, name)[:150] for name in ("outcomes", "features", "costs_usd", "scores")}
     three = Replay(predictions=predictions, models=models, **rows)

@@ -257,7 +257,7 @@ def test_a_drift_from_the_first_wrong_answer_to_the_recalibration(stage, tmp_pat
     before = stage.decisions()
     for kind in TEXTS:
         stage.ask(kind, 6)
-    assert until(stage.is_exported, 90), stage.log("serve.log")
+    assert until(stage.is_exported, 240), stage.log("serve.log")
     watch = stage.watch()
     assert until(lambda: stage.report() and stage.report().types, 120), stage.log("watch.log")
     assert stage.report().drifted == frozenset() and stage.warnings_about("drifted") == []
@@ -266,7 +266,7 @@ def test_a_drift_from_the_first_wrong_answer_to_the_recalibration(stage, tmp_pat
     for kind in TEXTS:
         stage.ask(kind, 34 if kind == DRIFTING else 6)
     stage.kill_while_judging(watch)
-    assert until(stage.is_exported, 90), stage.log("serve.log")
+    assert until(stage.is_exported, 240), stage.log("serve.log")
     stage.watch()
     assert until(lambda: stage.report().drifted, 200), stage.log("watch.log")
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_outcomes import TRUTH, made_outcomes
+from msgspec import structs
 
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
@@ -78,7 +79,7 @@ def test_doubt_about_the_type_adds_to_the_strong_models_quality(policy):
     prediction = predict(policy.predictor, features)
     assert sum(prediction.type_probabilities.values()) == pytest.approx(1)
     assert decide(policy.rules, features, prediction, 0.9).model == "gpt-4o-mini"
-    torn = replace(prediction, doubt={"gpt-4o-mini": 5.0, "gpt-4o": 0.0})
+    torn = structs.replace(prediction, doubt={"gpt-4o-mini": 5.0, "gpt-4o": 0.0})
     assert decide(policy.rules, features, torn, 0.9).model == "gpt-4o"
 
 
@@ -313,7 +314,7 @@ def test_long_prompts_include_the_price_of_cache_writes_if_the_model_has_one(pol
     with_writes, without = Model("new", price), Model("old", replace(price, usd_per_million_cache_write_tokens=None))
     features = read_question([{"role": "user", "content": "word " * 4000}])
     prediction = predict(policy.predictor, features)
-    prediction = replace(prediction, output_tokens={"new": 1.0, "old": 1.0})
+    prediction = structs.replace(prediction, output_tokens={"new": 1.0, "old": 1.0})
     tokens = features.input_tokens
     assert expected_cost_usd(with_writes, features, prediction) == pytest.approx((tokens * 2.5 + 10.0) / 1e6, rel=0.01)
     assert expected_cost_usd(without, features, prediction) == pytest.approx((tokens * 2.0 + 10.0) / 1e6, rel=0.01)

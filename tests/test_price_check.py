@@ -333,8 +333,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("check", "nowhere.json"), "nowhere.json: cannot be read: No such file"),
-        (("check", "."), ".: cannot be read: Is a directory"),
+        (("check", "nowhere.json"), "nowhere.json cannot be read: No such file"),
+        (("check", "."), ". cannot be read: Is a directory"),
         (("check", "torn.json"), "torn.json: is not JSON"),
         (("check", "whole.json", "--on", "yesterday"), "--on: expected a day"),
         (("check", "whole.json", "--models", "gpt-5o"), "'gpt-5o' is neither in the price table nor in whole.json"),

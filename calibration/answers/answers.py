@@ -11,10 +11,11 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import msgspec
 import openai
 from openai.types.chat import ChatCompletion
 
@@ -65,7 +66,7 @@ class Answer:
 
     def row(self) -> dict[str, Any]:
         """The row of the ledger."""
-        return {name: value for name, value in asdict(self).items() if name != "key"}
+        return {name: value for name, value in msgspec.to_builtins(self).items() if name != "key"}
 
 
 @dataclass

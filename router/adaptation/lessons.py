@@ -75,11 +75,11 @@ def read_lessons(path: Path, now_unix: float) -> tuple[Lesson, ...]:
     except FileNotFoundError:
         return ()
     except OSError as error:
-        raise LessonsError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise LessonsError(f"{path} cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise LessonsError(f"{path}: is damaged: {error}") from None
+        raise LessonsError(f"{path} is damaged: {error}") from None
     if document.format != FORMAT or not all(_is_valid(lesson.refusal) for lesson in document.lessons):
-        raise LessonsError(f"{path}: is damaged: expected format {FORMAT} and refusals known to this version")
+        raise LessonsError(f"{path} is damaged: expected format {FORMAT} and refusals that this version knows")
     return tuple(lesson for lesson in document.lessons if now_unix - lesson.since_unix < MAX_AGE_SECONDS)
 
 

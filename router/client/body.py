@@ -40,12 +40,18 @@ def _reserve_nothing(_: int) -> None:
 
 
 async def read_body(
-    receive: Receive, declared: bytes | None, limit: int, seconds: float, reserve: Reserve = _reserve_nothing
+    receive: Receive,
+    declared: bytes | None,
+    limit: int,
+    seconds: float,
+    reserve: Reserve = _reserve_nothing,
+    is_data_waiting: Callable[[], bool] | None = None,
 ) -> Body:
     """The whole body, which must be UTF-8.
 
     `declared` is the content length, `limit` the largest size in bytes, `seconds` the timeout between two pieces.
-    `reserve` reserves memory for each piece, and may raise.
+    `reserve` reserves memory for each piece, and may raise. `is_data_waiting` tells whether `receive` returns at once;
+    then it needs no timeout.
 
     Raises:
         BadRequestError: the body is not valid UTF-8.
@@ -53,7 +59,8 @@ async def read_body(
     """
     if declared is not None and int(declared) > limit:
         raise too_large_error(limit)
-    message = await _receive(receive, seconds)
+    is_waiting = is_data_waiting is not None and is_data_waiting()
+    message = _checked(await receive()) if is_waiting else await _receive(receive, seconds)
     piece: bytes = message.get("body", b"")
     size = len(piece)
     if size > SMALL_BYTES:
@@ -121,6 +128,10 @@ async def _receive(receive: Receive, seconds: float) -> MutableMapping[str, Any]
             message = await receive()
     except TimeoutError:
         raise SlowBodyError(f"The request body did not arrive within {seconds:g} s.") from None
+    return _checked(message)
+
+
+def _checked(message: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if message["type"] == "http.disconnect":
         raise ClientDisconnectedError
     return message

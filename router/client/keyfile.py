@@ -152,14 +152,14 @@ def read_roster(path: Path) -> Roster:
     except FileNotFoundError:
         return Roster()
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         document = _decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path}: is damaged: {error}") from None
+        raise SettingsError(f"{path} is damaged: {error}") from None
     problem = _problem(document)
     if problem:
-        raise SettingsError(f"{path}: is damaged: {problem}")
+        raise SettingsError(f"{path} is damaged: {problem}")
     return Roster(document.keys, document.teams)
 
 

@@ -145,7 +145,7 @@ def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
     except OSError as error:
         if error.errno in _READ_ONLY:
             raise ReadOnlyError(
-                f"{path}: is not writable ({error.strerror}); run the command where it is writable"
+                f"{path} is not writable ({error.strerror}); run the command where it is writable"
             ) from error
         raise
 

@@ -107,6 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
         self.scope["router.is_disconnected"] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.scope["router.is_data_waiting"] = self.cycle.message_event.is_set  # type: ignore[typeddict-unknown-key]
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         if self.cycle is not None:

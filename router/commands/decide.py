@@ -119,9 +119,9 @@ def _body(question: str, request: str) -> bytes:
         content = sys.stdin.buffer.read() if request == "-" else Path(request).read_bytes()
         content.decode()
     except OSError as error:
-        raise BadRequestError(f"{request}: cannot be read: {error.strerror}") from error
+        raise BadRequestError(f"{request} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BadRequestError(f"{request}: is not text in UTF-8") from error
+        raise BadRequestError(f"{request} is not text in UTF-8") from error
     return content
 
 

@@ -32,7 +32,7 @@ def print_fields(fields: dict[str, Any]) -> None:
 
 
 def limits_in_words(limits: Limits | None) -> str:
-    """The limits as text, such as `$5 a day,60 requests a minute`."""
+    """The limits as text, such as `$5 a day, 60 requests a minute`."""
     mapping = keystore.limits_as_mapping(limits)
     return _cell(mapping) if mapping else "no limits"
 
@@ -46,7 +46,7 @@ def _day(moment: str | None) -> str | None:
 
 def _cell(value: object) -> str:
     if isinstance(value, dict):
-        value = [_limit_in_words(name, amount) for name, amount in value.items()]
+        return ", ".join(_limit_in_words(name, amount) for name, amount in value.items()) or "-"
     if isinstance(value, list):
         return ",".join(map(str, value)) or "-"
     return {True: "yes", False: "no", None: "-"}[value] if value is None or isinstance(value, bool) else str(value)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
 from typing import Any
 
+from msgspec import structs
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -167,9 +167,9 @@ def _numbers(usage: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def _input_cost(record: Record, model: str, usage: Mapping[str, int], prices: PriceBook) -> float | None:
-    names = {field.name for field in fields(Usage)}
+    names = Usage.__struct_fields__
     known = Usage(**{name: count for name, count in usage.items() if name in names})
-    of_input = replace(known, output_tokens=0, reasoning_tokens=0, audio_output_tokens=0)
+    of_input = structs.replace(known, output_tokens=0, reasoning_tokens=0, audio_output_tokens=0)
     return prices.cost_usd(model, of_input, record.service_tier, record.started_unix_ns)
 
 

@@ -11,13 +11,10 @@ from typing import Any
 
 import msgspec
 
-from router.journal.credentials import SHAPES
+from router.journal.credentials import matching_shapes
 from router.journal.pieces import KEY_REACH, NAME_REACH, occurs, replaced
 from router.wire.text import DECODE_ERRORS, decode
 
-# the literals that begin a key, matched in the text or in its lower case; few texts have one
-_SIGNS = tuple((sign, sign.encode(), shape) for shape in SHAPES if not shape.any_case for sign in shape.signs)
-_FOLDED = tuple((sign, sign.encode(), shape) for shape in SHAPES if shape.any_case for sign in shape.signs)
 _ESCAPE = re.compile(rb"\\(?:u00([2-7][0-9a-fA-F])|/)")  # escapes that JSON allows for plain ASCII
 MAX_ERROR_CHARACTERS = 2000
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -33,10 +30,7 @@ def without_keys(text: str) -> str:
     >>> without_keys("use sk-proj-abcdefghijklmnop1234 please")
     'use [key] please'
     """
-    folded = text.lower()
-    shapes = [shape for sign, _, shape in _SIGNS if sign in text]
-    shapes += [shape for sign, _, shape in _FOLDED if sign in folded]
-    for shape in dict.fromkeys(shapes) if shapes else ():
+    for shape in matching_shapes(text.encode("utf-8", "surrogatepass")):
         text = replaced(shape.expression, shape.put, text, KEY_REACH)
     return text
 
@@ -99,10 +93,8 @@ def _may_hold_key(text: bytes) -> bool:
     """Whether undecoded JSON may contain a key."""
     if b"\\u00" in text or b"\\/" in text:
         text = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"/", text)
-    folded = text.lower()
-    shapes = [shape for _, sign, shape in _SIGNS if sign in text]
-    shapes += [shape for _, sign, shape in _FOLDED if sign in folded]
-    return bool(shapes) and any(occurs(shape.hint, text, KEY_REACH) for shape in dict.fromkeys(shapes))
+    shapes = matching_shapes(text)
+    return bool(shapes) and any(occurs(shape.hint, text, KEY_REACH) for shape in shapes)
 
 
 def _card(match: re.Match[str]) -> str:

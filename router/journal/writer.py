@@ -146,7 +146,7 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Close the segment and release its lock: the segment is then complete."""
+        """Close the segment and release its lock. The segment is then complete."""
         if self._fd >= 0:
             os.close(self._fd)  # releases the lock
             self._fd = -1

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
+from msgspec import structs
+
 from router.adaptation.adapter import Adapter
 from router.client.model_names import CONTENT, FORM, parse_model_name
 from router.client.user_session import read_user_session
@@ -197,7 +199,7 @@ def read_features(
     features = extract_features(api_format, fields)
     adaptations = adapter.adaptations(serving.policy.rules.models, fields, api_format.name, features.max_output_tokens)
     if adaptations and (unsuitable := adapter.unsuitable_models(adaptations)):
-        features = replace(features, unsuitable_models=unsuitable)
+        features = structs.replace(features, unsuitable_models=unsuitable)
         adaptations = {name: adapter.permitted(required) for name, required in adaptations.items()}
     return features, adaptations
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from router.policy.answer_prediction import AnswerPredictor, answer_gap
 from router.policy.decision import Decision, decide
 from router.policy.expected_cost import savings_usd
@@ -73,7 +75,7 @@ def decide_first_step(
         return FirstStep(decision, False)
     cheap = rules.models[0].name
     if decision.reason is Reason.STRONG_IS_BETTER and decision.evidence.kind == "measured":
-        return FirstStep(replace(decision, model=cheap, reason=Reason.CHEAP_IS_ENOUGH), True)
+        return FirstStep(structs.replace(decision, model=cheap, reason=Reason.CHEAP_IS_ENOUGH), True)
     return FirstStep(decision, decision.model == cheap)
 
 

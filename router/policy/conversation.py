@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from router.policy.features import CHARACTERS_PER_TOKEN, Features
 from router.policy.question_parts import QuestionParts, is_material, split_question
@@ -29,8 +30,7 @@ _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts where a character is about a word
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """A user turn: what it asks, and the tokens before it."""
 
     parts: QuestionParts

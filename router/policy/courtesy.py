@@ -9,7 +9,7 @@ _MAX_THANKS_CHARACTERS = 60  # at the end of a text, where thanks are looked for
 _MAX_SIGNATURE_LINES = 3
 _MAX_SIGNATURE_CHARACTERS = 40  # of a line of a signature
 _QUOTATION_MARKS = ("**", '"', "'", "`", "*", "_")
-_SENTENCE_END = re.compile(r"(?<=[.!?:。！？])[ \n]+|\n+")
+_SENTENCE_END = re.compile(r"[.!?:。！？\n](?:(?<=\n)\n*|[ \n]+)")  # the engine searches fast for the first character
 
 _GREETING = re.compile(
     r"(?:hi|hiya|hello|hey|heya|howdy|dear|greetings|good (?:morning|afternoon|evening|day))"
@@ -75,7 +75,8 @@ def strip_courtesy(text: str) -> str:
     first, last = 0, len(starts)
     while first < min(last, _MAX_SENTENCES) and _is_removable(body[starts[first] : ends[first]]):
         first += 1
-    while last > max(first, len(starts) - _MAX_SENTENCES) and _is_removable(body[starts[last - 1] : ends[last - 1]]):
+    keep = first + (first < _MAX_SENTENCES)  # the first sentence that remains was looked at
+    while last > max(keep, len(starts) - _MAX_SENTENCES) and _is_removable(body[starts[last - 1] : ends[last - 1]]):
         last -= 1
     return strip_quotation_marks(body[starts[first] : ends[last - 1]].strip()) if first < last else ""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from router.policy.expected_cost import expected_cost_usd, savings_usd
 from router.policy.features import Features
@@ -20,8 +21,7 @@ from router.policy.rules import UNCERTIFIED_KINDS, Evidence, Promise, Rules
 NO_QUESTION = QuestionParts("")
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Which model answers, and why."""
 
     model: str

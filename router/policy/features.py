@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -33,8 +32,7 @@ class RequestError(ValueError):
         self.param = param
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(msgspec.Struct, frozen=True, gc=False):
     """What a decision is based on. Texts are truncated; counts are of the whole request."""
 
     turns: tuple[str, ...]  # texts of the user, newest last, at most MAX_TURNS

@@ -63,10 +63,14 @@ def words(text: str) -> list[str]:
     """
     lower = text.lower()
     if text.isascii():
-        found = _ASCII_WORD.findall(lower.translate(_DIGITS))
+        lower = lower.translate(_DIGITS)
+        found = _ASCII_WORD.findall(lower)
     else:
-        found = _WORD.findall("".join("0" if c.isdigit() else c for c in lower))
-    return [word[:_MAX_NUMBER_CHARACTERS] if word[0] == "0" else word for word in found if word not in _COURTESY]
+        lower = "".join("0" if c.isdigit() else c for c in lower)
+        found = _WORD.findall(lower)
+    if not _COURTESY.isdisjoint(found):
+        found = [word for word in found if word not in _COURTESY]
+    return [word[:_MAX_NUMBER_CHARACTERS] if word[0] == "0" else word for word in found] if "0" in lower else found
 
 
 def terms(text: str) -> list[str]:

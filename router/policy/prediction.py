@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,8 +25,7 @@ MAX_OUTPUT_TOKENS = 16_384
 _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """The prediction for one turn of a request, before any policy is applied."""
 
     turn: Turn
@@ -68,12 +68,13 @@ class Predictor:
     length_smearing: Floats  # (M,) mean of exp(residual), the factor from median to mean
     type_familiarity: Floats  # (T,) usual value for the questions of a type
     familiarity_quantiles: Floats  # (Q,) ascending, of calibration questions, relative to their type
-    type_table: Floats = field(init=False)  # (T, 3 M + 2) quality, log length, squared gap, measured, 1
+    type_table: Floats = field(init=False)  # (T, 3 M + 2 + 2 M N) quality, log length, squared gap, measured, 1, slopes
 
     def __post_init__(self) -> None:
         squares = (self.type_quality[:, -1:] - self.type_quality) ** 2 + self.type_variance
         columns = (self.type_quality, self.type_log_length, squares, self.type_measured[:, None])
-        object.__setattr__(self, "type_table", np.hstack([*columns, np.ones((len(self.types), 1))]))
+        slopes = self.type_slopes.reshape(len(self.types), -1)
+        object.__setattr__(self, "type_table", np.hstack([*columns, np.ones((len(self.types), 1)), slopes]))
 
 
 def predict(predictor: Predictor, features: Features) -> Prediction:
@@ -87,17 +88,25 @@ def _predict_turn(
     predictor: Predictor, features: Features, turn: Turn, earlier: tuple[Prediction, ...] = ()
 ) -> Prediction:
     models = len(predictor.models)
-    words, tools, heads, type_offsets = _compute_heads(predictor, turn.parts, features)
+    words, tools, heads, numbers = _compute_heads(predictor, turn.parts, features)
     types = heads[2 * models :]
     best = int(types.argmax())
     likely = np.exp(predictor.type_sharpness * (types - types[best]))
-    *sums, total = (likely @ predictor.type_table).tolist()
-    means = [value / total for value in sums]  # over the possible types
-    offsets = (heads[: 2 * models] + likely @ type_offsets / total).tolist()
-    measured = means[-1]
-    expected = [mean + measured * offset for mean, offset in zip(means, offsets, strict=False)]
-    gaps = [means[models - 1] - quality for quality in means[:models]]
-    squares = means[2 * models : 3 * models]
+    expected = likely @ predictor.type_table  # sums over the possible types
+    *sums, total = expected[: 3 * models + 2].tolist()
+    slopes = expected[3 * models + 2 :].reshape(2 * models, -1)
+    offsets = (heads[: 2 * models] + slopes @ numbers / total).tolist()
+    means = [value / total for value in sums]
+    measured, smearing = means[-1], predictor.length_smearing.tolist()
+    quality: dict[str, float] = {}
+    output_tokens: dict[str, float] = {}
+    doubt: dict[str, float] = {}
+    for at, name in enumerate(predictor.models):  # one loop: on the hot path a comprehension costs a call
+        quality[name] = min(max(means[at] + measured * offsets[at], 0.0), 1.0)
+        log_tokens = min(means[models + at] + measured * offsets[models + at], _LOG_MAX)
+        output_tokens[name] = min(max(math.exp(log_tokens) * smearing[at], 1.0), float(MAX_OUTPUT_TOKENS))
+        gap = means[models - 1] - means[at]
+        doubt[name] = math.sqrt(max(means[2 * models + at] - gap * gap, 0.0))
     familiarity = float(types[best]) * words.known - float(predictor.type_familiarity[best])
     quantiles = predictor.familiarity_quantiles
     return Prediction(
@@ -105,19 +114,11 @@ def _predict_turn(
         question_tokens=math.ceil(
             (len(turn.parts.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN
         ),
-        quality=dict(zip(predictor.models, [min(max(q, 0.0), 1.0) for q in expected[:models]], strict=True)),
-        output_tokens={
-            name: min(max(math.exp(min(log, _LOG_MAX)) * smearing, 1.0), float(MAX_OUTPUT_TOKENS))
-            for name, log, smearing in zip(
-                predictor.models, expected[models:], predictor.length_smearing.tolist(), strict=True
-            )
-        },
+        quality=quality,
+        output_tokens=output_tokens,
         question_type=predictor.types[best],
         type_probabilities=dict(zip(predictor.types, (likely / total).tolist(), strict=True)),
-        doubt={
-            name: math.sqrt(max(square - gap * gap, 0.0))
-            for name, square, gap in zip(predictor.models, squares, gaps, strict=True)
-        },
+        doubt=doubt,
         familiarity=familiarity,
         novelty=1.0 - int(quantiles.searchsorted(familiarity)) / len(quantiles),
         tools_matching=tools.matching,
@@ -128,12 +129,12 @@ def _predict_turn(
 def _compute_heads(
     predictor: Predictor, parts: QuestionParts, features: Features
 ) -> tuple[Words, ToolMatch, Floats, Floats]:
-    """The words and matching tools of a question, its heads (2 M + T,), and offsets by type (T, 2 M)."""
+    """The words and matching tools of a question, its heads (2 M + T,), and its standardised hand features (N,)."""
     words, tools = predictor.vocabulary.weigh(parts), match_tools(parts.question, features.tools)
     standardised = standardise(np.array(hand_features(parts, tools)), predictor.number_mean, predictor.number_scale)
     heads = words.weights @ predictor.table.take(words.rows, axis=0) + predictor.intercept
     heads += standardised @ predictor.number_weights
-    return words, tools, heads, predictor.type_slopes @ standardised
+    return words, tools, heads, standardised
 
 
 def _tool_characters(features: Features, tools: ToolMatch) -> float:

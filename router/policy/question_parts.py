@@ -7,7 +7,8 @@ material. Each step reads every character a bounded number of times.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from router.policy.courtesy import strip_courtesy
 from router.policy.sections import Part, split_sections
@@ -32,8 +33,7 @@ _FIRST_WORDS = frozenset(  # of a request
 )
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionParts:
+class QuestionParts(msgspec.Struct, frozen=True, gc=False):
     """A text, separated into its parts."""
 
     question: str  # the whole text if no other part was found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one request as billed by the upstream. Each detail is a subset of its total."""
 
     input_tokens: int = 0
@@ -49,7 +49,7 @@ class Usage:
         return found
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
 
 
 _TOTALS = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -22,7 +22,7 @@ from router.settings import Content
 from router.upstream.replies import Reply
 from router.wire.nesting import exceeds_depth
 
-_TOKEN_COUNTS = tuple(field.name for field in fields(Usage))
+_TOKEN_COUNTS = Usage.__struct_fields__
 _NAME_FIELDS = ("asked_model", "model", "response_model", "request_id", "service_tier", "user", "session", "endpoint")
 _names_of = attrgetter(*_NAME_FIELDS)
 MAX_NAME_CHARACTERS = 256

@@ -77,6 +77,7 @@ class RoutedRequest:
         self._receive = receive
         self._query: bytes = scope["query_string"]
         self._is_disconnected: Callable[[], bool] | None = scope.get("router.is_disconnected")
+        self._is_data_waiting: Callable[[], bool] | None = scope.get("router.is_data_waiting")
         self._headers: Headers = scope["headers"]
         self._header_values = dict(self._headers)
         self._recorder = RequestRecorder(worker, surface, self._header_values)
@@ -130,7 +131,8 @@ class RoutedRequest:
         if self._header_values.get(b"content-encoding", b"identity") != b"identity":
             raise CompressedBodyError("The request body is compressed. Send it uncompressed.")
         declared, seconds = self._header_values.get(b"content-length"), settings.timeouts.request_body
-        body = await read_body(self._receive, declared, settings.max_body_bytes, seconds, reserve)
+        limit = settings.max_body_bytes
+        body = await read_body(self._receive, declared, limit, seconds, reserve, self._is_data_waiting)
         self._recorder.body = body
 
     async def _make_plan(self, caller: Caller) -> Plan:

@@ -50,7 +50,7 @@ def read_sentinel(home: Path) -> Sentinel | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SentinelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SentinelError(f"{path} cannot be read: {error.strerror}") from error
     except SentinelError as error:
         raise SentinelError(f"{path}: {error}") from error
 

@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is not a subclass
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
@@ -141,12 +143,15 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another exchange may start: the connection is open, recently used, and has no unread data."""
-        return self._lost is None and self._loop.time() - self.idle_since < MAX_IDLE_SECONDS and not self._readable()
+        return not self.is_stale and not self._readable()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the connection is known to be closed, or was idle for too long."""
+        return self._lost is not None or self._loop.time() - self.idle_since >= MAX_IDLE_SECONDS
 
     def _readable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._poll.poll(0))
 
     async def exchange(self, origin: Origin, call: Call, seconds: float) -> None:
         """Send `call` and wait for the headers of its answer.
@@ -250,7 +255,7 @@ class Connection(asyncio.Protocol):
         whole = self._ended and not self._has_extra_data and not self._until_close and not self._body_unsent
         if whole and self._lost is None and self._keep_alive and not self._paused:
             self.idle_since = self._loop.time()
-            while self._pool and not self._pool[0].usable:  # the oldest connections are on the left
+            while self._pool and self._pool[0].is_stale:  # the oldest connections are on the left
                 self._pool.popleft().abort()
             self._pool.append(self)
         elif self._lost is None:

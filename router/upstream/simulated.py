@@ -101,7 +101,7 @@ class _Content:
         self.id = digest[:12].hex()
         self.model = str(body["model"])
         wanted = 30 + digest[0] * (2 if self.model.endswith("mini") else 1)
-        words = [NOTICE, f"{self.model} was asked:", prompt[-200:].strip() + "."]
+        words = [NOTICE, f"{self.model} received:", f'"{prompt[-200:].strip()}".']
         if _wants_json(body):
             words = [msgspec.json.encode({"simulated": True, "notice": NOTICE, "model": self.model}).decode()]
         else:

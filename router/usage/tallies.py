@@ -10,7 +10,6 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 from router.journal.refused import unfit_is_refused
@@ -54,7 +53,7 @@ _SCHEMA += "CREATE TABLE IF NOT EXISTS latest (at INTEGER PRIMARY KEY, span_id T
 BATCH = 2000
 LATEST = 2 * BATCH  # span ids that are kept: more than a batch has
 
-_TOKENS = frozenset(field.name for field in fields(Usage))
+_TOKENS = frozenset(Usage.__struct_fields__)
 
 Key = tuple[int, str, str, str, str]
 VerifiedKey = tuple[int, str, str]

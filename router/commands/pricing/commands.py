@@ -89,7 +89,7 @@ def _read(file: Path) -> PublicMap:
     try:
         return PublicMap.parse(file.read_bytes())
     except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error.strerror or error}") from error
+        raise SettingsError(f"{file} cannot be read: {error.strerror or error}") from error
     except MapError as error:
         raise SettingsError(f"{file}: {error}") from error
 
