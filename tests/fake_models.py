@@ -42,6 +42,9 @@ class Faults:
     refuse: int = 0  # this status for everything: 401, 404
     seconds: float = 0.0  # before each reply
     judge_seconds: float = 0.0
+    failed_in_batch: float = 0.0  # requests of a batch that fail
+    batch_refused: str = ""  # why a batch fails as a whole
+    expired_in_batch: float = 0.0  # requests of a batch that end with it, unanswered
 
 
 @dataclass
@@ -251,21 +254,42 @@ class FakeModels:
         return JSONResponse(self.batches[name])
 
     async def _list_batches(self, request: Request) -> Response:
+        for batch in self.batches.values():
+            self._process(batch)
         return JSONResponse({"object": "list", "data": list(self.batches.values()), "has_more": False})
 
     async def _batch(self, request: Request) -> Response:
         batch = self.batches[request.path_params["batch"]]
-        if batch["status"] == "in_progress" and not self.faults.answers_out:
-            lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-            replies = [
-                {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": self.reply(line["body"])}}
-                for line in lines
-            ]
-            name = f"file-{len(self.files)}"
-            self.files[name] = "\n".join(map(json.dumps, replies)).encode()
-            counts = {"total": len(lines), "completed": len(lines), "failed": 0}
-            batch |= {"status": "completed", "output_file_id": name, "request_counts": counts}
+        self._process(batch)
         return JSONResponse(batch)
+
+    def _process(self, batch: dict[str, Any]) -> None:
+        """End a batch, with the status and the files that OpenAI documents."""
+        if batch["status"] != "in_progress" or self.faults.answers_out:
+            return
+        if self.faults.batch_refused:
+            batch["status"] = "failed"
+            error = {"code": "token_limit_exceeded", "message": self.faults.batch_refused, "line": None, "param": None}
+            batch["errors"] = {"object": "list", "data": [error]}
+            return
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        answered: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
+        for line in lines:
+            share, key = _share(line["custom_id"]), {"custom_id": line["custom_id"]}
+            if share < self.faults.failed_in_batch:
+                errors.append({**key, "response": {"status_code": 500, "body": {"error": {"message": "it broke"}}}})
+            elif share < self.faults.failed_in_batch + self.faults.expired_in_batch:
+                error = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                errors.append({**key, "response": None, "error": error})
+            else:
+                answered.append({**key, "response": {"status_code": 200, "body": self.reply(line["body"])}})
+        batch["status"] = "expired" if self.faults.expired_in_batch else "completed"
+        batch["request_counts"] = {"total": len(lines), "completed": len(answered), "failed": len(errors)}
+        for name, rows in (("output_file_id", answered), ("error_file_id", errors)):
+            if rows:
+                batch[name] = f"file-{len(self.files)}"
+                self.files[batch[name]] = "\n".join(map(json.dumps, rows)).encode()
 
 
 def _file(name: str, size: int) -> dict[str, Any]:

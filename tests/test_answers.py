@@ -239,27 +239,100 @@ def test_a_model_without_a_price_is_refused_with_the_line_to_add() -> None:
         price_of(load_prices(), "llama-9")
 
 
-def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice(
-    fake: FakeModels, tmp_path: Path
-) -> None:
-    def handed_in() -> tuple[AnswerSet, Meter]:
-        meter = Meter(load_prices())
-        with Ledger(tmp_path / "answers.jsonl") as ledger:
-            return batch.collect_batch(QUESTIONS, endpoints(fake), meter, ledger, tmp_path, poll_seconds=0.05), meter
+def submit(
+    fake: FakeModels, folder: Path, questions: list[Question] = QUESTIONS, models: tuple[str, ...] = MODELS
+) -> tuple[AnswerSet, Meter]:
+    """Collect answers by batches."""
+    meter, asked = Meter(load_prices()), {model: endpoints(fake)[model] for model in models}
+    with Ledger(folder / "answers.jsonl") as ledger:
+        return batch.collect_batch(questions, asked, meter, ledger, folder, poll_seconds=0.05), meter
 
+
+def interrupt(fake: FakeModels, folder: Path) -> None:
+    """Ctrl-C while the first batch is running."""
     fake.faults.answers_out = True  # the batch does not end
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(StoppedError, match="resumes waiting for it"):
-        handed_in()
+    with pytest.raises(StoppedError, match="resumes waiting for them"):
+        submit(fake, folder)
     fake.faults.answers_out = False
-    asked, meter = handed_in()
+
+
+def test_the_batch_api_costs_half_and_an_interrupted_wait_hands_nothing_in_twice(
+    fake: FakeModels, tmp_path: Path
+) -> None:
+    interrupt(fake, tmp_path)
+    asked, meter = submit(fake, tmp_path)
     assert len(asked.answers) == len(fake.calls) == 40 and len(fake.batches) == 2
     prices = load_prices()
     billed = sum(price_of(prices, m).cost_usd(Usage(*tokens)) for m, tokens in fake.billed_tokens.items())
     assert meter.spent_usd() == pytest.approx(billed / 2)
-    again, meter = handed_in()
+    again, meter = submit(fake, tmp_path)
     assert (again.answers, meter.spent_usd(), len(fake.batches)) == (asked.answers, 0.0, 2)
+    assert list(tmp_path.glob("batch-*.jsonl")) == []
+
+
+def test_a_running_batch_is_found_again_by_other_selections_of_its_questions(fake: FakeModels, tmp_path: Path) -> None:
+    interrupt(fake, tmp_path)
+    some, _ = submit(fake, tmp_path, QUESTIONS[:5])
+    assert len(some.answers) == 10 and len(fake.batches) == 2
+    asked, _ = submit(fake, tmp_path)
+    assert len(asked.answers) == 40 and [model for model, _ in fake.asked("answer")].count(MODELS[0]) == 20
+
+
+def test_a_process_that_is_killed_while_it_stores_a_batch_stores_the_rest_later(
+    fake: FakeModels, tmp_path: Path
+) -> None:
+    interrupt(fake, tmp_path)
+    (file,) = tmp_path.glob("batch-*.jsonl")
+    content = file.read_bytes()
+    submit(fake, tmp_path)
+    lines = (tmp_path / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "answers.jsonl").write_bytes(b"".join(lines[:3]))
+    file.write_bytes(content)  # is removed after the last answer
+    asked, _ = submit(fake, tmp_path, models=MODELS[:1])
+    assert (len(asked.answers), asked.new_count, len(fake.batches)) == (20, 17, 2)
+
+
+@pytest.mark.parametrize("shares", [{"failed_in_batch": 0.4}, {"expired_in_batch": 0.4}, {"expired_in_batch": 1.0}])
+def test_requests_without_an_answer_are_submitted_again_by_the_next_call(
+    shares: dict[str, float], fake: FakeModels, tmp_path: Path
+) -> None:
+    for name, share in shares.items():
+        setattr(fake.faults, name, share)
+    asked, _ = submit(fake, tmp_path)
+    count = len(asked.answers)
+    assert count < 40 and len(asked.failures) == 40 - count
+    assert set(asked.failures.values()) <= {"it broke", "This request could not be executed in time."}
+    fake.faults.failed_in_batch = fake.faults.expired_in_batch = 0.0
+    again, _ = submit(fake, tmp_path)
+    assert (len(again.answers), again.new_count, again.failures) == (40, 40 - count, {})
+    assert len(fake.batches) == 4 and len(fake.calls) == 40
+
+
+def test_an_expired_batch_continues_with_its_rest(fake: FakeModels, tmp_path: Path) -> None:
+    interrupt(fake, tmp_path)
+    fake.faults.expired_in_batch = 0.4
+    for each in fake.batches.values():
+        fake._process(each)
+    fake.faults.expired_in_batch = 0.0
+    asked, _ = submit(fake, tmp_path)
+    assert len(asked.answers) == len(fake.calls) == 40 and len(fake.batches) == 3
+
+
+def test_a_repeated_question_is_submitted_once(fake: FakeModels, tmp_path: Path) -> None:
+    twice = [QUESTIONS[0], replace(QUESTIONS[0], id="again")]
+    asked, _ = submit(fake, tmp_path, twice, MODELS[1:])
+    assert len(asked.answers) == 2 and len(fake.calls) == 1
+
+
+def test_the_reason_of_a_failed_batch_is_reported(fake: FakeModels, tmp_path: Path) -> None:
+    fake.faults.batch_refused = "Enqueued token limit reached"
+    asked, meter = submit(fake, tmp_path, QUESTIONS[:2])
+    assert set(asked.failures.values()) == {"the batch ended as failed without an answer: Enqueued token limit reached"}
+    fake.faults.batch_refused = ""
+    again, _ = submit(fake, tmp_path, QUESTIONS[:2])
+    assert len(again.answers) == 4 and meter.spent_usd() == 0.0
 
 
 def test_tool_calls_become_the_answers_text(tmp_path: Path) -> None:

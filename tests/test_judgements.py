@@ -24,6 +24,7 @@ from calibration.ledger import Ledger
 from calibration.policies import load_prices
 from calibration.questions.questions import parse
 from calibration.spending import BudgetError, Meter, StoppedError
+from calibration.workers import Processes
 from router.policy.naming import without_effort
 from router.policy.usage import Usage
 
@@ -76,6 +77,7 @@ def run(
     scorers: Sequence[str] = ("correctness", "completeness"),
     meter: Meter | None = None,
     patience_seconds: float = 40.0,
+    processes: Processes | None = None,
 ) -> tuple[JudgementSet, Meter, tracking.Runs]:
     endpoint = Endpoint(fake.base_url, "sk-test", 300)
     prices = load_prices()
@@ -95,7 +97,7 @@ def run(
         JudgeRelay(endpoint, meter, calls, patience_seconds) as relay,
     ):
         loaded = Scorers.load(scorers, f"openai:/{JUDGE}")
-        found = judge(pairs, loaded, ledger, relay, runs)
+        found = judge(pairs, loaded, ledger, relay, runs, processes=processes)
     assessments.write_assessments(pairs, found, loaded)
     return found, meter, runs
 
@@ -159,6 +161,18 @@ def test_judging_again_asks_no_judge(fake: FakeModels, tmp_path: Path, store: st
     again, meter, _ = run(fake, tmp_path, store)
     assert again.judgements == first.judgements
     assert (len(fake.asked("judge")), meter.spent_usd()) == (calls, 0.0)
+
+
+def test_two_processes_judge_as_one_does(fake: FakeModels, tmp_path: Path, store: str) -> None:
+    scorers = ["correctness", "completeness", f"{__name__}:brief"]
+    alone, _, _ = run(fake, tmp_path / "one", store, scorers)
+    requests = sorted(fake.asked("judge"))
+    fake.calls.clear()
+    judged, _, runs = run(fake, tmp_path / "two", store, scorers, processes=Processes(2))
+    assert judged.judgements == alone.judgements and len(judged.judgements) == 12
+    assert sorted(fake.asked("judge")) == requests
+    for (question, _), feedback in told(runs).items():
+        assert len(feedback) == (2 if question.startswith("m") else 3)
 
 
 def test_each_verdict_is_on_its_trace_once_whether_judged_or_checked(

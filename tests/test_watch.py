@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +21,13 @@ from typer.testing import CliRunner
 from waiting import until
 
 from calibration.__main__ import app
-from calibration.answers import tracking
-from calibration.sentinel.ledgers import FOLDER, SentinelLedgers
+from calibration.answers import batch, tracking
+from calibration.policies import load_prices
+from calibration.sentinel.ledgers import FOLDER, SentinelLedgers, today
+from calibration.spending import StoppedError
 from router.exporter.shipping import drain, shippers_for
 from router.policy.sentinel import EXPERIMENT, FILE, Sentinel, dump, parse
+from router.policy.usage import Usage
 from router.serving.sentinel import fetch
 from router.settings import load
 
@@ -138,8 +144,7 @@ def test_a_type_that_gets_worse_drifts_and_is_routed_to_the_strong_model(traffic
     assert f'router_type_drifted{{question_type="{KIND}"}} 1.0' in made.client.get("/metrics").text
     seen = made.client.get("/router/overview").json()["sentinel"]["types"][KIND]
     assert seen["state"] == "drifted" and len(seen["history"]) == 2
-    booked = [json.loads(line) for line in (made.home / "spending.jsonl").read_text().splitlines()]
-    assert sum(row["cost_usd"] for row in booked) == pytest.approx(found.spent_usd)
+    assert booked_usd(made) == pytest.approx(found.spent_usd)
 
 
 def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
@@ -160,6 +165,58 @@ def test_a_stopped_inspection_continues_without_repeating_calls(traffic):
     assert len(made.strong_asked()) == 2 and len(made.models.asked("judge")) == verdicts
 
 
+def interrupt_batch(made: Traffic, *options: str) -> None:
+    """Press Ctrl-C while the batch is running."""
+    made.models.faults.answers_out = True
+    threading.Timer(0.5, lambda: until(lambda: made.models.batches) and os.kill(os.getpid(), signal.SIGINT)).start()
+    done = CliRunner().invoke(app, [*OPTIONS, "--batch", *options])
+    assert done.exit_code == 1 and isinstance(done.exception, StoppedError), done.output
+    assert "resumes waiting for them" in str(done.exception)
+    made.models.faults.answers_out = False
+
+
+def booked_usd(made: Traffic) -> float:
+    return sum(json.loads(line)["cost_usd"] for line in (made.home / "spending.jsonl").read_text().splitlines())
+
+
+def billed_usd(made: Traffic) -> float:
+    """What the models and the judge bill: half the price of answers in a batch."""
+    prices, billed = load_prices(), made.models.billed_tokens
+    answers, verdicts = (prices.cost_usd(name, Usage(*billed[name])) for name in ("gpt-4o", "gpt-4.1-mini"))
+    return answers / 2 + verdicts
+
+
+def test_an_interrupted_batch_is_resumed_and_paid_once(traffic):
+    made = traffic(5)
+    options = ("--usd-a-day", "0.2")  # more than the reservation of the batch, and less than twice that
+    interrupt_batch(made, *options)
+    with SentinelLedgers(made.home / "calibration" / FOLDER) as ledgers:
+        assert 0.1 < ledgers.spent_usd(today()) < 0.2 and ledgers.total_billed_usd() == 0.0
+    assert not (made.home / "spending.jsonl").exists()
+    told = made.watch("--batch", *options)
+    assert "5 new pairs" in told and made.found().types[KIND].pairs == 5
+    assert len(made.models.batches) == 1 and sorted(made.strong_asked()) == sorted(sums(5))
+    assert made.found().spent_usd == pytest.approx(billed_usd(made)) == pytest.approx(booked_usd(made))
+    assert "0 new pairs, $0.0000" in made.watch("--batch", *options)
+
+
+def test_requests_that_a_batch_does_not_answer_are_compared_by_the_next_inspection(traffic, monkeypatch):
+    monkeypatch.setattr(batch, "POLL_SECONDS", 0.05)
+    made = traffic(6)
+    made.models.faults.expired_in_batch, made.models.faults.failed_in_batch = 0.4, 0.3
+    told = made.watch("--batch")
+    answered = len(made.strong_asked())
+    assert answered < 6 and f"{answered} new pairs" in told and f"{6 - answered} without an answer or verdict" in told
+    made.models.faults.expired_in_batch = 1.0
+    made.models.faults.failed_in_batch = 0.0
+    for _ in range(2):  # the same requests expire twice
+        assert f"{6 - answered} without an answer or verdict" in made.watch("--batch")
+    made.models.faults.expired_in_batch = 0.0
+    assert f"{6 - answered} new pairs" in made.watch("--batch")
+    assert made.found().types[KIND].pairs == 6 and sorted(made.strong_asked()) == sorted(sums(6))
+    assert made.found().spent_usd == pytest.approx(billed_usd(made)) == pytest.approx(booked_usd(made))
+
+
 def test_a_request_recorded_without_content_is_not_compared(traffic):
     made = traffic(2, record_content="lengths")
     told = made.watch()
@@ -178,6 +235,32 @@ def test_the_reservations_of_a_killed_process_remain(tmp_path):
         assert ledgers.spent_usd(day) == 0.75  # what the killed one may have paid stays counted
         ledgers.settle(["tr-1"], 0.01)
         assert ledgers.spent_usd(day) == pytest.approx(0.51) and not ledgers.is_reserved("tr-1")
+
+
+def test_a_held_reservation_is_counted_once_and_replaced_on_another_day(tmp_path, monkeypatch):
+    with SentinelLedgers(tmp_path / FOLDER) as ledgers:
+        ledgers.reserve("tr-1", 0.25)
+        ledgers.hold(["tr-1"], 0.05)  # stopped, after it paid five cents
+        day = today()
+        assert ledgers.is_held("tr-1") and ledgers.spent_usd(day) == 0.25
+        assert ledgers.total_billed_usd() == pytest.approx(0.05)
+        monkeypatch.setattr("calibration.sentinel.ledgers.today", lambda: "2099-01-01")
+        assert not ledgers.is_held("tr-1")
+        ledgers.reserve("tr-1", 0.25)
+        assert (ledgers.spent_usd(day), ledgers.spent_usd("2099-01-01")) == (0.0, 0.25)
+        ledgers.settle(["tr-1"], 0.02)
+        assert ledgers.spent_usd("2099-01-01") == 0.02 and ledgers.total_billed_usd() == pytest.approx(0.07)
+
+
+def test_dollars_of_earlier_days_stay_billed(tmp_path, monkeypatch):
+    with SentinelLedgers(tmp_path / FOLDER) as ledgers:
+        ledgers.reserve("tr-1", 0.25)
+        ledgers.settle(["tr-1"], 0.05)  # it got no verdict, so it is compared again
+        monkeypatch.setattr("calibration.sentinel.ledgers.today", lambda: "2099-01-01")
+        ledgers.reserve("tr-1", 0.25)
+        assert ledgers.total_billed_usd() == pytest.approx(0.05)
+        ledgers.settle(["tr-1"], 0.01)
+        assert ledgers.total_billed_usd() == pytest.approx(0.06) and ledgers.spent_usd("2099-01-01") == 0.01
 
 
 def test_routers_on_other_machines_read_the_findings_from_mlflow(tmp_path, store_with_tables):

@@ -149,7 +149,7 @@ def test_the_corpus_has_the_terms_of_two_or_more_questions(small_parts, monkeypa
     known = sorted({t for own in by_question for t in own if sum(t in other for other in by_question) >= 2})
     assert list(read.terms) == known
     for row, own in enumerate(by_question):
-        assert {read.terms[column] for column in read.term_matrix[[row]].indices} == own & set(known)
+        assert {read.terms[column] for column in read.term_counts[[row]].indices} == own & set(known)
 
 
 def test_near_duplicates_equal_those_of_a_comparison_of_all_pairs(small_parts):

@@ -7,6 +7,8 @@ memory. Terms are counted by their hashes; only frequent terms are stored as tex
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +23,7 @@ from router.policy.conversation import current_turns
 from router.policy.features import Features, encode_question, read_body
 from router.policy.inputs import hand_features, match_tools, terms
 from router.policy.question_parts import QuestionParts
-from router.policy.vocabulary import Floats
+from router.policy.vocabulary import MAX_MATERIAL_CHARACTERS, Floats
 
 MIN_TERM_QUESTIONS = 2  # questions that contain a term, for the term to be learnt
 MIN_TERM_QUESTIONS_OF_LARGE_SET = 3  # the same for LARGE_SET_QUESTIONS or more
@@ -92,12 +94,21 @@ class Corpus:
 
     questions: Questions
     terms: Sequence[str]  # ascending; those that are frequent enough to be learnt from a part of the questions
-    term_matrix: sp.csr_matrix  # (n, G) 1 where a question contains the term
+    term_counts: sp.csr_matrix  # (n, G) in each question; a row has the order in which the terms occur
+    material_counts: sp.csr_matrix  # (n, G) the same in the material of each question
+    has_material: npt.NDArray[np.bool_]  # (n,)
     numbers: Floats  # (n, N) handcrafted features
 
     def at(self, rows: Ints) -> Corpus:
         """The questions of these rows."""
-        return Corpus(self.questions.at(rows), self.terms, self.term_matrix[rows], self.numbers[rows])
+        return Corpus(
+            self.questions.at(rows),
+            self.terms,
+            self.term_counts[rows],
+            self.material_counts[rows],
+            self.has_material[rows],
+            self.numbers[rows],
+        )
 
 
 def min_term_questions(questions: int) -> int:
@@ -117,12 +128,23 @@ def read_corpus(questions: Questions, workers: Workers) -> Corpus:
     order = sorted(range(len(hashes)), key=words.__getitem__)
     column = np.empty(len(hashes), dtype=np.int32)
     column[order] = np.arange(len(hashes), dtype=np.int32)
-    columns = column[np.concatenate([part["columns"] for part in read_parts])]
-    ends = np.cumsum([0, *np.concatenate([part["counts"] for part in read_parts]).tolist()])
-    shape = (len(questions), len(hashes))
-    term_matrix = sp.csr_matrix((np.ones(len(columns), dtype=np.int8), columns, ends), shape=shape)
-    numbers = np.concatenate([part["numbers"] for part in read_parts])
-    return Corpus(questions, [words[number] for number in order], term_matrix, numbers)
+    return Corpus(
+        questions,
+        [words[number] for number in order],
+        _count_matrix(read_parts, "question", column),
+        _count_matrix(read_parts, "material", column),
+        np.concatenate([part["has_material"] for part in read_parts]),
+        np.concatenate([part["numbers"] for part in read_parts]),
+    )
+
+
+def _count_matrix(parts: Sequence[Arrays], name: str, column: npt.NDArray[np.int32]) -> sp.csr_matrix:
+    """The counts of one text of all questions (n, G), from the results of `_read_part`."""
+    places, counts, lengths = (
+        np.concatenate([part[f"{name}_{array}"] for part in parts]) for array in ("places", "counts", "lengths")
+    )
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return sp.csr_matrix((counts, column[places], ends), shape=(len(lengths), len(column)))
 
 
 def _frequent_terms(parts: Iterable[Arrays], least: int) -> Hashes:
@@ -152,26 +174,36 @@ def _count_terms(questions: Questions) -> Arrays:
 
 
 def _read_part(known: Hashes, questions: Questions) -> Arrays:
-    """The known terms of the questions, by their number in `known`, and the handcrafted features."""
-    columns: list[npt.NDArray[np.int32]] = []
-    rows: list[Sequence[float]] = []
+    """The counts of known terms in each question, by their number in `known`, and the handcrafted features."""
+    read = [question_of(features) for features in questions]
     texts: dict[int, str] = {}
-    for features in questions:
-        question = question_of(features)
-        words = sorted(set(terms(question.asked.question)))
-        hashes = np.fromiter(map(_hash, words), np.uint64, len(words))
-        places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-        is_known = known[places] == hashes if len(known) else np.zeros(len(words), dtype=bool)
-        columns.append(places[is_known].astype(np.int32))
-        texts.update((place, words[i]) for i, place in zip(np.flatnonzero(is_known), columns[-1].tolist(), strict=True))
-        rows.append(question.numbers)
+    counts = [_known_counts(known, question.asked.question, texts) for question in read]
+    material = [_known_counts(known, question.asked.material[:MAX_MATERIAL_CHARACTERS], {}) for question in read]
     return {
-        "columns": np.concatenate(columns),
-        "counts": np.array([len(places) for places in columns]),
-        "numbers": np.array(rows, dtype=np.float64),
+        **_joined("question", counts),
+        **_joined("material", material),
+        "has_material": np.array([bool(question.asked.material) for question in read]),
+        "numbers": np.array([question.numbers for question in read], dtype=np.float64),
         "term_numbers": np.fromiter(texts, np.int64, len(texts)),
         "texts": np.frombuffer("\n".join(texts.values()).encode(), dtype=np.uint8),
     }
+
+
+def _known_counts(known: Hashes, text: str, texts: dict[int, str]) -> Arrays:
+    """The counts of the known terms of a text in the order in which they occur. Adds the terms to `texts`."""
+    by_term = Counter(terms(text))
+    hashes = np.fromiter(map(_hash, by_term), np.uint64, len(by_term))
+    places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
+    is_known = known[places] == hashes if len(known) else np.zeros(len(hashes), dtype=bool)
+    texts.update(zip(places[is_known].tolist(), itertools.compress(by_term, is_known), strict=True))
+    counts = np.fromiter(by_term.values(), np.uint16, len(by_term))  # a text has at most 4,000 characters
+    return {"places": places[is_known].astype(np.int32), "counts": counts[is_known]}
+
+
+def _joined(name: str, counts: Sequence[Arrays]) -> dict[str, np.ndarray]:
+    lengths = np.array([len(of_text["places"]) for of_text in counts])
+    joined = {f"{name}_{array}": np.concatenate([each[array] for each in counts]) for array in ("places", "counts")}
+    return joined | {f"{name}_lengths": lengths}
 
 
 def _terms(features: Features) -> list[str]:

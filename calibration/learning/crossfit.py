@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from calibration.learning.corpus import Ints
 from calibration.learning.examples import Examples
-from calibration.learning.predictions import Fold, Predictions
+from calibration.learning.predictions import Fold, Predictions, predict_fold
 from calibration.learning.predictor import fit, mean_without, type_quality
-from calibration.workers import IN_PROCESS, Workers
-from router.policy.features import Features
-from router.policy.prediction import Prediction, Predictor
+from calibration.workers import IN_PROCESS, Arrays, Workers
+from router.policy.prediction import Predictor
 from router.policy.vocabulary import Floats
 
 FOLDS = 5
@@ -49,16 +47,14 @@ def cross_fit(examples: Examples, models: Sequence[str], seed: int, workers: Wor
     """
     folds = FOLDS_OF_SMALL_SET if len(examples.types) <= SMALL_SET_QUESTIONS else FOLDS
     splitter = GroupKFold(min(folds, len(np.unique(examples.groups))), shuffle=True, random_state=seed)
-    fitted = [
-        _build_fold(examples, fit(examples.subset(train), models, workers), test)
+    predicted = [  # only one predictor at a time is in memory
+        (test, _predict(examples, fit(examples.subset(train), models, workers), test, workers))
         for train, test in splitter.split(examples.scores, groups=examples.groups)
     ]
-    predictions = Predictions(examples.features, fitted, workers)
-    types = predictions.types
-    table = predictions.compute_table(partial(_familiarity_row, types))
-    predicted_types = np.array(types)[table[:, 1].astype(np.int64)]
-    means, quantiles, novelty = _fit_familiarity(table[:, 0], predicted_types)
-    return CrossFit(predictions.with_workers(workers, novelty), means, quantiles)
+    predictions = Predictions.join(models, examples.all_types, predicted)
+    predicted_types = np.array([prediction.question_type for prediction in predictions])
+    means, quantiles, novelty = _fit_familiarity(predictions.familiarity, predicted_types)
+    return CrossFit(predictions.with_novelty(novelty), means, quantiles)
 
 
 def in_sample_predictions(examples: Examples, predictor: Predictor, workers: Workers = IN_PROCESS) -> Predictions:
@@ -66,12 +62,13 @@ def in_sample_predictions(examples: Examples, predictor: Predictor, workers: Wor
 
     Only the mean score of the type is computed without the predicted question.
     """
-    fold = _build_fold(examples, predictor, np.arange(len(examples.types)))
-    return Predictions(examples.features, [fold], workers)
+    rows = np.arange(len(examples.types))
+    predicted = _predict(examples, predictor, rows, workers)
+    return Predictions.join(predictor.models, examples.all_types, [(rows, predicted)])
 
 
-def _familiarity_row(types: Sequence[str], _: Features, prediction: Prediction) -> tuple[float, float]:
-    return prediction.familiarity, types.index(prediction.question_type)
+def _predict(examples: Examples, predictor: Predictor, rows: Ints, workers: Workers) -> Arrays:
+    return predict_fold(examples.features, examples.all_types, _build_fold(examples, predictor, rows), workers)
 
 
 def _fit_familiarity(values: Floats, types: np.ndarray) -> tuple[dict[str, float], Floats, Floats]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import repeat
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,10 +19,9 @@ from calibration.learning.corpus import (
     question_of,
 )
 from calibration.outcomes import Outcome
-from calibration.workers import Arrays, Workers
-from router.policy.features import Features
+from router.policy.inputs import NUMBER_NAMES
 from router.policy.prediction import standardise
-from router.policy.vocabulary import Floats, Vocabulary
+from router.policy.vocabulary import Floats, Vocabulary, Words, add_material, weigh_counts
 
 NUMBER_WEIGHT = 0.2  # of a standardised handcrafted feature, relative to a unit-length TF-IDF vector
 MIN_SCALE = 1e-9  # standard deviation; a feature with a smaller one is constant and gets no weight
@@ -52,6 +51,11 @@ class Examples:
     def features(self) -> Questions:
         """The features that the proxy reads from each question."""
         return self.corpus.questions[: len(self.types)]
+
+    @property
+    def all_types(self) -> list[str]:
+        """The types of the questions and of the type examples, ascending."""
+        return sorted({*self.types, *self.type_examples.types})
 
     @property
     def questions(self) -> list[Question]:
@@ -88,7 +92,7 @@ class Vectorizer:
     def fit(cls, corpus: Corpus) -> Vectorizer:
         """Fit the vocabulary and the scales; the idf is smoothed as in scikit-learn's TfidfVectorizer."""
         n = len(corpus.questions)
-        counts = np.bincount(corpus.term_matrix.indices, minlength=len(corpus.terms))
+        counts = np.bincount(corpus.term_counts.indices, minlength=len(corpus.terms))
         known = np.flatnonzero(counts >= min_term_questions(n))
         idf = np.log((1 + n) / (1 + counts[known].astype(float))) + 1
         rarest = float(idf.max()) if len(idf) else 1.0
@@ -100,22 +104,34 @@ class Vectorizer:
             np.where(scale < MIN_SCALE, np.inf, scale),
         )
 
-    def transform(self, corpus: Corpus, workers: Workers) -> sp.csr_matrix:
+    def transform(self, corpus: Corpus) -> sp.csr_matrix:
         """The vectors of questions (n, V + N)."""
-        parts = list(workers.map(partial(_term_weights, self.vocabulary), corpus.questions.parts()))
-        ends = np.cumsum([0, *np.concatenate([part["counts"] for part in parts]).tolist()])
-        shape = (len(corpus.questions), len(self.vocabulary.rows))
-        weights, rows = (np.concatenate([part[name] for part in parts]) for name in ("weights", "rows"))
+        n, terms = len(corpus.questions), len(self.vocabulary.rows)
         scaled = standardise(corpus.numbers, self.number_mean, self.number_scale) * NUMBER_WEIGHT
-        words = sp.csr_matrix((weights, rows, ends), shape=shape)
-        return sp.csr_matrix(sp.hstack([words, sp.csr_matrix(scaled)]))
+        row_of = np.fromiter(map(self.vocabulary.rows.get, corpus.terms, repeat(-1)), np.int64, len(corpus.terms))
+        size = np.count_nonzero(scaled) + sum(
+            np.count_nonzero(row_of[counts.indices] >= 0) for counts in (corpus.term_counts, corpus.material_counts)
+        )
+        columns, weights, ends = np.empty(size, np.int32), np.empty(size), np.zeros(n + 1, np.int64)
+        for at in range(n):
+            words, numbers = self._weigh(corpus, at, row_of), np.flatnonzero(scaled[at])
+            middle = ends[at] + len(words.rows)
+            end = ends[at + 1] = middle + len(numbers)
+            columns[ends[at] : middle], weights[ends[at] : middle] = words.rows, words.weights
+            columns[middle:end], weights[middle:end] = terms + numbers, scaled[at, numbers]
+        shape = (n, terms + len(NUMBER_NAMES))
+        return sp.csr_matrix((weights[: ends[-1]], columns[: ends[-1]], ends), shape=shape)
+
+    def _weigh(self, corpus: Corpus, at: int, row_of: Ints) -> Words:
+        """The weights that `Vocabulary.weigh` gives to a question."""
+        words = weigh_counts(*_counts(corpus.term_counts, at, row_of), self.vocabulary.idf)
+        if not corpus.has_material[at]:
+            return words
+        material = weigh_counts(*_counts(corpus.material_counts, at, row_of), self.vocabulary.idf)
+        return add_material(words, material)
 
 
-def _term_weights(vocabulary: Vocabulary, questions: Sequence[Features]) -> Arrays:
-    """The TF-IDF weights of the known terms of each question, and the rows of the terms in the vocabulary."""
-    words = [vocabulary.weigh(question_of(features).asked) for features in questions]
-    return {
-        "counts": np.array([len(weights.rows) for weights in words]),
-        "rows": np.concatenate([weights.rows for weights in words]).astype(np.int32),
-        "weights": np.concatenate([weights.weights for weights in words]),
-    }
+def _counts(matrix: sp.csr_matrix, at: int, row_of: Ints) -> tuple[Ints, Floats]:
+    """The rows of a question's terms in the vocabulary, and their counts."""
+    entries = slice(matrix.indptr[at], matrix.indptr[at + 1])
+    return row_of[matrix.indices[entries]], matrix.data[entries].astype(np.float64)

@@ -110,8 +110,8 @@ def learn(
         shutil.rmtree(folder, ignore_errors=True)
     return LearningResult(
         Policy(rules, predictor, choose_default_target(rules.targets), metadata),
-        replace(replay, predictions=cross_fitted.predictions.with_workers(IN_PROCESS)),
-        replace(in_sample_replay, predictions=in_sample.with_workers(IN_PROCESS)),
+        replay,
+        in_sample_replay,
         examples.groups,
     )
 

@@ -1,27 +1,28 @@
-"""Lazy predictions of many questions: each is computed at every access, so that only a few numbers are in memory.
+"""Predictions of many questions, stored as rows of numbers. A `Prediction` is built from its rows at every access.
 
-A fold has the rows that one predictor predicts. Workers compute functions of all predictions, in parts.
+A row belongs to a turn, since a prediction includes those of earlier turns that may be in a model's prompt cache. Texts
+are not stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import overload
 
 import numpy as np
-from msgspec import structs
 
 from calibration.learning.corpus import Ints, Questions
-from calibration.workers import IN_PROCESS, PART_ROWS, Arrays, Workers
+from calibration.workers import PART_ROWS, Arrays, Workers
+from router.policy.conversation import Turn
+from router.policy.decision import NO_QUESTION
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor, predict
 from router.policy.vocabulary import Floats
 
-MAX_CACHED_ROWS = 10_000  # predictions of at most this many questions are cached
-
-RowFunction = Callable[[Features, Prediction], Sequence[float]]
+NUMBERS = 7  # of a row, before those by model and by type
+_FAMILIARITY, _NOVELTY = 5, 6  # columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +43,41 @@ class Part:
     questions: Questions
     types: Ints
     means: Floats
-    novelty: Floats | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """The predictions of n questions, each by the predictor of its fold."""
+    """The predictions of n questions, for M models and T types."""
 
-    def __init__(
-        self, questions: Questions, folds: Sequence[Fold], workers: Workers = IN_PROCESS, novelty: Floats | None = None
-    ) -> None:
-        self._questions = questions
-        self._folds = folds
-        self._workers = workers
-        self._novelty = novelty  # (n,) in place of the predictor's
-        self._place = np.zeros((len(questions), 2), dtype=np.int32)  # number of the fold, and row in the fold
-        for number, fold in enumerate(folds):
-            self._place[fold.rows, 0] = number
-            self._place[fold.rows, 1] = np.arange(len(fold.rows))
-        self._cache: list[Prediction] | None = None
+    models: Sequence[str]
+    types: Sequence[str]
+    table: Floats  # (turns, NUMBERS + 3 M + T), see `_row`
+    first: Ints  # (n,) row of the earliest turn of each question
+    last: Ints  # (n,) row of the current turn
 
-    def with_workers(self, workers: Workers, novelty: Floats | None = None) -> Predictions:
-        """The same predictions with other workers, or with another novelty (n,)."""
-        return Predictions(self._questions, self._folds, workers, self._novelty if novelty is None else novelty)
+    @classmethod
+    def join(cls, models: Sequence[str], types: Sequence[str], folds: Iterable[tuple[Ints, Arrays]]) -> Predictions:
+        """The predictions of folds: for each, its rows and the results of `predict_fold`."""
+        rows, parts = zip(*folds, strict=True)
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        turns = np.concatenate([part["turns"] for part in parts])
+        last = np.cumsum(turns) - 1
+        table = np.concatenate([part["table"] for part in parts])
+        return cls(models, types, table, (last - turns + 1)[order], last[order])
 
     @property
-    def types(self) -> list[str]:
-        """All types that may be predicted."""
-        return sorted({name for fold in self._folds for name in fold.predictor.types})
+    def familiarity(self) -> Floats:
+        """The familiarity of each question (n,)."""
+        return np.asarray(self.table[self.last, _FAMILIARITY])
+
+    def with_novelty(self, novelty: Floats) -> Predictions:
+        """The same predictions with another novelty of each question (n,)."""
+        table = self.table.copy()
+        table[self.last, _NOVELTY] = novelty
+        return replace(self, table=table)
 
     def __len__(self) -> int:
-        return len(self._questions)
+        return len(self.last)
 
     @overload
     def __getitem__(self, at: int) -> Prediction: ...
@@ -82,58 +88,80 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, at: int | slice) -> Prediction | list[Prediction]:
         if isinstance(at, slice):
             return [self[row] for row in range(*at.indices(len(self)))]
-        row = range(len(self))[at]
-        if self._cache is not None:
-            return self._cache[row]
-        number, place = self._place[row].tolist()
-        fold = self._folds[number]
-        return next(_predict_part(fold.predictor, fold.type_quality, self._part(fold, slice(place, place + 1))))[1]
+        *earlier, current = self.table[self.first[at] : self.last[at] + 1].tolist()
+        return self._prediction(current, tuple(map(self._prediction, earlier)))
 
-    def __iter__(self) -> Iterator[Prediction]:
-        if self._cache is None and len(self) <= MAX_CACHED_ROWS:
-            self._cache = self[:]
-        return iter(self._cache) if self._cache is not None else (self[row] for row in range(len(self)))
-
-    def compute_table(self, row: RowFunction) -> Floats:
-        """A row of numbers for each question (n, k). `row` must be picklable for workers in other processes."""
-        table: Floats | None = None
-        for fold in self._folds:
-            starts = range(0, len(fold.rows), PART_ROWS)
-            parts = [self._part(fold, slice(start, start + PART_ROWS)) for start in starts]
-            computed = self._workers.map(partial(_compute_rows, row, fold.predictor, fold.type_quality), parts)
-            for start, arrays in zip(starts, computed, strict=True):
-                rows = arrays["rows"]
-                if table is None:
-                    table = np.zeros((len(self), rows.shape[1]))
-                table[fold.rows[start : start + PART_ROWS]] = rows
-        return np.zeros((0, 0)) if table is None else table
-
-    def _part(self, fold: Fold, rows: slice) -> Part:
-        at = fold.rows[rows]
-        novelty = None if self._novelty is None else self._novelty[at]
-        return Part(self._questions.at(at.tolist()), fold.types[rows], fold.means[rows], novelty)
+    def _prediction(self, row: Sequence[float], earlier: tuple[Prediction, ...] = ()) -> Prediction:
+        tokens_before, tokens, question_tokens, tools, question_type, familiarity, novelty = row[:NUMBERS]
+        quality, output_tokens, doubt = (
+            dict(zip(self.models, row[NUMBERS + at * len(self.models) :], strict=False)) for at in range(3)
+        )
+        return Prediction(
+            turn=Turn(NO_QUESTION, int(tokens_before), int(tokens)),
+            question_tokens=int(question_tokens),
+            quality=quality,
+            output_tokens=output_tokens,
+            question_type=self.types[int(question_type)],
+            type_probabilities=dict(zip(self.types, row[-len(self.types) :], strict=True)),
+            doubt=doubt,
+            familiarity=familiarity,
+            novelty=novelty,
+            tools_matching=int(tools),
+            earlier=earlier,
+        )
 
 
-def _compute_rows(row: RowFunction, predictor: Predictor, type_quality: Floats, part: Part) -> Arrays:
-    rows = [row(features, prediction) for features, prediction in _predict_part(predictor, type_quality, part)]
-    return {"rows": np.array(rows, dtype=np.float64)}
+def predict_fold(questions: Questions, types: Sequence[str], fold: Fold, workers: Workers) -> Arrays:
+    """The rows of a table of predictions (turns, NUMBERS + 3 M + T), and the number of turns of each question (k,)."""
+    starts = range(0, len(fold.rows), PART_ROWS)
+    parts = [_part(questions, fold, slice(start, start + PART_ROWS)) for start in starts]
+    predicted = list(workers.map(partial(_predict_part, fold.predictor, fold.type_quality, tuple(types)), parts))
+    return {name: np.concatenate([part[name] for part in predicted]) for name in ("table", "turns")}
 
 
-def _predict_part(predictor: Predictor, type_quality: Floats, part: Part) -> Iterator[tuple[Features, Prediction]]:
-    for row, features in enumerate(part.questions):
-        row_predictor, at = predictor, int(part.types[row])
-        if at >= 0:
-            quality = type_quality.copy()
-            quality[at] = part.means[row]
-            row_predictor = replace(predictor, type_quality=quality)
-        prediction = predict(row_predictor, features)
-        if part.novelty is not None:
-            prediction = structs.replace(prediction, novelty=float(part.novelty[row]))
-        yield features, prediction
+def _part(questions: Questions, fold: Fold, rows: slice) -> Part:
+    return Part(questions.at(fold.rows[rows].tolist()), fold.types[rows], fold.means[rows])
 
 
-def compute_table(features: Sequence[Features], predictions: Sequence[Prediction], row: RowFunction) -> Floats:
-    """A row of numbers for each question (n, k). Lazy predictions compute it with their own workers."""
-    if isinstance(predictions, Predictions):
-        return predictions.compute_table(row)
+def _predict_part(predictor: Predictor, type_quality: Floats, types: Sequence[str], part: Part) -> Arrays:
+    rows: list[Sequence[float]] = []
+    turns = []
+    for at, features in enumerate(part.questions):
+        prediction = predict(_with_means(predictor, type_quality, int(part.types[at]), part.means[at]), features)
+        of_question = [*prediction.earlier, prediction]
+        rows += [_row(turn, types) for turn in of_question]
+        turns.append(len(of_question))
+    return {"table": np.array(rows, dtype=np.float64), "turns": np.array(turns, dtype=np.int32)}
+
+
+def _with_means(predictor: Predictor, type_quality: Floats, number: int, means: Floats) -> Predictor:
+    if number < 0:
+        return predictor
+    quality = type_quality.copy()
+    quality[number] = means
+    return replace(predictor, type_quality=quality)
+
+
+def _row(prediction: Prediction, types: Sequence[str]) -> list[float]:
+    turn, probabilities = prediction.turn, prediction.type_probabilities
+    return [
+        turn.tokens_before,
+        turn.tokens,
+        prediction.question_tokens,
+        prediction.tools_matching,
+        types.index(prediction.question_type),
+        prediction.familiarity,
+        prediction.novelty,
+        *prediction.quality.values(),
+        *prediction.output_tokens.values(),
+        *prediction.doubt.values(),
+        *(probabilities.get(name, 0.0) for name in types),
+    ]
+
+
+RowFunction = Callable[[Features, Prediction], Sequence[float]]
+
+
+def compute_table(features: Iterable[Features], predictions: Iterable[Prediction], row: RowFunction) -> Floats:
+    """A row of numbers for each question (n, k)."""
     return np.array([row(f, p) for f, p in zip(features, predictions, strict=True)], dtype=np.float64)

@@ -35,34 +35,32 @@ TYPE_SHARPNESS = 11.0  # maximises the likelihood of the types of held-out quest
 
 def fit(examples: Examples, models: Sequence[str], workers: Workers = IN_PROCESS) -> Predictor:
     """Fit the predictor, except for familiarity, which needs held-out questions (`crossfit.py`)."""
-    labels = [*examples.types, *examples.type_examples.types]
-    types = sorted(set(labels))
+    labels, types = [*examples.types, *examples.type_examples.types], examples.all_types
     vectorizer = Vectorizer.fit(examples.corpus)
-    matrix = vectorizer.transform(examples.corpus, workers)
+    matrix = vectorizer.transform(examples.corpus)
+    terms, width = len(vectorizer.vocabulary.rows), matrix.shape[1]
     type_heads, type_intercepts = _fit_type_heads(matrix, labels, types, workers)
-    matrix = matrix[: len(examples.types)]
-    width = matrix.shape[1]
     columns = _type_columns(examples.types, types)
     quality = type_quality(examples, types)
     logs = _log_lengths(examples)
     log_length = _pooled_means(logs, examples.types, types, {})
     targets = np.hstack([examples.scores - quality[columns], logs - log_length[columns]])
-    matrix = _with_slopes(matrix, columns, len(types))
+    matrix = _with_slopes(matrix[: len(examples.types)], columns, len(types))
     system = System.build(matrix, RIDGE)
     heads, intercepts = solve(system, partial(_copy_column, targets), range(targets.shape[1]), workers)
     length_residuals = (targets - (matrix @ heads.T + intercepts))[:, len(models) :]
-    weights = np.vstack([heads[:, :width], type_heads])  # (2 M + T, V + N)
+    term_weights = np.vstack([heads[:, :terms], type_heads[:, :terms]], dtype=np.float32)
+    number_weights = np.vstack([heads[:, terms:width], type_heads[:, terms:]])
     slopes = heads[:, width:].reshape(len(heads), len(types), len(NUMBER_NAMES))
-    terms = len(vectorizer.vocabulary.rows)
     measured = set(examples.types)
     return Predictor(
         models=tuple(models),
         types=tuple(types),
         vocabulary=vectorizer.vocabulary,
-        table=np.ascontiguousarray(weights[:, :terms].T, np.float32),  # the weights of a term are contiguous
+        table=np.ascontiguousarray(term_weights.T),  # the weights of a term are contiguous
         number_mean=vectorizer.number_mean,
         number_scale=vectorizer.number_scale,
-        number_weights=weights[:, terms : terms + len(NUMBER_NAMES)].T * NUMBER_WEIGHT,
+        number_weights=number_weights.T * NUMBER_WEIGHT,
         intercept=np.concatenate([intercepts, type_intercepts]),
         type_slopes=slopes.transpose(1, 0, 2) * SLOPE_WEIGHT,
         type_sharpness=TYPE_SHARPNESS,

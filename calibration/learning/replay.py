@@ -14,7 +14,7 @@ import numpy as np
 
 from calibration.learning.corpus import Ints
 from calibration.learning.examples import read_features
-from calibration.learning.predictions import Predictions, compute_table
+from calibration.learning.predictions import compute_table
 from calibration.outcomes import Outcome, Result
 from router.policy.decision import Decision, benefit_lines, decide, quality_per_usd_needed
 from router.policy.expected_cost import expected_cost_usd
@@ -50,15 +50,8 @@ class Replay:
     @property
     def type_predictions(self) -> tuple[np.ndarray, Floats]:
         """The predicted type of each question (n,), and its probability (n,)."""
-        types = self._types()
-        table = compute_table(self.features, self.predictions, partial(_type_row, types))
-        return np.array(types)[table[:, 0].astype(np.int64)], table[:, 1]
-
-    def _types(self) -> list[str]:
-        """All types that may be predicted."""
-        if isinstance(self.predictions, Predictions):
-            return self.predictions.types
-        return sorted({prediction.question_type for prediction in self.predictions})
+        types, probabilities = zip(*map(_type_and_probability, self.predictions), strict=True)
+        return np.array(types), np.array(probabilities)
 
     def thresholds(self, rules: Rules, targets: Sequence[float]) -> list[Thresholds]:
         """For each target, the thresholds at which each question changes its model."""
@@ -137,9 +130,9 @@ def _repeat_for_targets(
     return values(targets[0]) * len(targets)
 
 
-def _type_row(types: Sequence[str], _: Features, prediction: Prediction) -> tuple[float, float]:
+def _type_and_probability(prediction: Prediction) -> tuple[str, float]:
     name = prediction.question_type
-    return types.index(name), prediction.type_probabilities[name]
+    return name, prediction.type_probabilities[name]
 
 
 def replay_outcomes(outcomes: Sequence[Outcome], predictor: Predictor, models: Sequence[Model]) -> Replay:

@@ -45,9 +45,9 @@ def solve(
     system: System, columns: Callable[[int], Floats], numbers: Sequence[int], workers: Workers
 ) -> tuple[Floats, Floats]:
     """Coefficients (K, D) and intercepts (K,) of the regressions on `columns(k)` (n,), for each of the numbers."""
-    solved = list(workers.map(partial(_solve_one, system, columns), numbers))
-    coefficients = np.array([solution["coefficients"] for solution in solved])
-    offsets = np.array([float(solution["offset"]) for solution in solved])
+    coefficients, offsets = np.empty((len(numbers), len(system.means))), np.empty(len(numbers))
+    for row, solution in enumerate(workers.map(partial(_solve_one, system, columns), numbers)):
+        coefficients[row], offsets[row] = solution["coefficients"], solution["offset"]
     return coefficients, offsets - system.means @ coefficients.T
 
 

@@ -37,25 +37,38 @@ class Vocabulary:
     idf: Floats  # (V + 1,) the last is for unknown terms
 
     def weigh(self, parts: QuestionParts) -> Words:
-        """The TF-IDF weights of a question: 1 + log of the count, times idf, normalised (Salton, Buckley 1988)."""
-        rows, weights, known = self._weigh_text(parts.question)
-        if parts.material:
-            more_rows, more, _ = self._weigh_text(parts.material[:MAX_MATERIAL_CHARACTERS])
-            rows = np.concatenate([rows, more_rows])
-            weights = np.concatenate([weights, MATERIAL_WEIGHT * more])
-            rows, places = np.unique(rows, return_inverse=True)
-            weights = np.bincount(places, weights, minlength=len(rows)).astype(np.float64)
-            weights /= math.sqrt(float(weights @ weights)) or 1.0
-        return Words(rows, weights, known)
+        """The TF-IDF weights of a question and its material."""
+        question = self._weigh_text(parts.question)
+        if not parts.material:
+            return question
+        return add_material(question, self._weigh_text(parts.material[:MAX_MATERIAL_CHARACTERS]))
 
-    def _weigh_text(self, text: str) -> tuple[npt.NDArray[np.int64], Floats, float]:
+    def _weigh_text(self, text: str) -> Words:
         counts = Counter(terms(text))
-        row_numbers = np.fromiter(map(self.rows.get, counts, repeat(-1)), np.int64, len(counts))
-        weights = 1.0 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
-        weights *= self.idf.take(row_numbers, mode="wrap")  # -1, an unknown term, takes the last
-        is_known = row_numbers >= 0
-        tfidf = weights[is_known]
-        mass, total = float(tfidf @ tfidf), float(weights @ weights)
-        if not mass:
-            return row_numbers[is_known], tfidf, 0.0
-        return row_numbers[is_known], tfidf / math.sqrt(mass), math.sqrt(mass / total)
+        rows = np.fromiter(map(self.rows.get, counts, repeat(-1)), np.int64, len(counts))
+        return weigh_counts(rows, np.fromiter(counts.values(), np.float64, len(counts)), self.idf)
+
+
+def weigh_counts(rows: npt.NDArray[np.int64], counts: Floats, idf: Floats) -> Words:
+    """The TF-IDF weights of a text: 1 + log of the count, times idf, normalised (Salton, Buckley 1988).
+
+    `rows` and `counts` (k,) belong to the distinct terms of the text; an unknown term has row -1.
+    """
+    weights = 1.0 + np.log(counts)
+    weights *= idf.take(rows, mode="wrap")  # -1, an unknown term, takes the last
+    is_known = rows >= 0
+    tfidf = weights[is_known]
+    mass, total = float(tfidf @ tfidf), float(weights @ weights)
+    if not mass:
+        return Words(rows[is_known], tfidf, 0.0)
+    return Words(rows[is_known], tfidf / math.sqrt(mass), math.sqrt(mass / total))
+
+
+def add_material(question: Words, material: Words) -> Words:
+    """The words of a question together with those of its material, which count by `MATERIAL_WEIGHT`."""
+    rows = np.concatenate([question.rows, material.rows])
+    weights = np.concatenate([question.weights, MATERIAL_WEIGHT * material.weights])
+    rows, places = np.unique(rows, return_inverse=True)
+    weights = np.bincount(places, weights, minlength=len(rows)).astype(np.float64)
+    weights /= math.sqrt(float(weights @ weights)) or 1.0
+    return Words(rows, weights, question.known)
