@@ -14,7 +14,7 @@ FUZZ_SECONDS ?= 300
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-replicas test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
+.PHONY: help setup serve test test-replicas test-drift test-ray test-clients test-clients-refusing fuzz check check-deploy image calibrate ui bench bench-quality
 .PHONY: lock sbom clean coverage docs screenshots prose
 
 help: ## show this list
@@ -42,7 +42,7 @@ serve: setup ## serve the proxy on PORT (default 8000)
 	$(BIN)/python -m router serve --port $(PORT)
 
 # Where Python is told to write no bytecode, the processes that tests start would each compile the project anew.
-test test-replicas test-ray: export PYTHONDONTWRITEBYTECODE =
+test test-replicas test-drift test-ray: export PYTHONDONTWRITEBYTECODE =
 
 # Some tests measure time: what fails beside others has to pass alone.
 test: .venv/.compiled ## run the tests in TEST_PROCESSES; what fails there runs once more alone
@@ -52,6 +52,9 @@ test: .venv/.compiled ## run the tests in TEST_PROCESSES; what fails there runs 
 
 test-replicas: .venv/.compiled ## run two replicas behind nginx; minutes (apt-get install nginx postgresql redis-server)
 	TEST_REPLICAS=1 $(BIN)/python -m pytest tests/test_replicas.py --durations=0 -rs $(PYTEST_ARGS)
+
+test-drift: .venv/.compiled ## run a router and the sentinel as processes through a whole drift; minutes
+	TEST_DRIFT=1 $(BIN)/python -m pytest tests/test_drift.py --durations=0 -rs $(PYTEST_ARGS)
 
 test-ray: .venv/.compiled ## learn on the workers of Ray (installs the extra `ray` into .ray, about 200 MB)
 	@test -x .ray/bin/python || $(PYTHON) -m venv .ray

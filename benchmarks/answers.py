@@ -1,13 +1,13 @@
-"""Measures what looking at answers gives, and writes the tables of docs/explanations/answers.md.
+"""Measures the effect of inspecting answers, and writes the tables of docs/explanations/answers.md.
 
     python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000] [--both]
                                  [--from-results]
 
-The shipped policy was learnt and certified on `calibration.jsonl.gz`; everything here is measured on `test.jsonl.gz`,
-and no threshold is chosen on it, but for "in hindsight" and for the resplits. In these, predictions stay as they are,
-and thresholds are certified anew on the questions drawn, without limits of types. Draws with replacement are looked at
-on all questions, which are their population; draws without, on all others. `--both` draws from both files as well;
-questions of `calibration.jsonl.gz` are predicted by what was learnt without them.
+The shipped policy was learnt and certified on `calibration.jsonl.gz`; all figures are measured on `test.jsonl.gz`. No
+threshold is chosen on it, except "in hindsight" and in the resplits, which keep the predictions and certify new
+thresholds on the drawn questions, without limits of types. Draws with replacement are measured on all questions, which
+are their population; draws without replacement on all others. `--both` also draws from both files; questions of
+`calibration.jsonl.gz` are predicted by models that did not learn from them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import quality
 import ranking
+from answer_resplits import STEPS, measure_resplits
+from answer_tables import Interval, build_tables
 
 from calibration.comparison.scoring import MIN_TYPE_ROWS
 from calibration.learning.duplicates import near_duplicate_groups
@@ -33,7 +35,7 @@ from calibration.learning.escalation import (
     read_answer_inputs,
     replay_cascade,
 )
-from calibration.learning.intervals import bootstrap, lower_bound
+from calibration.learning.intervals import bootstrap
 from calibration.learning.learning import cross_fit_replay
 from calibration.learning.prior import Prior, read_prior
 from calibration.learning.ranking import apgr
@@ -48,23 +50,18 @@ PAGE, RESULTS = (
     ROOT / "docs" / "explanations" / "answers.md",
     ROOT / "docs" / "explanations" / "quality" / "answers.json",
 )
-TARGETS = (0.95, 0.97, 0.99)
 DRAWN = {"test": 1_000, "both": 1_600}
-STEPS = 100
-Interval = Sequence[float]
-Draw = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows to certify on, their groups, and rows to look at
-Draws = Iterator[Draw]
 
 
 def measure_ranking(
-    replay: Replay, looked: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
+    replay: Replay, cascade: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """APGR with and without answers: pooled, of all mathematics, and by recorded type."""
     maths = np.char.startswith(types, "math/")
     parts = {"all": np.ones(len(types), bool), "math (all)": maths} | {str(t): types == t for t in np.unique(types)}
-    found = {}
-    for name, mine in parts.items():
-        rows = np.flatnonzero(mine)
+    results = {}
+    for name, members in parts.items():
+        rows = np.flatnonzero(members)
         if len(rows) < MIN_TYPE_ROWS:
             continue
         scores = replay.scores[rows]
@@ -72,37 +69,37 @@ def measure_ranking(
         def interval(statistic: Callable[[np.ndarray], float], rows: np.ndarray = rows) -> Interval:
             return bootstrap(statistic, groups[rows], rounds, 0)
 
-        with_, without = looked.gaps[rows], replay.gaps[rows]
-        found[name] = {
+        with_, without = cascade.gaps[rows], replay.gaps[rows]
+        results[name] = {
             "n": len(rows),
-            "looked_at": float(looked.uses_answer[rows].mean()),
+            "looked_at": float(cascade.uses_answer[rows].mean()),
             "with": interval(lambda i, r=with_, s=scores: apgr(r[i], s[i])),
             "without": interval(lambda i, r=without, s=scores: apgr(r[i], s[i])),
             "difference": interval(lambda i, a=with_, b=without, s=scores: apgr(a[i], s[i]) - apgr(b[i], s[i])),
         }
-    return found
+    return results
 
 
 def measure_targets(
-    policy: Policy, replay: Replay, looked: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
+    policy: Policy, replay: Replay, cascade: CascadeReplay, types: np.ndarray, groups: np.ndarray, rounds: int
 ) -> list[dict[str, Any]]:
-    """What each promise keeps and saves with answers looked at and without, pooled and by recorded type."""
+    """Quality kept and cost saved by each promise, with and without answers, pooled and by recorded type."""
     assert policy.answers is not None
     rows = []
     for rule, with_answers in zip(policy.rules.targets, policy.answers.targets, strict=True):
         row: dict[str, Any] = {"target": rule.target}
-        chosen = {"without": (replay, replay.choose(policy.rules, rule.target))}
-        chosen["with"] = looked, looked.choose_by_rule(policy.rules, with_answers)
-        for name, (its, columns) in chosen.items():
-            scores, costs = pick_columns(its.scores, columns), pick_columns(its.costs_usd, columns)
-            strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
+        choices = {"without": (replay, replay.choose(policy.rules, rule.target))}
+        choices["with"] = cascade, cascade.choose_by_rule(policy.rules, with_answers)
+        for name, (replayed, columns) in choices.items():
+            scores, costs = pick_columns(replayed.scores, columns), pick_columns(replayed.costs_usd, columns)
+            strong, strong_costs = replayed.scores[:, -1], replayed.costs_usd[:, -1]
             row[name] = {
                 "kept": bootstrap(lambda i, a=scores, b=strong: a[i].sum() / b[i].sum(), groups, rounds, 0),
-                "saved": bootstrap(lambda i, a=costs, b=dear: 1 - a[i].sum() / b[i].sum(), groups, rounds, 0),
+                "saved": bootstrap(lambda i, a=costs, b=strong_costs: 1 - a[i].sum() / b[i].sum(), groups, rounds, 0),
                 "strong_calls": float((columns > 0).mean()),
                 "by_type": {
                     str(t): [
-                        float(1 - costs[types == t].sum() / dear[types == t].sum()),
+                        float(1 - costs[types == t].sum() / strong_costs[types == t].sum()),
                         float(scores[types == t].sum() / strong[types == t].sum()),
                     ]
                     for t in np.unique(types)
@@ -115,265 +112,101 @@ def measure_targets(
     return rows
 
 
-def hindsight(policy: Policy, its: Replay, kept: float, groups: np.ndarray, rounds: int) -> Interval:
+def hindsight(policy: Policy, replay: Replay, quality_kept: float, groups: np.ndarray, rounds: int) -> Interval:
     """The largest share of dollars that one price saves with at least `kept` of the strong model's quality."""
-    needed, choose = its.switch_thresholds(policy.rules, 1.0), its.chooser(policy.rules, 1.0)
+    needed, choose = replay.switch_thresholds(policy.rules, 1.0), replay.chooser(policy.rules, 1.0)
     grid = np.quantile(needed[np.isfinite(needed)], np.linspace(0, 1, STEPS + 1))
-    chosen = [choose(np.full(len(needed), price)) for price in grid]
-    scores = np.array([pick_columns(its.scores, c) for c in chosen])
-    costs = np.array([pick_columns(its.costs_usd, c) for c in chosen])
+    choices = [choose(np.full(len(needed), price)) for price in grid]
+    scores = np.array([pick_columns(replay.scores, columns) for columns in choices])
+    costs = np.array([pick_columns(replay.costs_usd, columns) for columns in choices])
 
     def saved(i: np.ndarray) -> float:
-        enough = scores[:, i].sum(axis=1) >= kept * its.scores[i, -1].sum()
-        return float(max((1 - costs[enough][:, i].sum(axis=1) / its.costs_usd[i, -1].sum()).max(initial=0.0), 0.0))
+        enough = scores[:, i].sum(axis=1) >= quality_kept * replay.scores[i, -1].sum()
+        return float(max((1 - costs[enough][:, i].sum(axis=1) / replay.costs_usd[i, -1].sum()).max(initial=0.0), 0.0))
 
     return bootstrap(saved, groups, rounds, 0)
 
 
-def drawn_halves(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn without replacement, and all others to look at."""
-    rng = np.random.default_rng(0)
-    names, places = np.unique(groups, return_inverse=True)
-    for _ in range(times):
-        rank = rng.permutation(len(names))[places]
-        drawn = rank <= np.sort(rank)[n - 1]
-        yield np.flatnonzero(drawn), groups[drawn], np.flatnonzero(~drawn)
-
-
-def drawn_again(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn with replacement by whole groups, and all questions as the population."""
-    rng = np.random.default_rng(0)
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
-    for _ in range(times):
-        parts = [members[i] for i in rng.integers(len(members), size=n)]
-        rows, names = np.concatenate(parts)[:n], np.repeat(np.arange(n), [len(part) for part in parts])[:n]
-        yield rows, names, np.arange(len(groups))
-
-
-def resplit(policy: Policy, its: Replay, n: int, draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """How often promises are violated where thresholds are certified on some questions and looked at on others."""
-    rows = []
-    for target in TARGETS:
-        needed, choose = its.switch_thresholds(policy.rules, target), its.chooser(policy.rules, target)
-        finite = needed[np.isfinite(needed)]
-        grid = np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
-        chosen = [choose(np.full(len(needed), price)) for price in grid]
-        scores = [pick_columns(its.scores, c) for c in chosen]
-        costs = [pick_columns(its.costs_usd, c) for c in chosen]
-        strong, dear = its.scores[:, -1], its.costs_usd[:, -1]
-        kept, saved = [], []
-        for drawn, names, others in draws:
-            at = -1
-            for step, values in enumerate(scores):
-                if lower_bound(values[drawn] - target * strong[drawn], names, -target) < 0:
-                    break
-                at = step
-            kept.append(1.0 if at < 0 else float(scores[at][others].sum() / strong[others].sum()))
-            saved.append(0.0 if at < 0 else float(1 - costs[at][others].sum() / dear[others].sum()))
-        rows.append(
-            {
-                "target": target,
-                "resplits": len(draws),
-                "n": n,
-                "violated": float((np.array(kept) < target).mean()),
-                "by_a_point": float((np.array(kept) < target - 0.01).mean()),
-                "kept": float(np.median(kept)),
-                "saved": float(np.median(saved)),
-            }
-        )
-    return rows
-
-
-def measure_resplits(policy: Policy, its: CascadeReplay, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
-    """Both ways to draw, with answers looked at and without."""
-    found = {}
-    for name, draw in (("with replacement, all", drawn_again), ("the others", drawn_halves)):
-        draws = list(draw(groups, n, times))
-        found[name] = {"with": resplit(policy, its, n, draws), "without": resplit(policy, plain(its), n, draws)}
-    return found
-
-
-def measure_speed(policy: Policy, looked: CascadeReplay) -> dict[str, float]:
-    """Milliseconds of CPU that a look at an answer costs."""
+def measure_speed(policy: Policy, cascade: CascadeReplay) -> dict[str, float]:
+    """CPU milliseconds per inspected answer."""
     assert policy.answers is not None
     cheap = policy.rules.models[0].name
-    spent = []
-    for at in np.flatnonzero(looked.uses_answer):
-        answer = looked.outcomes[at].results[cheap].answer or ""
-        began = time.thread_time()
-        answer_gap(policy.answers.predictor, looked.features[at], looked.predictions[at], answer)
-        spent.append(1e3 * (time.thread_time() - began))
-    return {"median": float(np.median(spent)), "p99": float(np.quantile(spent, 0.99)), "most": float(max(spent))}
+    milliseconds = []
+    for row in np.flatnonzero(cascade.uses_answer):
+        answer = cascade.outcomes[row].results[cheap].answer or ""
+        start = time.thread_time()
+        answer_gap(policy.answers.predictor, cascade.features[row], cascade.predictions[row], answer)
+        milliseconds.append(1e3 * (time.thread_time() - start))
+    return {
+        "median": float(np.median(milliseconds)),
+        "p99": float(np.quantile(milliseconds, 0.99)),
+        "most": float(max(milliseconds)),
+    }
 
 
-def joined(parts: Sequence[CascadeReplay]) -> CascadeReplay:
+def join_replays(parts: Sequence[CascadeReplay]) -> CascadeReplay:
     """The questions of several replays as one."""
     tables = ("scores", "costs_usd", "uses_answer", "answer_gaps", "acceptance_thresholds")
     lists = ("outcomes", "features", "predictions")
     return CascadeReplay(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in tables},
-        **{name: [each for part in parts for each in getattr(part, name)] for name in lists},
+        **{name: [item for part in parts for item in getattr(part, name)] for name in lists},
         models=parts[0].models,
     )
 
 
-def plain(its: CascadeReplay) -> Replay:
-    """The same questions without a look at answers."""
-    return Replay(
-        its.outcomes, its.features, its.predictions, its.scores[:, [0, 2]], its.costs_usd[:, [0, 2]], its.models
-    )
-
-
-def cross_looked(policy: Policy, outcomes: Sequence[Outcome], background: Prior) -> CascadeReplay:
-    """Outcomes of the calibration, questions and answers predicted by what was learnt without them."""
+def cross_fit_cascade(policy: Policy, outcomes: Sequence[Outcome], background: Prior) -> CascadeReplay:
+    """The calibration outcomes; models that did not learn from them predict questions and answers."""
     assert policy.answers is not None
     replay, groups = cross_fit_replay(outcomes, policy.rules.models, int(policy.about["seed"]), background)
-    read = read_answer_inputs(replay)
+    inputs = read_answer_inputs(replay)
     gains = replay.scores[:, 1] - replay.scores[:, 0]
-    found = cross_fit_gaps(read, gains, groups, policy.predictor.types, int(policy.about["seed"]))
-    return build_cascade(replay, policy.rules, policy.answers.types, read, found)
+    gaps = cross_fit_gaps(inputs, gains, groups, policy.predictor.types, int(policy.about["seed"]))
+    return build_cascade(replay, policy.rules, policy.answers.types, inputs, gaps)
 
 
-def measure(data: Path, rounds: int, resplits: int, both: bool) -> dict[str, Any]:
-    """Everything that the page shows."""
+def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[str, Any]:
+    """All results that the page shows."""
     policy = read_policy(DATA / "policy")
     assert policy.answers is not None, "the shipped policy inspects no answers"
     published = data / "published.json"
     background = read_prior(TYPED_QUESTIONS, DATA / "types.json", published, ranking.PAIR)
     outcomes = background.rename_types(read_outcomes([data / "test.jsonl.gz"], ranking.PAIR))
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_cascade(policy, policy.answers, replay)
+    cascade = replay_cascade(policy, policy.answers, replay)
     groups = near_duplicate_groups([outcome.text for outcome in outcomes])
     types = np.array(question_types(outcomes))
-    populations = {"test": (looked, groups)}
-    if both:
-        learnt = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
-        whole = joined([cross_looked(policy, learnt, background), looked])
-        populations["both"] = whole, near_duplicate_groups([outcome.text for outcome in whole.outcomes])
+    populations = {"test": (cascade, groups)}
+    if both_files:
+        calibration = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
+        both_cascades = join_replays([cross_fit_cascade(policy, calibration, background), cascade])
+        populations["both"] = both_cascades, near_duplicate_groups([outcome.text for outcome in both_cascades.outcomes])
     return {
         "policy": policy.version,
-        "speed_ms": measure_speed(policy, looked),
+        "speed_ms": measure_speed(policy, cascade),
         "looked_at": {
-            name: {"n": its.n, "apgr": its.apgr, "apgr_without": its.apgr_without, "score": its.score}
-            for name, its in policy.answers.types.items()
-        },
-        "ranking": measure_ranking(replay, looked, types, groups, rounds),
-        "targets": measure_targets(policy, replay, looked, types, groups, rounds),
-        "hindsight": {
-            f"{kept:g}": {
-                "with": hindsight(policy, looked, kept, groups, rounds),
-                "without": hindsight(policy, replay, kept, groups, rounds),
+            name: {
+                "n": answer_type.n,
+                "apgr": answer_type.apgr,
+                "apgr_without": answer_type.apgr_without,
+                "score": answer_type.score,
             }
-            for kept in (0.97, 0.99, 1.0)
+            for name, answer_type in policy.answers.types.items()
+        },
+        "ranking": measure_ranking(replay, cascade, types, groups, rounds),
+        "targets": measure_targets(policy, replay, cascade, types, groups, rounds),
+        "hindsight": {
+            f"{quality_kept:g}": {
+                "with": hindsight(policy, cascade, quality_kept, groups, rounds),
+                "without": hindsight(policy, replay, quality_kept, groups, rounds),
+            }
+            for quality_kept in (0.97, 0.99, 1.0)
         },
         "resplits": {
-            f"{name}, {how}": rows
-            for name, (its, of) in populations.items()
-            for how, rows in measure_resplits(policy, its, of, DRAWN[name], resplits).items()
+            f"{name}, {way}": rows
+            for name, (answer_type, groups_of_population) in populations.items()
+            for way, rows in measure_resplits(policy, answer_type, groups_of_population, DRAWN[name], resplits).items()
         },
-    }
-
-
-def shown(value: Interval) -> str:
-    """An estimate with its interval."""
-    if np.isnan(value[1]):
-        return "-"
-    low, estimate, high = (f"{each:.3f}".replace("0.", ".", 1) for each in value)
-    return f"{estimate} ({low} to {high})"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def parts_of(results: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of the page, by the name of their place."""
-    ranked = [
-        [name, str(its["n"]), f"{its['looked_at']:.0%}", *(shown(its[k]) for k in ("with", "without", "difference"))]
-        for name, its in results["ranking"].items()
-        if its["looked_at"] > 0
-    ]
-    kept = [
-        [
-            f"{row['target']:.1%}",
-            *(("yes" if row["certified"][k] else "no") for k in ("with",)),
-            f"{row['expected']['with'][1]:.3f}",
-            f"{row['expected']['without'][1]:.3f}",
-            *(shown(row[k]["saved"]) for k in ("with", "without")),
-            *(shown(row[k]["kept"]) for k in ("with", "without")),
-        ]
-        for row in results["targets"]
-        if row["target"] >= 0.9
-    ]
-    by_type = []
-    at = {row["target"]: row for row in results["targets"]}
-    for name in at[0.97]["with"]["by_type"]:
-        if results["ranking"].get(name, {"looked_at": 0})["looked_at"] > 0:
-            cells = [
-                f"{at[t][k]['by_type'][name][0]:.2f}, {at[t][k]['by_type'][name][1]:.3f}"
-                for t in (0.97, 0.99)
-                for k in ("with", "without")
-            ]
-            by_type.append([name, *cells])
-    violated = [
-        [
-            name,
-            str(row["n"]),
-            f"{row['target']:.0%}",
-            how,
-            str(row["resplits"]),
-            f"{row['violated']:.1%}",
-            f"{row['by_a_point']:.1%}",
-            f"{row['saved']:.3f}",
-            f"{row['kept']:.3f}",
-        ]
-        for name, its in results["resplits"].items()
-        for how, rows in its.items()
-        for row in rows
-    ]
-    known = [
-        [name, str(its["n"]), f"{its['apgr']:.3f}", f"{its['apgr_without']:.3f}", f"{its['score']:.1f}"]
-        for name, its in results["looked_at"].items()
-    ]
-    seen = [[f"{float(k):.0%}", shown(v["with"]), shown(v["without"])] for k, v in results["hindsight"].items()]
-    speed = results["speed_ms"]
-    return {
-        "types": table(("type", "n", "APGR with the answer", "without", "t"), known),
-        "ranking": table(("type", "n", "looked at", "with the answer", "without", "difference"), ranked),
-        "targets": table(
-            (
-                "target",
-                "certified",
-                "saved in calibration, with",
-                "without",
-                "saved, with",
-                "without",
-                "kept, with",
-                "without",
-            ),
-            kept,
-        ),
-        "saved-by-type": table(("type", "97 %, with", "97 %, without", "99 %, with", "99 %, without"), by_type),
-        "hindsight": table(("quality kept", "saved with the answer", "without"), seen),
-        "resplits": table(
-            (
-                "drawn from, looked at",
-                "questions",
-                "target",
-                "answers",
-                "resplits",
-                "violated",
-                "by more than a point",
-                "saved, median",
-                "kept, median",
-            ),
-            violated,
-        ),
-        "speed": f"A check costs {speed['median']:.2f} ms of CPU at the median, {speed['p99']:.2f} ms at the 99th "
-        f"percentile and {speed['most']:.1f} ms at most. Measured with policy `{results['policy']}`.",
     }
 
 
@@ -391,8 +224,8 @@ def main() -> int:
             return 0
         results = measure(arguments.data, arguments.rounds, arguments.resplits, arguments.both)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    parts = parts_of(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(quality.filled(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    parts = build_tables(json.loads(RESULTS.read_text(encoding="utf-8")))
+    PAGE.write_text(quality.fill_section(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
     print(f"written: {PAGE} and {RESULTS}")
     return 0
 

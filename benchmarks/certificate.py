@@ -47,7 +47,7 @@ class Population:
         outcomes = [o for name in ("calibration", "test") for o in read_outcomes([data / f"{name}.jsonl.gz"], PAIR)]
         return cls(outcomes, near_duplicate_groups([outcome.text for outcome in outcomes]))
 
-    def of(self, scenario: str) -> Population:
+    def subset(self, scenario: str) -> Population:
         """Those that a scenario draws from."""
         if scenario != "narrow":
             return self
@@ -62,17 +62,17 @@ def draw(population: Population, scenario: str, n: int, rng: np.random.Generator
         waiting: dict[str, list[int]] = defaultdict(list)
         for i in order:
             waiting[population.outcomes[i].question_type or ""].append(int(i))
-        most = max(map(len, waiting.values()))
-        rounds = [[of_type[k] for of_type in waiting.values() if k < len(of_type)] for k in range(most)]
+        largest = max(map(len, waiting.values()))
+        rounds = [[of_type[k] for of_type in waiting.values() if k < len(of_type)] for k in range(largest)]
         order = np.array([i for row in rounds for i in row])
-    drawn = order[:n]
-    others = order[n:]
-    return drawn, others[~np.isin(population.groups[others], population.groups[drawn])]
+    drawn_rows = order[:n]
+    other_rows = order[n:]
+    return drawn_rows, other_rows[~np.isin(population.groups[other_rows], population.groups[drawn_rows])]
 
 
-def weights_of(population: Population, scenario: str, others: np.ndarray) -> np.ndarray:
+def weights_of(population: Population, scenario: str, other_rows: np.ndarray) -> np.ndarray:
     """How much each of the others counts: alike, or alike by type."""
-    types = [population.outcomes[i].question_type for i in others]
+    types = [population.outcomes[i].question_type for i in other_rows]
     counts = Counter(types)
     return np.array([1.0 / counts[t] if scenario == "balanced" else 1.0 for t in types])
 
@@ -80,29 +80,29 @@ def weights_of(population: Population, scenario: str, others: np.ndarray) -> np.
 def resplit(population: Population, scenario: str, n: int, seed: int) -> dict[float, tuple[float, float]]:
     """By target: the quality that the others keep, and the dollars they save."""
     models = models_named(PAIR, load_prices())
-    drawn, others = draw(population, scenario, n, np.random.default_rng(seed))
-    rows = [population.outcomes[i] for i in drawn]
+    drawn_rows, other_rows = draw(population, scenario, n, np.random.default_rng(seed))
+    rows = [population.outcomes[i] for i in drawn_rows]
     policy = learn(rows, models, seed, {}, None, TARGETS, promise=Promise.CERTIFIED).policy
-    replay = replay_outcomes([population.outcomes[i] for i in others], policy.predictor, models)
-    weights = weights_of(population, scenario, others)
-    found = {}
+    replay = replay_outcomes([population.outcomes[i] for i in other_rows], policy.predictor, models)
+    weights = weights_of(population, scenario, other_rows)
+    results = {}
     for target in TARGETS:
-        chosen = replay.choose(policy.rules, target)
+        choices = replay.choose(policy.rules, target)
         kept, saved = (
-            float(weights @ pick_columns(table, chosen) / (weights @ table[:, -1]))
+            float(weights @ pick_columns(table, choices) / (weights @ table[:, -1]))
             for table in (replay.scores, replay.costs_usd)
         )
-        found[target] = kept, 1 - saved
-    return found
+        results[target] = kept, 1 - saved
+    return results
 
 
-def measure(population: Population, scenario: str, n: int, resplits: int, first: int = 0) -> list[dict[str, Any]]:
+def measure(population: Population, scenario: str, n: int, resplits: int, first_seed: int = 0) -> list[dict[str, Any]]:
     """A row for each target."""
-    part = population.of(scenario)
-    found = [resplit(part, scenario, n, seed) for seed in range(first, first + resplits)]
+    part = population.subset(scenario)
+    results = [resplit(part, scenario, n, seed) for seed in range(first_seed, first_seed + resplits)]
     rows = []
     for target in TARGETS:
-        kept, saved = (np.array([each[target][at] for each in found]) for at in (0, 1))
+        kept, saved = (np.array([result[target][index] for result in results]) for index in (0, 1))
         rows.append(
             {
                 "scenario": scenario,

@@ -1,14 +1,14 @@
-"""What routing does to conversations and agent loops: how often the model changes, what it costs, and what is kept.
+"""Measures routing of conversations and agent loops: model switches, cost, and quality kept.
 
     python benchmarks/conversations.py ../shared/data/test.jsonl.gz [--policy data/policy] [--conversations 300]
         [--seed 0] [--target 0.97] [--out FILE]
 
-Conversations are put together from recorded questions. Each turn has the recorded score and output tokens of its
-question, and is taken to have that score whatever came before it. Simulated are the order of the questions, the text
-of earlier answers (filler of the recorded length), the short follow-ups (the outcome of the question before stands in
-for theirs) and what tools return. Questions with tools are in agent loops only: a conversation offers one set of tools.
+Conversations consist of recorded questions. Each turn has the recorded score and output tokens of its question; the
+score is assumed not to depend on earlier turns. The order of the questions, the text of earlier answers (filler of the
+recorded length), the short follow-ups (with the outcome of the question before) and the results of tools are simulated.
+Questions with tools occur only in agent loops: a conversation offers one set of tools.
 
-Each request is decided on as the proxy does, from the whole history ("history"), and for comparison from the last user
+Each request is decided like by the proxy, from the whole history ("history"), and for comparison from the last user
 message only ("alone"). Input tokens are estimated from the messages, as the proxy does; recorded ones also count the
 prompt of the question's source, except with tools. Prices are those of `data/prices.json`. If the model also answered
 the request before, and what came before is at least 1,024 tokens, it is billed at the cached price in steps of 128
@@ -67,11 +67,11 @@ Choose = Callable[[Sequence[Message], Sequence[Message] | None], str]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A request: the message that is new in it, and the question whose outcome it has."""
+    """A request: its new message, and the question whose outcome it has."""
 
     message: Message
     outcome: Outcome
-    input_tokens: int  # of what is new; with a loop's first message also of its tools
+    input_tokens: int  # of the new message; for the first message of a loop also of its tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What became of a conversation."""
+    """The outcome of a conversation."""
 
-    models: tuple[str, ...]  # that answered, one for each request
+    models: tuple[str, ...]  # the answering model of each request
     score: float  # sum over its requests
     usd: float
     usd_without_cache: float
@@ -96,23 +96,23 @@ class Walk:
         return sum(a != b for a, b in zip(self.models, self.models[1:], strict=False))
 
 
-def asks(outcome: Outcome) -> Step:
+def question_step(outcome: Outcome) -> Step:
     """A recorded question, with its input tokens as the module says."""
     recorded = [result.input_tokens for result in outcome.results.values() if outcome.tools and result.input_tokens]
     tokens = max(recorded, default=0) or read_question(outcome.messages, outcome.tools).input_tokens
     return Step(outcome.messages[-1], outcome, tokens)
 
 
-def adds(role: str, text: str, outcome: Outcome, **more: str) -> Step:
-    """A message that was made up; its tokens are estimated as the proxy does."""
+def added_step(role: str, text: str, outcome: Outcome, **fields: str) -> Step:
+    """A simulated message; its tokens are estimated like by the proxy."""
     tokens = math.ceil(len(text) / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE
-    return Step({"role": role, "content": text, **more}, outcome, tokens)
+    return Step({"role": role, "content": text, **fields}, outcome, tokens)
 
 
 def mixed_subjects(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
     """Questions drawn at random."""
     rows = rng.choice(len(outcomes), size=turns, replace=False)
-    return Conversation([asks(outcomes[i]) for i in rows])
+    return Conversation([question_step(outcomes[i]) for i in rows])
 
 
 def one_subject(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
@@ -121,8 +121,8 @@ def one_subject(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generato
     for outcome in outcomes:
         by_type[outcome.question_type or ""].append(outcome)
     enough = [outcome for outcome in outcomes if len(by_type[outcome.question_type or ""]) >= max(turns, *TURNS)]
-    first = enough[int(rng.integers(len(enough)))]
-    return mixed_subjects(by_type[first.question_type or ""], turns, rng)
+    first_question = enough[int(rng.integers(len(enough)))]
+    return mixed_subjects(by_type[first_question.question_type or ""], turns, rng)
 
 
 def follow_ups(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator) -> Conversation:
@@ -130,18 +130,18 @@ def follow_ups(outcomes: Sequence[Outcome], turns: int, rng: np.random.Generator
     steps: list[Step] = []
     while len(steps) < turns:
         outcome = outcomes[int(rng.integers(len(outcomes)))]
-        said = rng.choice(FOLLOW_UPS, size=rng.integers(1, 3), replace=False)
-        steps += [asks(outcome), *(adds("user", str(text), outcome) for text in said)]
+        texts = rng.choice(FOLLOW_UPS, size=rng.integers(1, 3), replace=False)
+        steps += [question_step(outcome), *(added_step("user", str(text), outcome) for text in texts)]
     return Conversation(steps[:turns])
 
 
 def agent_loop(outcomes: Sequence[Outcome], rounds: int, rng: np.random.Generator) -> Conversation:
     """A task with tools, and the results of as many calls as there are rounds."""
     task = outcomes[int(rng.integers(len(outcomes)))]
-    steps = [asks(task)]
+    steps = [question_step(task)]
     for number in range(1, rounds + 1):
         lines = [f'{{"row": {i}, "value": {rng.integers(10**6)}}}' for i in range(rng.integers(8, 20))]
-        steps.append(adds("tool", "\n".join(lines), task, tool_call_id=f"call_{number}"))
+        steps.append(added_step("tool", "\n".join(lines), task, tool_call_id=f"call_{number}"))
     return Conversation(steps, task.tools)
 
 
@@ -155,7 +155,7 @@ KINDS: Mapping[str, tuple[Build, Sequence[int]]] = {
 
 
 def answer(step: Step, tokens: int, upcoming: Step) -> Message:
-    """What the model said, made up: a tool call where a tool's result comes next, and text otherwise."""
+    """A simulated answer: a tool call if the next message is a tool's result, and text otherwise."""
     characters = int(tokens * CHARACTERS_PER_TOKEN)
     text = (FILLER * (characters // len(FILLER) + 1))[:characters]
     if upcoming.message["role"] != "tool":
@@ -170,32 +170,32 @@ def walk(conversation: Conversation, prices: Mapping[str, Price], choose: Choose
     """Send each request to the model that `choose` names."""
     messages: list[Message] = []
     models: list[str] = []
-    before = 0  # tokens that came before what is new
+    earlier_tokens = 0  # tokens of the earlier messages
     score = usd = usd_without_cache = 0.0
-    for at, step in enumerate(conversation.steps):
+    for index, step in enumerate(conversation.steps):
         messages.append(step.message)
         model = choose(messages, conversation.tools)
         result, price = step.outcome.results[model], prices[model]
         assert result.output_tokens is not None
-        written, sent = result.output_tokens, before + step.input_tokens
-        cached = cached_tokens(before) if models and models[-1] == model else 0
+        output_tokens, input_tokens = result.output_tokens, earlier_tokens + step.input_tokens
+        cached = cached_tokens(earlier_tokens) if models and models[-1] == model else 0
         score += result.score
-        usd += price.cost_usd(Usage(sent, written, cached))
-        usd_without_cache += price.cost_usd(Usage(sent, written))
+        usd += price.cost_usd(Usage(input_tokens, output_tokens, cached))
+        usd_without_cache += price.cost_usd(Usage(input_tokens, output_tokens))
         models.append(model)
-        before = sent + written
-        if at + 1 < len(conversation.steps):
-            messages.append(answer(step, written, conversation.steps[at + 1]))
+        earlier_tokens = input_tokens + output_tokens
+        if index + 1 < len(conversation.steps):
+            messages.append(answer(step, output_tokens, conversation.steps[index + 1]))
     return Walk(tuple(models), score, usd, usd_without_cache)
 
 
-def cached_tokens(before: int) -> int:
+def cached_tokens(earlier_tokens: int) -> int:
     """Tokens that the provider reads from its cache if the same model read these before."""
-    return before - before % CACHED_IN_STEPS_OF if before >= CACHED_FROM_TOKENS else 0
+    return earlier_tokens - earlier_tokens % CACHED_IN_STEPS_OF if earlier_tokens >= CACHED_FROM_TOKENS else 0
 
 
 def by_policy(policy: Policy, target: float) -> Choose:
-    """The model that the proxy sends a request to."""
+    """Choose the model that the proxy sends a request to."""
 
     def choose(messages: Sequence[Message], tools: Sequence[Message] | None) -> str:
         features = read_question(messages, tools)
@@ -204,14 +204,14 @@ def by_policy(policy: Policy, target: float) -> Choose:
     return choose
 
 
-def by_itself(choose: Choose) -> Choose:
-    """The same for the last user message as if nothing had come before."""
-    return lambda messages, tools: choose([m for m in messages if m["role"] == "user"][-1:], tools)
+def without_history(choose: Choose) -> Choose:
+    """Choose by the last user message only, without the history."""
+    return lambda messages, tools: choose([message for message in messages if message["role"] == "user"][-1:], tools)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Conversations of one kind and length, decided on in one way."""
+    """Conversations of one kind and length, with one way to decide."""
 
     kind: str
     requests: int  # in each conversation
@@ -220,16 +220,21 @@ class Row:
     switches: float  # a conversation
     without_a_switch: float  # share of conversations
     cheap: float  # share of requests
-    usd: Interval  # of always-strong's, with caching counted in both
-    usd_beside_alone: Interval | None  # what the history changes in that share
-    usd_of_uncached: float  # of what the same decisions cost without a cache
+    usd: Interval  # share of the strong-only cost, both with caching
+    usd_beside_alone: Interval | None  # change of that share by the history
+    usd_of_uncached: float  # share of the cost of the same decisions without a cache
     kept: Interval  # share of the strong model's quality
 
 
-def rows_of(kind: str, walks: Mapping[str, Sequence[Walk]], strong: Sequence[Walk], cheap: str, seed: int) -> list[Row]:
-    """A row for each way to decide, from its walks through the same conversations."""
-    alone = np.array([w.usd for w in walks[ALONE]])
-    strong_usd, strong_score = np.array([w.usd for w in strong]), np.array([w.score for w in strong])
+def build_rows(
+    kind: str, walks: Mapping[str, Sequence[Walk]], strong: Sequence[Walk], cheap: str, seed: int
+) -> list[Row]:
+    """One row per way to decide, from its walks through the same conversations."""
+    usd_alone = np.array([walked.usd for walked in walks[ALONE]])
+    strong_usd, strong_score = (
+        np.array([walked.usd for walked in strong]),
+        np.array([walked.score for walked in strong]),
+    )
 
     def ratio(values: np.ndarray, base: np.ndarray) -> Interval:
         def share(rows: np.ndarray) -> float:
@@ -238,21 +243,24 @@ def rows_of(kind: str, walks: Mapping[str, Sequence[Walk]], strong: Sequence[Wal
         return bootstrap(share, np.arange(len(base)), RESAMPLES, seed)
 
     rows = []
-    for decided_on, each in walks.items():
-        switches, usd = np.array([w.switches for w in each]), np.array([w.usd for w in each])
+    for decided_on, walks_of_way in walks.items():
+        switches, usd = (
+            np.array([walked.switches for walked in walks_of_way]),
+            np.array([walked.usd for walked in walks_of_way]),
+        )
         rows.append(
             Row(
                 kind=kind,
-                requests=len(each[0].models),
+                requests=len(walks_of_way[0].models),
                 decided_on=decided_on,
-                conversations=len(each),
+                conversations=len(walks_of_way),
                 switches=float(switches.mean()),
                 without_a_switch=float((switches == 0).mean()),
-                cheap=float(np.mean([model == cheap for w in each for model in w.models])),
+                cheap=float(np.mean([model == cheap for walked in walks_of_way for model in walked.models])),
                 usd=ratio(usd, strong_usd),
-                usd_beside_alone=None if decided_on == ALONE else ratio(usd - alone, strong_usd),
-                usd_of_uncached=float(usd.sum() / sum(w.usd_without_cache for w in each)),
-                kept=ratio(np.array([w.score for w in each]), strong_score),
+                usd_beside_alone=None if decided_on == ALONE else ratio(usd - usd_alone, strong_usd),
+                usd_of_uncached=float(usd.sum() / sum(walked.usd_without_cache for walked in walks_of_way)),
+                kept=ratio(np.array([walked.score for walked in walks_of_way]), strong_score),
             )
         )
     return rows
@@ -274,9 +282,9 @@ HEADER = (
 )
 
 
-def line_of(row: Row) -> str:
+def format_row(row: Row) -> str:
     """A row as a line of a Markdown table."""
-    beside = row.usd_beside_alone
+    difference = row.usd_beside_alone
     return table_line(
         row.kind,
         str(row.requests),
@@ -286,7 +294,7 @@ def line_of(row: Row) -> str:
         f"{row.without_a_switch:.0%}",
         f"{row.cheap:.0%}",
         "{1:.3f} ({0:.3f} to {2:.3f})".format(*row.usd),
-        "-" if beside is None else "{1:+.3f} ({0:+.3f} to {2:+.3f})".format(*beside),
+        "-" if difference is None else "{1:+.3f} ({0:+.3f} to {2:+.3f})".format(*difference),
         f"{row.usd_of_uncached:.2f}",
         "{1:.3f} ({0:.3f} to {2:.3f})".format(*row.kept),
     )
@@ -305,16 +313,18 @@ def measure(
     book = load_prices()
     prices = {name: price for name in names if (price := book.price(name)) is not None}
     rng = np.random.default_rng([seed, list(KINDS).index(kind), length])
-    counted = [o for o in outcomes if all(result.output_tokens is not None for result in o.results.values())]
-    rows = [outcome for outcome in counted if bool(outcome.tools) == (kind == "agent loop")]
+    measured = [
+        outcome for outcome in outcomes if all(result.output_tokens is not None for result in outcome.results.values())
+    ]
+    rows = [outcome for outcome in measured if bool(outcome.tools) == (kind == "agent loop")]
     built = [build(rows, length, rng) for _ in range(conversations)]
     choose = by_policy(policy, target)
     walks = {
-        way: [walk(conversation, prices, chooses) for conversation in built]
-        for way, chooses in {WHOLE: choose, ALONE: by_itself(choose)}.items()
+        name: [walk(conversation, prices, chooses) for conversation in built]
+        for name, chooses in {WHOLE: choose, ALONE: without_history(choose)}.items()
     }
     strong = [walk(conversation, prices, lambda *_: names[-1]) for conversation in built]
-    return rows_of(kind, walks, strong, names[0], seed)
+    return build_rows(kind, walks, strong, names[0], seed)
 
 
 def main() -> int:
@@ -324,7 +334,7 @@ def main() -> int:
     parser.add_argument("--conversations", type=int, default=300, help="of each kind and length")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=float, default=0.97)
-    parser.add_argument("--out", type=Path, help="where the rows go as JSON lines")
+    parser.add_argument("--out", type=Path, help="file for the rows as JSON lines")
     arguments = parser.parse_args()
     if not arguments.outcomes.is_file():
         print(f"skipped: {arguments.outcomes} is not here")
@@ -335,9 +345,11 @@ def main() -> int:
     print(table_line(*HEADER), table_line(*["---"] * len(HEADER)), sep="\n")
     for kind, (_, lengths) in KINDS.items():
         for length in lengths:
-            found = measure(outcomes, policy, kind, length, arguments.conversations, arguments.seed, arguments.target)
-            rows += found
-            print(*map(line_of, found), sep="\n", flush=True)
+            measured_rows = measure(
+                outcomes, policy, kind, length, arguments.conversations, arguments.seed, arguments.target
+            )
+            rows += measured_rows
+            print(*map(format_row, measured_rows), sep="\n", flush=True)
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     return 0

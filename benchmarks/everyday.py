@@ -80,10 +80,11 @@ Resume este texto en una frase: El tren llegó tarde por la nieve y los viajeros
 def row(prompt: str, decision: Decision) -> str:
     """One line of the table."""
     quality = " / ".join(f"{q:.2f}" for q in decision.quality.values())
-    shown = prompt.replace("|", "\\|")
+    cell = prompt.replace("|", "\\|")
     evidence = decision.evidence
-    known = f"{evidence.kind}, n = {evidence.n}" if evidence.kind != "none" else "none"
-    return f"| {shown} | {decision.model} | {decision.reason.value} | {decision.question_type} | {known} | {quality} |"
+    evidence_text = f"{evidence.kind}, n = {evidence.n}" if evidence.kind != "none" else "none"
+    cells = (cell, decision.model, decision.reason.value, decision.question_type, evidence_text, quality)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> None:

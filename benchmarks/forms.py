@@ -44,24 +44,26 @@ def read_forms(path: Path) -> dict[str, Form]:
 
 def measure(policy: Policy, outcomes: list[Outcome], forms: Mapping[str, Form], count: int = ROWS) -> list[Row]:
     """A row for each form: what is decided on it, and what of the bare questions' decisions is left."""
-    drawn = random.Random(0).sample(outcomes, min(count, len(outcomes)))
-    replay = replay_outcomes(drawn, policy.predictor, policy.rules.models)
+    sample = random.Random(0).sample(outcomes, min(count, len(outcomes)))
+    replay = replay_outcomes(sample, policy.predictor, policy.rules.models)
     bare = replay.choose(policy.rules, TARGET)
-    column = {model.name: at for at, model in enumerate(replay.models)}
+    column = {model.name: index for index, model in enumerate(replay.models)}
     saved_bare = 1 - pick_columns(replay.costs_usd, bare).sum() / replay.costs_usd[:, -1].sum()
     rows: list[Row] = []
     for name, form in forms.items():
-        chosen = np.array([column[_model(policy, form(_request(outcome)))] for outcome in drawn])
-        kept, spent = (pick_columns(t, chosen).sum() / t[:, -1].sum() for t in (replay.scores, replay.costs_usd))
+        choices = np.array([column[_model(policy, form(_request(outcome)))] for outcome in sample])
+        quality_kept, cost_share = (
+            pick_columns(t, choices).sum() / t[:, -1].sum() for t in (replay.scores, replay.costs_usd)
+        )
         rows.append(
             {
                 "form": name,
-                "n": len(drawn),
-                "strong_calls": float((chosen == len(column) - 1).mean()),
-                "saved": float(1 - spent),
-                "kept": float(kept),
-                "saving_left": float((1 - spent) / saved_bare) if saved_bare else 0.0,
-                "flips": float((chosen != bare).mean()),
+                "n": len(sample),
+                "strong_calls": float((choices == len(column) - 1).mean()),
+                "saved": float(1 - cost_share),
+                "kept": float(quality_kept),
+                "saving_left": float((1 - cost_share) / saved_bare) if saved_bare else 0.0,
+                "flips": float((choices != bare).mean()),
             }
         )
     return rows

@@ -90,8 +90,8 @@ def bodies(count: int, words: int = 45) -> Iterator[bytes]:
     """Bodies of chat completions with prompts of some `words`."""
     chance = random.Random(0)
     for _ in range(count):
-        asked = " ".join(chance.choices(WORDS, k=words)) + "?"
-        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": asked}]
+        question = " ".join(chance.choices(WORDS, k=words)) + "?"
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
         yield msgspec.json.encode({"model": "auto", "messages": messages, "temperature": 0.7, "max_tokens": 256})
 
 

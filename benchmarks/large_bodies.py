@@ -46,9 +46,9 @@ def upstream(port: int) -> None:
                 head = await reader.readuntil(b"\r\n\r\n")
             except asyncio.IncompleteReadError:
                 return
-            left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            while left:
-                left -= len(await reader.read(min(left, 262_144)))
+            remaining = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while remaining:
+                remaining -= len(await reader.read(min(remaining, 262_144)))
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
             )
@@ -62,7 +62,7 @@ def upstream(port: int) -> None:
 
 
 def router(
-    port: int, upstream_port: int, stop: EventType, told: multiprocessing.Queue[list[tuple[float, float]]]
+    port: int, upstream_port: int, stop: EventType, ready_port: multiprocessing.Queue[list[tuple[float, float]]]
 ) -> None:
     """Serves, and takes its own pulse every millisecond."""
 
@@ -79,7 +79,7 @@ def router(
             stalls.append((time.thread_time() - worked, time.perf_counter() - before - 0.001))
         server.should_exit = True
         await serving
-        told.put(stalls)
+        ready_port.put(stalls)
 
     uvloop.run(run())
 
@@ -91,53 +91,53 @@ async def clients(port: int, large: int, small: int) -> list[float]:
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": parts}]}).encode()
     little = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}).encode()
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    took = []
+    latencies = []
     async with httpx2.AsyncClient(timeout=120) as client:
 
         async def send(content: bytes, count: int, gap: float) -> None:
             for _ in range(count):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 answer = await client.post(url, content=content)
                 answer.raise_for_status()
                 if content is little:
-                    took.append(time.perf_counter() - began)
+                    latencies.append(time.perf_counter() - start)
                 await asyncio.sleep(gap)
 
         await asyncio.gather(*(send(body, large // 4, 0) for _ in range(4)), send(little, small, 0.01))
-    return took
+    return latencies
 
 
 def main() -> None:
     """Measure, and print."""
     context = multiprocessing.get_context("spawn")
-    stop, told = context.Event(), context.Queue()
+    stop, ready_port = context.Event(), context.Queue()
     port, upstream_port = 18911, 18912
-    behind = context.Process(target=upstream, args=(upstream_port,), daemon=True)
-    front = context.Process(target=router, args=(port, upstream_port, stop, told))
-    behind.start()
+    upstream_process = context.Process(target=upstream, args=(upstream_port,), daemon=True)
+    front = context.Process(target=router, args=(port, upstream_port, stop, ready_port))
+    upstream_process.start()
     front.start()
     time.sleep(6)
-    began = time.perf_counter()
-    took = asyncio.run(clients(port, large=24, small=150))
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    latencies = asyncio.run(clients(port, large=24, small=150))
+    seconds = time.perf_counter() - start
     stop.set()
-    worked, waited = (sorted(column) for column in zip(*told.get(timeout=30), strict=True))
+    worked, waited = (sorted(column) for column in zip(*ready_port.get(timeout=30), strict=True))
     front.join(30)
-    behind.terminate()
+    upstream_process.terminate()
     sys.stdout.write(
-        f"{24 * MEGABYTES} MB of images and {len(took)} small requests in {seconds:.1f} s\n"
+        f"{24 * MEGABYTES} MB of images and {len(latencies)} small requests in {seconds:.1f} s\n"
         f"event loop, CPU between two turns: {_summary(worked)}\n"
         f"event loop, time between two turns: {_summary(waited)} (with what other processes took of the machine)\n"
-        f"small requests: p50 {1000 * statistics.median(took):.1f} ms, longest {1000 * max(took):.1f} ms\n"
+        f"small requests: p50 {1000 * statistics.median(latencies):.1f} ms, longest {1000 * max(latencies):.1f} ms\n"
     )
 
 
 def _summary(stalls: list[float]) -> str:
     share = statistics.quantiles(stalls, n=1000)
-    over = sum(stall > 0.02 for stall in stalls)
+    stall_count = sum(stall > 0.02 for stall in stalls)
     return (
         f"longest {1000 * stalls[-1]:.1f} ms, p99.9 {1000 * share[-1]:.1f} ms, p99 {1000 * share[-10]:.1f} ms, "
-        f"over 20 ms: {over} of {len(stalls)}"
+        f"over 20 ms: {stall_count} of {len(stalls)}"
     )
 
 

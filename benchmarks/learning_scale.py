@@ -38,36 +38,46 @@ EXCHANGED = 0.4  # of the words of a question
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
-def resampled(outcomes: Sequence[Outcome], rows: int, seed: int) -> Iterator[Outcome]:
+def resample(outcomes: Sequence[Outcome], rows: int, seed: int) -> Iterator[Outcome]:
     """So many outcomes drawn with replacement, with words exchanged within their type."""
     chance = random.Random(seed)
     words: dict[str | None, list[str]] = defaultdict(list)
     for outcome in outcomes:
         words[outcome.question_type] += _WORD.findall(outcome.text)
     for number in range(rows):
-        drawn = chance.choice(outcomes)
-        of_type = words[drawn.question_type] or ["word"]
+        outcome = chance.choice(outcomes)
+        of_type = words[outcome.question_type] or ["word"]
 
-        def exchange(found: re.Match[str], of_type: Sequence[str] = of_type) -> str:
-            return chance.choice(of_type) if chance.random() < EXCHANGED else found[0]
+        def exchange(match: re.Match[str], of_type: Sequence[str] = of_type) -> str:
+            return chance.choice(of_type) if chance.random() < EXCHANGED else match[0]
 
         messages = [
             {**message, "content": _WORD.sub(exchange, message["content"])}
             if isinstance(message.get("content"), str)
             else message
-            for message in drawn.messages
+            for message in outcome.messages
         ]
-        yield replace(drawn, id=f"{drawn.id}-resampled-{number}", messages=messages)
+        yield replace(outcome, id=f"{outcome.id}-resampled-{number}", messages=messages)
 
 
-def measured(file: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
+def run_measured(file: Path, policy_folder: Path, options: Sequence[str]) -> dict[str, float]:
     """What learning from a file takes: seconds, processor seconds, and MiB at the peak.
 
     `command_mib` is the peak of the command alone; `all_mib` that of the command and its workers together, in which
     memory that they share counts once. A Ray cluster that was there before is in neither, nor in the processor seconds.
     """
-    command = [sys.executable, "-m", "calibration", "learn", "--outcomes", str(file), "--out", str(out), *options]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "calibration",
+        "learn",
+        "--outcomes",
+        str(file),
+        "--out",
+        str(policy_folder),
+        *options,
+    ]
+    usage_before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": "0"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True)
     peak = [0, 0]
@@ -80,10 +90,10 @@ def measured(file: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers, where it was interrupted
         watcher.join()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    usage_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime
     return {
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - start,
         "processor_seconds": cpu,
         "command_mib": peak[0] / 1024,
         "all_mib": peak[1] / 1024,
@@ -100,8 +110,8 @@ def _watch(process: subprocess.Popen[bytes], peak: list[int]) -> None:
 
 def _kib(file: Path, name: str) -> int:
     with contextlib.suppress(OSError):  # it ended meanwhile
-        found = re.search(rf"^{name}:\s+(\d+)", file.read_text(), re.MULTILINE)
-        return int(found[1]) if found else 0
+        match = re.search(rf"^{name}:\s+(\d+)", file.read_text(), re.MULTILINE)
+        return int(match[1]) if match else 0
     return 0
 
 
@@ -115,10 +125,10 @@ def _session(leader: int) -> Iterator[int]:
 
 def digest(folder: Path) -> str:
     """The SHA-256 of all files of a folder."""
-    whole = hashlib.sha256()
+    hasher = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        whole.update(file.name.encode() + b"\0" + file.read_bytes())
-    return whole.hexdigest()
+        hasher.update(file.name.encode() + b"\0" + file.read_bytes())
+    return hasher.hexdigest()
 
 
 def main() -> None:
@@ -128,18 +138,23 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1])
     parser.add_argument("--ray")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    recorded = read_outcomes([given.outcomes], PAIR, answers=False)
+    recorded = read_outcomes([arguments.outcomes], PAIR, answers=False)
     with tempfile.TemporaryDirectory() as folder:
-        for rows in given.rows:
+        for rows in arguments.rows:
             file = Path(folder) / f"{rows}.jsonl"
-            write_outcomes(resampled(recorded, rows, given.seed), file)
-            for jobs in given.jobs:
-                out = Path(folder) / f"policy-{rows}-{jobs}"
-                figures = measured(file, out, ["--jobs", str(jobs), *(["--ray", given.ray] if given.ray else [])])
-                told = {name: round(value, 1) for name, value in figures.items()}
-                print(json.dumps({"rows": rows, "jobs": jobs, **told, "policy": digest(out)[:16]}), flush=True)
+            write_outcomes(resample(recorded, rows, arguments.seed), file)
+            for jobs in arguments.jobs:
+                policy_folder = Path(folder) / f"policy-{rows}-{jobs}"
+                figures = run_measured(
+                    file, policy_folder, ["--jobs", str(jobs), *(["--ray", arguments.ray] if arguments.ray else [])]
+                )
+                rounded = {name: round(value, 1) for name, value in figures.items()}
+                print(
+                    json.dumps({"rows": rows, "jobs": jobs, **rounded, "policy": digest(policy_folder)[:16]}),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from router.client import issuing  # noqa: E402
 from router.client.keyfile import Limits, Roster, Team, locked, write_roster  # noqa: E402
 from router.settings import KEYS_FILE  # noqa: E402
 
-NOTHING, KEY, LIMITS, TEAM = "no key", "a key", "a key with limits", "in a team with limits"
+NO_KEY, KEY, LIMITS, TEAM = "no key", "a key", "a key with limits", "in a team with limits"
 WARM_UP = 300  # requests
 SETTLED_SECONDS = 0.05  # until what a round spent has gone to Redis
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "What is the capital of France? " * 4}]}
@@ -65,7 +65,7 @@ def make_keys(home: Path, limits: Limits) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Way:
+class Configuration:
     """One way to ask."""
 
     port: int
@@ -79,56 +79,56 @@ def seconds_of(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
-async def load(session: aiohttp.ClientSession, way: Way, requests: int, rate: float) -> int:
+async def load(session: aiohttp.ClientSession, configuration: Configuration, requests: int, rate: float) -> int:
     """So many requests, one every 1/rate seconds; how many were not answered."""
-    headers = {"authorization": f"Bearer {way.key}"} if way.key else {}
-    url = f"http://127.0.0.1:{way.port}/v1/chat/completions"
+    headers = {"authorization": f"Bearer {configuration.key}"} if configuration.key else {}
+    url = f"http://127.0.0.1:{configuration.port}/v1/chat/completions"
 
     async def ask() -> bool:
         async with session.post(url, json=BODY, headers=headers) as answer:
             await answer.read()
             return answer.status != 200
 
-    began, asked = time.monotonic(), []
+    start, tasks = time.monotonic(), []
     for number in range(requests):
-        await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
-        asked.append(asyncio.create_task(ask()))
-    return sum(await asyncio.gather(*asked))
+        await asyncio.sleep(max(start + number / rate - time.monotonic(), 0))
+        tasks.append(asyncio.create_task(ask()))
+    return sum(await asyncio.gather(*tasks))
 
 
-async def measure(given: argparse.Namespace, ways: dict[str, Way], redis: int) -> None:
+async def measure(arguments: argparse.Namespace, configurations: dict[str, Configuration], redis: int) -> None:
     """Print microseconds a request, and the ratios."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    seconds_by_name: dict[str, list[float]] = {name: [] for name in configurations}
     of_redis, rates, refused = [], [], 0
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=500)) as session:
-        for way in ways.values():
-            await load(session, way, WARM_UP, given.rate)
-        for number in range(given.rounds):
-            for name in sorted(ways, reverse=bool(number % 2)):
-                way = ways[name]
-                began, before, before_redis = time.monotonic(), seconds_of(way.pid), seconds_of(redis)
-                refused += await load(session, way, given.requests, given.rate)
-                rates.append(given.requests / (time.monotonic() - began))
+        for configuration in configurations.values():
+            await load(session, configuration, WARM_UP, arguments.rate)
+        for number in range(arguments.rounds):
+            for name in sorted(configurations, reverse=bool(number % 2)):
+                configuration = configurations[name]
+                start, before, before_redis = time.monotonic(), seconds_of(configuration.pid), seconds_of(redis)
+                refused += await load(session, configuration, arguments.requests, arguments.rate)
+                rates.append(arguments.requests / (time.monotonic() - start))
                 await asyncio.sleep(SETTLED_SECONDS)
-                found[name].append((seconds_of(way.pid) - before) / given.requests * 1e6)
+                seconds_by_name[name].append((seconds_of(configuration.pid) - before) / arguments.requests * 1e6)
                 if name == LIMITS:
-                    of_redis.append((seconds_of(redis) - before_redis) / given.requests * 1e6)
-    for name, values in found.items():
+                    of_redis.append((seconds_of(redis) - before_redis) / arguments.requests * 1e6)
+    for name, values in seconds_by_name.items():
         low, middle, high = statistics.quantiles(values, n=4)
         print(f"{name:22} {middle:6.0f} us a request (half of the rounds: {low:.0f} to {high:.0f})")
     print(f"Redis                  {statistics.median(of_redis):6.0f} us a request with limits")
     print(f"rate                   {statistics.median(rates):6.0f} requests/s; {refused} were refused")
     print(f"load                   {os.getloadavg()[0]:6.1f} processes in the last minute")
-    for name, other in ((KEY, NOTHING), (LIMITS, KEY), (LIMITS, NOTHING), (TEAM, LIMITS)):
-        middle, low, high = ratio(found[name], found[other])
-        print(f"{name} / {other}: {middle:.3f} ({low:.3f} to {high:.3f})")
+    for name, base in ((KEY, NO_KEY), (LIMITS, KEY), (LIMITS, NO_KEY), (TEAM, LIMITS)):
+        middle, low, high = ratio(seconds_by_name[name], seconds_by_name[base])
+        print(f"{name} / {base}: {middle:.3f} ({low:.3f} to {high:.3f})")
 
 
-def ratio(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+def ratio(measured: Sequence[float], base: Sequence[float]) -> tuple[float, float, float]:
     """The median of the ratios of rounds side by side, with its 95 % interval."""
-    ratios = np.array(ours) / np.array(others)
-    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    ratios = np.array(measured) / np.array(base)
+    resampled = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(resampled, axis=1), (0.025, 0.975))
     return float(np.median(ratios)), float(low), float(high)
 
 
@@ -159,10 +159,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=50, help="of each round")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--all-limits", action="store_true", help="requests and tokens a minute as well")
-    given = parser.parse_args()
-    rates = {"requests_a_minute": 10**9, "tokens_a_minute": 10**11} if given.all_limits else {}
-    ours, theirs = multiprocessing.Pipe()
-    openai = multiprocessing.get_context("spawn").Process(target=upstream, args=(theirs,), daemon=True)
+    arguments = parser.parse_args()
+    rates = {"requests_a_minute": 10**9, "tokens_a_minute": 10**11} if arguments.all_limits else {}
+    own_pipe, child_pipe = multiprocessing.Pipe()
+    openai = multiprocessing.get_context("spawn").Process(target=upstream, args=(child_pipe,), daemon=True)
     openai.start()
     with contextlib.ExitStack() as stack:
         stack.callback(openai.terminate)
@@ -170,11 +170,11 @@ def main() -> None:
         keys = make_keys(folder / "keyed", Limits(usd_a_day=1e6, usd_a_month=1e6, **rates))
         redis = RedisServer(folder)
         stack.callback(redis.kill)
-        settings = {"OPENAI_BASE_URL": ours.recv()}
-        ways = {NOTHING: Way(*stack.enter_context(router(folder, "plain", settings)))}
+        settings = {"OPENAI_BASE_URL": own_pipe.recv()}
+        configurations = {NO_KEY: Configuration(*stack.enter_context(router(folder, "plain", settings)))}
         keyed = stack.enter_context(router(folder, "keyed", {**settings, "ROUTER_STATE": redis.url}))
-        ways |= {name: Way(*keyed, key) for name, key in keys.items()}
-        asyncio.run(measure(given, ways, redis.pid))
+        configurations |= {name: Configuration(*keyed, key) for name, key in keys.items()}
+        asyncio.run(measure(arguments, configurations, redis.pid))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ PIECE = b"10000\r\n" + b"x" * 65536 + b"\r\n"
 
 def length_of(head: bytes) -> int:
     """The declared length of a body."""
-    _, _, rest = head.lower().partition(b"content-length: ")
-    return int(rest.split(b"\r\n")[0]) if rest else 0
+    _, _, after_name = head.lower().partition(b"content-length: ")
+    return int(after_name.split(b"\r\n")[0]) if after_name else 0
 
 
 async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,9 +45,9 @@ async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
                 kind = b"text/event-stream" if b'"stream"' in body else b"application/json"
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % kind)
                 event = b"data: " + b'{"choices":[{"index":0,"delta":{"content":"' + b"x" * 1000 + b'"}}]}' + b"\n\n"
-                piece = b"%x\r\n%b\r\n" % (64 * len(event), event * 64) if b'"stream"' in body else PIECE
+                chunk = b"%x\r\n%b\r\n" % (64 * len(event), event * 64) if b'"stream"' in body else PIECE
                 while True:
-                    writer.write(piece)
+                    writer.write(chunk)
                     await writer.drain()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
@@ -65,7 +65,7 @@ def request(body: bytes, path: bytes = b"/v1/chat/completions") -> bytes:
 def prompt(chance: random.Random) -> bytes:
     """A body with a long prompt."""
     words = " ".join(chance.choices(WORDS, k=PROMPT_BYTES // 6))
-    turns = [{"role": "user", "content": words[at : at + 4000]} for at in range(0, len(words), 4000)]
+    turns = [{"role": "user", "content": words[index : index + 4000]} for index in range(0, len(words), 4000)]
     return json.dumps({"model": "auto", "messages": turns}).encode()
 
 
@@ -87,24 +87,24 @@ async def ask(port: int, raw: bytes) -> int:
 
 async def closed_load(port: int, raws: list[bytes], seconds: float) -> float:
     """Requests a second that 64 clients get answered, each asking again as soon as it has its answer."""
-    end, answered = time.monotonic() + seconds, 0
+    end, answered_count = time.monotonic() + seconds, 0
 
     async def client(number: int) -> None:
-        nonlocal answered
+        nonlocal answered_count
         while time.monotonic() < end:
             number += 1
             status = await ask(port, raws[number % len(raws)])
-            answered += status == 200
+            answered_count += status == 200
 
     await asyncio.gather(*(client(number) for number in range(64)))
-    return answered / seconds
+    return answered_count / seconds
 
 
 async def open_load(port: int, raws: list[bytes], rate: float, seconds: float) -> tuple[dict[int, int], list[float]]:
     """Statuses by number at a constant rate, and how long /health took meanwhile."""
     tasks, health, late = [], [], 0.0
     get = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    began = time.monotonic()
+    started = time.monotonic()
 
     async def watching() -> None:
         while True:
@@ -115,8 +115,8 @@ async def open_load(port: int, raws: list[bytes], rate: float, seconds: float) -
 
     watch = asyncio.ensure_future(watching())
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(began + number / rate - time.monotonic(), 0))
-        late = max(late, time.monotonic() - began - number / rate)
+        await asyncio.sleep(max(started + number / rate - time.monotonic(), 0))
+        late = max(late, time.monotonic() - started - number / rate)
         tasks.append(asyncio.ensure_future(ask(port, raws[number % len(raws)])))
     statuses = await asyncio.gather(*tasks)
     watch.cancel()
@@ -131,17 +131,17 @@ def resident_mb(pid: int) -> float:
 
 
 @contextlib.asynccontextmanager
-async def most_memory(pid: int) -> AsyncIterator[list[float]]:
+async def record_memory(pid: int) -> AsyncIterator[list[float]]:
     """The resident memory while the context is open, many times a second."""
-    seen: list[float] = [resident_mb(pid)]
+    samples: list[float] = [resident_mb(pid)]
 
     async def watching() -> None:
         while True:
-            seen.append(resident_mb(pid))
+            samples.append(resident_mb(pid))
             await asyncio.sleep(0.05)
 
     task = asyncio.ensure_future(watching())
-    yield seen
+    yield samples
     task.cancel()
 
 
@@ -158,9 +158,9 @@ async def unread(port: int, raw: bytes, seconds: float) -> None:
 
 async def memory(port: int, pid: int, seconds: float) -> None:
     """Print what each kind of client and upstream makes the worker hold, and what stays."""
-    said = {"model": "gpt-4o", "messages": [{"role": "user", "content": "ENDLESS"}]}
-    endless, streamed = request(json.dumps(said).encode()), request(json.dumps({**said, "stream": True}).encode())
-    large = request(json.dumps({**said, "messages": [{"role": "user", "content": "y" * 1_000_000}]}).encode())
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "ENDLESS"}]}
+    endless, streamed = request(json.dumps(body).encode()), request(json.dumps({**body, "stream": True}).encode())
+    large = request(json.dumps({**body, "messages": [{"role": "user", "content": "y" * 1_000_000}]}).encode())
     kinds: dict[str, Callable[[], list[Coroutine[Any, Any, Any]]]] = {
         f"{SLOW_READERS} slow readers of streams": lambda: [
             unread(port, streamed, seconds) for _ in range(SLOW_READERS)
@@ -169,12 +169,15 @@ async def memory(port: int, pid: int, seconds: float) -> None:
         f"{LARGE_BODIES:,} bodies of 1 MB": lambda: [ask(port, large) for _ in range(LARGE_BODIES)],
     }
     for kind, clients in kinds.items():
-        async with most_memory(pid) as seen:
+        async with record_memory(pid) as samples:
             statuses = await asyncio.gather(*clients())
         await asyncio.sleep(2)
-        counted = {status: statuses.count(status) for status in set(statuses)} if large and None not in statuses else ""
+        status_counts = (
+            {status: statuses.count(status) for status in set(statuses)} if large and None not in statuses else ""
+        )
         print(
-            f"{kind}: {seen[0]:.0f} MB before, {max(seen):.0f} at most, {resident_mb(pid):.0f} after {counted}",
+            f"{kind}: {samples[0]:.0f} MB before, {max(samples):.0f} at most, {resident_mb(pid):.0f} after"
+            f" {status_counts}",
             flush=True,
         )
 
@@ -200,7 +203,7 @@ async def measured(port: int, pid: int, seconds: float, *, only_memory: bool) ->
 async def run(seconds: float, *, only_memory: bool) -> None:
     """Start upstream and router, and measure."""
     server = await asyncio.start_server(upstream, "127.0.0.1", 0, limit=2**20, backlog=2048)
-    port, there = free_port(), server.sockets[0].getsockname()[1]
+    port, upstream_port = free_port(), server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
         command = [str(PROJECT / ".venv/bin/python"), "-m", "router", "serve", "--port", str(port)]
         started = running(
@@ -208,7 +211,7 @@ async def run(seconds: float, *, only_memory: bool) -> None:
             port,
             "/health",
             ROUTER_HOME=home,
-            OPENAI_BASE_URL=f"http://127.0.0.1:{there}/v1",
+            OPENAI_BASE_URL=f"http://127.0.0.1:{upstream_port}/v1",
             OPENAI_API_KEY="sk-x",
         )
         process = await asyncio.to_thread(started.__enter__)
@@ -224,8 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--memory", action="store_true")
-    given = parser.parse_args()
-    uvloop.run(run(given.seconds, only_memory=given.memory))
+    arguments = parser.parse_args()
+    uvloop.run(run(arguments.seconds, only_memory=arguments.memory))
 
 
 if __name__ == "__main__":

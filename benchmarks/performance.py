@@ -41,16 +41,23 @@ COLUMNS = (
 )
 
 
-def measured(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str, Any]:
+def run_benchmark(bench: Path, peers: str, home: str | None, rounds: int) -> dict[str, Any]:
     """One interleaved run of ours, routed and by a model's name, and the peers."""
     with tempfile.TemporaryDirectory() as work:
-        out, file = Path(work) / "result.json", Path(work) / "peers.json"
-        known = json.loads((bench / "peers.json").read_text())
-        file.write_text(json.dumps({**known, ROUTED: _router("auto"), NAMED: _router("gpt-4o-mini")}))
-        command = [sys.executable, str(bench / "bench.py"), "--peers", str(file), "--only", f"{ROUTED},{NAMED},{peers}"]
-        command += ["--baseline", ROUTED, "--rounds", str(rounds), "--time-limit", "900", "--out", str(out)]
+        result_path, peers_file = Path(work) / "result.json", Path(work) / "peers.json"
+        known_peers = json.loads((bench / "peers.json").read_text())
+        peers_file.write_text(json.dumps({**known_peers, ROUTED: _router("auto"), NAMED: _router("gpt-4o-mini")}))
+        command = [
+            sys.executable,
+            str(bench / "bench.py"),
+            "--peers",
+            str(peers_file),
+            "--only",
+            f"{ROUTED},{NAMED},{peers}",
+        ]
+        command += ["--baseline", ROUTED, "--rounds", str(rounds), "--time-limit", "900", "--out", str(result_path)]
         subprocess.run(command + (["--home", home] if home else []), check=True)
-        return dict(json.loads(out.read_text()))
+        return dict(json.loads(result_path.read_text()))
 
 
 def _router(model: str) -> dict[str, Any]:
@@ -70,10 +77,10 @@ def _router(model: str) -> dict[str, Any]:
 
 
 def _value(target: dict[str, Any], direct: dict[str, Any], metric: str, *, added: bool) -> float | None:
-    found = target["metrics"].get(metric)
-    if found is None or found["median"] is None:
+    measurement = target["metrics"].get(metric)
+    if measurement is None or measurement["median"] is None:
         return None
-    return float(found["median"] - (direct["metrics"][metric]["median"] if added else 0))
+    return float(measurement["median"] - (direct["metrics"][metric]["median"] if added else 0))
 
 
 def _row(name: str, target: dict[str, Any], direct: dict[str, Any]) -> str:
@@ -82,19 +89,19 @@ def _row(name: str, target: dict[str, Any], direct: dict[str, Any]) -> str:
     cells = []
     for _, metric, added in COLUMNS:
         value = _value(target, direct, metric, added=added)
-        found = target["metrics"].get(metric)
+        measurement = target["metrics"].get(metric)
         if value is None:
             cells.append("over capacity")
             continue
-        shift = value - found["median"]
-        cells.append(f"{value:,.0f} ({found['min'] + shift:,.0f} to {found['max'] + shift:,.0f})")
+        shift = value - measurement["median"]
+        cells.append(f"{value:,.0f} ({measurement['min'] + shift:,.0f} to {measurement['max'] + shift:,.0f})")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def written(result: dict[str, Any]) -> str:
+def format_tables(result: dict[str, Any]) -> str:
     """The tables of a run, in Markdown."""
     meta, targets = result["meta"], result["targets"]
-    direct, ours = targets["direct"], targets[ROUTED]
+    direct, routed = targets["direct"], targets[ROUTED]
     lines = [
         f"Measured {meta['date'][:16]} on {meta['cores']} cores ({meta['cpu']}), {meta['rounds']} interleaved rounds,"
         " one core for the proxy; median (least to most of the rounds). Added latency is what comes on top of asking"
@@ -110,20 +117,20 @@ def written(result: dict[str, Any]) -> str:
     ]
     for title, target, metric, limit in GOALS:
         value = _value(targets[target], direct, metric, added=metric != "closed_cpu_us")
-        shown = "over capacity" if value is None else f"{value:,.0f}"
+        rate_text = "over capacity" if value is None else f"{value:,.0f}"
         met = "yes" if value is not None and value <= limit else "no"
-        lines.append(f"| {title} | {limit:,.0f} | {shown} | {met} |")
-    own = _value(ours, direct, "closed_cpu_us", added=False)
+        lines.append(f"| {title} | {limit:,.0f} | {rate_text} | {met} |")
+    own_cpu_us = _value(routed, direct, "closed_cpu_us", added=False)
     for name, target in targets.items():
         cpu = None if target["error"] else _value(target, direct, "closed_cpu_us", added=False)
-        if name not in ("direct", ROUTED, NAMED) and cpu and own:
-            lines.append(f"| processor time of {name}, in ours | - | {cpu / own:.2f} times | - |")
-    info = ours["info"]
+        if name not in ("direct", ROUTED, NAMED) and cpu and own_cpu_us:
+            lines.append(f"| processor time of {name}, in ours | - | {cpu / own_cpu_us:.2f} times | - |")
+    info = routed["info"]
     lines += ["", f"Ready after {info['startup_s']} s; {info['rss_idle_mb']} MB resident at rest, worker and exporter."]
     return "\n".join(lines)
 
 
-def put(begin: str, end: str, text: str) -> None:
+def replace_section(begin: str, end: str, text: str) -> None:
     """Put what was measured between two marks of the page."""
     page = PAGE.read_text()
     before, after = page.split(begin)[0], page.split(end)[1]
@@ -142,8 +149,8 @@ def main() -> None:
     if not (arguments.bench / "bench.py").exists():
         print(f"{arguments.bench}: there is no bench.py, so nothing is measured and {PAGE.name} stays as it is")
         return
-    text = written(measured(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
-    put(BEGIN, END, text)
+    text = format_tables(run_benchmark(arguments.bench.resolve(), arguments.peers, arguments.home, arguments.rounds))
+    replace_section(BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def prompts(policy: Policy, path: Path | None) -> list[list[dict[str, Any]]]:
     if path is not None and path.is_file():
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             return [json.loads(line)["messages"] for line in lines]
-    rng, known = random.Random(0), sorted(policy.predictor.vocabulary.rows)
-    return [[{"role": "user", "content": " ".join(rng.choices(known, k=rng.randint(10, 300)))}] for _ in range(500)]
+    rng, terms = random.Random(0), sorted(policy.predictor.vocabulary.rows)
+    return [[{"role": "user", "content": " ".join(rng.choices(terms, k=rng.randint(10, 300)))}] for _ in range(500)]
 
 
 def quantiles_ms(policy: Policy, requests: Sequence[Features], rounds: int) -> dict[str, float]:
@@ -58,14 +58,14 @@ def quantiles_ms(policy: Policy, requests: Sequence[Features], rounds: int) -> d
 
 def measure(folder: Path, path: Path | None) -> dict[str, Any]:
     """All figures, for one policy."""
-    before = resident_mb()
+    memory_before = resident_mb()
     start = time.thread_time()
     policy = parse({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
     loaded = time.thread_time() - start
-    asked = prompts(policy, path)
-    words = " ".join(str(message["content"]) for messages in asked for message in messages) or "word"
+    prompt_list = prompts(policy, path)
+    words = " ".join(str(message["content"]) for messages in prompt_list for message in messages) or "word"
     text = (words * (LONG_CHARACTERS // len(words) + 1))[:LONG_CHARACTERS]
-    requests = [read_question(messages) for messages in asked]
+    requests = [read_question(messages) for messages in prompt_list]
     figures = {
         "load_seconds": loaded,
         "resident_mb": 0.0,
@@ -73,7 +73,7 @@ def measure(folder: Path, path: Path | None) -> dict[str, Any]:
         "predict_ms": quantiles_ms(policy, requests, 4),
         "long_prompt_ms": quantiles_ms(policy, [read_question([{"role": "user", "content": text}])] * 30, 3)["median"],
     }
-    figures["resident_mb"] = resident_mb() - before
+    figures["resident_mb"] = resident_mb() - memory_before
     return figures
 
 

@@ -86,7 +86,10 @@ def plot_shipped(shipped: Mapping[str, Any], path: Path) -> None:
     """What the shipped policy's decisions save and keep at each target, between either model alone."""
     pooled, strong = shipped["pooled"], "gpt-4o"
     cheap = next(name for name in pooled["quality"] if name != strong)
-    ends = [(0.0, 1.0), tuple(pooled[what][cheap] / pooled[what][strong] for what in ("cost_usd", "quality"))]
+    ends = [
+        (0.0, 1.0),
+        tuple(pooled[measure_name][cheap] / pooled[measure_name][strong] for measure_name in ("cost_usd", "quality")),
+    ]
     ends[1] = (1.0 - ends[1][0], ends[1][1])
     figure, axes = _axes(xlabel="share of dollars saved", ylabel=f"share of {strong}'s quality kept")
     axes.plot(*zip(*ends, strict=True), ":", color="grey", label="random mix")
@@ -94,24 +97,28 @@ def plot_shipped(shipped: Mapping[str, Any], path: Path) -> None:
         axes.plot(x, y, "o", color="grey")
         axes.annotate(f"always {name}", (x, y), side, textcoords="offset points", ha="left" if x == 0 else "right")
     for target in ("0.9", "0.95", "0.97", "0.99"):
-        saved, kept = (shipped["targets"][target][what] for what in ("saved_cost", "quality_kept"))
-        errors = [[[interval[1] - interval[0]], [interval[2] - interval[1]]] for interval in (saved, kept)]
-        axes.errorbar(saved[1], kept[1], xerr=errors[0], yerr=errors[1], fmt="s", color="C0", elinewidth=1)
-        axes.annotate(f"target {float(target):.0%}", (saved[1], kept[1]), (8, 6), textcoords="offset points")
+        saved_cost, quality_kept = (
+            shipped["targets"][target][measure_name] for measure_name in ("saved_cost", "quality_kept")
+        )
+        errors = [[[interval[1] - interval[0]], [interval[2] - interval[1]]] for interval in (saved_cost, quality_kept)]
+        axes.errorbar(saved_cost[1], quality_kept[1], xerr=errors[0], yerr=errors[1], fmt="s", color="C0", elinewidth=1)
+        axes.annotate(
+            f"target {float(target):.0%}", (saved_cost[1], quality_kept[1]), (8, 6), textcoords="offset points"
+        )
     axes.set(xlim=(-0.03, 1.1), ylim=(0.86, 1.03))
     axes.legend(frameon=False, loc="lower left")
     _save(figure, path)
 
 
-def filled(page: str, parts: Mapping[str, str]) -> str:
+def fill_section(page: str, parts: Mapping[str, str]) -> str:
     """The page with each marked place filled.
 
     >>> filled("a <!-- x --> old <!-- /x --> b", {"x": "new"})
     'a <!-- x -->\\n\\nnew\\n\\n<!-- /x --> b'
     """
     for name, text in parts.items():
-        head, mark, rest = page.partition(f"<!-- {name} -->")
-        _, end, tail = rest.partition(f"<!-- /{name} -->")
+        head, mark, after_mark = page.partition(f"<!-- {name} -->")
+        _, end, tail = after_mark.partition(f"<!-- /{name} -->")
         if not mark or not end:
             raise SystemExit(f"docs/explanations/quality.md has no place <!-- {name} --> ... <!-- /{name} -->")
         page = f"{head}{mark}\n\n{text}\n\n{end}{tail}"
@@ -120,7 +127,7 @@ def filled(page: str, parts: Mapping[str, str]) -> str:
 
 def render(results: Mapping[str, Any]) -> None:
     """Write the tables into the page, and the plots beside it."""
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables.parts_of(results)), encoding="utf-8")
+    PAGE.write_text(fill_section(PAGE.read_text(encoding="utf-8"), tables.parts_of(results)), encoding="utf-8")
     if "ranking" in results:
         plot_curves(results["ranking"]["curves"], FOLDER / "curve.svg")
     if "shipped" in results:
@@ -139,8 +146,8 @@ def measure_speed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_shipped(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the shipped policy's decisions keep and save on the test questions."""
-    told = evaluate(read_policy(DATA / "policy"), read_test(arguments), arguments.rounds, 0)
-    return {name: told[name] for name in ("policy", "pooled", "targets")}
+    evaluation = evaluate(read_policy(DATA / "policy"), read_test(arguments), arguments.rounds, 0)
+    return {name: evaluation[name] for name in ("policy", "pooled", "targets")}
 
 
 def measure_ranking(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -188,21 +195,23 @@ def main() -> int:
     parser.add_argument("--only", help=f"pieces to measure: {','.join(PIECES)}")
     parser.add_argument("--from-results", action="store_true", help="only render the page again")
     arguments = parser.parse_args()
-    asked = arguments.only.split(",") if arguments.only else list(PIECES)
-    if unknown := set(asked) - set(PIECES):
+    names = arguments.only.split(",") if arguments.only else list(PIECES)
+    if unknown := set(names) - set(PIECES):
         parser.error(f"no such piece: {', '.join(sorted(unknown))}")
-    kept = FOLDER / "results.json"
+    results_path = FOLDER / "results.json"
     if not arguments.from_results:
         if not (arguments.data / "test.jsonl.gz").is_file():
             print(f"skipped: the recorded outcomes ({arguments.data}) are not here")
             return 0
         FOLDER.mkdir(parents=True, exist_ok=True)
-        results = json.loads(kept.read_text(encoding="utf-8")) if arguments.only and kept.is_file() else {}
-        for name in asked:
-            found = PIECES[name](arguments)
-            results |= {} if found is None else {name: found}
-            kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    render(json.loads(kept.read_text(encoding="utf-8")))
+        results = (
+            json.loads(results_path.read_text(encoding="utf-8")) if arguments.only and results_path.is_file() else {}
+        )
+        for name in names:
+            result = PIECES[name](arguments)
+            results |= {} if result is None else {name: result}
+            results_path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    render(json.loads(results_path.read_text(encoding="utf-8")))
     print(f"written: {PAGE} and {FOLDER}")
     return 0
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from hot_path import WORDS
-from performance import PAGE, put
+from performance import PAGE, replace_section
 
 PROJECT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- scale -->", "<!-- /scale -->"
@@ -72,10 +72,10 @@ def router(upstream: int, workers: int = 1) -> Iterator[tuple[int, subprocess.Po
             yield port, process
 
 
-def load(tool: Path, port: int, bodies: Path, conns: int, seconds: float, *more: str) -> dict[str, Any]:
+def load(tool: Path, port: int, bodies: Path, conns: int, seconds: float, *options: str) -> dict[str, Any]:
     """What the load generator saw."""
     command = [str(tool), "load", "--port", str(port), "--path", "/v1/chat/completions", "--bodies", str(bodies)]
-    command += ["--conns", str(conns), "--duration", str(seconds), "--header", f"authorization: Bearer {KEY}", *more]
+    command += ["--conns", str(conns), "--duration", str(seconds), "--header", f"authorization: Bearer {KEY}", *options]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
@@ -103,20 +103,23 @@ def write_bodies(path: Path, model: str, size: int, *, stream: bool = False) -> 
 
 def by_size(tool: Path, upstream: int, folder: Path) -> list[str]:
     """Processor time of a request by the size of its prompt: routed, and by a model's name."""
-    found: dict[tuple[str, int], list[float]] = {}
+    latencies: dict[tuple[str, int], list[float]] = {}
     with router(upstream) as (port, process):
         for _ in range(ROUNDS):
             for size in SIZES:
                 for model in ("auto", "gpt-4o"):
                     bodies = write_bodies(folder / f"{model}-{size}.jsonl", model, size)
-                    before = processor_seconds(process.pid)
-                    seen = load(tool, port, bodies, 16, 4)
-                    spent = processor_seconds(process.pid) - before
-                    found.setdefault((model, size), []).append(spent / seen["ok"] * 1e6)
+                    cpu_before = processor_seconds(process.pid)
+                    load_result = load(tool, port, bodies, 16, 4)
+                    cpu_seconds = processor_seconds(process.pid) - cpu_before
+                    latencies.setdefault((model, size), []).append(cpu_seconds / load_result["ok"] * 1e6)
     lines = ["| prompt | routed, us | by a model's name, us | what the decision adds, us |", "|---|---|---|---|"]
     for size in SIZES:
-        routed, named = (statistics.median(found[model, size]) for model in ("auto", "gpt-4o"))
-        lines.append(f"| {size // 1000} kB | {routed:,.0f} | {named:,.0f} | {routed - named:,.0f} |")
+        routed_latency, named_latency = (statistics.median(latencies[model, size]) for model in ("auto", "gpt-4o"))
+        lines.append(
+            f"| {size // 1000} kB | {routed_latency:,.0f} | {named_latency:,.0f}"
+            f" | {routed_latency - named_latency:,.0f} |"
+        )
     return lines
 
 
@@ -127,23 +130,23 @@ def many_streams(tool: Path, folder: Path) -> list[str]:
     bodies = write_bodies(folder / "streams.jsonl", "auto", 300, stream=True)
     with running(slow, port, "/stats"), router(port) as (proxy, process):
         load(tool, proxy, write_bodies(folder / "warm.jsonl", "gpt-4o", 300), 8, 2)
-        at_rest, most = resident_mb(process.pid), 0.0
+        at_rest, peak = resident_mb(process.pid), 0.0
         command = [str(tool), "load", "--port", str(proxy), "--path", "/v1/chat/completions", "--bodies", str(bodies)]
         command += ["--conns", str(STREAMS), "--duration", "24", "--timeout", "90"]
         command += ["--header", f"authorization: Bearer {KEY}"]
         loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        opened = 0
+        open_count = 0
         while loading.poll() is None:
-            most = max(most, resident_mb(process.pid))
-            opened = max(opened, len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
+            peak = max(peak, resident_mb(process.pid))
+            open_count = max(open_count, len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
             time.sleep(0.5)
-        seen = json.loads(loading.communicate()[0])
-    bad = seen["non200"] + seen["errors"] + seen["timeouts"]
-    each = (most - at_rest) * 1024 / STREAMS
+        load_result = json.loads(loading.communicate()[0])
+    failed = load_result["non200"] + load_result["errors"] + load_result["timeouts"]
+    kilobytes_per_stream = (peak - at_rest) * 1024 / STREAMS
     return [
-        f"{STREAMS:,} streams at once on one worker: {seen['ok']:,} ended whole, {bad} did not;"
-        f" {opened:,} files open at most, {at_rest:.0f} MB before and {most:.0f} MB at most,"
-        f" so {each:.0f} kB a stream (goal 20)."
+        f"{STREAMS:,} streams at once on one worker: {load_result['ok']:,} ended whole, {failed} did not;"
+        f" {open_count:,} files open at most, {at_rest:.0f} MB before and {peak:.0f} MB at most,"
+        f" so {kilobytes_per_stream:.0f} kB a stream (goal 20)."
     ]
 
 
@@ -152,13 +155,14 @@ def by_workers(tool: Path, upstream: int, folder: Path) -> list[str]:
     bodies = write_bodies(folder / "workers.jsonl", "auto", 300)
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS):
-        for workers, seen in rates.items():
+        for workers, rates_of_count in rates.items():
             with router(upstream, workers) as (port, _process):
                 load(tool, port, bodies, 64, 1)
-                seen.append(load(tool, port, bodies, 64, 4)["rps"])
-    one, two = (statistics.median(seen) for seen in rates.values())
+                rates_of_count.append(load(tool, port, bodies, 64, 4)["rps"])
+    rate_of_one, rate_of_two = (statistics.median(rates_of_count) for rates_of_count in rates.values())
     return [
-        f"Two workers: {two:,.0f} requests/s against {one:,.0f} with one, {two / one:.2f} times,"
+        f"Two workers: {rate_of_two:,.0f} requests/s against {rate_of_one:,.0f} with one,"
+        f" {rate_of_two / rate_of_one:.2f} times,"
         f" on {os.cpu_count()} cores that load generator, upstream and exporter share."
     ]
 
@@ -179,7 +183,7 @@ def main() -> None:
         folder = Path(work)
         parts = [by_size(tool, upstream, folder), many_streams(tool, folder), by_workers(tool, upstream, folder)]
     text = f"Measured {time.strftime('%Y-%m-%d %H:%M')}.\n\n" + "\n\n".join("\n".join(part) for part in parts)
-    put(BEGIN, END, text)
+    replace_section(BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ more often than daily.
 1. False alarms: years in which nothing changes. Once as recorded, for the types that keep their floor; once with every
    type moved to exactly its floor, where a false alarm is likeliest. The share of years with any alarm is at most 5 %.
 2. Noticed: in each year the cheap model of one type becomes 10 points worse at a random moment. The median number of
-   judged pairs from then on is at most what the theory gives (`theory`), and no other type is touched. Types that
-   still keep their floor then, or nearly, have nothing to notice and are not simulated.
+   judged pairs from then on is at most what the theory gives (`theory`). Types that still keep their floor then, or
+   nearly, have nothing to notice and are not simulated.
+3. Other types: in each run the cheap model of one type of 40 becomes 10 points worse at a random moment. The share of
+   runs in which any of the 39 others is marked, from the start until the change is noticed and at least for the year.
+   The others are as recorded and keep their floor, or are moved to exactly their floor, as above.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
 from calibration.learning.certificate import TYPE_MARGIN
 from calibration.outcomes import read_outcomes
@@ -119,20 +123,54 @@ def theory(pool: Pool, worse: float, floor: float, changed_at: int) -> float:
     return (barrier / rate + betting.CHANGE_POINT_INTERVAL) * float(pool.by_cheap.mean())
 
 
+def marked(pool: Pool, floor: float, n: int, rng: np.random.Generator, at_floor: bool) -> bool:
+    """Whether a type is called drifted within `n` requests, though nothing changes."""
+    ratios = pool.drawn(n, rng, pool.flips_to(floor) if at_floor else 0.0).ratios_of_at_least(floor)
+    return betting.first_crossing(ratios, log_evidence_threshold(TYPES)) is not None
+
+
+def keeping(found: Sequence[Pool], floor: float, at_floor: bool) -> list[Pool]:
+    """The pools that keep their floor, as recorded or moved to it."""
+    return [pool for pool in found if at_floor or pool.flips_to(floor) >= 0]
+
+
 def false_alarms(found: Sequence[Pool], floor: float, years: int, n: int, seed: int, at_floor: bool) -> int:
     """In how many years any of 40 types is called drifted, though none keeps less than its floor."""
-    rng, alarmed = np.random.default_rng(seed), 0
-    keeping = [pool for pool in found if at_floor or pool.flips_to(floor) >= 0]
-    for _ in range(years):
-        alarmed += any(
-            betting.first_crossing(
-                pool.drawn(n, rng, pool.flips_to(floor) if at_floor else 0.0).ratios_of_at_least(floor),
-                log_evidence_threshold(TYPES),
-            )
-            is not None
-            for pool in (keeping[number % len(keeping)] for number in range(TYPES))
+    rng, drawn = np.random.default_rng(seed), keeping(found, floor, at_floor)
+    return sum(
+        any(marked(drawn[number % len(drawn)], floor, n, rng, at_floor) for number in range(TYPES))
+        for _ in range(years)
+    )
+
+
+def is_noticeable(pool: Pool, floor: float, n: int) -> bool:
+    """Whether theory expects that a type that becomes worse is noticed within `LONGEST_YEARS` of `n` requests."""
+    return theory(pool, pool.flips(POINTS), floor, 0) <= pool.pairs_in(LONGEST_YEARS * n)
+
+
+def others_marked(
+    found: Sequence[Pool], floor: float, runs: int, n: int, seed: int, at_floor: bool
+) -> tuple[int, int, int]:
+    """Runs in which one type of 40 becomes worse: how many, those in which it is noticed, and another is marked.
+
+    Each type that can be noticed and keeps its floor becomes worse in as many runs, so `runs` may be rounded up.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = keeping(found, floor, at_floor)
+    becoming_worse = [pool for pool in keeping(found, floor, at_floor=False) if is_noticeable(pool, floor, n)]
+    total = math.ceil(runs / len(becoming_worse)) * len(becoming_worse)
+    seen = touched = 0
+    for run in range(total):
+        pool = becoming_worse[run % len(becoming_worse)]
+        at = int(rng.integers(0, n))
+        ratios = pool.drawn(at + LONGEST_YEARS * n, rng, pool.flips(POINTS), at).ratios_of_at_least(floor)
+        reached = betting.first_crossing(ratios, log_evidence_threshold(TYPES))
+        seen += reached is not None and reached > at
+        watched = max(n, len(ratios) if reached is None else reached)
+        touched += any(
+            marked(drawn[(run + number) % len(drawn)], floor, watched, rng, at_floor) for number in range(1, TYPES)
         )
-    return alarmed
+    return total, seen, touched
 
 
 def noticed(pool: Pool, floor: float, years: int, n: int, seed: int) -> tuple[list[float], list[float], int]:
@@ -157,36 +195,51 @@ def told(value: float) -> str:
     return "never" if math.isinf(value) else f"{value:,.0f}"
 
 
-def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> Mapping[str, float]:
-    """Print the table of docs/explanations/sentinel.md."""
+def interval(count: int, total: int) -> str:
+    """A share with its exact 95 % interval (Clopper and Pearson 1934)."""
+    low, high = binomtest(count, total).proportion_ci(0.95, method="exact")
+    return f"{count} of {total} ({count / total:.1%}, 95 % interval {low:.1%} to {high:.1%})"
+
+
+def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> None:
+    """Print the figures of docs/explanations/sentinel.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--years", type=int, default=100)
     parser.add_argument("--a-day", type=int, default=5, help="sampled requests of each type")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only-noticed", action="store_true", help="leave the false alarms out")
+    parser.add_argument("--only", choices=("alarms", "others", "noticed"), help="one of the three parts")
     given = parser.parse_args(arguments)
     policy = read_policy(SHIPPED)
     floor, n = policy.default_target - TYPE_MARGIN, 365 * given.a_day
     found = pools(given.outcomes, policy)
-    alarms = {}
-    for name, at_floor in () if given.only_noticed else (("as recorded", False), ("exactly at the floor", True)):
-        alarms[name] = false_alarms(found, floor, given.years, n, given.seed, at_floor)
-        print(f"years with a false alarm, {name}: {alarms[name]} of {given.years}", flush=True)
+    for name, at_floor in (("as recorded", False), ("exactly at the floor", True)):
+        if given.only in (None, "alarms"):
+            count = false_alarms(found, floor, given.years, n, given.seed, at_floor)
+            print(f"years with a false alarm, {name}: {interval(count, given.years)}", flush=True)
+        if given.only in (None, "others"):
+            runs, seen, count = others_marked(found, floor, given.years, n, given.seed + 2, at_floor)
+            told_others = f"runs in which another type is marked, the others {name}: {interval(count, runs)}"
+            print(f"{told_others}; the change is noticed in {seen}", flush=True)
+    if given.only in (None, "noticed"):
+        print_noticed(found, floor, given.years, n, given.seed + 1)
+
+
+def print_noticed(found: Sequence[Pool], floor: float, years: int, n: int, seed: int) -> None:
+    """Print when a change of each type is noticed, as a table."""
     print("| type | kept | kept, 10 points worse | theory, pairs | median, pairs | noticed | early alarms |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for pool in found:
         after = pool.kept - POINTS * float(pool.by_cheap.mean()) / float(pool.strong.mean())
-        if theory(pool, pool.flips(POINTS), floor, 0) > pool.pairs_in(LONGEST_YEARS * n):
+        if not is_noticeable(pool, floor, n):
             print(f"| {pool.name} | {pool.kept:.3f} | {after:.3f} | never | - | - | - |", flush=True)
             continue
-        pairs, expected, early = noticed(pool, floor, given.years, n, given.seed + 1)
+        pairs, expected, early = noticed(pool, floor, years, n, seed)
         seen = sum(not math.isinf(each) for each in pairs)
         middle = statistics.median_low(pairs) if pairs else math.nan
         by_theory = told(statistics.median(expected)) if expected else "-"
         row = (pool.name, f"{pool.kept:.3f}", f"{after:.3f}", by_theory, told(middle), f"{seen} of {len(pairs)}", early)
         print(f"| {' | '.join(map(str, row))} |", flush=True)
-    return {name: count / given.years for name, count in alarms.items()}
 
 
 if __name__ == "__main__":

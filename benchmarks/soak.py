@@ -97,12 +97,12 @@ class Servers:
     def memory(self) -> dict[str, float]:
         """Resident MB of the proxy and its exporter."""
         assert self.proxy is not None
-        found = {"proxy": _resident(self.proxy.pid)}
+        megabytes = {"proxy": _resident(self.proxy.pid)}
         with contextlib.suppress(OSError):
             for child in Path(f"/proc/{self.proxy.pid}/task/{self.proxy.pid}/children").read_text().split():
                 if b"export" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found["exporter"] = _resident(int(child))
-        return found
+                    megabytes["exporter"] = _resident(int(child))
+        return megabytes
 
 
 def _resident(pid: int) -> float:
@@ -117,24 +117,24 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-async def faults(servers: Servers, seconds: float, away: float, told: list[str]) -> None:
+async def faults(servers: Servers, seconds: float, outage_seconds: float, events: list[str]) -> None:
     """MLflow down at 15 and 55 % of the time, for `away` of it; the proxy killed at 35 and 75 %."""
     start = time.monotonic()
     plan = [
         (0.15, servers.kill_mlflow),
-        (0.15 + away, servers.start_mlflow),
+        (0.15 + outage_seconds, servers.start_mlflow),
         (0.35, servers.kill_proxy),
         (0.36, servers.start_proxy),
         (0.55, servers.kill_mlflow),
-        (0.55 + away, servers.start_mlflow),
+        (0.55 + outage_seconds, servers.start_mlflow),
         (0.75, servers.kill_proxy),
         (0.76, servers.start_proxy),
     ]
     for share, act in sorted(plan, key=lambda step: step[0]):
         await asyncio.sleep(max(start + share * seconds - time.monotonic(), 0))
         await asyncio.to_thread(act)
-        told.append(f"{time.monotonic() - start:.0f}s {act.__name__}")
-        print(told[-1], flush=True)
+        events.append(f"{time.monotonic() - start:.0f}s {act.__name__}")
+        print(events[-1], flush=True)
 
 
 async def watch(servers: Servers, samples: list[dict[str, float]], every: float) -> None:
@@ -157,7 +157,7 @@ async def until_exported(servers: Servers, seconds: float) -> float:
     return time.monotonic() - start
 
 
-async def soak(minutes: float, rate: float, away: float, home: Path, seed: int) -> dict[str, Any]:
+async def soak(minutes: float, rate: float, outage_seconds: float, home: Path, seed: int) -> dict[str, Any]:
     """Run it; the comparison."""
     chance = random.Random(seed)
     upstream = Upstream(chance)
@@ -167,11 +167,11 @@ async def soak(minutes: float, rate: float, away: float, home: Path, seed: int) 
     servers.start_proxy()
     await servers.up(servers.proxy_port)
     clients = Clients(f"http://127.0.0.1:{servers.proxy_port}", chance)
-    told: list[str] = []
+    events: list[str] = []
     samples: list[dict[str, float]] = []
     watching = asyncio.create_task(watch(servers, samples, max(minutes * 60 / 30, 2)))
     try:
-        await asyncio.gather(clients.run(rate, minutes * 60), faults(servers, minutes * 60, away, told))
+        await asyncio.gather(clients.run(rate, minutes * 60), faults(servers, minutes * 60, outage_seconds, events))
         await asyncio.sleep(3)
         lag = await until_exported(servers, max(300, minutes * rate * 1.5))
         watching.cancel()
@@ -181,8 +181,8 @@ async def soak(minutes: float, rate: float, away: float, home: Path, seed: int) 
     return {
         "minutes": minutes,
         "rate": rate,
-        "away": away,
-        "faults": told,
+        "away": outage_seconds,
+        "faults": events,
         "export_lag_at_the_end_seconds": round(lag, 1),
         **compare(home, servers.store, upstream, clients),
         "memory_mb": samples,
@@ -197,15 +197,15 @@ def main() -> int:
     parser.add_argument("--away", type=float, default=0.1, help="share of the time that MLflow is away, twice; < 0.4")
     parser.add_argument("--home", type=Path, help="folder to leave everything in; else a temporary one")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    home = given.home or Path(tempfile.mkdtemp(prefix="soak-"))
+    arguments = parser.parse_args()
+    home = arguments.home or Path(tempfile.mkdtemp(prefix="soak-"))
     home.mkdir(parents=True, exist_ok=True)
-    result = asyncio.run(soak(given.minutes, given.rate, given.away, home.absolute(), given.seed))
+    result = asyncio.run(soak(arguments.minutes, arguments.rate, arguments.away, home.absolute(), arguments.seed))
     print(json.dumps(result, indent=1))
     (home / "soak.json").write_text(json.dumps(result, indent=1))
-    wrong = ("whole_answers_without_a_record", "ledger_differs", "mlflow_differs", "usage_unlike_the_upstreams")
+    fault_names = ("whole_answers_without_a_record", "ledger_differs", "mlflow_differs", "usage_unlike_the_upstreams")
     counts = {result[name] for name in ("journal_records", "journal_traces", "ledger_rows", "mlflow_traces")}
-    return int(any(result[name] for name in wrong) or len(counts) != 1)
+    return int(any(result[name] for name in fault_names) or len(counts) != 1)
 
 
 if __name__ == "__main__":

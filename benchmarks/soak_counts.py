@@ -51,16 +51,17 @@ def compare(home: Path, store: Path, upstream: Upstream, clients: Clients) -> di
         for trace, record in by_trace.items()
     }
     ledger, mlflow = ledger_rows(home), mlflow_rows(store)
-    told = {record["request_id"]: usage[trace] for trace, record in by_trace.items() if record.get("usage")}
-    wrong = [
+    usage_by_request = {record["request_id"]: usage[trace] for trace, record in by_trace.items() if record.get("usage")}
+    differing = [
         request_id
-        for request_id, counted in told.items()
+        for request_id, recorded in usage_by_request.items()
         if (billed := upstream.billed.get(request_id)) is None
-        or (billed["prompt_tokens"], billed["completion_tokens"]) != (counted["input_tokens"], counted["output_tokens"])
-        or billed["prompt_tokens_details"]["cached_tokens"] != counted["cached_input_tokens"]  # type: ignore[index]
+        or (billed["prompt_tokens"], billed["completion_tokens"])
+        != (recorded["input_tokens"], recorded["output_tokens"])
+        or billed["prompt_tokens_details"]["cached_tokens"] != recorded["cached_input_tokens"]  # type: ignore[index]
     ]
     outcomes = Counter(record.get("outcome", "answered") for record in records)
-    known = {record.get("request_id") for record in records}
+    recorded_ids = {record.get("request_id") for record in records}
     return {
         "asked": clients.counts["asked"],
         "clients": dict(clients.counts),
@@ -74,12 +75,14 @@ def compare(home: Path, store: Path, upstream: Upstream, clients: Clients) -> di
         "whole_answers_without_a_record": len(clients.whole - set(by_trace)),
         "ledger_differs": sum(not same(journal[trace], ledger.get(trace)) for trace in journal),
         "mlflow_differs": sum(not same(journal[trace], mlflow.get(trace)) for trace in journal),
-        "usage_unlike_the_upstreams": len(wrong),
-        "billed_whose_usage_never_arrived": len((set(upstream.billed) & known) - set(told)),  # the client had left
-        "billed_while_the_proxy_was_killed": len(set(upstream.billed) - known),
+        "usage_unlike_the_upstreams": len(differing),
+        "billed_whose_usage_never_arrived": len(
+            (set(upstream.billed) & recorded_ids) - set(usage_by_request)
+        ),  # the client had left
+        "billed_while_the_proxy_was_killed": len(set(upstream.billed) - recorded_ids),
         "tokens": {
-            name: [sum(row[at] for row in rows.values()) for rows in (journal, ledger, mlflow)]
-            for at, name in ((0, "input"), (1, "output"))
+            name: [sum(row[index] for row in rows.values()) for rows in (journal, ledger, mlflow)]
+            for index, name in ((0, "input"), (1, "output"))
         },
         "cost_usd": [sum(row[2] or 0.0 for row in rows.values()) for rows in (journal, ledger, mlflow)],
         "upstream_tokens": [
@@ -88,8 +91,8 @@ def compare(home: Path, store: Path, upstream: Upstream, clients: Clients) -> di
     }
 
 
-def same(one: tuple[int, int, float | None], other: tuple[int, int, float | None] | None) -> bool:
+def same(counts: tuple[int, int, float | None], other_counts: tuple[int, int, float | None] | None) -> bool:
     """Whether two counts agree; dollars to a billionth of one."""
-    if other is None or one[:2] != other[:2] or (one[2] is None) != (other[2] is None):
+    if other_counts is None or counts[:2] != other_counts[:2] or (counts[2] is None) != (other_counts[2] is None):
         return False
-    return one[2] is None or other[2] is None or abs(one[2] - other[2]) < 1e-9
+    return counts[2] is None or other_counts[2] is None or abs(counts[2] - other_counts[2]) < 1e-9

@@ -67,7 +67,7 @@ class Upstream:
         usage = self._usage()
         await asyncio.sleep(self.chance.uniform(0.01, 0.1))
         if body.get("stream"):
-            return await self._stream(body, writer, request_id, usage, cut=fate > 0.99)
+            return await self._stream(body, writer, request_id, usage, is_cut=fate > 0.99)
         answer = {"id": request_id, "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
         answer["choices"] = [{"index": 0, "message": {"role": "assistant", "content": "42"}, "finish_reason": "stop"}]
         content = json.dumps(answer).encode()
@@ -79,7 +79,13 @@ class Upstream:
         return True
 
     async def _stream(
-        self, body: dict[str, Any], writer: asyncio.StreamWriter, request_id: str, usage: dict[str, Any], *, cut: bool
+        self,
+        body: dict[str, Any],
+        writer: asyncio.StreamWriter,
+        request_id: str,
+        usage: dict[str, Any],
+        *,
+        is_cut: bool,
     ) -> bool:
         head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
         writer.write(f"{head}x-request-id: {request_id}\r\n\r\n".encode())
@@ -93,7 +99,7 @@ class Upstream:
             writer.write(event(choices=[{"index": 0, "delta": {"content": word}, "finish_reason": None}]))
             await writer.drain()
             await asyncio.sleep(0.01)
-        if cut:
+        if is_cut:
             return False
         writer.write(event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
         self.billed[request_id] = usage
@@ -103,13 +109,13 @@ class Upstream:
         return True
 
     def _usage(self) -> dict[str, Any]:
-        read, written = self.chance.randint(20, 4000), self.chance.randint(1, 800)
+        input_tokens, output_tokens = self.chance.randint(20, 4000), self.chance.randint(1, 800)
         return {
-            "prompt_tokens": read,
-            "completion_tokens": written,
-            "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": self.chance.randint(0, read // 2)},
-            "completion_tokens_details": {"reasoning_tokens": self.chance.randint(0, written // 2)},
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.chance.randint(0, input_tokens // 2)},
+            "completion_tokens_details": {"reasoning_tokens": self.chance.randint(0, output_tokens // 2)},
         }
 
 
@@ -127,13 +133,13 @@ class Clients:
         async with aiohttp.ClientSession(self.origin, timeout=timeout) as client:
             tasks: set[asyncio.Task[None]] = set()
             start = time.monotonic()
-            sent = 0
-            while (now := time.monotonic() - start) < seconds:
-                while sent < now * rate and len(tasks) < 200:
+            request_count = 0
+            while (elapsed := time.monotonic() - start) < seconds:
+                while request_count < elapsed * rate and len(tasks) < 200:
                     task = asyncio.create_task(self._ask(client))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
-                    sent += 1
+                    request_count += 1
                 await asyncio.sleep(0.01)
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -146,15 +152,15 @@ class Clients:
         try:
             async with client.post("/v1/chat/completions", json=body) as response:
                 content = b""
-                async for piece in response.content.iter_any():
-                    content += piece
+                async for chunk in response.content.iter_any():
+                    content += chunk
                     if leaves:
                         self.counts["left"] += 1
                         response.close()
                         return
-            whole = response.status == 200 and (not body["stream"] or content.rstrip().endswith(b"[DONE]"))
-            self.counts[f"status {response.status}" if not whole else "whole"] += 1
-            if whole:
+            complete = response.status == 200 and (not body["stream"] or content.rstrip().endswith(b"[DONE]"))
+            self.counts[f"status {response.status}" if not complete else "whole"] += 1
+            if complete:
                 self.whole.add(response.headers["x-router-trace-id"])
         except (aiohttp.ClientError, TimeoutError) as error:
             self.counts[type(error).__name__] += 1

@@ -52,7 +52,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
             [
                 NAMES[n],
                 spread(table[n]["router"]),
-                spread(table[n]["yardstick"]),
+                spread(table[n]["baseline"]),
                 spread(table[n]["difference"], signed=True),
             ]
             for n in names
@@ -65,7 +65,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
         for name, t in results["by_type"].items()
         if not math.isnan(t["apgr"]["router"][1])
     ]
-    other = [
+    routellm_rows = [
         [source, str(t["n"]), *row, f"{PUBLISHED[source][i]:.3f}" if source in PUBLISHED else "-"]
         for source, t in results["routellm"].items()
         for i, row in enumerate(compared(t, ("apgr", "cpt50", "cpt80")))
@@ -73,7 +73,7 @@ def ranking_tables(results: Mapping[str, Any]) -> dict[str, str]:
     return {
         "pair": rows_of(header, compared(results["pair"], pair)),
         "by-type": rows_of(["type", "n", *(f"APGR, {m}" for m in header[1:3]), "difference"], by_type),
-        "routellm": rows_of(["benchmark", "n", *header, "best published router"], other),
+        "routellm": rows_of(["benchmark", "n", *header, "best published router"], routellm_rows),
     }
 
 
@@ -95,7 +95,7 @@ def goals_table(rank: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
         apgr = (rank["pair"] if place == "pair" else rank["routellm"][place])["apgr"]["router"]
         title = "gpt-4o pair" if place == "pair" else place.upper()
         rows.append((f"{title}, APGR at least {goal:.2f}", spread(apgr), apgr[1] >= goal))
-    return rows_of(["goal", "measured", "met"], [[goal, said, "yes" if met else "no"] for goal, said, met in rows])
+    return rows_of(["goal", "measured", "met"], [[goal, text, "yes" if met else "no"] for goal, text, met in rows])
 
 
 def certificate_table(rows: Sequence[Mapping[str, Any]]) -> str:

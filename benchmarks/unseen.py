@@ -38,33 +38,45 @@ MIN_QUESTIONS = 30  # a kind with fewer is too small to tell 97 % from 100 %
 def without(background: Prior, name: str) -> Prior:
     """What is known beside the outcomes, with nothing left of the type `name`."""
     examples = background.examples
-    rows = [i for i, t in enumerate(examples.types) if t != name]
+    rows = [i for i, question_type in enumerate(examples.types) if question_type != name]
     fewer = replace(
         examples,
         features=examples.features.at(rows),
         types=[examples.types[i] for i in rows],
-        quality={t: q for t, q in examples.quality.items() if t != name},
+        quality={
+            question_type: type_quality
+            for question_type, type_quality in examples.quality.items()
+            if question_type != name
+        },
     )
-    return replace(background, examples=fewer, evidence={t: e for t, e in background.evidence.items() if t != name})
+    return replace(
+        background,
+        examples=fewer,
+        evidence={
+            question_type: type_evidence
+            for question_type, type_evidence in background.evidence.items()
+            if question_type != name
+        },
+    )
 
 
 def trial(policy: Policy, unseen: list[Outcome]) -> dict[str, object]:
     """What the policy kept and saved on questions it never saw, and why they went where they went."""
     replay = replay_outcomes(unseen, policy.predictor, policy.rules.models)
     decisions = replay.decisions(policy.rules, TARGET)
-    chosen = np.array([[m.name for m in policy.rules.models].index(d.model) for d in decisions])
-    scores, costs = pick_columns(replay.scores, chosen), pick_columns(replay.costs_usd, chosen)
+    choices = np.array([[model.name for model in policy.rules.models].index(decision.model) for decision in decisions])
+    scores, costs = pick_columns(replay.scores, choices), pick_columns(replay.costs_usd, choices)
     strong = max(float(replay.scores[:, -1].sum()), 1e-9)
-    kept = float(scores.sum()) / strong
+    quality_kept = float(scores.sum()) / strong
     return {
         "n": len(unseen),
-        "kept": kept,
-        "standard_error": float((scores - kept * replay.scores[:, -1]).std() * len(scores) ** 0.5 / strong),
+        "kept": quality_kept,
+        "standard_error": float((scores - quality_kept * replay.scores[:, -1]).std() * len(scores) ** 0.5 / strong),
         "always_cheap_keeps": float(replay.scores[:, 0].sum()) / strong,
         "saved": float(1 - costs.sum() / replay.costs_usd[:, -1].sum()),
-        "cheap_calls": float((chosen == 0).mean()),
-        "reasons": dict(Counter(str(d.reason) for d in decisions)),
-        "types": dict(Counter(d.question_type for d in decisions).most_common(3)),
+        "cheap_calls": float((choices == 0).mean()),
+        "reasons": dict(Counter(str(decision.reason) for decision in decisions)),
+        "types": dict(Counter(decision.question_type for decision in decisions).most_common(3)),
     }
 
 
@@ -99,28 +111,34 @@ def main() -> int:
         background = read_prior(TYPED_QUESTIONS, DATA / "types.json", arguments.published, names)
     outcomes = background.rename_types(outcomes)
     kinds = Counter(getattr(outcome, arguments.by) or "unknown" for outcome in outcomes)
-    forgotten = arguments.by == "question_type" and not arguments.texts_stay
+    forget_type = arguments.by == "question_type" and not arguments.texts_stay
     rows = []
     for seed in range(arguments.seeds):
-        for kind in sorted(k for k, n in kinds.items() if n >= MIN_QUESTIONS and k in (arguments.only or kinds)):
-            unseen = [o for o in outcomes if getattr(o, arguments.by) == kind]
-            seen = [o for o in outcomes if getattr(o, arguments.by) != kind]
+        for kind in sorted(
+            kind_name for kind_name, n in kinds.items() if n >= MIN_QUESTIONS and kind_name in (arguments.only or kinds)
+        ):
+            unseen = [outcome for outcome in outcomes if getattr(outcome, arguments.by) == kind]
+            seen = [outcome for outcome in outcomes if getattr(outcome, arguments.by) != kind]
             if arguments.sample and arguments.sample < len(seen):
-                drawn = np.random.default_rng(seed).permutation(len(seen))[: arguments.sample]
-                seen = [seen[i] for i in drawn]
+                drawn_rows = np.random.default_rng(seed).permutation(len(seen))[: arguments.sample]
+                seen = [seen[i] for i in drawn_rows]
             try:
-                known = without(background, kind) if forgotten else background
-                policy = learn(seen, models_of(names), seed, {}, known, (TARGET,)).policy
+                reduced_prior = without(background, kind) if forget_type else background
+                policy = learn(seen, models_of(names), seed, {}, reduced_prior, (TARGET,)).policy
             except LearningError as error:
                 print(f"{kind}: {error}", file=sys.stderr)
                 continue
             row = {"left_out": kind, "seed": seed, **trial(policy, unseen)}
             rows.append(row)
             print(LINE.format(**row), flush=True)
-    kept = np.array([row["kept"] for row in rows])
+    quality_kept = np.array([row["kept"] for row in rows])
     cheap = np.array([row["always_cheap_keeps"] for row in rows])
     saved = np.mean([row["saved"] for row in rows])
-    print(f"{(kept >= TARGET).mean():.1%} of {len(kept)} trials kept {TARGET:.0%}; always cheap would have in", end=" ")
+    print(
+        f"{(quality_kept >= TARGET).mean():.1%} of {len(quality_kept)} trials kept {TARGET:.0%};",
+        "always cheap would have in",
+        end=" ",
+    )
     print(f"{(cheap >= TARGET).mean():.1%}; saved {saved:.1%} of the dollars on what was left out")
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))

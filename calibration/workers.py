@@ -6,8 +6,9 @@ order of the parts. So a policy has the same bytes with any workers.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,7 @@ PARTS_IN_FLIGHT = 2  # per worker: one is computed while the next is queued
 
 Arrays = Mapping[str, np.ndarray]
 P = TypeVar("P")
+R = TypeVar("R")
 
 
 class WorkersError(ValueError):
@@ -45,7 +47,7 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def run_single_threaded(function: Callable[[P], Arrays], part: P) -> Arrays:
+def run_single_threaded(function: Callable[[P], R], part: P) -> R:
     """Compute the function of one part with one thread."""
     with single_threaded():
         return function(part)
@@ -65,14 +67,20 @@ class Processes:
     """Processes on this machine, which share large arrays through memory-mapped files."""
 
     def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
 
-    def map(self, function: Callable[[P], Arrays], parts: Sequence[P]) -> Iterator[Arrays]:
+    def map(self, function: Callable[[P], R], parts: Sequence[P]) -> Iterator[R]:
         pool = joblib.Parallel(
-            self._jobs, return_as="generator", batch_size=1, pre_dispatch=f"{PARTS_IN_FLIGHT} * n_jobs", max_nbytes="1M"
+            self.jobs, return_as="generator", batch_size=1, pre_dispatch=f"{PARTS_IN_FLIGHT} * n_jobs", max_nbytes="1M"
         )
-        results: Iterator[Arrays] = pool(joblib.delayed(run_single_threaded)(function, part) for part in parts)
-        return results
+        results: Generator[R] = pool(joblib.delayed(run_single_threaded)(function, part) for part in parts)
+        try:
+            for result in results:  # noqa: UP028  `yield from` would close `results` before the warnings are off
+                yield result
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib warns of the parts that are cancelled after an interruption
+                results.close()
 
 
 class RayWorkers:

@@ -1,4 +1,4 @@
-"""Calibrations against models on loopback: in the process of the tests, or in one that can be interrupted."""
+"""Runs calibrations against fake models on loopback: in the test's process, or in one that can be interrupted."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def settings(fake: FakeModels, home: Path) -> dict[str, str]:
 
 
 def calibrate(fake: FakeModels, home: Path, *arguments: str) -> tuple[int, str]:
-    """Run `python -m calibration ARGUMENTS` in this process; its exit code, and what it printed."""
-    done = run("calibration", *arguments, **settings(fake, home))
-    return _without_key(done.returncode, done.stdout + done.stderr)
+    """Run `python -m calibration ARGUMENTS` in this process; return its exit code and its output."""
+    result = run("calibration", *arguments, **settings(fake, home))
+    return _without_key(result.returncode, result.stdout + result.stderr)
 
 
-def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the command in a process of its own, as in a new shell: its imports take 3 s of CPU."""
-    ours = ("MLFLOW_", "ROUTER_", "OPENAI_")  # MLFLOW_: MLflow leaves the store of another test in the environment
-    shell = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+def start_calibration(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command in a separate process, as in a new shell; its imports take 3 s of CPU."""
+    prefixes = ("MLFLOW_", "ROUTER_", "OPENAI_")  # MLFLOW_: MLflow leaves the store of another test in the environment
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "calibration", *arguments],
         env=shell | settings(fake, home),
@@ -43,8 +43,8 @@ def start(fake: FakeModels, home: Path, *arguments: str) -> subprocess.Popen[str
     )
 
 
-def finish(process: subprocess.Popen[str], stdin: str = "", seconds: float = 150) -> tuple[int, str]:
-    """Wait for the end of the process; its exit code, and what it printed."""
+def wait_for_exit(process: subprocess.Popen[str], stdin: str = "", seconds: float = 150) -> tuple[int, str]:
+    """Wait for the end of the process; return its exit code and its output."""
     out, _ = process.communicate(stdin, timeout=seconds)
     return _without_key(process.returncode, out)
 
@@ -54,7 +54,7 @@ def _without_key(code: int, out: str) -> tuple[int, str]:
     return code, out
 
 
-def kept(home: Path) -> list[dict[str, object]]:
-    """The answers that a calibration keeps in its folder."""
+def read_answers(home: Path) -> list[dict[str, object]]:
+    """Read the answers that a calibration stored in its folder."""
     path = home / "calibration" / "answers.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -19,23 +19,23 @@ from running import RunningRouter
 from router.serving import policy
 
 pytest.register_assert_rewrite("replicas")
-settings.register_profile("project", deadline=None)  # the machine may be busy: time is not what is tested
+settings.register_profile("project", deadline=None)  # on a busy machine an example may take long
 settings.load_profile("project")
 LONGEST = (
     *("test_promotion", "test_verification", "test_run", "test_retirement", "test_app_serve", "test_rounds"),
     *("test_watch", "test_exporter_server", "test_exporter", "test_wheel", "test_judgements", "test_workers"),
 )
-CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}  # variables that say what is trusted
+CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}  # variables that name trusted certificates
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, so that no process is left with a long one when the others are done."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    """Run the slowest files first, so that parallel workers finish at about the same time."""
+    positions = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: positions.get(item.path.stem, len(positions)))
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what was imported: it took a tenth of the time of the tests."""
+    """Exempt imported objects from garbage collection, which took a tenth of the tests' time."""
     gc.freeze()
 
 
@@ -50,12 +50,12 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _system_certificates_read_once() -> Iterator[None]:
-    """HTTP clients of the tests share a TLS context: it takes each 60 ms of CPU to read the system's certificates."""
-    read = httpcore2.default_ssl_context
-    shared = functools.cache(read)
+    """Share one TLS context among HTTP clients: reading the system's certificates takes 60 ms of CPU."""
+    create_context = httpcore2.default_ssl_context
+    cached_context = functools.cache(create_context)
 
     def context(**options: Any) -> ssl.SSLContext:
-        return read(**options) if os.environ.keys() & CERTIFICATES else shared(**options)
+        return create_context(**options) if os.environ.keys() & CERTIFICATES else cached_context(**options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpcore2, "default_ssl_context", context)
@@ -64,17 +64,17 @@ def _system_certificates_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _policies_parsed_once() -> Iterator[None]:
-    """Routers of the tests share a policy of the same bytes: it takes 70 ms of CPU to parse and 16 MB to hold."""
+    """Share policies of the same bytes among routers: each takes 70 ms of CPU to parse and 16 MB of memory."""
     parse = policy.parse
-    shared = functools.lru_cache(8)(lambda files: parse(dict(files)))
+    cached_parse = functools.lru_cache(8)(lambda files: parse(dict(files)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy, "parse", lambda files: shared(tuple(files.items())))
+        patch.setattr(policy, "parse", lambda files: cached_parse(tuple(files.items())))
         yield
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no key, address or setting of the machine they run on."""
+    """Remove the machine's own keys, addresses and settings from the environment."""
     for name in list(os.environ):
         ours = name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT"))
         if ours or name.lower().endswith("_proxy") or name in CERTIFICATES:
@@ -83,7 +83,7 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A loopback port without a listener."""
     server = FakeOpenAI()
     server.close()
     return server.port
@@ -91,7 +91,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def openai_server() -> Iterator[FakeOpenAI]:
-    """An OpenAI on loopback."""
+    """A fake OpenAI server on loopback."""
     server = FakeOpenAI()
     yield server
     server.close()
@@ -99,15 +99,15 @@ def openai_server() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 def refusing_openai() -> Iterator[RefusingOpenAI]:
-    """An OpenAI on loopback that refuses what the real models refuse."""
+    """A fake OpenAI server on loopback that refuses the requests that the real models refuse."""
     server = RefusingOpenAI()
     yield server
     server.close()
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
-    """Starts routers on free ports; settings are given by name."""
+def start_router(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
+    """A function that starts a router on a free port; its keyword arguments are settings."""
     running: list[RunningRouter] = []
 
     def start(**settings: Any) -> RunningRouter:
@@ -124,42 +124,45 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., RunningRouter]]:
 
 
 @pytest.fixture
-def router(serve: Callable[..., RunningRouter], openai_server: FakeOpenAI) -> RunningRouter:
-    """A router in front of the OpenAI on loopback."""
-    return serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")
+def router(start_router: Callable[..., RunningRouter], openai_server: FakeOpenAI) -> RunningRouter:
+    """A router in front of the fake OpenAI server."""
+    return start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream")
 
 
 @pytest.fixture(scope="session")
-def store_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
-    """Puts an empty MLflow store into a folder; gives its URI. Its migrations take 5 s of CPU, so they run once."""
+def create_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """A function that creates an empty MLflow store in a folder and returns its URI.
+
+    The store's migrations take 5 s of CPU, so they run once per session.
+    """
     from router.exporter.tracestore import open_store
 
     home = tmp_path_factory.mktemp("store")
     open_store(f"sqlite:///{home / 'mlflow.db'}", home)
 
-    def put(folder: Path) -> str:
+    def copy_store(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
-        made, copy = sqlite3.connect(home / "mlflow.db"), sqlite3.connect(folder / "mlflow.db")
-        with contextlib.closing(made), contextlib.closing(copy):
-            made.backup(copy)
+        source, copy = sqlite3.connect(home / "mlflow.db"), sqlite3.connect(folder / "mlflow.db")
+        with contextlib.closing(source), contextlib.closing(copy):
+            source.backup(copy)
         return f"sqlite:///{folder / 'mlflow.db'}"
 
-    return put
+    return copy_store
 
 
 @pytest.fixture(scope="module")
-def browsing() -> Iterator[Browser]:
-    """A Chromium that the tests of a module share."""
+def shared_browser() -> Iterator[Browser]:
+    """A Chromium that is shared by the tests of a module."""
     browser = Browser()
     yield browser
     browser.close()
 
 
 @pytest.fixture
-def browser(browsing: Browser) -> Iterator[Browser]:
-    """The shared Chromium with an empty page, and nothing kept of the test before."""
-    browsing.errors.clear()
-    browsing.look(1280, 900)
-    yield browsing
-    browsing.run("sessionStorage.clear()")
-    browsing.open("about:blank")
+def browser(shared_browser: Browser) -> Iterator[Browser]:
+    """The shared Chromium with an empty page and without state of earlier tests."""
+    shared_browser.errors.clear()
+    shared_browser.look(1280, 900)
+    yield shared_browser
+    shared_browser.evaluate("sessionStorage.clear()")
+    shared_browser.open("about:blank")

@@ -1,6 +1,6 @@
-"""An HTTP proxy on loopback, as companies have them: CONNECT and absolute-form requests, credentials, and every fault.
+"""A corporate HTTP proxy on loopback: CONNECT and absolute-form requests, credentials, and every fault.
 
-It leads names to ports of this machine, since a router never reaches this machine itself through a proxy.
+It maps host names to ports of this machine, since a router never reaches this machine itself through a proxy.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import base64
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from fake_openai import Received, _read
+from fake_openai import ReceivedRequest, read_request
 from loopback import LoopbackServer, copy
 
 
 class CorporateProxy(LoopbackServer):
-    """Listens on a free port. `fault`: see `_connect`; None where it works."""
+    """Listens on a free port. `fault`: see `_connect`; None if the proxy works."""
 
     def __init__(self, names: Mapping[str, int], login: str = "") -> None:
-        self.connects: list[Received] = []  # as they were asked for, refused ones too
-        self.forwarded: list[Received] = []
-        self.fault: str | bytes | None = None  # bytes are said instead of the answer to CONNECT
+        self.connects: list[ReceivedRequest] = []  # including refused ones
+        self.forwarded: list[ReceivedRequest] = []
+        self.fault: str | bytes | None = None  # bytes are sent instead of the answer to CONNECT
         self._names = names
         self._login = "Basic " + base64.b64encode(login.encode()).decode() if login else None
         super().__init__()
@@ -31,9 +31,9 @@ class CorporateProxy(LoopbackServer):
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        back: asyncio.Task[None] | None = None
+        copying: asyncio.Task[None] | None = None
         try:
-            while (request := await _read(reader)) is not None:
+            while (request := await read_request(reader)) is not None:
                 connect = request.method == "CONNECT"
                 (self.connects if connect else self.forwarded).append(request)
                 if self._login is not None and request.header("proxy-authorization") != self._login:
@@ -47,18 +47,20 @@ class CorporateProxy(LoopbackServer):
                 url = urlsplit(request.target)
                 if upstream is None:
                     upstream = await asyncio.open_connection("127.0.0.1", self._names[url.netloc])
-                    back = asyncio.ensure_future(copy(upstream[0], writer))
-                upstream[1].write(_passed_on(request, url.path + (f"?{url.query}" if url.query else "")))
+                    copying = asyncio.ensure_future(copy(upstream[0], writer))
+                upstream[1].write(forwarded_request(request, url.path + (f"?{url.query}" if url.query else "")))
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
-            if upstream is not None and back is not None:
+            if upstream is not None and copying is not None:
                 upstream[1].close()
-                await back
+                await copying
 
-    async def _connect(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Lead through, or: cut, stall (say nothing), silent (a tunnel to nowhere), a status, or bytes of one's own."""
+    async def _connect(
+        self, request: ReceivedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Open a tunnel, or fail: cut, stall (no reply), silent (a tunnel to nowhere), a status, or custom bytes."""
         match self.fault:
             case "cut":
                 return
@@ -75,14 +77,18 @@ class CorporateProxy(LoopbackServer):
                 writer.write(f"HTTP/1.1 {self.fault} Whatever\r\ncontent-length: 4\r\n\r\nsorr".encode())
                 await reader.read()
             case None:
-                inner = await asyncio.open_connection("127.0.0.1", self._names[request.target])
+                upstream = await asyncio.open_connection("127.0.0.1", self._names[request.target])
                 writer.write(b"HTTP/1.1 200 Connection established\r\nvia: 1.1 proxy\r\n\r\n")
-                await asyncio.gather(copy(reader, inner[1]), copy(inner[0], writer))
+                await asyncio.gather(copy(reader, upstream[1]), copy(upstream[0], writer))
 
 
-def _passed_on(request: Received, path: str) -> bytes:
+def forwarded_request(request: ReceivedRequest, path: str) -> bytes:
     lines = [f"{request.method} {path} HTTP/1.1"]
-    lines += [f"{n}: {v}" for n, v in request.headers if n not in ("proxy-authorization", "transfer-encoding")]
+    lines += [
+        f"{name}: {value}"
+        for name, value in request.headers
+        if name not in ("proxy-authorization", "transfer-encoding")
+    ]
     if request.header("transfer-encoding"):
         lines.append(f"content-length: {len(request.body)}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + request.body

@@ -1,6 +1,6 @@
-"""An OpenAI on loopback: answers questions with a quality that the test sets, judges answers, and fails on demand.
+"""A fake OpenAI server: answers questions with a quality that the test sets, judges answers, and fails on demand.
 
-Real HTTP and nothing patched: the official client, MLflow's judges and the Batch API talk to it as to the real one.
+It speaks real HTTP and nothing is patched: the official client and MLflow's judges talk to it as to OpenAI.
 """
 
 from __future__ import annotations
@@ -23,25 +23,28 @@ from starlette.routing import Route
 
 from calibration.questions.questions import Question
 
-RIGHT, WRONG = "As every textbook has it:", "Hard to say, but perhaps:"
+CORRECT_PREFIX, WRONG_PREFIX = "As every textbook has it:", "Hard to say, but perhaps:"
 CORRECTNESS = "Consider the following question, claim and document"
-MODELS = ("gpt-4o", "gpt-4o-mini")  # as it lists them; it answers for any
+MODELS = ("gpt-4o", "gpt-4o-mini")  # the models that it lists; it answers for any model
 COMPLETENESS = "Consider the following user prompt and assistant response"
 
 
 @dataclass
 class Faults:
-    """What goes wrong from now on; shares are of calls, told apart by a digest, so that a retry may pass."""
+    """The faults to produce. Shares are of calls; a hash of the call decides, so that a retry may succeed."""
 
     rate_limited: float = 0.0  # 429 with `retry-after`, on the first attempt only
     retry_after: str = "0.05"
-    answers_out: bool = False  # every answer is a 503
-    judge_out: bool = False  # every judgement is a 503
-    garbage_verdicts: float = 0.0  # judgements that are no verdict, on the first attempt only
+    answers_unavailable: bool = False  # every answer is a 503
+    judge_unavailable: bool = False  # every judgement is a 503
+    garbage_verdicts: float = 0.0  # judgements without a valid verdict, on the first attempt only
     always_garbage: bool = False
-    refuse: int = 0  # this status for everything: 401, 404
+    refuse: int = 0  # the status of every reply, such as 401 or 404
     seconds: float = 0.0  # before each reply
     judge_seconds: float = 0.0
+    failed_in_batch: float = 0.0  # requests of a batch that fail
+    batch_refused: str = ""  # why a batch fails as a whole
+    expired_in_batch: float = 0.0  # requests of a batch that end with it, unanswered
 
 
 @dataclass
@@ -71,8 +74,8 @@ class FakeModels:
         self.quality = quality
         self.output_tokens = output_tokens
         self.seed = seed
-        self.refuses = refuses  # parameters that the real models refuse, by `refusals.json`
-        self.refused: list[str] = []  # the rows of that table
+        self.refuses = refuses  # whether it refuses the parameters in `refusals.json`
+        self.refused: list[str] = []  # names of the rows of that table
         self.faults = Faults()
         self.calls: list[Call] = []
         self.billed_tokens: dict[str, list[int]] = {}  # by model: input, output
@@ -96,20 +99,20 @@ class FakeModels:
         self._server.should_exit = True
         self._thread.join(10)
 
-    def asked(self, kind: str) -> list[tuple[str, str]]:
-        """Model and text of every call of a kind that was answered with 200, in order."""
+    def successful_calls(self, kind: str) -> list[tuple[str, str]]:
+        """Model and text of every call of a kind that was answered with status 200, in order."""
         return [(call.model, call.text) for call in self.calls if call.kind == kind]
 
-    def is_right(self, model: str, text: str, question: Question | None = None) -> bool:
-        """Whether `model` answers the question with this text rightly: the truth a calibration should find.
+    def is_correct(self, model: str, text: str, question: Question | None = None) -> bool:
+        """Whether `model` answers the question with this text correctly: the truth that a calibration should find.
 
-        Conversations can end with the same text. `question` then says which of them is asked.
+        Several conversations can end with the same text; `question` then selects one.
         """
         last_with_text = self.questions.get(text)
         question = question or last_with_text
-        kind = (question.question_type if question else None) or ""
+        question_type = (question.question_type if question else None) or ""
         key = text if question is None or question is last_with_text else question.id
-        return _share(f"{self.seed}/{model}/{key}") < self.quality(model, kind)
+        return _hash_share(f"{self.seed}/{model}/{key}") < self.quality(model, question_type)
 
     def _app(self) -> Starlette:
         return Starlette(
@@ -125,8 +128,8 @@ class FakeModels:
         )
 
     async def _models(self, request: Request) -> Response:
-        listed = [{"id": name, "object": "model", "created": 1, "owned_by": "simulated"} for name in MODELS]
-        return JSONResponse({"object": "list", "data": listed})
+        entries = [{"id": name, "object": "model", "created": 1, "owned_by": "simulated"} for name in MODELS]
+        return JSONResponse({"object": "list", "data": entries})
 
     async def _chat(self, request: Request) -> Response:
         body = await request.json()
@@ -135,17 +138,17 @@ class FakeModels:
         try:
             judging = _is_judge(body)
             await asyncio.sleep(self.faults.judge_seconds if judging else self.faults.seconds)
-            return self._fault(body, judging) or self._refusal(body) or await self._replied(body)
+            return self._fault(body, judging) or self._refusal(body) or await self._respond(body)
         finally:
             self.in_flight -= 1
 
     def _fault(self, body: dict[str, Any], judging: bool) -> Response | None:
         if self.faults.refuse:
             return _error(self.faults.refuse, "no such key or model", "invalid_api_key")
-        if self.faults.judge_out if judging else self.faults.answers_out:
+        if self.faults.judge_unavailable if judging else self.faults.answers_unavailable:
             return _error(503, "the engine is overloaded", "server_error")
         key = f"429/{body['model']}/{_prompt(body)}"
-        if self._first(key) and _share(key) < self.faults.rate_limited:
+        if self._is_first_attempt(key) and _hash_share(key) < self.faults.rate_limited:
             return _error(429, "rate limit reached", "rate_limit_exceeded", {"retry-after": self.faults.retry_after})
         return None
 
@@ -156,7 +159,7 @@ class FakeModels:
         self.refused.append(refused.row)
         return JSONResponse(refused.body, refused.status)
 
-    async def _replied(self, body: dict[str, Any]) -> Response:
+    async def _respond(self, body: dict[str, Any]) -> Response:
         reply = self.reply(body)
         if not body.get("stream"):
             return JSONResponse(reply)
@@ -166,41 +169,45 @@ class FakeModels:
         text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
         return Response(text, media_type="text/event-stream")
 
-    def _first(self, key: str) -> bool:
+    def _is_first_attempt(self, key: str) -> bool:
         self._attempts[key] = self._attempts.get(key, 0) + 1
         return self._attempts[key] == 1
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A chat completion, as billed."""
+        """A chat completion, which is added to the bill."""
         model, prompt = body["model"], _prompt(body)
-        named = f"{model}:{body['reasoning_effort']}" if "reasoning_effort" in body else model
+        model_and_effort = f"{model}:{body['reasoning_effort']}" if "reasoning_effort" in body else model
         message: dict[str, Any] = {"role": "assistant", "refusal": None}
         if _is_judge(body):
             self.calls.append(Call("judge", model, prompt))
-            message["content"], written = self._verdict(prompt), 40
+            message["content"], output_tokens = self._verdict(prompt), 40
         else:
             text = _last_user_text(body)
-            self.calls.append(Call("answer", named, text))
+            self.calls.append(Call("answer", model_and_effort, text))
             question = self.conversations.get(prompt) or self.questions.get(text)
-            written = self.output_tokens(named, (question.question_type if question else None) or "")
-            message |= self._answer(question, self.is_right(named, text, question))
-        read = max(1, len(json.dumps(body["messages"])) // 4)
-        billed = self.billed_tokens.setdefault(model, [0, 0])
-        billed[0] += read
-        billed[1] += written
+            output_tokens = self.output_tokens(model_and_effort, (question.question_type if question else None) or "")
+            message |= self._answer(question, self.is_correct(model_and_effort, text, question))
+        input_tokens = max(1, len(json.dumps(body["messages"])) // 4)
+        totals = self.billed_tokens.setdefault(model, [0, 0])
+        totals[0] += input_tokens
+        totals[1] += output_tokens
         return {
             "id": f"chatcmpl-{len(self.calls)}",
             "object": "chat.completion",
             "created": 1_700_000_000,
             "model": model,
             "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+            "usage": {
+                "prompt_tokens": input_tokens,
+                "completion_tokens": output_tokens,
+                "total_tokens": input_tokens + output_tokens,
+            },
         }
 
-    def _answer(self, question: Question | None, right: bool) -> dict[str, Any]:
+    def _answer(self, question: Question | None, correct: bool) -> dict[str, Any]:
         if question is not None and question.check is not None:
             accepted = question.check.accepted_answer()
-            if question.check.name == "tool_call" and right:
+            if question.check.name == "tool_call" and correct:
                 calls = json.loads(accepted)
                 return {
                     "content": None,
@@ -213,15 +220,17 @@ class FakeModels:
                         for number, call in enumerate(calls)
                     ],
                 }
-            return {"content": accepted if right else "I would rather not."}
+            return {"content": accepted if correct else "I would rather not."}
         facts = "; ".join(question.expected_facts) if question else "nothing is known of this"
-        return {"content": f"{RIGHT} {facts}." if right else f"{WRONG} something else."}
+        return {"content": f"{CORRECT_PREFIX} {facts}." if correct else f"{WRONG_PREFIX} something else."}
 
     def _verdict(self, prompt: str) -> str:
         key = f"verdict/{prompt}"
-        if self.faults.always_garbage or (self._first(key) and _share(key) < self.faults.garbage_verdicts):
+        if self.faults.always_garbage or (
+            self._is_first_attempt(key) and _hash_share(key) < self.faults.garbage_verdicts
+        ):
             return json.dumps({"result": "perhaps", "rationale": "Let's think step by step."})
-        result = "yes" if RIGHT in prompt else "no"
+        result = "yes" if CORRECT_PREFIX in prompt else "no"
         return json.dumps({"result": result, "rationale": "Let's think step by step. So it is."})
 
     async def _upload(self, request: Request) -> Response:
@@ -251,21 +260,42 @@ class FakeModels:
         return JSONResponse(self.batches[name])
 
     async def _list_batches(self, request: Request) -> Response:
+        for batch in self.batches.values():
+            self._process(batch)
         return JSONResponse({"object": "list", "data": list(self.batches.values()), "has_more": False})
 
     async def _batch(self, request: Request) -> Response:
         batch = self.batches[request.path_params["batch"]]
-        if batch["status"] == "in_progress" and not self.faults.answers_out:
-            lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
-            replies = [
-                {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": self.reply(line["body"])}}
-                for line in lines
-            ]
-            name = f"file-{len(self.files)}"
-            self.files[name] = "\n".join(map(json.dumps, replies)).encode()
-            counts = {"total": len(lines), "completed": len(lines), "failed": 0}
-            batch |= {"status": "completed", "output_file_id": name, "request_counts": counts}
+        self._process(batch)
         return JSONResponse(batch)
+
+    def _process(self, batch: dict[str, Any]) -> None:
+        """End a batch, with the status and the files that OpenAI documents."""
+        if batch["status"] != "in_progress" or self.faults.answers_unavailable:
+            return
+        if self.faults.batch_refused:
+            batch["status"] = "failed"
+            error = {"code": "token_limit_exceeded", "message": self.faults.batch_refused, "line": None, "param": None}
+            batch["errors"] = {"object": "list", "data": [error]}
+            return
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        answered: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
+        for line in lines:
+            share, key = _hash_share(line["custom_id"]), {"custom_id": line["custom_id"]}
+            if share < self.faults.failed_in_batch:
+                errors.append({**key, "response": {"status_code": 500, "body": {"error": {"message": "it broke"}}}})
+            elif share < self.faults.failed_in_batch + self.faults.expired_in_batch:
+                error = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                errors.append({**key, "response": None, "error": error})
+            else:
+                answered.append({**key, "response": {"status_code": 200, "body": self.reply(line["body"])}})
+        batch["status"] = "expired" if self.faults.expired_in_batch else "completed"
+        batch["request_counts"] = {"total": len(lines), "completed": len(answered), "failed": len(errors)}
+        for name, rows in (("output_file_id", answered), ("error_file_id", errors)):
+            if rows:
+                batch[name] = f"file-{len(self.files)}"
+                self.files[batch[name]] = "\n".join(map(json.dumps, rows)).encode()
 
 
 def _file(name: str, size: int) -> dict[str, Any]:
@@ -294,9 +324,9 @@ def _is_judge(body: dict[str, Any]) -> bool:
 
 
 def _last_user_text(body: dict[str, Any]) -> str:
-    texts = [m["content"] for m in body["messages"] if m["role"] == "user"]
+    texts = [message["content"] for message in body["messages"] if message["role"] == "user"]
     return texts[-1] if isinstance(texts[-1], str) else json.dumps(texts[-1])
 
 
-def _share(key: str) -> float:
+def _hash_share(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48

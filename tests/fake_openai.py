@@ -1,6 +1,6 @@
-"""An OpenAI on loopback that says what a test wants, to the byte: answers, streams, and every way to break off.
+"""A fake OpenAI server on loopback. A test sets its replies byte by byte: answers, streams and broken connections.
 
-It speaks HTTP by hand, so that a test can send half an answer, stall, or reset, and see exactly what arrived.
+It implements HTTP itself, so that a test can send half an answer, stall or reset, and see exactly what arrived.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loopback import LoopbackServer
 
 
 @dataclass
-class Received:
+class ReceivedRequest:
     """One request as it arrived."""
 
     method: str
@@ -29,7 +29,9 @@ class Received:
     headers: list[tuple[str, str]]
     body: bytes
     began: float = field(default_factory=time.monotonic)
-    hung_up: threading.Event = field(default_factory=threading.Event)  # the caller left before the answer was whole
+    hung_up: threading.Event = field(
+        default_factory=threading.Event
+    )  # the client disconnected before the end of the answer
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -40,25 +42,25 @@ class Received:
 
 
 @dataclass
-class Say:
-    """What to answer. Pieces are written one by one with `gap` seconds before each; then `end` happens."""
+class Reply:
+    """A reply. Its pieces are written one by one, `gap` seconds before each; `end` says how the reply ends."""
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = (("content-type", "application/json"),)
     pieces: Sequence[bytes] = (b"{}",)
     chunked: bool = False
-    wait: float = 0.0  # before the head
+    wait: float = 0.0  # seconds before the head
     gap: float = 0.0
-    end: str = "whole"  # whole; early: hang up before the last byte; reset; stall: say nothing more
+    end: str = "whole"  # whole; early: close before the last byte; reset; stall: send nothing more
 
 
-def json_answer(value: Any, status: int = 200, **headers: str) -> Say:
-    names = [("content-type", "application/json")] + [(k.replace("_", "-"), v) for k, v in headers.items()]
-    return Say(status, names, (json.dumps(value).encode(),))
+def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:
+    header_list = [("content-type", "application/json")] + [(name.replace("_", "-"), v) for name, v in headers.items()]
+    return Reply(status, header_list, (json.dumps(value).encode(),))
 
 
-def events(*pieces: bytes, gap: float = 0.0, end: str = "whole", wait: float = 0.0) -> Say:
-    return Say(200, (("content-type", "text/event-stream"),), pieces, chunked=True, gap=gap, end=end, wait=wait)
+def stream_reply(*pieces: bytes, gap: float = 0.0, end: str = "whole", wait: float = 0.0) -> Reply:
+    return Reply(200, (("content-type", "text/event-stream"),), pieces, chunked=True, gap=gap, end=end, wait=wait)
 
 
 def completion(model: str, text: str = "Paris.", prompt_tokens: int = 12, completion_tokens: int = 3) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def completion(model: str, text: str = "Paris.", prompt_tokens: int = 12, comple
 
 def chat_events(model: str, words: Sequence[str] = ("Par", "is", "."), *, usage: bool = False) -> list[bytes]:
     """The events of a streamed completion, written as OpenAI writes them."""
-    nothing = ',"usage":null' if usage else ""
+    null_usage = ',"usage":null' if usage else ""
     head = (
         f'{{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"{model}","service_tier":"default"'
     )
@@ -95,38 +97,38 @@ def chat_events(model: str, words: Sequence[str] = ("Par", "is", "."), *, usage:
 
     def chunk(delta: str, finish: str = "null") -> bytes:
         choice = f'[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}]'
-        return f'data: {head}{choice}{nothing},"obfuscation":"xY"}}\n\n'.encode()
+        return f'data: {head}{choice}{null_usage},"obfuscation":"xY"}}\n\n'.encode()
 
-    out = [chunk('{"role":"assistant","content":"","refusal":null}')]
-    out += [chunk(f'{{"content":{json.dumps(word)}}}') for word in words]
-    out.append(chunk("{}", '"stop"'))
+    events = [chunk('{"role":"assistant","content":"","refusal":null}')]
+    events += [chunk(f'{{"content":{json.dumps(word)}}}') for word in words]
+    events.append(chunk("{}", '"stop"'))
     if usage:
-        counted = (
+        usage_json = (
             '{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4}}'
         )
-        out.append(f'data: {head}[],"usage":{counted},"obfuscation":""}}\n\n'.encode())
-    return [*out, b"data: [DONE]\n\n"]
+        events.append(f'data: {head}[],"usage":{usage_json},"obfuscation":""}}\n\n'.encode())
+    return [*events, b"data: [DONE]\n\n"]
 
 
 class FakeOpenAI(LoopbackServer):
-    """The server. What was queued with `say` is answered in turn; after that it behaves like a small OpenAI."""
+    """The server. It sends the replies queued with `enqueue` in order; after that it behaves like a small OpenAI."""
 
     def __init__(self, port: int = 0) -> None:
-        self.received: list[Received] = []
-        self.models = json_answer({"object": "list", "data": [_model("gpt-4o"), _model("gpt-4o-mini")]})
-        self._queue: deque[Say] = deque()
+        self.received: list[ReceivedRequest] = []
+        self.models = json_reply({"object": "list", "data": [_model("gpt-4o"), _model("gpt-4o-mini")]})
+        self._queue: deque[Reply] = deque()
         super().__init__(port=port)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def say(self, *answers: Say) -> None:
+    def enqueue(self, *answers: Reply) -> None:
         self._queue.extend(answers)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while (request := await _read(reader)) is not None:
+            while (request := await read_request(reader)) is not None:
                 if not _lists_models(request):
                     self.received.append(request)
                 if not await self._answer(request, reader, writer):
@@ -136,50 +138,52 @@ class FakeOpenAI(LoopbackServer):
         finally:
             writer.close()
 
-    def _next(self, request: Received) -> Say:
-        if _lists_models(request):  # which routers do by themselves when they start
+    def _next(self, request: ReceivedRequest) -> Reply:
+        if _lists_models(request):  # routers list the models when they start
             return self.models
         return self._queue.popleft() if self._queue else _default(request)
 
-    async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        say = self._next(request)
-        gone = asyncio.ensure_future(reader.read(1))
+    async def _answer(
+        self, request: ReceivedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        reply = self._next(request)
+        disconnect = asyncio.ensure_future(reader.read(1))
         try:
-            if say.end == "reset" and not say.pieces:
+            if reply.end == "reset" and not reply.pieces:
                 return _reset(writer)
-            if not await _pause(say.wait, gone, request):
+            if not await _pause(reply.wait, disconnect, request):
                 return False
-            writer.write(_head(say))
-            for number, piece in enumerate(say.pieces):
-                if not await _pause(say.gap, gone, request):
+            writer.write(_head(reply))
+            for number, piece in enumerate(reply.pieces):
+                if not await _pause(reply.gap, disconnect, request):
                     return False
-                if say.end == "early" and number + 1 == len(say.pieces):
+                if reply.end == "early" and number + 1 == len(reply.pieces):
                     piece = piece[: len(piece) // 2]
-                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if say.chunked else piece)
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked else piece)
                 await writer.drain()
-            if say.end == "stall":
-                await _pause(60, gone, request)
+            if reply.end == "stall":
+                await _pause(60, disconnect, request)
                 return False
-            if say.end == "reset":
+            if reply.end == "reset":
                 await asyncio.sleep(0.05)
                 return _reset(writer)
-            if say.end == "early":
+            if reply.end == "early":
                 return False
-            if say.chunked:
+            if reply.chunked:
                 writer.write(b"0\r\n\r\n")
             await writer.drain()
             return True
         finally:
-            gone.cancel()
+            disconnect.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await gone
+                await disconnect
 
 
-async def _pause(seconds: float, gone: asyncio.Future[bytes], request: Received) -> bool:
-    """Wait; False where the caller left meanwhile."""
+async def _pause(seconds: float, disconnect: asyncio.Future[bytes], request: ReceivedRequest) -> bool:
+    """Wait; return False if the client disconnected meanwhile."""
     if seconds:
-        await asyncio.wait([gone], timeout=seconds)
-    if gone.done():
+        await asyncio.wait([disconnect], timeout=seconds)
+    if disconnect.done():
         request.hung_up.set()
         return False
     return True
@@ -191,34 +195,34 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
     return False
 
 
-def _head(say: Say) -> bytes:
-    lines = [f"HTTP/1.1 {say.status} Whatever"] + [f"{name}: {value}" for name, value in say.headers]
-    length = sum(len(piece) for piece in say.pieces) + (say.end in ("reset", "stall"))
-    lines.append("transfer-encoding: chunked" if say.chunked else f"content-length: {length}")
+def _head(reply: Reply) -> bytes:
+    lines = [f"HTTP/1.1 {reply.status} Whatever"] + [f"{name}: {value}" for name, value in reply.headers]
+    length = sum(len(piece) for piece in reply.pieces) + (reply.end in ("reset", "stall"))
+    lines.append("transfer-encoding: chunked" if reply.chunked else f"content-length: {length}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
 
-async def _read(reader: asyncio.StreamReader) -> Received | None:
+async def read_request(reader: asyncio.StreamReader) -> ReceivedRequest | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
         return None
-    first, *lines = head.strip().split("\r\n")
-    method, target, _ = first.split(" ")
+    request_line, *lines = head.strip().split("\r\n")
+    method, target, _ = request_line.split(" ")
     headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    named = dict(headers)
+    headers_by_name = dict(headers)
     body = b""
-    if "content-length" in named:
-        body = await reader.readexactly(int(named["content-length"]))
-    elif named.get("transfer-encoding") == "chunked":
+    if "content-length" in headers_by_name:
+        body = await reader.readexactly(int(headers_by_name["content-length"]))
+    elif headers_by_name.get("transfer-encoding") == "chunked":
         while size := int(await reader.readuntil(b"\n"), 16):
             body += await reader.readexactly(size)
             await reader.readline()
         await reader.readline()
-    return Received(method, target, headers, body)
+    return ReceivedRequest(method, target, headers, body)
 
 
-def _lists_models(request: Received) -> bool:
+def _lists_models(request: ReceivedRequest) -> bool:
     return request.method == "GET" and request.target.partition("?")[0] == "/v1/models"
 
 
@@ -226,12 +230,12 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 1, "owned_by": "system"}
 
 
-def _default(request: Received) -> Say:
+def _default(request: ReceivedRequest) -> Reply:
     path = request.target.partition("?")[0]
     if path == "/v1/chat/completions" and request.method == "POST":
-        asked = request.json
-        if asked.get("stream"):
-            usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-            return events(*chat_events(asked["model"], usage=usage))
-        return json_answer(completion(asked["model"]))
-    return json_answer({"echo": path, "method": request.method})
+        body = request.json
+        if body.get("stream"):
+            usage = bool((body.get("stream_options") or {}).get("include_usage"))
+            return stream_reply(*chat_events(body["model"], usage=usage))
+        return json_reply(completion(body["model"]))
+    return json_reply({"echo": path, "method": request.method})

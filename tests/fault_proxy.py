@@ -1,4 +1,4 @@
-"""A TCP relay in front of a server, that can be told to break it: refuse, stall, answer 500, or lose the answer."""
+"""A TCP relay in front of a server that can inject faults: refuse, stall, answer 500, or lose the answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FaultProxy:
 
     def __init__(self, target_port: int) -> None:
         self.mode = "pass"
-        self.seen: Counter[str] = Counter()  # connections by mode
+        self.connections: Counter[str] = Counter()  # connections by mode
         self._target_port = target_port
         self._closed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -41,7 +41,7 @@ class FaultProxy:
 
     def _serve(self, client: socket.socket) -> None:
         mode = self.mode
-        self.seen[mode] += 1
+        self.connections[mode] += 1
         with client, contextlib.suppress(OSError):
             client.settimeout(60)
             if mode == "refuse":
@@ -55,13 +55,13 @@ class FaultProxy:
                 if self.mode == "error":
                     client.sendall(b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
                     return
-                answer = self._asked(request)
+                answer = self._forward(request)
                 if self.mode == "lose":
                     return
                 client.sendall(answer)
-                return  # one request a connection, so that a new mode counts at once
+                return  # one request per connection, so that a new mode applies at once
 
-    def _asked(self, request: bytes) -> bytes:
+    def _forward(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._target_port), 60) as server:
             head, _, body = request.partition(b"\r\n\r\n")
             server.sendall(head + b"\r\nconnection: close\r\n\r\n" + body)

@@ -1,4 +1,4 @@
-"""A server on loopback that runs beside a test, in a thread of its own, and leaves nothing behind when it is closed."""
+"""A server on loopback that runs in its own thread and releases every resource when it is closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class LoopbackServer(ABC):
-    """Listens on a free port, or on the one given; what a connection gets to hear is `serve`'s to say."""
+    """Listens on a free port or on `port`; `serve` handles each connection."""
 
     host = "127.0.0.1"
 
@@ -23,41 +23,44 @@ class LoopbackServer(ABC):
 
     @abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak with one client."""
+        """Handle one connection."""
 
     @property
     def open_connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._open)
 
     def close(self) -> None:
-        """Break off every connection, and come back when nothing of them is left."""
+        """Abort every connection, and return when all have ended."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(10)
         assert not self._thread.is_alive(), "the server did not end"
 
     async def _listen(self, context: ssl.SSLContext | None, port: int, started: threading.Event) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
-        self._loop.set_exception_handler(_told)
+        self._loop.set_exception_handler(_handle_exception)
         server = await self._loop.create_server(lambda: _Connection(self), self.host, port, ssl=context)
         self.port: int = server.sockets[0].getsockname()[1]
         started.set()
         await self._closing.wait()
         await self._end()
-        server.close()  # last: a connection that is being accepted by a closed server is left half made
+        server.close()  # last: a closed server would leave a connection that it is accepting half open
 
     async def _end(self) -> None:
-        """Cancels nothing: a task that has not begun would leave its socket open. Their connections gone, all end."""
-        quiet = 0  # a connection may be anywhere between accepted and closed, so this asks until there is none
-        while quiet < 3:
+        """Abort connections until all tasks have ended.
+
+        Cancelling them is no alternative: a task that has not begun would leave its socket open.
+        """
+        idle_checks = 0  # a connection may be between accepted and closed, so check three times
+        while idle_checks < 3:
             for transport in self._open:
-                transport.abort()  # type: ignore[attr-defined]  # which a stream's transport has
+                transport.abort()  # type: ignore[attr-defined]  # a stream's transport has it
             await asyncio.sleep(0.001)
-            quiet = 0 if self._open or len(asyncio.all_tasks()) > 1 else quiet + 1
+            idle_checks = 0 if self._open or len(asyncio.all_tasks()) > 1 else idle_checks + 1
 
 
 async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Hand on what arrives until its end, and then close the other side."""
+    """Copy bytes until the source ends, then close the sink."""
     try:
         while data := await source.read(65536):
             sink.write(data)
@@ -68,8 +71,8 @@ async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
         sink.close()
 
 
-def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Connections that break off are what tests make; all else is told."""
+def _handle_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Ignore broken connections, which tests cause on purpose; report all other exceptions."""
     if not isinstance(context.get("exception"), OSError):
         loop.default_exception_handler(context)
 
@@ -77,13 +80,13 @@ def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 class _Connection(asyncio.StreamReaderProtocol):
     def __init__(self, server: LoopbackServer) -> None:
         super().__init__(asyncio.StreamReader(), server.serve)
-        self._all = server._open
+        self._open_transports = server._open
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._mine = transport
-        self._all.add(transport)
+        self._own_transport = transport
+        self._open_transports.add(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.discard(self._mine)
+        self._open_transports.discard(self._own_transport)
         super().connection_lost(exc)

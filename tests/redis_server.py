@@ -12,7 +12,7 @@ from servers import free_port, is_listening
 
 
 class RedisServer:
-    """Keeps everything in memory alone. With a certificate (PEM, with its key) it speaks TLS and nothing else."""
+    """Stores data in memory only. With a certificate (PEM, with its key) it accepts only TLS."""
 
     def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         binary = shutil.which("redis-server")
@@ -40,8 +40,8 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(self._command, **quiet)
+        output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(self._command, **output)
         deadline = time.monotonic() + 10
         while not is_listening(self.port):
             assert time.monotonic() < deadline and self._process.poll() is None, "Redis does not start"

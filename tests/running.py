@@ -1,4 +1,4 @@
-"""A router on a real port, for tests: uvicorn in a thread, as `serve` runs it but for the exporter."""
+"""A router on a real port, for tests: uvicorn in a thread, as `serve` runs it, without the exporter."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from router.settings import load
 
 
 class Server(uvicorn.Server):
-    """Ends as soon as it is told to; uvicorn looks every 0.1 s."""
+    """Stops as soon as a stop is requested; uvicorn itself checks every 0.1 s."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.told_to_end = asyncio.Event()
+        self.stop_requested = asyncio.Event()
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        await self.told_to_end.wait()
+        await self.stop_requested.wait()
 
 
 class RunningRouter:
@@ -62,7 +62,7 @@ class RunningRouter:
         uvloop.run(run())
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it runs on, as `serve` has it."""
+        """The event loop that the router runs on."""
         assert self._loop is not None
         return self._loop
 
@@ -75,24 +75,24 @@ class RunningRouter:
         return self.origin + "/v1"
 
     def stop(self) -> None:
-        """Begin to end, for those who close several routers."""
-        with contextlib.suppress(RuntimeError):  # it has ended
-            self.loop().call_soon_threadsafe(self.server.told_to_end.set)
+        """Request a stop, so that several routers can stop at once."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop().call_soon_threadsafe(self.server.stop_requested.set)
 
     def close(self) -> None:
         self.stop()
         self._thread.join(10)
 
     def records(self, count: int = 1, seconds: float = 5.0) -> list[dict[str, Any]]:
-        """The journal's records, oldest first, once there are `count` of them."""
+        """Wait for `count` records in the journal; return its records, oldest first."""
         deadline = time.monotonic() + seconds
         while True:
-            lines = [
+            records = [
                 msgspec.structs.asdict(entry)
                 for file in sorted((self.home / "journal").glob("*.jsonl"))
                 for entry in parsed(file.read_bytes().splitlines())
                 if isinstance(entry, Record)
             ]
-            if len(lines) >= count or time.monotonic() > deadline:
-                return sorted(lines, key=lambda record: record["started_unix_ns"])
+            if len(records) >= count or time.monotonic() > deadline:
+                return sorted(records, key=lambda record: record["started_unix_ns"])
             time.sleep(0.01)

@@ -31,7 +31,7 @@ def is_listening(port: int) -> bool:
 
 @contextlib.contextmanager
 def folder_for_everybody() -> Iterator[Path]:
-    """A folder that other users can enter. pytest's own cannot be one: each session that starts closes it again."""
+    """A folder that other users can read. pytest makes its own temporary folders private at each session."""
     with tempfile.TemporaryDirectory(prefix="router-tests-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -40,7 +40,7 @@ def folder_for_everybody() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """A real PostgreSQL, where the machine has one; gives its URL without the name of a database."""
+    """A real PostgreSQL, if it is installed; yields its URL without a database name."""
     pytest.importorskip("psycopg")
     binaries = os.pathsep.join(
         [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
@@ -53,21 +53,21 @@ def postgresql() -> Iterator[str]:
         if os.geteuid() == 0:  # it refuses to run as root
             shutil.chown(folder, "nobody")
             user = ["setpriv", "--reuid=nobody", "--clear-groups"]
-        port, quiet = free_port(), {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        port, output = free_port(), {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         command = [*user, initdb, "-D", folder / "data", "-U", "test", "--no-sync"]
-        subprocess.run(command, check=True, cwd=folder, **quiet)
+        subprocess.run(command, check=True, cwd=folder, **output)
         options = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-F"]
-        server = subprocess.Popen([*user, postgres, "-D", folder / "data", *options], cwd=folder, **quiet)
+        server = subprocess.Popen([*user, postgres, "-D", folder / "data", *options], cwd=folder, **output)
         try:
-            _until_it_answers(f"host=127.0.0.1 port={port} user=test dbname=postgres")
+            _wait_for_postgresql(f"host=127.0.0.1 port={port} user=test dbname=postgres")
             yield f"postgresql+psycopg://test@127.0.0.1:{port}"
         finally:
-            server.send_signal(signal.SIGINT)  # does not wait for those who are connected
+            server.send_signal(signal.SIGINT)  # SIGINT does not wait for clients to disconnect
             server.wait(20)
 
 
-def _until_it_answers(address: str) -> None:
-    """It listens before it answers."""
+def _wait_for_postgresql(address: str) -> None:
+    """Wait until PostgreSQL accepts a login; it listens earlier."""
     import psycopg
 
     deadline = time.monotonic() + 60
@@ -81,7 +81,7 @@ def _until_it_answers(address: str) -> None:
 
 
 class MlflowServer:
-    """A real one, which can be killed and started again over the same store."""
+    """A real MLflow server, which can be killed and restarted on the same store."""
 
     def __init__(self, uri: str, folder: Path, *, wait: bool = True) -> None:
         self.port = free_port()

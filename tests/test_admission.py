@@ -7,7 +7,7 @@ import time
 
 import httpx2
 import pytest
-from fake_openai import Say, completion, events, json_answer
+from fake_openai import Reply, completion, json_reply, stream_reply
 from waiting import until
 
 from router.admission import MAX_WAIT_SECONDS, REQUEST_BYTES, Admission
@@ -29,21 +29,21 @@ def is_overloaded(answer: httpx2.Response) -> None:
     assert answer.json()["error"]["code"] == "router_overloaded"
 
 
-def test_a_request_over_the_limit_is_rejected_and_counted(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, max_requests=1)
-    openai_server.say(events(b"data: x\n\n", end="stall"))
+def test_a_request_over_the_limit_is_rejected_and_counted(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, max_requests=1)
+    openai_server.enqueue(stream_reply(b"data: x\n\n", end="stall"))
     with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30):
         is_overloaded(ask(router))
-        told = httpx2.get(router.url + "/files", timeout=30)  # what passes through counts as well
-        is_overloaded(told)
+        response = httpx2.get(router.url + "/files", timeout=30)  # passed-through requests count too
+        is_overloaded(response)
         assert httpx2.get(router.origin + "/health", timeout=30).status_code == 200
     assert until(lambda: router.app.worker.admission.requests == 0)
     assert ask(router).status_code == 200
     assert 'router_shed_requests_total{why="requests"} 2.0' in httpx2.get(router.origin + "/metrics").text
 
 
-def test_bodies_over_the_memory_budget_are_rejected_and_release_it(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, memory_budget_mb=16)
+def test_bodies_over_the_memory_budget_are_rejected_and_release_it(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, memory_budget_mb=16)
     large = ASKED.replace(b"hi", b"x" * 10_000_000)
     is_overloaded(ask(router, large))
     assert ask(router).status_code == 200
@@ -52,21 +52,21 @@ def test_bodies_over_the_memory_budget_are_rejected_and_release_it(serve, openai
 
 
 def test_a_large_answer_is_forwarded_in_pieces_and_billed(router, openai_server):
-    said = completion("gpt-4o", "x" * 3_000_000)
-    openai_server.say(json_answer(said))
-    assert ask(router).json() == said
+    content = completion("gpt-4o", "x" * 3_000_000)
+    openai_server.enqueue(json_reply(content))
+    assert ask(router).json() == content
     record = router.records()[0]
     assert (record["outcome"], record["response_model"]) == ("answered", "gpt-4o")
     assert record["usage"]["input_tokens"] == 12 and record["cost_usd"] is not None
 
 
 def test_an_endless_list_of_models_is_aborted(router, openai_server):
-    openai_server.models = Say(pieces=[b" " * 1_000_000] * 6, chunked=True)
+    openai_server.models = Reply(pieces=[b" " * 1_000_000] * 6, chunked=True)
     assert httpx2.get(router.url + "/models", timeout=30).status_code == 502
 
 
 async def test_requests_take_turns_and_none_waits_too_long():
-    admission, ran, refused = Admission(100, 2**30), [], []
+    admission, finished, refused = Admission(100, 2**30), [], []
 
     async def request(number: int) -> None:
         try:
@@ -74,15 +74,15 @@ async def test_requests_take_turns_and_none_waits_too_long():
         except OverloadedError:
             refused.append(number)
             return
-        ran.append(number)
+        finished.append(number)
         time.sleep(0.05)  # noqa: ASYNC251  a decision that takes long
 
     await request(0)
     await asyncio.sleep(0.01)
     await asyncio.gather(*(request(number) for number in range(1, 40)))
-    assert ran == sorted(ran) and refused == sorted(refused)
-    assert 15 <= len(ran) <= 2 + MAX_WAIT_SECONDS / 0.05
-    assert admission.shed["waiting"] == len(refused) == 40 - len(ran)
+    assert finished == sorted(finished) and refused == sorted(refused)
+    assert 15 <= len(finished) <= 2 + MAX_WAIT_SECONDS / 0.05
+    assert admission.shed["waiting"] == len(refused) == 40 - len(finished)
 
 
 async def test_other_work_runs_between_two_long_decisions():
@@ -96,9 +96,9 @@ async def test_other_work_runs_between_two_long_decisions():
     await asyncio.sleep(0.01)
     all_of_them = asyncio.gather(*(request() for _ in range(20)))
     while not all_of_them.done():
-        began = time.perf_counter()
+        start = time.perf_counter()
         await asyncio.sleep(0)
-        longest = max(longest, time.perf_counter() - began)
+        longest = max(longest, time.perf_counter() - start)
     assert longest < 0.2
 
 
@@ -124,7 +124,7 @@ def test_retries_are_limited_to_a_share_of_the_requests():
 
 def test_nothing_is_sent_for_a_client_that_disconnects_while_it_waits(router, openai_server):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
-    router.app.worker.admission._turns = 0  # as when others have had all turns of this round
+    router.app.worker.admission._turns = 0  # as if other requests had used all turns of this round
     router.loop().call_soon_threadsafe(time.sleep, 0.1)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall(head + ASKED)
@@ -133,7 +133,7 @@ def test_nothing_is_sent_for_a_client_that_disconnects_while_it_waits(router, op
 
 
 def test_pipelined_requests_are_cancelled_with_their_client(router, openai_server, caplog):
-    openai_server.say(Say(wait=5), Say(wait=5))
+    openai_server.enqueue(Reply(wait=5), Reply(wait=5))
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(ASKED)
     with socket.create_connection(("127.0.0.1", router.port)) as client:
         client.sendall((head + ASKED) * 2)
@@ -148,14 +148,14 @@ def event(choices: list[dict]) -> bytes:
 
 
 def test_a_stream_over_a_mebibyte_is_forwarded_and_not_kept():
-    stream, said = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
+    stream, content = ChatStream(), event([{"index": 0, "delta": {"content": "x" * 1000}}])
     for _ in range(MAX_KEPT_BYTES // 1000 + 10):
-        assert stream.feed(said) == said
+        assert stream.feed(content) == content
     assert stream.content() is None and not stream._choices
 
 
 def test_too_many_choices_are_not_kept():
     stream = ChatStream()
-    said = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
-    assert stream.feed(said) == said
+    content = event([{"index": number, "delta": {}, "finish_reason": "stop"} for number in range(MAX_CHOICES + 1)])
+    assert stream.feed(content) == content
     assert stream.is_complete and stream.content() is None

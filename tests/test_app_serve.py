@@ -14,20 +14,22 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from fake_openai import chat_events, events
+from fake_openai import chat_events, stream_reply
 from servers import free_port
 from waiting import until
 
 
 @pytest.fixture
-def serving(tmp_path, openai_server, store_with_tables):
-    """Starts the command; gives the process and its origin."""
-    store_with_tables(tmp_path / "home")
+def serving(tmp_path, openai_server, create_store):
+    """A function that starts the command; returns the process and its origin."""
+    create_store(tmp_path / "home")
     running = []
 
     def start(*arguments: str, stderr=subprocess.PIPE, **settings: str) -> tuple[subprocess.Popen, str]:
         port = free_port()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))
+        }
         environment |= {"OPENAI_BASE_URL": openai_server.url, "ROUTER_HOME": str(tmp_path / "home"), **settings}
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
         command = [sys.executable, "-m", "router", "serve", "--port", str(port), *arguments]
@@ -54,12 +56,12 @@ def serving(tmp_path, openai_server, store_with_tables):
 
 def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_server):
     process, origin = serving("--workers", "2")
-    openai_server.say(events(*chat_events("gpt-4o"), gap=0.3))
-    heard = []
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), gap=0.3))
+    answers = []
 
     def ask() -> None:
         body = {"model": "gpt-4o", "messages": [], "stream": True, "stream_options": {"include_usage": True}}
-        heard.append(httpx2.post(origin + "/v1/chat/completions", json=body, timeout=60).content)
+        answers.append(httpx2.post(origin + "/v1/chat/completions", json=body, timeout=60).content)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -68,7 +70,7 @@ def test_a_running_answer_is_finished_before_the_server_stops(serving, openai_se
     time.sleep(0.4)
     process.send_signal(signal.SIGTERM)
     asking.join(60)
-    assert heard == [b"".join(chat_events("gpt-4o"))]
+    assert answers == [b"".join(chat_events("gpt-4o"))]
     assert process.wait(60) == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(origin + "/ready")
@@ -102,8 +104,8 @@ def test_a_second_sigterm_ends_the_wait_at_once(serving):
 
 def test_sighup_logs_which_settings_need_a_restart(serving, tmp_path):
     log = tmp_path / "log"
-    with log.open("wb") as written:
-        process, origin = serving(stderr=written)
+    with log.open("wb") as log_file:
+        process, origin = serving(stderr=log_file)
     (tmp_path / "router.toml").write_text("max_attempts = 1\n")
     process.send_signal(signal.SIGHUP)
     assert until(lambda: "SIGHUP" in log.read_text(), 20.0)
@@ -115,10 +117,10 @@ def test_sighup_logs_which_settings_need_a_restart(serving, tmp_path):
 
 
 def test_sighup_replaces_workers_and_retried_requests_succeed(serving, tmp_path):
-    """A connection that a worker took just before it ended may be reset unread: clients of OpenAI's send again."""
+    """A connection accepted by an ending worker may be reset before it is read; OpenAI's clients retry."""
     (tmp_path / "router.toml").write_text('routed_models = ["one"]\n')
     process, origin = serving("--workers", "2", ROUTER_TIMEOUTS='{"drain_before": 0.5}')
-    asked, resets, stop = [], [], threading.Event()
+    statuses, resets, stop = [], [], threading.Event()
     body = {"model": "two", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
 
     def ask() -> None:
@@ -128,23 +130,25 @@ def test_sighup_replaces_workers_and_retried_requests_succeed(serving, tmp_path)
             except (httpx2.ReadError, httpx2.RemoteProtocolError):
                 resets.append(time.monotonic())
                 continue
-            asked.append((answer.status_code, answer.headers["x-router-reason"]))
+            statuses.append((answer.status_code, answer.headers["x-router-reason"]))
 
     asking = [threading.Thread(target=ask) for _ in range(2)]
     for thread in asking:
         thread.start()
     (tmp_path / "router.toml").write_text('routed_models = ["two"]\nhome = "another"\n')
-    before = children_of(process.pid)
+    before = child_pids(process.pid)
     process.send_signal(signal.SIGHUP)
-    assert until(lambda: len(set(children_of(process.pid)) & set(before)) <= 1, 120.0)  # the exporter stays
-    end = len(asked) + 4
-    while len(asked) < end:
+    assert until(lambda: len(set(child_pids(process.pid)) & set(before)) <= 1, 120.0)  # the exporter stays
+    end = len(statuses) + 4
+    while len(statuses) < end:
         time.sleep(0.05)
     stop.set()
     for thread in asking:
         thread.join(60)
-    assert {status for status, _ in asked} == {200} and len(resets) <= 4  # a worker ends twice at most, of two clients
-    assert asked[0][1] == "passed_through" != asked[-1][1]  # `two` is routed now
+    assert {status for status, _ in statuses} == {200} and len(
+        resets
+    ) <= 4  # each of the two clients sees a worker end at most twice
+    assert statuses[0][1] == "passed_through" != statuses[-1][1]  # `two` is now a routed model
     assert not (tmp_path / "another").exists()
 
 
@@ -164,14 +168,14 @@ def test_records_are_exported_before_the_command_ends(serving, tmp_path, sign, w
     process.send_signal(sign)
     assert process.wait(60) == 0
     assert exported(tmp_path / "home") == [3, 3]
-    assert not exporters_of(tmp_path / "home")
+    assert not exporter_pids(tmp_path / "home")
 
 
 def test_workers_end_with_their_parent_process(serving):
     process, origin = serving("--workers", "2")
     port = int(origin.rpartition(":")[2])
-    workers = children_of(process.pid)
-    assert len(workers) >= 3  # two that answer, and the exporter
+    workers = child_pids(process.pid)
+    assert len(workers) >= 3  # two workers and the exporter
     process.kill()
     process.wait(10)
     assert until(lambda: not [worker for worker in workers if Path(f"/proc/{worker}").exists()], 20.0)
@@ -183,34 +187,34 @@ def test_workers_end_with_their_parent_process(serving):
 def test_a_second_router_of_the_same_home_keeps_the_counters_of_the_first(serving):
     _, origin = serving()
     httpx2.post(origin + "/v1/chat/completions", json={"model": "gpt-4o", "messages": []})
-    assert until(lambda: counted(origin) == 1)
+    assert until(lambda: count_requests(origin) == 1)
     second, _ = serving()
-    assert counted(origin) == 1
+    assert count_requests(origin) == 1
     second.send_signal(signal.SIGTERM)
     second.wait(60)
-    assert counted(origin) == 1
+    assert count_requests(origin) == 1
 
 
-def counted(origin: str) -> int:
-    """Requests in the metrics."""
+def count_requests(origin: str) -> int:
+    """The number of requests in the metrics."""
     text = httpx2.get(origin + "/metrics").text
     return sum(int(float(n)) for n in re.findall(r"^router_requests_total\{.*\} (\S+)$", text, re.MULTILINE))
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes that a process started, but for Python's own."""
-    found = []
+def child_pids(pid: int) -> list[int]:
+    """The child processes of a process, without Python's own."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             status = (process / "stat").read_text()
             command = (process / "cmdline").read_bytes()
             if int(status.rpartition(")")[2].split()[1]) == pid and b"resource_tracker" not in command:
-                found.append(int(process.name))
-    return found
+                pids.append(int(process.name))
+    return pids
 
 
 def exported(home: Path) -> list[int]:
-    """How many requests are in MLflow, and in the usage tables."""
+    """The number of requests in MLflow and in the usage tables."""
     counts = []
     for file, table in (("mlflow.db", "trace_info"), ("usage.db", "router_requests")):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(home / file)) as store:
@@ -218,11 +222,11 @@ def exported(home: Path) -> list[int]:
     return counts
 
 
-def exporters_of(home: Path) -> list[str]:
-    """The processes that still export for a home folder."""
-    found = []
+def exporter_pids(home: Path) -> list[str]:
+    """The running exporter processes of a home folder."""
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if b"router.exporter" in (process / "cmdline").read_bytes():
-                found += [process.name] * (f"ROUTER_HOME={home}".encode() in (process / "environ").read_bytes())
-    return found
+                pids += [process.name] * (f"ROUTER_HOME={home}".encode() in (process / "environ").read_bytes())
+    return pids

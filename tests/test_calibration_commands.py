@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from command_line import run
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.outcomes import Result, read_outcomes, write_outcomes
 from calibration.policies import read_policy
@@ -22,9 +22,9 @@ def calibration(*arguments):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("calibration")
-    write_outcomes(made_outcomes(400), path / "outcomes.jsonl.gz")
-    learnt = calibration("learn", "--outcomes", path / "outcomes.jsonl.gz", "--out", path / "policy", "--seed", "3")
-    assert learnt.returncode == 0, learnt.stderr
+    write_outcomes(synthetic_outcomes(400), path / "outcomes.jsonl.gz")
+    result = calibration("learn", "--outcomes", path / "outcomes.jsonl.gz", "--out", path / "policy", "--seed", "3")
+    assert result.returncode == 0, result.stderr
     return path
 
 
@@ -35,16 +35,16 @@ def test_learn_writes_a_policy_without_question_texts(folder):
 
 
 def test_the_command_and_every_answer_report_an_expected_promise(folder):
-    few = folder / "few.jsonl.gz"
-    write_outcomes(made_outcomes(150), few)
+    small_file = folder / "few.jsonl.gz"
+    write_outcomes(synthetic_outcomes(150), small_file)
     options = ("--promise", "expected", "--type-margin", "0.1", "--confidence", "0.99", "--seed", "3")
-    result = calibration("learn", "--outcomes", few, "--out", folder / "expected", *options)
+    result = calibration("learn", "--outcomes", small_file, "--out", folder / "expected", *options)
     assert result.returncode == 0 and "expected" in result.stdout and "of resplits" in result.stdout
     policy = read_policy(folder / "expected")
     auto = result.stdout.strip().splitlines()[-1]
-    another = float(auto.partition("auto@")[2].split()[0])
+    other_target = float(auto.partition("auto@")[2].split()[0])
     assert auto.startswith(f"auto targets {policy.default_target * 100:g} %; request auto@")
-    assert another != policy.default_target and policy.rules.rule_for(another).target == another
+    assert other_target != policy.default_target and policy.rules.rule_for(other_target).target == other_target
     assert (policy.about["promise"], policy.about["type_margin"], policy.about["confidence"]) == ("expected", 0.1, 0.99)
     features = read_question([{"role": "user", "content": "What is 3 plus 4?"}])
     prediction = predict(policy.predictor, features)
@@ -72,7 +72,7 @@ def test_the_error_of_an_invalid_promise_names_the_option(folder, option):
 
 
 def test_written_outcomes_are_read_back_unchanged(folder):
-    assert read_outcomes([folder / "outcomes.jsonl.gz"]) == made_outcomes(400)
+    assert read_outcomes([folder / "outcomes.jsonl.gz"]) == synthetic_outcomes(400)
 
 
 def test_score_writes_one_line_per_request(folder):
@@ -103,12 +103,12 @@ def test_evaluate_prints_intervals(folder):
 def test_evaluate_prints_shares_of_zero_as_nan_and_no_warnings(folder, score, tokens):
     rows = [
         replace(outcome, results=dict.fromkeys(outcome.results, Result(score, None, tokens, tokens)))
-        for outcome in made_outcomes(60)
+        for outcome in synthetic_outcomes(60)
     ]
     path = folder / f"zero-{tokens}.jsonl"
     write_outcomes(rows, path)
-    done = calibration("evaluate", "--policy", folder / "policy", "--outcomes", path, "--rounds", "5")
-    assert (done.returncode, done.stderr) == (0, "") and "nan" in done.stdout
+    result = calibration("evaluate", "--policy", folder / "policy", "--outcomes", path, "--rounds", "5")
+    assert (result.returncode, result.stderr) == (0, "") and "nan" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_evaluate_prints_shares_of_zero_as_nan_and_no_warnings(folder, score, to
     ],
 )
 def test_the_error_of_an_invalid_row_names_file_and_line(tmp_path, line, problem):
-    write_outcomes(made_outcomes(1), tmp_path / "outcomes.jsonl")
+    write_outcomes(synthetic_outcomes(1), tmp_path / "outcomes.jsonl")
     with (tmp_path / "outcomes.jsonl").open("a") as file:
         file.write(line + "\n")
     result = calibration("learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "p")

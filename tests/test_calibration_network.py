@@ -1,4 +1,4 @@
-"""A calibration behind a corporate proxy: models and judge through it, MLflow's judges not."""
+"""A calibration behind a corporate proxy: models and the judge use the proxy, MLflow's relay does not."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ LOGIN = "ada:geheim-123"
 
 @pytest.fixture(autouse=True)
 def _environment():
-    """The environment as it was, whatever a calibration tells MLflow by it."""
+    """Restore the environment, which a calibration changes for MLflow."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -43,8 +43,8 @@ def _environment():
 
 
 @pytest.fixture(params=["https", "http"])
-def behind(request, tmp_path, monkeypatch):
-    """Models that only the proxy reaches: the proxy, and their endpoint."""
+def proxied_endpoint(request, tmp_path, monkeypatch):
+    """Models that only the proxy reaches; yields the proxy and their endpoint."""
     chain, authority = certificate(tmp_path, x509.DNSName("models.test"))
     with FakeModels(QUESTIONS) as models:
         port = int(models.base_url.rpartition(":")[2].partition("/")[0])
@@ -57,35 +57,33 @@ def behind(request, tmp_path, monkeypatch):
         front.close()
 
 
-def asked(endpoint, folder, **options):
+def collect_answers(endpoint, folder, **options):
     with Ledger(folder / "answers.jsonl") as ledger:
         asking = AnswerCollector({"gpt-4o": endpoint}, Meter(load_prices()), ledger, **options)
         return asyncio.run(asking.collect(QUESTIONS))
 
 
-def seen(proxy):
-    return {each.target.split("/v1")[0] for each in proxy.connects + proxy.forwarded}
+def requested_hosts(proxy):
+    return {request.target.split("/v1")[0] for request in proxy.connects + proxy.forwarded}
 
 
-def test_models_are_asked_through_the_proxy(behind, tmp_path):
-    proxy, endpoint = behind
-    assert len(asked(endpoint, tmp_path).answers) == 3
-    assert seen(proxy) <= {"models.test:443", "http://models.test"} and seen(proxy)
+def test_models_are_called_through_the_proxy(proxied_endpoint, tmp_path):
+    proxy, endpoint = proxied_endpoint
+    assert len(collect_answers(endpoint, tmp_path).answers) == 3
+    assert requested_hosts(proxy) <= {"models.test:443", "http://models.test"} and requested_hosts(proxy)
 
 
-def test_a_batch_goes_through_the_proxy(behind, tmp_path):
-    proxy, endpoint = behind
+def test_a_batch_goes_through_the_proxy(proxied_endpoint, tmp_path):
+    proxy, endpoint = proxied_endpoint
     with Ledger(tmp_path / "answers.jsonl") as ledger:
         meter = Meter(load_prices())
         done = batch.collect_batch(QUESTIONS, {"gpt-4o": endpoint}, meter, ledger, tmp_path, poll_seconds=0.05)
-    assert len(done.answers) == 3 and seen(proxy)
+    assert len(done.answers) == 3 and requested_hosts(proxy)
 
 
 @pytest.mark.parametrize("prepared", [True, False])
-def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_it(
-    behind, tmp_path, monkeypatch, prepared
-):
-    proxy, endpoint = behind
+def test_the_judge_uses_the_proxy_and_the_relay_is_reached_directly(proxied_endpoint, tmp_path, monkeypatch, prepared):
+    proxy, endpoint = proxied_endpoint
     if prepared:
         network.prepare_environment()
         assert os.environ["http_proxy"] == os.environ["HTTPS_PROXY"] == f"http://{LOGIN}@{proxy.address}"
@@ -100,62 +98,62 @@ def test_the_judge_goes_through_the_proxy_and_mlflow_reaches_the_relay_without_i
     ):
         for post in (requests.post, httpx2.post):
             assert post(os.environ["OPENAI_API_BASE"] + "/chat/completions", json=body, timeout=30).status_code == 200
-    assert seen(proxy) <= {"models.test:443", "http://models.test"} and seen(proxy)
+    assert requested_hosts(proxy) <= {"models.test:443", "http://models.test"} and requested_hosts(proxy)
 
 
-@pytest.mark.parametrize(("given", "told"), [("*", "*"), ("mlflow.corp", "mlflow.corp,127.0.0.1")])
-def test_the_relay_leaves_those_exempt_who_were(tmp_path, monkeypatch, given, told):
-    monkeypatch.setenv("NO_PROXY", given)
+@pytest.mark.parametrize(("exempt", "expected"), [("*", "*"), ("mlflow.corp", "mlflow.corp,127.0.0.1")])
+def test_the_relay_keeps_the_exempt_hosts(tmp_path, monkeypatch, exempt, expected):
+    monkeypatch.setenv("NO_PROXY", exempt)
     with (
         Ledger(tmp_path / "calls.jsonl") as calls,
         JudgeRelay(Endpoint("http://127.0.0.1:9", "k"), Meter(load_prices()), calls) as relay,
     ):
         with relay.in_environment():
-            assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == told
-        assert os.environ["NO_PROXY"] == given and "no_proxy" not in os.environ
+            assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == expected
+        assert os.environ["NO_PROXY"] == exempt and "no_proxy" not in os.environ
 
 
-def test_a_proxy_that_refuses_is_said_without_its_password(behind, tmp_path, monkeypatch):
-    proxy, endpoint = behind
+def test_the_error_of_a_proxy_names_no_password(proxied_endpoint, tmp_path, monkeypatch):
+    proxy, endpoint = proxied_endpoint
     monkeypatch.setenv("ROUTER_PROXY", f"http://ada:falsch-9@{proxy.address}")
-    with pytest.raises(StoppedError) as stopped:
-        asked(endpoint, tmp_path, patience_seconds=0.5)
-    assert "407" in str(stopped.value) and "falsch" not in str(stopped.value)
+    with pytest.raises(StoppedError) as error:
+        collect_answers(endpoint, tmp_path, patience_seconds=0.5)
+    assert "407" in str(error.value) and "falsch" not in str(error.value)
 
 
-def test_none_goes_without_a_proxy(behind, tmp_path, monkeypatch):
-    proxy, endpoint = behind
+def test_the_setting_none_disables_the_proxy(proxied_endpoint, tmp_path, monkeypatch):
+    proxy, endpoint = proxied_endpoint
     monkeypatch.setenv("HTTPS_PROXY", os.environ["ROUTER_PROXY"])
     monkeypatch.setenv("HTTP_PROXY", os.environ["ROUTER_PROXY"])
     monkeypatch.setenv("ROUTER_PROXY", "none")
     with pytest.raises(StoppedError, match="no answer"):
-        asked(endpoint, tmp_path, patience_seconds=0.2)
-    assert not seen(proxy)
+        collect_answers(endpoint, tmp_path, patience_seconds=0.2)
+    assert not requested_hosts(proxy)
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "error"),
     [("ROUTER_CA_BUNDLE", "/nowhere.pem", BundleError), ("ROUTER_PROXY", "ftp://x:geheim@y", ProxyAddressError)],
 )
-def test_what_is_wrong_is_one_line_before_anything_is_asked(tmp_path, monkeypatch, capsys, variable, value, error):
+def test_invalid_settings_are_a_one_line_error_before_any_call(tmp_path, monkeypatch, capsys, variable, value, error):
     monkeypatch.setenv(variable, value)
     with pytest.raises(error, match=variable):
         network.prepare_environment()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["calibration", "rollback"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as raised:
         main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 2 and told.startswith(f"error: {variable}") and told.count("\n") == 1
-    assert "geheim" not in told
+    stderr = capsys.readouterr().err
+    assert raised.value.code == 2 and stderr.startswith(f"error: {variable}") and stderr.count("\n") == 1
+    assert "geheim" not in stderr
 
 
-def test_probes_go_through_the_proxy_and_so_does_the_list_of_models(behind, tmp_path):
-    proxy, endpoint = behind
+def test_probes_and_the_model_list_use_the_proxy(proxied_endpoint, tmp_path):
+    proxy, endpoint = proxied_endpoint
     shapes = [Shape("plain", {"messages": [{"role": "user", "content": "What is 1?"}]})]
     with Ledger(tmp_path / "probes.jsonl") as ledger:
         probed = probe(shapes, {"gpt-4o": endpoint}, RequestAdapter(load_catalogue()), Meter(load_prices()), ledger)
-    assert [each.answered for each in probed] == [True] and seen(proxy)
+    assert [request.answered for request in probed] == [True] and requested_hosts(proxy)
     before = len(proxy.connects + proxy.forwarded)
     assert [shutdown.model for shutdown in find_shutdowns({"gpt-4o": endpoint})] == ["gpt-4o"]
     assert len(proxy.connects + proxy.forwarded) > before

@@ -1,4 +1,4 @@
-"""The table of models agrees with the price table, with shutdown dates, and with recorded refusals."""
+"""The model table agrees with the price table, shutdown dates and recorded refusals."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ WITHOUT_PRICE = {
     "o1-mini",
     "deepseek-chat",
     "deepseek-v4-pro",
-}  # models that are known, and that no price is shipped of
+}  # known models without a shipped price
 FIELDS = {
     CHAT: set(CompletionCreateParamsNonStreaming.__annotations__),
     RESPONSES: set(ResponseCreateParamsNonStreaming.__annotations__),
@@ -54,15 +54,15 @@ def test_every_model_has_a_price_a_shutdown_date_and_a_later_successor(name):
 
 @pytest.mark.parametrize("name", sorted(TABLE["models"]))
 def test_reasoning_efforts_are_ascending(name):
-    takes = CATALOGUE.facts(name).support
-    for efforts in (takes.efforts or {}).values():
+    support = CATALOGUE.facts(name).support
+    for efforts in (support.efforts or {}).values():
         assert list(efforts) == [effort for effort in EFFORTS if effort in efforts]
-        assert efforts and takes.default_effort in efforts
+        assert efforts and support.default_effort in efforts
 
 
 def test_shutdown_dates_match_those_of_the_refusing_openai():
-    ours = {name: row.get("leaves") for name, row in TABLE["models"].items() if name in REFUSING}
-    assert ours == {name: REFUSING[name]["shutdown_date"] for name in ours}
+    dates = {name: row.get("leaves") for name, row in TABLE["models"].items() if name in REFUSING}
+    assert dates == {name: REFUSING[name]["shutdown_date"] for name in dates}
 
 
 def test_snapshots_and_efforts_have_the_facts_of_their_model():
@@ -142,7 +142,7 @@ ROWS_MENDED = sorted(
 @pytest.mark.parametrize("model", sorted(set(TABLE["models"]) & set(REFUSING)))
 @pytest.mark.parametrize("row", ROWS_MENDED)
 def test_known_refusals_are_avoided(row, model):
-    """Each request that some model refuses is adapted to this one before it is refused."""
+    """Each request that a model would refuse is adapted before it is sent."""
     endpoint, body = body_of(row)
     body["model"] = model
     fields = bodies.read_fields(json.dumps(body).encode())

@@ -7,7 +7,7 @@ import time
 import httpx2
 import openai
 import pytest
-from fake_openai import Say, chat_events, completion, events, json_answer
+from fake_openai import Reply, chat_events, completion, json_reply, stream_reply
 from running import RunningRouter
 
 SUM = [{"role": "user", "content": "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"}]
@@ -20,8 +20,8 @@ def client(router: RunningRouter):
 
 
 def post(router: RunningRouter, body: bytes, path: str = "/chat/completions", **headers: str) -> httpx2.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.post(router.url + path, content=body, headers={"content-type": "application/json", **named})
+    http_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.post(router.url + path, content=body, headers={"content-type": "application/json", **http_headers})
 
 
 def test_a_body_is_forwarded_unchanged_except_for_its_model(router, openai_server):
@@ -31,9 +31,9 @@ def test_a_body_is_forwarded_unchanged_except_for_its_model(router, openai_serve
         b' "model"  :  "auto"  ,"temperature":1.10, "z":null }\n'
     )
     answer = post(router, body)
-    sent = openai_server.received[0].body
+    sent_body = openai_server.received[0].body
     assert answer.status_code == 200
-    assert sent == body.replace(b'"auto"', b'"%b"' % answer.headers["x-router-model"].encode())
+    assert sent_body == body.replace(b'"auto"', b'"%b"' % answer.headers["x-router-model"].encode())
 
 
 def test_a_request_for_a_named_model_is_forwarded_unchanged(router, openai_server):
@@ -47,14 +47,14 @@ def test_unpaired_surrogates_are_forwarded_unchanged_and_recorded(router, openai
     body = b'{"messages":[{"role":"user","content":"a text cut in an emoji: \\ud83d"}],"model":"%b"}' % model.encode()
     answer = post(router, body)
     assert answer.status_code == 200
-    sent = openai_server.received[0].body
-    assert sent in (body, body.replace(b'"auto"', b'"%b"' % answer.headers.get("x-router-model", "").encode()))
+    sent_body = openai_server.received[0].body
+    assert sent_body in (body, body.replace(b'"auto"', b'"%b"' % answer.headers.get("x-router-model", "").encode()))
     (record,) = router.records()
     assert record["request"]["messages"][0]["content"] == "a text cut in an emoji: \ufffd"
 
 
 @pytest.mark.parametrize(
-    ("fields", "headers", "who"),
+    ("fields", "headers", "recorded"),
     [
         ({"user": "ada"}, {}, ("ada", "")),
         ({"safety_identifier": "ada", "prompt_cache_key": "thread 1"}, {}, ("ada", "thread 1")),
@@ -63,21 +63,23 @@ def test_unpaired_surrogates_are_forwarded_unchanged_and_recorded(router, openai
         ({"user": 5, "metadata": [[[1]]], "prompt_cache_key": None}, {}, ("", "")),
     ],
 )
-def test_user_and_session_are_recorded(router, fields, headers, who):
+def test_user_and_session_are_recorded(router, fields, headers, recorded):
     body = {"model": "auto", "messages": SUM, **fields}
     httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
     (record,) = router.records()
-    assert (record.get("user", ""), record.get("session", "")) == who
+    assert (record.get("user", ""), record.get("session", "")) == recorded
 
 
 def test_an_answer_is_returned_unchanged(router, openai_server):
-    said = b'{ "id":"x", "model":"gpt-4o", "n":1.10, "big":1152921504606846976, "s":"\\u00e9\xc3\xa9", "usage":null}\n'
+    sent_content = (
+        b'{ "id":"x", "model":"gpt-4o", "n":1.10, "big":1152921504606846976, "s":"\\u00e9\xc3\xa9", "usage":null}\n'
+    )
     headers = [("content-type", "application/json"), ("x-request-id", "req_1"), ("openai-version", "2020-10-01")]
     headers += [("x-ratelimit-remaining-requests", "9"), ("set-cookie", "a=b"), ("set-cookie", "c=d")]
-    openai_server.say(Say(200, headers, [said]))
+    openai_server.enqueue(Reply(200, headers, [sent_content]))
     answer = post(router, b'{"model":"gpt-4o","messages":[]}')
-    assert answer.content == said
-    assert [(k, v) for k, v in answer.headers.multi_items() if (k, v) in headers] == headers
+    assert answer.content == sent_content
+    assert [(name, value) for name, value in answer.headers.multi_items() if (name, value) in headers] == headers
 
 
 def test_the_official_client_gets_an_answer_with_its_decision(client, router, openai_server):
@@ -118,7 +120,7 @@ def test_a_client_that_requests_usage_gets_the_stream_unchanged(router, openai_s
 
 
 @pytest.mark.parametrize(
-    ("given", "sent"),
+    ("options", "sent"),
     [
         (b'{"include_usage":false}', b'{"include_usage":true}'),
         (b"null", b'{"include_usage":true}'),
@@ -126,8 +128,8 @@ def test_a_client_that_requests_usage_gets_the_stream_unchanged(router, openai_s
         (b'{"include_obfuscation": false}', b'{"include_usage":true,"include_obfuscation": false}'),
     ],
 )
-def test_other_stream_options_are_kept(router, openai_server, given, sent):
-    post(router, b'{"model":"gpt-4o","messages":[],"stream":true,"stream_options":%b}' % given)
+def test_other_stream_options_are_kept(router, openai_server, options, sent):
+    post(router, b'{"model":"gpt-4o","messages":[],"stream":true,"stream_options":%b}' % options)
     assert openai_server.received[0].body.endswith(b'"stream_options":%b}' % sent)
 
 
@@ -152,11 +154,11 @@ def test_headers_are_forwarded_unchanged_except_for_the_credential(router, opena
 
 def test_an_upstream_error_is_returned_with_status_body_and_headers(client, router, openai_server):
     error = {"error": {"message": "no such model", "type": "invalid_request_error", "param": "model", "code": "x"}}
-    openai_server.say(json_answer(error, 404, x_request_id="req_9"))
-    with pytest.raises(openai.NotFoundError) as caught:
+    openai_server.enqueue(json_reply(error, 404, x_request_id="req_9"))
+    with pytest.raises(openai.NotFoundError) as raised:
         client.chat.completions.create(model="gpt-none", messages=SUM)
-    assert caught.value.body == error["error"]
-    assert caught.value.request_id == "req_9"
+    assert raised.value.body == error["error"]
+    assert raised.value.request_id == "req_9"
     record = router.records()[0]
     assert (record["status"], record["outcome"], record["request_id"]) == (404, "failed", "req_9")
     assert len(openai_server.received) == 1
@@ -197,8 +199,8 @@ def test_a_target_in_the_header_overrides_the_name(router):
     post(router, body, x_router_target="0.42")
     post(router, body, x_router_target="auto-quality")
     assert [record["target"] for record in router.records(2)] == [0.42, 0.99]
-    refused = post(router, body, x_router_target="much")
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "x-router-target")
+    response = post(router, body, x_router_target="much")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "x-router-target")
 
 
 def test_a_model_in_the_header_is_used(router, openai_server):
@@ -207,8 +209,8 @@ def test_a_model_in_the_header_is_used(router, openai_server):
     assert openai_server.received[0].json["model"] == "o9"
 
 
-def test_routed_models_are_routed_in_unchanged_clients(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, routed_models=["gpt-4o"])
+def test_routed_models_are_routed_in_unchanged_clients(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, routed_models=["gpt-4o"])
     answer = post(router, json.dumps({"model": "gpt-4o", "messages": SUM}).encode())
     assert "x-router-evidence" in answer.headers
     assert answer.json()["model"] == answer.headers["x-router-model"]
@@ -216,20 +218,20 @@ def test_routed_models_are_routed_in_unchanged_clients(serve, openai_server):
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_the_upstream_is_cancelled_when_the_client_disconnects(router, openai_server, streamed):
-    openai_server.say(events(*chat_events("gpt-4o"), gap=0.4) if streamed else Say(wait=30))
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), gap=0.4) if streamed else Reply(wait=30))
     body = {"model": "gpt-4o", "messages": SUM, "stream": streamed}
     async with httpx2.AsyncClient() as client:
         task = asyncio.create_task(client.post(router.url + "/chat/completions", json=body))
         await asyncio.sleep(0.7)
         assert openai_server.received
         task.cancel()
-        left = time.monotonic()
+        disconnected_at = time.monotonic()
         await asyncio.gather(task, return_exceptions=True)
     assert await asyncio.to_thread(openai_server.received[0].hung_up.wait, 2)
-    assert time.monotonic() - left < 1
+    assert time.monotonic() - disconnected_at < 1
     record = (await asyncio.to_thread(router.records))[0]
     assert (record["status"], record["outcome"]) == (499, "abandoned")
-    assert record["model"] == "gpt-4o"  # which may bill what it began
+    assert record["model"] == "gpt-4o"  # the upstream may bill what it has begun
 
 
 def test_every_record_contains_request_and_response(client, router):
@@ -251,8 +253,8 @@ def test_a_streamed_answer_is_recorded_as_one_text(client, router, openai_server
     assert record["stream"] is True
 
 
-def test_content_is_not_recorded_if_the_setting_excludes_it(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, record_content="none")
+def test_content_is_not_recorded_if_the_setting_excludes_it(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, record_content="none")
     post(router, json.dumps({"model": "auto", "messages": SUM}).encode())
     record = router.records()[0]
     assert record["request"] is None and record["response"] is None
@@ -267,8 +269,8 @@ def test_a_clients_trace_is_continued(router):
     assert record["parent_span_id"] == "00f067aa0ba902b7"
 
 
-def test_simulated_answers_are_marked_everywhere(serve):
-    router = serve()
+def test_simulated_answers_are_marked_everywhere(start_router):
+    router = start_router()
     with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
         answer = client.chat.completions.create(model="auto", messages=SUM)
         chunks = list(client.chat.completions.create(model="auto", messages=SUM, stream=True))
@@ -280,7 +282,7 @@ def test_simulated_answers_are_marked_everywhere(serve):
 
 
 def test_answers_with_a_dated_model_name_are_billed_by_that_name(router, openai_server):
-    openai_server.say(json_answer(completion("gpt-4o-2024-08-06")))
+    openai_server.enqueue(json_reply(completion("gpt-4o-2024-08-06")))
     post(router, b'{"model":"gpt-4o","messages":[]}')
     record = router.records()[0]
     assert record["response_model"] == "gpt-4o-2024-08-06"
@@ -290,7 +292,7 @@ def test_answers_with_a_dated_model_name_are_billed_by_that_name(router, openai_
 @pytest.mark.parametrize("name", ["gpt\0x", "gpt\r\nset-cookie: a=b", "gpt\x7f", "模型"])
 def test_a_model_name_that_is_no_valid_header_is_left_to_the_upstream(router, openai_server, name):
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "hi"}]}).encode()
-    openai_server.say(json_answer({"error": {"message": "no such model"}}, 404))
+    openai_server.enqueue(json_reply({"error": {"message": "no such model"}}, 404))
     answer = httpx2.post(router.url + "/chat/completions", content=body)
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, "no such model")
     assert answer.headers["x-router-model"].strip() in ("gpt x", "gpt  set-cookie: a=b", "gpt", "??")
@@ -298,19 +300,23 @@ def test_a_model_name_that_is_no_valid_header_is_left_to_the_upstream(router, op
     assert openai_server.received[0].body == body
 
 
-@pytest.mark.parametrize("asked", [{"include_usage": False}, {}, None])
-def test_removing_usage_keeps_every_choice(router, openai_server, asked):
+@pytest.mark.parametrize("include_usage", [{"include_usage": False}, {}, None])
+def test_removing_usage_keeps_every_choice(router, openai_server, include_usage):
     def chunk(index: int, finish: str, usage: str) -> bytes:
         choice = f'{{"index":{index},"delta":{{"content":"a"}},"finish_reason":{finish}}}'
         return f'data: {{"id":"1","model":"gpt-4o","choices":[{choice}]{usage},"obfuscation":"q"}}\n\n'.encode()
 
-    said = [(n, finish) for finish in ("null", '"stop"') for n in range(3)]
-    counted = b'data: {"id":"1","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":6}}\n\n'
+    finishes = [(n, finish) for finish in ("null", '"stop"') for n in range(3)]
+    usage_event = (
+        b'data: {"id":"1","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":6}}\n\n'
+    )
     done = b"data: [DONE]\n\n"
-    openai_server.say(events(*[chunk(n, finish, ',"usage":null') for n, finish in said], counted, done))
-    request = {"model": "auto", "n": 3, "stream": True, "stream_options": asked}
+    openai_server.enqueue(
+        stream_reply(*[chunk(n, finish, ',"usage":null') for n, finish in finishes], usage_event, done)
+    )
+    request = {"model": "auto", "n": 3, "stream": True, "stream_options": include_usage}
     answer = httpx2.post(
         router.url + "/chat/completions", json=request | {"messages": [{"role": "user", "content": "x"}]}
     )
-    assert answer.content == b"".join(chunk(n, finish, "") for n, finish in said) + done
+    assert answer.content == b"".join(chunk(n, finish, "") for n, finish in finishes) + done
     assert router.records()[0]["usage"]["output_tokens"] == 6

@@ -10,7 +10,7 @@ import time
 
 import httpx2
 import pytest
-from fake_openai import Say, chat_events
+from fake_openai import Reply, chat_events
 
 from router.client import body, protocol
 from router.client.body import LARGE_BYTES
@@ -19,15 +19,15 @@ from router.wire.skeleton import SkeletonBuilder
 
 
 def raw(router, *pieces: bytes, gap: float = 0.0) -> bytes:
-    """What comes back on a plain socket."""
+    """Send bytes over a plain socket and return the reply."""
     with socket.create_connection(("127.0.0.1", router.port), timeout=20) as connection:
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(gap)
-        heard = b""
+        received_bytes = b""
         while chunk := connection.recv(65536):
-            heard += chunk
-    return heard
+            received_bytes += chunk
+    return received_bytes
 
 
 def image(megabytes: float) -> str:
@@ -36,8 +36,8 @@ def image(megabytes: float) -> str:
 
 def stripped(content: bytes, size: int):
     stripping = SkeletonBuilder()
-    for at in range(0, len(content), size):
-        stripping.feed(content[at : at + size])
+    for index in range(0, len(content), size):
+        stripping.feed(content[index : index + size])
     return stripping.finish()
 
 
@@ -46,16 +46,16 @@ def with_image(text: str, megabytes: float, model: str = "auto") -> bytes:
     return json.dumps({"model": model, "messages": [{"role": "user", "content": parts}], "n": 1}).encode()
 
 
-def test_a_declared_body_over_the_limit_is_rejected_at_once(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, max_body_bytes=1000)
+def test_a_declared_body_over_the_limit_is_rejected_at_once(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, max_body_bytes=1000)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
     head += b"connection: close\r\ncontent-length: 200000000\r\n\r\n"
-    heard = raw(router, head)
-    assert heard.startswith(b"HTTP/1.1 413") and b"request_too_large" in heard
+    received_bytes = raw(router, head)
+    assert received_bytes.startswith(b"HTTP/1.1 413") and b"request_too_large" in received_bytes
 
 
-def test_a_body_that_grows_over_the_limit_is_rejected(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, max_body_bytes=100_000)
+def test_a_body_that_grows_over_the_limit_is_rejected(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, max_body_bytes=100_000)
 
     def endless():
         for _ in range(10):
@@ -67,10 +67,10 @@ def test_a_body_that_grows_over_the_limit_is_rejected(serve, openai_server):
 
 def test_headers_of_a_megabyte_are_rejected(router):
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-long: " + b"a" * 2**20
-    for heard in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
-        assert heard.startswith(b"HTTP/1.1 431 ") and b'"error"' in heard
-    ended = head[:70_000] + b"\r\ncontent-length: 2\r\n\r\n{}"
-    assert raw(router, ended).startswith(b"HTTP/1.1 431 ")
+    for reply in (raw(router, head[:70_000]), raw(router, head[:40_000], head[40_000:80_000], gap=0.05)):
+        assert reply.startswith(b"HTTP/1.1 431 ") and b'"error"' in reply
+    complete_request = head[:70_000] + b"\r\ncontent-length: 2\r\n\r\n{}"
+    assert raw(router, complete_request).startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_large_body_does_not_count_as_headers(router, openai_server):
@@ -80,18 +80,18 @@ def test_a_large_body_does_not_count_as_headers(router, openai_server):
     assert openai_server.received[0].body == content
 
 
-def test_slow_headers_close_the_connection(serve, openai_server, monkeypatch):
+def test_slow_headers_close_the_connection(start_router, openai_server, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
-    router = serve(openai_base_url=openai_server.url)
+    router = start_router(openai_base_url=openai_server.url)
     for pieces in ((), (b"POST /v1/chat",)):
         assert raw(router, *pieces).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_slow_body_returns_an_error(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, timeouts={"request_body": 0.2})
+def test_a_slow_body_returns_an_error(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, timeouts={"request_body": 0.2})
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 50\r\n\r\n{"
-    heard = raw(router, head)
-    assert heard.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in heard
+    received_bytes = raw(router, head)
+    assert received_bytes.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in received_bytes
 
 
 def test_data_that_is_not_http_is_rejected(router):
@@ -106,7 +106,7 @@ def test_a_compressed_body_cannot_be_routed(router):
 @pytest.mark.parametrize("cut", [1, 2, 3])
 async def test_utf8_is_checked_across_pieces(cut):
     letters = "a€😀".encode() * 3
-    pieces = [letters[at : at + cut] for at in range(0, len(letters), cut)]
+    pieces = [letters[index : index + cut] for index in range(0, len(letters), cut)]
 
     async def receive():
         return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
@@ -117,11 +117,11 @@ async def test_utf8_is_checked_across_pieces(cut):
 def test_an_attachment_is_removed_and_positions_are_kept():
     for text in ('quote " data: and \\" "data:', "x" * LARGE_BYTES):
         content = with_image(text, 0.5)
-        found = stripped(content, 65536)
-        assert len(found.text) < len(content) - 400_000
-        where = locate_fields(found.text, read_fields(found.text))
+        skeleton = stripped(content, 65536)
+        assert len(skeleton.text) < len(content) - 400_000
+        spans = locate_fields(skeleton.text, read_fields(skeleton.text))
         for name in ("model", "n"):
-            start, stop = (found.in_body(position) for position in where[name])
+            start, stop = (skeleton.in_body(position) for position in spans[name])
             assert json.loads(content[start:stop]) == json.loads(content)[name]
 
 
@@ -140,7 +140,7 @@ def test_images_are_forwarded_unchanged(router, openai_server):
 
 
 def test_twenty_megabytes_of_images_do_not_block_the_event_loop(router, openai_server):
-    """Measured in CPU between two turns of the loop, since the machine may be busy with other things."""
+    """CPU time between two turns of the loop is measured, since the machine may be busy."""
     worked: list[float] = []
     stopping = threading.Event()
 
@@ -158,16 +158,16 @@ def test_twenty_megabytes_of_images_do_not_block_the_event_loop(router, openai_s
         longest.append(max(worked))
     stopping.set()
     beating.result(5)
-    assert min(longest) < 0.02, longest  # the best of three: a processor that others use as well works more slowly
+    assert min(longest) < 0.02, longest  # the best of three runs: other processes slow the processor down
 
 
 def test_clients_are_not_mixed_up_under_load(router, openai_server):
     shed: list[int] = []
 
-    async def one(client: httpx2.AsyncClient, number: int) -> None:
+    async def send_number(client: httpx2.AsyncClient, number: int) -> None:
         model = f"m-{number}"
         request = {"model": model, "messages": [], "stream": number % 2 == 0}
-        for _ in range(20):  # where the machine is busy, the router sheds load
+        for _ in range(20):  # on a busy machine the router sheds load
             answer = await client.post(router.url + "/chat/completions", json=request)
             if answer.status_code != 503:
                 break
@@ -178,7 +178,7 @@ def test_clients_are_not_mixed_up_under_load(router, openai_server):
 
     async def all_of_them() -> None:
         async with httpx2.AsyncClient(timeout=60) as client:
-            await asyncio.gather(*(one(client, number) for number in range(200)))
+            await asyncio.gather(*(send_number(client, number) for number in range(200)))
 
     asyncio.run(all_of_them())
     assert len({record["trace_id"] for record in router.records(200 + len(shed))}) == 200 + len(shed)
@@ -195,7 +195,7 @@ def test_a_body_that_is_nested_too_deeply_is_rejected(router, openai_server, lev
 def test_a_deeply_nested_answer_is_returned_and_not_recorded(router, openai_server):
     deep = b"[" * 300 + b"]" * 300
     body = b'{"id":"a","model":"gpt-4o","usage":{"prompt_tokens":1,"completion_tokens":2},"x":%b}' % deep
-    openai_server.say(Say(pieces=(body,)))
+    openai_server.enqueue(Reply(pieces=(body,)))
     answer = httpx2.post(router.url + "/chat/completions", json={"model": "gpt-4o", "messages": []})
     assert answer.content == body
     record = router.records()[0]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.outcomes import Outcome, Result
 from calibration.policies import DATA, load_prices, read_policy
@@ -39,60 +39,63 @@ def policy():
 
 
 def question(characters, written, scores=(0.0, 1.0)):
-    results = {m: Result(s, None, None, written) for m, s in zip((CHEAP, STRONG), scores, strict=True)}
+    results = {model: Result(score, None, None, written) for model, score in zip((CHEAP, STRONG), scores, strict=True)}
     return Outcome(f"made-{characters}", [{"role": "user", "content": "x" * characters}], results)
 
 
 def in_turn(*models):
-    """Chooses these models, one for each request."""
-    left = iter(models)
-    return lambda messages, tools: next(left)
+    """A function that chooses these models in turn, one per request."""
+    remaining = iter(models)
+    return lambda messages, tools: next(remaining)
 
 
 TWO_TURNS = conversations.Conversation(
-    [conversations.asks(question(3984, 100)), conversations.asks(question(384, 50))]  # 1,000 and 100 input tokens
+    [
+        conversations.question_step(question(3984, 100)),
+        conversations.question_step(question(384, 50)),
+    ]  # 1,000 and 100 input tokens
 )
 
 
-def test_what_the_same_model_read_before_is_billed_at_the_cached_price(prices):
-    found = conversations.walk(TWO_TURNS, prices, in_turn(STRONG, STRONG))
-    # 1,100 tokens come before the second turn, of which 8 x 128 = 1,024 are in the cache
+def test_repeated_input_of_the_same_model_has_the_cached_price(prices):
+    result = conversations.walk(TWO_TURNS, prices, in_turn(STRONG, STRONG))
+    # the second turn has 1,100 earlier tokens, of which 8 x 128 = 1,024 are cached
     first = 1000 * 2.5 + 100 * 10
-    assert found.usd == pytest.approx((first + (1200 - 1024) * 2.5 + 1024 * 1.25 + 50 * 10) / 1e6)
-    assert found.usd_without_cache == pytest.approx((first + 1200 * 2.5 + 50 * 10) / 1e6)
-    assert found.switches == 0
-    assert found.score == 2.0
+    assert result.usd == pytest.approx((first + (1200 - 1024) * 2.5 + 1024 * 1.25 + 50 * 10) / 1e6)
+    assert result.usd_without_cache == pytest.approx((first + 1200 * 2.5 + 50 * 10) / 1e6)
+    assert result.switches == 0
+    assert result.score == 2.0
 
 
 def test_another_model_reads_everything_at_the_full_price(prices):
-    found = conversations.walk(TWO_TURNS, prices, in_turn(STRONG, CHEAP))
-    assert found.usd == pytest.approx((1000 * 2.5 + 100 * 10 + 1200 * 0.15 + 50 * 0.6) / 1e6)
-    assert found.usd == found.usd_without_cache
-    assert found.switches == 1
-    assert found.score == 1.0
+    result = conversations.walk(TWO_TURNS, prices, in_turn(STRONG, CHEAP))
+    assert result.usd == pytest.approx((1000 * 2.5 + 100 * 10 + 1200 * 0.15 + 50 * 0.6) / 1e6)
+    assert result.usd == result.usd_without_cache
+    assert result.switches == 1
+    assert result.score == 1.0
 
 
 def test_less_than_1024_tokens_are_not_cached(prices):
-    short = conversations.Conversation([conversations.asks(question(400, 10))] * 2)
-    found = conversations.walk(short, prices, in_turn(STRONG, STRONG))
-    assert found.usd == found.usd_without_cache
+    short = conversations.Conversation([conversations.question_step(question(400, 10))] * 2)
+    result = conversations.walk(short, prices, in_turn(STRONG, STRONG))
+    assert result.usd == result.usd_without_cache
     assert [conversations.cached_tokens(n) for n in (1023, 1024, 1151, 1152)] == [0, 1024, 1024, 1152]
 
 
 def test_every_change_between_consecutive_requests_is_a_switch(prices):
-    five = conversations.Conversation([conversations.asks(question(40, 5))] * 5)
+    five = conversations.Conversation([conversations.question_step(question(40, 5))] * 5)
     assert conversations.walk(five, prices, in_turn(CHEAP, STRONG, STRONG, CHEAP, STRONG)).switches == 3
 
 
-def test_each_request_holds_all_that_was_said_and_answered(prices):
-    seen = []
+def test_each_request_contains_all_earlier_messages_and_answers(prices):
+    calls = []
 
     def choose(messages, tools):
-        seen.append([(m["role"], len(m["content"])) for m in messages])
+        calls.append([(message["role"], len(message["content"])) for message in messages])
         return CHEAP
 
     conversations.walk(TWO_TURNS, prices, choose)
-    assert seen == [[("user", 3984)], [("user", 3984), ("assistant", 400), ("user", 384)]]
+    assert calls == [[("user", 3984)], [("user", 3984), ("assistant", 400), ("user", 384)]]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_each_request_holds_all_that_was_said_and_answered(prices):
 )
 def test_conversations_have_the_length_they_are_built_for(kind):
     build, lengths = conversations.KINDS[kind]
-    outcomes = made_outcomes(120)
+    outcomes = synthetic_outcomes(120)
     for turns in lengths:
         steps = build(outcomes, turns, np.random.default_rng(turns)).steps
         assert len(steps) == turns
@@ -112,53 +115,53 @@ def test_conversations_have_the_length_they_are_built_for(kind):
 
 
 def loop(task, rounds=10):
-    results = {m: Result(1.0, None, 120, 20) for m in (CHEAP, STRONG)}
+    results = {model: Result(1.0, None, 120, 20) for model in (CHEAP, STRONG)}
     outcome = Outcome("task", [{"role": "user", "content": task}], results, "tool-use/simple", tools=TOOLS)
     return conversations.agent_loop([outcome], rounds, np.random.default_rng(0))
 
 
 def test_an_agent_loop_sends_each_call_with_its_result(prices):
-    seen = []
+    calls = []
 
     def choose(messages, tools):
-        seen.append(list(messages))
+        calls.append(list(messages))
         read_question(messages, tools)
         return CHEAP
 
     conversations.walk(loop("What is the weather in Bonn?", 2), prices, choose)
-    *_, last = seen
-    assert [m["role"] for m in last] == ["user", "assistant", "tool", "assistant", "tool"]
+    *_, last = calls
+    assert [message["role"] for message in last] == ["user", "assistant", "tool", "assistant", "tool"]
     assert last[1]["tool_calls"][0]["id"] == last[2]["tool_call_id"] == "call_1"
     assert last[3]["tool_calls"][0]["function"]["name"] == "weather.now"
 
 
 @pytest.mark.parametrize("task", ["What is the weather in Bonn?", "Prove that the square root of 2 is irrational."])
 def test_an_agent_loop_stays_with_the_model_of_its_first_request(policy, prices, task):
-    found = conversations.walk(loop(task), prices, conversations.by_policy(policy, 0.97))
-    assert len(found.models) == 11
-    assert found.switches == 0
+    result = conversations.walk(loop(task), prices, conversations.by_policy(policy, 0.97))
+    assert len(result.models) == 11
+    assert result.switches == 0
 
 
 def test_a_turn_by_itself_is_decided_on_without_its_history(policy):
     choose = conversations.by_policy(policy, 0.97)
     sum_ = {"role": "user", "content": "A farmer has 12 cows, buys 7 more and sells 4. How many cows are left?"}
-    why = [sum_, {"role": "assistant", "content": "15"}, {"role": "user", "content": "Why?"}]
-    assert choose(why, None) == choose([sum_], None)
-    assert conversations.by_itself(choose)(why, None) == choose(why[-1:], None)
+    follow_up = [sum_, {"role": "assistant", "content": "15"}, {"role": "user", "content": "Why?"}]
+    assert choose(follow_up, None) == choose([sum_], None)
+    assert conversations.without_history(choose)(follow_up, None) == choose(follow_up[-1:], None)
 
 
-def test_a_row_says_what_was_decided_on_and_what_the_history_changes(policy):
-    rows = conversations.measure(made_outcomes(120), policy, "mixed subjects", 3, 20, seed=0, target=0.97)
-    whole, alone = rows
-    assert (whole.decided_on, alone.decided_on) == (conversations.WHOLE, conversations.ALONE)
-    assert whole.conversations == 20
-    assert whole.requests == 3
-    assert whole.usd_beside_alone.estimate == pytest.approx(whole.usd.estimate - alone.usd.estimate)
-    assert alone.usd_beside_alone is None
-    assert len(conversations.line_of(whole).split("|")) == len(conversations.HEADER) + 2
+def test_a_row_names_its_input_and_the_effect_of_the_history(policy):
+    rows = conversations.measure(synthetic_outcomes(120), policy, "mixed subjects", 3, 20, seed=0, target=0.97)
+    history_row, alone_row = rows
+    assert (history_row.decided_on, alone_row.decided_on) == (conversations.WHOLE, conversations.ALONE)
+    assert history_row.conversations == 20
+    assert history_row.requests == 3
+    assert history_row.usd_beside_alone.estimate == pytest.approx(history_row.usd.estimate - alone_row.usd.estimate)
+    assert alone_row.usd_beside_alone is None
+    assert len(conversations.format_row(history_row).split("|")) == len(conversations.HEADER) + 2
 
 
-def test_without_the_file_it_says_that_it_was_skipped(monkeypatch, capsys, tmp_path):
+def test_without_the_file_the_benchmark_reports_that_it_was_skipped(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["conversations.py", str(tmp_path / "absent.jsonl.gz")])
     assert conversations.main() == 0
     assert capsys.readouterr().out.startswith("skipped: ")

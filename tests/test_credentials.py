@@ -37,9 +37,9 @@ def recorded_text(body: bytes, mode: str) -> str:
 def test_every_kind_of_key_is_redacted_in_text_and_json(key):
     assert key not in without_keys(f"it is {key} ok")
     for mode in ("whole", "redacted"):
-        plain = msgspec.json.encode({"content": f"\n{key} ok"})
-        assert key not in recorded_text(plain, mode)
-        escaped = b'{"content":" ' + "".join(f"\\u{ord(c):04x}" for c in key).encode() + b' ok"}'
+        plain_json = msgspec.json.encode({"content": f"\n{key} ok"})
+        assert key not in recorded_text(plain_json, mode)
+        escaped = b'{"content":" ' + "".join(f"\\u{ord(character):04x}" for character in key).encode() + b' ok"}'
         assert key not in recorded_text(escaped, mode)
 
 

@@ -1,4 +1,4 @@
-"""Whatever is in a file of questions or outcomes: it is read, or refused in one line that names file and line."""
+"""Any file of questions or outcomes is read, or rejected by a one-line error that names file and line."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ ODD = [{}, [], "", 0, -1, 10**400, float("inf"), float("nan"), True, None, "\ud8
 
 
 def changed(value: Any) -> Iterator[Any]:
-    """The value with each of its parts replaced by each odd one."""
+    """Variants of a value, each with one part replaced by an unusual value."""
     yield from ODD
     for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []:
         for other in changed(value[key]):
@@ -50,10 +50,10 @@ def changed(value: Any) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Possible nested set")  # of a pattern in a row
-def test_any_row_of_questions_is_read_or_refused_with_its_line(tmp_path: Path) -> None:
+def test_any_question_row_is_read_or_rejected_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     refused = 0
-    for row in (row for each in QUESTIONS for row in changed(each)):
+    for row in (row for question in QUESTIONS for row in changed(question)):
         path.write_text("\n" + json.dumps(row) + "\n")
         try:
             read(str(path))
@@ -63,7 +63,7 @@ def test_any_row_of_questions_is_read_or_refused_with_its_line(tmp_path: Path) -
     assert refused > 500
 
 
-def test_any_row_of_outcomes_is_read_or_refused_with_its_line(tmp_path: Path) -> None:
+def test_any_outcome_row_is_read_or_rejected_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     refused = 0
     for row in changed(OUTCOME):
@@ -99,7 +99,7 @@ DAMAGED: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize(("name", "content"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_error_of_a_damaged_file_names_it(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(QuestionError, match=rf"^{re.escape(str(path))}[:,]") as error:
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, conten
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"3", b"\xff", b'{"models":{"a":{"tiers":3}}}'])
-def test_what_else_is_read_as_json_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
+def test_the_error_of_any_other_damaged_json_file_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_bytes(content + b"\n")
     readers: list[tuple[type[Exception], Callable[[], object]]] = [
@@ -120,6 +120,6 @@ def test_what_else_is_read_as_json_is_refused_by_its_name(tmp_path: Path, conten
     ]
     for error, reading in readers:
         if content.startswith(b"{") and error is LedgerError:
-            continue  # which is a row without a key
+            continue  # a row without a key
         with pytest.raises(error, match=re.escape(str(path))):
             reading()

@@ -1,4 +1,4 @@
-"""What `deploy/` promises: its names are those of the router, its clocks fit together, and it runs without rights."""
+"""The files of `deploy/`: they name existing settings and metrics, their timeouts fit, and they run unprivileged."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ SETTINGS = {
     (str(field.validation_alias) if field.validation_alias else f"router_{name}").upper()
     for name, field in Settings.model_fields.items()
 }
-OF_OTHERS = {  # by whom they are read
+OF_OTHERS = {  # the program that reads each
     "sentinel": {*SETTINGS, "SHARE", "USD_A_DAY"},  # of its command in compose.yaml
     "mlflow": {
         *("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVER_ALLOWED_HOSTS"),
@@ -49,7 +49,7 @@ OF_OTHERS = {  # by whom they are read
         *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
     },
 }
-LONGEST_END_SECONDS = load().timeouts.shutdown + DRAIN_SECONDS + 4  # requests, what is exported, and two ways to end it
+LONGEST_END_SECONDS = load().timeouts.shutdown + DRAIN_SECONDS + 4  # requests, the export, and two signals
 TEMPLATES = {path.name: path.read_text() for path in (DEPLOY / "chart" / "templates").iterdir()}
 
 
@@ -75,7 +75,7 @@ def test_yaml_files_parse(path):
     assert yaml.safe_load(path.read_text())
 
 
-def test_the_rules_of_the_alerts_name_metrics_that_are_there(router):
+def test_alert_rules_query_existing_metrics(router):
     known = set()
     for family in text_string_to_metric_families(httpx2.get(router.origin + "/metrics").text):
         ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
@@ -89,29 +89,29 @@ def test_the_rules_of_the_alerts_name_metrics_that_are_there(router):
         assert named or rule["alert"] == "RouterDown"
 
 
-def test_the_environment_of_containers_is_read_by_somebody():
+def test_every_environment_variable_of_a_container_is_read():
     for name, service in SERVICES.items():
         assert set(service.get("environment", {})) <= OF_OTHERS.get(name, SETTINGS), name
 
 
-def test_the_environment_of_the_chart_is_made_of_settings():
+def test_the_environment_of_the_chart_consists_of_settings():
     named = {name for text in TEMPLATES.values() for name in re.findall(r"- name: ([A-Z_]+)\b", text)}
     assert {"OPENAI_API_KEY", "ROUTER_API_KEYS", "ROUTER_HOME"} <= named
     assert named | set(VALUES["settings"]) <= SETTINGS
 
 
-def test_every_container_is_hardened_and_watched():
+def test_every_container_is_hardened_and_has_a_health_check():
     for name, service in SERVICES.items():
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["restart"] == ("no" if name == "calibration" else "unless-stopped"), name
         assert service["user"].split(":")[0] not in ("0", "root"), name
-        assert "healthcheck" in service or name.startswith("router-"), name  # theirs is the image's
+        assert "healthcheck" in service or name.startswith("router-"), name  # they use the health check of the image
         others = re.sub(r"calibrated-router(-proxy)?:latest", "", service["image"])
         assert not re.search(r":latest\b", others), name
 
 
-def test_every_router_has_a_journal_of_its_own_and_all_share_the_keys():
+def test_each_router_has_its_own_journal_and_all_share_the_keys():
     routers = SERVICES["router-1"], SERVICES["router-2"]
     mounted = [dict(reversed(volume.split(":")) for volume in router["volumes"]) for router in routers]
     assert len({volumes["/home/router/.router"] for volumes in mounted}) == 2
@@ -119,20 +119,20 @@ def test_every_router_has_a_journal_of_its_own_and_all_share_the_keys():
     assert {router["environment"]["ROUTER_KEYS_FILE"] for router in routers} == {"/home/router/keys/keys.json"}
 
 
-def test_files_that_are_mounted_are_there():
+def test_mounted_files_exist():
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             if volume.startswith("."):
                 assert (DEPLOY / volume.split(":")[0]).is_file(), volume
 
 
-def test_the_variables_that_compose_needs_are_in_the_example():
+def test_the_example_has_every_variable_of_compose():
     example = (DEPLOY / ".env.example").read_text()
     for name in re.findall(r"\$\{([A-Z_]+):[?]", (DEPLOY / "compose.yaml").read_text()):
         assert re.search(rf"^{name}=", example, re.MULTILINE), name
 
 
-def test_whoever_stops_a_router_waits_until_it_has_ended():
+def test_the_stop_timeout_is_longer_than_the_shutdown():
     unit = (DEPLOY / "router.service").read_text()
     assert float(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) > LONGEST_END_SECONDS
     assert seconds(SERVICES["router-1"]["stop_grace_period"]) > LONGEST_END_SECONDS
@@ -140,7 +140,7 @@ def test_whoever_stops_a_router_waits_until_it_has_ended():
     assert VALUES["terminationGracePeriodSeconds"] - int(pause) > LONGEST_END_SECONDS
 
 
-def test_the_load_balancer_waits_as_long_and_takes_as_much_as_the_router():
+def test_the_load_balancer_has_the_timeouts_and_sizes_of_the_router():
     settings = load()
     assert nginx("client_max_body_size") == [f"{settings.max_body_bytes // 2**20}m"]
     (longest,) = nginx("proxy_read_timeout")
@@ -149,14 +149,14 @@ def test_the_load_balancer_waits_as_long_and_takes_as_much_as_the_router():
     assert nginx("proxy_buffering") == ["off"]
 
 
-def test_memory_is_limited_above_what_requests_may_hold():
+def test_the_memory_limit_exceeds_the_memory_budget():
     budget = int(SERVICES["router-1"]["environment"]["ROUTER_MEMORY_BUDGET_MB"])
     assert int(SERVICES["router-1"]["mem_limit"].removesuffix("m")) >= budget + 600
     limit = VALUES["resources"]["limits"]["memory"]
     assert int(limit.removesuffix("Mi")) >= int(VALUES["settings"]["ROUTER_MEMORY_BUDGET_MB"]) + 600
 
 
-def test_the_options_of_the_recalibration_are_those_of_the_command():
+def test_the_recalibration_uses_existing_options():
     commands = typer.main.get_command(calibration).commands
     compose = (DEPLOY / "compose.yaml").read_text()
     templates = [
@@ -171,7 +171,7 @@ def test_the_options_of_the_recalibration_are_those_of_the_command():
         assert command == "promote" or "--" in arguments
 
 
-def test_the_chart_renders_where_helm_is(tmp_path):
+def test_the_chart_renders_if_helm_is_installed(tmp_path):
     helm = os.environ.get("HELM") or shutil.which("helm")
     if helm is None:
         pytest.skip("there is no helm on this machine")
@@ -188,42 +188,46 @@ def test_the_chart_renders_where_helm_is(tmp_path):
         check=True,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
     ).stdout
-    made = [each for each in yaml.safe_load_all(rendered) if each]
-    kinds = {each["kind"]: each for each in made}
+    manifests = [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
+    kinds = {manifest["kind"]: manifest for manifest in manifests}
     assert {"StatefulSet", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= set(kinds)
     assert {"ServiceMonitor", "CronJob"} <= set(kinds)
     (container,) = kinds["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
-    jobs = [each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in made if each["kind"] == "CronJob"]
+    jobs = [
+        manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        for manifest in manifests
+        if manifest["kind"] == "CronJob"
+    ]
     assert len(jobs) == 2
     for job in jobs:
         subprocess.run(["bash", "-n"], input=job["containers"][0]["args"][0], text=True, check=True)
 
 
 def in_dockerfile(instruction: str) -> list[str]:
-    """The words of the last CMD, or of the health check."""
+    """The words of an instruction's command in the Dockerfile."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
-    (found,) = re.findall(rf"^{instruction} *(\[.*\])$", text, re.MULTILINE)
-    return json.loads(found)
+    (command,) = re.findall(rf"^{instruction} *(\[.*\])$", text, re.MULTILINE)
+    return json.loads(command)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that other users can enter."""
-    with folder_for_everybody() as made:
-        yield made
+    """A folder that other users can read."""
+    with folder_for_everybody() as manifests:
+        yield manifests
 
 
 @pytest.fixture
 def unprivileged() -> list[str]:
-    """How to run Python as a user without any right."""
+    """The command prefix that runs Python as an unprivileged user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     if shutil.which("setpriv") is None:
         pytest.skip("there is no setpriv on this machine")
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-    user += ["env"]  # what setpriv itself starts is still found with the rights of root
-    same = "/usr/bin/python{}.{}".format(*sys.version_info)  # where that of the tests is in root's own folder
+    user += ["env"]  # setpriv looks its program up with root's rights
+    same = "/usr/bin/python{}.{}".format(*sys.version_info)  # if the tests' interpreter is in root's own folder
     packages = sysconfig.get_path("purelib")
     for python in (sys.executable, same):
         tried = [*user, python, "-c", "import uvloop"]
@@ -235,7 +239,7 @@ def unprivileged() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_written(unprivileged, folder):
+def test_the_command_of_the_image_runs_unprivileged_in_a_read_only_tree(unprivileged, folder):
     tree, volume, scratch = (folder / name for name in ("app", "volume", "tmp"))
     for part in ("router", "calibration", "data"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -245,7 +249,7 @@ def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_w
     scratch.mkdir()
     scratch.chmod(0o1777)
     volume.mkdir()
-    os.chown(volume, 0, 65534)  # as Kubernetes leaves a volume with fsGroup: the folder is root's
+    os.chown(volume, 0, 65534)  # as Kubernetes mounts a volume with fsGroup: root owns the folder
     volume.chmod(0o2775)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -262,9 +266,9 @@ def test_the_command_of_the_image_runs_without_rights_in_a_tree_that_cannot_be_w
         "ROUTER_API_KEYS": "rk-of-the-tests-1",
     }
     log = folder / "log"
-    with log.open("wb") as written:
+    with log.open("wb") as log_file:
         server = subprocess.Popen(
-            [*unprivileged, *command[1:-1], port], cwd=tree, env=environment, stdout=written, stderr=written
+            [*unprivileged, *command[1:-1], port], cwd=tree, env=environment, stdout=log_file, stderr=log_file
         )
     try:
         origin = f"http://127.0.0.1:{port}"

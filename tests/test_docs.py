@@ -1,4 +1,4 @@
-"""The pages of docs/ are in step with the code: reasons, headers, fields, links to files, and what is generated."""
+"""The pages of docs/ match the code: reasons, headers, fields, links to files, and generated pages."""
 
 import re
 from pathlib import Path
@@ -28,11 +28,11 @@ def first_cells(page):
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
-def test_every_reason_is_on_the_page_of_reasons_and_no_other():
+def test_the_page_of_reasons_lists_exactly_the_reasons():
     assert first_cells("reference/reasons.md") == {reason.value for reason in Reason}
 
 
-def test_every_snippet_names_an_example_in_the_form_that_mkdocs_replaces():
+def test_every_snippet_includes_an_example():
     lines = [line for page in PAGES for line in page.read_text().splitlines() if line.lstrip().startswith("--8")]
     assert lines
     for line in lines:
@@ -54,7 +54,7 @@ def test_headers_in_the_code_are_in_the_document_and_on_the_page():
 def test_every_field_of_a_record_and_of_a_question_is_on_the_page_of_files():
     named = first_cells("reference/files.md")
     assert set(Record.__struct_fields__) <= named
-    assert set(questions.FIELDS) <= named | {"tolerance", "example"}  # these two belong to checks
+    assert set(questions.FIELDS) <= named | {"tolerance", "example"}  # these two are fields of checks
 
 
 def test_the_generated_pages_have_every_command_setting_and_metric(generators):
@@ -70,17 +70,19 @@ def test_the_generated_pages_have_every_command_setting_and_metric(generators):
     assert [name for name in Settings.model_fields if f"#{name} " not in settings and f"[{name}" not in settings] == []
     metrics = metrics_page.page()
     alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
-    asked = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:router|gen_ai)_[a-z_]+", alerts)}
-    assert {name for name in asked if f"`{name}`" not in metrics} == set()
+    metric_names = {
+        re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:router|gen_ai)_[a-z_]+", alerts)
+    }
+    assert {name for name in metric_names if f"`{name}`" not in metrics} == set()
 
 
-def test_pages_name_only_files_that_are_there():
+def test_pages_name_only_existing_files():
     named = r"`((?:router|calibration|tests|benchmarks|data|deploy|examples|docs)/[\w/.-]+\.\w+)`"
     missing = {
         (page.name, path)
         for page in PAGES
         for path in re.findall(named, page.read_text())
-        if not (ROOT / path).exists() and page.name != "decisions.md"  # which tells of what was
+        if not (ROOT / path).exists() and page.name != "decisions.md"  # the changelog names earlier files
     }
     assert missing == set()
 
@@ -91,7 +93,7 @@ def test_the_program_on_the_page_of_the_python_api_runs(capsys):
     assert capsys.readouterr().out == "gpt-4o-mini cheap_is_enough\n"
 
 
-def test_links_of_the_readme_and_its_like_lead_to_files():
+def test_links_in_the_readme_and_similar_files_are_valid():
     for page in PAGES[-3:]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)

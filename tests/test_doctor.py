@@ -1,4 +1,4 @@
-"""`python -m router doctor` against real servers, folders and databases: what is found, and what is said to do."""
+"""`python -m router doctor` against real servers, folders and databases: its findings and remedies."""
 
 import datetime as dt
 import json
@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import pytest
 from command_line import run
 from corporate_proxy import CorporateProxy
-from fake_openai import FakeOpenAI, Say, json_answer
+from fake_openai import FakeOpenAI, Reply, json_reply
 from test_upstream_tls import TlsFront, certificate, x509
 
 from router.client.issuing import add, revoke
@@ -33,17 +33,17 @@ SUBJECTS = (
 
 
 def mlflow_store(uri):
-    """What is said of a store that is reached without a proxy."""
+    """The finding on a store that is reached without a proxy."""
     return store_in(uri, Network())
 
 
 class KeyedOpenAI(FakeOpenAI):
-    """Lists its models to those who show the key, and repeats to others what they showed, as some servers do."""
+    """Lists its models if the key is valid; its error repeats an invalid key, as some servers do."""
 
     def _next(self, request):
-        shown = request.header("authorization")
-        if request.target == "/v1/models" and shown != f"Bearer {KEY}":
-            return json_answer({"error": {"message": f"Incorrect API key provided: {shown}"}}, 401)
+        credential = request.header("authorization")
+        if request.target == "/v1/models" and credential != f"Bearer {KEY}":
+            return json_reply({"error": {"message": f"Incorrect API key provided: {credential}"}}, 401)
         return super()._next(request)
 
 
@@ -55,8 +55,8 @@ def keyed():
 
 
 @pytest.fixture
-def examined(tmp_path, monkeypatch):
-    """Examines a folder with these settings; gives the findings by subject."""
+def run_doctor(tmp_path, monkeypatch):
+    """A function that runs doctor in a folder with these settings; returns the findings by subject."""
     monkeypatch.chdir(tmp_path)
 
     def examine(**environment):
@@ -70,117 +70,119 @@ def examined(tmp_path, monkeypatch):
     return examine
 
 
-def states(found):
-    return {subject: finding.state for subject, finding in found.items()}
+def states_of(findings):
+    return {subject: finding.state for subject, finding in findings.items()}
 
 
-def test_a_router_that_has_all_it_needs_has_no_problem(examined, keyed, tmp_path):
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
-    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
+def test_a_complete_configuration_has_no_problem(run_doctor, keyed, tmp_path):
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url)
+    assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"clock": SKIPPED}
     assert not list(tmp_path.iterdir()), "something was made"
 
 
-def test_without_a_key_it_says_that_answers_are_simulated(examined):
-    found = examined()
-    assert found["upstream"].state == WARNING and "OPENAI_API_KEY" in found["upstream"].remedy
-    assert "key" not in found and PROBLEM not in states(found).values()
+def test_without_a_key_doctor_reports_simulated_answers(run_doctor):
+    findings = run_doctor()
+    assert findings["upstream"].state == WARNING and "OPENAI_API_KEY" in findings["upstream"].remedy
+    assert "key" not in findings and PROBLEM not in states_of(findings).values()
 
 
 @pytest.mark.parametrize("key", ["sk-proj-wrong-0123456789abcdef", ""])
-def test_a_key_that_is_refused_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
+def test_a_rejected_key_is_a_problem_and_is_not_printed(keyed, tmp_path, key):
     environment = {"OPENAI_BASE_URL": keyed.url, **({"OPENAI_API_KEY": key} if key else {})}
-    ended = run("router", "doctor", cwd=tmp_path, **environment)
-    assert ended.returncode == 1
+    result = run("router", "doctor", cwd=tmp_path, **environment)
+    assert result.returncode == 1
     message = "the upstream rejects it (401)" if key else "not set, but the upstream requires one (401)"
-    assert f"problem  key: {message}. Set OPENAI_API_KEY" in ended.stdout
-    assert "ok       upstream: " in ended.stdout and "Problems: 1. Warnings: 0." in ended.stdout
-    assert "wrong" not in ended.stdout + ended.stderr
+    assert f"problem  key: {message}. Set OPENAI_API_KEY" in result.stdout
+    assert "ok       upstream: " in result.stdout and "Problems: 1. Warnings: 0." in result.stdout
+    assert "wrong" not in result.stdout + result.stderr
 
 
-def test_the_command_ends_with_0_where_there_is_no_problem_and_prints_no_key(keyed, tmp_path):
-    ended = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
-    assert ended.returncode == 0 and "ok       key: accepted\n" in ended.stdout
-    assert "right" not in ended.stdout + ended.stderr
+def test_the_command_exits_with_0_without_problems_and_prints_no_key(keyed, tmp_path):
+    result = run("router", "doctor", cwd=tmp_path, OPENAI_BASE_URL=keyed.url, OPENAI_API_KEY=KEY)
+    assert result.returncode == 0 and "ok       key: accepted\n" in result.stdout
+    assert "right" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("key", [KEY + "\n", " " + KEY, "sk-ключ", " "])
-def test_a_key_with_what_no_key_has_is_a_problem_and_is_not_sent(examined, keyed, key):
-    found = examined(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
-    assert found["key"].state == PROBLEM and "upstream" not in found
+def test_a_key_with_invalid_characters_is_a_problem_and_is_not_sent(run_doctor, keyed, key):
+    findings = run_doctor(OPENAI_API_KEY=key, OPENAI_BASE_URL=keyed.url)
+    assert findings["key"].state == PROBLEM and "upstream" not in findings
     assert keyed.open_connections == 0
 
 
 @pytest.mark.parametrize(
     ("answer", "upstream", "key"),
     [
-        (json_answer({"error": {}}, 403), OK, WARNING),
-        (json_answer({"error": {}}, 429), OK, WARNING),
-        (json_answer({"error": {}}, 404), WARNING, SKIPPED),
-        (json_answer({"error": {}}, 503), PROBLEM, SKIPPED),
-        (json_answer({}, 301, location="https://example.org/v1/models"), PROBLEM, SKIPPED),
-        (Say(pieces=(b"<html>",)), WARNING, OK),
-        (Say(pieces=(b"[" * 100_000,)), WARNING, OK),
-        (json_answer(["gpt-4o"]), WARNING, OK),
+        (json_reply({"error": {}}, 403), OK, WARNING),
+        (json_reply({"error": {}}, 429), OK, WARNING),
+        (json_reply({"error": {}}, 404), WARNING, SKIPPED),
+        (json_reply({"error": {}}, 503), PROBLEM, SKIPPED),
+        (json_reply({}, 301, location="https://example.org/v1/models"), PROBLEM, SKIPPED),
+        (Reply(pieces=(b"<html>",)), WARNING, OK),
+        (Reply(pieces=(b"[" * 100_000,)), WARNING, OK),
+        (json_reply(["gpt-4o"]), WARNING, OK),
     ],
-    ids=lambda value: value.status if isinstance(value, Say) else None,
+    ids=lambda value: value.status if isinstance(value, Reply) else None,
 )
-def test_each_answer_to_the_list_of_models_says_something_else(examined, openai_server, answer, upstream, key):
+def test_each_status_of_the_model_list_has_its_own_finding(run_doctor, openai_server, answer, upstream, key):
     openai_server.models = answer
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert (found["upstream"].state, found["key"].state) == (upstream, key)
-    assert found["upstream"].remedy or upstream == OK
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (findings["upstream"].state, findings["key"].state) == (upstream, key)
+    assert findings["upstream"].remedy or upstream == OK
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
-def test_an_answer_that_breaks_off_is_no_answer(examined, openai_server, end):
+def test_an_interrupted_answer_is_a_problem(run_doctor, openai_server, end):
     openai_server.models.end = end
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert (found["upstream"].state, found["key"].state) == (PROBLEM, SKIPPED)
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert (findings["upstream"].state, findings["key"].state) == (PROBLEM, SKIPPED)
 
 
 @pytest.mark.parametrize("stalled", [{"wait": 60.0}, {"end": "stall"}], ids=["head", "body"])
-def test_an_upstream_that_says_nothing_is_waited_for_five_seconds(examined, openai_server, stalled):
+def test_a_silent_upstream_times_out_after_five_seconds(run_doctor, openai_server, stalled):
     for name, value in stalled.items():
         setattr(openai_server.models, name, value)
-    began = time.monotonic()
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
-    assert found["upstream"].state == PROBLEM and "no answer within 5 s" in found["upstream"].message
-    assert 4.9 < time.monotonic() - began < 15
+    start = time.monotonic()
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)
+    assert findings["upstream"].state == PROBLEM and "no answer within 5 s" in findings["upstream"].message
+    assert 4.9 < time.monotonic() - start < 15
 
 
-def test_an_upstream_that_is_not_there_is_a_problem_and_all_else_is_checked(examined, closed_port):
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
-    assert states(found) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
-    assert "OPENAI_BASE_URL" in found["upstream"].remedy
+def test_an_unreachable_upstream_does_not_stop_other_checks(run_doctor, closed_port):
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=f"http://127.0.0.1:{closed_port}/v1")
+    assert states_of(findings) == dict.fromkeys(SUBJECTS, OK) | {"upstream": PROBLEM, "key": SKIPPED, "clock": SKIPPED}
+    assert "OPENAI_BASE_URL" in findings["upstream"].remedy
 
 
-def test_a_certificate_that_is_not_trusted_says_how_to_trust_it(examined, openai_server, tmp_path, monkeypatch):
+def test_the_finding_on_an_untrusted_certificate_says_how_to_trust_it(run_doctor, openai_server, tmp_path, monkeypatch):
     chain, trusted = certificate(tmp_path, x509.DNSName("localhost"))
     front = TlsFront(chain, openai_server.port)
     try:
         address = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"https://localhost:{front.port}/v1"}
-        found = examined(**address)
-        assert found["upstream"].state == PROBLEM and "SSL_CERT_FILE" in found["upstream"].remedy
-        assert examined(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
+        findings = run_doctor(**address)
+        assert findings["upstream"].state == PROBLEM and "SSL_CERT_FILE" in findings["upstream"].remedy
+        assert run_doctor(**address, SSL_CERT_FILE=str(trusted))["upstream"].state == OK
     finally:
         front.close()
 
 
-def test_clients_that_bring_their_keys_need_none_of_the_router(examined, keyed):
-    found = examined(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
-    assert found["key"].state == OK and "clients send their own" in found["key"].message
+def test_with_forwarded_client_keys_the_router_needs_no_key(run_doctor, keyed):
+    findings = run_doctor(OPENAI_BASE_URL=keyed.url, ROUTER_FORWARD_CLIENT_KEYS="true")
+    assert findings["key"].state == OK and "clients send their own" in findings["key"].message
 
 
-def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined, keyed, openai_server):
+def test_every_model_with_its_own_upstream_or_key_is_checked_once(run_doctor, keyed, openai_server):
     models = {
         "local": {"base_url": openai_server.url},
         "other-name": {"base_url": openai_server.url},
         "own-key": {"api_key": "sk-wrong"},
         "same": {"name": "gpt-4o"},
     }
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
-    asked = {subject: finding.state for subject, finding in found.items() if subject.startswith(("upstream", "key"))}
-    assert asked == {
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=keyed.url, ROUTER_MODELS=json.dumps(models))
+    checked_states = {
+        subject: finding.state for subject, finding in findings.items() if subject.startswith(("upstream", "key"))
+    }
+    assert checked_states == {
         "upstream": OK,
         "key": OK,
         "upstream of models.local": OK,
@@ -190,16 +192,16 @@ def test_every_model_with_an_upstream_or_key_of_its_own_is_checked_once(examined
     }
 
 
-def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, closed_port, monkeypatch):
+def test_each_upstream_of_a_model_is_checked_by_its_label(run_doctor, keyed, closed_port, monkeypatch):
     tables = [
         {"base_url": keyed.url, "api_key": KEY, "label": "good"},
         {"base_url": keyed.url, "api_key": "sk-wrong", "label": "bad"},
         {"base_url": f"http://127.0.0.1:{closed_port}/v1", "api_key": "sk-3"},
     ]
     monkeypatch.setenv("ROUTER_MODELS", json.dumps({name: {"upstreams": tables} for name in ("gpt-4o", "gpt-4o-mini")}))
-    found = examined(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
-    told = {subject: state for subject, state in states(found).items() if "models." in subject}
-    assert told == {
+    findings = run_doctor(OPENAI_API_KEY="sk-default", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    expected = {subject: state for subject, state in states_of(findings).items() if "models." in subject}
+    assert expected == {
         "upstream of models.gpt-4o (good)": OK,
         "key of models.gpt-4o (good)": OK,
         "upstream of models.gpt-4o (bad)": OK,
@@ -210,7 +212,7 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
 
 
 @pytest.mark.parametrize(
-    ("seconds", "state", "told"),
+    ("seconds", "state", "expected"),
     [
         (0, OK, "matches"),
         (20, OK, "matches"),
@@ -219,17 +221,20 @@ def test_each_upstream_of_a_model_is_checked_by_its_label(examined, keyed, close
         (-100, WARNING, "s ahead of the upstream's"),
     ],
 )
-def test_the_clock_is_compared_with_the_upstream_s(examined, openai_server, seconds, state, told):
-    theirs = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
-    openai_server.models.headers = [*openai_server.models.headers, ("date", format_datetime(theirs, usegmt=True))]
-    found = examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
-    assert found.state == state and told in found.message
+def test_the_clock_is_compared_with_the_upstreams(run_doctor, openai_server, seconds, state, expected):
+    upstream_time = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    openai_server.models.headers = [
+        *openai_server.models.headers,
+        ("date", format_datetime(upstream_time, usegmt=True)),
+    ]
+    findings = run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"]
+    assert findings.state == state and expected in findings.message
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 25:61:61 GMT"])
-def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
+def test_an_invalid_date_is_not_compared(run_doctor, openai_server, date):
     openai_server.models.headers = [*openai_server.models.headers, ("date", date)]
-    assert examined(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
+    assert run_doctor(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai_server.url)["clock"].state == SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -241,54 +246,54 @@ def test_a_date_that_is_none_is_not_compared(examined, openai_server, date):
         {"OPENAI_BASE_URL": "https://ada:secret@example.org/v1"},
     ],
 )
-def test_settings_that_do_not_load_are_the_only_finding(examined, environment):
-    (found,) = examined(**environment).values()
-    assert found.state == PROBLEM and "secret" not in str(found)
-    assert found.subject == "settings" and next(iter(environment)) in found.message
+def test_invalid_settings_are_the_only_finding(run_doctor, environment):
+    (findings,) = run_doctor(**environment).values()
+    assert findings.state == PROBLEM and "secret" not in str(findings)
+    assert findings.subject == "settings" and next(iter(environment)) in findings.message
 
 
-def test_settings_say_which_file_was_read(examined, tmp_path):
+def test_the_finding_on_settings_names_the_file(run_doctor, tmp_path):
     (tmp_path / "router.toml").write_text('home = "there"\n')
-    found = examined()
-    assert "router.toml and the environment" in found["settings"].message
-    assert str(tmp_path / "there") in found["home folder"].message
+    findings = run_doctor()
+    assert "router.toml and the environment" in findings["settings"].message
+    assert str(tmp_path / "there") in findings["home folder"].message
 
 
-def test_a_policy_that_cannot_be_read_is_a_problem_where_the_settings_name_it(examined, tmp_path):
-    found = examined(ROUTER_POLICY=str(tmp_path / "nowhere"))
-    assert found["policy"].state == PROBLEM and "nowhere" in found["policy"].message and "prices" not in found
+def test_an_unreadable_configured_policy_is_a_problem(run_doctor, tmp_path):
+    findings = run_doctor(ROUTER_POLICY=str(tmp_path / "nowhere"))
+    assert findings["policy"].state == PROBLEM and "nowhere" in findings["policy"].message and "prices" not in findings
 
 
-def test_a_promoted_policy_that_cannot_be_read_is_a_warning_since_the_shipped_one_serves(examined, tmp_path):
+def test_an_unreadable_promoted_policy_is_a_warning(run_doctor, tmp_path):
     (tmp_path / ".router" / "policy").mkdir(parents=True)
     (tmp_path / ".router" / "policy" / "policy.json").write_text("{}")
-    found = examined()
-    assert found["policy"].state == WARNING and "rollback" in found["policy"].remedy
+    findings = run_doctor()
+    assert findings["policy"].state == WARNING and "rollback" in findings["policy"].remedy
 
 
-def test_a_model_of_the_policy_without_a_price_is_named(examined, tmp_path):
-    without_answers = shutil.ignore_patterns("answers.*")  # they belong to the policy as it is
+def test_a_model_of_the_policy_without_a_price_is_named(run_doctor, tmp_path):
+    without_answers = shutil.ignore_patterns("answers.*")  # they are models of the policy
     shutil.copytree(SHIPPED, tmp_path / "policy", ignore=without_answers)
     document = tmp_path / "policy" / "policy.json"
     document.write_text(document.read_text().replace('"gpt-4o-mini"', '"small-of-ours"'))
-    found = examined(ROUTER_POLICY="policy")
-    assert found["prices"].state == WARNING and "unknown for small-of-ours" in found["prices"].message
+    findings = run_doctor(ROUTER_POLICY="policy")
+    assert findings["prices"].state == WARNING and "unknown for small-of-ours" in findings["prices"].message
     priced = {"small-of-ours": {"usd_per_million_input_tokens": 0.1, "usd_per_million_output_tokens": 0.2}}
-    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
+    assert run_doctor(ROUTER_MODELS=json.dumps(priced))["prices"].state == OK
     del priced["small-of-ours"]["usd_per_million_output_tokens"]
-    assert examined(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
+    assert run_doctor(ROUTER_MODELS=json.dumps(priced))["prices"].state == PROBLEM
 
 
-def test_a_home_folder_that_cannot_be_written_to_is_a_problem(tmp_path):
+def test_a_read_only_home_folder_is_a_problem(tmp_path):
     assert home_writable(tmp_path).state == OK
     (tmp_path / "file").touch()
     for home in (tmp_path / "file", tmp_path / "file" / "home"):
-        found = home_writable(home)
-        assert found.state == PROBLEM and "Not a directory" in found.message and "ROUTER_HOME" in found.remedy
+        findings = home_writable(home)
+        assert findings.state == PROBLEM and "Not a directory" in findings.message and "ROUTER_HOME" in findings.remedy
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_little_room_on_the_disk_is_a_warning(tmp_path):
+def test_little_free_disk_space_is_a_warning(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     assert disk_free(tmp_path / "not" / "yet", least_bytes=free // 2).state == OK
     assert disk_free(tmp_path / "not" / "yet", least_bytes=2 * free).state == WARNING
@@ -297,46 +302,46 @@ def test_little_room_on_the_disk_is_a_warning(tmp_path):
 def test_a_database_file_is_opened_and_not_changed(tmp_path):
     for name, content, state in (("broken.db", b"no database" * 100, PROBLEM), ("empty.db", b"", OK)):
         (tmp_path / name).write_bytes(content)
-        found = database("usage database", f"sqlite:///{tmp_path / name}", "ROUTER_USAGE_DATABASE")
-        assert found.state == state and (tmp_path / name).read_bytes() == content
-    with sqlite3.connect(tmp_path / "wal.db") as made:
-        made.execute("PRAGMA journal_mode=WAL")
-        made.execute("CREATE TABLE held (x)")
-        made.commit()
-        assert mlflow_store(f"sqlite:///{tmp_path / 'wal.db'}").state == OK  # while another writes
-    made.close()
+        findings = database("usage database", f"sqlite:///{tmp_path / name}", "ROUTER_USAGE_DATABASE")
+        assert findings.state == state and (tmp_path / name).read_bytes() == content
+    with sqlite3.connect(tmp_path / "wal.db") as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE held (x)")
+        connection.commit()
+        assert mlflow_store(f"sqlite:///{tmp_path / 'wal.db'}").state == OK  # while another process writes
+    connection.close()
 
 
-def test_a_database_that_is_not_there_is_a_problem_and_its_password_is_not_printed(closed_port):
+def test_an_unreachable_database_is_a_problem_without_its_password(closed_port):
     url = f"postgresql+psycopg://ada:secret@127.0.0.1:{closed_port}/router?sslpassword=hidden"
-    found = database("usage database", url, "ROUTER_USAGE_DATABASE")
-    assert found.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in found.message
-    assert "secret" not in str(found) and "hidden" not in str(found)
+    findings = database("usage database", url, "ROUTER_USAGE_DATABASE")
+    assert findings.state == PROBLEM and f"[login]@127.0.0.1:{closed_port}/router" in findings.message
+    assert "secret" not in str(findings) and "hidden" not in str(findings)
 
 
 @pytest.mark.parametrize("url", ["mongo://ada:secret@localhost/x", "databricks", "mlruns"])
-def test_a_store_of_no_known_kind_is_a_problem(url):
-    found = mlflow_store(url)
-    assert found.state == PROBLEM and "secret" not in str(found)
+def test_an_unknown_kind_of_store_is_a_problem(url):
+    findings = mlflow_store(url)
+    assert findings.state == PROBLEM and "secret" not in str(findings)
 
 
-def test_the_health_of_an_mlflow_server_is_asked_for(openai_server, closed_port):
+def test_the_health_of_an_mlflow_server_is_checked(openai_server, closed_port):
     origin = f"http://127.0.0.1:{openai_server.port}"
     with_login = origin.replace("//", "//ada:se%2Fcret@")
     assert mlflow_store(origin + "/mlflow/").state == mlflow_store(with_login).state == OK
     assert [request.target for request in openai_server.received] == ["/mlflow/health", "/health"]
     assert openai_server.received[1].header("authorization") == "Basic YWRhOnNlL2NyZXQ="
     for status, state in ((401, WARNING), (403, WARNING), (404, PROBLEM), (500, PROBLEM)):
-        openai_server.say(Say(status))
+        openai_server.enqueue(Reply(status))
         assert mlflow_store(origin).state == state
     for url in (f"http://ada:secret@127.0.0.1:{closed_port}", "http://ada:secret@:99999"):
-        found = mlflow_store(url)
-        assert found.state == PROBLEM and "MLFLOW_TRACKING_URI" in found.remedy and "secret" not in str(found)
+        findings = mlflow_store(url)
+        assert findings.state == PROBLEM and "MLFLOW_TRACKING_URI" in findings.remedy and "secret" not in str(findings)
 
 
 @pytest.fixture
-def proxied(keyed, tmp_path):
-    """A proxy that asks for credentials, before the upstream and MLflow's server."""
+def proxy_environment(keyed, tmp_path):
+    """A proxy that requires credentials, in front of the upstream and MLflow's server."""
     (tmp_path / "made").mkdir()
     chain, authority = certificate(tmp_path / "made", x509.DNSName("upstream.test"))
     front = TlsFront(chain, keyed.port)
@@ -346,18 +351,22 @@ def proxied(keyed, tmp_path):
     front.close()
 
 
-def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_password(examined, proxied):
-    proxy, environment = proxied
+def test_the_finding_on_the_upstream_names_the_proxy_without_its_password(run_doctor, proxy_environment):
+    proxy, environment = proxy_environment
     environment |= {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": f"http://ada:geheim-123@{proxy.address}"}
-    found = examined(**environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test")
-    assert found["upstream"].state == found["key"].state == OK
-    assert found["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
-    assert f"(through the proxy {proxy.address})" in found["MLflow store"].message
-    assert "geheim" not in str(list(map(str, found.values()))) and "YWRh" not in str(list(map(str, found.values())))
+    findings = run_doctor(
+        **environment, HTTP_PROXY=environment["HTTPS_PROXY"], MLFLOW_TRACKING_URI="http://mlflow.test"
+    )
+    assert findings["upstream"].state == findings["key"].state == OK
+    assert findings["upstream"].message == f"https://upstream.test/v1 (through the proxy {proxy.address}) is reachable"
+    assert f"(through the proxy {proxy.address})" in findings["MLflow store"].message
+    assert "geheim" not in str(list(map(str, findings.values()))) and "YWRh" not in str(
+        list(map(str, findings.values()))
+    )
 
 
 @pytest.mark.parametrize(
-    ("login", "fault", "told", "remedy"),
+    ("login", "fault", "expected", "remedy"),
     [
         (
             "",
@@ -371,26 +380,34 @@ def test_it_says_through_which_proxy_it_reached_the_upstream_and_not_by_what_pas
         ("ada:geheim-123@", "cut", "closed the connection after CONNECT", "ROUTER_PROXY=none disables the proxy"),
     ],
 )
-def test_it_says_what_a_refused_connect_means(examined, proxied, login, fault, told, remedy):
-    proxy, environment = proxied
+def test_the_finding_on_a_failed_connect_explains_the_status(
+    run_doctor, proxy_environment, login, fault, expected, remedy
+):
+    proxy, environment = proxy_environment
     proxy.fault = fault
-    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
-    assert found.state == PROBLEM and f"the proxy {proxy.address} {told}" in found.message and remedy in found.remedy
-    assert "geheim" not in str(found) and "falsch" not in str(found)
+    findings = run_doctor(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY=f"http://{login}{proxy.address}")["upstream"]
+    assert (
+        findings.state == PROBLEM
+        and f"the proxy {proxy.address} {expected}" in findings.message
+        and remedy in findings.remedy
+    )
+    assert "geheim" not in str(findings) and "falsch" not in str(findings)
 
 
-def test_a_proxy_that_is_away_or_silent_is_named(examined, proxied):
-    proxy, environment = proxied
-    found = examined(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")["upstream"]
-    assert "the proxy 127.0.0.1:9 cannot be reached" in found.message and "geheim" not in str(found)
+def test_an_unreachable_or_silent_proxy_is_named(run_doctor, proxy_environment):
+    proxy, environment = proxy_environment
+    findings = run_doctor(**environment, OPENAI_API_KEY=KEY, ROUTER_PROXY="http://ada:geheim-123@127.0.0.1:9")[
+        "upstream"
+    ]
+    assert "the proxy 127.0.0.1:9 cannot be reached" in findings.message and "geheim" not in str(findings)
     proxy.fault = "stall"
-    found = examined(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
-    assert f"no connection within 4 s (through the proxy {proxy.address})" in found.message
+    findings = run_doctor(ROUTER_PROXY=f"http://ada:geheim-123@{proxy.address}")["upstream"]
+    assert f"no connection within 4 s (through the proxy {proxy.address})" in findings.message
 
 
-def test_a_bundle_that_is_missing_is_a_problem_of_the_settings(examined):
-    found = examined(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
-    assert found["settings"].state == PROBLEM and "/nowhere.pem: No such file" in found["settings"].message
+def test_a_missing_bundle_is_a_problem_of_the_settings(run_doctor):
+    findings = run_doctor(OPENAI_BASE_URL="https://api.example.com/v1", ROUTER_CA_BUNDLE="/nowhere.pem")
+    assert findings["settings"].state == PROBLEM and "/nowhere.pem: No such file" in findings["settings"].message
 
 
 def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
@@ -404,5 +421,5 @@ def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     write_roster(tmp_path / "keys.json", Roster(revoke(keys, "bob", time.time())))
     assert client_keys(settings).message == "1 of 2 named keys are active, 0 in the settings"
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
-    found = client_keys(settings)
-    assert found.state == PROBLEM and "keys.json" in found.message and key not in str(found)
+    findings = client_keys(settings)
+    assert findings.state == PROBLEM and "keys.json" in findings.message and key not in str(findings)

@@ -30,21 +30,21 @@ TARGET = 0.97
 
 
 def make_outcomes(n: int, seed: int = 0) -> list[Outcome]:
-    """Outcomes of sums, whose wrong answers contradict their steps, and of choices, whose answers are letters."""
+    """Outcomes of sums, whose wrong answers contradict their steps, and of choices with single letters."""
     rng = np.random.default_rng(seed)
     outcomes = []
     for i in range(n):
-        a, b = (int(value) for value in rng.integers(10, 99, 2))
-        is_sum, right = i % 2 == 0, float(rng.random() < 0.75)
+        left, b = (int(value) for value in rng.integers(10, 99, 2))
+        is_sum, correct = i % 2 == 0, float(rng.random() < 0.75)
         if is_sum:
-            text = f"Basket {i} holds {a} apples and {b} pears. How many pieces of fruit are in the basket in all?"
-            found = a + b if right else a + b + int(rng.integers(1, 9))
-            answer = f"We add apples and pears: {a} + {b} = {a + b}. The answer is {found}."
+            text = f"Basket {i} holds {left} apples and {b} pears. How many pieces of fruit are in the basket in all?"
+            values = left + b if correct else left + b + int(rng.integers(1, 9))
+            answer = f"We add apples and pears: {left} + {b} = {left + b}. The answer is {values}."
         else:
-            text = f"Patient {a} of ward {b} has fever and a cough. Which diagnosis fits, A, B, C or D? Case {i}."
+            text = f"Patient {left} of ward {b} has fever and a cough. Which diagnosis fits, A, B, C or D? Case {i}."
             answer = str(rng.choice(list("ABCD")))
         results = {
-            PAIR[0]: Result(right, answer, 60, 40 if is_sum else 2),
+            PAIR[0]: Result(correct, answer, 60, 40 if is_sum else 2),
             PAIR[1]: Result(float(rng.random() < 0.97), answer, 60, 40 if is_sum else 2),
         }
         message = {"role": "user", "content": text}
@@ -53,39 +53,39 @@ def make_outcomes(n: int, seed: int = 0) -> list[Outcome]:
 
 
 @pytest.fixture(scope="module")
-def learnt():
+def learning():
     return learn(make_outcomes(500), models_named(PAIR, load_prices()), 0, {}, targets=(0.9, TARGET))
 
 
 @pytest.fixture(scope="module")
-def policy(learnt):
-    answers = learn_answer_rules(learnt, 0)
-    return parse(dump(replace(learnt.policy, answers=answers)))
+def policy(learning):
+    answers = learn_answer_rules(learning, 0)
+    return parse(dump(replace(learning.policy, answers=answers)))
 
 
 def numbers(question, answer, tools=()):
     return dict(zip(FEATURE_NAMES, compute_features(question, answer, 50.0, tools), strict=True))
 
 
-def test_an_answer_that_does_not_follow_from_its_steps_is_seen():
-    right, wrong = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
-    assert (right["final_is_last_number"], wrong["final_is_last_number"]) == (1.0, 0.0)
+def test_an_answer_that_contradicts_its_steps_is_detected():
+    correct, incorrect = numbers("?", "3 * 4 = 12. The answer is 12."), numbers("?", "3 * 4 = 12. The answer is 14.")
+    assert (correct["final_is_last_number"], incorrect["final_is_last_number"]) == (1.0, 0.0)
     assert numbers("?", "3 * 4 = 13. The answer is 13.")["sums_wrong"] == 1.0
 
 
 @pytest.mark.parametrize(("answer", "holds"), [("9.9", True), ("9.11", False)])
-def test_the_larger_of_two_numbers_is_known(answer, holds):
-    found = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
-    assert (found["order_holds"], found["order_broken"]) == (float(holds), float(not holds))
+def test_the_larger_of_two_numbers_is_computed(answer, holds):
+    values = numbers("Which is larger, 9.11 or 9.9?", f'{{"answer": "{answer}"}}')
+    assert (values["order_holds"], values["order_broken"]) == (float(holds), float(not holds))
 
 
-def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
+def test_a_tool_call_in_either_format_is_compared_with_the_question():
     for call in (
         {"name": "weather", "arguments": {"city": "Oslo", "days": 3}},
         {"weather": '{"city":"Oslo","days":3}'},
     ):
-        found = numbers("The weather in Oslo?", json.dumps([call]), ("weather city days",))
-        assert (found["calls"], found["values_in_question"], found["prose_for_call"]) == (1.0, 0.5, 0.0)
+        answer = numbers("The weather in Oslo?", json.dumps([call]), ("weather city days",))
+        assert (answer["calls"], answer["values_in_question"], answer["prose_for_call"]) == (1.0, 0.5, 0.0)
     assert numbers("The weather in Oslo?", "It rains.", ("weather",))["prose_for_call"] == 1.0
 
 
@@ -98,7 +98,10 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
             {"y": 3},
         ),
         ("def f(n):\n    return 1 if n < 2 else n * f(n - 1)\nassert f(5) == ??", 120),
-        ("def f(xs):\n    a, *b = xs\n    return a\nassert f([1]) == ??", None),  # what is not interpreted is not known
+        (
+            "def f(xs):\n    a, *b = xs\n    return a\nassert f([1]) == ??",
+            None,
+        ),  # the result of an uninterpreted program is unknown
         ("def f(x):\n    return x.__class__\nassert f(1) == ??", None),
         ("def f(x):\n    return open('/etc/passwd')\nassert f(1) == ??", None),
         ("def f(x):\n    return 'a' * 10**9\nassert f(1) == ??", None),
@@ -110,15 +113,15 @@ def test_a_tool_call_is_compared_with_what_was_asked_in_either_form():
         ("def f(x):\n    return '%1000000000d' % x\nassert f(1) == ??", None),
     ],
 )
-def test_a_small_program_is_interpreted_and_a_hostile_one_is_not(program, value):
-    found = evaluate_program(program)
-    assert found == (None if value is None else (value,))
+def test_small_programs_are_interpreted_and_hostile_ones_are_not(program, value):
+    answer = evaluate_program(program)
+    assert answer == (None if value is None else (value,))
     assert value is None or matches_value(value, repr(value))
 
 
-def test_programs_are_parsed_in_several_threads_without_changing_the_filters_of_warnings():
+def test_parsing_in_threads_does_not_change_warning_filters():
     question = "What is printed?\n```python\nprint('\\d')\n```"
-    evaluate_program(question)  # sets the one filter that stays
+    evaluate_program(question)  # sets the only permanent filter
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as threads:
         values = list(threads.map(evaluate_program, [question] * 2_000))
@@ -134,8 +137,8 @@ def test_answers_are_used_for_types_whose_answers_are_informative(policy):
 
 def test_the_command_learns_answer_rules_and_prints_their_types(tmp_path):
     write_outcomes(make_outcomes(200), tmp_path / "outcomes.jsonl")
-    done = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
-    assert done.returncode == 0 and "answer verification pays on: sums/baskets" in done.stdout, done.stderr
+    result = run("calibration", "learn", "--outcomes", tmp_path / "outcomes.jsonl", "--out", tmp_path / "policy")
+    assert result.returncode == 0 and "answer verification pays on: sums/baskets" in result.stdout, result.stderr
     assert all((tmp_path / "policy" / name).is_file() for name in ANSWER_FILES)
 
 
@@ -144,27 +147,27 @@ def test_the_replay_decides_as_the_proxy_and_counts_both_calls(policy):
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
     cascade = replay_cascade(policy, policy.answers, replay)
     assert apgr(cascade.gaps, replay.scores) > apgr(replay.gaps, replay.scores) + 0.1
-    chosen = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
-    assert set(chosen) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
+    choices = cascade.choose_by_rule(policy.rules, policy.answers.rules(policy.rules).rule_for(TARGET))
+    assert set(choices) == {CHEAP, CHEAP_THEN_STRONG, STRONG}
     for row, (outcome, features, prediction) in enumerate(
         zip(outcomes, replay.features, replay.predictions, strict=True)
     ):
         tried = decide_first_step(policy.answers, policy.rules, features, prediction, TARGET)
-        way = STRONG if tried.decision.model == PAIR[1] else CHEAP
+        column = STRONG if tried.decision.model == PAIR[1] else CHEAP
         answer = outcome.results[PAIR[0]].answer
         if tried.inspects_answer and not accepts_answer(
             policy.answers, policy.rules, features, prediction, TARGET, answer
         ):
-            way = CHEAP_THEN_STRONG
-        assert way == chosen[row]
+            column = CHEAP_THEN_STRONG
+        assert column == choices[row]
     assert np.allclose(cascade.costs_usd[:, CHEAP_THEN_STRONG], replay.costs_usd.sum(axis=1))
 
 
-def test_answer_rules_do_not_change_the_first_decision(learnt, policy):
+def test_answer_rules_do_not_change_the_first_decision(learning, policy):
     for outcome in make_outcomes(40, seed=2):
         features = read_question(outcome.messages)
         prediction = predict(policy.predictor, features)
-        before = decide(learnt.policy.rules, features, prediction, TARGET)
+        before = decide(learning.policy.rules, features, prediction, TARGET)
         assert decide(policy.rules, features, prediction, TARGET).model == before.model
 
 
@@ -174,22 +177,24 @@ def test_a_guard_applies_before_the_cascade(policy):
     assert (tried.decision.model, tried.inspects_answer) == (PAIR[1], False)
 
 
-def test_a_policy_without_answer_rules_reads_as_before(learnt, policy, tmp_path):
+def test_a_policy_without_answer_rules_reads_as_before(learning, policy, tmp_path):
     assert (
-        learn_answer_rules(replace(learnt, replay=replace(learnt.replay, outcomes=without_answers(learnt))), 0) is None
+        learn_answer_rules(replace(learning, replay=replace(learning.replay, outcomes=without_answers(learning))), 0)
+        is None
     )
-    plain = dump(learnt.policy)
-    assert not set(ANSWER_FILES) & set(plain) and parse(plain).answers is None
-    assert parse(plain).version != policy.version
+    files = dump(learning.policy)
+    assert not set(ANSWER_FILES) & set(files) and parse(files).answers is None
+    assert parse(files).version != policy.version
     write_policy(policy, tmp_path)
     assert read_policy(tmp_path).version == policy.version
-    write_policy(learnt.policy, tmp_path)  # replaces a policy with answer rules
+    write_policy(learning.policy, tmp_path)  # replaces a policy with answer rules
     assert read_policy(tmp_path).answers is None
 
 
-def without_answers(learnt):
+def without_answers(learning):
     return [
-        replace(o, results={m: replace(r, answer=None) for m, r in o.results.items()}) for o in learnt.replay.outcomes
+        replace(outcome, results={model: replace(result, answer=None) for model, result in outcome.results.items()})
+        for outcome in learning.replay.outcomes
     ]
 
 
@@ -210,10 +215,12 @@ def test_damaged_answer_rules_are_refused_with_the_file(policy):
     }
     for name, contents in broken.items():
         for content in contents:
-            changed = {k: v for k, v in files.items() if k != name} | ({} if content is None else {name: content})
-            with pytest.raises(PolicyError) as told:
+            changed = {key: value for key, value in files.items() if key != name} | (
+                {} if content is None else {name: content}
+            )
+            with pytest.raises(PolicyError) as error:
                 parse(changed)
-            assert told.value.file == name and "\n" not in str(told.value)
+            assert error.value.file == name and "\n" not in str(error.value)
 
 
 def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):
@@ -225,5 +232,5 @@ def test_the_shipped_policy_uses_answers_but_no_single_letters():
     shipped = read_policy(DATA / "policy")
     assert {"code/execution-tracing", "math/number-comparison"} <= set(shipped.answers.types)
     assert not any(name.startswith("medical/") for name in shipped.answers.types)
-    for rule, looked in zip(shipped.rules.targets, shipped.answers.targets, strict=True):
-        assert looked.certified and looked.expected_saving.estimate >= rule.expected_saving.estimate - 0.01
+    for rule, answer_rule in zip(shipped.rules.targets, shipped.answers.targets, strict=True):
+        assert answer_rule.certified and answer_rule.expected_saving.estimate >= rule.expected_saving.estimate - 0.01

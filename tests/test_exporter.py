@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from made_records import START, made_record
 from mlflow import MlflowClient
+from synthetic_records import START, make_record
 from waiting import until
 
 from router.exporter.process import start
@@ -22,12 +22,12 @@ from router.settings import Settings, load
 
 
 @pytest.fixture
-def settings(tmp_path, store_with_tables) -> Settings:
-    store_with_tables(tmp_path / "home")
+def settings(tmp_path, create_store) -> Settings:
+    create_store(tmp_path / "home")
     return load(home=tmp_path / "home")
 
 
-def written(settings: Settings, *records: Record) -> None:
+def write_records(settings: Settings, *records: Record) -> None:
     journal = Journal(settings.home / "journal")
     for record in records:
         assert journal.append(record)
@@ -44,12 +44,12 @@ def export_once(settings: Settings) -> None:
         pass
 
 
-def stored(settings: Settings, **search) -> list:
-    """The traces as a user reads them, by id."""
+def stored_traces(settings: Settings, **search) -> list:
+    """The traces as a user reads them, sorted by id."""
     client = MlflowClient(settings.tracking_uri)
     experiment = client.get_experiment_by_name("router").experiment_id
-    found = client.search_traces(locations=[experiment], max_results=500, **search)
-    return sorted(found, key=lambda trace: trace.info.trace_id)
+    traces = client.search_traces(locations=[experiment], max_results=500, **search)
+    return sorted(traces, key=lambda trace: trace.info.trace_id)
 
 
 def count(settings: Settings) -> int:
@@ -65,15 +65,15 @@ def count(settings: Settings) -> int:
 
 def test_a_record_is_a_trace_with_its_times_tokens_cost_and_decision(settings):
     request = {"model": "auto", "messages": [{"role": "user", "content": "What is 2+2?"}]}
-    unknown = made_record(2, model="new-model", response_model="", cost_usd=None)
-    failed = made_record(3, status=429, outcome="failed", error="slow down", usage=None, cost_usd=None)
+    unknown = make_record(2, model="new-model", response_model="", cost_usd=None)
+    failed = make_record(3, status=429, outcome="failed", error="slow down", usage=None, cost_usd=None)
     earlier = {"model": "gpt-4o", "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.5}
-    repeated = made_record(4, wasted=[earlier], attempts=2)
-    written(settings, made_record(1, request=request), unknown, failed, repeated)
+    repeated = make_record(4, wasted=[earlier], attempts=2)
+    write_records(settings, make_record(1, request=request), unknown, failed, repeated)
     export_once(settings)
-    plain, without_price, error, twice = stored(settings)
+    first_trace, without_price, error, twice = stored_traces(settings)
 
-    record, info, span = made_record(1), plain.info, plain.data.spans[0]
+    record, info, span = make_record(1), first_trace.info, first_trace.data.spans[0]
     assert info.trace_id == "tr-" + record.trace_id
     assert info.state == "OK"
     assert info.request_time == START // 10**6 + 1000
@@ -99,77 +99,77 @@ def test_a_record_is_a_trace_with_its_times_tokens_cost_and_decision(settings):
     assert error.info.tags["router.status"] == "429"
     assert error.data.spans[0].attributes["router.error"] == "slow down"
 
-    assert twice.info.token_usage["input_tokens"] == 1048 + 10  # all that was billed
-    assert twice.info.cost["total_cost"] == pytest.approx(made_record(4).cost_usd + 0.5)
+    assert twice.info.token_usage["input_tokens"] == 1048 + 10  # the sum of all billed calls
+    assert twice.info.cost["total_cost"] == pytest.approx(make_record(4).cost_usd + 0.5)
     assert len(twice.data.spans) == 3
 
-    found = stored(settings, filter_string="tags.`router.status` = '429'")
-    assert [trace.info.trace_id for trace in found] == [error.info.trace_id]
+    traces = stored_traces(settings, filter_string="tags.`router.status` = '429'")
+    assert [trace.info.trace_id for trace in traces] == [error.info.trace_id]
 
 
 def test_exporting_the_same_records_again_changes_nothing(settings):
-    written(settings, *(made_record(number) for number in range(5)))
+    write_records(settings, *(make_record(number) for number in range(5)))
     export_once(settings)
-    before = [trace.to_dict() for trace in stored(settings)]
+    before = [trace.to_dict() for trace in stored_traces(settings)]
     for cursor in (settings.home / "journal").glob("*.cursor"):
         cursor.unlink()
     export_once(settings)
-    assert [trace.to_dict() for trace in stored(settings)] == before
+    assert [trace.to_dict() for trace in stored_traces(settings)] == before
 
 
-def test_an_exporter_killed_in_the_middle_leaves_every_record_exactly_once(settings):
-    written(settings, *(made_record(number) for number in range(480)))
+def test_a_killed_exporter_exports_every_record_exactly_once(settings):
+    write_records(settings, *(make_record(number) for number in range(480)))
     command = [sys.executable, "-m", "router", "export"]
     for _ in range(2):
-        enough = count(settings) + 1  # the first batch of those that it writes
+        enough = count(settings) + 1  # the first batch that it writes
         process = subprocess.Popen(command, env=environment(settings), stderr=subprocess.DEVNULL)
-        assert until(lambda enough=enough: count(settings) >= enough, 180.0)  # the exporter gives way to all else
+        assert until(lambda enough=enough: count(settings) >= enough, 180.0)  # the exporter runs at low priority
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert count(settings) < 480
     export_once(settings)
-    traces = stored(settings)
+    traces = stored_traces(settings)
     assert [trace.info.trace_id for trace in traces] == [f"tr-{number + 1:032x}" for number in range(480)]
     assert sum(trace.info.token_usage["input_tokens"] for trace in traces) == sum(1000 + 12 * n for n in range(480))
 
 
-def test_what_is_written_while_it_looks_for_the_last_time_is_exported_too(settings):
-    """The record comes after an empty look began and before the end is told, in each of the looks that may be last."""
+def test_records_written_during_the_last_read_are_exported(settings):
+    """The record arrives during an empty read that may be the last one."""
     stopping = threading.Event()
-    kept: list[Entry] = []
+    read_entries: list[Entry] = []
 
     class Kept:
         batch = 10
-        write = staticmethod(kept.extend)
+        write = staticmethod(read_entries.extend)
 
     def a_request_ends_and_then_the_server() -> None:
         if not stopping.is_set():
-            written(settings, made_record(1))
+            write_records(settings, make_record(1))
             stopping.set()
 
     Shipper(settings.home / "journal", "kept", Kept(), a_request_ends_and_then_the_server).run(stopping, 30.0)
-    assert [entry.trace_id for entry in kept] == [made_record(1).trace_id]
+    assert [entry.trace_id for entry in read_entries] == [make_record(1).trace_id]
 
 
 def test_the_exporter_of_serve_exports_while_running_and_drains_when_stopped(settings):
     journal = Journal(settings.home / "journal")
-    journal.append(made_record(1))
+    journal.append(make_record(1))
     exporter = start(settings)
     assert until(lambda: count(settings) == 1, 180.0)
-    journal.append(made_record(2))
+    journal.append(make_record(2))
     exporter.stop(30.0)
     assert count(settings) == 2
     journal.close()
 
 
-def test_an_exporter_that_is_told_to_stop_while_it_starts_has_its_turn(tmp_path):
+def test_an_exporter_stopped_while_it_starts_exports_once(tmp_path):
     stopping = threading.Event()
     stopping.set()
     with only_one(tmp_path, stopping) as first, only_one(tmp_path, stopping) as second:
         assert (first, second) == (True, False)
 
 
-def test_an_exporter_whose_parent_dies_ends_by_itself(settings):
+def test_an_exporter_ends_with_its_parent(settings):
     journal = Journal(settings.home / "journal")
     code = """
 import sys, time
@@ -195,7 +195,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_an_exporter_that_dies_is_started_again(settings):
+def test_an_ended_exporter_is_restarted(settings):
     exporter = start(settings)
     first = exporter.pid
     os.kill(first, signal.SIGKILL)
@@ -204,7 +204,7 @@ def test_an_exporter_that_dies_is_started_again(settings):
     assert not _runs(exporter.pid)
 
 
-def test_a_store_that_an_older_mlflow_made_is_brought_up_to_date(settings):
+def test_the_store_of_an_older_mlflow_is_migrated(settings):
     path = settings.home / "mlflow.db"
     from alembic import command
     from mlflow.store.db.utils import _get_alembic_config
@@ -232,7 +232,7 @@ def run(call, *arguments):
         call(*arguments)
     except ImportError as error:
         failed.append(error)
-    except Exception:  # nobody listens there
+    except Exception:  # a port without a listener
         pass
 
 disable_network_lookups()
@@ -246,6 +246,6 @@ assert not failed, failed
 """
 
 
-def test_what_asks_for_the_champion_and_what_writes_traces_import_mlflow_one_after_the_other(tmp_path):
-    done = subprocess.run([sys.executable, "-c", IMPORTED_TWICE], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_concurrent_imports_of_mlflow_are_serialized(tmp_path):
+    result = subprocess.run([sys.executable, "-c", IMPORTED_TWICE], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""The exporter against a real `mlflow server`, with everything in between that can go wrong."""
+"""The exporter against a real `mlflow server` with injected faults."""
 
 import contextlib
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
-from made_records import made_record
 from servers import MlflowServer
+from synthetic_records import make_record
 from waiting import until
 
 from router.exporter.shipper import Shipper
@@ -23,13 +23,13 @@ from router.settings import Settings, load
 
 
 def rows(server: MlflowServer) -> dict[str, tuple[int, int, float]]:
-    """Input tokens, spans and dollars by trace, as they are stored."""
+    """Stored input tokens, spans and dollars by trace."""
     with contextlib.closing(sqlite3.connect(server.store, timeout=30)) as db:
-        found = db.execute(
+        records = db.execute(
             "select request_id, input_tokens, total_cost, (select count(*) from spans where trace_id = request_id)"
             " from trace_info"
         )
-        return {row[0]: (row[1], row[3], row[2]) for row in found}
+        return {row[0]: (row[1], row[3], row[2]) for row in records}
 
 
 @pytest.fixture(scope="module")
@@ -38,40 +38,40 @@ def server_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(server_folder, store_with_tables):
-    running = MlflowServer(store_with_tables(server_folder), server_folder)
+def server(server_folder, create_store):
+    running = MlflowServer(create_store(server_folder), server_folder)
     yield running
     running.kill()
 
 
 @pytest.fixture
-def between(server):
+def fault_proxy(server):
     proxy = FaultProxy(server.port)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def settings(tmp_path, between) -> Settings:
-    return load(home=tmp_path / "home", mlflow_tracking_uri=f"http://127.0.0.1:{between.port}")
+def settings(tmp_path, fault_proxy) -> Settings:
+    return load(home=tmp_path / "home", mlflow_tracking_uri=f"http://127.0.0.1:{fault_proxy.port}")
 
 
-def written(settings: Settings, numbers: range) -> Journal:
+def write_records(settings: Settings, numbers: range) -> Journal:
     journal = Journal(settings.home / "journal")
     for number in numbers:
-        assert journal.append(made_record(number))
+        assert journal.append(make_record(number))
     return journal
 
 
 def expected(numbers: range) -> dict[str, tuple[int, int, float]]:
     return {
-        f"tr-{number + 1:032x}": (1000 + 12 * number, 1, pytest.approx(made_record(number).cost_usd))
+        f"tr-{number + 1:032x}": (1000 + 12 * number, 1, pytest.approx(make_record(number).cost_usd))
         for number in numbers
     }
 
 
 class Running:
-    """The shippers in a thread, as the exporter runs them."""
+    """Runs the shippers in a thread, like the exporter."""
 
     def __init__(self, settings: Settings) -> None:
         self.shippers, _ = shippers_for(settings)
@@ -92,8 +92,8 @@ class Running:
 
 def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, server):
     numbers = range(120)
-    journal = written(settings, numbers)
-    trace = made_record(7).trace_id
+    journal = write_records(settings, numbers)
+    trace = make_record(7).trace_id
     journal.append(Feedback(feedback_id="a" * 32, trace_id=trace, unix_ns=time.time_ns(), score=0.5, comment="hm"))
     journal.close()
     drain(shippers_for(settings)[0])
@@ -105,11 +105,11 @@ def test_a_batch_reaches_a_server_with_tokens_and_cost_and_feedback(settings, se
 
 
 @pytest.mark.parametrize("mode", ["refuse", "error", "lose"])
-def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(settings, server, between, mode):
+def test_a_server_outage_loses_and_duplicates_no_record(settings, server, fault_proxy, mode):
     base = {"refuse": 1000, "error": 2000, "lose": 3000}[mode]
     numbers = range(base, base + 60)
-    between.mode = mode
-    journal = written(settings, numbers)
+    fault_proxy.mode = mode
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: running.mlflow.progress.failures >= 2, 120.0)
@@ -117,26 +117,28 @@ def test_nothing_is_lost_or_doubled_when_the_server_fails_and_comes_back(setting
         assert progress["failures"] >= 2
         assert progress["failing_since_unix"] <= time.time()
         assert running.mlflow.cursor.behind_bytes() > 0
-        between.mode = "pass"
+        fault_proxy.mode = "pass"
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
     journal.close()
     stored = rows(server)
     assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
-    with contextlib.closing(sqlite3.connect(settings.home / "usage.db")) as db:  # it had not waited for MLflow
+    with contextlib.closing(
+        sqlite3.connect(settings.home / "usage.db")
+    ) as db:  # the usage tables do not wait for MLflow
         assert db.execute("select count(*) from router_requests").fetchone() == (60,)
 
 
-def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, between, monkeypatch):
+def test_a_request_to_a_silent_server_times_out_and_is_retried(settings, server, fault_proxy, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     numbers = range(4000, 4030)
-    between.mode = "stall"
-    journal = written(settings, numbers)
+    fault_proxy.mode = "stall"
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
-        between.mode = "pass"
+        fault_proxy.mode = "pass"
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 120.0)
     finally:
         running.stop()
@@ -145,27 +147,27 @@ def test_a_server_that_stalls_is_given_up_on_and_asked_again(settings, server, b
     assert {trace: stored.get(trace) for trace in expected(numbers)} == expected(numbers)
 
 
-def test_a_server_killed_while_it_writes_has_every_record_once_after_it_is_back(settings, server):
+def test_a_server_killed_during_a_write_stores_every_record_once(settings, server):
     numbers, later = range(5000, 5300), range(5300, 5310)
-    journal = written(settings, numbers)
+    journal = write_records(settings, numbers)
     running = Running(settings)
     try:
         assert until(lambda: len(rows(server).keys() & expected(numbers).keys()) >= 50, 120.0)
         server.kill()
-        written(settings, later).close()  # so that something is left to fail where all had been taken already
+        write_records(settings, later).close()  # so that a record is left even if all others are exported
         assert until(lambda: running.mlflow.progress.failures >= 1, 120.0)
         server.start()
         assert until(lambda: running.mlflow.cursor.behind_bytes() == 0, 200)
     finally:
         running.stop()
     journal.close()
-    stored, wanted = rows(server), expected(range(numbers.start, later.stop))
-    assert {trace: stored.get(trace) for trace in wanted} == wanted
+    stored, expected_rows = rows(server), expected(range(numbers.start, later.stop))
+    assert {trace: stored.get(trace) for trace in expected_rows} == expected_rows
 
 
 @pytest.fixture(scope="module")
 def proxy_python(tmp_path_factory):
-    """The Python of an environment with the packages of the proxy's image alone."""
+    """The Python of an environment with only the packages of the proxy image."""
     folder, root = tmp_path_factory.mktemp("proxy"), Path(__file__).parent.parent
     uv = (sys.executable, "-m", "uv")
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
@@ -187,15 +189,15 @@ def proxy_python(tmp_path_factory):
 def test_the_packages_of_the_proxy_image_export_to_a_server(proxy_python, settings, server):
     before = rows(server)
     numbers = range(9_000, 9_010)
-    written(settings, numbers).close()
-    given = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
-    exported = proxy_python("export", "--once", **given)
+    write_records(settings, numbers).close()
+    options = {"ROUTER_HOME": str(settings.home), "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri}
+    exported = proxy_python("export", "--once", **options)
     assert exported.returncode == 0, exported.stderr
     assert {trace: row for trace, row in rows(server).items() if trace not in before} == expected(numbers)
 
 
-def test_the_packages_of_the_proxy_image_refuse_a_store_of_their_own(proxy_python, tmp_path):
-    ended = proxy_python("serve", "--port", "0", ROUTER_HOME=str(tmp_path / "home"))
-    assert ended.returncode == 2
-    assert "set MLFLOW_TRACKING_URI to an MLflow server" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_the_packages_of_the_proxy_image_reject_a_local_store(proxy_python, tmp_path):
+    result = proxy_python("serve", "--port", "0", ROUTER_HOME=str(tmp_path / "home"))
+    assert result.returncode == 2
+    assert "set MLFLOW_TRACKING_URI to an MLflow server" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -8,9 +8,9 @@ from collections import Counter
 
 import httpx2
 import pytest
-from fake_openai import Say, chat_events, events, json_answer
+from fake_openai import Reply, chat_events, json_reply, stream_reply
 from fault_proxy import FaultProxy
-from upstream_pair import MODEL, Upstream, ask_all, chat, conversations, error, of
+from upstream_pair import MODEL, Upstream, chat, conversations, error, send_chats, upstream_settings
 
 from router.settings import SettingsError, load
 from router.upstream import breaker
@@ -24,7 +24,7 @@ FAST = {"timeouts": {"first_byte": 0.4, "idle": 0.3, "connect": 0.3}}
 
 @pytest.fixture
 def upstream():
-    """Starts upstreams by name."""
+    """A function that starts an upstream with a name."""
     running = []
 
     def start(name="a", port=0) -> Upstream:
@@ -50,65 +50,67 @@ def standing(router) -> list[dict]:
 
 
 def metric(router, name: str) -> float:
-    told = httpx2.get(router.origin + "/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in told if line.startswith(name))
+    lines = httpx2.get(router.origin + "/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-# who is asked
+# choice of the upstream
 
 
-def test_2000_requests_follow_the_weights(serve, pair):
-    router = serve(**of(*pair, weight=(3, 1)))
-    assert Counter(ask_all(router.port, conversations(2000))) == {200: 2000}
-    asked = [len(each.received) for each in pair]
+def test_2000_requests_follow_the_weights(start_router, pair):
+    router = start_router(**upstream_settings(*pair, weight=(3, 1)))
+    assert Counter(send_chats(router.port, conversations(2000))) == {200: 2000}
+    counts = [len(upstream.received) for upstream in pair]
     bound = 4 * math.sqrt(2000 * 0.75 * 0.25)  # standard deviations of a binomial; p < 0.0001
-    assert sum(asked) == 2000 and abs(asked[0] - 1500) < bound
-    answered = Counter(record["upstream"] for record in router.records(2000))
-    assert answered == {"a": asked[0], "b": asked[1]}
-    assert metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == asked[0]
+    assert sum(counts) == 2000 and abs(counts[0] - 1500) < bound
+    answer_counts = Counter(record["upstream"] for record in router.records(2000))
+    assert answer_counts == {"a": counts[0], "b": counts[1]}
+    assert (
+        metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="answered",upstream="a"}}') == counts[0]
+    )
 
 
-def test_a_conversation_stays_at_one_upstream(serve, pair):
-    router = serve(**of(*pair))
+def test_a_conversation_stays_at_one_upstream(start_router, pair):
+    router = start_router(**upstream_settings(*pair))
     for number in range(8):
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}"}]
-        asked = set()
+        counts = set()
         for turn in range(4):
-            asked.add(ask(router, {"model": MODEL, "messages": messages}).headers["x-router-upstream"])
+            counts.add(ask(router, {"model": MODEL, "messages": messages}).headers["x-router-upstream"])
             messages += [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"And {turn}?"}]
-        assert len(asked) == 1
-    assert all(each.received for each in pair)
+        assert len(counts) == 1
+    assert all(upstream.received for upstream in pair)
 
 
 @pytest.mark.parametrize("named", ["prompt_cache_key", "x-session-id"])
-def test_a_named_conversation_takes_precedence_over_its_messages(serve, pair, named):
-    router = serve(**of(*pair))
+def test_a_named_conversation_takes_precedence_over_its_messages(start_router, pair, named):
+    router = start_router(**upstream_settings(*pair))
     header = {named: "c1"} if named.startswith("x-") else {}
     field = {} if header else {named: "c1"}
-    asked = {ask(router, chat(f"Hello {n}", **field), **header).headers["x-router-upstream"] for n in range(12)}
-    assert len(asked) == 1
+    counts = {ask(router, chat(f"Hello {n}", **field), **header).headers["x-router-upstream"] for n in range(12)}
+    assert len(counts) == 1
 
 
 def test_removing_an_upstream_moves_only_its_own_conversations():
     endpoints = [Endpoint(None, None, label=label) for label in "abc"]
     for key in (str(n).encode() for n in range(200)):
-        before = [each.label for each in order_endpoints(endpoints, key)]
-        after = [each.label for each in order_endpoints(endpoints[:2], key)]
+        before = [endpoint.label for endpoint in order_endpoints(endpoints, key)]
+        after = [endpoint.label for endpoint in order_endpoints(endpoints[:2], key)]
         assert after == [label for label in before if label != "c"]
 
 
-def test_lower_priorities_are_tried_first(serve, pair):
-    router = serve(**of(*pair, priority=(1, 0)))
-    ask_all(router.port, conversations(20))
-    assert [len(each.received) for each in pair] == [0, 20]
+def test_lower_priorities_are_tried_first(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(1, 0)))
+    send_chats(router.port, conversations(20))
+    assert [len(upstream.received) for upstream in pair] == [0, 20]
     pair[1].fault = error(500)
-    assert set(ask_all(router.port, conversations(5))) == {200}
+    assert set(send_chats(router.port, conversations(5))) == {200}
     assert len(pair[0].received) == 5
 
 
-def test_each_upstream_gets_its_own_key_and_model_name(serve, pair):
-    router = serve(**of(*pair, name=("my-deployment", "")), openai_api_key="sk-default")
-    ask_all(router.port, conversations(20))
+def test_each_upstream_gets_its_own_key_and_model_name(start_router, pair):
+    router = start_router(**upstream_settings(*pair, name=("my-deployment", "")), openai_api_key="sk-default")
+    send_chats(router.port, conversations(20))
     for server, key, name in zip(pair, ("sk-0", "sk-1"), ("my-deployment", MODEL), strict=True):
         assert {received.header("authorization") for received in server.received} == {f"Bearer {key}"}
         assert {received.json["model"] for received in server.received} == {name}
@@ -119,8 +121,11 @@ def test_unset_values_of_an_upstream_are_inherited():
     tables = [{"weight": 2}, {"api_key": "sk-2", "label": "second"}, {"base_url": "http://other:1/v1", "name": "x"}]
     model = {"name": "mine", "api_key": "sk-model", "upstreams": tables}
     known = Upstreams(load(openai_base_url="http://default:9/v1", openai_api_key="sk-default", models={"m": model}))
-    found = {each.label: (each.origin.host, each.authorization, each.model) for each in known.endpoints("m")}
-    assert found == {
+    endpoints_by_label = {
+        endpoint.label: (endpoint.origin.host, endpoint.authorization, endpoint.model)
+        for endpoint in known.endpoints("m")
+    }
+    assert endpoints_by_label == {
         "default:9": ("default", b"Bearer sk-model", "mine"),
         "second": ("default", b"Bearer sk-2", "mine"),
         "other:1": ("other", None, "x"),  # no key of another address
@@ -130,7 +135,7 @@ def test_unset_values_of_an_upstream_are_inherited():
 
 
 @pytest.mark.parametrize(
-    ("tables", "told"),
+    ("tables", "message"),
     [
         ([{"weight": 0}], r"ROUTER_MODELS\.m\.upstreams\.0\.weight: Input should be greater than 0"),
         ([{"priority": -1}], r"upstreams\.0\.priority"),
@@ -141,13 +146,13 @@ def test_unset_values_of_an_upstream_are_inherited():
         ([{}, {"api_key": "sk-2"}], r"upstreams\.1\.label: two upstreams have the label"),
     ],
 )
-def test_invalid_settings_are_one_line_errors(tables, told):
-    with pytest.raises(SettingsError, match=told) as raised:
+def test_invalid_settings_are_one_line_errors(tables, message):
+    with pytest.raises(SettingsError, match=message) as error:
         Upstreams(load(models={"m": {"upstreams": tables}}))
-    assert "\n" not in str(raised.value) and "secret" not in str(raised.value) and "sk-" not in str(raised.value)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value) and "sk-" not in str(error.value)
 
 
-# what happens when one fails
+# failures
 
 
 FAULTS = {
@@ -158,34 +163,34 @@ FAULTS = {
     "no such model": (error(404, "model_not_found"), 0),
     "long rate limit": (error(429, retry_after="30"), 0),
     "no money": (error(429, "insufficient_quota"), 0),
-    "reset": (Say(pieces=(), end="reset"), 1),
-    "silence": (Say(wait=5), 1),
-    "early end": (Say(pieces=[b'{"id":"x"', b"}"], end="early"), 1),
+    "reset": (Reply(pieces=(), end="reset"), 1),
+    "silence": (Reply(wait=5), 1),
+    "early end": (Reply(pieces=[b'{"id":"x"', b"}"], end="early"), 1),
 }
 
 
-@pytest.mark.parametrize(("fault", "wasted"), FAULTS.values(), ids=FAULTS)
-def test_no_request_fails_if_one_upstream_fails(serve, pair, fault, wasted):
-    router = serve(**of(*pair, priority=(0, 1)), **FAST)
+@pytest.mark.parametrize(("fault", "extra_attempts"), FAULTS.values(), ids=FAULTS)
+def test_no_request_fails_if_one_upstream_fails(start_router, pair, fault, extra_attempts):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)), **FAST)
     pair[0].fault = fault
-    began = time.monotonic()
-    assert ask_all(router.port, conversations(12), threads=1) == [200] * 12
-    assert time.monotonic() - began < 6
-    assert len(pair[0].received) == FAILURES  # then it is left alone
+    start = time.monotonic()
+    assert send_chats(router.port, conversations(12), threads=1) == [200] * 12
+    assert time.monotonic() - start < 6
+    assert len(pair[0].received) == FAILURES  # then the upstream is not called
     assert len(pair[1].received) == 12
     records = router.records(12)
     assert {(record["upstream"], record["model"], record["outcome"]) for record in records} == {
         ("b", MODEL, "answered")
     }
     assert [record["attempts"] for record in records] == [2] * FAILURES + [1] * (12 - FAILURES)
-    unknown = [{"model": MODEL, "usage": None, "cost_usd": None}] * wasted  # it may have been billed
+    unknown = [{"model": MODEL, "usage": None, "cost_usd": None}] * extra_attempts  # it may have been billed
     assert [record["wasted"] for record in records] == [unknown] * FAILURES + [[]] * (12 - FAILURES)
     assert all(record["cost_usd"] > 0 for record in records)
 
 
-def test_an_unreachable_upstream_fails_no_request(serve, pair, closed_port):
-    router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
-    assert set(ask_all(router.port, conversations(40))) == {200}
+def test_an_unreachable_upstream_fails_no_request(start_router, pair, closed_port):
+    router = start_router(**upstream_settings(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
+    assert set(send_chats(router.port, conversations(40))) == {200}
     assert all(record["wasted"] == [] for record in router.records(40))
     assert standing(router) == [
         {"model": MODEL, "upstream": "a", "left_alone": True, "key_refused": 0},
@@ -193,30 +198,30 @@ def test_an_unreachable_upstream_fails_no_request(serve, pair, closed_port):
     ]
     assert metric(router, "router_upstream_left_alone{") == 1
     failed = metric(router, f'router_upstream_calls_total{{model="{MODEL}",outcome="failed",upstream="a"}}')
-    assert FAILURES <= failed <= FAILURES + 3  # as many as were under way when the last of them failed
+    assert FAILURES <= failed <= FAILURES + 3  # as many as were in progress at the last failure
 
 
 @pytest.mark.parametrize(("mode", "unknown"), [("refuse", 1), ("error", 0), ("lose", 1), ("stall", 1)])
-def test_a_broken_connection_leads_to_the_next_upstream(serve, pair, mode, unknown):
-    way = FaultProxy(pair[0].port)
-    router = serve(**of(f"http://127.0.0.1:{way.port}/v1", pair[1], priority=(0, 1)), **FAST)
+def test_a_broken_connection_leads_to_the_next_upstream(start_router, pair, mode, unknown):
+    proxy = FaultProxy(pair[0].port)
+    router = start_router(**upstream_settings(f"http://127.0.0.1:{proxy.port}/v1", pair[1], priority=(0, 1)), **FAST)
     try:
         assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
-        way.mode = mode
+        proxy.mode = mode
         answer = ask(router, chat("hi"))
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
         assert len(router.records(2)[1].get("wasted")) == unknown
-        if mode == "lose":  # answered, and billed, and never heard of
+        if mode == "lose":  # answered and billed, but the answer is lost
             assert len(pair[0].received) == 2
     finally:
-        way.close()
+        proxy.close()
 
 
-def test_a_recovered_upstream_gets_its_conversations_again(serve, pair, monkeypatch):
+def test_a_recovered_upstream_gets_its_conversations_again(start_router, pair, monkeypatch):
     monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.3)
-    router = serve(**of(*pair, priority=(0, 1)))
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
     pair[0].fault = error(500)
-    ask_all(router.port, conversations(FAILURES + 2), threads=1)
+    send_chats(router.port, conversations(FAILURES + 2), threads=1)
     assert standing(router)[0]["left_alone"]
     pair[0].fault = None
     time.sleep(0.35)
@@ -224,63 +229,61 @@ def test_a_recovered_upstream_gets_its_conversations_again(serve, pair, monkeypa
     assert not standing(router)[0]["left_alone"]
 
 
-def test_an_upstream_that_restarts_under_load_fails_no_request(serve, pair, upstream, monkeypatch):
+def test_an_upstream_that_restarts_under_load_fails_no_request(start_router, pair, upstream, monkeypatch):
     monkeypatch.setattr(breaker, "FIRST_PAUSE_SECONDS", 0.2)
     first = Upstream("a")
-    router, port = serve(**of(first, pair[1])), first.port
+    router, port = start_router(**upstream_settings(first, pair[1])), first.port
 
     def kill_and_return() -> None:
         time.sleep(0.3)
         first.close()
         time.sleep(0.5)
-        back.append(upstream("a", port))
+        restarted.append(upstream("a", port))
 
-    back, statuses, killer = [], [], threading.Thread(target=kill_and_return)
+    restarted, statuses, killer = [], [], threading.Thread(target=kill_and_return)
     killer.start()
     deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and not (back and back[0].received):
-        statuses += ask_all(router.port, conversations(60))
+    while time.monotonic() < deadline and not (restarted and restarted[0].received):
+        statuses += send_chats(router.port, conversations(60))
     killer.join()
-    assert set(statuses) == {200} and back[0].received
+    assert set(statuses) == {200} and restarted[0].received
     records = router.records(len(statuses))
     assert len(records) == len(statuses) and all(record["cost_usd"] > 0 for record in records)
-    sent = len(first.received) + len(back[0].received) + len(pair[1].received)
-    assert sent - len(records) <= sum(
-        len(record["wasted"]) for record in records
-    )  # nothing was sent for nothing untold
+    sent = len(first.received) + len(restarted[0].received) + len(pair[1].received)
+    assert sent - len(records) <= sum(len(record["wasted"]) for record in records)  # every request is accounted for
 
 
-def test_an_upstream_with_an_open_circuit_is_skipped(serve, pair, upstream):
+def test_an_upstream_with_an_open_circuit_is_skipped(start_router, pair, upstream):
     third = upstream("c")
-    router = serve(**of(*pair, third, priority=(0, 1, 2)))
+    router = start_router(**upstream_settings(*pair, third, priority=(0, 1, 2)))
     pair[0].fault = pair[1].fault = error(500)
-    assert set(ask_all(router.port, conversations(FAILURES), threads=1)) == {200}
+    assert set(send_chats(router.port, conversations(FAILURES), threads=1)) == {200}
     pair[0].fault = None
     router.app.worker.upstreams.endpoints(MODEL)[0].health.breaker.record_success()
-    pair[0].say(error(401))
-    asked = len(pair[1].received)
+    pair[0].enqueue(error(401))
+    counts = len(pair[1].received)
     answer = ask(router, chat("hi"))
     assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "c")
-    assert len(pair[1].received) == asked
+    assert len(pair[1].received) == counts
 
 
-def test_a_short_rate_limit_is_waited_for_at_the_same_upstream(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)))
-    pair[0].say(error(429, retry_after="0.1"))
+def test_a_short_rate_limit_is_waited_for_at_the_same_upstream(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
+    pair[0].enqueue(error(429, retry_after="0.1"))
     assert ask(router, chat("hi")).headers["x-router-upstream"] == "a"
     assert not pair[1].received
 
 
-def test_the_last_usable_upstream_is_retried(serve, pair, closed_port):
-    router = serve(**of(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
-    ask_all(router.port, conversations(30), threads=1)
-    pair[1].say(error(500))
+def test_the_last_usable_upstream_is_retried(start_router, pair, closed_port):
+    router = start_router(**upstream_settings(f"http://127.0.0.1:{closed_port}/v1", pair[1]))
+    send_chats(router.port, conversations(30), threads=1)
+    pair[1].enqueue(error(500))
     assert ask(router, chat("hi")).status_code == 200
 
 
-def test_an_interrupted_stream_is_not_repeated(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)), **FAST)
-    pair[0].say(events(*chat_events(MODEL)[:3], end="reset"))
+def test_an_interrupted_stream_is_not_repeated(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)), **FAST)
+    pair[0].enqueue(stream_reply(*chat_events(MODEL)[:3], end="reset"))
     with pytest.raises(httpx2.RemoteProtocolError):
         ask(router, chat("hi", stream=True))
     record = router.records()[0]
@@ -288,16 +291,16 @@ def test_an_interrupted_stream_is_not_repeated(serve, pair):
     assert not pair[1].received
 
 
-def test_a_stream_that_fails_before_its_first_byte_moves_to_the_next_upstream(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)), **FAST)
-    pair[0].say(events())
+def test_a_stream_that_fails_before_its_first_byte_moves_to_the_next_upstream(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)), **FAST)
+    pair[0].enqueue(stream_reply())
     assert ask(router, chat("hi", stream=True)).content == b"".join(chat_events(MODEL))
     assert router.records()[0]["upstream"] == "b"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_the_error_of_the_last_upstream_is_returned(serve, pair, status):
-    router = serve(**of(*pair, priority=(0, 1)))
+def test_the_error_of_the_last_upstream_is_returned(start_router, pair, status):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
     pair[0].fault, pair[1].fault = error(status), error(status, x_request_id="req_b")
     answer = ask(router, chat("hi"))
     assert (answer.status_code, answer.headers["x-request-id"]) == (status, "req_b")
@@ -305,16 +308,16 @@ def test_the_error_of_the_last_upstream_is_returned(serve, pair, status):
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_an_invalid_request_is_sent_once(serve, pair, status):
-    router = serve(**of(*pair, priority=(0, 1)))
+def test_an_invalid_request_is_sent_once(start_router, pair, status):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
     pair[0].fault = error(status)
     assert [ask(router, chat("hi")).status_code for _ in range(8)] == [status] * 8
     assert not pair[1].received
 
 
-def test_a_rejected_key_is_reported_until_it_is_accepted(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)))
-    pair[0].say(error(401, "invalid_api_key"))
+def test_a_rejected_key_is_reported_until_it_is_accepted(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
+    pair[0].enqueue(error(401, "invalid_api_key"))
     assert ask(router, chat("hi")).status_code == 200
     health = httpx2.get(router.origin + "/health").json()
     assert health["upstreams"][0]["key_refused"] == 401
@@ -324,9 +327,9 @@ def test_a_rejected_key_is_reported_until_it_is_accepted(serve, pair):
     assert standing(router)[0]["key_refused"] == 0
 
 
-def test_a_rejected_client_key_is_not_a_fault_of_the_upstream(serve, pair):
+def test_a_rejected_client_key_is_not_a_fault_of_the_upstream(start_router, pair):
     model = {"upstreams": [{"label": "a"}, {"label": "b", "base_url": pair[1].url, "priority": 1}]}
-    router = serve(openai_base_url=pair[0].url, forward_client_keys=True, models={MODEL: model})
+    router = start_router(openai_base_url=pair[0].url, forward_client_keys=True, models={MODEL: model})
     pair[0].fault = error(401, "invalid_api_key")
     statuses = [ask(router, chat("hi"), authorization="Bearer sk-wrong").status_code for _ in range(FAILURES + 2)]
     assert statuses == [401] * len(statuses) and not pair[1].received
@@ -336,106 +339,108 @@ def test_a_rejected_client_key_is_not_a_fault_of_the_upstream(serve, pair):
 # a model and its fallback
 
 
-def test_the_next_upstream_is_tried_before_another_model(serve, pair, openai_server):
-    settings = of(*pair, priority=(0, 1))
+def test_the_next_upstream_is_tried_before_another_model(start_router, pair, openai_server):
+    settings = upstream_settings(*pair, priority=(0, 1))
     settings["models"]["gpt-4o-mini"] = settings["models"][MODEL]
     settings["openai_base_url"] = openai_server.url
-    router = serve(**settings)
+    router = start_router(**settings)
     pair[0].fault = error(500)
     answer = ask(router, chat("What is 2 + 2?", model="auto"))
     assert answer.status_code == 200 and answer.headers["x-router-reason"] != "fallback"
     assert pair[0].received[0].json["model"] == pair[1].received[0].json["model"] == answer.headers["x-router-model"]
 
 
-def test_another_model_answers_if_no_upstream_of_the_first_does(serve, pair, openai_server):
-    probe = serve(openai_base_url=openai_server.url)
-    chosen = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
-    router = serve(**of(*pair, model=chosen) | {"openai_base_url": openai_server.url}, max_attempts=1)
+def test_another_model_answers_if_no_upstream_of_the_first_does(start_router, pair, openai_server):
+    probe = start_router(openai_base_url=openai_server.url)
+    chosen_model = ask(probe, chat("What is 2 + 2?", model="auto")).headers["x-router-model"]
+    router = start_router(
+        **upstream_settings(*pair, model=chosen_model) | {"openai_base_url": openai_server.url}, max_attempts=1
+    )
     pair[0].fault = pair[1].fault = error(500)
     for count in range(1, FAILURES + 3):
         answer = ask(router, chat("What is 2 + 2?", model="auto"))
         assert (answer.status_code, answer.headers["x-router-reason"]) == (200, "fallback")
-        assert sum(len(each.received) for each in pair) == 2 * min(count, FAILURES)
+        assert sum(len(upstream.received) for upstream in pair) == 2 * min(count, FAILURES)
     assert router.records(FAILURES + 2)[-1]["upstream"] == ""
-    assert metric(router, f'router_circuit_open{{model="{chosen}"}}') == 1
+    assert metric(router, f'router_circuit_open{{model="{chosen_model}"}}') == 1
 
 
-# what clients are told
+# what clients see
 
 
-def test_clients_see_labels_and_no_addresses(serve, pair):
-    router = serve(**of(*pair, label=("", "azure")))
-    told = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
-    assert set(told.values()) == {None, "azure"}
+def test_clients_see_labels_and_no_addresses(start_router, pair):
+    router = start_router(**upstream_settings(*pair, label=("", "azure")))
+    lines = {record: ask(router, chat(f"hi {record}")).headers.get("x-router-upstream") for record in range(12)}
+    assert set(lines.values()) == {None, "azure"}
     assert {record["upstream"] for record in router.records(12)} == {f"127.0.0.1:{pair[0].port}", "azure"}
     for path in ("/health", "/ready"):
-        told = httpx2.get(router.origin + path)
-        assert [each["upstream"] for each in told.json()["upstreams"]] == ["upstream 1", "azure"]
-        assert str(pair[0].port) not in told.text and "sk-" not in told.text
+        lines = httpx2.get(router.origin + path)
+        assert [alert["upstream"] for alert in lines.json()["upstreams"]] == ["upstream 1", "azure"]
+        assert str(pair[0].port) not in lines.text and "sk-" not in lines.text
 
 
-def test_a_model_with_one_upstream_has_no_upstream_status(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url)
+def test_a_model_with_one_upstream_has_no_upstream_status(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url)
     assert "x-router-upstream" not in ask(router, chat("hi")).headers
     assert router.records()[0]["upstream"] == "" and standing(router) == []
 
 
-# what only one upstream holds
+# stored responses
 
 
 def respond(router, **body) -> httpx2.Response:
     return ask(router, {"model": MODEL, "input": [], **body}, "/responses")
 
 
-def test_a_response_is_continued_where_it_is_stored(serve, pair):
-    router = serve(**of(*pair))
+def test_a_response_is_continued_where_it_is_stored(start_router, pair):
+    router = start_router(**upstream_settings(*pair))
     for number in range(6):
         first = respond(router, input=[{"role": "user", "content": f"Question {number}"}])
         again = respond(router, model="auto", previous_response_id=first.json()["id"])
         assert again.headers["x-router-upstream"] == first.headers["x-router-upstream"]
         assert again.headers["x-router-reason"] == "continued"
-    assert all(each.received for each in pair)
+    assert all(upstream.received for upstream in pair)
 
 
 @pytest.mark.parametrize("named", [MODEL, "auto"])
-def test_another_replica_finds_the_upstream_that_stores_a_response(serve, pair, named):
+def test_another_replica_finds_the_upstream_that_stores_a_response(start_router, pair, named):
     pair[1].stored.add("resp_of_b")
     for _ in range(2):
-        router = serve(**of(*pair, priority=(0, 1)))
+        router = start_router(**upstream_settings(*pair, priority=(0, 1)))
         answer = respond(router, model=named, previous_response_id="resp_of_b")
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
         assert answer.headers["x-router-model"] == MODEL
     assert {received.method for received in pair[0].received} == {"GET"}
 
 
-def test_a_missing_response_is_not_a_fault_of_the_upstream(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)))
+def test_a_missing_response_is_not_a_fault_of_the_upstream(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)))
     names = [f"conv_{number}" for number in range(FAILURES + 1)]
     pair[1].stored.update(names)
     for name in [*names, *names]:
         answer = respond(router, conversation={"id": name})
         assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "b")
-    assert len(pair[0].received) == len(names)  # then they are known
+    assert len(pair[0].received) == len(names)  # then the addresses are known
     assert not standing(router)[0]["left_alone"]
 
 
-def test_a_response_that_is_stored_nowhere_returns_the_upstreams_error(serve, pair):
-    router = serve(**of(*pair))
+def test_a_response_that_is_stored_nowhere_returns_the_upstreams_error(start_router, pair):
+    router = start_router(**upstream_settings(*pair))
     answer = respond(router, previous_response_id="resp_none")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "previous_response_not_found")
 
 
-def test_a_stored_response_has_no_fallback_if_its_upstream_is_down(serve, pair):
-    router = serve(**of(*pair, priority=(0, 1)), max_attempts=1)
+def test_a_stored_response_has_no_fallback_if_its_upstream_is_down(start_router, pair):
+    router = start_router(**upstream_settings(*pair, priority=(0, 1)), max_attempts=1)
     first = respond(router).json()["id"]
     pair[0].fault = error(503)
     assert respond(router, previous_response_id=first).status_code == 503
     assert not pair[1].received
 
 
-def test_requests_with_files_try_the_default_upstream_first(serve, pair):
+def test_requests_with_files_try_the_default_upstream_first(start_router, pair):
     tables = [{"base_url": pair[1].url, "label": "b"}, {"label": "a", "priority": 1}]
-    router = serve(openai_base_url=pair[0].url, openai_api_key="sk", models={MODEL: {"upstreams": tables}})
+    router = start_router(openai_base_url=pair[0].url, openai_api_key="sk", models={MODEL: {"upstreams": tables}})
     pair[0].stored.add("file-1")
     answer = respond(router, input=[{"type": "input_file", "file_id": "file-1"}])
     assert (answer.status_code, answer.headers["x-router-upstream"]) == (200, "a")
@@ -443,22 +448,22 @@ def test_requests_with_files_try_the_default_upstream_first(serve, pair):
 
 
 @pytest.mark.parametrize("remembered", [True, False])
-def test_operations_on_a_stored_response_go_to_its_upstream(serve, pair, openai_server, remembered):
-    settings = of(*pair, priority=(1, 0)) | {"openai_base_url": openai_server.url}
-    router = serve(**settings)
-    made = respond(router).json()["id"]
-    asked = router if remembered else serve(**settings)
-    openai_server.say(*[error(404)] * 2)
-    answer = httpx2.post(f"{asked.url}/responses/{made}/cancel")
+def test_operations_on_a_stored_response_go_to_its_upstream(start_router, pair, openai_server, remembered):
+    settings = upstream_settings(*pair, priority=(1, 0)) | {"openai_base_url": openai_server.url}
+    router = start_router(**settings)
+    response_id = respond(router).json()["id"]
+    counts = router if remembered else start_router(**settings)
+    openai_server.enqueue(*[error(404)] * 2)
+    answer = httpx2.post(f"{counts.url}/responses/{response_id}/cancel")
     assert answer.json() == {"cancelled_at": "b"}
     assert len(openai_server.received) == (0 if remembered else 1)
 
 
-def test_other_paths_go_to_the_default_upstream(serve, pair, openai_server):
-    router = serve(**of(*pair) | {"openai_base_url": openai_server.url})
-    openai_server.say(json_answer({"id": "file-1"}), json_answer({"id": "batch-1"}))
+def test_other_paths_go_to_the_default_upstream(start_router, pair, openai_server):
+    router = start_router(**upstream_settings(*pair) | {"openai_base_url": openai_server.url})
+    openai_server.enqueue(json_reply({"id": "file-1"}), json_reply({"id": "batch-1"}))
     assert [ask(router, {}, path).json()["id"] for path in ("/files", "/batches")] == ["file-1", "batch-1"]
-    assert not any(each.received for each in pair)
+    assert not any(upstream.received for upstream in pair)
 
 
 def test_the_exporter_does_not_get_the_keys_of_upstreams(monkeypatch, tmp_path):
@@ -469,5 +474,5 @@ def test_the_exporter_does_not_get_the_keys_of_upstreams(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(process, "Exporter", started.append)
     process.start(load(home=tmp_path))
-    told = json.loads(started[0]["ROUTER_MODELS"])
-    assert "sk-secret" not in json.dumps(started[0]) and "upstreams" not in told["m"]
+    document = json.loads(started[0]["ROUTER_MODELS"])
+    assert "sk-secret" not in json.dumps(started[0]) and "upstreams" not in document["m"]

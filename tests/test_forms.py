@@ -1,4 +1,4 @@
-"""A question goes where it goes, whatever a client wraps around it."""
+"""The decision on a question does not depend on what a client wraps around it."""
 
 import json
 from itertools import chain
@@ -12,8 +12,8 @@ from router.policy.prediction import predict
 
 TARGET = 0.97
 QUESTIONS = 40
-MAX_CHARACTERS = 400  # of a question that stands by itself
-SMALL_TALK = ("chat/everyday", "chat/conversation-state")  # courtesy is all they say: to peel it off leaves nothing
+MAX_CHARACTERS = 400  # of a question without history
+SMALL_TALK = ("chat/everyday", "chat/conversation-state")  # they contain only courtesy: removing it leaves nothing
 
 LIBRARY = """The library opens at nine on weekdays and at eleven on Sundays. Members borrow up to eight books for four
 weeks, and renew them twice unless someone else has asked for them. The reading room on the second floor is for silent
@@ -30,42 +30,46 @@ PARCEL = {
 }
 
 
-def said(text):
+def user_message(text):
     return [{"role": "user", "content": text}]
 
 
 def with_role(role, text):
-    return lambda question: ([{"role": role, "content": text}, *said(question)], None)
+    return lambda question: ([{"role": role, "content": text}, *user_message(question)], None)
 
 
-def written(form):
-    return lambda question: (said(form.format(question)), None)
+def write_form(form):
+    return lambda question: (user_message(form.format(question)), None)
 
 
 SAME_TEXT = {
     "a system prompt": with_role("system", "You help the staff of a garden centre. Stay polite, and keep it short."),
     "a developer message": with_role("developer", "Write plain text without Markdown."),
-    "parts": lambda question: (said([{"type": "text", "text": question}]), None),
-    "newlines around it": written("\n\n{}\n\n\n"),
-    "double spaces": lambda question: (said(question.replace(" ", "  ")), None),
+    "parts": lambda question: (user_message([{"type": "text", "text": question}]), None),
+    "newlines around it": write_form("\n\n{}\n\n\n"),
+    "double spaces": lambda question: (user_message(question.replace(" ", "  ")), None),
 }
 WRAPPED = {
-    "lower case": lambda question: (said(question.lower()), None),
-    "a greeting": written("Good evening everyone,\n\n{}"),
-    "thanks": written("{}\n\nMany thanks in advance!"),
-    "instructions before": written("You are an experienced tutor. Reply briefly to the following question.\n\n{}"),
-    "examples before": written("Question: Which sea is saltiest?\nAnswer: The Dead Sea\n\nQuestion: {}\nAnswer:"),
-    "a passage before": written(f"Background:\n{LIBRARY}\n\nQuestion: {{}}"),
+    "lower case": lambda question: (user_message(question.lower()), None),
+    "a greeting": write_form("Good evening everyone,\n\n{}"),
+    "thanks": write_form("{}\n\nMany thanks in advance!"),
+    "instructions before": write_form("You are an experienced tutor. Reply briefly to the following question.\n\n{}"),
+    "examples before": write_form("Question: Which sea is saltiest?\nAnswer: The Dead Sea\n\nQuestion: {}\nAnswer:"),
+    "a passage before": write_form(f"Background:\n{LIBRARY}\n\nQuestion: {{}}"),
     "small talk before": lambda question: (
-        [*said("Hey, are you there?"), {"role": "assistant", "content": "Yes. What is it about?"}, *said(question)],
+        [
+            *user_message("Hey, are you there?"),
+            {"role": "assistant", "content": "Yes. What is it about?"},
+            *user_message(question),
+        ],
         None,
     ),
-    "an unrelated tool": lambda question: (said(question), [PARCEL]),
+    "an unrelated tool": lambda question: (user_message(question), [PARCEL]),
 }
 
 
 def bare_questions():
-    """Questions of the project that stand by themselves, evenly from each file."""
+    """Questions of the project without history, evenly from each file."""
     files = (DATA / "questions.jsonl", *sorted((DATA / "requests").glob("*.jsonl")))
     of_files = []
     for path in files:
@@ -77,10 +81,10 @@ def bare_questions():
 
 
 @pytest.fixture(scope="module")
-def decided():
-    """The model decided on, by form and question; the bare question's under an empty name."""
+def decisions():
+    """The chosen model by form and question; the bare question has an empty name."""
     policy, questions = read_policy(DATA / "policy"), bare_questions()
-    forms = {"": lambda question: (said(question), None), **SAME_TEXT, **WRAPPED}
+    forms = {"": lambda question: (user_message(question), None), **SAME_TEXT, **WRAPPED}
 
     def model(messages, tools):
         features = read_question(messages, tools)
@@ -89,25 +93,28 @@ def decided():
     return {name: [model(*form(question)) for question in questions] for name, form in forms.items()}
 
 
-def flips(decided, forms):
-    """The share of decisions that differ from the bare question's, and which forms they are of."""
-    counts = {name: sum(a != b for a, b in zip(decided[name], decided[""], strict=True)) for name in forms}
-    return sum(counts.values()) / (len(counts) * len(decided[""])), {name: n for name, n in counts.items() if n}
+def flips(decisions, forms):
+    """The share of decisions that differ from the bare question's, and the forms that cause them."""
+    counts = {
+        name: sum(changed != unchanged for changed, unchanged in zip(decisions[name], decisions[""], strict=True))
+        for name in forms
+    }
+    return sum(counts.values()) / (len(counts) * len(decisions[""])), {name: n for name, n in counts.items() if n}
 
 
-def test_a_system_prompt_parts_and_white_space_change_no_decision(decided):
-    share, counts = flips(decided, SAME_TEXT)
+def test_a_system_prompt_parts_and_white_space_change_no_decision(decisions):
+    share, counts = flips(decisions, SAME_TEXT)
     assert share <= 0.02, counts
 
 
-def test_what_is_wrapped_around_a_question_changes_few_decisions(decided):
-    share, counts = flips(decided, SAME_TEXT | WRAPPED)
+def test_text_around_a_question_changes_few_decisions(decisions):
+    share, counts = flips(decisions, SAME_TEXT | WRAPPED)
     assert share <= 0.05, counts
-    assert max(counts.values(), default=0) <= 0.1 * len(decided[""]), counts  # nor does any form by itself
+    assert max(counts.values(), default=0) <= 0.1 * len(decisions[""]), counts  # nor does any single form
 
 
-def test_the_saving_is_left_where_questions_are_wrapped(decided):
-    bare = decided[""].count("gpt-4o-mini")
-    assert 0.2 * len(decided[""]) < bare < 0.9 * len(decided[""])  # else no decision could flip
-    wrapped = [decided[name].count("gpt-4o-mini") for name in SAME_TEXT | WRAPPED]
+def test_wrapped_questions_still_save_cost(decisions):
+    bare = decisions[""].count("gpt-4o-mini")
+    assert 0.2 * len(decisions[""]) < bare < 0.9 * len(decisions[""])  # otherwise no decision could change
+    wrapped = [decisions[name].count("gpt-4o-mini") for name in SAME_TEXT | WRAPPED]
     assert sum(wrapped) / len(wrapped) >= 0.9 * bare

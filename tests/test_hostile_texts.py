@@ -18,7 +18,7 @@ from router.wire import bodies
 from router.wire.parameters import parameter_edits
 
 ANY = ("a", "1", " ", "\n", "1.", "a ", "-", "A1-", "\\", '"', "é")
-HOSTILE = {  # by expression, what its repetitions could be made to go over again and again
+HOSTILE = {  # by expression: units whose repetition could cause backtracking
     "calibration.checks.comparisons._BOLD": ("**", "**a"),
     "calibration.checks.comparisons._FENCE": ("```a", "```a\n", "`"),
     "calibration.checks.comparisons._LEADING_LETTER": ("*_", "( "),
@@ -100,7 +100,7 @@ HOSTILE = {  # by expression, what its repetitions could be made to go over agai
     "router.wire.sse._LINE": ("\r\n", "\r"),
     "router.wire.text._ESCAPE": ("\\ud83d", "\\ud", "\\\\"),
 }
-AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
+AT_ITS_BEGINNING = {  # used only with `match` and `fullmatch`
     *("calibration.checks.comparisons._LEADING_LETTER", "router.wire.bodies._KEY", "router.wire.bodies._END"),
     *("router.wire.event_edits._COMMA", "router.policy.sections._LABEL", "router.policy.courtesy._INSTRUCTION"),
     *("router.policy.courtesy._COURTESY", "router.policy.courtesy._GREETING", "router.policy.courtesy._CLOSING"),
@@ -110,61 +110,61 @@ AT_ITS_BEGINNING = {  # used by `match` and `fullmatch` alone
     *("router.client.issuing._DURATION", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 3_000
-UNNOTICED = 50e-9  # seconds a character: what takes less is not looked at further
+UNNOTICED = 50e-9  # seconds per character; faster expressions are not measured further
 TIMES = 4
-MOST_GROWTH = 8  # for four times the text; a square would be 16
+MOST_GROWTH = 8  # for four times the text; quadratic time would be 16
 
 
-def patterns_in(value, seen):
+def patterns_in(value, visited):
     if isinstance(value, re.Pattern):
         yield value
-    elif isinstance(value, (tuple, list, set, frozenset, dict)) and id(value) not in seen:
-        seen.add(id(value))
+    elif isinstance(value, (tuple, list, set, frozenset, dict)) and id(value) not in visited:
+        visited.add(id(value))
         for inner in (*value, *value.values()) if isinstance(value, dict) else value:
-            yield from patterns_in(inner, seen)
+            yield from patterns_in(inner, visited)
 
 
 def expressions():
-    """Every compiled expression of the project, by the name that it has in the module that makes it."""
-    found = {}
+    """Every compiled expression of the project, by its name in its module."""
+    patterns = {}
     for package in (router, calibration):
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if info.name.endswith("__main__"):
                 continue
             for name, value in vars(importlib.import_module(info.name)).items():
                 for pattern in patterns_in(value, set()):
-                    found.setdefault(f"{info.name}.{name}", []).append(pattern)
-    return found
+                    patterns.setdefault(f"{info.name}.{name}", []).append(pattern)
+    return patterns
 
 
-def seconds(pattern, unit, length, everywhere):
-    """The processor's time, not the clock's: what others do on this machine meanwhile does not count."""
+def seconds(pattern, unit, length, search):
+    """CPU time, which other processes do not change."""
     text = (unit * (length // len(unit) + 1))[:length]
     text = text.encode() if isinstance(pattern.pattern, bytes) else text
     best = float("inf")
     for _ in range(3):
-        began = time.thread_time()
-        for _ in pattern.finditer(text) if everywhere else ():
+        start = time.thread_time()
+        for _ in pattern.finditer(text) if search else ():
             pass
         pattern.match(text)
-        best = min(best, time.thread_time() - began)
+        best = min(best, time.thread_time() - start)
         if best < UNNOTICED * length:
             break
     return best
 
 
-def is_linear(pattern, unit, everywhere=True):
+def is_linear(pattern, unit, search=True):
     """Whether a text that is four times as long takes about four times as long.
 
-    Others can only make it slower, so the fastest of several rounds counts; one round alone is not believed, since a
-    disturbance of the short text makes a square look like a line.
+    Other processes only slow a measurement down, so the fastest of several rounds counts. One round is not enough: a
+    disturbed measurement of the short text makes quadratic time look linear.
     """
     short = long = float("inf")
     for measured in range(1, 6):
-        short = min(short, seconds(pattern, unit, LENGTH, everywhere))
+        short = min(short, seconds(pattern, unit, LENGTH, search))
         if short < UNNOTICED * LENGTH:
             return True
-        long = min(long, seconds(pattern, unit, TIMES * LENGTH, everywhere))
+        long = min(long, seconds(pattern, unit, TIMES * LENGTH, search))
         if measured > 1 and long < MOST_GROWTH * short:
             return True
     return False
@@ -192,16 +192,16 @@ def test_the_time_to_find_keys_is_linear(shape):
         for unit in units:
             assert is_linear(shape.expression, unit), unit
             assert is_linear(shape.hint, unit), unit
-        for begun in (f"{sign}aaaaaaaaaaaaaaaaaaaaaaaa", f"{sign}RSA PRIVATE KEY-----"):
+        for prefix in (f"{sign}aaaaaaaaaaaaaaaaaaaaaaaa", f"{sign}RSA PRIVATE KEY-----"):
             for unit in ANY:
-                text = begun + unit * LENGTH
-                began = time.thread_time()
+                text = prefix + unit * LENGTH
+                start = time.thread_time()
                 shape.expression.search(text)
-                assert time.thread_time() - began < 0.5
+                assert time.thread_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
-    ("read", "begun", "unit"),
+    ("read_features", "prefix", "unit"),
     [
         (parse_answer, "The answer is ", "\n"),
         (parse_answer, "#### ", " "),
@@ -209,17 +209,17 @@ def test_the_time_to_find_keys_is_linear(shape):
         (extract_program, "", "```\n"),
     ],
 )
-def test_the_time_to_read_answer_features_is_linear(read, begun, unit):
-    assert is_linear(Reads(read, begun), unit, everywhere=False)
+def test_the_time_to_read_answer_features_is_linear(read_features, prefix, unit):
+    assert is_linear(Reader(read_features, prefix), unit, search=False)
 
 
-class Reads:
+class Reader:
     """A function of a text, measured as if it were an expression."""
 
     pattern = ""
 
-    def __init__(self, read, begun):
-        self._read, self._begun = read, begun
+    def __init__(self, read_features, prefix):
+        self._read, self._begun = read_features, prefix
 
     def match(self, text):
         self._read(self._begun + text)
@@ -230,7 +230,7 @@ def test_the_measurement_detects_quadratic_time():
     assert is_linear(re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{10,}+\."), "eyJ-")
 
 
-def test_a_key_of_megabytes_is_found_in_little_memory():
+def test_a_key_of_megabytes_is_found_with_little_memory():
     import tracemalloc
 
     body = b'{"' + b"a" * 2**21 + b'":1,"' + b"\\n" * 2**20 + b'":2}'
@@ -243,7 +243,7 @@ def test_a_key_of_megabytes_is_found_in_little_memory():
 
 
 def adapt(body):
-    """What is done with a body for a model that takes little, from its text to what is sent."""
+    """Adapt a body to a model that supports few parameters, from its text to the sent bytes."""
     fields = bodies.read_fields(body)
     adaptation = compute_adaptation(TAKES_LITTLE, fields, RESPONSES, "low")
     return b"".join(
@@ -288,12 +288,12 @@ def test_the_time_to_adapt_a_body_is_linear(name):
     def best(length):
         body, times = HOSTILE_BODIES[name](length), []
         for _ in range(5):
-            began = time.thread_time()
+            start = time.thread_time()
             adapt(body)
-            times.append(time.thread_time() - began)
+            times.append(time.thread_time() - start)
         return min(times)
 
-    for _ in range(3):  # others run on this machine too
+    for _ in range(3):  # other processes run on this machine
         short, long = best(50_000), best(TIMES * 50_000)
         if long < max(MOST_GROWTH * short, 2e-3):
             return

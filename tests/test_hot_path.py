@@ -1,4 +1,4 @@
-"""A routed request stays cheap: function calls are counted, which no busy machine changes."""
+"""A routed request stays cheap: the test counts function calls, which do not depend on the machine's load."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import hot_path
 MOST_CALLS = 605  # a prompt of 45 words
 
 
-async def test_a_request_is_answered_through_the_path_that_is_counted(tmp_path):
+async def test_the_counted_path_answers_a_request(tmp_path):
     app = hot_path.application(tmp_path)
     start, body = await hot_path.ask(app, next(hot_path.bodies(1)))
     assert start["status"] == 200 and body["body"] == hot_path.ANSWER
     app.worker.close()
 
 
-def test_a_request_costs_no_more_function_calls_than_it_did(tmp_path):
+def test_the_function_calls_of_a_request_stay_within_the_limit(tmp_path):
     app = hot_path.application(tmp_path)
     calls = hot_path.calls_per_request(app, 100)
     app.worker.close()

@@ -1,4 +1,4 @@
-"""Named keys: what each may do and see, over real HTTP, and how they are stored."""
+"""Named keys: their rights over real HTTP, and their storage."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from fake_openai import chat_events, events
-from made_records import made_record
+from fake_openai import chat_events, stream_reply
+from synthetic_records import make_record
 from test_app import SUM, command
 from waiting import until
 
@@ -37,41 +37,41 @@ OWNER = "rk-of-the-owner-1"
 UPSTREAM = {"openai_api_key": "sk-upstream"}
 
 
-def make(home: Path, name: str, **given) -> str:
-    """A new key in a home folder."""
+def create_key(home: Path, name: str, **fields) -> str:
+    """Create a key in a home folder; return its secret."""
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / KEYS_FILE) as path:
         roster = read_roster(path)
-        keys, key = issuing.add(roster.keys, name, time.time(), **given)
+        keys, key = issuing.add(roster.keys, name, time.time(), **fields)
         write_roster(path, Roster(keys, roster.teams))
     return key
 
 
-def group(home: Path, name: str, **limits) -> None:
-    """A new team in a home folder, with limits."""
+def create_team(home: Path, name: str, **limits) -> None:
+    """Create a team with limits in a home folder."""
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / KEYS_FILE) as path:
         roster = read_roster(path)
-        given = {limit: str(amount) for limit, amount in limits.items()}
-        write_roster(path, Roster(roster.keys, grouping.add(roster.teams, name, time.time(), given)))
+        limit_texts = {limit: str(amount) for limit, amount in limits.items()}
+        write_roster(path, Roster(roster.keys, grouping.add(roster.teams, name, time.time(), limit_texts)))
 
 
-def change(home: Path, how, *given) -> str | None:
+def change_roster(home: Path, edit, *arguments) -> str | None:
     with locked(home / KEYS_FILE) as path:
         roster = read_roster(path)
-        made = how(roster.keys, *given)
-        keys, key = made if isinstance(made[-1], str) else (made, None)
+        changed = edit(roster.keys, *arguments)
+        keys, key = changed if isinstance(changed[-1], str) else (changed, None)
         write_roster(path, Roster(keys, roster.teams))
     return key
 
 
 @pytest.fixture
-def keyed(serve, openai_server, tmp_path):
-    """A router with two named keys, an admin among them; gives the router and the keys."""
+def keyed(start_router, openai_server, tmp_path):
+    """A router with two named keys and an admin key; returns the router and the keys by name."""
     home = tmp_path / "home-0"
-    keys = {name: make(home, name) for name in ("ada", "bob")}
-    keys["owner"] = make(home, "owner", admin=True)
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    keys = {name: create_key(home, name) for name in ("ada", "bob")}
+    keys["owner"] = create_key(home, "owner", admin=True)
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
     return router, keys
 
 
@@ -86,26 +86,26 @@ def chat(router, key, model="auto", **headers):
     return ask(router, "/v1/chat/completions", key, {"model": model, "messages": SUM}, **headers)
 
 
-# what a key is
+# creation and storage
 
 
-def test_a_key_is_random_and_only_its_hash_is_kept(tmp_path):
-    first, second = make(tmp_path, "ada"), make(tmp_path, "bob")
+def test_a_key_is_random_and_only_its_hash_is_stored(tmp_path):
+    first, second = create_key(tmp_path, "ada"), create_key(tmp_path, "bob")
     assert re.fullmatch(r"sk-router-[A-Za-z0-9_-]{43}", first) and first != second
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert sha256(first).encode() in written
-    assert first.encode() not in written and first.removeprefix("sk-router-").encode() not in written
+    stored_bytes = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert sha256(first).encode() in stored_bytes
+    assert first.encode() not in stored_bytes and first.removeprefix("sk-router-").encode() not in stored_bytes
     assert first not in repr(read_keys(tmp_path / KEYS_FILE)) and first not in repr(
         vars(Keys([], read_roster(tmp_path / KEYS_FILE)))
     )
 
 
-def test_the_file_is_for_its_owner_only_whatever_the_umask_says(tmp_path):
+def test_only_its_owner_can_read_the_key_file_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
-        make(tmp_path, "ada")
+        create_key(tmp_path, "ada")
         (tmp_path / KEYS_FILE).chmod(0o644)
-        make(tmp_path, "bob")
+        create_key(tmp_path, "bob")
     finally:
         os.umask(before)
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
@@ -114,10 +114,10 @@ def test_the_file_is_for_its_owner_only_whatever_the_umask_says(tmp_path):
     }
 
 
-def test_a_new_key_calls_and_an_admin_does_everything(tmp_path):
-    make(tmp_path, "ada")
-    make(tmp_path, "owner", admin=True)
-    make(tmp_path, "scraper", admin=True, paths=())
+def test_a_new_key_has_the_right_to_call_and_an_admin_has_every_right(tmp_path):
+    create_key(tmp_path, "ada")
+    create_key(tmp_path, "owner", admin=True)
+    create_key(tmp_path, "scraper", admin=True, paths=())
     assert [(key.paths, key.admin) for key in read_keys(tmp_path / KEYS_FILE)] == [
         (CALLS, False),
         (RIGHTS, True),
@@ -129,32 +129,32 @@ def test_a_new_key_calls_and_an_admin_does_everything(tmp_path):
 @pytest.mark.parametrize(
     "name", ["", "-ada", "a b", "a/b", "é", "a" * 65, "0123456789abcdef", "sk-x", "sk-router-" + "x" * 43, "a\n"]
 )
-def test_a_name_that_is_none_or_looks_like_a_key_or_a_digest_is_refused_and_not_printed(name):
+def test_an_invalid_name_is_rejected_and_not_printed(name):
     for attempt in (lambda: issuing.add((), name, NOW), lambda: issuing.find_key((), name)):
-        with pytest.raises(SettingsError) as refused:
+        with pytest.raises(SettingsError) as error:
             attempt()
-        assert len(name) < 2 or name not in str(refused.value)
+        assert len(name) < 2 or name not in str(error.value)
 
 
-def test_a_name_is_used_once_also_after_its_key_was_revoked():
+def test_the_name_of_a_revoked_key_cannot_be_used_again():
     keys, _ = issuing.add((), "ada", NOW)
-    for there in (keys, issuing.revoke(keys, "ada", NOW)):
+    for roster_keys in (keys, issuing.revoke(keys, "ada", NOW)):
         with pytest.raises(SettingsError, match="was in use"):
-            issuing.add(there, "ada", NOW)
+            issuing.add(roster_keys, "ada", NOW)
 
 
 @pytest.mark.parametrize("text", ["soon", "90", "-1d", "2027-13-01", "1.5h", "999999w", "2020-01-01", "0d"])
-def test_an_end_that_is_none_or_is_over_is_refused(text):
+def test_an_invalid_or_past_expiry_is_rejected(text):
     with pytest.raises(SettingsError, match="--expires"):
         issuing.add((), "ada", NOW, expires_unix=issuing.parse_expiry(text, NOW))
 
 
-def test_a_key_lasts_to_the_end_of_its_last_day():
+def test_a_key_expires_at_the_end_of_its_last_day():
     assert issuing.parse_expiry("2027-01-31", NOW) == issuing.parse_expiry("2027-02-01", NOW) - DAY
     assert time.gmtime(issuing.parse_expiry("2027-01-31", NOW))[:6] == (2027, 2, 1, 0, 0, 0)
 
 
-# who is let in
+# authentication
 
 
 def callers(keys, *admins):
@@ -163,94 +163,99 @@ def callers(keys, *admins):
     return Keys([SecretStr(key) for key in admins], Roster(keys))
 
 
-def test_the_key_of_the_metrics_reads_them_and_nothing_else(serve, openai_server):
+def test_the_metrics_key_reads_only_metrics(start_router, openai_server):
     metrics, admin = "mk-of-the-tests-0001", "rk-of-the-tests-0001"
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key=metrics, api_keys=[admin])
+    router = start_router(
+        openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key=metrics, api_keys=[admin]
+    )
 
     def status(key, path, method="GET", **body):
         headers = {"authorization": f"Bearer {key}"}
         return httpx2.request(method, router.origin + path, headers=headers, **body).status_code
 
-    asked = {"json": {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}}
+    chat_request = {"json": {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}}
     assert status(metrics, "/metrics") == status(admin, "/metrics") == 200
-    assert status(metrics, "/v1/chat/completions", "POST", **asked) == 403
+    assert status(metrics, "/v1/chat/completions", "POST", **chat_request) == 403
     for path in ("/router/keys", "/router/overview", "/v1/files"):
         assert status(metrics, path) == 403, path
     assert status(metrics, "/router/keys", "POST", json={"name": "mine", "admin": True}) == 403
     assert not openai_server.received
 
 
-def test_a_key_for_the_metrics_alone_closes_nothing(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key="mk-of-the-tests-0001")
+def test_a_metrics_key_alone_does_not_require_keys_elsewhere(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, openai_api_key="sk-x", metrics_key="mk-of-the-tests-0001")
     assert httpx2.get(router.origin + "/metrics").status_code == 200
     assert httpx2.get(router.url + "/models").status_code == 200
 
 
-def present(keys, key):
+def authenticate(keys, key):
     return keys.authenticate([(b"authorization", b"Bearer " + key.encode())])
 
 
-def test_keys_that_ended_are_refused_and_told_how():
+def test_revoked_expired_and_unknown_keys_are_rejected_with_the_reason():
     now = time.time()
     keys, ada = issuing.add((), "ada", now)
     keys, bob = issuing.add(keys, "bob", now - 2 * DAY, expires_unix=now - DAY)
-    known = callers(issuing.revoke(keys, "ada", now - 1))
-    for key, why in ((ada, "was revoked"), (bob, "has expired"), ("sk-router-" + "x" * 43, "Incorrect API key")):
-        with pytest.raises(BadKeyError, match=why):
-            present(known, key)
+    directory = callers(issuing.revoke(keys, "ada", now - 1))
+    for key, reason in ((ada, "was revoked"), (bob, "has expired"), ("sk-router-" + "x" * 43, "Incorrect API key")):
+        with pytest.raises(BadKeyError, match=reason):
+            authenticate(directory, key)
 
 
-def test_a_rotated_key_is_accepted_for_its_grace_and_no_longer():
+def test_a_rotated_key_is_accepted_only_during_its_grace_period():
     now = time.time()
     keys, first = issuing.add((), "ada", now)
     keys, second = issuing.rotate(keys, "ada", now, 3600)
-    known = callers(keys)
-    assert present(known, first).key_id == present(known, second).key_id == "ada"
-    assert present(known, first).until_unix == now + 3600 and present(known, second).until_unix == math.inf
-    keys, third = issuing.rotate(keys, "ada", now, 0)  # as where it leaked: none before it stays
+    directory = callers(keys)
+    assert authenticate(directory, first).key_id == authenticate(directory, second).key_id == "ada"
+    assert (
+        authenticate(directory, first).until_unix == now + 3600
+        and authenticate(directory, second).until_unix == math.inf
+    )
+    keys, third = issuing.rotate(keys, "ada", now, 0)  # as after a leak: no earlier key stays valid
     for old in (first, second):
         with pytest.raises(BadKeyError, match="was replaced"):
-            present(callers(keys), old)
-    assert present(callers(keys), third).key_id == "ada"
+            authenticate(callers(keys), old)
+    assert authenticate(callers(keys), third).key_id == "ada"
     with pytest.raises(SettingsError, match="is revoked"):
         issuing.rotate(issuing.revoke(keys, "ada", now), "ada", now, 0)
 
 
-def test_a_grace_is_no_longer_than_the_key_itself():
+def test_a_grace_period_ends_when_the_key_expires():
     now = time.time()
     keys, first = issuing.add((), "ada", now, expires_unix=now + 60)
     keys, _ = issuing.rotate(keys, "ada", now, 3600)
-    assert present(callers(keys), first).until_unix == now + 60
+    assert authenticate(callers(keys), first).until_unix == now + 60
 
 
-def test_where_all_keys_are_revoked_nobody_is_let_in():
+def test_if_all_keys_are_revoked_every_request_is_rejected():
     keys, ada = issuing.add((), "ada", NOW)
-    known = callers(issuing.revoke(keys, "ada", 1.0))
-    assert known.required
+    directory = callers(issuing.revoke(keys, "ada", 1.0))
+    assert directory.required
     for headers in ([], [(b"authorization", b"Bearer " + ada.encode())], [(b"authorization", b"Bearer other")]):
         with pytest.raises(BadKeyError):
-            known.authenticate(headers)
+            directory.authenticate(headers)
 
 
-def test_keys_of_the_settings_are_admins_and_known_by_a_digest_beside_named_ones():
+def test_keys_in_the_settings_are_admins_identified_by_a_digest():
     keys, ada = issuing.add((), "ada", NOW)
-    known = callers(keys, OWNER)
-    owner, named = present(known, OWNER), present(known, ada)
+    directory = callers(keys, OWNER)
+    owner, named = authenticate(directory, OWNER), authenticate(directory, ada)
     assert owner.admin and re.fullmatch("[0-9a-f]{16}", owner.key_id) and owner.rights == set(RIGHTS)
     assert (named.key_id, named.admin, named.own, owner.own) == ("ada", False, "ada", None)
-    assert not known.is_single and callers(keys).is_single
+    assert not directory.is_single and callers(keys).is_single
 
 
-def test_auto_stands_for_all_that_is_routed_and_an_effort_for_its_model():
+def test_auto_allows_all_routed_names_and_a_model_allows_its_efforts():
     keys, ada = issuing.add((), "ada", NOW, models=("auto", "gpt-6-luna"))
-    caller = present(callers(keys), ada)
+    caller = authenticate(callers(keys), ada)
     for name in ("auto", "auto-cost", "auto@0.9", "gpt-6-luna", "gpt-6-luna:low"):
         assert caller.may_use(name), name
     for name in ("gpt-6-sol", "gpt-6-luna-2026-01-01", "", "auto@2", "gpt-6-sol:low", "AUTO"):
         assert not caller.may_use(name), name
     assert caller.may_use("gpt-4o", ["gpt-4o"])
     keys, bob = issuing.add((), "bob", NOW, models=("gpt-6-luna",))
-    assert not present(callers(keys), bob).may_use("auto")
+    assert not authenticate(callers(keys), bob).may_use("auto")
 
 
 # the official client
@@ -260,38 +265,38 @@ def client(router, key):
     return openai.OpenAI(base_url=router.url, api_key=key, max_retries=0)
 
 
-def test_the_official_client_gets_its_own_exceptions(serve, openai_server, tmp_path):
+def test_the_official_client_gets_its_own_exceptions(start_router, openai_server, tmp_path):
     home = tmp_path / "home-0"
-    some = make(home, "some", models=("auto", "gpt-4o-mini"))
-    none = make(home, "none", paths=("models",))
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
-    with client(router, some) as asked:
-        assert asked.chat.completions.create(model="auto-cost", messages=SUM).choices
-        assert asked.chat.completions.create(model="gpt-4o-mini", messages=SUM).choices
-        with pytest.raises(openai.NotFoundError) as missing:
-            asked.chat.completions.create(model="gpt-4o", messages=SUM)
-        assert missing.value.code == "model_not_found" and "do not have access" in missing.value.message
-        with pytest.raises(openai.PermissionDeniedError) as denied:
-            asked.files.list()
-        assert "account" in denied.value.message and denied.value.type == "invalid_request_error"
-    with client(router, none) as asked:
-        assert asked.models.list().data
+    limited_key = create_key(home, "some", models=("auto", "gpt-4o-mini"))
+    models_only_key = create_key(home, "none", paths=("models",))
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
+    with client(router, limited_key) as api:
+        assert api.chat.completions.create(model="auto-cost", messages=SUM).choices
+        assert api.chat.completions.create(model="gpt-4o-mini", messages=SUM).choices
+        with pytest.raises(openai.NotFoundError) as error:
+            api.chat.completions.create(model="gpt-4o", messages=SUM)
+        assert error.value.code == "model_not_found" and "do not have access" in error.value.message
+        with pytest.raises(openai.PermissionDeniedError) as raised:
+            api.files.list()
+        assert "account" in raised.value.message and raised.value.type == "invalid_request_error"
+    with client(router, models_only_key) as api:
+        assert api.models.list().data
         for call in (
-            lambda: asked.chat.completions.create(model="auto", messages=SUM),
-            lambda: asked.responses.create(model="auto", input="2+2?"),
-            lambda: asked.completions.create(model="auto", prompt="2+2?"),
-            lambda: asked.embeddings.create(model="text-embedding-3-small", input="x"),
+            lambda: api.chat.completions.create(model="auto", messages=SUM),
+            lambda: api.responses.create(model="auto", input="2+2?"),
+            lambda: api.completions.create(model="auto", prompt="2+2?"),
+            lambda: api.embeddings.create(model="text-embedding-3-small", input="x"),
         ):
             with pytest.raises(openai.PermissionDeniedError):
                 call()
-    with client(router, "sk-router-" + "x" * 43) as asked, pytest.raises(openai.AuthenticationError) as unknown:
-        asked.chat.completions.create(model="auto", messages=SUM)
+    with client(router, "sk-router-" + "x" * 43) as api, pytest.raises(openai.AuthenticationError) as unknown:
+        api.chat.completions.create(model="auto", messages=SUM)
     assert unknown.value.code == "invalid_api_key"
-    change(home, issuing.revoke, "some", time.time())
-    with client(router, some) as asked:
-        assert until(lambda: chat(router, some).status_code == 401)
+    change_roster(home, issuing.revoke, "some", time.time())
+    with client(router, limited_key) as api:
+        assert until(lambda: chat(router, limited_key).status_code == 401)
         with pytest.raises(openai.AuthenticationError, match="was revoked"):
-            asked.chat.completions.create(model="auto", messages=SUM)
+            api.chat.completions.create(model="auto", messages=SUM)
     assert {received.json["model"] for received in openai_server.received if received.method == "POST"} <= {
         "gpt-4o-mini",
         "gpt-4o",
@@ -319,19 +324,19 @@ def test_the_official_client_gets_its_own_exceptions(serve, openai_server, tmp_p
         ("PUT", "/v1/chat/completions"),
     ],
 )
-def test_what_is_beyond_single_calls_needs_the_account_right(keyed, openai_server, method, path):
+def test_other_endpoints_require_the_account_right(keyed, openai_server, method, path):
     router, keys = keyed
-    refused = ask(router, path, keys["ada"], method=method)
-    assert refused.status_code == 403 and "account" in refused.json()["error"]["message"]
+    response = ask(router, path, keys["ada"], method=method)
+    assert response.status_code == 403 and "account" in response.json()["error"]["message"]
     assert openai_server.received == []
     assert ask(router, path, keys["owner"], method=method).status_code != 403
     record = router.records(1)[0]
     assert (record["key_id"], record["status"], record["outcome"]) == ("ada", 403, "failed")
 
 
-def test_models_are_held_to_on_every_path_that_a_call_can_take(serve, openai_server, tmp_path):
-    key = make(tmp_path / "home-0", "some", models=("gpt-4o-mini", "text-embedding-3-small"))
-    router = serve(openai_base_url=openai_server.url, routed_models=["gpt-4o"], **UPSTREAM)
+def test_the_models_of_a_key_are_enforced_on_every_path(start_router, openai_server, tmp_path):
+    key = create_key(tmp_path / "home-0", "some", models=("gpt-4o-mini", "text-embedding-3-small"))
+    router = start_router(openai_base_url=openai_server.url, routed_models=["gpt-4o"], **UPSTREAM)
     small, large = {"model": "text-embedding-3-small", "input": "x"}, {"model": "text-embedding-3-large", "input": "x"}
     assert ask(router, "/v1/embeddings", key, small).status_code != 404
     before = len(openai_server.received)
@@ -353,9 +358,9 @@ def test_models_are_held_to_on_every_path_that_a_call_can_take(serve, openai_ser
     assert listed and set(listed) <= {"gpt-4o-mini", "text-embedding-3-small"}
 
 
-def test_an_embedding_of_a_key_with_models_arrives_as_it_was_sent(serve, openai_server, tmp_path):
-    key = make(tmp_path / "home-0", "some", models=("e",))
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+def test_an_embedding_request_of_a_key_with_models_is_forwarded_unchanged(start_router, openai_server, tmp_path):
+    key = create_key(tmp_path / "home-0", "some", models=("e",))
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
     body = b'{ "input":["' + b"x" * 300_000 + b'"],  "model" : "e" }'
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     httpx2.post(router.url + "/embeddings", content=body, headers=headers, timeout=10)
@@ -363,42 +368,42 @@ def test_an_embedding_of_a_key_with_models_arrives_as_it_was_sent(serve, openai_
     assert received.body == body and received.header("authorization") == "Bearer sk-upstream"
 
 
-# what each sees
+# visibility
 
 
-def test_a_key_sees_its_own_usage_and_decisions_and_an_admin_sees_all(keyed, store_with_tables, tmp_path):
+def test_a_key_sees_its_own_usage_and_decisions_and_an_admin_sees_all(keyed, create_store, tmp_path):
     router, keys = keyed
     for name, times in (("ada", 2), ("bob", 1)):
         for _ in range(times):
             assert chat(router, keys[name]).status_code == 200
     assert {record["key_id"] for record in router.records(3)} == {"ada", "bob"}
-    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store")))[0])
-    own = ask(router, "/router/usage?group_by=key", keys["ada"]).json()
-    assert [(row["key"], row["requests"]) for row in own["rows"]] == [("ada", 2)]
-    assert own["total"]["requests"] == 2 and "calibration_usd" not in own["total"]
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=create_store(tmp_path / "store")))[0])
+    own_usage = ask(router, "/router/usage?group_by=key", keys["ada"]).json()
+    assert [(row["key"], row["requests"]) for row in own_usage["rows"]] == [("ada", 2)]
+    assert own_usage["total"]["requests"] == 2 and "calibration_usd" not in own_usage["total"]
     assert ask(router, "/router/usage?group_by=model", keys["bob"]).json()["rows"][0]["requests"] == 1
     table = ask(router, "/router/usage?group_by=key&format=csv", keys["bob"]).text
     assert "bob" in table and "ada" not in table
-    everything = ask(router, "/router/usage?group_by=key", keys["owner"]).json()
-    assert [(row["key"], row["requests"]) for row in everything["rows"]] == [("ada", 2), ("bob", 1)]
-    assert everything["total"]["calibration_usd"] == 0.0
-    seen = {name: ask(router, "/router/recent", key).json()["requests"] for name, key in keys.items()}
-    assert {name: [one["key"] for one in rows] for name, rows in seen.items()} == {
+    all_usage = ask(router, "/router/usage?group_by=key", keys["owner"]).json()
+    assert [(row["key"], row["requests"]) for row in all_usage["rows"]] == [("ada", 2), ("bob", 1)]
+    assert all_usage["total"]["calibration_usd"] == 0.0
+    recent = {name: ask(router, "/router/recent", key).json()["requests"] for name, key in keys.items()}
+    assert {name: [row["key"] for row in rows] for name, rows in recent.items()} == {
         "ada": ["ada", "ada"],
         "bob": ["bob"],
         "owner": ["bob", "ada", "ada"],
     }
-    told = command("usage", "--group-by", "key", ROUTER_HOME=str(router.home))
-    assert "ada" in told.stdout and "bob" in told.stdout
+    result = command("usage", "--group-by", "key", ROUTER_HOME=str(router.home))
+    assert "ada" in result.stdout and "bob" in result.stdout
 
 
-def test_the_page_s_numbers_and_the_metrics_are_for_admins(keyed):
+def test_only_admins_read_the_overview_and_the_metrics(keyed):
     router, keys = keyed
     chat(router, keys["ada"])
     for path in ("/router/overview", "/metrics"):
         assert ask(router, path, "").status_code == 401
-        refused = ask(router, path, keys["ada"])
-        assert refused.status_code == 403 and "admin" in refused.json()["error"]["message"]
+        response = ask(router, path, keys["ada"])
+        assert response.status_code == 403 and "admin" in response.json()["error"]["message"]
         assert ask(router, path, keys["owner"]).status_code == 200
     samples = ask(router, "/metrics", keys["owner"]).text
     assert 'router_key_requests_total{key="ada"} 1.0' in samples and 'key="bob"' not in samples
@@ -406,7 +411,7 @@ def test_the_page_s_numbers_and_the_metrics_are_for_admins(keyed):
         assert ask(router, path, "").status_code == 200
 
 
-def test_feedback_is_for_the_traces_of_one_s_own_key(keyed, store_with_tables, tmp_path):
+def test_a_key_gives_feedback_only_on_its_own_traces(keyed, create_store, tmp_path):
     router, keys = keyed
     traces = {name: chat(router, keys[name]).headers["x-router-trace-id"] for name in ("ada", "bob")}
 
@@ -416,56 +421,56 @@ def test_feedback_is_for_the_traces_of_one_s_own_key(keyed, store_with_tables, t
     def rated():
         return [rate("ada", traces["ada"]), rate("ada", traces["bob"]), rate("ada", "f" * 32), rate("owner", "f" * 32)]
 
-    assert rated() == [202, 404, 404, 202]  # of the journal, before anything is exported
-    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=store_with_tables(tmp_path / "store")))[0])
+    assert rated() == [202, 404, 404, 202]  # from the journal, before any export
+    drain(shippers_for(load(home=router.home, mlflow_tracking_uri=create_store(tmp_path / "store")))[0])
     for segment in (router.home / "journal").glob("*.jsonl"):
-        os.truncate(segment, 0)  # as where it was removed
-    assert rated() == [202, 404, 404, 202]  # of the usage tables
+        os.truncate(segment, 0)  # as if the segment were removed
+    assert rated() == [202, 404, 404, 202]  # from the usage tables
 
 
-def test_the_words_of_another_key_s_request_own_no_trace(tmp_path):
+def test_a_trace_id_quoted_in_a_request_grants_no_access(tmp_path):
     journal = Journal(tmp_path)
     trace = f"{7:032x}"
     quoted = {"trace_id": trace, "key_id": "eve", "kind": "request"}
-    journal.append(made_record(6, key_id="ada"))
-    journal.append(made_record(1, key_id="eve", request=quoted, user=f'"trace_id":"{trace}"'))
+    journal.append(make_record(6, key_id="ada"))
+    journal.append(make_record(1, key_id="eve", request=quoted, user=f'"trace_id":"{trace}"'))
     journal.append(Feedback(feedback_id="1" * 32, trace_id=trace, unix_ns=1, score=1.0, user="eve"))
     journal.close()
     assert is_of_key(tmp_path, trace, "ada") and not is_of_key(tmp_path, trace, "eve")
     assert not is_of_key(tmp_path, "f" * 32, "ada")
 
 
-def test_own_decisions_are_found_behind_many_of_others(tmp_path):
+def test_a_key_finds_its_decisions_behind_many_of_other_keys(tmp_path):
     journal = Journal(tmp_path)
-    journal.append(made_record(0, key_id="ada"))
+    journal.append(make_record(0, key_id="ada"))
     for number in range(1, 1200):
-        journal.append(made_record(number, key_id="bob", request={"key_id": "ada"}))
+        journal.append(make_record(number, key_id="bob", request={"key_id": "ada"}))
     journal.close()
-    assert [seen.key_id for seen in newest_requests(tmp_path, 50, "ada")] == ["ada"]
+    assert [request.key_id for request in newest_requests(tmp_path, 50, "ada")] == ["ada"]
     assert len(newest_requests(tmp_path, 50, "bob")) == 50 == len(newest_requests(tmp_path, 50))
 
 
-# a router that runs
+# a running router
 
 
-def test_a_running_router_takes_up_every_change_and_nothing_in_flight_is_touched(serve, openai_server, tmp_path):
+def test_a_running_router_applies_key_changes_without_interrupting_requests(start_router, openai_server, tmp_path):
     home = tmp_path / "home-0"
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
     assert chat(router, "").status_code == 200  # no keys yet, on loopback
-    first = make(home, "ada")
+    first = create_key(home, "ada")
     assert until(lambda: chat(router, "").status_code == 401)
     assert chat(router, first).status_code == 200
-    assert chat(router, first, host="router.example").status_code == 200  # as with keys of the settings
-    second = change(home, issuing.rotate, "ada", time.time(), 3600)
+    assert chat(router, first, host="router.example").status_code == 200  # as with keys in the settings
+    second = change_roster(home, issuing.rotate, "ada", time.time(), 3600)
     assert until(lambda: chat(router, second).status_code == 200)
     assert chat(router, first).status_code == 200
-    openai_server.say(events(*chat_events("gpt-4o-mini", ["a"] * 20), gap=0.15))
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o-mini", ["a"] * 20), gap=0.15))
     with (
-        client(router, second) as asked,
-        asked.chat.completions.create(model="auto", messages=SUM, stream=True) as answer,
+        client(router, second) as api,
+        api.chat.completions.create(model="auto", messages=SUM, stream=True) as answer,
     ):
         words = [next(answer)]
-        change(home, issuing.revoke, "ada", time.time())
+        change_roster(home, issuing.revoke, "ada", time.time())
         assert until(lambda: chat(router, second).status_code == 401)
         words += list(answer)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in words if chunk.choices) == "a" * 20
@@ -473,54 +478,54 @@ def test_a_running_router_takes_up_every_change_and_nothing_in_flight_is_touched
         assert chat(router, key).status_code == 401
 
 
-def test_a_key_that_expires_is_refused_from_that_moment_on(serve, openai_server, tmp_path):
+def test_an_expired_key_is_rejected_at_once(start_router, openai_server, tmp_path):
     end = time.time() + 2.5
-    key = make(tmp_path / "home-0", "ada", expires_unix=end)
-    router = serve(openai_base_url=openai_server.url, **UPSTREAM)
+    key = create_key(tmp_path / "home-0", "ada", expires_unix=end)
+    router = start_router(openai_base_url=openai_server.url, **UPSTREAM)
     assert chat(router, key).status_code == 200
     time.sleep(max(end - time.time(), 0))
-    refused = chat(router, key)
-    assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
-    assert "has expired" in refused.json()["error"]["message"]
+    response = chat(router, key)
+    assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+    assert "has expired" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "removed", "twice"])
-def test_a_damaged_file_changes_nothing_and_is_told(keyed, damage):
+def test_a_damaged_key_file_is_reported_and_the_last_keys_stay_valid(keyed, damage):
     router, keys = keyed
     path = router.home / KEYS_FILE
-    whole = path.read_bytes()
-    document = json.loads(whole)
+    content = path.read_bytes()
+    document = json.loads(content)
     damaged = {
-        "truncated": whole[: len(whole) // 2],
+        "truncated": content[: len(content) // 2],
         "twice": json.dumps({**document, "keys": document["keys"] * 2}).encode(),
     }
 
-    def told():
+    def key_warnings():
         return [line for line in httpx2.get(router.origin + "/health").json()["warnings"] if "keys" in line]
 
-    assert told() == []
+    assert key_warnings() == []
     path.unlink() if damage == "removed" else path.write_bytes(damaged[damage])
-    assert until(told)
+    assert until(key_warnings)
     assert chat(router, keys["ada"]).status_code == 200 and chat(router, "").status_code == 401
-    path.write_bytes(whole)
-    assert until(lambda: told() == [])
-    carol = make(router.home, "carol")
+    path.write_bytes(content)
+    assert until(lambda: key_warnings() == [])
+    carol = create_key(router.home, "carol")
     assert until(lambda: chat(router, carol).status_code == 200)
 
 
-def test_a_damaged_file_serves_nobody_at_the_start_and_is_one_line(tmp_path):
-    make(tmp_path, "ada")
+def test_a_damaged_key_file_at_the_start_is_a_one_line_error(tmp_path):
+    create_key(tmp_path, "ada")
     (tmp_path / KEYS_FILE).write_bytes(b'{"format":1,"keys":[{"name":"ada"}]}')
     for arguments in (["serve", "--port", "0"], ["keys", "list"], ["keys", "add", "bob"], ["keys", "revoke", "ada"]):
-        told = command(*arguments, ROUTER_HOME=str(tmp_path))
-        assert told.returncode == 2 and told.stderr.count("\n") == 1 and KEYS_FILE in told.stderr, told.stderr
+        result = command(*arguments, ROUTER_HOME=str(tmp_path))
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and KEYS_FILE in result.stderr, result.stderr
     with pytest.raises(SettingsError, match="damaged"):
         KeyWatch(load(home=tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["other", "format", "rights", "twice"])
-def test_a_file_that_does_not_fit_its_form_is_refused(tmp_path, damage):
-    make(tmp_path, "ada")
+def test_a_key_file_in_an_invalid_format_is_rejected(tmp_path, damage):
+    create_key(tmp_path, "ada")
     path = tmp_path / KEYS_FILE
     document = json.loads(path.read_bytes())
     damaged = {
@@ -535,24 +540,26 @@ def test_a_file_that_does_not_fit_its_form_is_refused(tmp_path, damage):
 
 
 def test_named_keys_are_never_sent_to_the_upstream(tmp_path):
-    make(tmp_path, "ada")
+    create_key(tmp_path, "ada")
     with pytest.raises(SettingsError, match="ROUTER_FORWARD_CLIENT_KEYS"):
         KeyWatch(load(home=tmp_path, forward_client_keys=True))
-    told = command("keys", "add", "bob", ROUTER_HOME=str(tmp_path), ROUTER_FORWARD_CLIENT_KEYS="true")
-    assert told.returncode == 2 and "ROUTER_FORWARD_CLIENT_KEYS" in told.stderr and told.stdout == ""
+    result = command("keys", "add", "bob", ROUTER_HOME=str(tmp_path), ROUTER_FORWARD_CLIENT_KEYS="true")
+    assert result.returncode == 2 and "ROUTER_FORWARD_CLIENT_KEYS" in result.stderr and result.stdout == ""
 
 
-def test_named_keys_let_serve_listen_beyond_loopback(tmp_path):
-    refused = command("serve", "--host", "0.0.0.0", ROUTER_HOME=str(tmp_path))
-    assert refused.returncode == 2 and "keys add" in refused.stderr
-    key = make(tmp_path, "ada")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+def test_with_named_keys_serve_listens_beyond_loopback(tmp_path):
+    result = command("serve", "--host", "0.0.0.0", ROUTER_HOME=str(tmp_path))
+    assert result.returncode == 2 and "keys add" in result.stderr
+    key = create_key(tmp_path, "ada")
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))
+    }
     log = tmp_path / "log"
-    with log.open("wb") as out:
+    with log.open("wb") as log_file:
         serving = subprocess.Popen(
             [sys.executable, "-m", "router", "serve", "--host", "0.0.0.0", "--port", "0"],
             env={**clean, "ROUTER_HOME": str(tmp_path)},
-            stderr=out,
+            stderr=log_file,
         )
     try:
         assert until(lambda: "running on" in log.read_text(), 60), log.read_text()
@@ -571,30 +578,34 @@ def test_named_keys_let_serve_listen_beyond_loopback(tmp_path):
 # the command line
 
 
-def test_keys_that_are_made_at_the_same_time_are_all_there(tmp_path):
+def test_keys_created_at_the_same_time_are_all_stored(tmp_path):
     names = [f"key-{number}" for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        made = dict(zip(names, pool.map(lambda name: make(tmp_path, name), names), strict=True))
+        created = dict(zip(names, pool.map(lambda name: create_key(tmp_path, name), names), strict=True))
     with ThreadPoolExecutor(8) as pool:
         new = dict(
-            zip(names, pool.map(lambda name: change(tmp_path, issuing.rotate, name, 1.0, 0), names), strict=True)
+            zip(names, pool.map(lambda name: change_roster(tmp_path, issuing.rotate, name, 1.0, 0), names), strict=True)
         )
     keys = {key.name: key for key in read_keys(tmp_path / KEYS_FILE)}
     assert {name: key.sha256 for name, key in keys.items()} == {name: sha256(key) for name, key in new.items()}
-    assert {name: key.earlier[0].sha256 for name, key in keys.items()} == {n: sha256(k) for n, k in made.items()}
-    assert {path.name for path in tmp_path.iterdir()} == {KEYS_FILE, f"{KEYS_FILE}.lock"}  # nothing half-written stays
+    assert {name: key.earlier[0].sha256 for name, key in keys.items()} == {
+        n: sha256(key_text) for n, key_text in created.items()
+    }
+    assert {path.name for path in tmp_path.iterdir()} == {KEYS_FILE, f"{KEYS_FILE}.lock"}  # no temporary file remains
 
 
-def test_processes_that_write_at_the_same_time_lose_no_key(tmp_path):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))}
+def test_concurrent_processes_lose_no_key(tmp_path):
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_"))
+    }
     environment = {**clean, "ROUTER_HOME": str(tmp_path)}
 
     async def run(*arguments):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "router", "keys", *arguments, env=environment, stdout=-1, stderr=-1
         )
-        out, error = await process.communicate()
-        return process.returncode, out.decode(), error.decode()
+        output, error = await process.communicate()
+        return process.returncode, output.decode(), error.decode()
 
     async def all_of_them():
         await run("add", "old")
@@ -604,47 +615,63 @@ def test_processes_that_write_at_the_same_time_lose_no_key(tmp_path):
     assert [code for code, *_ in answers] == [0] * 4, answers
     keys = {key.name: key for key in read_keys(tmp_path / KEYS_FILE)}
     assert set(keys) == {"old", "k0", "k1", "k2"} and len(keys["old"].earlier) == 1
-    printed = {sha256(out.strip()) for _, out, _ in answers}
+    printed = {sha256(output.strip()) for _, output, _ in answers}
     assert printed == {key.sha256 for key in keys.values()}
 
 
-def test_a_key_is_printed_once_and_never_again(tmp_path):
+def test_a_key_is_printed_only_when_it_is_created(tmp_path):
     def keys(*arguments):
         return command("keys", *arguments, ROUTER_HOME=str(tmp_path), COLUMNS="200")
 
-    made = keys("add", "ada", "--models", "auto,gpt-4o-mini", "--expires", "90d")
-    assert made.returncode == 0, made.stderr
-    key = made.stdout.strip()
-    assert made.stdout == key + "\n" and key.startswith("sk-router-") and key not in made.stderr
-    new = keys("rotate", "ada", "--grace", "24h")
-    for told in (keys("list"), keys("list", "--json"), keys("show", "ada"), keys("revoke", "ada"), keys("show", "ada")):
-        assert told.returncode == 0
-        for secret in (key, new.stdout.strip(), sha256(key)):
-            assert secret not in told.stdout + told.stderr
-    (told,) = json.loads(keys("list", "--json").stdout)
-    assert (told["name"], told["state"], told["models"], told["admin"]) == (
+    result = keys("add", "ada", "--models", "auto,gpt-4o-mini", "--expires", "90d")
+    assert result.returncode == 0, result.stderr
+    key = result.stdout.strip()
+    assert result.stdout == key + "\n" and key.startswith("sk-router-") and key not in result.stderr
+    completed = keys("rotate", "ada", "--grace", "24h")
+    for shown_result in (
+        keys("list"),
+        keys("list", "--json"),
+        keys("show", "ada"),
+        keys("revoke", "ada"),
+        keys("show", "ada"),
+    ):
+        assert shown_result.returncode == 0
+        for secret in (key, completed.stdout.strip(), sha256(key)):
+            assert secret not in shown_result.stdout + shown_result.stderr
+    (shown_result,) = json.loads(keys("list", "--json").stdout)
+    assert (shown_result["name"], shown_result["state"], shown_result["models"], shown_result["admin"]) == (
         "ada",
         "revoked",
         ["auto", "gpt-4o-mini"],
         False,
     )
-    for wrong in (["show", key], ["revoke", "bob"], ["add", key], ["add", "x", "--paths", "root"], ["rotate", "ada"]):
-        told = keys(*wrong)
-        assert (told.returncode, told.stdout, told.stderr.count("\n")) == (2, "", 1), wrong
-        assert key not in told.stderr
+    for invalid_arguments in (
+        ["show", key],
+        ["revoke", "bob"],
+        ["add", key],
+        ["add", "x", "--paths", "root"],
+        ["rotate", "ada"],
+    ):
+        shown_result = keys(*invalid_arguments)
+        assert (shown_result.returncode, shown_result.stdout, shown_result.stderr.count("\n")) == (2, "", 1), (
+            invalid_arguments
+        )
+        assert key not in shown_result.stderr
 
 
-def test_no_key_is_in_the_journal_the_answers_or_the_metrics(keyed):
+def test_journal_answers_and_metrics_contain_no_key(keyed):
     router, keys = keyed
     answers = []
     for name in keys:
         answers += [chat(router, keys[name]), ask(router, "/v1/files", keys[name]), ask(router, "/metrics", keys[name])]
         body = {"model": "auto", "messages": [{"role": "user", "content": f"my key is {keys[name]}"}]}
         answers.append(ask(router, "/v1/chat/completions", keys[name], body))
-    change(router.home, issuing.revoke, "ada", time.time())
+    change_roster(router.home, issuing.revoke, "ada", time.time())
     assert until(lambda: chat(router, keys["ada"]).status_code == 401)
     answers.append(chat(router, keys["ada"]))
-    told = "".join(answer.text + str(answer.headers) for answer in answers)
-    written = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file()).decode(errors="replace")
+    answer_text = "".join(answer.text + str(answer.headers) for answer in answers)
+    stored_bytes = b"".join(path.read_bytes() for path in router.home.rglob("*") if path.is_file()).decode(
+        errors="replace"
+    )
     for key in keys.values():
-        assert key not in told and key not in written
+        assert key not in answer_text and key not in stored_bytes

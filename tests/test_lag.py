@@ -1,6 +1,6 @@
 import time
 
-from made_records import made_record
+from synthetic_records import make_record
 
 from router.exporter.shipper import Shipper
 from router.journal.lag import lags
@@ -20,11 +20,11 @@ class Sink:
         self.kept += entries
 
 
-def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
+def test_lag_is_reported_until_the_sink_recovers(tmp_path):
     journal = Journal(tmp_path)
     now = time.time_ns()
     for number in range(25):
-        journal.append(made_record(number, ended_unix_ns=now - 60 * 10**9))
+        journal.append(make_record(number, ended_unix_ns=now - 60 * 10**9))
     sink = Sink()
     shipper = Shipper(tmp_path, "sink", sink)
     assert not shipper._try_step()
@@ -42,27 +42,27 @@ def test_lag_is_told_while_a_sink_is_down_and_gone_when_it_is_back(tmp_path):
     journal.close()
 
 
-def test_what_a_killed_writer_left_of_a_record_is_no_lag(tmp_path):
+def test_an_incomplete_record_of_a_killed_writer_is_not_lag(tmp_path):
     journal = Journal(tmp_path)
-    journal.append(made_record(1))
+    journal.append(make_record(1))
     shipper = Shipper(tmp_path, "sink", sink := Sink())
     sink.works = True
     shipper._try_step()
     (segment,) = tmp_path.glob("*.jsonl")
     with segment.open("ab") as file:
         file.write(b'{"kind":"request","trace')
-    assert lags(tmp_path)["sink"].behind_bytes == 24  # its writer lives: the rest of the line may come
+    assert lags(tmp_path)["sink"].behind_bytes == 24  # its writer is alive and may complete the line
     journal.close()
     assert lags(tmp_path)["sink"].behind_bytes == 0
 
 
-def test_ready_tells_how_far_the_exporter_is_behind_and_stays_ready(router):
+def test_readiness_reports_the_lag_of_the_exporter_and_stays_ready(router):
     import json
     import urllib.request
 
     Journal(router.home / "journal").close()
     shipper = Shipper(router.home / "journal", "mlflow", Sink())
-    router.app.worker.journal.append(made_record(1))
+    router.app.worker.journal.append(make_record(1))
     shipper._try_step()
     with urllib.request.urlopen(router.origin + "/ready") as response:
         answer = json.loads(response.read())

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from made_outcomes import made_outcomes
 from msgspec import structs
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration.learning import predictions
 from calibration.learning.corpus import Questions, question_of, read_corpus
@@ -30,7 +30,7 @@ def material_outcomes():
 
 
 def test_vectors_equal_those_of_the_proxy():
-    questions = read_features([*made_outcomes(60), *material_outcomes()])
+    questions = read_features([*synthetic_outcomes(60), *material_outcomes()])
     corpus = read_corpus(questions, IN_PROCESS)
     vectorizer = Vectorizer.fit(corpus)
     vectors = vectorizer.transform(corpus)
@@ -46,7 +46,7 @@ def test_vectors_equal_those_of_the_proxy():
 
 @pytest.fixture(scope="module")
 def examples():
-    return build_examples(made_outcomes(80), PAIR)
+    return build_examples(synthetic_outcomes(80), PAIR)
 
 
 def conversation(text):

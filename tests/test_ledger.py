@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 import sqlalchemy as sa
-from made_records import START, made_record
 from servers import postgresql
+from synthetic_records import START, make_record
 
 from calibration.spending import record_spending
 from router.journal.writer import Feedback, Gap
@@ -67,27 +67,27 @@ def url(tmp_path):
 
 @pytest.fixture
 def ledger(url):
-    made = Ledger(url, PRICES, lambda version: LENGTHS)
-    yield made
-    made.engine.dispose()
+    ledger_created = Ledger(url, PRICES, lambda version: LENGTHS)
+    yield ledger_created
+    ledger_created.engine.dispose()
 
 
-def asked(ledger: Ledger, since: str = "", until: str = "", group_by: str = "") -> dict:
-    return usage(ledger.engine, read_question(since, until, group_by))
+def query_usage(ledger: Ledger, first_day: str = "", last_day: str = "", group_by: str = "") -> dict:
+    return usage(ledger.engine, read_question(first_day, last_day, group_by))
 
 
 def test_a_request_is_counted_once_however_often_it_is_written(ledger):
-    records = [made_record(number) for number in range(10)]
+    records = [make_record(number) for number in range(10)]
     ledger.write(records)
     ledger.write(records[5:])
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert total["requests"] == total["answered"] == 10
     assert total["input_tokens"] == sum(1000 + 12 * number for number in range(10))
     assert total["cached_input_tokens"] == 4000
     assert total["cost_usd"] == pytest.approx(sum(record.cost_usd for record in records), rel=1e-12)
 
 
-def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
+def test_every_kind_of_token_is_stored_as_billed(ledger):
     billed = {
         "prompt_tokens": 900,
         "completion_tokens": 90,
@@ -99,8 +99,8 @@ def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
         },
         "completion_tokens_details": {"reasoning_tokens": 40, "audio_tokens": 20},
     }
-    ledger.write([made_record(1, usage=msgspec.to_builtins(Usage.from_openai(billed)))])
-    total = asked(ledger)["total"]
+    ledger.write([make_record(1, usage=msgspec.to_builtins(Usage.from_openai(billed)))])
+    total = query_usage(ledger)["total"]
     assert {name: total[name] for name in total if name.endswith("_tokens")} == {
         "input_tokens": 900,
         "output_tokens": 90,
@@ -113,46 +113,46 @@ def test_every_kind_of_token_is_kept_as_it_was_billed(ledger):
     }
 
 
-def test_an_unknown_price_is_unknown_and_not_nothing(ledger):
-    ledger.write([made_record(1, model="new-model", cost_usd=None)])
-    answer = asked(ledger, group_by="model")
+def test_an_unknown_price_is_not_counted_as_zero(ledger):
+    ledger.write([make_record(1, model="new-model", cost_usd=None)])
+    answer = query_usage(ledger, group_by="model")
     assert answer["rows"][0]["cost_usd"] is None
     assert answer["rows"][0]["unknown_cost_requests"] == 1
     assert "new-model,1" in as_csv(answer)
-    ledger.write([made_record(2)])
-    total = asked(ledger)["total"]
-    assert total["cost_usd"] == made_record(2).cost_usd
+    ledger.write([make_record(2)])
+    total = query_usage(ledger)["total"]
+    assert total["cost_usd"] == make_record(2).cost_usd
     assert total["unknown_cost_requests"] == 1
 
 
-def test_what_was_abandoned_or_cut_off_is_of_unknown_cost_and_not_of_none(ledger):
-    lost = {"model": "gpt-4o", "usage": None, "cost_usd": None}
+def test_the_cost_of_abandoned_and_interrupted_requests_is_unknown(ledger):
+    unknown_usage = {"model": "gpt-4o", "usage": None, "cost_usd": None}
     ledger.write(
         [
-            made_record(1, wasted=[lost, lost]),
-            made_record(2, outcome="abandoned", status=499, usage=None, cost_usd=None),
+            make_record(1, wasted=[unknown_usage, unknown_usage]),
+            make_record(2, outcome="abandoned", status=499, usage=None, cost_usd=None),
         ]
     )
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     assert (total["unknown_cost_attempts"], total["unknown_cost_requests"]) == (2, 1)
-    assert total["cost_usd"] == made_record(1).cost_usd and total["wasted_usd"] == 0
+    assert total["cost_usd"] == make_record(1).cost_usd and total["wasted_usd"] == 0
 
 
-def strong_usd(model: str, question_type: str, used: Usage, tier: str = "", **given: object):
-    record = made_record(1, model=model, question_type=question_type, service_tier=tier, **given)
+def strong_usd(model: str, question_type: str, used: Usage, tier: str = "", **fields: object):
+    record = make_record(1, model=model, question_type=question_type, service_tier=tier, **fields)
     return always_strong_usd(LENGTHS, PRICES, record, used)
 
 
-def test_an_image_is_counted_as_the_strong_model_would_bill_it():
+def test_an_image_has_the_tokens_that_the_strong_model_bills():
     lengths = read_lengths(msgspec.json.encode({**POLICY, "models": IMAGE_MODELS}))
     billed = Usage(100 + 2833 + 4 * 5667, 500, cached_input_tokens=2000)
-    record = made_record(1, text_tokens=100)
+    record = make_record(1, text_tokens=100)
     strong = always_strong_usd(lengths, PRICES, record, billed)
-    read = 100 + 85 + 4 * 170
-    assert strong.estimate == pytest.approx(read * 2.5e-6 + 400 * 10e-6, rel=0.01)
+    image_tokens = 100 + 85 + 4 * 170
+    assert strong.estimate == pytest.approx(image_tokens * 2.5e-6 + 400 * 10e-6, rel=0.01)
 
 
-def test_always_strong_is_priced_at_the_lengths_of_its_own_answers():
+def test_the_strong_only_cost_uses_the_strong_models_answer_lengths():
     strong = strong_usd("gpt-4o-mini", "arithmetic", Usage(1000, 500))
     assert strong.estimate == pytest.approx(1000 * 2.5e-6 + 400 * 10e-6)
     assert strong.low < strong.estimate < strong.high
@@ -160,24 +160,24 @@ def test_always_strong_is_priced_at_the_lengths_of_its_own_answers():
     assert itself.low == itself.high == pytest.approx(1000 * 2.5e-6 + 500 * 10e-6)
 
 
-def test_a_type_without_measured_lengths_takes_those_of_all_types_with_their_whole_range():
+def test_a_type_without_measured_lengths_uses_those_of_all_types():
     strong = strong_usd("gpt-4o-mini", "published", Usage(0, 1000))
     pooled = (400 * 80 + 100 * 130) / (500 * 100)
     assert strong == pytest.approx((800 * 10e-6, round(1000 * pooled) * 10e-6, 1300 * 10e-6))
     assert strong_usd("somebody-elses", "arithmetic", Usage(0, 1000)) is None
 
 
-def test_savings_are_net_of_retries_vain_answers_and_calibration(ledger):
-    good = made_record(1, usage={"input_tokens": 1000, "output_tokens": 500}, cost_usd=0.00045)
-    retried = made_record(
+def test_savings_are_net_of_retries_unused_answers_and_calibration(ledger):
+    good = make_record(1, usage={"input_tokens": 1000, "output_tokens": 500}, cost_usd=0.00045)
+    retried = make_record(
         2, usage={"input_tokens": 0, "output_tokens": 0}, cost_usd=0.0, wasted=[{"model": "gpt-4o", "cost_usd": 0.002}]
     )
-    left = made_record(3, outcome="abandoned", status=499, cost_usd=0.0005)
-    passed = made_record(4, policy_version="", reason="passed_through")
-    ledger.write([good, retried, left, passed])
+    abandoned = make_record(3, outcome="abandoned", status=499, cost_usd=0.0005)
+    passed = make_record(4, policy_version="", reason="passed_through")
+    ledger.write([good, retried, abandoned, passed])
     add_spending(ledger.engine, "run-1", 0.25)
     add_spending(ledger.engine, "run-1", 0.25)
-    total = asked(ledger)["total"]
+    total = query_usage(ledger)["total"]
     strong = 1000 * 2.5e-6 + 400 * 10e-6
     assert total["always_strong_usd"]["estimate"] == pytest.approx(strong)
     assert total["saved_usd"]["estimate"] == pytest.approx(strong - 0.00045 - 0.002 - 0.0005)
@@ -187,7 +187,7 @@ def test_savings_are_net_of_retries_vain_answers_and_calibration(ledger):
     assert total["vain_usd"] == 0.0005
 
 
-def test_what_a_calibration_cost_is_booked_once(ledger, tmp_path):
+def test_the_cost_of_a_calibration_is_booked_once(ledger, tmp_path):
     file = tmp_path / "spending.jsonl"
     spending = CalibrationSpending(ledger.engine, file)
     spending.book()  # there was none yet
@@ -197,81 +197,81 @@ def test_what_a_calibration_cost_is_booked_once(ledger, tmp_path):
     record_spending(file, 0.5)
     spending.book()
     CalibrationSpending(ledger.engine, file).book()  # as after a restart
-    assert asked(ledger)["total"]["calibration_usd"] == 1.75
+    assert query_usage(ledger)["total"]["calibration_usd"] == 1.75
 
 
-def test_a_service_tier_has_its_own_price_and_an_unlisted_one_none():
-    spent = Usage(1_000_000, 100_000)
-    assert PRICES.cost_usd("gpt-4o", spent) == PRICES.cost_usd("gpt-4o", spent, "default") == pytest.approx(3.5)
-    assert PRICES.cost_usd("gpt-4o", spent, "batch") == pytest.approx(1.75)
-    assert PRICES.cost_usd("gpt-4o", spent, "priority") is None
-    assert PRICES.cost_usd("gpt-4o-mini", spent, "batch") is None
+def test_a_service_tier_has_its_own_price_and_an_unlisted_tier_has_none():
+    usage = Usage(1_000_000, 100_000)
+    assert PRICES.cost_usd("gpt-4o", usage) == PRICES.cost_usd("gpt-4o", usage, "default") == pytest.approx(3.5)
+    assert PRICES.cost_usd("gpt-4o", usage, "batch") == pytest.approx(1.75)
+    assert PRICES.cost_usd("gpt-4o", usage, "priority") is None
+    assert PRICES.cost_usd("gpt-4o-mini", usage, "batch") is None
 
 
-def test_what_was_simulated_is_told_apart_from_what_was_billed(ledger):
-    ledger.write([made_record(1)])
-    billed = asked(ledger)["total"]
+def test_simulated_requests_are_separate_from_billed_ones(ledger):
+    ledger.write([make_record(1)])
+    billed = query_usage(ledger)["total"]
     assert (billed["simulated_requests"], billed["simulated_usd"]) == (0, 0.0)
-    ledger.write([made_record(2, simulated=True), made_record(3, simulated=True, cost_usd=None)])
-    total = asked(ledger)["total"]
+    ledger.write([make_record(2, simulated=True), make_record(3, simulated=True, cost_usd=None)])
+    total = query_usage(ledger)["total"]
     assert total["simulated_requests"] == 2
     assert 0 < total["simulated_usd"] == pytest.approx(total["cost_usd"] - billed["cost_usd"])
 
 
-def test_usage_is_grouped_and_bounded_by_day(ledger):
+def test_usage_is_grouped_and_limited_by_day(ledger):
     day = 86_400 * 10**9
     ledger.write(
         [
-            made_record(number, started_unix_ns=START + (number % 3) * day, user=f"u{number % 2}", key_id="k")
+            make_record(number, started_unix_ns=START + (number % 3) * day, user=f"u{number % 2}", key_id="k")
             for number in range(12)
         ]
     )
-    days = asked(ledger, group_by="day")
+    days = query_usage(ledger, group_by="day")
     assert [row["requests"] for row in days["rows"]] == [4, 4, 4]
-    both = asked(ledger, group_by="user,day")
-    assert [(row["user"], row["requests"]) for row in both["rows"]] == [("u0", 2)] * 3 + [("u1", 2)] * 3
+    grouped = query_usage(ledger, group_by="user,day")
+    assert [(row["user"], row["requests"]) for row in grouped["rows"]] == [("u0", 2)] * 3 + [("u1", 2)] * 3
     first = days["rows"][0]["day"]
-    assert asked(ledger, since=first, until=first)["total"]["requests"] == 4
-    assert asked(ledger, since=first, until=first + "T00:00:00")["total"]["requests"] == 0
-    assert both["prices"] == [{"as_of": "2026-11-23", "source": "a test"}]
+    assert query_usage(ledger, first_day=first, last_day=first)["total"]["requests"] == 4
+    assert query_usage(ledger, first_day=first, last_day=first + "T00:00:00")["total"]["requests"] == 0
+    assert grouped["prices"] == [{"as_of": "2026-11-23", "source": "a test"}]
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "group_by"), [("yesterday", "", ""), ("", "2026-13-01", ""), ("", "", "model,shoe")]
+    ("first_day", "last_day", "group_by"), [("yesterday", "", ""), ("", "2026-13-01", ""), ("", "", "model,shoe")]
 )
-def test_a_question_that_cannot_be_read_is_refused_with_a_reason(since, until, group_by):
+def test_an_invalid_query_is_rejected_with_a_reason(first_day, last_day, group_by):
     with pytest.raises(UsageError, match=r"from|to|group_by"):
-        read_question(since, until, group_by)
+        read_question(first_day, last_day, group_by)
 
 
-def test_csv_opens_in_a_spreadsheet_and_runs_nothing_there(ledger):
-    ledger.write([made_record(1, user="=HYPERLINK(1)"), made_record(2, user='a "b", c')])
-    rows = list(csv.DictReader(io.StringIO(as_csv(asked(ledger, group_by="user")))))
+def test_a_spreadsheet_executes_no_cell_of_the_csv(ledger):
+    ledger.write([make_record(1, user="=HYPERLINK(1)"), make_record(2, user='a "b", c')])
+    rows = list(csv.DictReader(io.StringIO(as_csv(query_usage(ledger, group_by="user")))))
     assert {row["user"] for row in rows} == {"'=HYPERLINK(1)", 'a "b", c'}
     assert all(float(row["cost_usd"]) > 0 for row in rows)
     assert float(rows[0]["saved_usd_low"]) < float(rows[0]["saved_usd_high"])
 
 
-def test_what_could_not_be_recorded_is_counted(ledger):
+def test_unrecorded_requests_are_counted(ledger):
     gap = Gap(since_unix_ns=START, until_unix_ns=START + 5, requests=17)
     ledger.write([gap])
     ledger.write([gap])
-    assert asked(ledger)["total"]["unrecorded_requests"] == 17
+    assert query_usage(ledger)["total"]["unrecorded_requests"] == 17
 
 
-def test_feedback_waits_until_it_is_an_assessment(ledger):
-    given = Feedback(feedback_id="f" * 32, trace_id="a" * 32, unix_ns=START, score=1.0, thumbs="up", comment="right")
+def test_feedback_is_pending_until_it_is_an_assessment(ledger):
+    feedback = Feedback(feedback_id="f" * 32, trace_id="a" * 32, unix_ns=START, score=1.0, thumbs="up", comment="right")
     assert pending_feedback(ledger.engine, 10) == []
-    ledger.write([given])
-    ledger.write([given])
-    assert pending_feedback(ledger.engine, 10) == [given]
-    settle_feedback(ledger.engine, [given.feedback_id], "assessed")
+    ledger.write([feedback])
+    ledger.write([feedback])
+    assert pending_feedback(ledger.engine, 10) == [feedback]
+    settle_feedback(ledger.engine, [feedback.feedback_id], "assessed")
     assert pending_feedback(ledger.engine, 10) == []
 
 
-def test_texts_that_a_database_refuses_are_cleaned(ledger):
-    ledger.write([made_record(1, user="nul\x00 and half \ud800")])
-    assert asked(ledger, group_by="user")["rows"][0]["user"] == "nul and half ?"
+def test_texts_that_a_database_rejects_are_repaired(ledger):
+    ledger.write([make_record(1, user="nul\x00 and half \ud800")])
+    assert query_usage(ledger, group_by="user")["rows"][0]["user"] == "nul and half ?"
 
 
 @pytest.fixture
@@ -280,21 +280,23 @@ def postgresql_url():
         yield f"{url}/postgres"
 
 
-def test_postgresql_by_url_keeps_the_same_rows(postgresql_url, ledger):
+def test_postgresql_stores_the_same_rows(postgresql_url, ledger):
     other = Ledger(postgresql_url, PRICES, lambda version: LENGTHS)
-    records = [made_record(number, user=f"u{number % 2}") for number in range(20)]
+    records = [make_record(number, user=f"u{number % 2}") for number in range(20)]
     for tables in (ledger, other):
         tables.write([*records, Gap(since_unix_ns=1, until_unix_ns=2, requests=3)])
         tables.write(records)
-    for there, here in zip(asked(other, group_by="user")["rows"], asked(ledger, group_by="user")["rows"], strict=True):
-        assert {**there, **dict.fromkeys(DOLLARS)} == {**here, **dict.fromkeys(DOLLARS)}
-        assert all(there[name] == pytest.approx(here[name], rel=1e-12) for name in DOLLARS)  # added in another order
+    for other_row, row in zip(
+        query_usage(other, group_by="user")["rows"], query_usage(ledger, group_by="user")["rows"], strict=True
+    ):
+        assert {**other_row, **dict.fromkeys(DOLLARS)} == {**row, **dict.fromkeys(DOLLARS)}
+        assert all(other_row[name] == pytest.approx(row[name], rel=1e-12) for name in DOLLARS)  # added in another order
     with other.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(requests)) == 20
     other.engine.dispose()
 
 
-def test_replicas_that_start_at_once_make_the_tables_together(postgresql_url):
+def test_replicas_that_start_at_once_create_the_tables_without_conflict(postgresql_url):
     engines = [sa.create_engine(postgresql_url) for _ in range(8)]
     try:
         for _ in range(4):
@@ -306,12 +308,12 @@ def test_replicas_that_start_at_once_make_the_tables_together(postgresql_url):
             engine.dispose()
 
 
-def test_tables_of_an_earlier_version_get_the_columns_that_they_lack(ledger, url):
-    ledger.write([made_record(1)])
+def test_missing_columns_are_added_to_tables_of_an_earlier_version(ledger, url):
+    ledger.write([make_record(1)])
     with ledger.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE router_requests DROP COLUMN cache_write_tokens"))
     later = Ledger(url, PRICES, lambda _: None)
     usage = {"input_tokens": 2000, "output_tokens": 5, "cache_write_tokens": 1500}
-    later.write([made_record(2, usage=usage)])
-    total = asked(later)["total"]
+    later.write([make_record(2, usage=usage)])
+    total = query_usage(later)["total"]
     assert (total["requests"], total["cache_write_tokens"]) == (2, 1500)

@@ -43,8 +43,8 @@ LEFTOVERS = {
 }
 
 
-class Wrong(LoopbackServer):
-    """Answers each request with its own path, then says more than that: at once, or while nobody asks."""
+class MisbehavingUpstream(LoopbackServer):
+    """Answers each request with its path, then sends extra data: at once, or on the idle connection."""
 
     def __init__(self, answer: bytes, leftover: bytes, wait: float) -> None:
         self.answer, self.leftover, self.wait = answer, leftover, wait
@@ -52,33 +52,33 @@ class Wrong(LoopbackServer):
 
     async def serve(self, reader, writer) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            said = re.search(rb"/v1/(\S+)", head)[1]
-            told = self.answer % ((len(said), said) if b"%b" in self.answer else ())
+            name = re.search(rb"/v1/(\S+)", head)[1]
+            content = self.answer % ((len(name), name) if b"%b" in self.answer else ())
             if self.wait:
-                writer.write(told)
+                writer.write(content)
                 await asyncio.sleep(self.wait)
-                told = b""
-            writer.write(told + self.leftover)
+                content = b""
+            writer.write(content + self.leftover)
 
 
-def asked(server, serve, pause: float = 0.0) -> None:
-    url = serve(openai_base_url=f"http://127.0.0.1:{server.port}/v1", timeouts={"first_byte": 1, "idle": 1}).url
+def send_requests(server, start_router, pause: float = 0.0) -> None:
+    url = start_router(openai_base_url=f"http://127.0.0.1:{server.port}/v1", timeouts={"first_byte": 1, "idle": 1}).url
     with httpx2.Client() as first, httpx2.Client() as second:
         for number in range(4):
-            time.sleep(pause)  # before the first as well: the router has read the list of models
+            time.sleep(pause)  # also before the first: the router has read the model list
             client = (first, second)[number % 2]
-            heard = client.get(f"{url}/mine-{number}", timeout=5)
-            assert heard.status_code == (204 if server.answer == EMPTY else 200)
-            assert heard.text == ("" if server.answer == EMPTY else f"mine-{number}")
-            assert "evil" not in str(heard.headers)
+            response = client.get(f"{url}/mine-{number}", timeout=5)
+            assert response.status_code == (204 if server.answer == EMPTY else 200)
+            assert response.text == ("" if server.answer == EMPTY else f"mine-{number}")
+            assert "evil" not in str(response.headers)
 
 
 @pytest.fixture
-def wrong():
+def wrong_upstream():
     servers = []
 
-    def start(answer: bytes, leftover: bytes, wait: float = 0.0) -> Wrong:
-        servers.append(Wrong(answer, leftover, wait))
+    def start(answer: bytes, leftover: bytes, wait: float = 0.0) -> MisbehavingUpstream:
+        servers.append(MisbehavingUpstream(answer, leftover, wait))
         return servers[-1]
 
     yield start
@@ -86,7 +86,7 @@ def wrong():
         server.close()
 
 
-async def heard(pool: Pool, server: Wrong, path: bytes) -> tuple[int, bytes, str]:
+async def read_answer(pool: Pool, server: MisbehavingUpstream, path: bytes) -> tuple[int, bytes, str]:
     answer = await pool.send(Origin("127.0.0.1", server.port, False, b"/v1"), Call(b"GET", b"/" + path, []), 1)
     pieces = []
     while piece := await answer.read(1):
@@ -96,31 +96,31 @@ async def heard(pool: Pool, server: Wrong, path: bytes) -> tuple[int, bytes, str
 
 
 @pytest.mark.parametrize("leftover", LEFTOVERS.values(), ids=LEFTOVERS)
-async def test_data_after_an_answer_is_discarded(wrong, leftover):
+async def test_data_after_an_answer_is_discarded(wrong_upstream, leftover):
     for answer in ANSWERS.values():
-        server, pool = wrong(answer, leftover), Pool(1.0)
+        server, pool = wrong_upstream(answer, leftover), Pool(1.0)
         for number in range(4):
-            status, said, headers = await heard(pool, server, b"mine-%d" % number)
-            assert (status, said) == (200, b"mine-%d" % number)
+            status, name, headers = await read_answer(pool, server, b"mine-%d" % number)
+            assert (status, name) == (200, b"mine-%d" % number)
             assert "evil" not in headers
         pool.close()
 
 
 @pytest.mark.parametrize("leftover", ["a whole answer", "half a head", "a 1xx and bytes"])
-def test_data_after_an_answer_reaches_no_client(serve, wrong, leftover):
-    asked(wrong(CHUNKED, LEFTOVERS[leftover]), serve)
+def test_data_after_an_answer_reaches_no_client(start_router, wrong_upstream, leftover):
+    send_requests(wrong_upstream(CHUNKED, LEFTOVERS[leftover]), start_router)
 
 
-def test_a_204_with_a_body_reaches_no_client(serve, wrong):
-    asked(wrong(EMPTY, b"evil"), serve)
+def test_a_204_with_a_body_reaches_no_client(start_router, wrong_upstream):
+    send_requests(wrong_upstream(EMPTY, b"evil"), start_router)
 
 
-def test_data_on_an_idle_connection_reaches_no_client(serve, wrong):
-    asked(wrong(SIZED, EVIL, wait=0.01), serve, pause=0.05)
+def test_data_on_an_idle_connection_reaches_no_client(start_router, wrong_upstream):
+    send_requests(wrong_upstream(SIZED, EVIL, wait=0.01), start_router, pause=0.05)
 
 
-async def test_unread_data_on_an_idle_connection_closes_it(wrong):
-    server = wrong(SIZED, EVIL, wait=0.02)
+async def test_unread_data_on_an_idle_connection_closes_it(wrong_upstream):
+    server = wrong_upstream(SIZED, EVIL, wait=0.02)
     pool = deque()
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(lambda: Connection(pool), "127.0.0.1", server.port)

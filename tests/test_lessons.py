@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from browser import Browser, found
-from test_adapting import ask, chat, new, to, unknown  # noqa: F401  fixtures among them
+from browser import Browser, find_browser
+from test_adapting import ask, chat, gpt5_refusals, new_router, start_pair  # noqa: F401  fixtures among them
 from typer.testing import CliRunner
 from waiting import until
 
@@ -36,11 +36,11 @@ def lesson(model="m", refusal=ROLE, since=NOW, endpoint="chat/completions"):
     return Lesson(model, "api.example.com", endpoint, refusal, since)
 
 
-def routed_again(to, router):  # noqa: F811
-    return to("new-cheap", "new-strong", models=router.app.worker.settings.models, home=router.home)
+def restart_router(start_pair, router):  # noqa: F811
+    return start_pair("new-cheap", "new-strong", models=router.app.worker.settings.models, home=router.home)
 
 
-def learnt(home, *arguments):
+def run_learnt(home, *arguments):
     return CliRunner().invoke(app, ["learnt", *arguments], env={"ROUTER_HOME": str(home)})
 
 
@@ -64,13 +64,13 @@ def test_lessons_round_trip_without_duplicates(tmp_path):
     add_lessons(path, [*lessons[2:], lesson(refusal=ROLE, since=NOW + 99)], NOW)
     assert read_lessons(path, NOW) == tuple(lessons)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert sorted(each.name for each in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [FILE, f"{FILE}.lock"]
 
 
 def test_lessons_are_limited_in_number_and_age(tmp_path):
     path = tmp_path / FILE
     add_lessons(path, [lesson(f"m{n}") for n in range(MAX_LESSONS + 5)], NOW)
-    assert [each.model for each in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MAX_LESSONS + 5)]
+    assert [entry.model for entry in read_lessons(path, NOW)] == [f"m{n}" for n in range(5, MAX_LESSONS + 5)]
     assert read_lessons(path, NOW + MAX_AGE_SECONDS) == ()
     add_lessons(path, [lesson("new", since=NOW + MAX_AGE_SECONDS)], NOW + MAX_AGE_SECONDS)
     assert len(json.loads(path.read_text())["lessons"]) == 1
@@ -80,7 +80,7 @@ def test_forgetting_a_model_includes_every_effort(tmp_path):
     path = tmp_path / FILE
     add_lessons(path, [lesson("m:low"), lesson("m"), lesson("m2"), lesson("n:low")], NOW)
     assert (forget_model(path, "m", NOW), forget_model(path, "n:low", NOW), forget_model(path, "x", NOW)) == (2, 1, 0)
-    assert [each.model for each in read_lessons(path, NOW)] == ["m2"]
+    assert [entry.model for entry in read_lessons(path, NOW)] == ["m2"]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_forgetting_a_model_includes_every_effort(tmp_path):
         b'{"format":1,"lessons":[{"model":"m"}]}',
         *(
             b'{"format":1,"lessons":[{"model":"m","upstream":"u","endpoint":"responses","since_unix":1,"refusal":%b}]}'
-            % each
-            for each in (
+            % entry
+            for entry in (
                 b'{"kind":"parameter"}',
                 b'{"kind":"parameter","rule":{"name":"messages"}}',
                 b'{"kind":"parameter","rule":{"name":"stop","called":"messages"}}',
@@ -120,12 +120,12 @@ def test_a_damaged_file_is_reported_and_replaced_by_the_next_lesson(tmp_path, co
 # a running router
 
 
-def test_a_lesson_outlives_the_router_and_is_shown(new, to, unknown, refusing_openai):  # noqa: F811
-    first = ask(new, chat(max_tokens=9))
+def test_a_lesson_outlives_the_router_and_is_shown(new_router, start_pair, gpt5_refusals, refusing_openai):  # noqa: F811
+    first = ask(new_router, chat(max_tokens=9))
     model = first.headers["x-router-model"]
-    told = httpx2.get(new.origin + "/health").json()["learnt"]
+    lessons = httpx2.get(new_router.origin + "/health").json()["learnt"]
     host = refusing_openai.url.removeprefix("http://").partition("/")[0]
-    assert [{**each, "since": ""} for each in told] == [
+    assert [{**alert, "since": ""} for alert in lessons] == [
         {
             "model": model,
             "upstream": host,
@@ -135,85 +135,99 @@ def test_a_lesson_outlives_the_router_and_is_shown(new, to, unknown, refusing_op
             "since": "",
         }
     ]
-    assert httpx2.get(new.origin + "/router/overview").json()["learnt"] == told
-    assert f'router_learnt_refusals{{model="{model}"}} 1.0' in httpx2.get(new.origin + "/metrics").text
-    new.close()
-    again = routed_again(to, new)
-    assert httpx2.get(again.origin + "/health").json()["learnt"] == told
+    assert httpx2.get(new_router.origin + "/router/overview").json()["learnt"] == lessons
+    assert f'router_learnt_refusals{{model="{model}"}} 1.0' in httpx2.get(new_router.origin + "/metrics").text
+    new_router.close()
+    again = restart_router(start_pair, new_router)
+    assert httpx2.get(again.origin + "/health").json()["learnt"] == lessons
     assert ask(again, chat(max_tokens=9)).headers["x-router-adapted"] == first.headers["x-router-adapted"]
     assert len(refusing_openai.refusals) == 1
 
 
-def test_other_workers_learn_and_forget_lessons(new, to, unknown, refusing_openai):  # noqa: F811
-    other = routed_again(to, new)
-    model = ask(new, chat(max_tokens=9)).headers["x-router-model"]
+def test_other_workers_learn_and_forget_lessons(new_router, start_pair, gpt5_refusals, refusing_openai):  # noqa: F811
+    other = restart_router(start_pair, new_router)
+    model = ask(new_router, chat(max_tokens=9)).headers["x-router-model"]
     assert until(lambda: other.app.worker.adapter.describe_lessons())
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
-    listed = json.loads(learnt(new.home, "--json").stdout)
-    assert listed == other.app.worker.adapter.describe_lessons() == new.app.worker.adapter.describe_lessons()
-    assert "max_completion_tokens" in learnt(new.home).stdout
-    done = learnt(new.home, "--forget", model)
-    assert (done.exit_code, done.stderr) == (
+    listed = json.loads(run_learnt(new_router.home, "--json").stdout)
+    assert listed == other.app.worker.adapter.describe_lessons() == new_router.app.worker.adapter.describe_lessons()
+    assert "max_completion_tokens" in run_learnt(new_router.home).stdout
+    result = run_learnt(new_router.home, "--forget", model)
+    assert (result.exit_code, result.stderr) == (
         0,
         f"router: deleted 1 adaptation for {model}; a running router follows within two seconds\n",
     )
     assert until(
-        lambda: not other.app.worker.adapter.describe_lessons() and not new.app.worker.adapter.describe_lessons()
+        lambda: not other.app.worker.adapter.describe_lessons() and not new_router.app.worker.adapter.describe_lessons()
     )
     ask(other, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 2
-    assert str(learnt(new.home, "--forget", "nobody").exception).startswith("no adaptations are stored for 'nobody'")
+    assert str(run_learnt(new_router.home, "--forget", "nobody").exception).startswith(
+        "no adaptations are stored for 'nobody'"
+    )
 
 
-def test_lessons_of_another_upstream_are_ignored(new, to, refusing_openai):  # noqa: F811
+def test_lessons_of_another_upstream_are_ignored(new_router, start_pair, refusing_openai):  # noqa: F811
     now = time.time()
     refusal = Refusal(RefusalKind.PARAMETER, ParameterRule("temperature"))
     add_lessons(
-        new.home / FILE,
+        new_router.home / FILE,
         [Lesson(name, "other:1", "chat/completions", refusal, now) for name in ("new-cheap", "new-strong")],
         now,
     )
-    again = routed_again(to, new)
+    again = restart_router(start_pair, new_router)
     assert len(again.app.worker.adapter.describe_lessons()) == 2
     assert "x-router-adapted" not in ask(again, chat(temperature=0)).headers
 
 
-def test_a_damaged_file_is_reported_and_the_router_serves(new, to, unknown, refusing_openai):  # noqa: F811
-    (new.home / FILE).write_text("{")
-    again = routed_again(to, new)
+def test_a_damaged_file_is_reported_and_the_router_serves(new_router, start_pair, gpt5_refusals, refusing_openai):  # noqa: F811
+    (new_router.home / FILE).write_text("{")
+    again = restart_router(start_pair, new_router)
     warned = httpx2.get(again.origin + "/health").json()["warnings"]
-    assert any(FILE in each and "damaged" in each for each in warned)
+    assert any(FILE in warning and "damaged" in warning for warning in warned)
     assert ask(again, chat(max_tokens=9)).status_code == 200
-    assert until(lambda: not any(FILE in each for each in httpx2.get(again.origin + "/health").json()["warnings"]))
+    assert until(
+        lambda: not any(FILE in warning for warning in httpx2.get(again.origin + "/health").json()["warnings"])
+    )
     assert len(read_lessons(again.home / FILE, time.time())) == 1
 
 
-def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(new, unknown, refusing_openai, monkeypatch):  # noqa: F811
+def test_lessons_that_cannot_be_written_stay_in_memory_and_are_reported(
+    new_router,  # noqa: F811
+    gpt5_refusals,  # noqa: F811
+    refusing_openai,
+    monkeypatch,
+):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("router.shared_file.replace", full)
-    ask(new, chat(max_tokens=9))
-    assert until(lambda: any("No space left" in each for each in notices(new.app.worker)))
-    ask(new, chat(max_tokens=9))
+    ask(new_router, chat(max_tokens=9))
+    assert until(lambda: any("No space left" in notice for notice in notices(new_router.app.worker)))
+    ask(new_router, chat(max_tokens=9))
     assert len(refusing_openai.refusals) == 1
     monkeypatch.undo()
-    assert until(lambda: (new.home / FILE).exists() and not any("No space" in each for each in notices(new.app.worker)))
+    assert until(
+        lambda: (
+            (new_router.home / FILE).exists()
+            and not any("No space" in notice for notice in notices(new_router.app.worker))
+        )
+    )
 
 
-@pytest.mark.skipif(found() is None, reason="no Chromium is installed here")
-def test_the_page_shows_lessons(new, unknown, refusing_openai):  # noqa: F811
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed here")
+def test_the_page_shows_lessons(new_router, gpt5_refusals, refusing_openai):  # noqa: F811
     browser = Browser()
     try:
-        browser.open(new.origin + "/")
+        browser.open(new_router.origin + "/")
         browser.wait("document.querySelector('#state-text').textContent === 'Live'")
-        assert browser.run("document.querySelector('#learnt-card').hidden")
-        ask(new, chat(max_tokens=9))
+        assert browser.evaluate("document.querySelector('#learnt-card').hidden")
+        ask(new_router, chat(max_tokens=9))
         assert browser.wait("!document.querySelector('#learnt-card').hidden")
         assert "sent as max_completion_tokens" in browser.text("#learnt")
         if picture := os.environ.get("LEARNT_PICTURE"):
-            browser.picture(Path(picture))
+            browser.save_screenshot(Path(picture))
         assert browser.errors == []
     finally:
         browser.close()

@@ -1,4 +1,4 @@
-"""What a key may spend and send, over real HTTP: held before a request is sent, settled when it ends."""
+"""Budgets and rates of keys over real HTTP: held before a request is sent, settled when it ends."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from fake_openai import Say, chat_events, completion, events, json_answer
-from made_records import made_record
+from fake_openai import Reply, chat_events, completion, json_reply, stream_reply
 from running import RunningRouter
+from synthetic_records import make_record
 from test_app import SUM, command
-from test_keys import UPSTREAM, ask, change, group, make
+from test_keys import UPSTREAM, ask, change_roster, create_key, create_team
 from waiting import until
 
 from router import admission
@@ -44,37 +44,37 @@ import hot_path
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 10**9
 DAY_NS = 86_400 * 10**9
 ADA, TEAM = Owner("key", "ada"), Owner("team", "research")
-MODEL = "gpt-4o"  # $2.50 and $10 a million tokens
+MODEL = "gpt-4o"  # $2.50 and $10 per million tokens
 ANSWER_USD = (20 * 2.5 + 4000 * 10) / 1e6
 
 
-def big_stream(wait: float = 0.0, *, usage: bool = True, end: str = "whole") -> Say:
-    """A stream of MODEL that bills 20 tokens and 4,000 tokens."""
+def big_stream(wait: float = 0.0, *, usage: bool = True, end: str = "whole") -> Reply:
+    """A stream of MODEL that bills 20 input and 4,000 output tokens."""
     pieces = chat_events(MODEL, usage=usage)
-    told = (b'"prompt_tokens":12,"completion_tokens":3', b'"prompt_tokens":20,"completion_tokens":4000')
+    replacement = (b'"prompt_tokens":12,"completion_tokens":3', b'"prompt_tokens":20,"completion_tokens":4000')
     details = (b',"prompt_tokens_details":{"cached_tokens":4}', b"")
-    pieces = [piece.replace(*told).replace(*details) for piece in pieces]
-    return events(*(pieces[:3] if end != "whole" else pieces), wait=wait, end=end)
+    pieces = [piece.replace(*replacement).replace(*details) for piece in pieces]
+    return stream_reply(*(pieces[:3] if end != "whole" else pieces), wait=wait, end=end)
 
 
 @pytest.fixture
-def limited(serve, openai_server, tmp_path):
-    """Starts a router whose key `ada` has the limits that are given; gives both."""
+def limited(start_router, openai_server, tmp_path):
+    """A function that starts a router whose key `ada` has these limits; returns router and key."""
 
     def start(settings=UPSTREAM, key=None, **limits):
         home = tmp_path / "home-0"
-        key = make(home, "ada", limits=Limits(**limits)) if key is None else key
-        return serve(**{"openai_base_url": openai_server.url, **settings}), key
+        key = create_key(home, "ada", limits=Limits(**limits)) if key is None else key
+        return start_router(**{"openai_base_url": openai_server.url, **settings}), key
 
     return start
 
 
-def body(model=MODEL, **given):
-    return {"model": model, "messages": SUM, "max_tokens": 4096, **given}
+def body(model=MODEL, **fields):
+    return {"model": model, "messages": SUM, "max_tokens": 4096, **fields}
 
 
-def chat(router, key, model=MODEL, **given):
-    return ask(router, "/v1/chat/completions", key, body(model, **given))
+def chat(router, key, model=MODEL, **fields):
+    return ask(router, "/v1/chat/completions", key, body(model, **fields))
 
 
 def account(router, owner=ADA):
@@ -82,62 +82,62 @@ def account(router, owner=ADA):
 
 
 def limited_keys(home, owner, **limits):
-    """A key with limits, or two keys without any, in a team that has them."""
+    """Keys with these limits: one key, or two keys of a team."""
     if owner.kind == "key":
-        return [make(home, owner.name, limits=Limits(**limits))]
-    group(home, owner.name, **limits)
-    return [make(home, name, team=owner.name) for name in ("ada", "bob")]
+        return [create_key(home, owner.name, limits=Limits(**limits))]
+    create_team(home, owner.name, **limits)
+    return [create_key(home, name, team=owner.name) for name in ("ada", "bob")]
 
 
-async def many(router, keys, count, **given):
-    """So many streams of these keys at the same time; their statuses."""
+async def send_many(router, keys, count, **fields):
+    """Send `count` concurrent streams with these keys; return statuses and `x-should-retry`."""
     limits = httpx2.Limits(max_connections=count)
     async with httpx2.AsyncClient(timeout=30, limits=limits) as client:
 
-        async def one(key):
-            asked = {"json": body(stream=True, **given), "headers": {"authorization": f"Bearer {key}"}}
-            async with client.stream("POST", router.url + "/chat/completions", **asked) as got:
-                await got.aread()
-                return got.status_code, got.headers.get("x-should-retry")
+        async def send_one(key):
+            options = {"json": body(stream=True, **fields), "headers": {"authorization": f"Bearer {key}"}}
+            async with client.stream("POST", router.url + "/chat/completions", **options) as answer:
+                await answer.aread()
+                return answer.status_code, answer.headers.get("x-should-retry")
 
-        return await asyncio.gather(*(one(keys[number % len(keys)]) for number in range(count)))
+        return await asyncio.gather(*(send_one(keys[number % len(keys)]) for number in range(count)))
 
 
 # dollars
 
 
 @pytest.mark.parametrize("owner", [ADA, TEAM], ids=str)
-def test_200_streams_at_once_with_one_dollar_left_spend_no_more_than_that(
+def test_200_concurrent_streams_spend_no_more_than_the_dollar_left(
     limited, openai_server, tmp_path, monkeypatch, owner
 ):
-    monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 60.0)  # the machine may be busy: time is not what is tested
+    monkeypatch.setattr(admission, "MAX_WAIT_SECONDS", 60.0)  # the machine may be busy
     keys = limited_keys(tmp_path / "home-0", owner, usd_a_day=1.0)
     router, key = limited(key=keys[0])
-    openai_server.say(*(big_stream(wait=1.0) for _ in range(400)))
-    answers = asyncio.run(many(router, keys, 200))
-    answered = [status for status, _ in answers].count(200)
+    openai_server.enqueue(*(big_stream(wait=1.0) for _ in range(400)))
+    answers = asyncio.run(send_many(router, keys, 200))
+    answered_count = [status for status, _ in answers].count(200)
     assert {status for status, _ in answers} == {200, 429}
-    assert len(openai_server.received) == answered  # nothing is sent for who is refused
-    assert 15 <= answered <= 1.0 / ANSWER_USD
-    assert "true" in {retry for _, retry in answers}  # who came while all was held, and none of it was spent
+    assert len(openai_server.received) == answered_count  # nothing is sent for a rejected request
+    assert 15 <= answered_count <= 1.0 / ANSWER_USD
+    assert "true" in {retry for _, retry in answers}  # rejected while the budget was on hold, not spent
     records = router.records(200)
     assert len(records) == 200
     assert {record["key_id"] for record in records} == set(("ada", "bob")[: len(keys)])
     assert {record["team"] for record in records} == {"" if owner == ADA else "research"}
     cost = sum(record["cost_usd"] or 0.0 for record in records)
-    assert cost == pytest.approx(answered * ANSWER_USD) and cost <= 1.0
+    assert cost == pytest.approx(answered_count * ANSWER_USD) and cost <= 1.0
     day = account(router, owner).day
     assert day.spent_usd == pytest.approx(cost) and day.held_usd == pytest.approx(0)
-    while chat(router, key, stream=True).status_code == 200:  # what is left, one by one
+    while chat(router, key, stream=True).status_code == 200:  # spend the rest one by one
         pass
     assert 1.0 - 2 * ANSWER_USD < day.spent_usd <= 1.0
-    over = chat(router, key)
-    assert (over.status_code, over.json()["error"]["code"]) == (429, "insufficient_quota")
-    assert over.json()["error"]["type"] == "insufficient_quota" and over.headers["x-should-retry"] == "false"
-    assert f"{owner} has spent" in over.json()["error"]["message"]
+    response = chat(router, key)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert response.json()["error"]["type"] == "insufficient_quota" and response.headers["x-should-retry"] == "false"
+    assert f"{owner} has spent" in response.json()["error"]["message"]
 
 
-def test_a_refused_request_is_recorded_with_its_key_and_costs_nothing(limited, openai_server):
+def test_a_rejected_request_is_recorded_with_its_key_and_without_cost(limited, openai_server):
     router, key = limited(usd_a_month=0.001)
     assert chat(router, key).status_code == 429
     record = router.records(1)[0]
@@ -146,62 +146,62 @@ def test_a_refused_request_is_recorded_with_its_key_and_costs_nothing(limited, o
     assert openai_server.received == [] and account(router).month.spent_usd == 0.0
 
 
-def test_the_official_client_does_not_retry_over_a_budget(limited, openai_server):
+def test_the_official_client_does_not_retry_if_the_budget_is_spent(limited, openai_server):
     router, key = limited(usd_a_day=0.001)
     client = openai.OpenAI(base_url=router.url, api_key=key, max_retries=3)
-    with client, pytest.raises(openai.RateLimitError) as over:
+    with client, pytest.raises(openai.RateLimitError) as error:
         client.chat.completions.create(**body())
-    assert over.value.code == "insufficient_quota" and "$0.001 a day" in over.value.message
+    assert error.value.code == "insufficient_quota" and "$0.001 a day" in error.value.message
     assert len(router.records(2, seconds=0.3)) == 1 and openai_server.received == []
 
 
-def test_what_is_held_is_settled_to_what_was_billed(limited):
+def test_a_hold_is_settled_to_the_billed_amount(limited):
     router, key = limited(usd_a_day=0.05)
-    for _ in range(5):  # each may cost 0.041: the next one finds what the one before gave back
+    for _ in range(5):  # each holds 0.041, which it releases before the next one
         assert chat(router, key).status_code == 200
     cost = sum(record["cost_usd"] for record in router.records(5))
     assert account(router).day.spent_usd == account(router).month.spent_usd == pytest.approx(cost)
     assert 0 < cost < 0.001
 
 
-def test_the_dearest_model_that_may_answer_is_held_with_its_tier(limited):
+def test_the_hold_covers_the_most_expensive_eligible_model_and_tier(limited):
     router, _ = limited(usd_a_day=10.0)
     bound = router.app.worker.limiter._bound
 
-    def most(model, left_out=(), **given):
-        request = read_request(json.dumps(body(model, **given)).encode(), CHAT)
+    def maximum_of(model, left_out=(), **fields):
+        request = read_request(json.dumps(body(model, **fields)).encode(), CHAT)
         plan = make_plan(CHAT, router.app.worker.serving, router.app.worker.adapter, (), request, {})
         models = router.app.worker.serving.policy.rules.models
         return bound.most(plan, CHAT, Skeleton(b" " * 1000, *left_out), models, time.time_ns(), priced=True)
 
-    strong = most(MODEL)
+    strong = maximum_of(MODEL)
     assert strong.usd == pytest.approx((1000 * 2.5 + 4096 * 10) / 1e6)
-    assert most("auto").usd >= strong.usd
-    assert most(MODEL, n=3).usd == pytest.approx((1000 * 2.5 + 3 * 4096 * 10) / 1e6)
-    assert most(MODEL, service_tier="priority").usd > strong.usd
-    assert most(MODEL, max_tokens=None).usd == strong.usd  # 4,096 where nothing is said
-    assert most(MODEL, max_tokens=10**9).usd == pytest.approx((1000 * 2.5 + 16384 * 10) / 1e6)
+    assert maximum_of("auto").usd >= strong.usd
+    assert maximum_of(MODEL, n=3).usd == pytest.approx((1000 * 2.5 + 3 * 4096 * 10) / 1e6)
+    assert maximum_of(MODEL, service_tier="priority").usd > strong.usd
+    assert maximum_of(MODEL, max_tokens=None).usd == strong.usd  # 4,096 by default
+    assert maximum_of(MODEL, max_tokens=10**9).usd == pytest.approx((1000 * 2.5 + 16384 * 10) / 1e6)
     image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]}
-    assert most(MODEL, messages=[image]).usd > strong.usd
-    large = (1,), (10**6,)  # a long attachment that is left out of what is read
-    assert most(MODEL, large, messages=[image]).usd == most(MODEL, messages=[image]).usd
-    assert most(MODEL, large).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
+    assert maximum_of(MODEL, messages=[image]).usd > strong.usd
+    large = (1,), (10**6,)  # a long attachment, which is not read
+    assert maximum_of(MODEL, large, messages=[image]).usd == maximum_of(MODEL, messages=[image]).usd
+    assert maximum_of(MODEL, large).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
     sound = {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
-    assert most(MODEL, messages=[sound]).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
+    assert maximum_of(MODEL, messages=[sound]).usd >= (128_000 * 2.5 + 4096 * 10) / 1e6
 
 
-def test_a_model_without_a_price_is_refused_to_a_budget_and_to_no_other_limit(limited, openai_server):
+def test_only_keys_with_a_budget_cannot_use_a_model_without_a_price(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
-    refused = chat(router, key, "unheard-of")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_without_price")
+    response = chat(router, key, "unheard-of")
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "model_without_price")
     assert openai_server.received == []
-    change(router.home, issuing.set_limits, "ada", {"usd_a_day": "none", "requests_a_minute": "60"})
+    change_roster(router.home, issuing.set_limits, "ada", {"usd_a_day": "none", "requests_a_minute": "60"})
     assert until(lambda: chat(router, key, "unheard-of").status_code == 200)
 
 
-def test_an_unknown_usage_keeps_what_was_held_and_says_so(limited, openai_server):
+def test_if_the_usage_is_unknown_the_hold_is_kept_and_recorded(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
-    openai_server.say(big_stream(usage=False))
+    openai_server.enqueue(big_stream(usage=False))
     assert chat(router, key, stream=True).status_code == 200
     record = router.records(1)[0]
     assert record["cost_usd"] is None and 0.0409 < record["kept_usd"] < 0.042
@@ -209,9 +209,9 @@ def test_an_unknown_usage_keeps_what_was_held_and_says_so(limited, openai_server
 
 
 @pytest.mark.parametrize("end", ["early", "reset"])
-def test_a_stream_that_is_cut_keeps_what_was_held(limited, openai_server, end):
+def test_an_interrupted_stream_keeps_its_hold(limited, openai_server, end):
     router, key = limited(usd_a_day=1.0)
-    openai_server.say(big_stream(end=end))
+    openai_server.enqueue(big_stream(end=end))
     with pytest.raises(httpx2.HTTPError):
         chat(router, key, stream=True)
     record = router.records(1)[0]
@@ -219,9 +219,9 @@ def test_a_stream_that_is_cut_keeps_what_was_held(limited, openai_server, end):
     assert account(router).day.held_usd == 0.0
 
 
-def test_a_client_that_leaves_pays_what_its_request_may_have_cost(limited, openai_server):
+def test_a_client_that_disconnects_pays_its_hold(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
-    openai_server.say(big_stream(wait=30.0))
+    openai_server.enqueue(big_stream(wait=30.0))
     with pytest.raises(httpx2.ReadTimeout):
         headers = {"authorization": f"Bearer {key}"}
         httpx2.post(router.url + "/chat/completions", json=body(stream=True), headers=headers, timeout=0.5)
@@ -230,35 +230,33 @@ def test_a_client_that_leaves_pays_what_its_request_may_have_cost(limited, opena
     assert account(router).day.spent_usd == record["kept_usd"] > 0.04 and account(router).day.held_usd == 0.0
 
 
-def test_an_error_of_the_upstream_gives_all_back(limited, openai_server):
+def test_an_upstream_error_releases_the_hold(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
-    refusal = json_answer({"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}, 400)
-    openai_server.say(refusal)
+    refusal = json_reply({"error": {"message": "no", "type": "invalid_request_error", "code": "bad"}}, 400)
+    openai_server.enqueue(refusal)
     assert chat(router, key).status_code == 400
     day = account(router).day
     assert day.spent_usd == day.held_usd == router.records(1)[0]["kept_usd"] == 0.0
 
 
-def test_an_upstream_that_is_not_there_gives_all_back(limited):
-    nobody = {"openai_base_url": "http://127.0.0.1:9/v1", "max_attempts": 1}
-    router, key = limited(usd_a_day=1.0, settings={**UPSTREAM, **nobody})
+def test_an_unreachable_upstream_releases_the_hold(limited):
+    unreachable = {"openai_base_url": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    router, key = limited(usd_a_day=1.0, settings={**UPSTREAM, **unreachable})
     assert chat(router, key).status_code == 502
     day = account(router).day
     assert day.spent_usd == day.held_usd == 0.0
 
 
-# what is spent survives
+# spending survives a restart
 
 
-def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(
-    limited, serve, openai_server, store_with_tables
-):
+def test_after_a_restart_spending_is_read_from_journal_and_tables(limited, start_router, openai_server, create_store):
     router, key = limited(usd_a_day=1.0)
-    openai_server.say(*(big_stream() for _ in range(4)), big_stream(usage=False))
+    openai_server.enqueue(*(big_stream() for _ in range(4)), big_stream(usage=False))
     for number in range(5):
         assert chat(router, key, stream=True).status_code == 200
-        if number == 2:  # three of them are in the tables, and two in the journal alone
-            settings = load(home=router.home, mlflow_tracking_uri=store_with_tables(router.home / "store"))
+        if number == 2:  # three records are in the tables and two only in the journal
+            settings = load(home=router.home, mlflow_tracking_uri=create_store(router.home / "store"))
             router.records(3)
             drain(shippers_for(settings)[0][:1])
     before = account(router).day.spent_usd
@@ -274,60 +272,60 @@ def test_a_restart_knows_what_was_spent_from_the_journal_and_the_tables(
         again.close()
 
 
-def test_each_request_is_counted_once_also_where_tables_and_journal_have_it(tmp_path, store_with_tables):
+def test_a_request_in_tables_and_journal_is_counted_once(tmp_path, create_store):
     journal = Journal(tmp_path / "journal")
     for number in range(6):
         key = "ada" if number != 3 else "adam"
-        kept = {"cost_usd": None, "kept_usd": 0.25} if number == 4 else {"cost_usd": 0.5}
+        costs = {"cost_usd": None, "kept_usd": 0.25} if number == 4 else {"cost_usd": 0.5}
         started = NOON - (DAY_NS if number == 5 else 0) + number
-        record = made_record(number, key_id=key, started_unix_ns=started, ended_unix_ns=started + 10, **kept)
+        record = make_record(number, key_id=key, started_unix_ns=started, ended_unix_ns=started + 10, **costs)
         journal.append(record)
-    settings = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
+    settings = load(home=tmp_path, mlflow_tracking_uri=create_store(tmp_path / "store"))
 
-    def found(until_unix_ns=NOON + DAY_NS):
+    def read_spending(until_unix_ns=NOON + DAY_NS):
         bounds = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns
         return spent(settings.usage_url, tmp_path / "journal", ADA, *bounds, until_unix_ns)
 
-    assert found() == (1.75, 2.25)
+    assert read_spending() == (1.75, 2.25)
     (shipper,) = shippers_for(settings)[0][:1]
     drain([shipper])
-    assert found() == (1.75, 2.25)
-    Cursor(tmp_path / "journal", "usage").path.unlink()  # as where the exporter died before it noted how far it came
-    assert found() == (1.75, 2.25)
-    assert found(NOON + 12) == (1.0, 1.5)  # what ended since is counted by the router itself
+    assert read_spending() == (1.75, 2.25)
+    Cursor(tmp_path / "journal", "usage").path.unlink()  # as if the exporter had ended before it stored its position
+    assert read_spending() == (1.75, 2.25)
+    assert read_spending(NOON + 12) == (1.0, 1.5)  # the router itself counts later requests
     journal.close()
 
 
-def test_tables_of_an_earlier_version_tell_what_was_spent(tmp_path, store_with_tables):
+def test_spending_is_read_from_tables_of_an_earlier_version(tmp_path, create_store):
     journal = Journal(tmp_path / "journal")
-    journal.append(made_record(0, key_id="ada", started_unix_ns=NOON, ended_unix_ns=NOON + 1, cost_usd=0.5))
+    journal.append(make_record(0, key_id="ada", started_unix_ns=NOON, ended_unix_ns=NOON + 1, cost_usd=0.5))
     journal.close()
-    settings = load(home=tmp_path, mlflow_tracking_uri=store_with_tables(tmp_path / "store"))
+    settings = load(home=tmp_path, mlflow_tracking_uri=create_store(tmp_path / "store"))
     drain(shippers_for(settings)[0][:1])
     with contextlib.closing(sqlite3.connect(tmp_path / "usage.db")) as tables:
         tables.execute("ALTER TABLE router_requests DROP COLUMN kept_usd")
-    given = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns, NOON + DAY_NS
-    assert spent(settings.usage_url, tmp_path / "journal", ADA, *given) == (0.5, 0.5)
+    bounds = day_of(NOON).starts_unix_ns, month_of(NOON).starts_unix_ns, NOON + DAY_NS
+    assert spent(settings.usage_url, tmp_path / "journal", ADA, *bounds) == (0.5, 0.5)
 
 
-def test_a_key_that_gets_a_budget_has_spent_before_what_it_did(limited, openai_server):
+def test_earlier_spending_counts_against_a_new_budget(limited, openai_server):
     router, key = limited()
-    openai_server.say(*(big_stream() for _ in range(3)))
+    openai_server.enqueue(*(big_stream() for _ in range(3)))
     for _ in range(3):
         assert chat(router, key, stream=True).status_code == 200
-    change(router.home, issuing.set_limits, "ada", {"usd_a_day": str(2.5 * ANSWER_USD)})
+    change_roster(router.home, issuing.set_limits, "ada", {"usd_a_day": str(2.5 * ANSWER_USD)})
     assert until(lambda: chat(router, key).status_code == 429)
     assert "has spent $0.12" in chat(router, key).json()["error"]["message"]
-    change(router.home, issuing.set_limits, "ada", {"usd_a_day": "1"})
+    change_roster(router.home, issuing.set_limits, "ada", {"usd_a_day": "1"})
     assert until(lambda: chat(router, key).status_code == 200)
 
 
-def test_a_key_whose_spending_cannot_be_read_is_not_answered(limited, openai_server, tmp_path):
+def test_a_key_whose_spending_cannot_be_read_is_rejected(limited, openai_server, tmp_path):
     router, key = limited(
         settings={**UPSTREAM, "usage_database": f"sqlite:///{tmp_path}/nowhere/usage.db"}, usd_a_day=1
     )
-    refused = chat(router, key)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unknown")
+    response = chat(router, key)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "limits_unknown")
     (tmp_path / "nowhere").mkdir()
     assert chat(router, key).status_code == 200
     assert len(openai_server.received) == 1
@@ -336,124 +334,127 @@ def test_a_key_whose_spending_cannot_be_read_is_not_answered(limited, openai_ser
 # the clock
 
 
-def opened(now=NOON, owner=ADA, **limits) -> Account:
-    made = Account(owner, now)
-    made.limit(Limits(**limits))
-    return made
+def open_account(now=NOON, owner=ADA, **limits) -> Account:
+    account = Account(owner, now)
+    account.limit(Limits(**limits))
+    return account
 
 
-def held(account, most, now):
-    return hold([account], most, now)
+def place_hold(account, maximum, now):
+    return hold([account], maximum, now)
 
 
 def test_a_day_ends_at_midnight_in_utc_and_a_month_with_its_last_day():
-    key = opened(usd_a_day=1.0, usd_a_month=1.5)
+    key = open_account(usd_a_day=1.0, usd_a_month=1.5)
     end_of_day = NOON + DAY_NS // 2
-    held(key, Most(0.9, 0, 0), NOON)
+    place_hold(key, Most(0.9, 0, 0), NOON)
     with pytest.raises(QuotaError):
-        held(key, Most(0.2, 0, 0), end_of_day - 1)
-    held(key, Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
+        place_hold(key, Most(0.2, 0, 0), end_of_day - 1)
+    place_hold(key, Most(0.2, 0, 0), end_of_day)  # a new day, and the same month
     with pytest.raises(QuotaError, match="a month"):
-        held(key, Most(0.5, 0, 0), end_of_day)
-    held(key, Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
+        place_hold(key, Most(0.5, 0, 0), end_of_day)
+    place_hold(key, Most(1.0, 0, 0), int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9)
 
 
-def test_a_request_over_midnight_is_settled_on_the_day_on_which_it_began():
-    key = opened(usd_a_day=1.0)
-    late, midnight = held(key, Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
-    held(key, Most(0.5, 0, 0), midnight)
-    late.settle(made_record(0, cost_usd=0.8))
-    late.settle(made_record(0, cost_usd=0.8))
+def test_a_request_over_midnight_is_settled_on_its_first_day():
+    key = open_account(usd_a_day=1.0)
+    late, midnight = place_hold(key, Most(0.9, 0, 0), NOON), NOON + DAY_NS // 2
+    place_hold(key, Most(0.5, 0, 0), midnight)
+    late.settle(make_record(0, cost_usd=0.8))
+    late.settle(make_record(0, cost_usd=0.8))
     assert (key.day.spent_usd, key.day.held_usd) == (0.0, 0.5)
     assert key.month.spent_usd == 0.8 and key.month.held_usd == pytest.approx(0.5)
 
 
-def test_what_is_spent_while_a_key_has_no_limits_counts_on_its_own_day():
-    key = opened(usd_a_day=1.0)
+def test_spending_without_limits_counts_on_its_own_day():
+    key = open_account(usd_a_day=1.0)
     key.spend(0.7, NOON)
     key.spend(0.4, NOON + DAY_NS)
     assert (key.day.spent_usd, key.month.spent_usd) == (0.4, pytest.approx(1.1))
-    held(key, Most(0.5, 0, 0), NOON + DAY_NS)
+    place_hold(key, Most(0.5, 0, 0), NOON + DAY_NS)
 
 
 # requests and tokens a minute
 
 
-def test_requests_a_minute_are_told_in_openai_s_headers(limited, openai_server):
+def test_the_request_rate_is_reported_in_openais_headers(limited, openai_server):
     router, key = limited(requests_a_minute=2)
     assert [chat(router, key).status_code for _ in range(2)] == [200, 200]
-    over = chat(router, key)
-    error = over.json()["error"]
-    assert (over.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "requests")
+    response = chat(router, key)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "requests")
     assert "requests per min (RPM): Limit 2, Used 2, Requested 1. Please try again in 29" in error["message"]
-    assert 29 <= int(over.headers["retry-after"]) <= 30
-    assert over.headers["x-ratelimit-limit-requests"] == "2" and over.headers["x-ratelimit-remaining-requests"] == "0"
-    assert over.headers["x-ratelimit-reset-requests"].startswith("59.") and "x-should-retry" not in over.headers
-    assert "x-ratelimit-limit-tokens" not in over.headers
+    assert 29 <= int(response.headers["retry-after"]) <= 30
+    assert (
+        response.headers["x-ratelimit-limit-requests"] == "2"
+        and response.headers["x-ratelimit-remaining-requests"] == "0"
+    )
+    assert response.headers["x-ratelimit-reset-requests"].startswith("59.") and "x-should-retry" not in response.headers
+    assert "x-ratelimit-limit-tokens" not in response.headers
     assert len(openai_server.received) == 2 and router.records(3)[2]["status"] == 429
 
 
-OF_THE_OWNER = {"x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-tokens": "1"}
+UPSTREAM_RATES = {"x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-tokens": "1"}
 
 
-def rates(answer):
+def rate_headers(answer):
     return {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
 
 
-def test_an_answer_tells_the_rates_of_its_key_and_not_those_of_the_owner(limited, openai_server):
+def test_an_answer_reports_the_rates_of_its_key_instead_of_the_upstreams(limited, openai_server):
     router, key = limited(requests_a_minute=10)
-    openai_server.models = json_answer({"object": "list", "data": []}, **OF_THE_OWNER)
+    openai_server.models = json_reply({"object": "list", "data": []}, **UPSTREAM_RATES)
     stream = big_stream()
     embedded = {"object": "list", "model": "text-embedding-3-small", "usage": {"prompt_tokens": 1}}
-    openai_server.say(
-        json_answer(completion(MODEL), **OF_THE_OWNER),
-        replace(stream, headers=[*stream.headers, *OF_THE_OWNER.items()]),
-        json_answer(embedded, **OF_THE_OWNER),
-        json_answer({"error": {"message": "slow down"}}, 400, **OF_THE_OWNER),
+    openai_server.enqueue(
+        json_reply(completion(MODEL), **UPSTREAM_RATES),
+        replace(stream, headers=[*stream.headers, *UPSTREAM_RATES.items()]),
+        json_reply(embedded, **UPSTREAM_RATES),
+        json_reply({"error": {"message": "slow down"}}, 400, **UPSTREAM_RATES),
     )
-    for left, answer in (
+    for remaining, answer in (
         ("9", chat(router, key)),
         ("8", chat(router, key, stream=True)),
         ("7", ask(router, "/v1/embeddings", key, {"model": "text-embedding-3-small", "input": "x"})),
     ):
-        told = rates(answer)
-        assert answer.status_code == 200 and told.pop("x-ratelimit-reset-requests").endswith("s")
-        assert told == {"x-ratelimit-limit-requests": "10", "x-ratelimit-remaining-requests": left}
-    assert rates(chat(router, key)) == OF_THE_OWNER  # the upstream says why it refuses
-    assert rates(ask(router, "/v1/models", key)) == {}
+        replacement = rate_headers(answer)
+        assert answer.status_code == 200 and replacement.pop("x-ratelimit-reset-requests").endswith("s")
+        assert replacement == {"x-ratelimit-limit-requests": "10", "x-ratelimit-remaining-requests": remaining}
+    assert rate_headers(chat(router, key)) == UPSTREAM_RATES  # an error keeps the upstream's headers
+    assert rate_headers(ask(router, "/v1/models", key)) == {}
 
 
-def test_an_answer_to_a_key_without_rates_keeps_those_of_the_upstream(limited, openai_server):
+def test_an_answer_to_a_key_without_rates_reports_the_upstreams(limited, openai_server):
     router, key = limited(usd_a_day=5.0)
-    openai_server.say(json_answer(completion(MODEL), **OF_THE_OWNER))
-    assert rates(chat(router, key)) == OF_THE_OWNER
+    openai_server.enqueue(json_reply(completion(MODEL), **UPSTREAM_RATES))
+    assert rate_headers(chat(router, key)) == UPSTREAM_RATES
 
 
-def test_the_official_client_waits_as_long_as_it_is_told_and_is_answered(limited, openai_server):
+def test_the_official_client_waits_for_retry_after_and_is_answered(limited, openai_server):
     router, key = limited(requests_a_minute=60)
     assert chat(router, key).status_code == 200
     bucket = account(router)._requests
     bucket.left = 0.0
     with openai.OpenAI(base_url=router.url, api_key=key, max_retries=1) as client:
-        began = time.monotonic()
+        start = time.monotonic()
         assert client.chat.completions.create(**body()).choices
-        assert 0.8 < time.monotonic() - began < 5
+        assert 0.8 < time.monotonic() - start < 5
         bucket.left = -100.0
-        with pytest.raises(openai.RateLimitError) as over:
+        with pytest.raises(openai.RateLimitError) as error:
             client.with_options(max_retries=0).chat.completions.create(**body())
-    assert over.value.code == "rate_limit_exceeded" and int(over.value.response.headers["retry-after"]) > 60
-    assert over.value.response.headers["x-ratelimit-reset-requests"].startswith("2m")
+    assert error.value.code == "rate_limit_exceeded" and int(error.value.response.headers["retry-after"]) > 60
+    assert error.value.response.headers["x-ratelimit-reset-requests"].startswith("2m")
 
 
-def test_tokens_a_minute_count_what_was_used(limited, openai_server):
+def test_the_token_rate_counts_used_tokens(limited, openai_server):
     router, key = limited(tokens_a_minute=10_000)
-    openai_server.say(json_answer(completion(MODEL, prompt_tokens=5000, completion_tokens=1000)))
+    openai_server.enqueue(json_reply(completion(MODEL, prompt_tokens=5000, completion_tokens=1000)))
     assert chat(router, key).status_code == 200
-    over = chat(router, key, max_tokens=4096)
-    error = over.json()["error"]
-    assert (over.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "tokens")
-    assert over.headers["x-ratelimit-limit-tokens"] == "10000"
-    assert 3990 <= int(over.headers["x-ratelimit-remaining-tokens"]) <= 4200
+    response = chat(router, key, max_tokens=4096)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "tokens")
+    assert response.headers["x-ratelimit-limit-tokens"] == "10000"
+    assert 3990 <= int(response.headers["x-ratelimit-remaining-tokens"]) <= 4200
     assert chat(router, key, max_tokens=100).status_code == 200
     too_large = chat(router, key, max_tokens=12_000)
     assert "Request too large" in too_large.json()["error"]["message"]
@@ -461,36 +462,36 @@ def test_tokens_a_minute_count_what_was_used(limited, openai_server):
     assert len(openai_server.received) == 2
 
 
-def test_a_minute_refills_evenly_and_holds_no_more_than_its_limit():
-    key = opened(requests_a_minute=60)
+def test_a_rate_refills_evenly_up_to_its_limit():
+    key = open_account(requests_a_minute=60)
     second = 10**9
     for _ in range(60):
-        held(key, Most(0, 0, 0), NOON)
+        place_hold(key, Most(0, 0, 0), NOON)
     with pytest.raises(RateLimitError):
-        held(key, Most(0, 0, 0), NOON)
-    held(key, Most(0, 0, 0), NOON + second)
+        place_hold(key, Most(0, 0, 0), NOON)
+    place_hold(key, Most(0, 0, 0), NOON + second)
     with pytest.raises(RateLimitError):
-        held(key, Most(0, 0, 0), NOON + second)
-    with pytest.raises(RateLimitError):  # a clock that is put back gives nothing
-        held(key, Most(0, 0, 0), NOON - 60 * second)
+        place_hold(key, Most(0, 0, 0), NOON + second)
+    with pytest.raises(RateLimitError):  # a clock that is set back refills nothing
+        place_hold(key, Most(0, 0, 0), NOON - 60 * second)
     for _ in range(60):
-        held(key, Most(0, 0, 0), NOON + 3600 * second)
+        place_hold(key, Most(0, 0, 0), NOON + 3600 * second)
     with pytest.raises(RateLimitError):
-        held(key, Most(0, 0, 0), NOON + 3600 * second)
+        place_hold(key, Most(0, 0, 0), NOON + 3600 * second)
 
 
-def test_durations_are_written_as_openai_writes_them():
-    told = [duration(seconds) for seconds in (0, 0.02, 1, 8.64, 60, 360, 3661.5)]
-    assert told == ["0s", "20ms", "1s", "8.64s", "1m0s", "6m0s", "1h1m1.5s"]
+def test_durations_have_openais_format():
+    replacement = [duration(seconds) for seconds in (0, 0.02, 1, 8.64, 60, 360, 3661.5)]
+    assert replacement == ["0s", "20ms", "1s", "8.64s", "1m0s", "6m0s", "1h1m1.5s"]
 
 
-# what is passed through
+# passed-through requests
 
 
-def test_an_embedding_is_held_and_settled_by_its_usage(limited, openai_server):
+def test_the_hold_of_an_embedding_is_settled_by_its_usage(limited, openai_server):
     router, key = limited(usd_a_day=0.01, requests_a_minute=3)
     usage = {"object": "list", "model": "text-embedding-3-large", "usage": {"prompt_tokens": 10, "total_tokens": 10}}
-    openai_server.say(json_answer({"data": ["x" * 2_000_000], **usage}))
+    openai_server.enqueue(json_reply({"data": ["x" * 2_000_000], **usage}))
     small = {"model": "text-embedding-3-large", "input": "x"}
     assert ask(router, "/v1/embeddings", key, small).status_code == 200
     record = router.records(1)[0]
@@ -499,19 +500,22 @@ def test_an_embedding_is_held_and_settled_by_its_usage(limited, openai_server):
     large = ask(router, "/v1/embeddings", key, {**small, "input": "x" * 100_000})
     assert (large.status_code, large.json()["error"]["code"]) == (429, "insufficient_quota")
     assert ask(router, "/v1/models/gpt-4o", key).status_code == 200
-    openai_server.say(json_answer({"object": "list", "model": "text-embedding-3-large"}))
+    openai_server.enqueue(json_reply({"object": "list", "model": "text-embedding-3-large"}))
     assert ask(router, "/v1/embeddings", key, small).status_code == 200
-    kept = router.records(4)[3]
-    assert kept["cost_usd"] is None and account(router).day.spent_usd == record["cost_usd"] + kept["kept_usd"]
-    over = ask(router, "/v1/embeddings", key, small)
-    assert (over.status_code, over.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert len([each for each in openai_server.received if each.method == "POST"]) == 2
+    record_without_usage = router.records(4)[3]
+    assert (
+        record_without_usage["cost_usd"] is None
+        and account(router).day.spent_usd == record["cost_usd"] + record_without_usage["kept_usd"]
+    )
+    response = ask(router, "/v1/embeddings", key, small)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert len([request for request in openai_server.received if request.method == "POST"]) == 2
 
 
-def test_a_client_that_leaves_its_embedding_pays_what_was_held(limited, openai_server):
+def test_a_client_that_disconnects_from_an_embedding_pays_its_hold(limited, openai_server):
     price = {"usd_per_million_input_tokens": 0.13, "usd_per_million_output_tokens": 0.0}
     router, key = limited(settings={**UPSTREAM, "models": {"e": price}}, usd_a_day=0.01)
-    openai_server.say(Say(wait=30.0))
+    openai_server.enqueue(Reply(wait=30.0))
     with pytest.raises(httpx2.ReadTimeout):
         headers = {"authorization": f"Bearer {key}"}
         httpx2.post(router.url + "/embeddings", json={"model": "e", "input": "x"}, headers=headers, timeout=0.5)
@@ -523,57 +527,57 @@ def test_a_client_that_leaves_its_embedding_pays_what_was_held(limited, openai_s
 # the command line, and several workers
 
 
-def test_limits_are_set_changed_shown_and_removed(tmp_path):
+def test_the_command_sets_changes_shows_and_removes_limits(tmp_path):
     def keys(*arguments):
         return command("keys", *arguments, ROUTER_HOME=str(tmp_path), COLUMNS="200")
 
-    given = ("--usd-a-day", "5", "--usd-a-month", "50", "--requests-a-minute", "60", "--tokens-a-minute", "100000")
-    assert keys("add", "ada", *given).returncode == 0
+    options = ("--usd-a-day", "5", "--usd-a-month", "50", "--requests-a-minute", "60", "--tokens-a-minute", "100000")
+    assert keys("add", "ada", *options).returncode == 0
     assert read_keys(tmp_path / KEYS_FILE)[0].limits == Limits(5.0, 50.0, 60, 100_000)
-    shown = keys("show", "ada").stdout
-    for told in ("$5 a day", "$50 a month", "60 requests a minute", "100000 tokens a minute"):
-        assert told in shown, told
+    output = keys("show", "ada").stdout
+    for expected in ("$5 a day", "$50 a month", "60 requests a minute", "100000 tokens a minute"):
+        assert expected in output, expected
     assert keys("limit", "ada", "--usd-a-day", "2.5", "--usd-a-month", "none").returncode == 0
-    (told,) = json.loads(keys("list", "--json").stdout)
-    assert told["limits"] == {"usd_a_day": 2.5, "requests_a_minute": 60, "tokens_a_minute": 100_000}
-    for wrong in (
+    (expected,) = json.loads(keys("list", "--json").stdout)
+    assert expected["limits"] == {"usd_a_day": 2.5, "requests_a_minute": 60, "tokens_a_minute": 100_000}
+    for invalid_options in (
         ("--usd-a-day", "0"),
         ("--usd-a-day", "nan"),
         ("--requests-a-minute", "1.5"),
         ("--tokens-a-minute", "x"),
     ):
-        refused = keys("limit", "ada", *wrong)
-        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1) and wrong[0] in refused.stderr
+        result = keys("limit", "ada", *invalid_options)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1) and invalid_options[0] in result.stderr
     assert keys("limit", "bob", "--usd-a-day", "1").returncode == 2
-    refused = command("serve", "--workers", "2", "--port", "0", ROUTER_HOME=str(tmp_path))
-    assert refused.returncode == 2 and "set ROUTER_STATE" in refused.stderr
+    result = command("serve", "--workers", "2", "--port", "0", ROUTER_HOME=str(tmp_path))
+    assert result.returncode == 2 and "set ROUTER_STATE" in result.stderr
 
 
-def test_a_floor_needs_a_budget_and_a_soft_share_a_floor():
-    for given, why in (({"floor": "0.9"}, "--usd-a-day"), ({"usd_a_day": "1", "soft": "0.5"}, "--floor")):
-        with pytest.raises(SettingsError, match=why):
-            issuing.parse_limits(given)
-    for wrong in ({"soft": "1"}, {"floor": "1.1"}, {"floor": "x"}):
+def test_a_floor_requires_a_budget_and_a_soft_share_requires_a_floor():
+    for options, missing_option in (({"floor": "0.9"}, "--usd-a-day"), ({"usd_a_day": "1", "soft": "0.5"}, "--floor")):
+        with pytest.raises(SettingsError, match=missing_option):
+            issuing.parse_limits(options)
+    for invalid_options in ({"soft": "1"}, {"floor": "1.1"}, {"floor": "x"}):
         with pytest.raises(SettingsError, match="a share"):
-            issuing.parse_limits({"usd_a_day": "1", "floor": "0.9", **wrong})
+            issuing.parse_limits({"usd_a_day": "1", "floor": "0.9", **invalid_options})
     assert issuing.parse_limits({"usd_a_day": "1", "floor": "0.9"}).floor == 0.9
 
 
-def test_auto_is_held_to_the_floor_once_most_of_a_budget_is_spent(limited, openai_server):
+def test_auto_uses_the_floor_after_most_of_a_budget_is_spent(limited, openai_server):
     router, key = limited(usd_a_day=1.0, floor=0.5)
 
-    def asked(model):
+    def ask_model(model):
         answer = chat(router, key, model)
         return answer.headers["x-router-model"], answer.headers["x-router-reason"]
 
-    strong = asked("auto@1")
+    strong = ask_model("auto@1")
     assert strong[0] == "gpt-4o" and strong[1] != "budget"
     account(router).day.spent_usd = 0.79
-    assert asked("auto@1") == strong
+    assert ask_model("auto@1") == strong
     account(router).day.spent_usd = 0.8
-    assert asked("auto@1") == ("gpt-4o-mini", "budget")
-    assert asked("auto@0.4")[1] != "budget"  # a target that is lower already
-    assert asked("gpt-4o") == ("gpt-4o", "passed_through")
+    assert ask_model("auto@1") == ("gpt-4o-mini", "budget")
+    assert ask_model("auto@0.4")[1] != "budget"  # the target is already lower
+    assert ask_model("gpt-4o") == ("gpt-4o", "passed_through")
     record = router.records(3)[2]
     assert (record["reason"], record["target"]) == ("budget", 0.5)
     account(router).limit(Limits(usd_a_day=1.0, floor=0.999))
@@ -588,40 +592,40 @@ def test_a_rotated_key_keeps_its_limits():
         issuing.set_limits(issuing.revoke(keys, "ada", 3.0), "ada", {"usd_a_day": "1"})
 
 
-def test_one_of_several_workers_refuses_keys_with_limits(limited, openai_server):
+def test_several_workers_reject_keys_with_limits(limited, openai_server):
     router, key = limited(usd_a_day=1.0)
     router.app.worker.limiter._alone = False
-    refused = chat(router, key)
-    assert refused.status_code == 503 and "several workers" in refused.json()["error"]["message"]
+    response = chat(router, key)
+    assert response.status_code == 503 and "several workers" in response.json()["error"]["message"]
     assert openai_server.received == []
     health = httpx2.get(router.origin + "/health").json()
-    assert any("several workers" in told for told in health["warnings"])
+    assert any("several workers" in replacement for replacement in health["warnings"])
 
 
-def test_requests_at_once_in_threads_never_see_more_than_the_minute_has(limited, openai_server):
+def test_concurrent_requests_do_not_exceed_the_rate(limited, openai_server):
     router, key = limited(requests_a_minute=10)
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: chat(router, key).status_code, range(40)))
     assert statuses.count(200) in (10, 11) and len(openai_server.received) == statuses.count(200)
 
 
-# what it costs
+# cost of the limits
 
 
-def test_limits_cost_no_more_than_50_function_calls_a_request(tmp_path):
+def test_limits_add_at_most_50_function_calls_per_request(tmp_path):
     limits = {"usd_a_day": 1e6, "usd_a_month": 1e6, "requests_a_minute": 10**9, "tokens_a_minute": 10**11, "floor": 0.9}
-    free = min(calls_a_request(tmp_path / f"free-{n}", None) for n in range(3))  # rounds of admission come and go
-    assert 1 < min(calls_a_request(tmp_path / f"limited-{n}", Limits(**limits)) for n in range(3)) - free <= 50
+    free = min(count_calls(tmp_path / f"free-{n}", None) for n in range(3))  # admission rounds vary between runs
+    assert 1 < min(count_calls(tmp_path / f"limited-{n}", Limits(**limits)) for n in range(3)) - free <= 50
 
 
-def calls_a_request(home, limits):
-    """Function calls of a request, all of them counted: pstats takes those of the same name and line for one."""
-    key = make(home, "ada", limits=limits)
+def count_calls(home, limits):
+    """Function calls per request, from the raw profile: pstats merges functions of the same name and line."""
+    key = create_key(home, "ada", limits=limits)
     app = hot_path.application(home)
     head = [(b"host", b"127.0.0.1"), (b"authorization", b"Bearer " + key.encode())]
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": head, "query_string": b""}
 
-    async def one(content):
+    async def send_one(content):
         coming = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def receive():
@@ -634,11 +638,11 @@ def calls_a_request(home, limits):
 
     async def profiled():
         for content in hot_path.bodies(20):
-            await one(content)
+            await send_one(content)
         profile, contents = cProfile.Profile(), list(hot_path.bodies(100))
         profile.enable()
         for content in contents:
-            await one(content)
+            await send_one(content)
         profile.disable()
         return sum(entry.callcount for entry in profile.getstats()) / len(contents)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document is served, lists every route, and describes the answers that the router really gives."""
+"""The OpenAPI document is served, lists every route, and describes the router's actual answers."""
 
 import re
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx2
 import jsonschema
 import pytest
-from fake_openai import completion, json_answer
+from fake_openai import completion, json_reply
 from fastapi.routing import APIRoute
-from test_keys import UPSTREAM, ask, make
+from test_keys import UPSTREAM, ask, create_key
 
 from router.errors import RouterError
 from router.policy.distribution import version
@@ -21,27 +21,27 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def owned(serve, openai_server, tmp_path):
-    """A router with an admin key; gives both."""
-    key = make(tmp_path / "home-0", "owner", admin=True)
-    openai_server.say(json_answer(completion("gpt-4o-mini")))
-    return serve(openai_base_url=openai_server.url, **UPSTREAM), key
+def router_with_key(start_router, openai_server, tmp_path):
+    """A router with an admin key; returns both."""
+    key = create_key(tmp_path / "home-0", "owner", admin=True)
+    openai_server.enqueue(json_reply(completion("gpt-4o-mini")))
+    return start_router(openai_base_url=openai_server.url, **UPSTREAM), key
 
 
 @pytest.fixture
-def document(owned):
-    answer = httpx2.get(owned[0].origin + "/openapi.json")  # without a key
+def document(router_with_key):
+    answer = httpx2.get(router_with_key[0].origin + "/openapi.json")  # without a key
     assert answer.status_code == 200
     return answer.json()
 
 
-def answered(document, path, method="get", status=200):
-    """The schema of an answer, with everything that it refers to."""
+def answer_schema(document, path, method="get", status=200):
+    """The schema of an answer with all its references."""
     content = document["paths"][path][method]["responses"][str(status)]["content"]
     return {**content["application/json"]["schema"], "components": document["components"]}
 
 
-def test_the_document_is_well_formed_and_its_references_lead_somewhere(document):
+def test_the_document_is_valid_and_its_references_resolve(document):
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", version())
     text = str(document)
     for section, name in set(re.findall(r"#/components/(\w+)/([\w-]+)", text)):
@@ -49,14 +49,14 @@ def test_the_document_is_well_formed_and_its_references_lead_somewhere(document)
     for name, schema in document["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(schema), name
     for path, item in document["paths"].items():
-        placed = {each["name"] for each in item.get("parameters", ()) if each["in"] == "path"}
-        assert placed == set(re.findall(r"{(\w+)}", path)), path
+        path_parameters = {parameter["name"] for parameter in item.get("parameters", ()) if parameter["in"] == "path"}
+        assert path_parameters == set(re.findall(r"{(\w+)}", path)), path
         for method in set(item) - {"parameters"}:
             assert item[method]["summary"] and item[method]["responses"], (path, method)
 
 
-def test_every_route_is_in_the_document_and_nothing_else(owned, document):
-    app = owned[0].app
+def test_the_document_lists_exactly_the_routes(router_with_key, document):
+    app = router_with_key[0].app
     routes = {
         (route.path, m.lower()) for route in app.fastapi.routes if isinstance(route, APIRoute) for m in route.methods
     }
@@ -80,46 +80,46 @@ def test_every_route_is_in_the_document_and_nothing_else(owned, document):
         "/v1/models",
     ],
 )
-def test_answers_have_the_form_that_the_document_describes(owned, document, openai_server, path):
-    router, key = owned
+def test_answers_match_the_document(router_with_key, document, openai_server, path):
+    router, key = router_with_key
     if path == "/v1/models":
-        openai_server.say(json_answer({"object": "list", "data": [{"id": "gpt-4o", "object": "model"}]}))
+        openai_server.enqueue(json_reply({"object": "list", "data": [{"id": "gpt-4o", "object": "model"}]}))
     answer = ask(router, path, key)
     assert answer.status_code == 200, answer.text
-    jsonschema.validate(answer.json(), answered(document, path))
+    jsonschema.validate(answer.json(), answer_schema(document, path))
 
 
-def test_a_decision_and_a_new_key_have_the_form_that_the_document_describes(owned, document):
-    router, key = owned
+def test_a_decision_and_a_new_key_match_the_document(router_with_key, document):
+    router, key = router_with_key
     jsonschema.validate(
-        ask(router, "/router/decision", key, CHAT).json(), answered(document, "/router/decision", "post")
+        ask(router, "/router/decision", key, CHAT).json(), answer_schema(document, "/router/decision", "post")
     )
-    made = ask(router, "/router/keys", key, {"name": "ada", "usd_a_day": 5})
-    jsonschema.validate(made.json(), answered(document, "/router/keys", "post", 201))
-    jsonschema.validate(ask(router, "/router/keys/ada", key).json(), answered(document, "/router/keys/{name}"))
+    response = ask(router, "/router/keys", key, {"name": "ada", "usd_a_day": 5})
+    jsonschema.validate(response.json(), answer_schema(document, "/router/keys", "post", 201))
+    jsonschema.validate(ask(router, "/router/keys/ada", key).json(), answer_schema(document, "/router/keys/{name}"))
     team = ask(router, "/router/teams", key, {"name": "research", "usd_a_month": 200})
-    jsonschema.validate(team.json(), answered(document, "/router/teams", "post", 201))
-    refused = ask(router, "/router/keys", key, {"name": "ada"})
-    described = document["paths"]["/router/keys"]["post"]["responses"][str(refused.status_code)]
+    jsonschema.validate(team.json(), answer_schema(document, "/router/teams", "post", 201))
+    answer = ask(router, "/router/keys", key, {"name": "ada"})
+    described = document["paths"]["/router/keys"]["post"]["responses"][str(answer.status_code)]
     assert described == {"$ref": "#/components/responses/409"}
     error = document["components"]["schemas"]["Error"]
-    jsonschema.validate(refused.json(), error)
+    jsonschema.validate(answer.json(), error)
 
 
-def test_routing_headers_of_an_answer_are_in_the_document(owned, document):
-    router, key = owned
+def test_routing_headers_of_an_answer_are_in_the_document(router_with_key, document):
+    router, key = router_with_key
     answer = ask(router, "/v1/chat/completions", key, CHAT)
-    told = {name for name in answer.headers if name.startswith("x-router-")}
+    header_names = {name for name in answer.headers if name.startswith("x-router-")}
     described = document["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["headers"]
-    assert told and told <= set(described)
+    assert header_names and header_names <= set(described)
 
 
 def test_every_status_of_the_routers_own_errors_is_described(document):
     statuses = {error.status for error in RouterError.__subclasses__()}
-    elsewhere = {405, 408}  # of the connection and the method, the same on every path; 500 is a fault
+    elsewhere = {405, 408}  # statuses of connection and method, equal on every path; 500 is a bug
     assert {str(status) for status in statuses - elsewhere - {500}} <= set(document["components"]["responses"])
 
 
-def test_a_worker_does_not_load_the_document_at_its_start():
+def test_a_starting_worker_does_not_load_the_document():
     code = "import sys, router.app; sys.exit('router.endpoints.openapi_document' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

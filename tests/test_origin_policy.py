@@ -14,9 +14,11 @@ EVIL = {"origin": "http://evil.example"}
 APP = "https://app.example"
 
 
-def asked(router, path="/v1/chat/completions", method="POST", **headers):
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.request(method, router.origin + path, content=BODY if method == "POST" else None, headers=named)
+def send_request(router, path="/v1/chat/completions", method="POST", **headers):
+    http_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.request(
+        method, router.origin + path, content=BODY if method == "POST" else None, headers=http_headers
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def asked(router, path="/v1/chat/completions", method="POST", **headers):
 )
 def test_a_page_of_another_site_cannot_post(router, openai_server, headers):
     for kind in ("text/plain", "application/json"):
-        answer = asked(router, content_type=kind, **headers)
+        answer = send_request(router, content_type=kind, **headers)
         assert answer.status_code == 403 and answer.json()["error"]["code"] == "foreign_page"
         assert not any(name.startswith("access-control-") for name in answer.headers)
     assert openai_server.received == []
@@ -45,51 +47,54 @@ def test_a_page_of_another_site_cannot_post(router, openai_server, headers):
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/models", "/router/recent", "/router/usage", "/metrics", "/"])
 def test_a_page_of_another_site_cannot_read(router, openai_server, path):
     for headers in (EVIL, {"host": "evil.example"}, {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}):
-        assert asked(router, path, "GET", **headers).status_code == 403
+        assert send_request(router, path, "GET", **headers).status_code == 403
     assert openai_server.received == []
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "127.8.8.8:1", "[::1]:8000", "LOCALHOST", "box.lan"])
-def test_local_host_names_are_accepted(serve, openai_server, host):
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", hosts=["box.lan"])
-    assert asked(router, host=host).status_code == 200
-    assert asked(router, host=host, origin=f"http://{host}", sec_fetch_site="same-origin").status_code == 200
+def test_local_host_names_are_accepted(start_router, openai_server, host):
+    router = start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream", hosts=["box.lan"])
+    assert send_request(router, host=host).status_code == 200
+    assert send_request(router, host=host, origin=f"http://{host}", sec_fetch_site="same-origin").status_code == 200
 
 
 def test_a_link_to_the_dashboard_is_accepted(router):
     following = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
-    assert asked(router, "/", "GET", **following).status_code == 200
+    assert send_request(router, "/", "GET", **following).status_code == 200
 
 
-def test_with_keys_every_host_name_is_accepted_and_foreign_pages_are_not(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
+def test_with_keys_every_host_name_is_accepted_and_foreign_pages_are_not(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     key = {"authorization": "Bearer rk-of-the-tests-1"}
-    assert asked(router, host="router.example", **key).status_code == 200
-    assert asked(router, **key, **EVIL).status_code == 403
+    assert send_request(router, host="router.example", **key).status_code == 200
+    assert send_request(router, **key, **EVIL).status_code == 403
 
 
-def test_only_allowed_sites_can_send_requests_and_read_responses(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", cors_origins=[APP])
-    wanted = {"access_control_request_method": "POST", "access_control_request_headers": "authorization,content-type"}
-    before = asked(router, method="OPTIONS", origin=APP, **wanted)
+def test_only_allowed_sites_can_send_requests_and_read_responses(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream", cors_origins=[APP])
+    preflight_headers = {
+        "access_control_request_method": "POST",
+        "access_control_request_headers": "authorization,content-type",
+    }
+    before = send_request(router, method="OPTIONS", origin=APP, **preflight_headers)
     assert before.status_code == 204 and before.headers["access-control-allow-origin"] == APP
     assert before.headers["access-control-allow-headers"] == "authorization,content-type"
     assert "POST" in before.headers["access-control-allow-methods"]
     for path, method in (("/v1/chat/completions", "POST"), ("/v1/files", "GET"), ("/router/policy", "GET")):
-        answer = asked(router, path, method, origin=APP, sec_fetch_site="cross-site")
+        answer = send_request(router, path, method, origin=APP, sec_fetch_site="cross-site")
         assert answer.headers["access-control-allow-origin"] == APP and answer.headers["vary"] == "Origin"
-    assert asked(router, method="OPTIONS", **EVIL, **wanted).status_code == 403
-    assert "access-control-allow-origin" not in asked(router).headers
+    assert send_request(router, method="OPTIONS", **EVIL, **preflight_headers).status_code == 403
+    assert "access-control-allow-origin" not in send_request(router).headers
 
 
 def test_a_preflight_request_is_answered_by_the_router(router, openai_server):
-    assert asked(router, "/v1/files", "OPTIONS").status_code == 204
+    assert send_request(router, "/v1/files", "OPTIONS").status_code == 204
     assert openai_server.received == []
 
 
 @pytest.mark.parametrize("method", ["TRACE", "PURGE", "PROPFIND"])
 def test_trace_requests_are_rejected(router, openai_server, method):
-    answer = asked(router, "/v1/files", method)
+    answer = send_request(router, "/v1/files", method)
     assert answer.status_code == 405 and "POST" in answer.headers["allow"]
     assert openai_server.received == []
 
@@ -100,8 +105,8 @@ def test_only_addresses_of_this_machine_are_loopback():
 
 
 def test_serving_a_network_requires_a_key():
-    done = run("router", "ui", "--host", "0.0.0.0")
-    assert done.returncode == 2 and "--everybody" in done.stderr and done.stderr.count("\n") == 1
+    result = run("router", "ui", "--host", "0.0.0.0")
+    assert result.returncode == 2 and "--everybody" in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("keys", [[""], ["  "], "", " , "])
@@ -111,6 +116,6 @@ def test_a_blank_key_is_ignored(keys):
 
 @pytest.mark.parametrize("keys", [["short"], "rk-of-the-tests-1,short"])
 def test_a_short_key_is_rejected_and_not_printed(keys):
-    with pytest.raises(SettingsError, match=r"ROUTER_API_KEYS.*16 characters") as refused:
+    with pytest.raises(SettingsError, match=r"ROUTER_API_KEYS.*16 characters") as error:
         load(api_keys=keys)
-    assert "short" not in str(refused.value)
+    assert "short" not in str(error.value)

@@ -1,4 +1,4 @@
-"""The sums behind the dashboard: exactly once, quick with a million requests, and nothing of what was said."""
+"""The sums of the dashboard: each request counts once, a million are fast, and no content is included."""
 
 import sqlite3
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 import pytest
-from made_records import START, made_record
+from synthetic_records import START, make_record
 
 from router.dashboard.overview import WINDOWS, summed
 from router.dashboard.recent import as_mapping, newest_requests
@@ -33,53 +33,53 @@ def rules():
 
 @pytest.fixture
 def tallies(tmp_path: Path):
-    made = Tallies(tmp_path / "tallies.db", PRICES, lambda _: LENGTHS)
-    yield made
-    made.close()
+    tallies_of_test = Tallies(tmp_path / "tallies.db", PRICES, lambda _: LENGTHS)
+    yield tallies_of_test
+    tallies_of_test.close()
 
 
-def test_requests_are_added_up_with_what_always_strong_would_have_cost(tallies, tmp_path, rules):
-    tallies.write([made_record(n) for n in range(10)] + [made_record(11, outcome="failed", status=502, cost_usd=None)])
-    seen = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)
-    total = seen["total"]
+def test_requests_are_summed_with_the_strong_only_cost(tallies, tmp_path, rules):
+    tallies.write([make_record(n) for n in range(10)] + [make_record(11, outcome="failed", status=502, cost_usd=None)])
+    overview = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)
+    total = overview["total"]
     assert (total["requests"], total["compared"]) == (11, 10)
     assert total["outcomes"] == {"answered": 10, "failed": 1}
-    assert total["cost_usd"] == pytest.approx(sum(made_record(n).cost_usd for n in range(10)))
+    assert total["cost_usd"] == pytest.approx(sum(make_record(n).cost_usd for n in range(10)))
     strong = sum((600 + 12 * n) * 2.5e-6 + 400 * 1.25e-6 + 200 * 10e-6 for n in range(10))
     assert total["always_strong_usd"]["estimate"] == pytest.approx(strong)
     saved = total["saved_usd"]
     assert saved["estimate"] == pytest.approx(strong - total["cost_usd"])
     assert saved["low"] < saved["estimate"] < saved["high"]
-    assert sum(step["requests"] for step in seen["over_time"]) == 11
-    assert [row["question_type"] for row in seen["types"]] == ["arithmetic"]
-    assert seen["reasons"] == [{"reason": "cheap_is_enough", "requests": 11}]
+    assert sum(step["requests"] for step in overview["over_time"]) == 11
+    assert [row["question_type"] for row in overview["types"]] == ["arithmetic"]
+    assert overview["reasons"] == [{"reason": "cheap_is_enough", "requests": 11}]
 
 
-def test_what_was_paid_for_and_came_to_nothing_lessens_the_saving(tallies, tmp_path, rules):
-    wasted = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
-    tallies.write([made_record(0, wasted=wasted), made_record(1, outcome="cut", cost_usd=0.25)])
+def test_paid_but_unused_answers_reduce_the_saving(tallies, tmp_path, rules):
+    unused_attempts = [{"model": "gpt-4o", "usage": {}, "cost_usd": 0.5}]
+    tallies.write([make_record(0, wasted=unused_attempts), make_record(1, outcome="cut", cost_usd=0.25)])
     total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["total"]
-    paid = made_record(0).cost_usd + 0.25 + 0.5
+    paid = make_record(0).cost_usd + 0.25 + 0.5
     assert total["saved_usd"]["estimate"] == pytest.approx(total["always_strong_usd"]["estimate"] - paid)
 
 
-def test_a_batch_that_is_written_again_counts_once_and_what_is_new_behind_it_counts(tmp_path, rules):
+def test_a_repeated_batch_counts_once_and_new_entries_count(tmp_path, rules):
     path = tmp_path / "tallies.db"
-    for count in (3, 3, 5):  # each time after a crash, before the exporter could note how far it came
+    for count in (3, 3, 5):  # each time after a crash before the exporter stored its position
         tallies = Tallies(path, PRICES, lambda _: LENGTHS)
-        tallies.write([made_record(n) for n in range(count)] + [Gap(since_unix_ns=1, until_unix_ns=2, requests=1)])
+        tallies.write([make_record(n) for n in range(count)] + [Gap(since_unix_ns=1, until_unix_ns=2, requests=1)])
         tallies.close()
     assert summed(path, WINDOWS["day"], rules, START / 1e9 + 60, TARGET)["total"]["requests"] == 5
 
 
-def test_a_request_whose_price_is_not_known_is_counted_as_such(tallies, tmp_path, rules):
-    tallies.write([made_record(0, cost_usd=None, usage=None), made_record(1, policy_version="", question_type="")])
+def test_a_request_with_an_unknown_price_is_counted_separately(tallies, tmp_path, rules):
+    tallies.write([make_record(0, cost_usd=None, usage=None), make_record(1, policy_version="", question_type="")])
     total = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["total"]
     assert (total["unpriced"], total["compared"]) == (1, 0)
 
 
-def test_the_overview_says_whether_the_promise_holds_for_the_mix(tallies, tmp_path, rules):
-    tallies.write([made_record(n, question_type=name) for n, name in enumerate(rules.rule_for(0.97).kept_by_type)])
+def test_the_overview_reports_whether_the_mix_keeps_the_target(tallies, tmp_path, rules):
+    tallies.write([make_record(n, question_type=name) for n, name in enumerate(rules.rule_for(0.97).kept_by_type)])
     mix = summed(tmp_path / "tallies.db", WINDOWS["hour"], rules, START / 1e9 + 60, TARGET)["mix"]
     assert mix["quality_kept"]["low"] < mix["quality_kept"]["estimate"] < mix["quality_kept"]["high"]
     assert mix["quality_kept"]["holds"] in ("shown", "expected", "no")
@@ -87,15 +87,15 @@ def test_the_overview_says_whether_the_promise_holds_for_the_mix(tallies, tmp_pa
 
 def test_an_empty_store_has_an_empty_overview(tmp_path, rules):
     for window in WINDOWS.values():
-        seen = summed(tmp_path / "nothing.db", window, rules, time.time(), TARGET)
-        assert seen["total"]["requests"] == 0 and seen["mix"]["distance"] is None
-        assert len(seen["over_time"]) * window.step == window.seconds
+        overview = summed(tmp_path / "nothing.db", window, rules, time.time(), TARGET)
+        assert overview["total"]["requests"] == 0 and overview["mix"]["distance"] is None
+        assert len(overview["over_time"]) * window.step == window.seconds
 
 
-def test_minutes_are_forgotten_and_hours_are_kept(tallies, tmp_path, rules):
+def test_minutes_are_deleted_and_hours_are_kept(tallies, tmp_path, rules):
     later = START + (KEEP_MINUTES_SECONDS + HOUR) * 10**9
-    tallies.write([made_record(0)])
-    tallies.write([made_record(1, started_unix_ns=later, ended_unix_ns=later + 10**9)])
+    tallies.write([make_record(0)])
+    tallies.write([make_record(1, started_unix_ns=later, ended_unix_ns=later + 10**9)])
     with sqlite3.connect(tmp_path / "tallies.db") as store:
         assert store.execute("SELECT count(*) FROM minutes").fetchone() == (1,)
     assert summed(tmp_path / "tallies.db", WINDOWS["week"], rules, later / 1e9, TARGET)["total"]["requests"] == 2
@@ -114,10 +114,15 @@ def test_percentiles_are_within_a_bucket_of_the_truth():
 
 
 def million(path: Path, now: float) -> None:
-    """A store as a million requests over a month leave it: every hour has every type, model and reason."""
-    Tallies(path, PRICES, lambda _: LENGTHS).write([made_record(0)])
-    kinds = [(f"type-{t}", model, reason) for t in range(40) for model in ("a", "b") for reason in ("cheap", "strong")]
-    per = 1_000_000 / (30 * 86400 * len(kinds))  # of a kind, in a second
+    """Fill a store like a million requests over a month: every hour has every type, model and reason."""
+    Tallies(path, PRICES, lambda _: LENGTHS).write([make_record(0)])
+    kinds = [
+        (f"type-{number}", model, reason)
+        for number in range(40)
+        for model in ("a", "b")
+        for reason in ("cheap", "strong")
+    ]
+    per = 1_000_000 / (30 * 86400 * len(kinds))  # of one kind, in one second
     with sqlite3.connect(path) as store:
         for table, seconds, steps in (("days", 86400, 32), ("hours", 3600, 840), ("minutes", 60, 300)):
             first = int(now) // seconds * seconds
@@ -146,21 +151,21 @@ def test_a_million_requests_are_summed_up_in_under_200_ms(tmp_path, rules):
     now = time.time()
     million(tmp_path / "tallies.db", now)
     for name, window in WINDOWS.items():
-        took = float("inf")
+        seconds = float("inf")
         for _ in range(5):
-            began = time.process_time()  # other processes leave it alone
-            seen = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
-            took = min(took, time.process_time() - began)
-        assert took < 0.2, name
-    assert seen["total"]["requests"] > 900_000
+            start = time.process_time()  # CPU time is independent of other processes
+            overview = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
+            seconds = min(seconds, time.process_time() - start)
+        assert seconds < 0.2, name
+    assert overview["total"]["requests"] > 900_000
 
 
-def test_the_newest_requests_of_all_workers_are_told_the_last_first(tmp_path: Path):
+def test_the_newest_requests_of_all_workers_are_listed_latest_first(tmp_path: Path):
     journals = [Journal(tmp_path) for _ in range(3)]
     for n in range(90):
-        journals[n % 3].append(made_record(n))
-    seen = newest_requests(tmp_path, 50)
-    assert [int(one.trace_id, 16) - 1 for one in seen] == list(range(89, 39, -1))
+        journals[n % 3].append(make_record(n))
+    overview = newest_requests(tmp_path, 50)
+    assert [int(request.trace_id, 16) - 1 for request in overview] == list(range(89, 39, -1))
     for journal in journals:
         journal.close()
 
@@ -168,7 +173,7 @@ def test_the_newest_requests_of_all_workers_are_told_the_last_first(tmp_path: Pa
 def test_the_end_of_a_journal_is_found_behind_very_large_records(tmp_path: Path):
     journal = Journal(tmp_path)
     for n in range(5):
-        journal.append(made_record(n, request=msgspec.Raw(b'"' + b"x" * 1_000_000 + b'"')))
+        journal.append(make_record(n, request=msgspec.Raw(b'"' + b"x" * 1_000_000 + b'"')))
     assert len(newest_requests(tmp_path, 50)) == 5
     (segment,) = tmp_path.glob("*.jsonl")
     with segment.open("ab") as file:
@@ -177,7 +182,7 @@ def test_the_end_of_a_journal_is_found_behind_very_large_records(tmp_path: Path)
     journal.close()
 
 
-def test_what_was_said_and_who_said_it_are_not_told(router):
+def test_recent_requests_contain_no_content_and_no_user(router):
     body = {"model": "auto", "user": "ada-lovelace", "messages": SUM}
     headers = {"authorization": "Bearer sk-secret-of-the-client"}
     httpx2.post(router.url + "/chat/completions", json=body, headers=headers)
@@ -190,23 +195,23 @@ def test_what_was_said_and_who_said_it_are_not_told(router):
     assert all(isinstance(value, int) for value in request["read_as"].values())
 
 
-def test_a_record_from_before_it_told_what_it_was_read_as_still_counts(tmp_path: Path):
+def test_records_without_the_question_as_read_still_count(tmp_path: Path):
     journal = Journal(tmp_path)
-    journal.append(made_record(1))
-    journal.append(made_record(2, read_as={"question_characters": 30, "turn": 1}))
+    journal.append(make_record(1))
+    journal.append(make_record(2, read_as={"question_characters": 30, "turn": 1}))
     (segment,) = tmp_path.glob("*.jsonl")
     old, new = segment.read_bytes().splitlines()
     assert b"read_as" not in old
     assert [record.read_as for record in parsed([old, new])] == [{}, {"question_characters": 30, "turn": 1}]
-    assert [as_mapping(each)["read_as"] for each in newest_requests(tmp_path, 50)] == [
+    assert [as_mapping(entry)["read_as"] for entry in newest_requests(tmp_path, 50)] == [
         {"question_characters": 30, "turn": 1},
         {},
     ]
     journal.close()
 
 
-def test_the_numbers_are_behind_the_same_keys_and_the_page_holds_none(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
+def test_the_overview_requires_a_key_and_the_page_contains_no_number(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, api_keys=["rk-of-the-tests-1"])
     for path in ("/router/overview", "/router/recent"):
         assert httpx2.get(router.origin + path).status_code == 401
         assert (
@@ -216,12 +221,12 @@ def test_the_numbers_are_behind_the_same_keys_and_the_page_holds_none(serve, ope
     assert page.status_code == 200 and "gpt-4o" not in page.text and "policy e" not in page.text
 
 
-def test_a_window_that_is_none_is_an_error_in_openais_form(router):
-    refused = httpx2.get(router.origin + "/router/overview?window=century")
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "window")
+def test_an_unknown_window_is_an_error_in_openais_format(router):
+    response = httpx2.get(router.origin + "/router/overview?window=century")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "window")
 
 
-def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(router):
+def test_the_content_security_policy_forbids_foreign_and_inline_code(router):
     page = httpx2.get(router.origin + "/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
@@ -236,8 +241,8 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(router)
             assert httpx2.get(f"{router.origin}/dashboard/{file.name}").status_code == 200
 
 
-def test_decisions_are_told_where_nothing_of_what_was_said_is_recorded(serve, openai_server):
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream", record_content="none")
+def test_decisions_are_listed_if_no_content_is_recorded(start_router, openai_server):
+    router = start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream", record_content="none")
     httpx2.post(router.url + "/chat/completions", json={"model": "auto", "messages": SUM})
     (request,) = httpx2.get(router.origin + "/router/recent").json()["requests"]
     assert request["reason"] and request["question_type"] and request["cost_usd"] > 0

@@ -48,30 +48,30 @@ def fields_of(body):
     return bodies.read_fields(body.encode() if isinstance(body, str) else body)
 
 
-def changed(takes, body, endpoint=CHAT, effort=""):
-    """The body as the model gets it, from a decoded one."""
-    return apply_changes(body, compute_adaptation(takes, fields_of(json.dumps(body)), endpoint, effort).changes)
+def adapt(support, body, endpoint=CHAT, effort=""):
+    """The adapted body of a decoded body."""
+    return apply_changes(body, compute_adaptation(support, fields_of(json.dumps(body)), endpoint, effort).changes)
 
 
-def sent(body, changes, model=None, streamed=False, pieces=1):
-    """A body's bytes as they are sent: read without its attachments, edited in its pieces, as `router.sending` does."""
+def apply_to_bytes(body, changes, model=None, streamed=False, pieces=1):
+    """The sent bytes of a body: read without attachments and edited in chunks, like `router.sending`."""
     size = len(body) // pieces + 1
-    cut = [body[at : at + size] for at in range(0, len(body), size)]
+    cut = [body[index : index + size] for index in range(0, len(body), size)]
     stripping = SkeletonBuilder()
     for piece in cut:
         stripping.feed(piece)
-    where = stripping.finish()
-    fields = bodies.read_fields(where.text)
-    spans = bodies.locate_fields(where.text, fields)
+    skeleton = stripping.finish()
+    fields = bodies.read_fields(skeleton.text)
+    spans = bodies.locate_fields(skeleton.text, fields)
     name = bodies.read_string(fields, "model") or ""
     usage = bodies.usage_edit(fields, spans) if streamed else None
     plan = Plan(Request(fields, spans, name), [], None, Reason.FORCED, streamed, usage, "", "")
-    made = plan.edits(where.text, model or name, Adaptation(tuple(changes)))
-    placed = [bodies.Edit(where.in_body(start), where.in_body(stop), text) for start, stop, text in made]
-    return b"".join(bodies.apply_edits(cut, placed))
+    edits = plan.edits(skeleton.text, model or name, Adaptation(tuple(changes)))
+    body_edits = [bodies.Edit(skeleton.in_body(start), skeleton.in_body(stop), text) for start, stop, text in edits]
+    return b"".join(bodies.apply_edits(cut, body_edits))
 
 
-# what is changed
+# changed fields
 
 
 def test_fields_without_a_rule_are_not_changed():
@@ -87,7 +87,7 @@ def test_fields_without_a_rule_are_not_changed():
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "told"),
+    ("body", "expected", "description"),
     [
         ({"max_tokens": 5}, {"max_completion_tokens": 5}, "max_tokens as max_completion_tokens"),
         ({"max_tokens": 500}, {"max_completion_tokens": 100}, "max_tokens as max_completion_tokens 100"),
@@ -125,14 +125,14 @@ def test_fields_without_a_rule_are_not_changed():
         ({"stop": ["a"], "temperature": 2}, {}, "temperature dropped; stop dropped"),
     ],
 )
-def test_a_chat_request_is_changed_by_the_rules(given, made, told):
-    adaptation = compute_adaptation(REASONING, fields_of(json.dumps(given)), CHAT)
-    assert apply_changes(given, adaptation.changes) == made
-    assert adaptation.description == told
+def test_a_chat_request_is_changed_by_the_rules(body, expected, description):
+    adaptation = compute_adaptation(REASONING, fields_of(json.dumps(body)), CHAT)
+    assert apply_changes(body, adaptation.changes) == expected
+    assert adaptation.description == description
 
 
 @pytest.mark.parametrize(
-    ("given", "made"),
+    ("body", "expected"),
     [
         ({"reasoning": {"effort": "minimal"}}, {"reasoning": {"effort": "low"}}),
         (
@@ -151,18 +151,18 @@ def test_a_chat_request_is_changed_by_the_rules(given, made, told):
         ({"max_tokens": 500}, {"max_tokens": 500}),
     ],
 )
-def test_a_response_request_is_changed_by_the_rules(given, made):
-    assert changed(REASONING, given, RESPONSES) == made
+def test_a_response_request_is_changed_by_the_rules(body, expected):
+    assert adapt(REASONING, body, RESPONSES) == expected
 
 
 def test_the_effort_in_a_policys_model_name_overrides_the_clients():
-    assert changed(REASONING, {"reasoning_effort": "high"}, effort="low") == {"reasoning_effort": "low"}
-    assert changed(REASONING, {}, effort="low") == {"reasoning_effort": "low"}
-    assert changed(REASONING, {"reasoning": {"summary": "auto"}}, RESPONSES, "low") == {
+    assert adapt(REASONING, {"reasoning_effort": "high"}, effort="low") == {"reasoning_effort": "low"}
+    assert adapt(REASONING, {}, effort="low") == {"reasoning_effort": "low"}
+    assert adapt(REASONING, {"reasoning": {"summary": "auto"}}, RESPONSES, "low") == {
         "reasoning": {"summary": "auto", "effort": "low"}
     }
-    assert changed(REASONING, {"reasoning": None}, RESPONSES, "low") == {"reasoning": {"effort": "low"}}
-    assert changed(ParameterSupport(), {}, effort="low") == {"reasoning_effort": "low"}
+    assert adapt(REASONING, {"reasoning": None}, RESPONSES, "low") == {"reasoning": {"effort": "low"}}
+    assert adapt(ParameterSupport(), {}, effort="low") == {"reasoning_effort": "low"}
 
 
 def test_tools_are_unavailable_with_reasoning_if_they_require_no_effort():
@@ -174,10 +174,12 @@ def test_tools_are_unavailable_with_reasoning_if_they_require_no_effort():
     assert compute_adaptation(REASONING, fields_of('{"tools": [ ] }'), CHAT) is UNCHANGED
 
 
-@pytest.mark.parametrize("asked", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
-def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(asked):
-    always = ParameterSupport(efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True)
-    assert compute_adaptation(always, fields_of("{" + asked + '"tools":[{}]}'), CHAT).unavailable == (
+@pytest.mark.parametrize("effort_field", ['"reasoning_effort":"none",', '"reasoning_effort":"low",', ""])
+def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reasons(effort_field):
+    always_reasoning = ParameterSupport(
+        efforts={CHAT: ("low", "high")}, default_effort="low", tools_need_no_effort=True
+    )
+    assert compute_adaptation(always_reasoning, fields_of("{" + effort_field + '"tools":[{}]}'), CHAT).unavailable == (
         "tools with reasoning",
     )
 
@@ -185,8 +187,8 @@ def test_tools_are_unavailable_on_chat_completions_of_a_model_that_always_reason
 def test_values_within_a_changed_field_are_kept_unchanged():
     body = b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"minimal","y":1.10},"include":["\\/","%b"]}'
     body = body.replace(b"%b", LOGPROBS.encode())
-    made = sent(body, compute_adaptation(REASONING, fields_of(body), RESPONSES).changes)
-    assert made == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
+    expected = apply_to_bytes(body, compute_adaptation(REASONING, fields_of(body), RESPONSES).changes)
+    assert expected == b'{"reasoning":{"summary":"\\u00e9","x":1e400,"effort":"low","y":1.10},"include":["\\/"]}'
 
 
 def test_long_values_are_not_decoded():
@@ -198,11 +200,13 @@ def test_long_values_are_not_decoded():
 
 
 def test_invalid_rules_in_a_table_are_refused():
-    takes = parse_support({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
-    assert takes.affected_fields() == {"user", "stop"} and takes.lowest_limit() == 7
-    for wrong in ({"name": 5}, {"name": "a", "unknown": 1}, "f", None):
+    support = parse_support({"parameters": ["f", {"name": "stop"}], "max_output_tokens": 7}, {"f": [{"name": "user"}]})
+    assert support.affected_fields() == {"user", "stop"} and support.lowest_limit() == 7
+    for invalid_rule in ({"name": 5}, {"name": "a", "unknown": 1}, "f", None):
         with pytest.raises(ValueError, match="not a rule"):
-            parse_support({"parameters": [["x"], wrong][1:] if wrong != "f" else ["f"]}, {"f": [wrong]})
+            parse_support(
+                {"parameters": [["x"], invalid_rule][1:] if invalid_rule != "f" else ["f"]}, {"f": [invalid_rule]}
+            )
     with pytest.raises(KeyError):
         parse_support({"parameters": ["nowhere"]}, {})
 
@@ -214,7 +218,7 @@ def test_a_policys_model_name_contains_model_and_effort(base, effort):
         assert without_effort(f"{base}:{effort}") == base
 
 
-# in bytes
+# edits in bytes
 
 BLANK = st.sampled_from(["", " ", "\n\t", "  \r\n"])
 NAMES = st.sampled_from(["max_tokens", "stop", "temperature", "a", 'q"uo,te', "b\\", "é", "x:{y", "tools", "reasoning"])
@@ -226,8 +230,8 @@ VALUES = st.recursive(
 
 
 @st.composite
-def written(draw):
-    """A body as some client writes it: any order, blanks and escapes, and attachments here and there."""
+def body_texts(draw):
+    """A body in any order, with blanks, escapes and attachments."""
     body = draw(st.dictionaries(NAMES, VALUES | st.just(LONG) | st.just([{"url": LONG}, "x"]), max_size=7))
     if draw(st.booleans()):
         body["model"] = "auto"
@@ -243,58 +247,58 @@ def written(draw):
 
 @st.composite
 def changes_of(draw, body):
-    """Changes of fields that are there, one each, and fields that are put in."""
-    made = []
+    """One change for each present field, and added fields."""
+    expected = []
     for name in draw(st.permutations([name for name in body if name != "model"])):
         kind = draw(st.sampled_from(["keep", "drop", "drop", "value", "rename", "both"]))
         value = draw(VALUES)
         if kind == "drop":
-            made.append(Change(name, dropped=True))
+            expected.append(Change(name, dropped=True))
         elif kind != "keep":
-            called = f"new {name}" if kind in ("rename", "both") else ""
-            made.append(Change(name, called, None if kind == "rename" else msgspec.json.encode(value)))
+            new_name = f"new {name}" if kind in ("rename", "both") else ""
+            expected.append(Change(name, new_name, None if kind == "rename" else msgspec.json.encode(value)))
     put_in = sorted(draw(st.sets(st.sampled_from(["reasoning_effort", "verbosity"]))))
-    return made + [Change(name, value=b'"low"') for name in put_in]
+    return expected + [Change(name, value=b'"low"') for name in put_in]
 
 
 @given(st.data())
 def test_edited_bytes_parse_to_the_result_of_apply(data):
-    body, raw = data.draw(written())
+    body, raw = data.draw(body_texts())
     changes = data.draw(changes_of(body))
     streamed = "model" in body and data.draw(st.booleans())
     model = data.draw(st.sampled_from(["auto", "gpt-6-luna"])) if "model" in body else None
-    made = json.loads(sent(raw, changes, model, streamed, data.draw(st.integers(1, 9))))
+    result = json.loads(apply_to_bytes(raw, changes, model, streamed, data.draw(st.integers(1, 9))))
     expected = apply_changes(body, changes)
     if model is not None:
         expected["model"] = model
     if streamed:
         expected["stream_options"] = {"include_usage": True}
-    assert made == expected
+    assert result == expected
     dropped = {change.name for change in changes if change.dropped}
     renames = {change.name: change.new_name for change in changes if change.new_name}
     order = [renames.get(name, name) for name in body if name not in dropped]
-    assert [name for name in made if name in order] == order
+    assert [name for name in result if name in order] == order
 
 
 @given(st.data())
 def test_other_bytes_stay_unchanged(data):
-    body, raw = data.draw(written())
+    body, raw = data.draw(body_texts())
     changes = data.draw(changes_of(body))
-    made = sent(raw, changes, pieces=data.draw(st.integers(1, 9)))
+    expected = apply_to_bytes(raw, changes, pieces=data.draw(st.integers(1, 9)))
     if not changes:
-        assert made == raw
+        assert expected == raw
     touched = {change.name for change in changes}
     spans = bodies.locate_fields(raw, bodies.read_fields(raw))
     for name, (start, stop) in spans.items():
         if name not in touched:
             key_end = raw.rindex(b'"', 0, start)
-            assert raw[key_end:stop] in made
-    assert made.partition(b"{")[0] == raw.partition(b"{")[0]
-    assert made.rpartition(b"}")[2] == raw.rpartition(b"}")[2]
+            assert raw[key_end:stop] in expected
+    assert expected.partition(b"{")[0] == raw.partition(b"{")[0]
+    assert expected.rpartition(b"}")[2] == raw.rpartition(b"}")[2]
 
 
 @pytest.mark.parametrize(
-    ("body", "gone", "left"),
+    ("body", "gone", "expected_body"),
     [
         (b'{"a":1,"b":2,"c":3}', "a", b'{"b":2,"c":3}'),
         (b'{"a":1,"b":2,"c":3}', "b", b'{"a":1,"c":3}'),
@@ -308,13 +312,13 @@ def test_other_bytes_stay_unchanged(data):
         (b'{"a":1}', "a", b"{}"),
     ],
 )
-def test_a_field_is_removed_with_its_comma(body, gone, left):
-    assert sent(body, [Change(name, dropped=True) for name in gone]) == left
+def test_a_field_is_removed_with_its_comma(body, gone, expected_body):
+    assert apply_to_bytes(body, [Change(name, dropped=True) for name in gone]) == expected_body
 
 
 def test_a_field_is_added_to_an_emptied_body():
-    assert sent(b'{"a":1}', [Change("a", dropped=True), Change("b", value=b"2")]) == b'{"b":2}'
-    assert sent(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
+    assert apply_to_bytes(b'{"a":1}', [Change("a", dropped=True), Change("b", value=b"2")]) == b'{"b":2}'
+    assert apply_to_bytes(b"{}", [Change("b", value=b"2"), Change("c", value=b"3")]) == b'{"b":2,"c":3}'
 
 
 def test_all_edits_work_together_on_pieces_of_any_size():
@@ -329,7 +333,7 @@ def test_all_edits_work_together_on_pieces_of_any_size():
         b'"image_url":{"url":"%b"}}]}],"stream":true}' % LONG.encode()
     )
     for pieces in (1, 2, 3, 7, 50, len(body)):
-        assert sent(body, adaptation.changes, "gpt-6-sol", streamed=True, pieces=pieces) == expected
+        assert apply_to_bytes(body, adaptation.changes, "gpt-6-sol", streamed=True, pieces=pieces) == expected
 
 
 BEFORE = (
@@ -343,7 +347,7 @@ USER = ParameterSupport(
 
 
 @pytest.mark.parametrize(
-    ("takes", "endpoint", "body", "made", "told"),
+    ("support", "endpoint", "body", "expected", "description"),
     [
         (
             SYSTEM,
@@ -369,25 +373,25 @@ USER = ParameterSupport(
         (USER, RESPONSES, b'{"input":"developer"}', None, ""),
     ],
 )
-def test_only_the_role_of_a_message_is_changed(takes, endpoint, body, made, told):
-    adaptation = compute_adaptation(takes, fields_of(body), endpoint)
+def test_only_the_role_of_a_message_is_changed(support, endpoint, body, expected, description):
+    adaptation = compute_adaptation(support, fields_of(body), endpoint)
     for pieces in (1, 7, len(body)):
-        assert sent(body, adaptation.changes, pieces=pieces) == (made or body)
-    assert adaptation.description == told
-    assert apply_changes(json.loads(body), adaptation.changes) == json.loads(made or body)
+        assert apply_to_bytes(body, adaptation.changes, pieces=pieces) == (expected or body)
+    assert adaptation.description == description
+    assert apply_changes(json.loads(body), adaptation.changes) == json.loads(expected or body)
 
 
 def test_a_message_with_two_roles_is_unchanged():
     body = b'{"messages":[{"role":"developer","role":"developer"},{"role":"developer"}]}'
-    made = sent(body, compute_adaptation(SYSTEM, fields_of(body), CHAT).changes)
-    assert made == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
+    expected = apply_to_bytes(body, compute_adaptation(SYSTEM, fields_of(body), CHAT).changes)
+    assert expected == b'{"messages":[{"role":"developer","role":"developer"},{"role":"system"}]}'
 
 
 def test_a_hostile_list_of_messages_is_not_changed():
     many = b'{"messages":[%b{"role":"developer"}]}' % (b"{}," * MOST_MESSAGES)
     wide = b'{"messages":[{%b"role":"developer"}]}' % b"".join(b'"k%d":1,' % n for n in range(MAX_FIELDS))
     assert compute_adaptation(SYSTEM, fields_of(many), CHAT) is UNCHANGED
-    assert sent(wide, compute_adaptation(SYSTEM, fields_of(wide), CHAT).changes) == wide
+    assert apply_to_bytes(wide, compute_adaptation(SYSTEM, fields_of(wide), CHAT).changes) == wide
 
 
 ROLES = st.sampled_from(["developer", "system", "user", "assistant", 5, None, "devel\u00f6per"])
@@ -404,24 +408,25 @@ MESSAGES = st.lists(
     st.sampled_from([(SYSTEM, CHAT), (USER, CHAT), (USER, RESPONSES)]),
 )
 def test_messages_with_replaced_roles_parse_to_the_result_of_apply(messages, blank, ascii_only, pieces, given_to):
-    takes, endpoint = given_to
+    support, endpoint = given_to
     name = "messages" if endpoint == CHAT else "input"
     text = json.dumps(messages, ensure_ascii=ascii_only, separators=(blank + ",", ":" + blank))
     body = f'{{"a":1,"{name}":{text},"b":2}}'.encode()
-    changes = compute_adaptation(takes, fields_of(body), endpoint).changes
-    made = sent(body, changes, pieces=pieces)
-    roles = next(rule.roles for rule in takes.rules if rule.name == name)
+    changes = compute_adaptation(support, fields_of(body), endpoint).changes
+    result = apply_to_bytes(body, changes, pieces=pieces)
+    roles = next(rule.roles for rule in support.rules if rule.name == name)
     expected = [
-        {**each, "role": roles.get(each["role"], each["role"])} if "role" in each else each for each in messages
+        {**message, "role": roles.get(message["role"], message["role"])} if "role" in message else message
+        for message in messages
     ]
-    assert json.loads(made) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
+    assert json.loads(result) == apply_changes(json.loads(body), changes) == {"a": 1, name: expected, "b": 2}
 
 
 def test_a_removed_attachment_is_removed_completely():
     body = b'{"user":{"data":"%b"},"model":"m","stop":"%b"}' % (LONG.encode(), LONG.encode())
     gone = [Change("user", dropped=True), Change("stop", dropped=True)]
     for pieces in (1, 5, 100):
-        assert sent(body, gone, pieces=pieces) == b'{"model":"m"}'
+        assert apply_to_bytes(body, gone, pieces=pieces) == b'{"model":"m"}'
 
 
 def test_each_field_is_edited_once():

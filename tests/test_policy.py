@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_outcomes import TRUTH, made_outcomes
 from msgspec import structs
+from synthetic_outcomes import TRUTH, synthetic_outcomes
 
 from calibration.learning.learning import learn
 from calibration.policies import load_prices, models_named, read_policy, write_policy
@@ -28,10 +28,10 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def policy():
-    return learn(made_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={}).policy
+    return learn(synthetic_outcomes(1200), models_named(PAIR, load_prices()), seed=0, about={}).policy
 
 
-def asked(text, **more):
+def read_text(text, **more):
     return read_question([{"role": "user", "content": text}], **more)
 
 
@@ -39,7 +39,7 @@ LAW = "Question 7: landlord tenant breach clause liability damages notice court 
 SUM = "Question 8: apples pears coins add buys sells total left basket market price each?"
 
 
-def decided(policy, features, target=0.9):
+def decide_features(policy, features, target=0.9):
     return decide(policy.rules, features, predict(policy.predictor, features), target)
 
 
@@ -51,7 +51,7 @@ def test_learnt_qualities_are_close_to_the_true_ones(policy):
 
 
 def test_easy_questions_go_to_the_cheap_model_and_hard_ones_to_the_strong_model(policy):
-    easy, hard = decided(policy, asked(SUM)), decided(policy, asked(LAW))
+    easy, hard = decide_features(policy, read_text(SUM)), decide_features(policy, read_text(LAW))
     assert (easy.model, easy.reason) == ("gpt-4o-mini", Reason.CHEAP_IS_ENOUGH)
     assert (hard.model, hard.reason) == ("gpt-4o", Reason.STRONG_IS_BETTER)
     assert hard.gap > easy.gap
@@ -59,23 +59,23 @@ def test_easy_questions_go_to_the_cheap_model_and_hard_ones_to_the_strong_model(
 
 
 def test_a_target_without_a_threshold_goes_to_the_strong_model(policy):
-    assert decided(policy, asked(SUM), target=1.0).reason == Reason.NOT_CERTIFIED
-    assert decided(policy, asked(SUM), target=1.0).model == "gpt-4o"
+    assert decide_features(policy, read_text(SUM), target=1.0).reason == Reason.NOT_CERTIFIED
+    assert decide_features(policy, read_text(SUM), target=1.0).model == "gpt-4o"
 
 
 def test_a_novel_question_goes_to_the_strong_model(policy):
-    decision = decided(policy, asked("Write me a haiku about frogs, please, in Finnish"))
+    decision = decide_features(policy, read_text("Write me a haiku about frogs, please, in Finnish"))
     assert (decision.model, decision.reason) == ("gpt-4o", Reason.NOVEL)
 
 
 def test_a_type_without_evidence_goes_to_the_strong_model(policy):
     rules = replace(policy.rules, evidence={})
-    features = asked(SUM)
+    features = read_text(SUM)
     assert decide(rules, features, predict(policy.predictor, features), 0.9).reason == Reason.NO_EVIDENCE
 
 
 def test_doubt_about_the_type_adds_to_the_strong_models_quality(policy):
-    features = asked(SUM)
+    features = read_text(SUM)
     prediction = predict(policy.predictor, features)
     assert sum(prediction.type_probabilities.values()) == pytest.approx(1)
     assert decide(policy.rules, features, prediction, 0.9).model == "gpt-4o-mini"
@@ -84,7 +84,7 @@ def test_doubt_about_the_type_adds_to_the_strong_models_quality(policy):
 
 
 def test_a_question_probably_of_a_type_without_evidence_goes_to_the_strong_model(policy):
-    features = asked(SUM)
+    features = read_text(SUM)
     prediction = predict(policy.predictor, features)
     unknown = next(name for name in policy.predictor.types if name != prediction.question_type)
     chance = prediction.type_probabilities[unknown]
@@ -115,8 +115,8 @@ def test_a_limit_outside_of_0_to_1_is_refused(policy, name, value):
 def test_requests_beyond_the_cheap_models_capabilities_go_to_the_strong_model(policy):
     small = replace(policy.rules.models[0], context_tokens=100)
     blind = replace(policy.rules.models[0], images=False)
-    long, seen = (
-        asked(SUM + " apples" * 200),
+    long, image_request = (
+        read_text(SUM + " apples" * 200),
         read_question(
             [
                 {
@@ -130,7 +130,7 @@ def test_requests_beyond_the_cheap_models_capabilities_go_to_the_strong_model(po
     offered = read_question([{"role": "user", "content": SUM}], [{"type": "function", "function": {"name": "f"}}])
     for model, features, reason in (
         (small, long, Reason.CONTEXT_WINDOW),
-        (blind, seen, Reason.MODALITY),
+        (blind, image_request, Reason.MODALITY),
         (clumsy, offered, Reason.TOOLS),
     ):
         rules = replace(policy.rules, models=(model, policy.rules.models[1]))
@@ -140,32 +140,32 @@ def test_requests_beyond_the_cheap_models_capabilities_go_to_the_strong_model(po
 def test_an_image_costs_more_on_the_cheap_model_as_it_is_billed(policy):
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}
     features = read_question([{"role": "user", "content": [{"type": "text", "text": SUM}, image]}])
-    costs = decided(policy, features).expected_cost_usd
+    costs = decide_features(policy, features).expected_cost_usd
     assert costs["gpt-4o-mini"] > costs["gpt-4o"]
 
 
 def test_a_follow_up_turn_continues_the_question_before_it(policy):
     for before, model in ((LAW, "gpt-4o"), (SUM, "gpt-4o-mini")):
         for word in ("ok, continue", "thanks", "Why is that?"):
-            said = [{"role": "user", "content": before}, {"role": "assistant", "content": "It depends."}]
-            decision = decided(policy, read_question([*said, {"role": "user", "content": word}]))
+            history = [{"role": "user", "content": before}, {"role": "assistant", "content": "It depends."}]
+            decision = decide_features(policy, read_question([*history, {"role": "user", "content": word}]))
             assert (decision.model, decision.parts.question) == (model, before.partition(": ")[2])
 
 
 def test_an_earlier_question_on_another_subject_does_not_change_the_decision(policy):
     hard = [{"role": "user", "content": LAW}, {"role": "assistant", "content": "It depends."}]
-    assert decided(policy, read_question([*hard, {"role": "user", "content": SUM}])).model == "gpt-4o-mini"
+    assert decide_features(policy, read_question([*hard, {"role": "user", "content": SUM}])).model == "gpt-4o-mini"
 
 
 def long_conversation(policy, first):
-    """A decision between the models, just beyond the edge, in a conversation that `first` began long ago."""
-    said = [{"role": "user", "content": first}, {"role": "assistant", "content": "word " * 8000}]
-    return read_question([*said, {"role": "user", "content": SUM}])
+    """A decision close to the threshold in a long conversation that begins with `first`."""
+    history = [{"role": "user", "content": first}, {"role": "assistant", "content": "word " * 8000}]
+    return read_question([*history, {"role": "user", "content": SUM}])
 
 
 def test_a_cached_conversation_lowers_the_expected_cost_and_decides_close_cases(policy):
     after_hard, after_easy = (long_conversation(policy, first) for first in (LAW, SUM))
-    hard, easy = decided(policy, after_hard), decided(policy, after_easy)
+    hard, easy = decide_features(policy, after_hard), decide_features(policy, after_easy)
     assert (hard.cached_model, easy.cached_model) == ("gpt-4o", "gpt-4o-mini")
     assert hard.expected_cost_usd["gpt-4o"] < easy.expected_cost_usd["gpt-4o"]
     assert hard.expected_cost_usd["gpt-4o-mini"] > easy.expected_cost_usd["gpt-4o-mini"]
@@ -174,26 +174,29 @@ def test_a_cached_conversation_lowers_the_expected_cost_and_decides_close_cases(
         prediction = predict(policy.predictor, features)
         cached = decide(policy.rules, features, prediction, 0.9).cached_model
         needed.append(1 / savings_usd(policy.rules, features, prediction, cached)["gpt-4o-mini"])
-    assert needed[0] > needed[1]  # leaving the strong model must buy more than staying with the cheap one
+    assert (
+        needed[0] > needed[1]
+    )  # switching from the strong model requires a larger saving than staying with the cheap one
 
 
 def test_a_long_prompt_alone_does_not_change_the_decision(policy):
     for text in (SUM, LAW):
         system = {"role": "system", "content": "Be brief. " * 2000}
-        alone, with_system = (
-            decided(policy, read_question([*before, {"role": "user", "content": text}])) for before in ([], [system])
+        prompt_only, prompt_with_system = (
+            decide_features(policy, read_question([*before, {"role": "user", "content": text}]))
+            for before in ([], [system])
         )
-        assert with_system.model == alone.model
-        assert with_system.quality == alone.quality
-        assert with_system.expected_cost_usd["gpt-4o"] > alone.expected_cost_usd["gpt-4o"]
+        assert prompt_with_system.model == prompt_only.model
+        assert prompt_with_system.quality == prompt_only.quality
+        assert prompt_with_system.expected_cost_usd["gpt-4o"] > prompt_only.expected_cost_usd["gpt-4o"]
 
 
 def test_decisions_are_deterministic(policy):
-    assert decided(policy, asked(LAW)) == decided(policy, asked(LAW))
+    assert decide_features(policy, read_text(LAW)) == decide_features(policy, read_text(LAW))
 
 
 def test_a_prompt_of_a_megabyte_is_truncated():
-    assert len(asked("word " * 200_000).turns[0]) <= MAX_TURN_CHARACTERS + 1
+    assert len(read_text("word " * 200_000).turns[0]) <= MAX_TURN_CHARACTERS + 1
 
 
 @pytest.mark.parametrize(
@@ -201,49 +204,49 @@ def test_a_prompt_of_a_megabyte_is_truncated():
     [([], "messages"), ([7], "messages"), ([{"role": "user", "content": 7}], "messages[0].content")],
 )
 def test_errors_about_messages_name_the_invalid_field(messages, param):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(RequestError) as error:
         read_question(messages)
-    assert caught.value.param == param
+    assert error.value.param == param
 
 
 def test_a_policy_round_trips_through_its_files(policy, tmp_path):
     write_policy(policy, tmp_path)
     again = read_policy(tmp_path)
     assert dump(again) == dump(policy)
-    assert decided(again, asked(LAW)).quality == decided(policy, asked(LAW)).quality
+    assert decide_features(again, read_text(LAW)).quality == decide_features(policy, read_text(LAW)).quality
     assert len(again.version) == 12
 
 
 @pytest.mark.parametrize("file", [DOCUMENT, WEIGHTS])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\x00" * 50, b'{"format": 1}'])
 def test_an_invalid_policy_names_the_file(policy, file, content):
-    files = {name: c for name, c in (dump(policy) | {file: content}).items() if c is not None}
-    with pytest.raises(PolicyError) as caught:
+    files = {name: data for name, data in (dump(policy) | {file: content}).items() if data is not None}
+    with pytest.raises(PolicyError) as error:
         parse(files)
-    assert caught.value.file == file
+    assert error.value.file == file
 
 
 def test_equal_outcomes_and_seeds_give_identical_policy_files():
     models = models_named(PAIR, load_prices())
-    first, second = (learn(made_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
+    first, second = (learn(synthetic_outcomes(200), models, seed=1, about={}).policy for _ in range(2))
     assert dump(first) == dump(second)
 
 
 def test_a_damaged_policy_is_refused_or_still_decides(policy):
-    files, rng, told = dump(policy), random.Random(0), 0
+    files, rng, parsed_count = dump(policy), random.Random(0), 0
     for name in (DOCUMENT, WEIGHTS) * 40:
         damaged = bytearray(files[name])
         for _ in range(rng.choice((1, 3))):
-            at = rng.randrange(min(len(damaged), 2000)) * rng.choice((1, -1))
-            damaged[at] = rng.randrange(256)
+            position = rng.randrange(min(len(damaged), 2000)) * rng.choice((1, -1))
+            damaged[position] = rng.randrange(256)
         try:
-            read = parse(files | {name: bytes(damaged[: rng.choice((len(damaged), len(damaged) // 2))])})
+            policy_read = parse(files | {name: bytes(damaged[: rng.choice((len(damaged), len(damaged) // 2))])})
         except PolicyError as error:
-            told += error.file in (DOCUMENT, WEIGHTS)
+            parsed_count += error.file in (DOCUMENT, WEIGHTS)
         else:
-            features = asked(SUM)
-            assert decide(read.rules, features, predict(read.predictor, features), 0.97).model in PAIR
-    assert told > 40
+            features = read_text(SUM)
+            assert decide(policy_read.rules, features, predict(policy_read.predictor, features), 0.97).model in PAIR
+    assert parsed_count > 40
 
 
 @pytest.mark.parametrize("error", [zlib.error, RuntimeError, NotImplementedError, MemoryError])

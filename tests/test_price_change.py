@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import sqlalchemy as sa
-from made_records import made_record
+from synthetic_records import make_record
 
 from router.journal.writer import Record
 from router.policy.prices import PriceBook, day_unix_ns
@@ -47,7 +47,7 @@ POLICY = {
     },
 }
 LENGTHS = read_lengths(msgspec.json.encode(POLICY))
-TIMES = Fraction(150, 100)  # tokens that terra writes for one of luna
+TIMES = Fraction(150, 100)  # output tokens of terra per token of luna
 
 SECOND = 10**9
 # nanoseconds from midnight, tier, input, cached, written to the cache, output
@@ -57,8 +57,8 @@ REQUESTS = [
     (-60 * SECOND, "flex", 50_021, 0, 48_000, 2_004),
     (-SECOND, "priority", 9_001, 1_024, 2_048, 600),
     (-1_000, "", 271_999, 128_000, 64_000, 3_000),
-    (-200, "", LONG, 0, 0, 800),  # as long as the ordinary price goes
-    (-1, "", LONG + 1, 200_000, 70_000, 4_002),  # the last nanosecond, and all of it at the price of long requests
+    (-200, "", LONG, 0, 0, 800),  # the longest request at the base price
+    (-1, "", LONG + 1, 200_000, 70_000, 4_002),  # the last nanosecond, all at the price of long requests
     (0, "", LONG + 1, 200_000, 70_000, 4_002),  # the first
     (1, "flex", LONG + 1, 0, 272_000, 12),
     (200, "", LONG, 0, 0, 800),
@@ -73,22 +73,22 @@ def day_of(offset: int) -> str:
     return BEFORE if offset < 0 else AFTER
 
 
-def dollars(prices: tuple[str, ...], tier: str, read: int, cached: int, stored: int, written: int) -> Fraction:
-    """Exact dollars, reckoned apart from the router."""
+def dollars(prices: tuple[str, ...], tier: str, input_tokens: int, cached: int, stored: int, written: int) -> Fraction:
+    """Exact dollars, computed independently of the router."""
     of_input, of_cached, of_stored, of_output = map(Fraction, prices)
-    input_usd = (read - cached - stored) * of_input + cached * of_cached + stored * of_stored
+    input_usd = (input_tokens - cached - stored) * of_input + cached * of_cached + stored * of_stored
     output_usd = written * of_output
-    if read > LONG:
+    if input_tokens > LONG:
         input_usd, output_usd = 2 * input_usd, Fraction(3, 2) * output_usd
     return OF_TIER[tier] * (input_usd + output_usd) / 1_000_000
 
 
 def exact(prices: dict[str, tuple[str, ...]], day: str | None = None, times: Fraction = Fraction(1)) -> Fraction:
-    """The sum over the requests of a day, or of both, with answers `times` as long."""
+    """The exact sum over the requests of a day or of both, with answers `times` as long."""
     return sum(
         (
-            dollars(prices[day_of(offset)], tier, read, cached, stored, round(written * times))
-            for offset, tier, read, cached, stored, written in REQUESTS
+            dollars(prices[day_of(offset)], tier, input_tokens, cached, stored, round(written * times))
+            for offset, tier, input_tokens, cached, stored, written in REQUESTS
             if day in (None, day_of(offset))
         ),
         Fraction(0),
@@ -96,21 +96,21 @@ def exact(prices: dict[str, tuple[str, ...]], day: str | None = None, times: Fra
 
 
 def priced(book: PriceBook = BOOK) -> list[Record]:
-    """The requests as the proxy records them."""
+    """The records of the requests."""
     records = []
-    for number, (offset, tier, read, cached, stored, written) in enumerate(REQUESTS):
+    for number, (offset, tier, input_tokens, cached, stored, written) in enumerate(REQUESTS):
         start = MIDNIGHT + offset
-        record = made_record(
+        record = make_record(
             number,
             model="gpt-5.6-luna",
             started_unix_ns=start,
             first_byte_unix_ns=start + SECOND,
-            ended_unix_ns=start + 2 * SECOND,  # an answer that ends on the next day was asked on this one
+            ended_unix_ns=start + 2 * SECOND,  # an answer that ends on the next day belongs to the day of its request
             usage=None,
             cost_usd=None,
         )
         billed = {
-            "prompt_tokens": read,
+            "prompt_tokens": input_tokens,
             "completion_tokens": written,
             "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": stored},
         }
@@ -121,13 +121,13 @@ def priced(book: PriceBook = BOOK) -> list[Record]:
 
 @pytest.fixture
 def ledger(tmp_path):
-    made = Ledger(f"sqlite:///{tmp_path / 'usage.db'}", BOOK, lambda version: LENGTHS)
-    yield made
-    made.engine.dispose()
+    ledger_of_test = Ledger(f"sqlite:///{tmp_path / 'usage.db'}", BOOK, lambda version: LENGTHS)
+    yield ledger_of_test
+    ledger_of_test.engine.dispose()
 
 
-def bill(ledger: Ledger, since: str = "", until: str = "") -> dict:
-    return usage(ledger.engine, read_question(since, until, "day"))
+def bill(ledger: Ledger, first_day: str = "", last_day: str = "") -> dict:
+    return usage(ledger.engine, read_question(first_day, last_day, "day"))
 
 
 def near(dollars: Fraction) -> object:
@@ -149,7 +149,7 @@ def test_a_bill_over_a_price_change_is_exact_by_day_and_in_total(ledger):
     assert answer["total"]["cost_usd"] == near(exact(LUNA))
     assert answer["total"]["unknown_cost_requests"] == 0
     before, after = (exact(LUNA, day) for day in (BEFORE, AFTER))
-    assert before > 2 * after  # the days differ by more than any rounding
+    assert before > 2 * after  # the days differ by more than rounding
 
 
 def test_the_bill_of_a_single_day_has_its_own_sum(ledger):
@@ -188,7 +188,7 @@ def test_exporting_again_after_a_price_change_keeps_the_first_prices(ledger):
                 price.update({key: 100 * usd for key, usd in price.items() if key.startswith("usd_")})
     later = Ledger(str(ledger.engine.url), PriceBook.parse({**dearer, "as_of": "2027-01-01"}), lambda version: LENGTHS)
     later.write(records)
-    later.write(priced(PriceBook.parse(dearer)))  # nor do records that were priced anew
+    later.write(priced(PriceBook.parse(dearer)))  # nor do repriced records
     assert bill(later) == first
     with later.engine.connect() as connection:
         days = connection.execute(sa.text("SELECT DISTINCT prices_as_of FROM router_requests")).scalars().all()
@@ -208,7 +208,7 @@ def test_a_late_export_uses_the_price_of_the_requests_day(ledger):
 
 @pytest.fixture
 def los_angeles(monkeypatch):
-    """A machine whose clock is seven hours behind UTC."""
+    """Set a time zone seven hours behind UTC."""
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     yield

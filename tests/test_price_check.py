@@ -1,4 +1,4 @@
-"""`python -m router prices`: the price table, shown and compared with a map in the form of LiteLLM's."""
+"""`python -m router prices`: shows the price table and compares it with a map in LiteLLM's format."""
 
 import json
 import os
@@ -52,14 +52,14 @@ TODAY = day_unix_ns(date(2026, 11, 28))
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No settings of the machine's."""
+    """Run in an empty folder without settings of the machine."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("ROUTER_")]:
         monkeypatch.delenv(name)
 
 
 def equal_map(unix_ns: int = TODAY) -> dict:
-    """Our own table in the form of the map."""
+    """The router's price table in the format of the map."""
     book = prices(load())
     rows = {}
     for model in book.prices:
@@ -88,10 +88,16 @@ def check(table: object, *options: str) -> tuple[int, dict]:
     return result.exit_code, json.loads(result.stdout)
 
 
-def found(answer: dict) -> list[tuple]:
+def difference_rows(answer: dict) -> list[tuple]:
     return [
-        (each["model"], each["difference"], each["kind"], each["tier"], each["above_input_tokens"])
-        for each in answer["differences"]
+        (
+            difference["model"],
+            difference["difference"],
+            difference["kind"],
+            difference["tier"],
+            difference["above_input_tokens"],
+        )
+        for difference in answer["differences"]
     ]
 
 
@@ -101,18 +107,18 @@ def test_an_equal_file_has_no_difference():
     assert answer["models"] == list(prices(load()).prices)
 
 
-def test_a_row_written_by_hand_is_equal_on_its_day_and_differs_in_every_price_before():
+def test_a_row_is_equal_on_its_day_and_differs_in_every_earlier_price():
     assert check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna")[0] == 0
     code, answer = check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna", "--on", "2026-07-29")
     assert code == 1
     assert len(answer["differences"]) == 4 * 4 * 2  # kinds, tiers, and long requests
-    assert {each["difference"] for each in answer["differences"]} == {"different_price"}
-    assert {round(each["relative_difference"], 12) for each in answer["differences"]} == {-0.8}
+    assert {difference["difference"] for difference in answer["differences"]} == {"different_price"}
+    assert {round(difference["relative_difference"], 12) for difference in answer["differences"]} == {-0.8}
     assert answer["day"] == "2026-07-29"
 
 
 @pytest.mark.parametrize(
-    ("key", "rate", "ours"),
+    ("key", "rate", "router_price"),
     [
         ("input_cost_per_token", ("input", "standard", 0), 0.2),
         ("output_cost_per_token_flex", ("output", "flex", 0), 0.6),
@@ -122,23 +128,23 @@ def test_a_row_written_by_hand_is_equal_on_its_day_and_differs_in_every_price_be
         ("output_cost_per_token_above_272k_tokens_priority", ("output", "priority", 272_000), 3.6),
     ],
 )
-def test_a_price_that_differs_is_named_with_both_and_their_relation(key, rate, ours):
+def test_a_different_price_is_reported_with_both_values_and_their_ratio(key, rate, router_price):
     code, answer = check({"gpt-5.6-luna": {**LUNA, key: LUNA[key] * 1.5}}, "--models", "gpt-5.6-luna")
     assert code == 1
-    assert found(answer) == [("gpt-5.6-luna", "different_price", *rate)]
+    assert difference_rows(answer) == [("gpt-5.6-luna", "different_price", *rate)]
     only = answer["differences"][0]
-    assert only["ours_usd_per_million_tokens"] == pytest.approx(ours)
-    assert only["theirs_usd_per_million_tokens"] == pytest.approx(ours * 1.5)
+    assert only["ours_usd_per_million_tokens"] == pytest.approx(router_price)
+    assert only["theirs_usd_per_million_tokens"] == pytest.approx(router_price * 1.5)
     assert only["relative_difference"] == pytest.approx(0.5)
 
 
-def test_prices_that_only_one_of_them_has_are_named():
+def test_prices_in_only_one_table_are_reported():
     row = {**LUNA, "output_cost_per_reasoning_token": 9e-06, "input_cost_per_token_ultrafast": 6e-07}
     row["input_cost_per_audio_token"] = 4e-06
     del row["cache_read_input_token_cost_flex"], row["output_cost_per_token_above_272k_tokens_flex"]
     code, answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")
     assert code == 1
-    assert sorted(each[1:] for each in found(answer)) == [
+    assert sorted(difference[1:] for difference in difference_rows(answer)) == [
         ("only_ours", "cached input", "flex", 0),
         ("only_ours", "output", "flex", 272_000),
         ("only_theirs", "audio input", "standard", 0),
@@ -147,13 +153,16 @@ def test_prices_that_only_one_of_them_has_are_named():
     ]
 
 
-def test_the_length_at_which_requests_cost_more_is_read_from_the_name():
+def test_the_long_context_limit_is_read_from_the_name():
     row = {key.replace("above_272k", "above_200k"): value for key, value in LUNA.items()}
     answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")[1]
-    assert {(each[1], each[4]) for each in found(answer)} == {("only_ours", 272_000), ("only_theirs", 200_000)}
+    assert {(difference[1], difference[4]) for difference in difference_rows(answer)} == {
+        ("only_ours", 272_000),
+        ("only_theirs", 200_000),
+    }
 
 
-def test_long_requests_at_the_ordinary_price_need_no_line():
+def test_long_requests_at_the_base_price_need_no_row():
     price = Price(2.0, 10.0, long_context=LongContext(272_000, 2.0, 1.0))
     row = {"input_cost_per_token": 2e-06, "output_cost_per_token": 1e-05}
     row["input_cost_per_token_above_272k_tokens"] = 4e-06
@@ -162,19 +171,19 @@ def test_long_requests_at_the_ordinary_price_need_no_line():
     assert not compare(PriceBook({"m": price}, {}), PublicMap({"m": row}), 0).differences
 
 
-def test_models_that_the_file_lacks_are_named():
+def test_models_missing_from_the_file_are_reported():
     table = equal_map()
     del table["gpt-4o"]
     code, answer = check(table)
-    assert (code, found(answer)) == (1, [("gpt-4o", "not_in_file", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-4o", "not_in_file", None, None, None)])
 
 
-def test_a_model_is_found_behind_its_provider_and_its_exact_name_goes_first():
+def test_a_model_is_found_with_its_provider_prefix_after_its_exact_name():
     table = equal_map()
     table["openai/gpt-4o"] = table.pop("gpt-4o")
     assert check(table)[0] == 0
-    table["azure/gpt-4o-mini"] = table.pop("gpt-4o-mini")  # another provider's price is another price
-    assert found(check(table)[1]) == [("gpt-4o-mini", "not_in_file", None, None, None)]
+    table["azure/gpt-4o-mini"] = table.pop("gpt-4o-mini")  # another provider may have another price
+    assert difference_rows(check(table)[1]) == [("gpt-4o-mini", "not_in_file", None, None, None)]
     table["gpt-4o-mini"] = table["azure/gpt-4o-mini"]
     table["openai/gpt-4o-mini"] = {"input_cost_per_token": 1.0}
     assert check(table)[0] == 0
@@ -184,28 +193,28 @@ def test_an_effort_is_compared_at_the_price_of_its_model():
     assert check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna:low")[0] == 0
 
 
-def test_the_explanation_of_the_maps_form_is_no_model():
+def test_the_specification_entry_of_the_map_is_not_a_model():
     book = PriceBook({"sample_spec": Price(1.0, 1.0)}, {})
     differences = compare(book, PublicMap({**SPEC}), 0).differences
-    assert [each.finding for each in differences] == [Finding.NOT_IN_FILE]
+    assert [difference.finding for difference in differences] == [Finding.NOT_IN_FILE]
 
 
-def test_an_alias_is_compared_where_both_have_a_price():
+def test_an_alias_is_compared_if_both_tables_have_a_price():
     table = equal_map()
     table["gpt-4o-2024-08-06"] = {key: usd for key, usd in table["gpt-4o"].items() if "priority" not in key}
     code, answer = check(table)
     assert code == 0 and "gpt-4o-2024-08-06" in answer["models"]
     table["gpt-4o-2024-08-06"]["input_cost_per_token"] = 5e-06
-    assert found(check(table)[1]) == [("gpt-4o-2024-08-06", "different_price", "input", "standard", 0)]
+    assert difference_rows(check(table)[1]) == [("gpt-4o-2024-08-06", "different_price", "input", "standard", 0)]
 
 
-def test_a_day_before_the_first_price_is_said_once():
+def test_a_day_before_the_first_price_is_reported_once():
     code, answer = check({"gpt-5.6-luna": LUNA}, "--models", "gpt-5.6-luna", "--on", "2026-07-01")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "no_price_of_ours", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "no_price_of_ours", None, None, None)])
     assert (
         check({"gpt-4o": {}}, "--models", "gpt-5.6-luna,gpt-4o", "--on", "2026-07-01")[1]["differences"][0]["model"]
         == "gpt-4o"
-    )  # neither of them has gpt-5.6-luna then
+    )  # neither table has gpt-5.6-luna on that day
 
 
 def test_without_a_day_todays_prices_are_compared(monkeypatch):
@@ -218,9 +227,9 @@ def test_without_a_day_todays_prices_are_compared(monkeypatch):
     assert run("check", "map.json", "--models", "gpt-5.6-luna").exit_code == 0
 
 
-def test_prices_of_the_settings_take_the_place_of_ours(monkeypatch):
-    own = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
-    monkeypatch.setenv("ROUTER_MODELS", json.dumps({"gpt-5.6-luna": own, "mine": own}))
+def test_configured_prices_replace_the_shipped_ones(monkeypatch):
+    prices = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 2.0}
+    monkeypatch.setenv("ROUTER_MODELS", json.dumps({"gpt-5.6-luna": prices, "mine": prices}))
     row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06}
     assert check({"gpt-5.6-luna": row, "mine": row}, "--models", "gpt-5.6-luna,mine")[0] == 0
     assert "setting models.mine" in run("show", "mine").stdout
@@ -230,30 +239,30 @@ def test_prices_of_the_settings_take_the_place_of_ours(monkeypatch):
     "written",
     ['"2e-07"', "-2e-07", "NaN", "Infinity", "-Infinity", "1e305", "1e999", "true", "[2e-07]", "{}", "9" * 5000],
 )
-def test_a_value_that_is_no_price_is_named_and_nothing_else(written):
+def test_an_invalid_price_is_the_only_finding_of_its_model(written):
     table = json.dumps({"gpt-5.6-luna": LUNA}).replace(
         '"input_cost_per_token": 2e-07', f'"input_cost_per_token": {written}'
     )
     code, answer = check(table, "--models", "gpt-5.6-luna")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "not_a_price", "input", "standard", 0)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "not_a_price", "input", "standard", 0)])
     assert answer["differences"][0]["told"].startswith("input_cost_per_token is ")
     assert len(answer["differences"][0]["told"]) < 80
 
 
-def test_null_is_no_price_listed():
+def test_null_counts_as_no_price():
     table = {"gpt-5.6-luna": {**LUNA, "output_cost_per_token_flex": None, "output_cost_per_reasoning_token": None}}
     answer = check(table, "--models", "gpt-5.6-luna")[1]
-    assert found(answer) == [("gpt-5.6-luna", "only_ours", "output", "flex", 0)]
+    assert difference_rows(answer) == [("gpt-5.6-luna", "only_ours", "output", "flex", 0)]
 
 
-def test_a_price_of_nothing_has_no_relative_difference():
+def test_a_price_of_zero_has_no_relative_difference():
     free = PriceBook({"m": Price(0.0, 1.0)}, {})
     row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 0}
     first, second = compare(free, PublicMap({"m": row}), 0).differences
     assert (first.ours_usd, first.relative, second.relative) == (0.0, None, -1.0)
 
 
-def test_prices_are_the_same_whatever_their_last_bit_is():
+def test_prices_that_differ_by_rounding_are_equal():
     assert not compare(
         PriceBook({"m": Price(0.15, 0.6)}, {}),
         PublicMap({"m": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6.000000000000001e-07}}),
@@ -263,7 +272,7 @@ def test_prices_are_the_same_whatever_their_last_bit_is():
     assert len(compare(PriceBook({"m": Price(0.15, 0.6)}, {}), PublicMap({"m": row}), 0).differences) == 1
 
 
-def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
+def test_a_different_shutdown_date_is_reported_if_ours_is_known():
     book = PriceBook({"m": Price(1.0, 1.0), "n": Price(1.0, 1.0)}, {"m-2026-01-01": "m"})
     row = {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06}
     table = {"m": {**row, "deprecation_date": "2026-12-11"}, "n": {**row, "deprecation_date": "2026-12-11"}}
@@ -282,22 +291,22 @@ def test_a_day_of_shutdown_that_differs_is_named_where_we_know_one():
         assert not compare(book, PublicMap(table), 0, ["m"], {"m": "2027-01-14"}).differences
 
 
-def test_days_of_shutdown_are_read_from_the_table_of_models(tmp_path, monkeypatch):
+def test_shutdown_dates_are_read_from_the_model_table(tmp_path, monkeypatch):
     monkeypatch.setattr("router.commands.pricing.commands.DATA", tmp_path)
     table = {"gpt-5.6-luna": {**LUNA, "deprecation_date": "2026-12-11"}}
     assert check(table, "--models", "gpt-5.6-luna")[0] == 0
     (tmp_path / "models.json").write_text(json.dumps({"models": {"gpt-5.6-luna": {"leaves": "2028-01-01"}, "x": {}}}))
     code, answer = check(table, "--models", "gpt-5.6-luna")
-    assert (code, found(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-5.6-luna", "different_shutdown", None, None, None)])
 
 
 @pytest.mark.parametrize("row", ["text", 3, [], None])
-def test_a_row_that_is_none_is_named(row):
+def test_an_invalid_row_is_reported(row):
     code, answer = check({**equal_map(), "gpt-4o": row})
-    assert (code, found(answer)) == (1, [("gpt-4o", "not_a_price", None, None, None)])
+    assert (code, difference_rows(answer)) == (1, [("gpt-4o", "not_a_price", None, None, None)])
 
 
-def test_prices_that_have_no_place_in_our_table_are_listed_and_no_difference():
+def test_unsupported_prices_are_listed_and_are_no_difference():
     row = {**LUNA, "cache_creation_input_token_cost_above_1hr": 4e-07, "search_context_cost_per_query": {"low": 0.01}}
     code, answer = check({"gpt-5.6-luna": row}, "--models", "gpt-5.6-luna")
     assert code == 0
@@ -307,7 +316,7 @@ def test_prices_that_have_no_place_in_our_table_are_listed_and_no_difference():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is not JSON"),
         (b'{"gpt-4o": {"input_cost_per_token": 1e-06', "is not JSON: .* in line 1"),
@@ -321,8 +330,8 @@ def test_prices_that_have_no_place_in_our_table_are_listed_and_no_difference():
         (b"\x89PNG\r\n\x1a\n\x00\x00", "is not"),
     ],
 )
-def test_a_file_that_is_no_map_says_what_is_wrong(content, said):
-    with pytest.raises(MapError, match=said):
+def test_the_error_of_an_invalid_file_says_what_is_wrong(content, message):
+    with pytest.raises(MapError, match=message):
         PublicMap.parse(content)
 
 
@@ -331,7 +340,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("check", "nowhere.json"), "nowhere.json cannot be read: No such file"),
         (("check", "."), ". cannot be read: Is a directory"),
@@ -341,20 +350,20 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
         (("show", "gpt-5o"), "'gpt-5o' has no price"),
     ],
 )
-def test_what_cannot_be_read_is_one_line_and_exit_code_2(tmp_path, arguments, said):
+def test_an_unreadable_input_is_a_one_line_error_with_exit_code_2(tmp_path, arguments, message):
     (tmp_path / "torn.json").write_text('{"gpt-4o": ')
     (tmp_path / "whole.json").write_text(json.dumps({"gpt-4o": {}}))
-    ended = command(*arguments)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("router: ") and ended.stderr.count("\n") == 1
-    assert said in ended.stderr
+    result = command(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("router: ") and result.stderr.count("\n") == 1
+    assert message in result.stderr
 
 
-def test_the_command_ends_with_1_where_something_differs_and_names_it(tmp_path):
+def test_the_command_exits_with_1_and_names_the_differences(tmp_path):
     table = {"gpt-5.6-luna": {**LUNA, "output_cost_per_token_above_272k_tokens_flex": 1e-06}}
     (tmp_path / "map.json").write_text(json.dumps(table))
-    ended = command("check", "map.json", "--models", "gpt-5.6-luna", "--on", "2026-11-28")
-    assert (ended.returncode, ended.stderr) == (1, "")
+    result = command("check", "map.json", "--models", "gpt-5.6-luna", "--on", "2026-11-28")
+    assert (result.returncode, result.stderr) == (1, "")
     for word in (
         "gpt-5.6-luna",
         "output > 272,000 tokens",
@@ -363,18 +372,18 @@ def test_the_command_ends_with_1_where_something_differs_and_names_it(tmp_path):
         "+11.11%",
         "Differences from map.json: 1, in 1 of 1 models",
     ):
-        assert word in ended.stdout
+        assert word in result.stdout
 
 
-def test_text_of_the_file_is_printed_as_text(tmp_path):
+def test_control_characters_of_the_file_are_escaped(tmp_path):
     row = {**LUNA, "input_cost_per_token": "[red]\x1b[31m", "cost_[bold]\x1b[31m": 1}
     (tmp_path / "map.json").write_text(json.dumps({"gpt-5.6-luna": row}))
-    shown = run("check", "map.json", "--models", "gpt-5.6-luna").stdout
-    assert "[red]" in shown and "\x1b" not in shown
+    output = run("check", "map.json", "--models", "gpt-5.6-luna").stdout
+    assert "[red]" in output and "\x1b" not in output
 
 
 def test_the_table_is_shown_with_its_days_tiers_and_sources():
-    shown = run("show", "gpt-5.6-luna", "gpt-4o").stdout
+    output = run("show", "gpt-5.6-luna", "gpt-4o").stdout
     for word in (
         "2026-07-30",
         "2026-07-09",
@@ -383,17 +392,17 @@ def test_the_table_is_shown_with_its_days_tiers_and_sources():
         "pull request 35270",
         "OpenAI's published API prices",
     ):
-        assert word in shown
+        assert word in output
     lines = [line.split("│") for line in run("show", "gpt-5.6-luna", "--on", "2026-07-29").stdout.splitlines()]
     rows = {line[3].strip(): [cell.strip() for cell in line[4:8]] for line in lines if len(line) > 8}
     assert rows["standard"] == ["1", "0.1", "1.25", "6"] and rows["flex"] == ["0.5", "0.05", "0.625", "3"]
     assert "2026-07-30" not in run("show", "gpt-5.6-luna", "--on", "2026-07-29").stdout
     assert "no price on that day" in run("show", "gpt-5.6-luna", "--on", "2026-07-08").stdout
-    everything = run("show").stdout
-    assert all(model in everything for model in prices(load()).prices)
+    stdout = run("show").stdout
+    assert all(model in stdout for model in prices(load()).prices)
 
 
 def test_the_help_has_examples_and_exit_codes():
-    shown = run("check", "--help").stdout
-    assert "python -m router prices check" in shown and "Exit codes: 0" in shown
+    output = run("check", "--help").stdout
+    assert "python -m router prices check" in output and "Exit codes: 0" in output
     assert "python -m router prices show" in run("show", "--help").stdout

@@ -33,7 +33,7 @@ def test_dated_snapshots_have_the_price_of_their_listed_alias_only():
     [
         ("text-embedding-3-small", 0.02, 0.01),
         ("text-embedding-3-large", 0.13, 0.065),
-        ("text-embedding-ada-002-v2", 0.10, 0.05),  # as the answers to text-embedding-ada-002 call it
+        ("text-embedding-ada-002-v2", 0.10, 0.05),  # the name in answers of text-embedding-ada-002
     ],
 )
 def test_embeddings_have_sourced_prices_and_free_output(model, usd, batch_usd):
@@ -47,9 +47,11 @@ def test_embeddings_have_sourced_prices_and_free_output(model, usd, batch_usd):
 @given(tokens, tokens, st.integers(0, 10**6))
 def test_cost_does_not_depend_on_the_grouping_of_tokens(first, second, written):
     price = Price(0.15, 0.60, usd_per_million_cached_input_tokens=0.075)
-    one = Usage(input_tokens=first, output_tokens=written, cached_input_tokens=first // 2)
-    two = Usage(input_tokens=second, output_tokens=written // 3)
-    assert price.cost_usd(one + two) == pytest.approx(price.cost_usd(one) + price.cost_usd(two), rel=1e-9, abs=1e-12)
+    first_usage = Usage(input_tokens=first, output_tokens=written, cached_input_tokens=first // 2)
+    second_usage = Usage(input_tokens=second, output_tokens=written // 3)
+    assert price.cost_usd(first_usage + second_usage) == pytest.approx(
+        price.cost_usd(first_usage) + price.cost_usd(second_usage), rel=1e-9, abs=1e-12
+    )
 
 
 def test_usage_of_chat_completions_and_of_responses_is_read():
@@ -59,7 +61,7 @@ def test_usage_of_chat_completions_and_of_responses_is_read():
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ([], "models"),
         ({"models": {"m": {"usd_per_million_input_tokens": 1.0}}}, "output_tokens is missing"),
@@ -69,8 +71,8 @@ def test_usage_of_chat_completions_and_of_responses_is_read():
         ({"models": {"m": {"usd_per_million_input_tokens": -1, "usd_per_million_output_tokens": 1}}}, "not a price"),
     ],
 )
-def test_an_invalid_table_names_the_model_and_the_error(table, said):
-    with pytest.raises(PriceError, match=said):
+def test_an_invalid_table_names_the_model_and_the_error(table, message):
+    with pytest.raises(PriceError, match=message):
         PriceBook.parse(table)
 
 
@@ -82,9 +84,12 @@ def test_cached_written_and_reasoning_tokens_have_their_own_prices():
 
 def test_a_request_above_the_long_context_limit_costs_more_for_all_tokens():
     price = PriceBook.parse(json.loads(SHIPPED.read_bytes())).price("gpt-6-sol", unix_ns=day_unix_ns(date(2026, 10, 1)))
-    at, beyond = Usage(272_000, 1000, cached_input_tokens=72_000), Usage(272_001, 1000, cached_input_tokens=72_000)
-    assert price.cost_usd(at) == pytest.approx((200_000 * 2.0 + 72_000 * 0.2 + 1000 * 10.0) / 1e6)
-    assert price.cost_usd(beyond) == pytest.approx((200_001 * 4.0 + 72_000 * 0.4 + 1000 * 15.0) / 1e6)
+    at_limit, above_limit = (
+        Usage(272_000, 1000, cached_input_tokens=72_000),
+        Usage(272_001, 1000, cached_input_tokens=72_000),
+    )
+    assert price.cost_usd(at_limit) == pytest.approx((200_000 * 2.0 + 72_000 * 0.2 + 1000 * 10.0) / 1e6)
+    assert price.cost_usd(above_limit) == pytest.approx((200_001 * 4.0 + 72_000 * 0.4 + 1000 * 15.0) / 1e6)
 
 
 def test_tiers_have_the_long_context_surcharge_of_their_model():
@@ -104,7 +109,9 @@ def test_a_request_has_the_price_of_its_day():
     last, first = day_unix_ns(date(2026, 7, 30)) - 1, day_unix_ns(date(2026, 7, 30))
     assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=last) == pytest.approx(1.00 * 2)  # long contexts cost twice
     assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=first) == pytest.approx(0.20 * 2)
-    assert book.cost_usd("gpt-5.6-luna", a_million, unix_ns=day_unix_ns(date(2026, 7, 8))) is None  # it was not there
+    assert (
+        book.cost_usd("gpt-5.6-luna", a_million, unix_ns=day_unix_ns(date(2026, 7, 8))) is None
+    )  # the model did not exist
 
 
 def test_a_future_price_is_valid_from_its_day_on():
@@ -126,10 +133,10 @@ def test_a_reasoning_effort_has_the_price_of_its_model():
 
 def test_configured_prices_replace_all_shipped_prices_of_a_model():
     shipped = PriceBook.parse(json.loads(SHIPPED.read_bytes()))
-    own = PriceBook({"gpt-5.6-luna": Price(7.0, 7.0)}, {})
-    extended = shipped.merged_with(own)
+    configured = PriceBook({"gpt-5.6-luna": Price(7.0, 7.0)}, {})
+    extended = shipped.merged_with(configured)
     assert extended.price("gpt-5.6-luna", unix_ns=0) == Price(7.0, 7.0)
-    assert extended.price("gpt-5.6-luna", "flex") is None  # nobody said what it costs there
+    assert extended.price("gpt-5.6-luna", "flex") is None  # its price is not published
     assert [period.price for period in extended.history("gpt-5.6-luna")] == [Price(7.0, 7.0)]
 
 

@@ -10,12 +10,12 @@ CORPORATE = "http://proxy.corp:3128"
 
 
 def leads(host, port=443, tls=True, setting="", **environment):
-    found = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
-    return found.name if found else None
+    proxy = Proxies.read(setting, environment).proxy_for(host, port, tls=tls)
+    return proxy.name if proxy else None
 
 
 @pytest.mark.parametrize(
-    ("exempt", "host", "port", "proxied"),
+    ("exempt", "host", "port", "expected"),
     [
         ("", "api.example.com", 443, True),
         ("*", "api.example.com", 443, False),
@@ -53,8 +53,8 @@ def leads(host, port=443, tls=True, setting="", **environment):
         ("*.", "example.com", 443, True),
     ],
 )
-def test_hosts_in_no_proxy_are_reached_directly(exempt, host, port, proxied):
-    assert leads(host, port, https_proxy=CORPORATE, NO_PROXY=exempt) == ("proxy.corp:3128" if proxied else None)
+def test_hosts_in_no_proxy_are_reached_directly(exempt, host, port, expected):
+    assert leads(host, port, https_proxy=CORPORATE, NO_PROXY=exempt) == ("proxy.corp:3128" if expected else None)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_credentials_are_decoded_for_the_header_and_absent_from_reprs():
     assert proxy.authorization == b"Basic " + base64.b64encode("ada:p@ss:wörd".encode())
     assert proxy.url == "http://ada:p%40ss%3Aw%C3%B6rd@proxy.corp:3128"
     proxies = Proxies.read("", {"HTTPS_PROXY": proxy.url})
-    for shown in (repr(proxy), repr(proxies), proxy.name):
-        assert "ada" not in shown and "p%40ss" not in shown and "YWRh" not in shown
+    for text in (repr(proxy), repr(proxies), proxy.name):
+        assert "ada" not in text and "p%40ss" not in text and "YWRh" not in text
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_credentials_are_decoded_for_the_header_and_absent_from_reprs():
     ],
 )
 def test_an_invalid_proxy_address_is_refused_without_showing_it(url):
-    with pytest.raises(ProxyAddressError, match="HTTPS_PROXY") as refused:
+    with pytest.raises(ProxyAddressError, match="HTTPS_PROXY") as error:
         leads("api.example.com", HTTPS_PROXY=url)
-    assert "geheim" not in str(refused.value)
+    assert "geheim" not in str(error.value)
     assert leads("127.0.0.1", HTTPS_PROXY=url) is None, "what needs no proxy needs no address of one"
     with pytest.raises(ProxyAddressError, match="ROUTER_PROXY"):
         Proxies.read(url, {})

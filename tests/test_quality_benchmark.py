@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_outcomes import TRUTH, made_outcomes
+from synthetic_outcomes import TRUTH, synthetic_outcomes
 
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.learning import build_examples
@@ -27,33 +27,38 @@ PAIR = ("gpt-4o-mini", "gpt-4o")
 
 @pytest.fixture(scope="module")
 def population():
-    outcomes = made_outcomes(900, seed=5)
+    outcomes = synthetic_outcomes(900, seed=5)
     return certificate.Population(outcomes, near_duplicate_groups([outcome.text for outcome in outcomes]))
 
 
-def test_near_duplicates_never_stand_on_both_sides_of_a_resplit(population):
+def test_near_duplicates_are_on_one_side_of_a_resplit(population):
     twice = certificate.Population([*population.outcomes, *population.outcomes], np.tile(population.groups, 2))
     for scenario in ("mixed", "balanced"):
-        drawn, others = certificate.draw(twice, scenario, 300, np.random.default_rng(0))
-        assert len(drawn) == 300
+        drawn_rows, others = certificate.draw(twice, scenario, 300, np.random.default_rng(0))
+        assert len(drawn_rows) == 300
         assert len(others) > 900
-        assert not np.isin(twice.groups[others], twice.groups[drawn]).any()
+        assert not np.isin(twice.groups[others], twice.groups[drawn_rows]).any()
 
 
-def test_a_balanced_draw_has_as_many_of_each_type_and_weighs_the_others_alike(population):
-    rows = [i for i, o in enumerate(population.outcomes) if o.question_type == "sums/easy" or i % 3 == 0]
+def test_a_balanced_draw_has_equal_counts_and_weights_per_type(population):
+    rows = [i for i, outcome in enumerate(population.outcomes) if outcome.question_type == "sums/easy" or i % 3 == 0]
     uneven = certificate.Population([population.outcomes[i] for i in rows], population.groups[rows])
-    drawn, others = certificate.draw(uneven, "balanced", 120, np.random.default_rng(0))
-    types = [uneven.outcomes[i].question_type for i in drawn]
-    assert {types.count(t) for t in TRUTH} == {30}
+    drawn_rows, others = certificate.draw(uneven, "balanced", 120, np.random.default_rng(0))
+    types = [uneven.outcomes[i].question_type for i in drawn_rows]
+    assert {types.count(question_type) for question_type in TRUTH} == {30}
     weights = certificate.weights_of(uneven, "balanced", others)
     by_type = [
-        sum(w for w, i in zip(weights, others, strict=True) if uneven.outcomes[i].question_type == t) for t in TRUTH
+        sum(
+            weight
+            for weight, i in zip(weights, others, strict=True)
+            if uneven.outcomes[i].question_type == question_type
+        )
+        for question_type in TRUTH
     ]
     assert by_type == pytest.approx([1.0] * 4)
 
 
-def test_a_promise_is_measured_on_questions_that_nothing_was_learnt_from(population):
+def test_a_promise_is_measured_on_held_out_questions(population):
     rows = certificate.measure(population, "mixed", 300, resplits=1)
     assert [row["target"] for row in rows] == list(certificate.TARGETS)
     for row in rows:
@@ -63,77 +68,77 @@ def test_a_promise_is_measured_on_questions_that_nothing_was_learnt_from(populat
         assert row["violated"] == (row["kept"] < row["target"])  # of one resplit
 
 
-def test_the_yardstick_and_the_router_both_learn_what_made_outcomes_teach():
-    examples = build_examples(made_outcomes(900, seed=6), PAIR)
+def test_the_baseline_and_the_router_both_learn_synthetic_outcomes():
+    examples = build_examples(synthetic_outcomes(900, seed=6), PAIR)
     train, new = examples.subset(np.arange(600)), examples.subset(np.arange(600, 900))
-    hard = np.array([t == "law/clauses" for t in new.types])
-    for gaps in (ranking.yardstick(train, new.features), ranking.router(train, new.features, PAIR)):
+    hard = np.array([question_type == "law/clauses" for question_type in new.types])
+    for gaps in (ranking.baseline(train, new.features), ranking.router(train, new.features, PAIR)):
         assert gaps[hard].mean() > gaps[~hard].mean() + 0.1
 
 
 def test_labelled_rows_are_drawn_in_whole_groups():
     groups = np.repeat(np.arange(100), np.arange(100) % 3 + 1)
-    drawn, others = ranking.drawn(groups, 60, seed=1)
-    assert 60 <= len(drawn) < 63
-    assert not np.isin(groups[drawn], groups[others]).any()
-    assert sorted([*drawn, *others]) == list(range(len(groups)))
+    drawn_rows, others = ranking.draw_rows(groups, 60, seed=1)
+    assert 60 <= len(drawn_rows) < 63
+    assert not np.isin(groups[drawn_rows], groups[others]).any()
+    assert sorted([*drawn_rows, *others]) == list(range(len(groups)))
 
 
-def test_the_router_ranks_as_it_decides_and_the_yardstick_has_its_guards():
-    ranked = ranking.gpt4o_pair(made_outcomes(400, seed=7), made_outcomes(200, seed=8), seeds=1)
-    router, plain = (ranked.per_usd[method][0] for method in ranking.METHODS)
-    assert (np.isinf(router) == np.isinf(plain)).all()
+def test_the_router_ranks_as_it_decides_and_the_baseline_has_its_guards():
+    ranked = ranking.gpt4o_pair(synthetic_outcomes(400, seed=7), synthetic_outcomes(200, seed=8), seeds=1)
+    router, baseline = (ranked.per_usd[method][0] for method in ranking.METHODS)
+    assert (np.isinf(router) == np.isinf(baseline)).all()
     assert np.isfinite(router).mean() > 0.5
-    assert not np.allclose(router[np.isfinite(router)], plain[np.isfinite(plain)])
+    assert not np.allclose(router[np.isfinite(router)], baseline[np.isfinite(baseline)])
     curve = ranking.curve(ranked, "router")
     assert curve[-1] == pytest.approx((0.0, 1.0))  # all of the dollars keep all of the quality
 
 
-def test_a_question_that_was_learnt_from_is_not_measured():
+def test_training_questions_are_not_measured():
     ranks = np.array([[np.nan, 0.5, 0.1], [0.3, np.nan, 0.2]])
-    counted = ranking._mean(lambda g, s: float(len(g)), ranks, np.arange(3), np.zeros((3, 2)))
-    assert counted == 2
+    mean_count = ranking._mean(lambda g, s: float(len(g)), ranks, np.arange(3), np.zeros((3, 2)))
+    assert mean_count == 2
 
 
 def test_a_prediction_of_the_shipped_policy_costs_little():
     figures = prediction.measure(DATA / "policy", None)
-    assert figures["predict_ms"]["median"] < 3  # the limit is 0.3 on a quiet machine; this one may be busy
+    assert figures["predict_ms"]["median"] < 3  # the limit is 0.3 on an idle machine; this one may be busy
     assert figures["long_prompt_ms"] < 20
     assert not figures["resident_mb"] > 60
 
 
-def test_a_place_of_the_page_is_replaced_and_a_missing_one_is_named():
+def test_a_section_of_the_page_is_replaced_and_a_missing_one_is_named():
     page = "a\n<!-- x -->\nold\n<!-- /x -->\nb"
-    assert quality.filled(quality.filled(page, {"x": "new"}), {"x": "newer"}) == (
+    assert quality.fill_section(quality.fill_section(page, {"x": "new"}), {"x": "newer"}) == (
         "a\n<!-- x -->\n\nnewer\n\n<!-- /x -->\nb"
     )
     with pytest.raises(SystemExit, match="no place <!-- y -->"):
-        quality.filled(page, {"y": "new"})
+        quality.fill_section(page, {"y": "new"})
 
 
-def shown(interval=(0.6, 0.65, 0.7), certified=True, saved=0.4):
+def shipped_results(interval=(0.6, 0.65, 0.7), certified=True, saved=0.4):
     target = {"certified": certified, "quality_kept": (0.97, 0.98, 0.99), "strong_calls": 0.5}
     targets = {"0.97": {**target, "saved_cost": interval}, "0.99": {**target, "saved_cost": (saved, saved, saved)}}
     pair = {"apgr": dict.fromkeys((*ranking.METHODS, "difference"), (0.6, 0.65, 0.7))}
     return {"pair": pair, "routellm": {"mmlu": pair, "gsm8k": pair}}, {"targets": targets}
 
 
-def test_goals_are_of_what_decisions_save_and_keep():
-    met = tables.goals_table(*shown())
+def test_goals_compare_saved_cost_and_kept_quality():
+    met = tables.goals_table(*shipped_results())
     assert "decisions at 97 % save at least 0.60 | .650 (.600 to .700) | yes" in met
     assert "99 % is certified and saves something | certified, saved .400 (.400 to .400) | yes" in met
     assert "MMLU, APGR at least 0.64 | .650 (.600 to .700) | yes" in met
     assert "GSM8K, APGR at least 0.66 | .650 (.600 to .700) | no" in met
-    assert "save at least 0.60 | .590 (.500 to .700) | no" in tables.goals_table(*shown((0.5, 0.59, 0.7)))
-    for short in (shown(certified=False), shown(saved=0.0)):
+    assert "save at least 0.60 | .590 (.500 to .700) | no" in tables.goals_table(*shipped_results((0.5, 0.59, 0.7)))
+    for short in (shipped_results(certified=False), shipped_results(saved=0.0)):
         assert "| no |" in next(line for line in tables.goals_table(*short).splitlines() if "99 %" in line)
 
 
-def test_a_place_whose_piece_was_not_measured_says_so():
+def test_an_unmeasured_section_of_the_page_says_so():
     assert set(tables.parts_of({}).values()) == {tables.NOT_MEASURED}
 
 
-def test_the_page_is_what_the_kept_results_say():
+def test_the_page_matches_the_stored_results():
     if not (quality.FOLDER / "results.json").is_file():
         pytest.skip("the results have not been measured here")
     results = json.loads((quality.FOLDER / "results.json").read_text())
@@ -143,11 +148,15 @@ def test_the_page_is_what_the_kept_results_say():
 
 
 def write_outcomes(outcomes, path, models):
-    with gzip.open(path, "wt") as out:
+    with gzip.open(path, "wt") as file:
         for outcome in outcomes:
             told = {
-                m: {"score": r.score, "input_tokens": r.input_tokens, "output_tokens": r.output_tokens}
-                for m, r in zip(models, outcome.results.values(), strict=True)
+                model: {
+                    "score": result.score,
+                    "input_tokens": result.input_tokens,
+                    "output_tokens": result.output_tokens,
+                }
+                for model, result in zip(models, outcome.results.values(), strict=True)
             }
             row = {
                 "id": outcome.id,
@@ -156,7 +165,7 @@ def write_outcomes(outcomes, path, models):
                 "messages": outcome.messages,
                 "outcomes": told,
             }
-            out.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 FORMS = """
@@ -168,16 +177,16 @@ FORMS = {"bare": (lambda row: row, 1.0), "louder": (louder, 0.9)}
 """
 
 
-def test_every_piece_of_the_page_is_measured_and_written(tmp_path, monkeypatch, capsys):
+def test_every_section_of_the_page_is_measured_and_written(tmp_path, monkeypatch, capsys):
     data, page = tmp_path / "data", tmp_path / "quality.md"
     data.mkdir()
     (tmp_path / "forms.py").write_text(FORMS)
-    write_outcomes(made_outcomes(300, seed=1), data / "calibration.jsonl.gz", PAIR)
-    write_outcomes(made_outcomes(300, seed=2), data / "test.jsonl.gz", PAIR)
+    write_outcomes(synthetic_outcomes(300, seed=1), data / "calibration.jsonl.gz", PAIR)
+    write_outcomes(synthetic_outcomes(300, seed=2), data / "test.jsonl.gz", PAIR)
     published = [
         replace(outcome, source=f"routellm/{source}")
         for seed, (source, n) in enumerate({"mmlu": 240, "gsm8k": 80, "mt_bench": 40}.items())
-        for outcome in made_outcomes(n, seed=10 + seed)
+        for outcome in synthetic_outcomes(n, seed=10 + seed)
     ]
     write_outcomes(published, data / "routellm.jsonl.gz", ranking.ROUTELLM)
     page.write_text("".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in tables.PLACES))
@@ -204,7 +213,7 @@ def test_every_piece_of_the_page_is_measured_and_written(tmp_path, monkeypatch, 
     assert (tmp_path / "quality" / "curve.svg").is_file()
 
 
-def test_the_everyday_prompts_are_decided_on_and_shown(monkeypatch, tmp_path):
+def test_the_decisions_on_everyday_prompts_are_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["everyday", "--out", str(tmp_path / "everyday.md")])
     everyday.main()
     rows = [line for line in (tmp_path / "everyday.md").read_text().splitlines() if line.startswith("| ")]
@@ -212,7 +221,7 @@ def test_the_everyday_prompts_are_decided_on_and_shown(monkeypatch, tmp_path):
     assert all(len(row.replace("\\|", "").split(" | ")) == 6 for row in rows)
 
 
-def test_without_the_recorded_outcomes_the_benchmarks_say_that_they_skip(tmp_path, monkeypatch, capsys):
+def test_without_recorded_outcomes_the_benchmarks_report_that_they_skip(tmp_path, monkeypatch, capsys):
     nowhere = str(tmp_path / "none.jsonl.gz")
     for script, arguments in (
         (quality, ["--data", str(tmp_path)]),

@@ -31,7 +31,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
-    """Runs the `generate` command; returns the lines that it wrote."""
+    """A function that runs the `generate` command and returns the written lines."""
 
     def generate(*arguments: str) -> list[str]:
         out = tmp_path_factory.mktemp("generated") / "questions.jsonl"
@@ -68,9 +68,9 @@ def test_each_type_has_easy_medium_and_hard_questions(rows: list[dict[str, Any]]
     levels = defaultdict(set)
     for row in rows:
         levels[row["question_type"]].add(row.get("difficulty"))
-    for name, found in levels.items():
-        assert {"easy", "medium", "hard"} <= found, name
-        assert found <= {"easy", "medium", "hard", None}, name
+    for name, type_levels in levels.items():
+        assert {"easy", "medium", "hard"} <= type_levels, name
+        assert type_levels <= {"easy", "medium", "hard", None}, name
 
 
 def test_every_question_has_two_to_five_facts_or_an_exact_check(shipped: list[Question]) -> None:
@@ -80,12 +80,12 @@ def test_every_question_has_two_to_five_facts_or_an_exact_check(shipped: list[Qu
 
 
 def test_no_two_questions_share_their_text(shipped: list[Question]) -> None:
-    seen: dict[str, str] = {}
+    ids_by_text: dict[str, str] = {}
     for question in shipped:
         turns = [str(message["content"]) for message in question.messages if message["role"] != "system"]
         text = " ".join(re.findall(r"\w+", " ".join(turns).casefold()))
-        assert text not in seen, (question.id, seen[text])
-        seen[text] = question.id
+        assert text not in ids_by_text, (question.id, ids_by_text[text])
+        ids_by_text[text] = question.id
 
 
 def test_the_generator_reproduces_the_generated_questions_byte_for_byte(generated: Callable[..., list[str]]) -> None:
@@ -96,13 +96,13 @@ def test_the_generator_reproduces_the_generated_questions_byte_for_byte(generate
 
 
 def test_another_seed_writes_other_questions_of_the_same_types(generated: Callable[..., list[str]]) -> None:
-    ours, others = (list(map(json.loads, generated("--seed", seed, "--per-type", "3"))) for seed in ("2026", "7"))
-    assert [row["question_type"] for row in ours] == [row["question_type"] for row in others]
+    first, second = (list(map(json.loads, generated("--seed", seed, "--per-type", "3"))) for seed in ("2026", "7"))
+    assert [row["question_type"] for row in first] == [row["question_type"] for row in second]
 
     def texts(written: list[dict[str, Any]]) -> list[str]:
         return [json.dumps(row.get("messages", row.get("question"))) for row in written if not row.get("tools")]
 
-    assert not set(texts(ours)) & set(texts(others))
+    assert not set(texts(first)) & set(texts(second))
 
 
 def test_a_larger_number_of_questions_starts_with_those_of_a_smaller_number(
@@ -114,10 +114,10 @@ def test_a_larger_number_of_questions_starts_with_those_of_a_smaller_number(
 
 def test_generated_questions_of_several_seeds_are_valid(tmp_path: Path) -> None:
     for seed in ("1", "31"):
-        out = tmp_path / f"{seed}.jsonl"
-        arguments = ("--seed", seed, "--per-type", "15", "--out", out)
+        path = tmp_path / f"{seed}.jsonl"
+        arguments = ("--seed", seed, "--per-type", "15", "--out", path)
         assert run("calibration", "generate", *arguments).returncode == 0
-        written = questions.read(str(out))
+        written = questions.read(str(path))
         assert len(written) == 15 * len({question.question_type for question in written})
         _reject_near_misses(written)
 
@@ -173,10 +173,10 @@ def _letters(check: Check) -> Iterator[str]:
 
 def _altered(text: str) -> Iterator[str]:
     """The text with its last letter or digit changed or removed."""
-    place = max(place for place, sign in enumerate(text) if sign.isalnum())
-    other = "1" if text[place] == "0" else "0" if text[place].isdigit() else "b" if text[place] in "aA" else "a"
-    yield text[:place] + other + text[place + 1 :]
-    yield text[:place] + text[place + 1 :]
+    index = max(index for index, sign in enumerate(text) if sign.isalnum())
+    other = "1" if text[index] == "0" else "0" if text[index].isdigit() else "b" if text[index] in "aA" else "a"
+    yield text[:index] + other + text[index + 1 :]
+    yield text[:index] + text[index + 1 :]
 
 
 def _texts(check: Check) -> Iterator[str]:
@@ -187,10 +187,10 @@ def _texts(check: Check) -> Iterator[str]:
 
 def _phrases(check: Check) -> Iterator[str]:
     phrases = check.reference if isinstance(check.reference, list) else [check.reference]
-    for place, phrase in enumerate(phrases):
-        others = [str(other) for other in phrases[:place] + phrases[place + 1 :]]
+    for index, phrase in enumerate(phrases):
+        second = [str(other) for other in phrases[:index] + phrases[index + 1 :]]
         for miss in _altered(phrase if isinstance(phrase, str) else phrase[0]):
-            yield ", ".join([*others, miss])
+            yield ", ".join([*second, miss])
 
 
 def _values(check: Check) -> Iterator[str]:
@@ -225,16 +225,16 @@ def _calls(check: Check) -> Iterator[str]:
     yield "I would call a tool for that."
     yield json.dumps([*accepted, accepted[0]])
     yield json.dumps(accepted[:-1])
-    for place, call in enumerate(accepted):
-        rest = accepted[:place] + accepted[place + 1 :]
-        yield json.dumps([*rest, {**call, "name": call["name"] + "_2"}])
-        yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], "invented": 1}}])
+    for index, call in enumerate(accepted):
+        remaining_calls = accepted[:index] + accepted[index + 1 :]
+        yield json.dumps([*remaining_calls, {**call, "name": call["name"] + "_2"}])
+        yield json.dumps([*remaining_calls, {**call, "arguments": {**call["arguments"], "invented": 1}}])
         for name, value in call["arguments"].items():
             other = value + 1 if isinstance(value, int) else value[:-1]
-            yield json.dumps([*rest, {**call, "arguments": {**call["arguments"], name: other}}])
-            if not isinstance(reference[place]["arguments"][name], dict):
+            yield json.dumps([*remaining_calls, {**call, "arguments": {**call["arguments"], name: other}}])
+            if not isinstance(reference[index]["arguments"][name], dict):
                 remaining = {key: argument for key, argument in call["arguments"].items() if key != name}
-                yield json.dumps([*rest, {**call, "arguments": remaining}])
+                yield json.dumps([*remaining_calls, {**call, "arguments": remaining}])
 
 
 _NEAR_MISSES: dict[str, Callable[[Check], Iterator[str]]] = {

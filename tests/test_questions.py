@@ -64,7 +64,7 @@ REJECTS = [
 
 
 @pytest.mark.parametrize(("name", "reference", "answers"), ACCEPTS)
-def test_a_check_accepts_right_answers(name: str, reference: object, answers: list[str]) -> None:
+def test_a_check_accepts_correct_answers(name: str, reference: object, answers: list[str]) -> None:
     check = checks.parse_check(name, reference)
     assert [answer for answer in answers if not check.passes(answer)] == []
     assert check.passes(check.accepted_answer())
@@ -168,15 +168,15 @@ def test_a_csv_error_names_the_line_and_not_the_row(tmp_path: Path) -> None:
 def test_the_format_of_mlflow_is_read() -> None:
     question = parse({"inputs": {"question": "Why?"}, "expectations": {"expected_facts": ["because"]}})
     assert question.expected_facts == ("because",)
-    assert [m["role"] for m in question.messages] == ["system", "user"]
+    assert [message["role"] for message in question.messages] == ["system", "user"]
     assert question.id.startswith("q-")
 
 
 def test_a_row_overrides_the_default_system_prompt() -> None:
     assert parse(ROW).messages[0]["content"] == DEFAULT_SYSTEM_PROMPT
-    assert [m["role"] for m in parse({**ROW, "system": ""}).messages] == ["user"]
-    own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    assert parse({"messages": own, "expected_facts": ["x"]}).messages == own
+    assert [message["role"] for message in parse({**ROW, "system": ""}).messages] == ["user"]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert parse({"messages": messages, "expected_facts": ["x"]}).messages == messages
 
 
 def test_the_shipped_questions_begin_with_the_six_of_the_specification() -> None:
@@ -210,9 +210,9 @@ def test_the_shipped_questions_begin_with_the_six_of_the_specification() -> None
 )
 def test_the_error_of_a_damaged_file_names_the_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(QuestionError) as caught:
+    with pytest.raises(QuestionError) as error:
         read(str(tmp_path / name))
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(tmp_path / name) in str(error.value)
 
 
 @pytest.mark.parametrize(

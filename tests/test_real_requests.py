@@ -1,4 +1,4 @@
-"""Requests as real clients send them, through `auto`: each is decided on by its last question, and told why.
+"""Requests of real clients for `auto`: the last question decides, and the reason is reported.
 
 The bodies of the first four are what the clients of tests/clients sent, but for the model's name; the chat with history
 is written by hand. `make test-clients` runs the clients.
@@ -9,8 +9,8 @@ import json
 import httpx2
 import openai
 import pytest
-from fake_openai import completion, json_answer
-from test_app import command, parts
+from fake_openai import completion, json_reply
+from test_app import command, parse_explanation
 from test_chat_surfaces import response
 
 WEATHER_QUESTION = "What is the weather in the city of Paris?"
@@ -155,72 +155,72 @@ REQUESTS = {
     "instructor": (INSTRUCTOR, EXTRACT),
     "history": (HISTORY, "What is the capital of Australia?"),
 }
-each = pytest.mark.parametrize("name", REQUESTS)
+each_request = pytest.mark.parametrize("name", REQUESTS)
 
 
 def send(router, openai_server, body: dict) -> httpx2.Response:
-    """A body as its client sends it, and the answer."""
+    """Send a body like its client and return the answer."""
     is_response = "input" in body
-    openai_server.say(json_answer(response("gpt-4o") if is_response else completion("gpt-4o")))
+    openai_server.enqueue(json_reply(response("gpt-4o") if is_response else completion("gpt-4o")))
     path = "/responses" if is_response else "/chat/completions"
     answer = httpx2.post(router.url + path, json=body, headers={"authorization": "Bearer sk-client"})
     assert answer.status_code == 200, answer.text
     return answer
 
 
-@each
-def test_a_request_of_a_real_client_is_routed_and_told_why(router, openai_server, name):
+@each_request
+def test_a_request_of_a_real_client_is_routed_with_a_reason(router, openai_server, name):
     body, _ = REQUESTS[name]
-    told = httpx2.post(router.origin + "/router/decision", json=body).json()
+    decision = httpx2.post(router.origin + "/router/decision", json=body).json()
     answer = send(router, openai_server, body)
     (sent,) = openai_server.received
-    assert sent.json == {**body, "model": told["model"]}  # nothing else was changed
-    assert answer.headers["x-router-model"] == told["model"]
-    assert answer.headers["x-router-reason"] == told["reason"]
-    assert answer.headers["x-router-type"] == told["question_type"]
+    assert sent.json == {**body, "model": decision["model"]}  # nothing else was changed
+    assert answer.headers["x-router-model"] == decision["model"]
+    assert answer.headers["x-router-reason"] == decision["reason"]
+    assert answer.headers["x-router-type"] == decision["question_type"]
 
 
-@each
-def test_a_request_of_a_real_client_is_decided_on_by_its_last_question(router, name):
+@each_request
+def test_the_last_question_of_a_real_client_decides(router, name):
     body, question = REQUESTS[name]
     assert httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]["question"] == question
 
 
-@each
+@each_request
 def test_a_request_of_a_real_client_is_explained_in_the_terminal(name):
     body, question = REQUESTS[name]
-    told = command("decide", "--request", "-", stdin=json.dumps(body), COLUMNS="200")
-    assert parts(told)["question"] == question
+    result = command("decide", "--request", "-", stdin=json.dumps(body), COLUMNS="200")
+    assert parse_explanation(result)["question"] == question
 
 
-@each
-def test_the_record_and_the_page_tell_what_a_request_was_read_as(router, openai_server, name):
+@each_request
+def test_the_record_and_the_page_show_the_question_as_read(router, openai_server, name):
     body, question = REQUESTS[name]
-    asked = httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]
+    asked_question = httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]
     send(router, openai_server, body)
-    (record,), told = router.records(), httpx2.get(router.origin + "/router/recent")
-    (shown,) = told.json()["requests"]
-    counts = {name: asked[name] for name in record["read_as"] if name != "question_characters"}
-    assert record["read_as"] == shown["read_as"] == {"question_characters": len(question), **counts}
-    assert shown["reason"] and shown["question_type"] and question not in told.text
+    (record,), response = router.records(), httpx2.get(router.origin + "/router/recent")
+    (recent_request,) = response.json()["requests"]
+    counts = {name: asked_question[name] for name in record["read_as"] if name != "question_characters"}
+    assert record["read_as"] == recent_request["read_as"] == {"question_characters": len(question), **counts}
+    assert recent_request["reason"] and recent_request["question_type"] and question not in response.text
 
 
 @pytest.mark.parametrize("body", [LANGCHAIN, OPENAI_AGENTS])
-def test_an_agent_is_read_with_the_tool_that_fits_its_question(router, body):
-    asked = httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]
-    assert (asked["tools_offered"], asked["tools_matching"], asked["turn"]) == (2, 1, 1)
+def test_the_tool_that_fits_an_agents_question_is_read(router, body):
+    question = httpx2.post(router.origin + "/router/decision", json=body).json()["asked"]
+    assert (question["tools_offered"], question["tools_matching"], question["turn"]) == (2, 1, 1)
 
 
 def test_an_agent_keeps_its_model_after_a_tool_has_answered(router):
     first = {**LANGCHAIN, "messages": LANGCHAIN["messages"][:2]}
-    told = [httpx2.post(router.origin + "/router/decision", json=body).json() for body in (first, LANGCHAIN)]
-    assert told[0]["asked"]["question"] == told[1]["asked"]["question"]
-    assert told[0]["model"] == told[1]["model"]
+    response = [httpx2.post(router.origin + "/router/decision", json=body).json() for body in (first, LANGCHAIN)]
+    assert response[0]["asked"]["question"] == response[1]["asked"]["question"]
+    assert response[0]["model"] == response[1]["model"]
 
 
-def test_retrieved_passages_are_material_and_not_the_question(router):
-    asked = httpx2.post(router.origin + "/router/decision", json=LLAMA_INDEX).json()["asked"]
-    assert asked["material_characters"] > 1_000 and asked["examples"] == 0
+def test_retrieved_passages_are_not_the_question(router):
+    question = httpx2.post(router.origin + "/router/decision", json=LLAMA_INDEX).json()["asked"]
+    assert question["material_characters"] > 1_000 and question["examples"] == 0
 
 
 SYSTEM = "You are a senior software engineer. Answer technical questions accurately and concisely in 2-4 sentences."
@@ -240,15 +240,15 @@ SYSTEM = "You are a senior software engineer. Answer technical questions accurat
 def test_everyday_technical_questions_go_to_the_cheap_model(router, question):
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
     with openai.OpenAI(base_url=router.url, api_key="x", max_retries=0) as client:
-        told = client.chat.completions.with_raw_response.create(model="auto", messages=messages)
-    assert told.headers["x-router-model"] == "gpt-4o-mini", dict(told.headers)
+        response = client.chat.completions.with_raw_response.create(model="auto", messages=messages)
+    assert response.headers["x-router-model"] == "gpt-4o-mini", dict(response.headers)
 
 
-def test_a_tool_s_result_that_is_sent_as_a_turn_is_material_and_no_new_question(router):
+def test_a_tool_result_sent_as_a_user_turn_is_not_a_new_question(router):
     task = "A 54-year-old man has crushing chest pain and ST elevation in II, III and aVF. Which artery is occluded?"
     loop = [{"role": "user", "content": task}]
     for result in ("17 rows", '[{"id": 1, "name": "Oslo"}, {"id": 2}]', "Traceback: KeyError 'x'"):
-        told = httpx2.post(router.origin + "/router/decision", json={"model": "auto", "messages": loop}).json()
-        assert (told["model"], told["asked"]["question"]) == ("gpt-4o", task)
-        said = {"role": "assistant", "content": "Thought: I look it up."}
-        loop += [said, {"role": "user", "content": f"Observation: {result}"}]
+        decision = httpx2.post(router.origin + "/router/decision", json={"model": "auto", "messages": loop}).json()
+        assert (decision["model"], decision["asked"]["question"]) == ("gpt-4o", task)
+        thought = {"role": "assistant", "content": "Thought: I look it up."}
+        loop += [thought, {"role": "user", "content": f"Observation: {result}"}]

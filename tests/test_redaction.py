@@ -28,77 +28,77 @@ def body(text: str) -> msgspec.Raw:
     return msgspec.Raw(json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]}).encode())
 
 
-def said(value) -> str:
+def content_of(value) -> str:
     return json.loads(msgspec.json.encode(value))["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("mode", ["whole", "redacted"])
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_is_kept_in_no_mode(mode, key):
-    assert said(recorded_content(body(f"my key is {key} ok"), mode)) == "my key is [key] ok"
+def test_no_mode_records_a_key(mode, key):
+    assert content_of(recorded_content(body(f"my key is {key} ok"), mode)) == "my key is [key] ok"
 
 
-def test_whole_keeps_the_very_bytes_where_there_is_no_key():
+def test_mode_whole_keeps_content_without_keys_byte_for_byte():
     raw = body("ada@example.org asks: 1.10 + 2^60?")
     assert recorded_content(raw, "whole") is raw
 
 
-def test_redacted_leaves_out_addresses_and_card_numbers_and_nothing_else():
+def test_mode_redacted_removes_only_addresses_and_card_numbers():
     text = "write to ada.b+c@mail.example.org or pay with 4111-1111-1111-1111; 13.11 is not 1234567890123456"
-    assert said(recorded_content(body(text), "redacted")) == (
+    assert content_of(recorded_content(body(text), "redacted")) == (
         "write to [e-mail] or pay with [card]; 13.11 is not 1234567890123456"
     )
 
 
-def test_an_address_that_is_escaped_in_the_json_is_found():
+def test_an_escaped_address_is_found():
     raw = msgspec.Raw(b'{"messages":[{"content":"ada\\u0040example.org"}]}')
-    assert said(recorded_content(raw, "redacted")) == "[e-mail]"
+    assert content_of(recorded_content(raw, "redacted")) == "[e-mail]"
 
 
 def test_a_card_number_without_quotes_is_found():
     assert recorded_content(msgspec.Raw(b'{"card":4111111111111111,"n":7}'), "redacted") == {"card": "[card]", "n": 7}
 
 
-def test_lengths_keep_how_much_was_said_by_whom():
+def test_mode_lengths_records_the_length_of_each_message():
     raw = msgspec.Raw(b'{"messages":[{"role":"system","content":"be kind"},{"role":"user","content":"hello"}]}')
     assert recorded_content(raw, "lengths") == {"characters": {"system": 7, "user": 5}}
 
 
-def test_none_keeps_nothing():
+def test_mode_none_records_no_content():
     assert recorded_content(body("hello"), "none") is None
     assert recorded_content(None, "whole") is None
 
 
-def test_what_cannot_be_read_is_not_kept_where_it_would_have_to_be_cleaned():
+def test_unreadable_content_is_not_recorded_if_it_must_be_redacted():
     assert recorded_content(msgspec.Raw(b"{" * 10), "redacted") is None
 
 
 @pytest.mark.parametrize("word", ["task-force-for-all-of-us-here", "skating", "an AKIA", "2024-01-02 10:11:12"])
-def test_ordinary_words_stay(word):
+def test_ordinary_words_are_not_redacted(word):
     assert without_personal_data(word) == word == without_keys(word)
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("at", [PIECE - 60, PIECE - 20, PIECE - 1, PIECE, PIECE + 3, 3 * PIECE - 7])
-def test_a_key_is_found_wherever_a_long_text_is_cut(key, at):
-    before = ("word " * at)[: at - 1] + " "
+@pytest.mark.parametrize("words_before", [PIECE - 60, PIECE - 20, PIECE - 1, PIECE, PIECE + 3, 3 * PIECE - 7])
+def test_a_key_is_found_at_any_boundary_of_a_long_text(key, words_before):
+    before = ("word " * words_before)[: words_before - 1] + " "
     text = f"{before}{key} and {key} " + "more words " * 9000
     assert without_keys(text) == text.replace(key, "[key]")
-    assert said(recorded_content(body(text), "whole")) == text.replace(key, "[key]")
+    assert content_of(recorded_content(body(text), "whole")) == text.replace(key, "[key]")
     mail = f"{before}ada.lovelace@example.org, 4111 1111 1111 1111" + " more words" * 9000
     clean = mail.replace("ada.lovelace@example.org", "[e-mail]").replace("4111 1111 1111 1111", "[card]")
     assert without_personal_data(mail) == clean
 
 
 @pytest.mark.parametrize("length", [PIECE + 10, 3 * PIECE, 10 * PIECE])
-def test_a_token_longer_than_a_piece_leaves_nothing(length):
+def test_a_key_longer_than_a_chunk_is_removed_completely(length):
     token = "sk-" + "a1B2" * (length // 4)
     text = "x " * 20_000 + token + " and " + "y " * 40_000 + token
     assert without_keys(text) == text.replace(token, "[key]")
 
 
 @given(st.data())
-def test_small_pieces_find_the_same(data):
+def test_small_chunks_give_the_same_result(data):
     part = st.sampled_from(["ab", "cd ", "a1", "-", " ", "k-aaaa", "k-aaaaaaaaaaaaaaaa"])
     text = "".join(data.draw(st.lists(part, max_size=60)))
     key = re.compile(r"(?<![a-z0-9])k-[a-z0-9-]{4,}+")

@@ -14,7 +14,7 @@ from router.policy.parameters import LIMITS, ParameterRule, ParameterSupport, ap
 from router.policy.refusals import MAX_ERROR_BYTES, Refusal, RefusalKind, read_refusal, support_after_refusal
 from router.wire import bodies
 
-NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
+NOT_MENDED = {  # rows of `refusals.json` whose errors are forwarded, each with its reason
     "response_format on responses": "a field of the other endpoint, which no model takes there",
     "reasoning_effort on responses": "a field of the other endpoint, which no model takes there",
     "images": "what is asked is not changed; the policy knows which models read images",
@@ -24,7 +24,7 @@ NOT_MENDED = {  # rows of `refusals.json` that pass on, each with its reason
     "max_completion_tokens too small": "no model takes it, and a longer answer was not asked for",
     "max_output_tokens too small": "no model takes it, and a longer answer was not asked for",
 }
-KINDS = {  # the others: what they are, where they are not of a parameter
+KINDS = {  # kinds of the other rows that are not about a parameter
     "retired model": RefusalKind.MODEL_NOT_FOUND,
     **{name: RefusalKind.CONTEXT for name in ROWS if "too long" in name},
     **{name: RefusalKind.TOOLS for name in ROWS if name.startswith("function tools")},
@@ -34,7 +34,7 @@ KINDS = {  # the others: what they are, where they are not of a parameter
 
 
 def body_of(name):
-    """A request that the row refuses, on its endpoint."""
+    """The endpoint and a body that the row refuses."""
     endpoint, model, parameters, *_ = CASES[name]
     asks = {"messages": [{"role": "user", "content": "hi"}]} if endpoint == CHAT else {"input": "hi"}
     return endpoint, {"model": model, **asks, **parameters}
@@ -44,7 +44,7 @@ def error(**fields):
     return json.dumps({"error": {"message": "", "type": "invalid_request_error", "param": None, "code": None} | fields})
 
 
-def read(status=400, **fields):
+def read_error(status=400, **fields):
     return read_refusal(status, error(**fields).encode())
 
 
@@ -59,35 +59,35 @@ def test_refusals_are_read_by_kind(name):
     endpoint, body = body_of(name)
     refused = refusal(endpoint, body)
     assert refused is not None and refused.row == name
-    found = read_refusal(refused.status, json.dumps(refused.body).encode())
+    lesson = read_refusal(refused.status, json.dumps(refused.body).encode())
     if name in NOT_MENDED:
-        assert found is None
+        assert lesson is None
     else:
-        assert found is not None and found.kind is KINDS.get(name, RefusalKind.PARAMETER)
+        assert lesson is not None and lesson.kind is KINDS.get(name, RefusalKind.PARAMETER)
 
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - set(NOT_MENDED)))
 def test_an_unknown_model_accepts_the_request_after_learning_from_its_refusals(name):
-    """What is taught mends the request; one refusal teaches one thing, and the same is not refused again."""
+    """Each refusal teaches one lesson, which repairs the request; the same refusal does not recur."""
     endpoint, body = body_of(name)
-    takes, seen = ParameterSupport(), []
+    support, lessons_read = ParameterSupport(), []
     while (refused := refusal(endpoint, body)) is not None:
-        found = read_refusal(refused.status, json.dumps(refused.body).encode())
-        if found.kind in (RefusalKind.MODEL_NOT_FOUND, RefusalKind.CONTEXT):
+        lesson = read_refusal(refused.status, json.dumps(refused.body).encode())
+        if lesson.kind in (RefusalKind.MODEL_NOT_FOUND, RefusalKind.CONTEXT):
             return
-        assert (refused.row, refused.body) not in seen
-        seen.append((refused.row, refused.body))
-        assert support_after_refusal(takes, found, endpoint) != takes
-        takes = support_after_refusal(takes, found, endpoint)
-        adaptation = compute_adaptation(takes, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
+        assert (refused.row, refused.body) not in lessons_read
+        lessons_read.append((refused.row, refused.body))
+        assert support_after_refusal(support, lesson, endpoint) != support
+        support = support_after_refusal(support, lesson, endpoint)
+        adaptation = compute_adaptation(support, bodies.read_fields(json.dumps(body_of(name)[1]).encode()), endpoint)
         body = apply_changes(body_of(name)[1], adaptation.changes)
         if "tools with reasoning" in adaptation.unavailable:
             return
-    assert seen
+    assert lessons_read
 
 
 def test_several_refusals_of_one_request_are_learnt_one_by_one():
-    asked = {
+    fields_sent = {
         "model": "gpt-5",
         "messages": [{"role": "user", "content": "hi"}],
         "max_tokens": 200_000,
@@ -98,17 +98,17 @@ def test_several_refusals_of_one_request_are_learnt_one_by_one():
         "logprobs": True,
         "reasoning_effort": "none",
     }
-    takes, body, lessons = ParameterSupport(), asked, 0
+    support, body, lessons = ParameterSupport(), fields_sent, 0
     while (refused := refusal(CHAT, body)) is not None:
-        takes = support_after_refusal(takes, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
+        support = support_after_refusal(support, read_refusal(refused.status, json.dumps(refused.body).encode()), CHAT)
         body = apply_changes(
-            asked, compute_adaptation(takes, bodies.read_fields(json.dumps(asked).encode()), CHAT).changes
+            fields_sent, compute_adaptation(support, bodies.read_fields(json.dumps(fields_sent).encode()), CHAT).changes
         )
         lessons += 1
     assert lessons == 8
     assert body == {
         "model": "gpt-5",
-        "messages": asked["messages"],
+        "messages": fields_sent["messages"],
         "reasoning_effort": "minimal",
         "max_completion_tokens": 128_000,
     }
@@ -130,78 +130,88 @@ def test_several_refusals_of_one_request_are_learnt_one_by_one():
     ],
 )
 def test_a_refused_role_is_read_from_the_message(message, param, role):
-    """By the reports of lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
-    found = read(message=message, param=param)
-    assert (found.role if found is not None and found.kind is RefusalKind.ROLE else "") == ["", "developer", "system"][
-        role
-    ]
+    """Source: issues lobehub 5704, vm0 15388, agno 6697, chatwise-releases 971, new-api 5330 and others."""
+    lesson = read_error(message=message, param=param)
+    assert (lesson.role if lesson is not None and lesson.kind is RefusalKind.ROLE else "") == [
+        "",
+        "developer",
+        "system",
+    ][role]
 
 
 def test_status_422_is_read_for_roles_only():
-    told = "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`"
-    assert read(422, message=told).role == "developer"
-    assert read(422, message="Unsupported parameter: 'stop'", code="unsupported_parameter") is None
+    message = "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`"
+    assert read_error(422, message=message).role == "developer"
+    assert read_error(422, message="Unsupported parameter: 'stop'", code="unsupported_parameter") is None
 
 
 def test_a_model_that_refuses_both_roles_of_instructions_gets_user_messages():
-    asked = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
-    takes, roles = ParameterSupport(), []
+    body = {"messages": [{"role": role, "content": "hi"} for role in ("developer", "user", "system")]}
+    support, roles = ParameterSupport(), []
     for refused in ("developer", "system"):
-        takes = support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT)
-        fields = bodies.read_fields(json.dumps(asked).encode())
+        support = support_after_refusal(support, Refusal(RefusalKind.ROLE, role=refused), CHAT)
+        fields = bodies.read_fields(json.dumps(body).encode())
         roles.append(
-            [each["role"] for each in apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes)["messages"]]
+            [
+                message_sent["role"]
+                for message_sent in apply_changes(body, compute_adaptation(support, fields, CHAT).changes)["messages"]
+            ]
         )
-        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), CHAT) == takes
-        assert support_after_refusal(takes, Refusal(RefusalKind.ROLE, role=refused), "completions") == takes
+        assert support_after_refusal(support, Refusal(RefusalKind.ROLE, role=refused), CHAT) == support
+        assert support_after_refusal(support, Refusal(RefusalKind.ROLE, role=refused), "completions") == support
     assert roles == [["system", "user", "system"], ["user", "user", "user"]]
     assert (
-        compute_adaptation(takes, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).description == ""
+        compute_adaptation(support, bodies.read_fields(b'{"input":[{"role":"developer"}]}'), RESPONSES).description
+        == ""
     )
 
 
 @pytest.mark.parametrize("first", ["limit", "name"])
 def test_a_limit_and_a_new_name_are_both_learnt(first):
     large = "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided"
-    limit = read(message=large, param="max_tokens")
-    name = read(
+    limit = read_error(message=large, param="max_tokens")
+    name = read_error(
         message="Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
         "instead.",
         param="max_tokens",
         code="unsupported_parameter",
     )
-    takes = ParameterSupport()
-    for found in (limit, name) if first == "limit" else (name, limit):
-        takes = support_after_refusal(takes, found, CHAT)
-        assert support_after_refusal(takes, found, CHAT) == takes
-    for asked, made in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
-        fields = bodies.read_fields(json.dumps(asked).encode())
-        assert apply_changes(asked, compute_adaptation(takes, fields, CHAT).changes) == {"max_completion_tokens": made}
+    support = ParameterSupport()
+    for lesson in (limit, name) if first == "limit" else (name, limit):
+        support = support_after_refusal(support, lesson, CHAT)
+        assert support_after_refusal(support, lesson, CHAT) == support
+    for body, expected in (({"max_tokens": 32_000}, 16_384), ({"max_completion_tokens": 20_000}, 16_384)):
+        fields = bodies.read_fields(json.dumps(body).encode())
+        assert apply_changes(body, compute_adaptation(support, fields, CHAT).changes) == {
+            "max_completion_tokens": expected
+        }
 
 
 def test_a_smaller_limit_replaces_a_known_one():
     known = ParameterSupport(tuple(ParameterRule(name, most=16_384) for name in LIMITS))
     large = "max_tokens is too large: 9000. This model supports at most 8192 completion tokens, whereas you provided"
-    assert support_after_refusal(known, read(message=large, param="max_tokens"), CHAT).lowest_limit() == 8192
+    assert support_after_refusal(known, read_error(message=large, param="max_tokens"), CHAT).lowest_limit() == 8192
 
 
 def test_a_lesson_holds_for_its_endpoint_only():
-    found = read(message="Unsupported parameter: 'temperature' is not supported with this model.", param="temperature")
-    takes = support_after_refusal(ParameterSupport(), found, RESPONSES)
+    lesson = read_error(
+        message="Unsupported parameter: 'temperature' is not supported with this model.", param="temperature"
+    )
+    support = support_after_refusal(ParameterSupport(), lesson, RESPONSES)
     fields = bodies.read_fields(b'{"temperature":0}')
-    assert compute_adaptation(takes, fields, RESPONSES).description == "temperature dropped"
-    assert compute_adaptation(takes, fields, CHAT).description == ""
+    assert compute_adaptation(support, fields, RESPONSES).description == "temperature dropped"
+    assert compute_adaptation(support, fields, CHAT).description == ""
 
 
 def test_unknown_efforts_are_not_requested():
     message = "Unsupported value: 'reasoning_effort' does not support 'low' with this model. Supported values are: {}."
-    some = read(message=message.format("'high', 'turbo', and 'none'"), param="reasoning_effort")
-    assert some.efforts == ("none", "high")
-    none = read(message=message.format("'turbo'"), param="reasoning_effort")
-    for found, made in ((some, {"reasoning_effort": "high"}), (none, {})):
+    some_known = read_error(message=message.format("'high', 'turbo', and 'none'"), param="reasoning_effort")
+    assert some_known.efforts == ("none", "high")
+    none_known = read_error(message=message.format("'turbo'"), param="reasoning_effort")
+    for lesson, expected in ((some_known, {"reasoning_effort": "high"}), (none_known, {})):
         fields = bodies.read_fields(b'{"reasoning_effort":"low"}')
-        takes = support_after_refusal(ParameterSupport(), found, CHAT)
-        assert apply_changes({"reasoning_effort": "low"}, compute_adaptation(takes, fields, CHAT).changes) == made
+        support = support_after_refusal(ParameterSupport(), lesson, CHAT)
+        assert apply_changes({"reasoning_effort": "low"}, compute_adaptation(support, fields, CHAT).changes) == expected
 
 
 @pytest.mark.parametrize(
@@ -237,7 +247,7 @@ def test_unknown_efforts_are_not_requested():
     ids=str,
 )
 def test_other_errors_are_not_read_as_refusals(fields):
-    assert read(**fields) is None
+    assert read_error(**fields) is None
 
 
 @pytest.mark.parametrize(
@@ -284,7 +294,10 @@ def test_only_refusal_statuses_are_read():
 
 @pytest.mark.parametrize("code", ["content_filter", "content_policy_violation", "invalid_prompt", "cyber_policy"])
 def test_filtered_content_is_recognised_by_its_code(code):
-    assert read(code=code, message="Invalid prompt: we've limited access to this content").kind is RefusalKind.CONTENT
+    assert (
+        read_error(code=code, message="Invalid prompt: we've limited access to this content").kind
+        is RefusalKind.CONTENT
+    )
 
 
 JSON = st.recursive(
@@ -309,18 +322,18 @@ MESSAGES = st.lists(WORDS, max_size=12).map("".join)
     st.sampled_from([CHAT, RESPONSES]),
 )
 def test_no_upstream_error_raises(said, status, endpoint):
-    found = read_refusal(status, json.dumps({"error": said}).encode())
-    if found is None:
+    lesson = read_refusal(status, json.dumps({"error": said}).encode())
+    if lesson is None:
         return
-    takes = support_after_refusal(ParameterSupport(), found, endpoint)
+    support = support_after_refusal(ParameterSupport(), lesson, endpoint)
     for body in (
         b'{"max_tokens":99999999,"temperature":0,"stop":[]}',
         b'{"reasoning_effort":"low","tools":[{}]}',
         b'{"messages":[{"role":"system"}]}',
     ):
-        changes = compute_adaptation(takes, bodies.read_fields(body), endpoint).changes
+        changes = compute_adaptation(support, bodies.read_fields(body), endpoint).changes
         assert isinstance(apply_changes(json.loads(body), changes), dict)
-    assert set(found.efforts) <= set(EFFORTS)
+    assert set(lesson.efforts) <= set(EFFORTS)
 
 
 UNITS = ("'", "Use '", "' instead", "a", " ", "Supported values are: '", "at most ", "1", " is too large: ", "\\u0027")
@@ -333,13 +346,13 @@ def test_errors_are_read_in_linear_time(beginning, unit):
         body = b'{"error":{"message":"%b","code":"unsupported_value"}}' % (beginning + unit * length).encode()[:length]
         times = []
         for _ in range(5):
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(20):
                 read_refusal(400, body)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return min(times) / 20
 
-    for _ in range(3):  # others run on this machine too
+    for _ in range(3):  # other processes run on this machine
         once, twice = seconds(30_000), seconds(60_000)
         if twice < max(2.6 * once, 1e-4):
             return

@@ -1,4 +1,4 @@
-"""The refusing OpenAI refuses what the reports show, in their words, and accepts what is a step away from it."""
+"""The refusing OpenAI refuses the reported requests with the reported errors, and accepts similar requests."""
 
 import json
 import socket
@@ -35,9 +35,9 @@ UNKNOWN_ROLE = (
     "Failed to deserialize the JSON body into the target type: messages[{}].role: unknown variant `developer`, "
     "expected one of `system`, `user`, `assistant`, `tool`, `latest_reminder`"
 )
-NO, NO_VALUE = "unsupported_parameter", "unsupported_value"
+UNSUPPORTED, UNSUPPORTED_VALUE = "unsupported_parameter", "unsupported_value"
 
-SIZES = {"tokens", "above"}  # conditions that hold at another size for each model
+SIZES = {"tokens", "above"}  # conditions whose sizes depend on the model
 FUNCTION = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
 TOOL = {"tools": [{"type": "function", "function": FUNCTION}]}
 CUSTOM = {"tools": [{"type": "custom", "custom": {"name": "shell"}}]}
@@ -45,32 +45,32 @@ LOGPROBS_INCLUDED = {"include": ["message.output_text.logprobs"]}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
 
 
-def said(*roles):
+def with_roles(*roles):
     return {"messages": [{"role": role, "content": "Be brief."} for role in roles] + [QUESTION]}
 
 
-def part(kind):
+def with_content_part(kind):
     parts = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.org/1.png"}}]
     return {"messages": [{"role": "user", "content": parts}]}
 
 
-def long(tokens):
+def with_tokens(tokens):
     return {"messages": [{"role": "user", "content": "word" * tokens}]}
 
 
-def form(kind):
+def with_format(kind):
     return {"response_format": {"type": kind, "json_schema": {"name": "a", "schema": {"type": "object"}}}}
 
 
-def effort(value):
+def with_effort(value):
     return {"reasoning_effort": value}
 
 
-def reasoning(value):
+def with_reasoning(value):
     return {"reasoning": {"effort": value}}
 
 
-# By row of the table: endpoint, model, what is refused, the error, and what is accepted of the same model or another.
+# By row of the table: endpoint, model, refused fields, the error, and accepted fields of the same or another model.
 CASES = {
     "retired model": (
         CHAT,
@@ -87,293 +87,303 @@ CASES = {
     "response_format on responses": (
         RESPONSES,
         "gpt-4o",
-        form("json_schema"),
-        (MOVED.format("response_format", "text.format"), None, NO),
+        with_format("json_schema"),
+        (MOVED.format("response_format", "text.format"), None, UNSUPPORTED),
         {"text": {"format": {"type": "text"}}},
     ),
     "reasoning_effort on responses": (
         RESPONSES,
         "gpt-5",
-        effort("low"),
-        (MOVED.format("reasoning_effort", "reasoning.effort"), None, NO),
-        reasoning("low"),
+        with_effort("low"),
+        (MOVED.format("reasoning_effort", "reasoning.effort"), None, UNSUPPORTED),
+        with_reasoning("low"),
     ),
     "reasoning_effort without reasoning": (
         CHAT,
         "gpt-4o",
-        effort("none"),
+        with_effort("none"),
         ("Unrecognized request argument supplied: reasoning_effort", None, None),
-        effort(None),
+        with_effort(None),
     ),
     "reasoning.effort without reasoning": (
         RESPONSES,
         "gpt-4.1",
-        reasoning("low"),
-        (NO_PARAMETER.format("reasoning.effort"), "reasoning.effort", NO),
-        reasoning(None),
+        with_reasoning("low"),
+        (NO_PARAMETER.format("reasoning.effort"), "reasoning.effort", UNSUPPORTED),
+        with_reasoning(None),
     ),
     "max_tokens": (
         CHAT,
         "gpt-5",
         {"max_tokens": 20},
-        (NO_PARAMETER.format("max_tokens") + " Use 'max_completion_tokens' instead.", "max_tokens", NO),
+        (NO_PARAMETER.format("max_tokens") + " Use 'max_completion_tokens' instead.", "max_tokens", UNSUPPORTED),
         {"max_completion_tokens": 20},
     ),
     "temperature": (
         CHAT,
         "o3",
         {"temperature": 0.2},
-        (ONLY_ONE.format("0.2"), "temperature", NO_VALUE),
+        (ONLY_ONE.format("0.2"), "temperature", UNSUPPORTED_VALUE),
         {"temperature": 1.0},
     ),
     "temperature while reasoning": (
         CHAT,
         "gpt-6-luna",
         {"temperature": 0},
-        (ONLY_ONE.format("0"), "temperature", NO_VALUE),
-        {"temperature": 0, **effort("none")},
+        (ONLY_ONE.format("0"), "temperature", UNSUPPORTED_VALUE),
+        {"temperature": 0, **with_effort("none")},
     ),
     "temperature of o3-mini": (
         CHAT,
         "o3-mini",
         {"temperature": 1},
-        (NO_PARAMETER.format("temperature"), "temperature", NO),
+        (NO_PARAMETER.format("temperature"), "temperature", UNSUPPORTED),
         {"temperature": None},
     ),
     "temperature on responses": (
         RESPONSES,
         "gpt-5.2",
-        {"temperature": 0.5, **reasoning("high")},
+        {"temperature": 0.5, **with_reasoning("high")},
         (NO_PARAMETER.format("temperature"), "temperature", None),
         {"temperature": 0.5},
     ),
-    "top_p": (CHAT, "gpt-6-astra", {"top_p": 0}, (NO_PARAMETER.format("top_p"), "top_p", NO), {"top_p": 1}),
+    "top_p": (CHAT, "gpt-6-astra", {"top_p": 0}, (NO_PARAMETER.format("top_p"), "top_p", UNSUPPORTED), {"top_p": 1}),
     "top_p while reasoning": (
         CHAT,
         "gpt-6-sol",
         {"top_p": 0.9},
-        (NO_PARAMETER.format("top_p"), "top_p", NO),
-        {"top_p": 0.9, **effort("none")},
+        (NO_PARAMETER.format("top_p"), "top_p", UNSUPPORTED),
+        {"top_p": 0.9, **with_effort("none")},
     ),
     "top_p on responses": (
         RESPONSES,
         "gpt-6-luna",
         {"top_p": 0.9},
         (NO_PARAMETER.format("top_p"), "top_p", None),
-        {"top_p": 0.9, **reasoning("none")},
+        {"top_p": 0.9, **with_reasoning("none")},
     ),
-    "stop": (CHAT, "gpt-5.2", {"stop": ["\n"]}, (NO_PARAMETER.format("stop"), "stop", NO), {"model": "gpt-6-luna"}),
+    "stop": (
+        CHAT,
+        "gpt-5.2",
+        {"stop": ["\n"]},
+        (NO_PARAMETER.format("stop"), "stop", UNSUPPORTED),
+        {"model": "gpt-6-luna"},
+    ),
     "logprobs": (CHAT, "o4-mini", {"logprobs": True}, LOGPROBS, {"logprobs": False}),
     "logprobs while reasoning": (
         CHAT,
         "gpt-6-luna",
         {"logprobs": True},
         LOGPROBS,
-        {"logprobs": True, **effort("none")},
+        {"logprobs": True, **with_effort("none")},
     ),
     "logprobs on responses": (
         RESPONSES,
         "gpt-5-mini",
         LOGPROBS_INCLUDED,
-        ("logprobs are not supported with reasoning models.", "include", NO),
+        ("logprobs are not supported with reasoning models.", "include", UNSUPPORTED),
         {"include": ["reasoning.encrypted_content"]},
     ),
     "parallel_tool_calls": (
         CHAT,
         "o3",
         {**TOOL, "parallel_tool_calls": False},
-        (NO_PARAMETER.format("parallel_tool_calls"), "parallel_tool_calls", NO),
+        (NO_PARAMETER.format("parallel_tool_calls"), "parallel_tool_calls", UNSUPPORTED),
         {"model": "gpt-4.1"},
     ),
     "reasoning_effort of the o-series": (
         CHAT,
         "o4-mini",
-        effort("minimal"),
-        (EFFORT.format("'minimal'", LOW), "reasoning_effort", NO_VALUE),
-        effort("low"),
+        with_effort("minimal"),
+        (EFFORT.format("'minimal'", LOW), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("low"),
     ),
     "reasoning_effort of gpt-5": (
         CHAT,
         "gpt-5-mini",
-        effort("xhigh"),
-        (EFFORT.format("'xhigh'", "'minimal', " + LOW), "reasoning_effort", NO_VALUE),
-        effort("minimal"),
+        with_effort("xhigh"),
+        (EFFORT.format("'xhigh'", "'minimal', " + LOW), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("minimal"),
     ),
     "reasoning_effort of gpt-5.1": (
         CHAT,
         "gpt-5.1",
-        effort("minimal"),
-        (EFFORT.format("'minimal'", "'none', " + LOW), "reasoning_effort", NO_VALUE),
-        effort("none"),
+        with_effort("minimal"),
+        (EFFORT.format("'minimal'", "'none', " + LOW), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("none"),
     ),
     "reasoning_effort null": (
         CHAT,
         "gpt-5.1",
-        effort(None),
-        (EFFORT.format("null", "'none', " + LOW), "reasoning_effort", NO_VALUE),
+        with_effort(None),
+        (EFFORT.format("null", "'none', " + LOW), "reasoning_effort", UNSUPPORTED_VALUE),
         {"model": "gpt-5"},
     ),
     "reasoning_effort of gpt-5.2-chat-latest": (
         CHAT,
         "gpt-5.2-chat-latest",
-        effort("high"),
-        (EFFORT.format("'high'", "'medium'"), "reasoning_effort", NO_VALUE),
-        effort("medium"),
+        with_effort("high"),
+        (EFFORT.format("'high'", "'medium'"), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("medium"),
     ),
     "reasoning_effort of gpt-5.2 and gpt-5.4": (
         CHAT,
         "gpt-5.4",
-        effort("minimal"),
-        (EFFORT.format("'minimal'", "'none', " + TO_XHIGH), "reasoning_effort", NO_VALUE),
-        effort("xhigh"),
+        with_effort("minimal"),
+        (EFFORT.format("'minimal'", "'none', " + TO_XHIGH), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("xhigh"),
     ),
     "reasoning_effort of gpt-5.6": (
         CHAT,
         "gpt-5.6-luna",
-        effort("max"),
-        (EFFORT.format("'max'", "'none', " + TO_XHIGH), "reasoning_effort", NO_VALUE),
-        effort("xhigh"),
+        with_effort("max"),
+        (EFFORT.format("'max'", "'none', " + TO_XHIGH), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("xhigh"),
     ),
     "reasoning_effort of gpt-6": (
         CHAT,
         "gpt-6-luna",
-        effort("minimal"),
-        (EFFORT.format("'minimal'", "'none', " + TO_XHIGH), "reasoning_effort", NO_VALUE),
-        effort("none"),
+        with_effort("minimal"),
+        (EFFORT.format("'minimal'", "'none', " + TO_XHIGH), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("none"),
     ),
     "reasoning_effort without none": (
         CHAT,
         "gpt-6-astra",
-        effort("none"),
-        (EFFORT.format("'none'", TO_XHIGH), "reasoning_effort", NO_VALUE),
-        effort("low"),
+        with_effort("none"),
+        (EFFORT.format("'none'", TO_XHIGH), "reasoning_effort", UNSUPPORTED_VALUE),
+        with_effort("low"),
     ),
     "reasoning.effort of the o-series": (
         RESPONSES,
         "o3",
-        reasoning("none"),
-        (RESPONSE_EFFORT.format("none", "o3", LOW), "reasoning.effort", NO_VALUE),
-        reasoning("high"),
+        with_reasoning("none"),
+        (RESPONSE_EFFORT.format("none", "o3", LOW), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("high"),
     ),
     "reasoning.effort of gpt-5": (
         RESPONSES,
         "gpt-5-nano",
-        reasoning("none"),
-        (RESPONSE_EFFORT.format("none", "gpt-5-nano", "'minimal', " + LOW), "reasoning.effort", NO_VALUE),
-        reasoning("minimal"),
+        with_reasoning("none"),
+        (RESPONSE_EFFORT.format("none", "gpt-5-nano", "'minimal', " + LOW), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("minimal"),
     ),
     "reasoning.effort of gpt-5.1": (
         RESPONSES,
         "gpt-5.1",
-        reasoning("minimal"),
-        (RESPONSE_EFFORT.format("minimal", "gpt-5.1", "'none', " + LOW), "reasoning.effort", NO_VALUE),
-        reasoning("low"),
+        with_reasoning("minimal"),
+        (RESPONSE_EFFORT.format("minimal", "gpt-5.1", "'none', " + LOW), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("low"),
     ),
     "reasoning.effort of gpt-5.2 and gpt-5.4": (
         RESPONSES,
         "gpt-5.4",
-        reasoning("max"),
-        (RESPONSE_EFFORT.format("max", "gpt-5.4", "'none', " + TO_XHIGH), "reasoning.effort", NO_VALUE),
-        reasoning("xhigh"),
+        with_reasoning("max"),
+        (RESPONSE_EFFORT.format("max", "gpt-5.4", "'none', " + TO_XHIGH), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("xhigh"),
     ),
     "reasoning.effort of gpt-5.6": (
         RESPONSES,
         "gpt-5.6-luna",
-        reasoning("minimal"),
-        (RESPONSE_EFFORT.format("minimal", "gpt-5.6-luna", "'none', " + TO_MAX), "reasoning.effort", NO_VALUE),
-        reasoning("max"),
+        with_reasoning("minimal"),
+        (RESPONSE_EFFORT.format("minimal", "gpt-5.6-luna", "'none', " + TO_MAX), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("max"),
     ),
     "reasoning.effort of gpt-5.6-sol": (
         RESPONSES,
         "gpt-5.6-sol",
-        reasoning("ultra"),
-        (RESPONSE_EFFORT.format("ultra", "gpt-5.6-sol", "'none', 'minimal', " + TO_MAX), "reasoning.effort", NO_VALUE),
-        reasoning("minimal"),
+        with_reasoning("ultra"),
+        (
+            RESPONSE_EFFORT.format("ultra", "gpt-5.6-sol", "'none', 'minimal', " + TO_MAX),
+            "reasoning.effort",
+            UNSUPPORTED_VALUE,
+        ),
+        with_reasoning("minimal"),
     ),
     "reasoning.effort of gpt-6": (
         RESPONSES,
         "gpt-6-sol",
-        reasoning("minimal"),
-        (RESPONSE_EFFORT.format("minimal", "gpt-6-sol", "'none', " + TO_MAX), "reasoning.effort", NO_VALUE),
-        reasoning("max"),
+        with_reasoning("minimal"),
+        (RESPONSE_EFFORT.format("minimal", "gpt-6-sol", "'none', " + TO_MAX), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("max"),
     ),
     "reasoning.effort without none": (
         RESPONSES,
         "gpt-6-astra",
-        reasoning("none"),
-        (RESPONSE_EFFORT.format("none", "gpt-6-astra", TO_MAX), "reasoning.effort", NO_VALUE),
-        reasoning("max"),
+        with_reasoning("none"),
+        (RESPONSE_EFFORT.format("none", "gpt-6-astra", TO_MAX), "reasoning.effort", UNSUPPORTED_VALUE),
+        with_reasoning("max"),
     ),
     "function tools while reasoning": (
         CHAT,
         "gpt-6-luna",
         TOOL,
         (TOOLS_NOW.format("gpt-6-luna"), "reasoning_effort", None),
-        {**TOOL, **effort("none")},
+        {**TOOL, **with_effort("none")},
     ),
     "function tools without none": (
         CHAT,
         "gpt-6-astra",
-        {**TOOL, **effort("low")},
+        {**TOOL, **with_effort("low")},
         (TOOLS_NOW.format("gpt-6-astra"), "reasoning_effort", None),
         CUSTOM,
     ),
     "function tools with an effort that is sent": (
         CHAT,
         "gpt-5.4",
-        {**TOOL, **effort("low")},
+        {**TOOL, **with_effort("low")},
         (TOOLS.format("gpt-5.4") + "Please use /v1/responses instead.", "reasoning_effort", None),
         TOOL,
     ),
     "roles of o1-mini": (
         CHAT,
         "o1-mini",
-        said("user", "developer"),
+        with_roles("user", "developer"),
         (
             "Unsupported value: 'messages[1].role' does not support 'developer' with this model.",
             "messages[1].role",
-            NO_VALUE,
+            UNSUPPORTED_VALUE,
         ),
-        said("user", "assistant"),
+        with_roles("user", "assistant"),
     ),
     "roles of deepseek-chat": (
         CHAT,
         "deepseek-chat",
-        said("system", "developer"),
+        with_roles("system", "developer"),
         (UNKNOWN_ROLE.format(1), None, "invalid_request_error"),
-        said("system"),
+        with_roles("system"),
     ),
     "roles of deepseek-chat on responses": (
         RESPONSES,
         "deepseek-chat",
-        {"input": said("developer")["messages"]},
+        {"input": with_roles("developer")["messages"]},
         (UNKNOWN_ROLE.format(0), None, "invalid_request_error"),
-        {"input": said("system")["messages"]},
+        {"input": with_roles("system")["messages"]},
     ),
     "roles of qwen-plus": (
         CHAT,
         "qwen-plus",
-        said("developer"),
+        with_roles("developer"),
         (
             "developer is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.['0].role'",
             None,
             "invalid_parameter_error",
         ),
-        said("system"),
+        with_roles("system"),
     ),
     "roles of qwen3": (
         CHAT,
         "qwen3",
-        said("developer"),
+        with_roles("developer"),
         ("Unexpected message role.", None, 400, 400, "BadRequestError"),
-        said("system"),
+        with_roles("system"),
     ),
     "roles of gemma-2b-it": (
         CHAT,
         "gemma-2b-it",
-        said("system"),
+        with_roles("system"),
         ("System role not supported", None, 400, 400, "BadRequestError", True),
-        said("user"),
+        with_roles("user"),
     ),
     "verbosity without reasoning": (
         CHAT,
@@ -382,32 +392,32 @@ CASES = {
         (
             "Unsupported value: 'verbosity' does not support 'low' with this model. Supported values are: 'medium'.",
             "verbosity",
-            NO_VALUE,
+            UNSUPPORTED_VALUE,
         ),
         {"verbosity": "medium"},
     ),
     "images": (
         CHAT,
         "o3-mini",
-        part("image_url"),
+        with_content_part("image_url"),
         ("Invalid content type. image_url is only supported by certain models.", "messages.[0].content.[1].type", None),
         {"model": "gpt-6-luna"},
     ),
     "audio": (
         CHAT,
         "gpt-6-luna",
-        part("input_audio"),
+        with_content_part("input_audio"),
         (
             "Invalid 'messages[0]'. Content blocks are expected to be either text or image_url type.",
             "messages[0]",
             "invalid_value",
         ),
-        part("image_url"),
+        with_content_part("image_url"),
     ),
     "json_schema": (
         CHAT,
         "gpt-4o-2024-05-13",
-        form("json_schema"),
+        with_format("json_schema"),
         (
             "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model. Learn more "
             "about supported models at the Structured Outputs guide: "
@@ -415,18 +425,18 @@ CASES = {
             None,
             None,
         ),
-        form("json_object"),
+        with_format("json_object"),
     ),
     "json_object": (
         CHAT,
         "gpt-4",
-        form("json_object"),
+        with_format("json_object"),
         (
             "Invalid parameter: 'response_format' of type 'json_object' is not supported with this model.",
             "response_format",
             None,
         ),
-        form("text"),
+        with_format("text"),
     ),
     "max_tokens too large": (
         CHAT,
@@ -459,7 +469,7 @@ CASES = {
     "messages and functions too long": (
         CHAT,
         "gpt-4",
-        {**long(8192), **TOOL},
+        {**with_tokens(8192), **TOOL},
         (
             "This model's maximum context length is 8192 tokens. However, your messages resulted in {} tokens (8192 in "
             "the messages, {} in the functions). Please reduce the length of the messages or functions.".format(
@@ -468,43 +478,43 @@ CASES = {
             "messages",
             "context_length_exceeded",
         ),
-        {**long(8000), **TOOL},
+        {**with_tokens(8000), **TOOL},
     ),
     "messages too long": (
         CHAT,
         "gpt-4o",
-        long(128001),
+        with_tokens(128001),
         (
             "This model's maximum context length is 128000 tokens. However, your messages resulted in 128001 tokens. "
             "Please reduce the length of the messages.",
             "messages",
             "context_length_exceeded",
         ),
-        long(128000),
+        with_tokens(128000),
     ),
     "messages and completion too long": (
         CHAT,
         "gpt-4",
-        {**long(64), "max_tokens": 8192},
+        {**with_tokens(64), "max_tokens": 8192},
         (
             "This model's maximum context length is 8192 tokens. However, you requested 8256 tokens (64 in the "
             "messages, 8192 in the completion). Please reduce the length of the messages or completion.",
             "messages",
             "context_length_exceeded",
         ),
-        {**long(64), "max_tokens": 8128},
+        {**with_tokens(64), "max_tokens": 8128},
     ),
     "input too long": (
         CHAT,
         "gpt-5",
-        long(272001),
+        with_tokens(272001),
         (
             "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 272001 tokens. "
             "Please reduce the length of the messages.",
             "messages",
             "context_length_exceeded",
         ),
-        long(272000),
+        with_tokens(272000),
     ),
     "input too long on responses": (
         RESPONSES,
@@ -519,14 +529,14 @@ CASES = {
     ),
 }
 for _name, _sent in (("presence_penalty", 0.5), ("frequency_penalty", 0.5), ("logit_bias", {"50256": -100})):
-    _error = (NO_PARAMETER.format(_name), _name, NO)
+    _error = (NO_PARAMETER.format(_name), _name, UNSUPPORTED)
     CASES[_name] = (CHAT, "gpt-5-mini", {_name: _sent}, _error, {"model": "gpt-4o"})
     CASES[f"{_name} of gpt-6"] = (CHAT, "gpt-6-luna", {_name: _sent}, _error, {"model": "gpt-4o"})
 
 
 def request(endpoint, model, fields):
-    asked = {"messages": [QUESTION]} if endpoint == CHAT else {"input": QUESTION["content"]}
-    return {"model": model, **asked, **fields}
+    content = {"messages": [QUESTION]} if endpoint == CHAT else {"input": QUESTION["content"]}
+    return {"model": model, **content, **fields}
 
 
 def post(server, endpoint, body):
@@ -534,8 +544,8 @@ def post(server, endpoint, body):
 
 
 def error(message, param, code, status=400, kind="invalid_request_error", bare=False):
-    said = {"message": message, "type": kind, "param": param, "code": code}
-    return status, {"object": "error", **said} if bare else {"error": said}
+    description = {"message": message, "type": kind, "param": param, "code": code}
+    return status, {"object": "error", **description} if bare else {"error": description}
 
 
 def test_every_row_of_the_table_has_a_case():
@@ -543,7 +553,7 @@ def test_every_row_of_the_table_has_a_case():
     assert len(ROWS) >= 25
 
 
-def test_every_row_names_known_models_a_report_and_its_date():
+def test_every_row_has_known_models_a_source_and_its_date():
     for row in ROWS.values():
         assert row["models"] == ["*"] or set(row["models"]) <= set(MODELS)
         assert row["source"].count("/") == 1 or "discussion" in row["source"]
@@ -553,7 +563,7 @@ def test_every_row_names_known_models_a_report_and_its_date():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_row_refuses_with_the_json_of_its_report(refusing_openai, name):
+def test_a_row_refuses_with_the_json_of_its_source(refusing_openai, name):
     endpoint, model, fields, expected, _ = CASES[name]
     body = request(endpoint, model, fields)
     answer = post(refusing_openai, endpoint, body)
@@ -563,7 +573,7 @@ def test_a_row_refuses_with_the_json_of_its_report(refusing_openai, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_near_miss_is_answered(refusing_openai, name):
+def test_a_request_that_is_almost_refused_is_answered(refusing_openai, name):
     endpoint, model, fields, _, near = CASES[name]
     other_model = {**fields, **near} if "model" in near else near
     answer = post(refusing_openai, endpoint, request(endpoint, model, other_model))
@@ -574,15 +584,15 @@ def test_a_near_miss_is_answered(refusing_openai, name):
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not SIZES & set(row["when"])])
 def test_a_row_refuses_every_model_that_it_names(refusing_openai, name):
     row, (endpoint, model, fields, _, _) = ROWS[name], CASES[name]
-    for each in row["models"]:
-        sent = request(endpoint, model if each == "*" else each, fields)
+    for model_named in row["models"]:
+        sent = request(endpoint, model if model_named == "*" else model_named, fields)
         if "effort" in row["when"]:
-            sent |= effort("low") if endpoint == CHAT else reasoning("low")
+            sent |= with_effort("low") if endpoint == CHAT else with_reasoning("low")
         assert post(refusing_openai, endpoint, sent).status_code == row["status"]
         assert refusing_openai.refusals[-1].row == name
 
 
-def test_two_faults_come_one_after_the_other(refusing_openai):
+def test_several_faults_are_refused_one_by_one(refusing_openai):
     body = request(CHAT, "gpt-6-luna", {**TOOL, "max_tokens": 5, "temperature": 0, "presence_penalty": 0.1})
     for name, cure in (
         ("max_tokens", {"max_completion_tokens": 5}),
@@ -599,7 +609,7 @@ def test_two_faults_come_one_after_the_other(refusing_openai):
     assert len(refusing_openai.refusals) == 4
 
 
-def test_the_order_of_the_faults_is_the_order_of_the_rows_and_not_of_the_request(refusing_openai):
+def test_faults_are_refused_in_the_order_of_the_rows(refusing_openai):
     faults = {"stop": ["."], "logit_bias": {"1": 1}, "top_p": 0.5, "temperature": 0.5, "max_tokens": 5}
     body = request(CHAT, "gpt-5", dict(faults))
     refused = []
@@ -609,32 +619,34 @@ def test_the_order_of_the_faults_is_the_order_of_the_rows_and_not_of_the_request
     assert refused == ["max_tokens", "temperature", "top_p", "stop", "logit_bias"]
 
 
-def test_effort_none_cures_all_that_depends_on_the_effort(refusing_openai):
+def test_effort_none_resolves_every_refusal_that_depends_on_the_effort(refusing_openai):
     sampled = {**TOOL, "temperature": 0, "top_p": 0.5, "logprobs": True}
     for model in ("gpt-6-luna", "gpt-6-sol", "gpt-5.6-luna"):
         assert post(refusing_openai, CHAT, request(CHAT, model, sampled)).status_code == 400
-        assert post(refusing_openai, CHAT, request(CHAT, model, {**sampled, **effort("none")})).status_code == 200
+        assert post(refusing_openai, CHAT, request(CHAT, model, {**sampled, **with_effort("none")})).status_code == 200
     for model in ("gpt-5.2", "gpt-5.4"):
         assert post(refusing_openai, CHAT, request(CHAT, model, sampled)).status_code == 200
 
 
 def test_only_function_tools_depend_on_the_effort(refusing_openai):
     for model in ("gpt-6-luna", "gpt-5.4"):
-        sent = {**CUSTOM, **effort("low")}
+        sent = {**CUSTOM, **with_effort("low")}
         assert post(refusing_openai, CHAT, request(CHAT, model, sent)).status_code == 200
         sent["tools"] = CUSTOM["tools"] + TOOL["tools"]
         assert post(refusing_openai, CHAT, request(CHAT, model, sent)).status_code == 400
 
 
-def test_a_snapshot_is_refused_as_its_model_is_and_under_its_own_name(refusing_openai):
-    body = request(RESPONSES, "gpt-5.1-2025-11-13", reasoning("minimal"))
+def test_a_snapshot_is_refused_like_its_model_under_its_own_name(refusing_openai):
+    body = request(RESPONSES, "gpt-5.1-2025-11-13", with_reasoning("minimal"))
     message = post(refusing_openai, RESPONSES, body).json()["error"]["message"]
     assert message == RESPONSE_EFFORT.format("minimal", "gpt-5.1-2025-11-13", "'none', " + LOW)
-    assert post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2024-08-06", form("json_schema"))).status_code == 200
+    assert (
+        post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2024-08-06", with_format("json_schema"))).status_code == 200
+    )
     assert post(refusing_openai, CHAT, request(CHAT, "gpt-4o-2099-01-01", {})).status_code == 404
 
 
-def test_a_test_retires_models(refusing_openai):
+def test_a_retired_model_returns_404(refusing_openai):
     refusing_openai.retired.add("gpt-4o")
     for endpoint in (CHAT, RESPONSES):
         answer = post(refusing_openai, endpoint, request(endpoint, "gpt-4o", {}))
@@ -642,28 +654,28 @@ def test_a_test_retires_models(refusing_openai):
         assert post(refusing_openai, endpoint, request(endpoint, "gpt-4o-mini", {})).status_code == 200
 
 
-def test_models_are_retired_by_the_day_and_leave_the_list(refusing_openai):
+def test_models_are_retired_by_date_and_removed_from_the_list(refusing_openai):
     client = openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0)
     with client:
         listed = {model.id: model.shutdown_date for model in client.models.list()}
         assert (listed["gpt-4o"], listed["gpt-6-luna"]) == ("2027-01-14", None)
         assert client.models.retrieve("gpt-5").shutdown_date == "2026-12-11"
         refusing_openai.retire_until("2026-12-11")
-        left = {model.id for model in client.models.list()}
+        remaining = {model.id for model in client.models.list()}
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("gpt-5")
-    assert set(listed) - left >= {"gpt-5", "o4-mini", "gpt-4"}
-    assert {"gpt-4o", "gpt-6-luna"} <= left
+    assert set(listed) - remaining >= {"gpt-5", "o4-mini", "gpt-4"}
+    assert {"gpt-4o", "gpt-6-luna"} <= remaining
 
 
-def test_a_test_sets_a_smaller_context(refusing_openai):
+def test_a_smaller_context_window_can_be_set(refusing_openai):
     refusing_openai.context_tokens["gpt-6-luna"] = 100
-    assert post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", long(100))).status_code == 200
-    answer = post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", long(101)))
+    assert post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", with_tokens(100))).status_code == 200
+    answer = post(refusing_openai, CHAT, request(CHAT, "gpt-6-luna", with_tokens(101)))
     assert answer.json()["error"]["message"].startswith("Input tokens exceed the configured limit of 100 tokens.")
 
 
-def test_a_streamed_response_breaks_off_where_its_input_is_too_long(refusing_openai):
+def test_a_streamed_response_ends_with_an_error_if_its_input_is_too_long(refusing_openai):
     refusing_openai.context_tokens["gpt-5.2"] = 10
     body = request(RESPONSES, "gpt-5.2", {"input": "word" * 11, "stream": True})
     answer = post(refusing_openai, RESPONSES, body)
@@ -691,17 +703,15 @@ def test_a_streamed_request_is_refused_before_its_stream(refusing_openai):
 
 @pytest.mark.parametrize(
     ("model", "fields", "written", "reasoned"),
-    [("gpt-6-luna", {}, 3, 16), ("gpt-6-luna", effort("none"), 3, 0), ("gpt-4o", {}, 0, 0), ("gpt-5", {}, 0, 16)],
+    [("gpt-6-luna", {}, 3, 16), ("gpt-6-luna", with_effort("none"), 3, 0), ("gpt-4o", {}, 0, 0), ("gpt-5", {}, 0, 16)],
 )
-def test_usage_tells_cached_written_and_reasoning_tokens_on_both_endpoints(
-    refusing_openai, model, fields, written, reasoned
-):
+def test_both_endpoints_report_cached_written_and_reasoning_tokens(refusing_openai, model, fields, written, reasoned):
     with openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0) as client:
         whole = client.chat.completions.create(**request(CHAT, model, fields)).usage
         *_, last = client.chat.completions.create(
             **request(CHAT, model, fields), stream=True, stream_options={"include_usage": True}
         )
-        fields = reasoning(fields["reasoning_effort"]) if fields else {}
+        fields = with_reasoning(fields["reasoning_effort"]) if fields else {}
         response = client.responses.create(**request(RESPONSES, model, fields)).usage
         *_, completed = client.responses.create(**request(RESPONSES, model, fields), stream=True)
     assert whole == last.usage
@@ -717,19 +727,19 @@ def test_usage_tells_cached_written_and_reasoning_tokens_on_both_endpoints(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_first_tool_is_called_until_its_answer_is_there(refusing_openai, stream):
+def test_the_first_tool_is_called_until_its_result_is_sent(refusing_openai, stream):
     with openai.OpenAI(base_url=refusing_openai.url, api_key="sk-test", max_retries=0) as client:
-        asked = {"model": "gpt-6-luna", **TOOL, **effort("none"), "messages": [QUESTION]}
+        content = {"model": "gpt-6-luna", **TOOL, **with_effort("none"), "messages": [QUESTION]}
         if stream:
-            with client.chat.completions.stream(**asked) as events:
+            with client.chat.completions.stream(**content) as events:
                 message = events.get_final_completion().choices[0].message
         else:
-            message = client.chat.completions.create(**asked).choices[0].message
+            message = client.chat.completions.create(**content).choices[0].message
         (call,) = message.tool_calls
         assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Paris"})
         result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny"}
-        asked["messages"] = [QUESTION, {"role": "assistant", "tool_calls": [call.model_dump()]}, result]
-        assert client.chat.completions.create(**asked).choices[0].message.content == "The capital is Paris."
+        content["messages"] = [QUESTION, {"role": "assistant", "tool_calls": [call.model_dump()]}, result]
+        assert client.chat.completions.create(**content).choices[0].message.content == "The capital is Paris."
 
 
 def test_tools_on_responses_are_called_at_any_effort(refusing_openai):
@@ -738,19 +748,19 @@ def test_tools_on_responses_are_called_at_any_effort(refusing_openai):
         first = client.responses.create(model="gpt-6-luna", input="Weather?", tools=[tool])
         (call,) = first.output
         result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny"}
-        given = [{"role": "user", "content": "Weather?"}, call.model_dump(), result]
-        second = client.responses.create(model="gpt-6-luna", input=given, tools=[tool])
+        input_items = [{"role": "user", "content": "Weather?"}, call.model_dump(), result]
+        second = client.responses.create(model="gpt-6-luna", input=input_items, tools=[tool])
     assert (call.name, call.arguments) == ("weather", '{"city": "Paris"}')
     assert second.output_text == "The capital is Paris."
 
 
-def test_a_body_that_is_not_a_request_is_refused(refusing_openai):
+def test_an_invalid_body_is_refused(refusing_openai):
     assert httpx2.post(f"{refusing_openai.url}/{CHAT}", content=b"{").status_code == 400
     answer = post(refusing_openai, CHAT, {"model": "gpt-4o"})
     assert answer.json()["error"]["code"] == "missing_required_parameter"
 
 
-def test_it_runs_as_a_process_of_its_own():
+def test_the_server_runs_as_a_separate_process():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -760,7 +770,7 @@ def test_it_runs_as_a_process_of_its_own():
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == f"http://127.0.0.1:{port}/v1\n"
-        for model, fields in (("gpt-5", {}), ("gpt-4", long(10)), ("auto", {"max_tokens": 5})):
+        for model, fields in (("gpt-5", {}), ("gpt-4", with_tokens(10)), ("auto", {"max_tokens": 5})):
             httpx2.post(f"http://127.0.0.1:{port}/v1/{CHAT}", json=request(CHAT, model, fields))
         assert json.loads(process.stdout.readline())["row"] == "retired model"
         assert json.loads(process.stdout.readline())["row"] == "messages too long"

@@ -1,4 +1,4 @@
-"""Two replicas are one router: one bill, one budget, one set of traces, one policy, and no request lost but open ones.
+"""Two replicas share one bill, budget, policy and set of traces, and lose only open requests.
 
 The tests share one deployment and build on one another: each ends with both replicas ready and all counts agreed.
 """
@@ -14,7 +14,7 @@ from decimal import Decimal
 import httpx2
 import mlflow
 import pytest
-from replicas import ADA, EXACT, TEAM, Asked, Deployment, Load, Replica, deployment, until
+from replicas import ADA, EXACT, TEAM, Deployment, Load, Replica, RequestOutcome, deployment, wait_until
 
 from calibration.registry import registration
 from router.journal.segments import Cursor
@@ -39,13 +39,13 @@ def deployed() -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="module")
-def lost() -> set[str]:
-    """Requests that were open in a replica when it was killed."""
+def lost_users() -> set[str]:
+    """Users of requests that were open when a replica was killed."""
     return set()
 
 
 class Asking(threading.Thread):
-    """Load in the background; `after` waits until so many requests are done."""
+    """Load in the background; `after` waits until `requests` requests are done."""
 
     def __init__(self, load: Load, requests: int) -> None:
         super().__init__(daemon=True)
@@ -55,103 +55,110 @@ class Asking(threading.Thread):
     def run(self) -> None:
         asyncio.run(self._load.run(self._requests, CLIENTS))
 
-    def whole_after(self, moment: float) -> list[Asked]:
-        """Those that began after a moment and were answered."""
-        return [asked for asked in self._load.asked if asked.whole and asked.began > moment]
+    def whole_after(self, moment: float) -> list[RequestOutcome]:
+        """The outcomes of answered requests that began after a moment."""
+        return [outcome for outcome in self._load.outcomes if outcome.whole and outcome.began > moment]
 
     def after(self, requests: int) -> None:
-        until(lambda: self._load.done >= requests, "the load does not get on")
+        wait_until(lambda: self._load.done >= requests, "the load does not get on")
 
 
-def test_requests_of_both_are_in_one_bill_and_in_mlflow_once(deployed, lost):
+def test_requests_of_both_replicas_are_billed_and_traced_once(deployed, lost_users):
     load = deployed.load()
     asyncio.run(load.run(200, CLIENTS))
     assert load.failed() == []
-    by_port = [sum(asked.port == replica.port for asked in load.asked) for replica in deployed.replicas]
+    by_port = [sum(outcome.port == replica.port for outcome in load.outcomes) for replica in deployed.replicas]
     assert sum(by_port) == 200 and min(by_port) > 50
-    deployed.agree(lost)
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM)
     assert len(deployed.rows()) == 200
 
 
-def test_200_streams_on_a_key_with_one_dollar_left_spend_no_more_than_it(deployed, lost):
+def test_200_concurrent_streams_spend_no_more_than_the_dollar_left(deployed, lost_users):
     asyncio.run(deployed.load(ADA, all_streams=True, **STREAM).run(8, 8))
-    deployed.agree(lost)
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM, ADA)
     before = deployed.ledger()[ADA]
     deployed.limit(ADA, usd_a_month=float(before) + 1.0)
     time.sleep(2)  # until a replica has read its keys again
     load = deployed.load(ADA, all_streams=True, **STREAM)
     asyncio.run(load.run(200, 200))
-    assert {asked.port for asked in load.asked} == {replica.port for replica in deployed.replicas}
+    assert {outcome.port for outcome in load.outcomes} == {replica.port for replica in deployed.replicas}
     refused = load.failed()
-    assert {(asked.status, asked.error, asked.retry) for asked in refused} == {(429, "insufficient_quota", "true")}
-    assert 20 <= len(load.asked) - len(refused) <= 1 / STREAM_USD
-    more = deployed.load(ADA, all_streams=True, **STREAM)
-    while "false" not in {asked.retry for asked in more.failed()}:  # what is left, one by one
-        assert len(more.asked) < 100
-        asyncio.run(more.run(1, 1))
-    deployed.agree(lost)
+    assert {(outcome.status, outcome.error, outcome.retry) for outcome in refused} == {
+        (429, "insufficient_quota", "true")
+    }
+    assert 20 <= len(load.outcomes) - len(refused) <= 1 / STREAM_USD
+    second_load = deployed.load(ADA, all_streams=True, **STREAM)
+    while "false" not in {outcome.retry for outcome in second_load.failed()}:  # spend the rest one by one
+        assert len(second_load.outcomes) < 100
+        asyncio.run(second_load.run(1, 1))
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM, ADA)
     assert 1 - STREAM_USD < deployed.ledger()[ADA] - before <= 1
 
 
-def test_redis_is_killed_and_comes_back_under_load(deployed, lost):
-    """One replica refuses keys with limits meanwhile, the other one goes on; afterwards nothing is missing."""
+def test_redis_is_killed_and_restarted_under_load(deployed, lost_users):
+    """Without Redis one replica rejects keys with limits and the other accepts them; afterwards nothing is missing."""
     closed, open_ = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 400)
     asking.after(60)
     deployed.redis.kill()
     killed = time.monotonic()
-    until(lambda: len(asking.whole_after(killed + 1)) >= 20, "nothing is answered without Redis")
+    wait_until(lambda: len(asking.whole_after(killed + 1)) >= 20, "nothing is answered without Redis")
     deployed.redis.start()
-    back = time.monotonic()
+    restarted_at = time.monotonic()
     asking.join(300)
     failed = load.failed()
-    assert {(asked.port, asked.status, asked.error) for asked in failed} == {(closed.port, 503, "limits_unknown")}
-    assert all(killed - 1 < asked.ended < back + 3 for asked in failed)
-    meanwhile = [asked for asked in asking.whole_after(killed + 1) if asked.ended < back]
-    assert {asked.port for asked in meanwhile} == {open_.port}
-    assert max(asked.ended - asked.began for asked in failed) < 2
-    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis again")
+    assert {(outcome.port, outcome.status, outcome.error) for outcome in failed} == {
+        (closed.port, 503, "limits_unknown")
+    }
+    assert all(killed - 1 < outcome.ended < restarted_at + 3 for outcome in failed)
+    meanwhile = [outcome for outcome in asking.whole_after(killed + 1) if outcome.ended < restarted_at]
+    assert {outcome.port for outcome in meanwhile} == {open_.port}
+    assert max(outcome.ended - outcome.began for outcome in failed) < 2
+    wait_until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis again")
     after = deployed.load()
     asyncio.run(after.run(60, CLIENTS))
-    assert after.failed() == [] and {asked.port for asked in after.asked} == {closed.port, open_.port}
-    deployed.agree(lost)
+    assert after.failed() == [] and {outcome.port for outcome in after.outcomes} == {closed.port, open_.port}
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM)
 
 
-def test_a_promoted_policy_reaches_both(deployed):
+def test_both_replicas_apply_a_promoted_policy(deployed):
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"http://127.0.0.1:{deployed.mlflow.port}")
     try:
         experiment = mlflow.MlflowClient().create_experiment("policies")
         shipped = read_policy(SHIPPED)
-        another = replace(shipped, about={**shipped.about, "seed": 7})
-        number, kept = registration.register_policy(experiment, "another", another, [], "Route", 7)
+        new_policy = replace(shipped, about={**shipped.about, "seed": 7})
+        number, registered = registration.register_policy(experiment, "another", new_policy, [], "Route", 7)
         mlflow.MlflowClient().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, number)
     finally:
         mlflow.set_tracking_uri(before)
     for replica in deployed.replicas:
-        until(lambda origin=replica.origin: served(origin) == kept.version, "it does not take the policy up")
+        wait_until(
+            lambda origin=replica.origin: served_policy_version(origin) == registered.version,
+            "it does not take the policy up",
+        )
     load = deployed.load()
     asyncio.run(load.run(32, CLIENTS))
-    assert {asked.policy for asked in load.asked} == {kept.version}
+    assert {outcome.policy for outcome in load.outcomes} == {registered.version}
 
 
-def served(origin: str) -> str:
+def served_policy_version(origin: str) -> str:
     return httpx2.get(origin + "/health").json()["policy"]
 
 
-def test_a_response_goes_on_with_its_model_at_the_other_replica(deployed, lost):
-    one, two = deployed.replicas
+def test_a_response_is_continued_with_its_model_at_the_other_replica(deployed, lost_users):
+    first_replica, second_replica = deployed.replicas
     key = deployed.keys[TEAM]
     for model in ("gpt-4o", "gpt-4o-mini"):
-        began = respond(one, key, f"began-{model}", model=model).json()["id"]
-        answer = respond(two, key, f"went-on-{model}", model="auto", previous_response_id=began)
+        response_id = respond(first_replica, key, f"began-{model}", model=model).json()["id"]
+        answer = respond(second_replica, key, f"went-on-{model}", model="auto", previous_response_id=response_id)
         assert (answer.headers["x-router-model"], answer.headers["x-router-reason"]) == (model, "continued")
-    deployed.agree(lost)
+    deployed.agree(lost_users)
 
 
 def respond(replica: Replica, key: str, user: str, **fields: str) -> httpx2.Response:
@@ -160,97 +167,100 @@ def respond(replica: Replica, key: str, user: str, **fields: str) -> httpx2.Resp
     return httpx2.post(replica.origin + "/v1/responses", json=body, headers=headers, timeout=30).raise_for_status()
 
 
-def test_no_request_fails_while_one_is_stopped_and_started_again(deployed, lost):
-    one, _ = deployed.replicas
+def test_no_request_fails_while_a_replica_restarts(deployed, lost_users):
+    first_replica, _ = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 400)
     asking.after(60)
-    one.process.terminate()
-    said = []
-    while one.process.poll() is None:
-        said.append(one.status())
+    first_replica.process.terminate()
+    statuses = []
+    while first_replica.process.poll() is None:
+        statuses.append(first_replica.status())
         time.sleep(0.05)
-    assert one.process.returncode == 0
-    assert 503 in said  # before nobody answers
-    assert set(said[said.index(503) :]) <= {503, 0}
-    one.start()
-    one.until_ready()
+    assert first_replica.process.returncode == 0
+    assert 503 in statuses  # before nobody answers
+    assert set(statuses[statuses.index(503) :]) <= {503, 0}
+    first_replica.start()
+    first_replica.until_ready()
     asking.join(300)
     assert load.failed() == []
-    assert b"Traceback" not in one.log.read_bytes()
-    deployed.agree(lost)
+    assert b"Traceback" not in first_replica.log.read_bytes()
+    deployed.agree(lost_users)
 
 
-def test_a_replica_that_is_killed_costs_its_own_open_requests_and_nothing_else(deployed, lost):
-    """A new replica on its volume exports what it had finished; what it held counts as spent, and is held no more."""
-    one, two = deployed.replicas
+def test_a_killed_replica_loses_only_its_open_requests(deployed, lost_users):
+    """A new replica on its volume exports its finished requests; its holds count as spent."""
+    first_replica, second_replica = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
     asking.after(100)
-    one.kill(pod=True)
-    left = behind(one)
+    first_replica.kill(pod=True)
+    unexported = unexported_records(first_replica)
     asking.after(200)
-    assert behind(one) == left > 0
-    one.start()
+    assert unexported_records(first_replica) == unexported > 0
+    first_replica.start()
     asking.join(300)
     failed = load.failed()
     assert 0 < len(failed) <= CLIENTS
-    assert {asked.port for asked in failed} == {one.port}
-    one.until_ready()
-    until(lambda: behind(one) + behind(two) == 0, "what was left is not exported")
+    assert {outcome.port for outcome in failed} == {first_replica.port}
+    first_replica.until_ready()
+    wait_until(
+        lambda: unexported_records(first_replica) + unexported_records(second_replica) == 0,
+        "what was left is not exported",
+    )
     recorded = set(deployed.rows())
-    assert {asked.user for asked in load.asked if asked.whole} <= recorded
-    lost |= {asked.user for asked in failed} - recorded
-    deployed.agree(lost)
-    held = deployed.holds(TEAM)
-    assert 0 < len(held) <= CLIENTS and sum(held) == deployed.limits(TEAM)[1]
+    assert {outcome.user for outcome in load.outcomes if outcome.whole} <= recorded
+    lost_users |= {outcome.user for outcome in failed} - recorded
+    deployed.agree(lost_users)
+    holds = deployed.holds(TEAM)
+    assert 0 < len(holds) <= CLIENTS and sum(holds) == deployed.limits(TEAM)[1]
     deployed.age_holds(TEAM)
     asyncio.run(deployed.load().run(1, 1))
-    deployed.limits_agree(TEAM, lapsed=sum(held))
+    deployed.limits_agree(TEAM, lapsed=sum(holds))
     assert deployed.limits(TEAM)[0] > deployed.ledger()[TEAM] + EXACT
 
 
-def test_nothing_is_lost_while_mlflow_is_away_and_a_lost_replica_is_exported(deployed, lost):
-    one, two = deployed.replicas
+def test_an_mlflow_outage_and_a_lost_replica_lose_no_record(deployed, lost_users):
+    first_replica, second_replica = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
     asking.after(30)
     deployed.mlflow.kill()
     asking.after(200)
-    two.kill(pod=True)
+    second_replica.kill(pod=True)
     asking.join(300)
-    assert {asked.port for asked in load.failed()} <= {two.port}
-    assert behind(one) > 0 < behind(two)
+    assert {outcome.port for outcome in load.failed()} <= {second_replica.port}
+    assert unexported_records(first_replica) > 0 < unexported_records(second_replica)
     deployed.mlflow.start()
-    until(lambda: behind(one) == 0, "what was kept is not exported")
-    left = behind(two)
-    assert left > 0  # nobody else has it
-    assert two.export() == 0, two.log.read_text()[-2000:]
-    assert behind(two) == 0
-    lost |= {asked.user for asked in load.failed()} - set(deployed.rows())
-    two.start()
-    two.until_ready()
-    deployed.agree(lost)
+    wait_until(lambda: unexported_records(first_replica) == 0, "what was kept is not exported")
+    unexported = unexported_records(second_replica)
+    assert unexported > 0  # no other key has this limit
+    assert second_replica.export() == 0, second_replica.log.read_text()[-2000:]
+    assert unexported_records(second_replica) == 0
+    lost_users |= {outcome.user for outcome in load.failed()} - set(deployed.rows())
+    second_replica.start()
+    second_replica.until_ready()
+    deployed.agree(lost_users)
 
 
-def test_in_the_end_all_of_them_agree_to_the_cent(deployed, lost):
-    """A Redis without data has what the usage tables have: nothing of what died with a replica."""
+def test_all_stores_agree_to_the_cent(deployed, lost_users):
+    """A Redis without data reads the usage tables, without the holds of a killed replica."""
     deployed.redis.kill()
     deployed.redis.start()
-    until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis")
+    wait_until(lambda: all(ready(replica) for replica in deployed.replicas), "they do not reach Redis")
     asyncio.run(deployed.load().run(60, CLIENTS))
     refused = deployed.load(ADA, **STREAM)
     asyncio.run(refused.run(1, 1))
-    assert refused.asked[0].status == 429  # it is spent still
-    deployed.agree(lost)
+    assert refused.outcomes[0].status == 429  # it still counts as spent
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM, ADA)
 
 
 def ready(replica: Replica) -> bool:
-    """Whether it reaches Redis."""
+    """Whether the replica reaches Redis."""
     return not any("Redis" in warning for warning in httpx2.get(replica.origin + "/health").json()["warnings"])
 
 
-def behind(replica: Replica) -> int:
-    """Bytes of its journal that MLflow or the usage tables do not have."""
+def unexported_records(replica: Replica) -> int:
+    """The bytes of its journal that are not yet exported to MLflow or the usage tables."""
     return sum(Cursor(replica.home / "journal", reader).behind_bytes() for reader in ("usage", "mlflow"))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from calibrating import calibrate, finish, kept, start
+from calibrating import calibrate, read_answers, start_calibration, wait_for_exit
 from fake_models import FakeModels
 from typer.testing import CliRunner
 from waiting import until
@@ -23,14 +23,14 @@ from waiting import until
 from calibration.outcomes import read_outcomes
 from calibration.questions.questions import Question, read
 
-pytestmark = pytest.mark.filterwarnings("default")  # MLflow and what it stands on warn of themselves
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and its dependencies emit warnings
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
 SIX = "data/questions.jsonl"
 
 
 @pytest.fixture
-def six(tmp_path: Path) -> Path:
+def six_questions(tmp_path: Path) -> Path:
     path = tmp_path / "six.jsonl"
     path.write_text("".join(Path(SIX).read_text().splitlines(keepends=True)[:6]))
     return path
@@ -55,43 +55,48 @@ def verdicts_on_traces(home: Path) -> Counter[tuple[str, str, int]]:
 
 def settle(fake: FakeModels) -> None:
     """Wait until the fake has answered all requests of a killed run, so that they do not count for the next run."""
-    quiet_since, seen = time.monotonic(), -1
+    quiet_since, previous = time.monotonic(), -1
     while time.monotonic() - quiet_since < 0.5:
-        if fake.in_flight or len(fake.calls) != seen:
-            quiet_since, seen = time.monotonic(), len(fake.calls)
+        if fake.in_flight or len(fake.calls) != previous:
+            quiet_since, previous = time.monotonic(), len(fake.calls)
         time.sleep(0.02)
 
 
-def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path: Path, six: Path) -> None:
+def test_the_six_specified_questions_run_end_to_end(tmp_path: Path, six_questions: Path) -> None:
     home = tmp_path / "home"
-    with FakeModels(read(str(six)), lambda model, _: 1.0 if model == "gpt-4o" else 0.4) as fake:
-        code, out = finish(start(fake, home, "run", "--questions", str(six)), "y\n")
-        assert code == 0, out
-        lines = out.splitlines()
+    with FakeModels(read(str(six_questions)), lambda model, _: 1.0 if model == "gpt-4o" else 0.4) as fake:
+        code, output = wait_for_exit(start_calibration(fake, home, "run", "--questions", str(six_questions)), "y\n")
+        assert code == 0, output
+        lines = output.splitlines()
         heading = next(number for number, line in enumerate(lines) if line.split()[:2] == ["model", "correctness"])
         assert lines[heading].split() == [
             "model", "correctness", "completeness", "total_tokens", "cost_usd", "cost_per_correct_pct",
         ]  # fmt: skip
-        right = sum(fake.is_right("gpt-4o-mini", question.text) for question in read(str(six))) / 6
+        correct_share = sum(fake.is_correct("gpt-4o-mini", question.text) for question in read(str(six_questions))) / 6
         mini, strong = lines[heading + 1].split(), lines[heading + 2].split()
-        assert mini[:4] == ["gpt-4o-mini", f"{right:.2f}", f"{right:.2f}", str(sum(fake.billed_tokens["gpt-4o-mini"]))]
+        assert mini[:4] == [
+            "gpt-4o-mini",
+            f"{correct_share:.2f}",
+            f"{correct_share:.2f}",
+            str(sum(fake.billed_tokens["gpt-4o-mini"])),
+        ]
         assert strong[:4] == ["gpt-4o", "1.00", "1.00", str(sum(fake.billed_tokens["gpt-4o"]))]
-        assert "Do not route yet" in out and "Expected calls and cost" in out
-        said = " ".join(out.replace("│", " ").split())
-        each = float(re.search(r"this run: answers \$([\d.]+)", said)[1]) / 6  # type: ignore[index]
-        _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", said).groups()  # type: ignore[union-attr]
-        each += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
-        assert f"At least 60 are needed: about 54 more questions like these, about ${54 * each:.2f}" in said
-        assert f"at ${each:.4f} each" in said and "--per-type 3 --out more.jsonl" in said
+        assert "Do not route yet" in output and "Expected calls and cost" in output
+        text = " ".join(output.replace("│", " ").split())
+        usd_per_question = float(re.search(r"this run: answers \$([\d.]+)", text)[1]) / 6  # type: ignore[index]
+        _, cost, replies = re.search(r"(the judge) \$([\d.]+) \((\d+) calls", text).groups()  # type: ignore[union-attr]
+        usd_per_question += 4 * float(cost) / int(replies)  # two verdicts on each of two answers
+        assert f"At least 60 are needed: about 54 more questions like these, about ${54 * usd_per_question:.2f}" in text
+        assert f"at ${usd_per_question:.4f} each" in text and "--per-type 3 --out more.jsonl" in text
         scores = {name: {"score": score} for name, score in zip(MODELS, (0.0, 1.0), strict=True)}
         pair = {"key": "tr-1", "by_cheap": True, "question_type": "sums", "tools": [], "outcomes": scores}
         (home / "calibration" / "sentinel").mkdir()
-        asked = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
-        (home / "calibration" / "sentinel" / "compared.jsonl").write_text(asked + "\n")
-        code, out = calibrate(fake, home, "run", "--questions", str(six), "--from-traffic")
-        assert code == 0 and "Outcomes that `watch` recorded: 1" in out, out
-    both = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
-    assert verdicts_on_traces(home) == both  # after two runs
+        request_body = json.dumps({**pair, "messages": [{"role": "user", "content": "What is 2 + 2?"}]})
+        (home / "calibration" / "sentinel" / "compared.jsonl").write_text(request_body + "\n")
+        code, output = calibrate(fake, home, "run", "--questions", str(six_questions), "--from-traffic")
+        assert code == 0 and "Outcomes that `watch` recorded: 1" in output, output
+    expected_verdicts = {("correctness", "LLM_JUDGE", 1): 12, ("completeness", "LLM_JUDGE", 1): 12}
+    assert verdicts_on_traces(home) == expected_verdicts  # after two runs
     folder = home / "calibration"
     rows = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
     assert [row["model"] for row in rows if row["question_type"] == "all"] == list(MODELS)
@@ -102,64 +107,66 @@ def test_the_documents_six_questions_run_end_to_end_and_print_its_table(tmp_path
     assert len(six_more) == 6 and (compared.id, compared.source) == ("traffic/tr-1", "sentinel")
 
 
-def test_nothing_is_asked_before_the_cost_is_confirmed(
-    tmp_path: Path, six: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_model_is_called_before_the_cost_is_confirmed(
+    tmp_path: Path, six_questions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from calibration.__main__ import app
 
-    with FakeModels(read(str(six))) as fake:
+    with FakeModels(read(str(six_questions))) as fake:
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
-        asked = CliRunner().invoke(app, ["run", "--questions", str(six), "--out", str(tmp_path)], input="n\n")
-        assert asked.exit_code == 1 and "Continue?" in asked.output and not fake.calls
+        result = CliRunner().invoke(
+            app, ["run", "--questions", str(six_questions), "--out", str(tmp_path)], input="n\n"
+        )
+        assert result.exit_code == 1 and "Continue?" in result.output and not fake.calls
 
 
-def test_an_interrupted_run_goes_on_and_asks_for_no_answer_twice(
-    tmp_path: Path, store_with_tables: Callable[[Path], str]
+def test_an_interrupted_run_resumes_without_repeating_calls(
+    tmp_path: Path, create_store: Callable[[Path], str]
 ) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
-    store_with_tables(home)
+    create_store(home)
     questions = sums(path, 40)
     texts = {question.id: question.text for question in questions}
     arguments = ("run", "--questions", str(path), "--concurrency", "4")
     with FakeModels(questions) as fake:
         fake.faults.seconds = 0.05
-        for how, after in ((signal.SIGKILL, 15), (signal.SIGINT, 40)):
+        for signal_number, call_count in ((signal.SIGKILL, 15), (signal.SIGINT, 40)):
             before = len(fake.calls)
-            had = {(str(row["model"]), texts[str(row["question_id"])]) for row in kept(home)}
-            process = start(fake, home, *arguments, "--yes")
-            assert until(lambda count=after: len(kept(home)) >= count, 120.0)
-            process.send_signal(how)
-            code, out = finish(process)
+            stored = {(str(row["model"]), texts[str(row["question_id"])]) for row in read_answers(home)}
+            process = start_calibration(fake, home, *arguments, "--yes")
+            assert until(lambda count=call_count: len(read_answers(home)) >= count, 120.0)
+            process.send_signal(signal_number)
+            code, output = wait_for_exit(process)
             settle(fake)
-            assert after <= len(kept(home)) < 80
-            assert not had & set(fake.asked("answer")[before:])
-            # What was under way at a kill was asked for and never answered; Ctrl-C waits for it.
-            unanswered = len(fake.calls) - before - (len(kept(home)) - len(had))
-            assert unanswered <= (4 if how == signal.SIGKILL else 0)
-            assert (code, "resumes here" in out) == ((-how, False) if how == signal.SIGKILL else (3, True))
+            assert call_count <= len(read_answers(home)) < 80
+            assert not stored & set(fake.successful_calls("answer")[before:])
+            # A killed run loses its open calls; after Ctrl-C a run waits for them.
+            unanswered = len(fake.calls) - before - (len(read_answers(home)) - len(stored))
+            assert unanswered <= (4 if signal_number == signal.SIGKILL else 0)
+            assert (code, "resumes here" in output) == (
+                (-signal_number, False) if signal_number == signal.SIGKILL else (3, True)
+            )
         fake.faults.seconds = 0.0
-        there, before = len(kept(home)), len(fake.calls)
-        code, out = calibrate(fake, home, *arguments, "--yes")
-        assert code == 0, out
-        assert len(fake.calls) - before == 80 - there
+        stored_count, before = len(read_answers(home)), len(fake.calls)
+        code, output = calibrate(fake, home, *arguments, "--yes")
+        assert code == 0, output
+        assert len(fake.calls) - before == 80 - stored_count
         assert len(read_outcomes([home / "calibration" / "outcomes.jsonl.gz"], MODELS)) == 40
-        code, out = calibrate(fake, home, *arguments)  # a rerun costs nothing, so there is nothing to confirm
-        assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in out
-        assert len(fake.calls) == before + 80 - there
+        code, output = calibrate(fake, home, *arguments)  # a rerun costs nothing, so there is nothing to confirm
+        assert code == 0 and "answers $0.000000 (0 calls, 0 tokens)" in output
+        assert len(fake.calls) == before + 80 - stored_count
     assert verdicts_on_traces(home) == {("correctness", "CODE", 1): 80}
 
 
-def test_the_budget_stops_the_run_before_it_is_crossed(
-    tmp_path: Path, store_with_tables: Callable[[Path], str]
-) -> None:
+def test_the_run_stops_before_it_exceeds_the_budget(tmp_path: Path, create_store: Callable[[Path], str]) -> None:
     home, path = tmp_path / "home", tmp_path / "sums.jsonl"
-    store_with_tables(home)
+    create_store(home)
     options = ("--max-output-tokens", "100", "--budget-usd", "0.01")
     with FakeModels(sums(path, 40)) as fake:
-        code, out = calibrate(fake, home, "run", "--yes", "--questions", str(path), *options)
-        assert code == 3 and "larger --budget-usd" in out
-        spent = sum(float(str(row["cost_usd"])) for row in kept(home))
-        assert 0 < spent <= 0.01 and len(kept(home)) == len(fake.calls)
+        code, output = calibrate(fake, home, "run", "--yes", "--questions", str(path), *options)
+        assert code == 3 and "larger --budget-usd" in output
+        spent_usd = sum(float(str(row["cost_usd"])) for row in read_answers(home))
+        assert 0 < spent_usd <= 0.01 and len(read_answers(home)) == len(fake.calls)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,7 @@ def test_the_budget_stops_the_run_before_it_is_crossed(
         (("--until", "0.97", "--promise", "expected"), "--until needs a certified target"),
     ],
 )
-def test_an_error_in_the_input_is_one_line(
+def test_an_invalid_input_is_a_one_line_error(
     tmp_path: Path, arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -186,18 +193,20 @@ def test_an_error_in_the_input_is_one_line(
 
     monkeypatch.setattr(sys, "argv", ["calibration", "run", "--out", str(tmp_path), *arguments])
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 2 and problem in told and len(told.strip().splitlines()) == 1
+    stderr = capsys.readouterr().err
+    assert error.value.code == 2 and problem in stderr and len(stderr.strip().splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
 def untyped() -> Iterator[list[str]]:
-    yield [f"How do {what} {does}?" for what in ("rivers", "planets", "banks") for does in map(str, range(30))]
+    yield [
+        f"How do {subject} {number}?" for subject in ("rivers", "planets", "banks") for number in map(str, range(30))
+    ]
 
 
-def test_questions_without_a_type_get_types_named_by_their_words(untyped: list[str]) -> None:
+def test_questions_without_a_type_are_clustered_and_named_by_their_words(untyped: list[str]) -> None:
     from calibration.questions.naming import name_clusters
 
     names = name_clusters(untyped, seed=0)

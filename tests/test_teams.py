@@ -1,4 +1,4 @@
-"""Teams: keys that share limits. Each request is held to those of its key and to those of its team."""
+"""Teams are keys that share limits: the limits of the key and of its team apply to each request."""
 
 import asyncio
 import json
@@ -7,12 +7,12 @@ import time
 
 import pytest
 from command_line import run
-from fake_openai import completion, json_answer
-from made_records import made_record
+from fake_openai import completion, json_reply
 from running import RunningRouter
-from test_alerts import OneAccount, Told
-from test_keys import OWNER, UPSTREAM, ask, change, group, make
-from test_limits import ADA, ANSWER_USD, NOON, TEAM, account, big_stream, chat, rates
+from synthetic_records import make_record
+from test_alerts import OneAccount, RecordedAlerts
+from test_keys import OWNER, UPSTREAM, ask, change_roster, create_key, create_team
+from test_limits import ADA, ANSWER_USD, NOON, TEAM, account, big_stream, chat, rate_headers
 from waiting import until
 
 from router.client import issuing, keystore
@@ -32,49 +32,49 @@ from router.usage.ledger import Ledger
 
 
 @pytest.fixture
-def grouped(serve, openai_server, tmp_path):
-    """Starts a router with keys `ada` and `bob` of team `research`, and an admin; gives it and the two keys."""
+def grouped(start_router, openai_server, tmp_path):
+    """A function that starts a router with an admin and a team of keys `ada` and `bob`; returns router and keys."""
 
     def start(ada=None, **limits):
         home = tmp_path / "home-0"
-        group(home, "research", **limits)
-        keys = [make(home, "ada", team="research", limits=ada), make(home, "bob", team="research")]
-        return serve(openai_base_url=openai_server.url, api_keys=[OWNER], **UPSTREAM), *keys
+        create_team(home, "research", **limits)
+        keys = [create_key(home, "ada", team="research", limits=ada), create_key(home, "bob", team="research")]
+        return start_router(openai_base_url=openai_server.url, api_keys=[OWNER], **UPSTREAM), *keys
 
     return start
 
 
 def export(router):
-    """Fill the usage tables with what the journal has."""
+    """Export the journal to the usage tables."""
     settings = router.app.worker.settings
     drain([Shipper(router.home / "journal", "usage", Ledger(settings.usage_url, prices(settings), lambda _: None))])
 
 
-def told(answer):
+def error_of(answer):
     return answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["message"]
 
 
-# what a request is held to
+# limits of a request
 
 
-def test_a_key_is_held_to_its_own_budget_and_to_that_of_its_team_and_told_which_refuses(grouped, openai_server):
+def test_the_budgets_of_key_and_team_apply_and_the_error_names_which(grouped, openai_server):
     router, ada, bob = grouped(ada=Limits(usd_a_day=1.5 * ANSWER_USD), usd_a_day=2.5 * ANSWER_USD)
-    openai_server.say(*(big_stream() for _ in range(2)))
+    openai_server.enqueue(*(big_stream() for _ in range(2)))
     assert chat(router, ada, stream=True).status_code == 200
-    status, code, message = told(chat(router, ada))
+    status, code, message = error_of(chat(router, ada))
     assert (status, code) == (429, "insufficient_quota") and "key ada has spent $0.04" in message
     assert chat(router, bob, stream=True).status_code == 200
-    status, code, message = told(chat(router, bob))
+    status, code, message = error_of(chat(router, bob))
     assert (status, code) == (429, "insufficient_quota") and "team research has spent $0.08" in message
     key, team = account(router), account(router, TEAM)
     assert (key.day.spent_usd, team.day.spent_usd) == pytest.approx((ANSWER_USD, 2 * ANSWER_USD))
     assert key.day.held_usd == team.day.held_usd == 0.0
-    assert [(each["key_id"], each["team"]) for each in router.records(4)[::2]] == [
+    assert [(record["key_id"], record["team"]) for record in router.records(4)[::2]] == [
         (n, "research") for n in ("ada", "bob")
     ]
 
 
-def test_what_the_team_refuses_takes_nothing_of_the_key():
+def test_a_request_rejected_by_the_team_does_not_count_for_the_key():
     key, team = Account(ADA, NOON), Account(TEAM, NOON)
     key.limit(Limits(usd_a_day=1.0, requests_a_minute=5, tokens_a_minute=1000))
     team.limit(Limits(usd_a_day=0.5, requests_a_minute=3))
@@ -83,59 +83,59 @@ def test_what_the_team_refuses_takes_nothing_of_the_key():
     booking = hold([key, team], Most(0.25, 10, 10), NOON)
     assert (key.day.held_usd, team.day.held_usd) == (0.25, 0.25)
     assert dict(booking.rates())[b"x-ratelimit-remaining-requests"] == b"2"  # of the team, which has less left
-    assert dict(booking.rates())[b"x-ratelimit-remaining-tokens"] == b"990"  # of the key, which alone is limited
+    assert dict(booking.rates())[b"x-ratelimit-remaining-tokens"] == b"990"  # of the key, the only one with limits
     usage = {"input_tokens": 5, "output_tokens": 5}
-    record = made_record(0, cost_usd=None, usage=usage, wasted=[{"model": "x", "usage": None, "cost_usd": None}])
+    record = make_record(0, cost_usd=None, usage=usage, wasted=[{"model": "x", "usage": None, "cost_usd": None}])
     booking.settle(record)
     booking.settle(record)
     assert record.kept_usd == 0.5 == key.day.spent_usd == team.day.spent_usd  # once, and not for each account
     assert dict(hold([key], Most(0.0, 0, 0), NOON).rates())[b"x-ratelimit-remaining-requests"] == b"3"
 
 
-def test_the_minute_is_that_of_all_keys_of_a_team_and_the_tightest_is_told(grouped, openai_server):
+def test_the_keys_of_a_team_share_its_rate_and_the_lowest_is_reported(grouped, openai_server):
     router, ada, bob = grouped(ada=Limits(requests_a_minute=10), requests_a_minute=3)
-    left = [rates(chat(router, key))["x-ratelimit-remaining-requests"] for key in (ada, bob, ada)]
-    assert left == ["2", "1", "0"]
-    refused = chat(router, bob)
-    assert told(refused)[2].startswith("Rate limit reached for team research on requests per min (RPM): Limit 3")
-    assert refused.headers["x-ratelimit-limit-requests"] == "3" and len(openai_server.received) == 3
+    remaining = [rate_headers(chat(router, key))["x-ratelimit-remaining-requests"] for key in (ada, bob, ada)]
+    assert remaining == ["2", "1", "0"]
+    response = chat(router, bob)
+    assert error_of(response)[2].startswith("Rate limit reached for team research on requests per min (RPM): Limit 3")
+    assert response.headers["x-ratelimit-limit-requests"] == "3" and len(openai_server.received) == 3
 
 
-def test_auto_is_held_to_the_lower_floor_of_key_and_team(grouped, openai_server):
+def test_auto_uses_the_lower_floor_of_key_and_team(grouped, openai_server):
     router, ada, bob = grouped(ada=Limits(usd_a_day=1.0, floor=0.999), usd_a_day=1.0, floor=0.5)
 
-    def asked(key):
+    def ask_with_key(key):
         answer = chat(router, key, "auto@1")
         return answer.headers["x-router-model"], answer.headers["x-router-reason"]
 
-    assert asked(ada)[0] == asked(bob)[0] == "gpt-4o"
+    assert ask_with_key(ada)[0] == ask_with_key(bob)[0] == "gpt-4o"
     account(router, TEAM).day.spent_usd = 0.8
-    assert asked(ada) == asked(bob) == ("gpt-4o-mini", "budget")
+    assert ask_with_key(ada) == ask_with_key(bob) == ("gpt-4o-mini", "budget")
     account(router, TEAM).day.spent_usd = 0.0
     account(router).day.spent_usd = 0.8
-    assert asked(bob)[1] != "budget" and router.records(6)[-1]["target"] == 1.0
+    assert ask_with_key(bob)[1] != "budget" and router.records(6)[-1]["target"] == 1.0
 
 
-# what is spent survives
+# spending survives a restart
 
 
-def test_a_restart_knows_what_a_team_spent_by_all_its_keys_and_those_that_were_revoked(grouped, openai_server):
+def test_after_a_restart_a_team_has_the_spending_of_all_its_keys(grouped, openai_server):
     router, ada, bob = grouped(usd_a_day=1.0)
-    openai_server.say(*(big_stream() for _ in range(3)), big_stream(usage=False))
+    openai_server.enqueue(*(big_stream() for _ in range(3)), big_stream(usage=False))
     for number, key in enumerate((ada, bob, ada, bob)):
         assert chat(router, key, stream=True).status_code == 200
-        if number == 1:  # two of them are in the tables, and two in the journal alone
+        if number == 1:  # two records are in the tables and two only in the journal
             router.records(2)
             export(router)
     before = account(router, TEAM).day.spent_usd
     assert before == pytest.approx(3 * ANSWER_USD + router.records(4)[3]["kept_usd"]) and before > 0.16
     router.close()
-    change(router.home, issuing.revoke, "ada", time.time())
-    change(router.home, issuing.set_limits, "bob", {}, "")
-    other = make(router.home, "eve", team="research")
+    change_roster(router.home, issuing.revoke, "ada", time.time())
+    change_roster(router.home, issuing.set_limits, "bob", {}, "")
+    other = create_key(router.home, "eve", team="research")
     again = RunningRouter(router.home, openai_base_url=openai_server.url, **UPSTREAM)
     try:
-        assert chat(again, bob, max_tokens=1).status_code == 200  # it left the team, where its spending stays
+        assert chat(again, bob, max_tokens=1).status_code == 200  # it left the team, which keeps its spending
         assert chat(again, other, max_tokens=1).status_code == 200
         last = again.records(6)[-1]["cost_usd"]
         assert account(again, TEAM).day.spent_usd == pytest.approx(before + last)
@@ -143,12 +143,12 @@ def test_a_restart_knows_what_a_team_spent_by_all_its_keys_and_those_that_were_r
         again.close()
 
 
-def test_a_key_that_moves_leaves_its_spending_with_the_team_it_was_in(grouped, openai_server):
+def test_the_spending_of_a_moved_key_stays_with_its_former_team(grouped, openai_server):
     router, ada, _ = grouped(usd_a_day=1.0)
-    group(router.home, "sales", usd_a_day=1.0)
-    openai_server.say(big_stream())
+    create_team(router.home, "sales", usd_a_day=1.0)
+    openai_server.enqueue(big_stream())
     assert chat(router, ada, stream=True).status_code == 200
-    change(router.home, issuing.set_limits, "ada", {}, "sales")
+    change_roster(router.home, issuing.set_limits, "ada", {}, "sales")
     assert until(
         lambda: chat(router, ada, max_tokens=1).status_code == 200 and router.records(1)[-1]["team"] == "sales"
     )
@@ -156,11 +156,11 @@ def test_a_key_that_moves_leaves_its_spending_with_the_team_it_was_in(grouped, o
     assert account(router, Owner("team", "sales")).day.spent_usd < ANSWER_USD / 10
 
 
-def test_a_request_that_was_under_way_when_its_team_got_a_budget_is_counted(grouped, openai_server):
+def test_an_open_request_counts_against_a_new_team_budget(grouped, openai_server):
     router, ada, bob = grouped(ada=Limits(usd_a_day=1.0))
-    openai_server.say(big_stream(wait=2.0))
+    openai_server.enqueue(big_stream(wait=2.0))
 
-    async def both():
+    async def send_both():
         slow = asyncio.create_task(asyncio.to_thread(chat, router, ada, stream=True))
         while len(openai_server.received) < 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -169,39 +169,41 @@ def test_a_request_that_was_under_way_when_its_team_got_a_budget_is_counted(grou
             await asyncio.to_thread(chat, router, bob, max_tokens=1)
         return await slow
 
-    assert asyncio.run(both()).status_code == 200
+    assert asyncio.run(send_both()).status_code == 200
     records = [record for record in router.records(2) if TEAM in router.app.worker.limiter.accounts]
     total = sum(record["cost_usd"] for record in records)
     assert account(router).day.spent_usd == pytest.approx(ANSWER_USD)
     assert account(router, TEAM).day.spent_usd == pytest.approx(total)
 
 
-def test_a_request_that_ends_while_an_account_is_opened_is_counted_once(grouped, openai_server):
-    """The journal has it after the ledger was read: what was said in it is looked through in a thread meanwhile."""
+def test_a_request_that_ends_while_its_account_is_read_counts_once(grouped, openai_server):
+    """The record is written after the ledger was read, while a thread reads the journal."""
     router, ada, _ = grouped(usd_a_day=1.0)
     limiter, now = router.app.worker.limiter, time.time_ns()
-    record = made_record(0, key_id="bob", team="research", started_unix_ns=now, ended_unix_ns=now, cost_usd=0.25)
+    record = make_record(0, key_id="bob", team="research", started_unix_ns=now, ended_unix_ns=now, cost_usd=0.25)
     assert chat(router, ada, max_tokens=1).status_code == 200  # opens the account, and reads the ledger
     limiter.settle(record, None)
     router.app.worker.journal.append(record)
-    expected = 0.25 + next(each["cost_usd"] for each in router.records(2) if each["key_id"] == "ada")
+    expected = 0.25 + next(row["cost_usd"] for row in router.records(2) if row["key_id"] == "ada")
     assert account(router, TEAM).day.spent_usd == pytest.approx(expected)
     opened = account(router, TEAM)
-    given = opened.day.starts_unix_ns, opened.month.starts_unix_ns
+    bounds = opened.day.starts_unix_ns, opened.month.starts_unix_ns
     journal, url = router.home / "journal", router.app.worker.settings.usage_url
-    assert spent(url, journal, TEAM, *given, opened.since_unix_ns).day_usd == 0.0  # read again, it is not counted twice
-    assert spent(url, journal, TEAM, *given, time.time_ns()).day_usd == pytest.approx(expected)
+    assert (
+        spent(url, journal, TEAM, *bounds, opened.since_unix_ns).day_usd == 0.0
+    )  # read again, it is not counted twice
+    assert spent(url, journal, TEAM, *bounds, time.time_ns()).day_usd == pytest.approx(expected)
 
 
-# what is seen
+# visibility
 
 
-def test_usage_records_traces_and_metrics_know_the_team(grouped, openai_server):
+def test_usage_records_traces_and_metrics_contain_the_team(grouped, openai_server):
     router, ada, bob = grouped(usd_a_day=1.0, usd_a_month=5.0)
-    solo = make(router.home, "solo")
+    solo = create_key(router.home, "solo")
     assert until(lambda: chat(router, solo).status_code == 200)
     cost = completion("gpt-4o", prompt_tokens=1000, completion_tokens=10)
-    openai_server.say(*(json_answer(cost) for _ in range(3)))
+    openai_server.enqueue(*(json_reply(cost) for _ in range(3)))
     for key in (ada, bob, bob):
         assert chat(router, key).status_code == 200
     records = [record for record in router.records(4) if record["team"]]
@@ -209,42 +211,45 @@ def test_usage_records_traces_and_metrics_know_the_team(grouped, openai_server):
     export(router)
     rows = ask(router, "/router/usage?group_by=team", OWNER).json()["rows"]
     assert [(row["team"], row["requests"]) for row in rows] == [("", 1), ("research", 3)]
-    printed = run("router", "usage", "--group-by", "team,key", ROUTER_HOME=str(router.home)).stdout
-    assert "research" in printed and "bob" in printed
-    own = ask(router, "/router/usage?group_by=key", ada).json()
-    assert [row["key"] for row in own["rows"]] == ["ada"] and "calibration_usd" not in own["total"]
-    assert own["team"]["name"] == "research" and "bob" not in json.dumps(own)
-    assert own["team"]["usd_left_today"] == pytest.approx(1.0 - team_usd)
-    assert own["team"]["usd_left_this_month"] == pytest.approx(5.0 - team_usd)
+    output = run("router", "usage", "--group-by", "team,key", ROUTER_HOME=str(router.home)).stdout
+    assert "research" in output and "bob" in output
+    own_usage = ask(router, "/router/usage?group_by=key", ada).json()
+    assert [row["key"] for row in own_usage["rows"]] == ["ada"] and "calibration_usd" not in own_usage["total"]
+    assert own_usage["team"]["name"] == "research" and "bob" not in json.dumps(own_usage)
+    assert own_usage["team"]["usd_left_today"] == pytest.approx(1.0 - team_usd)
+    assert own_usage["team"]["usd_left_this_month"] == pytest.approx(5.0 - team_usd)
     assert "team" not in ask(router, "/router/usage", solo).json() and "team" not in rows[0].get("total", {})
-    assert {(each["key"], each["team"]) for each in ask(router, "/router/recent", OWNER).json()["requests"]} == {
-        *(("ada", "research"), ("bob", "research"), ("solo", None))
-    }
+    assert {
+        (recent_request["key"], recent_request["team"])
+        for recent_request in ask(router, "/router/recent", OWNER).json()["requests"]
+    } == {*(("ada", "research"), ("bob", "research"), ("solo", None))}
     metrics = ask(router, "/metrics", OWNER).text
     assert 'router_team_requests_total{team="research"} 3.0' in metrics and 'team=""' not in metrics
     assert 'router_team_cost_usd_total{team="research"}' in metrics
-    (root, *_) = spans(made_record(0, key_id="ada", team="research"), router.app.worker.prices)
-    assert {each.value.string_value for each in root.attributes if "router.team" in each.key} == {"research"}
+    (root, *_) = spans(make_record(0, key_id="ada", team="research"), router.app.worker.prices)
+    assert {
+        recent_request.value.string_value for recent_request in root.attributes if "router.team" in recent_request.key
+    } == {"research"}
 
 
-def test_alerts_tell_of_a_team_apart_from_a_key_of_the_same_name():
-    now, seen = time.time_ns(), Told()
+def test_alerts_distinguish_a_team_from_a_key_of_the_same_name():
+    now, recorded_alerts = time.time_ns(), RecordedAlerts()
     limiter = OneAccount(now, usd_a_day=10.0)
     team = limiter.accounts[Owner("team", "ada")] = Account(Owner("team", "ada"), now)
     team.limit(Limits(usd_a_day=10.0))
     limiter.day.spent_usd = team.day.spent_usd = 8.0
-    budgets = Budgets(limiter, seen)
+    budgets = Budgets(limiter, recorded_alerts)
     budgets.look()
-    assert [each[0] for each in seen] == ["ada", "team ada"]
+    assert [row[0] for row in recorded_alerts] == ["ada", "team ada"]
     team.day.spent_usd = 9.9
     budgets.refused(("team", "ada"))
     budgets.look()
-    assert [each[:3] for each in seen[2:]] == [("team ada", "day", 1.0)]
+    assert [row[:3] for row in recorded_alerts[2:]] == [("team ada", "day", 1.0)]
 
 
 def test_a_team_that_spends_its_budget_alerts(grouped, openai_server):
     router, ada, bob = grouped(usd_a_day=2.2 * ANSWER_USD)
-    openai_server.say(*(big_stream() for _ in range(2)))
+    openai_server.enqueue(*(big_stream() for _ in range(2)))
     assert [chat(router, key, stream=True).status_code for key in (ada, bob, ada)] == [200, 200, 429]
 
     def warnings():
@@ -256,12 +261,12 @@ def test_a_team_that_spends_its_budget_alerts(grouped, openai_server):
 # commands and HTTP
 
 
-def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
+def test_the_command_adds_limits_lists_and_removes_teams(tmp_path):
     def router(*arguments):
         return run("router", *arguments, ROUTER_HOME=str(tmp_path), COLUMNS="200")
 
-    made = router("teams", "add", "research", "--usd-a-day", "20", "--requests-a-minute", "600")
-    assert (made.returncode, made.stdout) == (0, "") and "$20 a day" in made.stderr
+    result = router("teams", "add", "research", "--usd-a-day", "20", "--requests-a-minute", "600")
+    assert (result.returncode, result.stdout) == (0, "") and "$20 a day" in result.stderr
     assert router("keys", "add", "ada", "--team", "research").returncode == 0
     assert router("keys", "add", "bob").returncode == 0
     assert router("keys", "limit", "bob", "--team", "research").stderr.endswith("and is in team research\n")
@@ -271,7 +276,7 @@ def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
     assert told_of["limits"] == {"usd_a_month": 200.0, "requests_a_minute": 600}
     assert "$200 a month" in router("teams", "show", "research").stdout
     assert "research" in router("keys", "show", "ada").stdout and "research" in router("keys", "list").stdout
-    for wrong, why in (
+    for invalid_arguments, message in (
         (("keys", "add", "eve", "--team", "nobody"), "no active team is called nobody"),
         (("keys", "limit", "ada", "--team", "nobody"), "no active team is called nobody"),
         (("teams", "add", "research"), "names cannot be reused"),
@@ -282,9 +287,9 @@ def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
         (("teams", "remove", "research"), "active keys (ada, bob)"),
         (("teams", "show", "sk-router-" + "x" * 43), "looks like a key"),
     ):
-        refused = router(*wrong)
-        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), wrong
-        assert why in refused.stderr and "xxx" not in refused.stderr
+        completed = router(*invalid_arguments)
+        assert (completed.returncode, completed.stdout, completed.stderr.count("\n")) == (2, "", 1), invalid_arguments
+        assert message in completed.stderr and "xxx" not in completed.stderr
     assert router("keys", "limit", "bob", "--team", "none").returncode == 0
     assert router("keys", "revoke", "ada").returncode == 0
     assert router("teams", "remove", "research").returncode == 0
@@ -293,18 +298,18 @@ def test_teams_are_added_limited_listed_and_removed_by_the_command(tmp_path):
     assert json.loads(router("teams", "list", "--json").stdout)[0]["state"] == "removed"
 
 
-def test_several_workers_refuse_a_team_with_limits_without_redis(tmp_path, monkeypatch):
-    group(tmp_path, "research", usd_a_day=1.0)
-    make(tmp_path, "ada", team="research")
+def test_without_redis_several_workers_reject_a_team_with_limits(tmp_path, monkeypatch):
+    create_team(tmp_path, "research", usd_a_day=1.0)
+    create_key(tmp_path, "ada", team="research")
     monkeypatch.setenv("ROUTER_HOME", str(tmp_path))
     with pytest.raises(SettingsError, match="team research has limits"):
         serve_command("127.0.0.1", 0, 2)
 
 
 @pytest.mark.parametrize("damage", ["a team occurs twice", "an unknown team", "a team's name"])
-def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
-    group(tmp_path, "research")
-    make(tmp_path, "ada", team="research")
+def test_a_file_with_invalid_teams_is_rejected(tmp_path, damage):
+    create_team(tmp_path, "research")
+    create_key(tmp_path, "ada", team="research")
     path = tmp_path / KEYS_FILE
     document = json.loads(path.read_bytes())
     (team,) = document["teams"]
@@ -318,10 +323,10 @@ def test_a_file_whose_teams_do_not_fit_is_refused(tmp_path, damage):
         read_roster(path)
 
 
-def test_teams_are_made_limited_and_removed_over_http(grouped, openai_server):
+def test_teams_are_created_limited_and_removed_over_http(grouped, openai_server):
     router, ada, _ = grouped(usd_a_day=1.0)
-    made = ask(router, "/router/teams", OWNER, {"name": "sales", "usd_a_month": 5})
-    assert (made.status_code, made.json()["limits"], made.json()["keys"]) == (201, {"usd_a_month": 5.0}, [])
+    response = ask(router, "/router/teams", OWNER, {"name": "sales", "usd_a_month": 5})
+    assert (response.status_code, response.json()["limits"], response.json()["keys"]) == (201, {"usd_a_month": 5.0}, [])
     key = ask(router, "/router/keys", OWNER, {"name": "eve", "team": "sales"}).json()
     assert key["team"] == "sales" and chat(router, key["key"]).status_code == 200
     for path, body, method, status, param in (
@@ -336,9 +341,9 @@ def test_teams_are_made_limited_and_removed_over_http(grouped, openai_server):
         answer = ask(router, "/router/teams" + path, OWNER, body, method)
         assert answer.status_code == status, answer.text
         assert status < 400 or answer.json()["error"]["param"] == param
-    assert "team sales has spent" in told(chat(router, key["key"]))[2]  # at once
-    moved = ask(router, "/router/keys/eve", OWNER, {"team": "none"}, "PATCH")
-    assert moved.json()["team"] is None and chat(router, key["key"]).status_code == 200
+    assert "team sales has spent" in error_of(chat(router, key["key"]))[2]  # at once
+    moved_key = ask(router, "/router/keys/eve", OWNER, {"team": "none"}, "PATCH")
+    assert moved_key.json()["team"] is None and chat(router, key["key"]).status_code == 200
     assert ask(router, "/router/keys/eve", OWNER, {"team": "nobody"}, "PATCH").json()["error"]["param"] == "team"
     assert ask(router, "/router/teams/sales", OWNER, method="DELETE").json()["state"] == "removed"
     for path, body in (("", None), ("", {"name": "x"}), ("/sales", None)):
@@ -351,45 +356,45 @@ def test_teams_are_made_limited_and_removed_over_http(grouped, openai_server):
 # replicas
 
 
-def test_replicas_follow_a_shared_file_of_keys_that_they_cannot_write(serve, openai_server, tmp_path):
+def test_replicas_follow_a_read_only_shared_key_file(start_router, openai_server, tmp_path):
     shared = tmp_path / "shared"
-    group(shared, "research", requests_a_minute=1000)
-    make(shared, "ada", team="research")
-    given = {"openai_base_url": openai_server.url, "keys_file": shared / KEYS_FILE, "api_keys": [OWNER], **UPSTREAM}
-    one, two = serve(**given), serve(**given)
-    bob = make(shared, "bob", team="research")
-    assert until(lambda: chat(one, bob).status_code == chat(two, bob).status_code == 200)
+    create_team(shared, "research", requests_a_minute=1000)
+    create_key(shared, "ada", team="research")
+    settings = {"openai_base_url": openai_server.url, "keys_file": shared / KEYS_FILE, "api_keys": [OWNER], **UPSTREAM}
+    first_replica, second_replica = start_router(**settings), start_router(**settings)
+    bob = create_key(shared, "bob", team="research")
+    assert until(lambda: chat(first_replica, bob).status_code == chat(second_replica, bob).status_code == 200)
     mounted = tmp_path / "mounted"  # as Kubernetes mounts a Secret: a link to a folder, which is replaced
     (tmp_path / "old").mkdir(), (tmp_path / "new").mkdir()
     (tmp_path / "old" / KEYS_FILE).write_bytes((shared / KEYS_FILE).read_bytes())
-    eve = make(shared, "eve")
+    eve = create_key(shared, "eve")
     (tmp_path / "new" / KEYS_FILE).write_bytes((shared / KEYS_FILE).read_bytes())
     mounted.symlink_to("old")
-    three = serve(**{**given, "keys_file": mounted / KEYS_FILE})
-    assert chat(three, bob).status_code == 200 and chat(three, eve).status_code == 401
+    third_replica = start_router(**{**settings, "keys_file": mounted / KEYS_FILE})
+    assert chat(third_replica, bob).status_code == 200 and chat(third_replica, eve).status_code == 401
     (tmp_path / "next").symlink_to("new")
     (tmp_path / "next").rename(mounted)
-    assert until(lambda: chat(three, eve).status_code == 200)
+    assert until(lambda: chat(third_replica, eve).status_code == 200)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_a_read_only_file_of_keys_is_served_and_changed_elsewhere(serve, openai_server, tmp_path):
+def test_a_read_only_key_file_is_served_and_cannot_be_changed_over_http(start_router, openai_server, tmp_path):
     shared = tmp_path / "shared"
-    ada = make(shared, "ada")
+    ada = create_key(shared, "ada")
     folder = tmp_path / "read-only"
     folder.mkdir()
     if os.system(f"mount --bind {shared} {folder} 2>/dev/null && mount -o remount,ro,bind {folder} 2>/dev/null"):
         pytest.skip("nothing may be mounted here")
     try:
-        given = {"keys_file": folder / KEYS_FILE, "api_keys": [OWNER], **UPSTREAM}
-        router = serve(openai_base_url=openai_server.url, **given)
+        settings = {"keys_file": folder / KEYS_FILE, "api_keys": [OWNER], **UPSTREAM}
+        router = start_router(openai_base_url=openai_server.url, **settings)
         assert chat(router, ada).status_code == 200
-        refused = ask(router, "/router/keys", OWNER, {"name": "bob"})
-        assert refused.status_code == 503 and "read-only" in told(refused)[2]
+        response = ask(router, "/router/keys", OWNER, {"name": "bob"})
+        assert response.status_code == 503 and "read-only" in error_of(response)[2]
         command = run("router", "keys", "add", "bob", ROUTER_KEYS_FILE=str(folder / KEYS_FILE))
         assert (command.returncode, command.stdout, command.stderr.count("\n")) == (2, "", 1)
         assert "is not writable" in command.stderr
-        bob = make(shared, "bob")
+        bob = create_key(shared, "bob")
         assert until(lambda: chat(router, bob).status_code == 200)
     finally:
         os.system(f"umount {folder}")

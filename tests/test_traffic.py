@@ -3,7 +3,7 @@ import random
 from collections import Counter
 
 import pytest
-from made_records import made_record
+from synthetic_records import make_record
 
 from calibration.questions.questions import read
 from calibration.traffic.sampling import Feedback, RecordedRequest, sample_traffic
@@ -24,36 +24,36 @@ def traffic(counts: dict[str, int], rng: random.Random) -> list[RecordedRequest]
     return requests
 
 
-def test_a_sample_is_even_over_types_and_takes_all_of_a_rare_one():
-    chosen = sample_traffic(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
-    assert Counter(request.question_type for request in chosen) == {"math": 50, "code": 50, "poems": 7}
-    assert len({request.trace_id for request in chosen}) == 107
+def test_a_sample_is_balanced_over_types_and_includes_all_of_a_rare_one():
+    sample = sample_traffic(traffic({"math": 500, "code": 300, "poems": 7}, random.Random(1)), 107, random.Random(2))
+    assert Counter(request.question_type for request in sample) == {"math": 50, "code": 50, "poems": 7}
+    assert len({request.trace_id for request in sample}) == 107
 
 
-def test_half_of_a_type_are_the_requests_that_the_policy_was_least_certain_of():
-    everything = traffic({"math": 1000}, random.Random(1))
-    chosen = sample_traffic(everything, 100, random.Random(2))
-    near = sum(abs(request.gap - 0.08) < 0.02 for request in chosen)
-    assert near > 55  # half are chosen for it; a fifth of the random half lie there as well
+def test_half_of_a_types_sample_is_the_most_uncertain_requests():
+    all_requests = traffic({"math": 1000}, random.Random(1))
+    sample = sample_traffic(all_requests, 100, random.Random(2))
+    near = sum(abs(request.gap - 0.08) < 0.02 for request in sample)
+    assert near > 55  # half are chosen for it; a fifth of the random half also qualify
     assert near < 75
 
 
 def test_a_decision_without_evidence_counts_as_uncertain():
-    everything = [RecordedRequest("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
-    assert "new" in {request.trace_id for request in sample_traffic(everything, 20, random.Random(2))}
+    all_requests = [RecordedRequest("new", "math", "novel", 0.9), *traffic({"math": 200}, random.Random(1))]
+    assert "new" in {request.trace_id for request in sample_traffic(all_requests, 20, random.Random(2))}
 
 
 def test_requests_with_feedback_are_always_in_the_sample():
     rated = RecordedRequest("rated", "math", "cheap_is_enough", 0.0, (Feedback(0.0, "wrong"),))
     for seed in range(5):
-        chosen = sample_traffic([*traffic({"math": 100}, random.Random(1)), rated], 5, random.Random(seed))
-        assert rated in chosen
-        assert len(chosen) == 5
+        sample = sample_traffic([*traffic({"math": 100}, random.Random(1)), rated], 5, random.Random(seed))
+        assert rated in sample
+        assert len(sample) == 5
 
 
 def test_the_same_seed_gives_the_same_sample():
-    everything = traffic({"math": 100, "code": 100}, random.Random(1))
-    assert sample_traffic(everything, 20, random.Random(3)) == sample_traffic(everything, 20, random.Random(3))
+    all_requests = traffic({"math": 100, "code": 100}, random.Random(1))
+    assert sample_traffic(all_requests, 20, random.Random(3)) == sample_traffic(all_requests, 20, random.Random(3))
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "-7d", "7y", "0d"])
@@ -80,13 +80,13 @@ def test_only_a_liked_answer_becomes_the_expected_response():
     assert build_question_row(RecordedRequest("t", "math", "novel", 0.1), None, response) is None
 
 
-def test_recorded_traffic_becomes_questions_that_calibration_reads(tmp_path, store_with_tables, monkeypatch):
+def test_recorded_traffic_becomes_questions_that_calibration_reads(tmp_path, create_store, monkeypatch):
     from typer.testing import CliRunner
 
     from calibration.__main__ import app
 
     home = tmp_path / "home"
-    settings = load(home=home, mlflow_tracking_uri=store_with_tables(home))
+    settings = load(home=home, mlflow_tracking_uri=create_store(home))
     journal = Journal(home / "journal")
     import time
 
@@ -96,14 +96,14 @@ def test_recorded_traffic_becomes_questions_that_calibration_reads(tmp_path, sto
         request = {"model": "auto", "messages": [{"role": "user", "content": f"What is {number} + 1?"}]}
         response = {"choices": [{"message": {"role": "assistant", "content": f"It is {number + 1}."}}]}
         kind = "math/sums" if number % 2 else "facts/numbers"
-        record = made_record(number, question_type=kind, gap=number / 100, request=request, response=response, **times)
+        record = make_record(number, question_type=kind, gap=number / 100, request=request, response=response, **times)
         journal.append(record)
     again = {"started_unix_ns": now - 10**9, "first_byte_unix_ns": now, "ended_unix_ns": now, "response": response}
     for number, same in ((20, 3), (21, 3), (22, 5)):  # repeats of earlier questions
         request = {"model": "auto", "messages": [{"role": "user", "content": f"What is {same} + 1?"}]}
-        journal.append(made_record(number, question_type="math/sums", gap=0.0, request=request, **again))
+        journal.append(make_record(number, question_type="math/sums", gap=0.0, request=request, **again))
     for number, thumbs in ((3, "up"), (20, "up"), (4, "down")):
-        trace = made_record(number).trace_id
+        trace = make_record(number).trace_id
         score = float(thumbs == "up")
         journal.append(
             FeedbackRecord(feedback_id=f"{number:032x}", trace_id=trace, unix_ns=now, score=score, thumbs=thumbs)
@@ -112,10 +112,10 @@ def test_recorded_traffic_becomes_questions_that_calibration_reads(tmp_path, sto
     drain(shippers_for(settings)[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
     monkeypatch.setenv("ROUTER_HOME", str(home))
-    out = tmp_path / "traffic.jsonl"
-    result = CliRunner().invoke(app, ["from-traces", "--since", "1h", "--sample", "15", "--out", str(out)])
+    path = tmp_path / "traffic.jsonl"
+    result = CliRunner().invoke(app, ["from-traces", "--since", "1h", "--sample", "15", "--out", str(path)])
     assert result.exit_code == 0, result.output
-    questions = read(str(out))
+    questions = read(str(path))
     assert [question.question_type for question in questions] == ["math/sums"]
     assert questions[0].text == "What is 3 + 1?" and questions[0].expected_response
     review = [json.loads(line) for line in (tmp_path / "traffic.review.jsonl").read_text().splitlines()]

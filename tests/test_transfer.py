@@ -35,7 +35,7 @@ def models(settings, *names):
     return [model_named(name, book, catalogue(book.aliases)) for name in names]
 
 
-def to(policy, *names):
+def transfer_to(policy, *names):
     return transfer_policy(policy, *models(load(), *names))
 
 
@@ -45,60 +45,60 @@ def policy():
 
 
 @pytest.fixture(scope="module")
-def read(policy):
-    """Three hundred questions of all kinds, as they are read and predicted by the shipped policy."""
+def predicted_questions(policy):
+    """Three hundred questions of all types with the shipped policy's features and predictions."""
     rows = [json.loads(line) for line in (DATA / "questions.jsonl").read_text().splitlines()]
     lines = [row["question"] for row in rows if "question" in row]
     for path in sorted((DATA / "requests").iterdir()):
         lines += [json.loads(line)["text"] for line in path.read_text().splitlines()]
     features = [read_question([{"role": "user", "content": text}]) for text in lines[:: len(lines) // 300]]
-    return [(each, predict(policy.predictor, each)) for each in features]
+    return [(question_features, predict(policy.predictor, question_features)) for question_features in features]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=",".join)
 def test_a_transferred_policy_certifies_nothing_and_its_evidence_names_the_origin(policy, pair):
-    made = to(policy, *pair)
-    assert [model.name for model in made.rules.models] == list(pair)
-    assert not any(rule.certified or rule.n or rule.kept_by_type for rule in made.rules.targets)
-    assert {rule.promise for rule in made.rules.targets} == {Promise.EXPECTED}
-    assert all(0 <= rule.expected_saving.low <= rule.expected_saving.high <= 1 for rule in made.rules.targets)
-    for kind, known in made.rules.evidence.items():
+    transferred = transfer_to(policy, *pair)
+    assert [model.name for model in transferred.rules.models] == list(pair)
+    assert not any(rule.certified or rule.n or rule.kept_by_type for rule in transferred.rules.targets)
+    assert {rule.promise for rule in transferred.rules.targets} == {Promise.EXPECTED}
+    assert all(0 <= rule.expected_saving.low <= rule.expected_saving.high <= 1 for rule in transferred.rules.targets)
+    for kind, known in transferred.rules.evidence.items():
         before = policy.rules.evidence_of(kind)
         assert known.kind == {"measured": "transferred", "published": "transferred", "none": "none"}[before.kind]
         assert known.source.startswith("transferred from gpt-4o-mini and gpt-4o, policy " + policy.version)
         assert set(known.quality) <= set(pair) and set(known.output_tokens) <= set(pair)
         assert list(known.quality.values()) == list(before.quality.values())
-    assert made.about["transferred_from"] == {"policy": policy.version, "models": ["gpt-4o-mini", "gpt-4o"]}
+    assert transferred.about["transferred_from"] == {"policy": policy.version, "models": ["gpt-4o-mini", "gpt-4o"]}
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=",".join)
-def test_the_same_questions_go_to_the_cheap_model(policy, read, pair):
-    made = to(policy, *pair)
+def test_the_same_questions_go_to_the_cheap_model(policy, predicted_questions, pair):
+    transferred = transfer_to(policy, *pair)
     names = dict(zip(("gpt-4o-mini", "gpt-4o"), pair, strict=True))
-    assert len(read) >= 300
+    assert len(predicted_questions) >= 300
     for target in TARGETS:
-        same = chosen = 0
-        for features, prediction in read:
+        same = cheap_count = 0
+        for features, prediction in predicted_questions:
             old = decide(policy.rules, features, prediction, target)
-            new = decide(made.rules, features, predict(made.predictor, features), target)
+            new = decide(transferred.rules, features, predict(transferred.predictor, features), target)
             same += new.model == names[old.model]
-            chosen += old.model == "gpt-4o-mini"
+            cheap_count += old.model == "gpt-4o-mini"
             assert new.promise in (Promise.EXPECTED, None)
-        assert same >= 0.95 * len(read), (target, same)
-        assert 0 < chosen < len(read)  # or it would say nothing
+        assert same >= 0.95 * len(predicted_questions), (target, same)
+        assert 0 < cheap_count < len(predicted_questions)  # otherwise the test would prove nothing
 
 
 def test_a_transferred_policy_round_trips_through_its_files(policy):
-    made = to(policy, *NEW)
-    files = dump(made)
+    transferred = transfer_to(policy, *NEW)
+    files = dump(transferred)
     again = parse(files)
-    assert again.version == parse(dump(to(policy, *NEW))).version != policy.version
-    assert again.rules.targets == made.rules.targets and again.rules.evidence == made.rules.evidence
+    assert again.version == parse(dump(transfer_to(policy, *NEW))).version != policy.version
+    assert again.rules.targets == transferred.rules.targets and again.rules.evidence == transferred.rules.evidence
     assert dump(again) == files
 
 
 def test_a_transferred_policy_can_be_transferred_again(policy):
-    twice = to(to(policy, *NEW), "gpt-4o-mini", "gpt-4o")
+    twice = transfer_to(transfer_to(policy, *NEW), "gpt-4o-mini", "gpt-4o")
     for rule, before in zip(twice.rules.targets, policy.rules.targets, strict=True):
         assert rule.quality_per_usd == pytest.approx(before.quality_per_usd)
     assert {known.kind for known in twice.rules.evidence.values()} <= {"transferred", "none"}
@@ -106,33 +106,33 @@ def test_a_transferred_policy_can_be_transferred_again(policy):
 
 def test_only_pairs_that_save_cost_are_accepted(policy):
     with pytest.raises(TransferError, match="gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"):
-        to(policy, *reversed(NEW))
-    alone = models(load(), "gpt-6-luna")[0]
+        transfer_to(policy, *reversed(NEW))
+    single_model = models(load(), "gpt-6-luna")[0]
     with pytest.raises(TransferError, match="not cheaper"):
-        transfer_policy(policy, alone, alone)
-    more = replace(policy, rules=replace(policy.rules, models=(*policy.rules.models, alone)))
+        transfer_policy(policy, single_model, single_model)
+    three_models = replace(policy, rules=replace(policy.rules, models=(*policy.rules.models, single_model)))
     with pytest.raises(TransferError, match="only a pair is transferred"):
-        transfer_policy(more, *models(load(), *NEW))
+        transfer_policy(three_models, *models(load(), *NEW))
 
 
 # as a setting
 
 
-def settings_of(tmp_path, *pair, **more):
-    return load(home=tmp_path / "home", pair=pair, **more)
+def settings_of(tmp_path, *pair, **three_models):
+    return load(home=tmp_path / "home", pair=pair, **three_models)
 
 
 def test_a_pair_is_served_from_the_home_folder(tmp_path):
     settings = settings_of(tmp_path, *NEW)
-    served, problem = served_policy(settings)
-    assert [model.name for model in served.rules.models] == list(NEW) and problem == ""
+    policy, problem = served_policy(settings)
+    assert [model.name for model in policy.rules.models] == list(NEW) and problem == ""
     folder = policy_folder(settings)
-    assert folder == settings.home / "policies" / served.version
+    assert folder == settings.home / "policies" / policy.version
     assert policy_folder(settings) == folder
     assert sorted(path.name for path in folder.iterdir()) == sorted([DOCUMENT, WEIGHTS])
-    assert [path.name for path in (settings.home / "policies").iterdir()] == [served.version]
+    assert [path.name for path in (settings.home / "policies").iterdir()] == [policy.version]
     other = load(home=tmp_path / "other", pair=NEW)
-    assert policy_folder(other) == other.home / "policies" / served.version
+    assert policy_folder(other) == other.home / "policies" / policy.version
 
 
 def test_the_policys_own_pair_is_not_transferred(tmp_path, policy):
@@ -161,7 +161,7 @@ def test_versions_are_equal_in_every_process(tmp_path):
 
 
 def promote(settings, policy):
-    """Put a policy in the place of the promoted one."""
+    """Replace the promoted policy."""
     folder = settings.home / "policies" / "made"
     folder.mkdir(parents=True)
     for name, content in dump(policy).items():
@@ -172,7 +172,7 @@ def promote(settings, policy):
 
 def test_a_promoted_policy_of_the_configured_pair_is_served(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
-    calibrated = to(policy, *NEW)
+    calibrated = transfer_to(policy, *NEW)
     calibrated.about["made_at"] = "of its own"
     folder = promote(settings, calibrated)
     assert policy_folder(settings) == folder
@@ -181,7 +181,7 @@ def test_a_promoted_policy_of_the_configured_pair_is_served(tmp_path, policy):
 
 def test_a_promoted_policy_of_another_pair_is_transferred(tmp_path, policy):
     settings = settings_of(tmp_path, *NEW)
-    promote(settings, to(policy, "gpt-4.1-mini", "gpt-4.1"))
+    promote(settings, transfer_to(policy, "gpt-4.1-mini", "gpt-4.1"))
     served = served_policy(settings)[0]
     assert served.about["transferred_from"]["models"] == ["gpt-4.1-mini", "gpt-4.1"]
 
@@ -202,10 +202,10 @@ def test_an_invalid_promoted_policy_does_not_stop_the_pair(tmp_path, policy):
     assert (again.about["transferred_from"]["policy"], problem) == (promoted.version, "")
 
 
-def test_a_promotion_while_the_router_runs_is_applied(serve, openai_server, policy):
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
+def test_a_promotion_while_the_router_runs_is_applied(start_router, openai_server, policy):
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
-    calibrated = to(policy, *NEW)
+    calibrated = transfer_to(policy, *NEW)
     calibrated.about["made_at"] = "of its own"
     home = router.home / "policies" / "made"
     home.mkdir()
@@ -213,56 +213,56 @@ def test_a_promotion_while_the_router_runs_is_applied(serve, openai_server, poli
     (home / WEIGHTS).write_bytes(b"broken")
     (home / DOCUMENT).write_bytes(files[DOCUMENT])
     (router.home / "policy").symlink_to(home)
-    assert "cannot be read" in str(health_until(router, lambda told: "cannot be read" in str(told)))
+    assert "cannot be read" in str(health_until(router, lambda health: "cannot be read" in str(health)))
     again = router.home / "policies" / "again"
     again.mkdir()
     for name, content in files.items():
         (again / name).write_bytes(content)
     (router.home / "policy").unlink()
     (router.home / "policy").symlink_to(again)
-    told = health_until(router, lambda told: told["policy"] != first)
-    assert told["policy"] == parse(files).version
+    health = health_until(router, lambda health: health["policy"] != first)
+    assert health["policy"] == parse(files).version
     (router.home / "policy").unlink()
-    assert health_until(router, lambda told: told["policy"] == first)["policy"] == first
+    assert health_until(router, lambda health: health["policy"] == first)["policy"] == first
 
 
 def health_until(router, holds, seconds=10.0):
     deadline = time.monotonic() + seconds
-    while not holds(told := httpx2.get(router.origin + "/health").json()) and time.monotonic() < deadline:
+    while not holds(health := httpx2.get(router.origin + "/health").json()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return told
+    return health
 
 
-def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(serve, openai_server, policy):
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
+def test_a_promoted_policy_that_cannot_be_transferred_is_reported_and_ignored(start_router, openai_server, policy):
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
     first = httpx2.get(router.origin + "/health").json()["policy"]
     cheap, strong = policy.rules.models
     flat = replace(policy, rules=replace(policy.rules, models=(replace(cheap, price=strong.price), strong)))
     promote(router.app.worker.settings, flat)
-    told = health_until(router, lambda told: "saves nothing" in str(told))
-    assert "ROUTER_PAIR" in str(told["warnings"]) and told["policy"] == first
+    health = health_until(router, lambda health: "saves nothing" in str(health))
+    assert "ROUTER_PAIR" in str(health["warnings"]) and health["policy"] == first
     (router.home / "policy").unlink()
-    assert "saves nothing" not in str(health_until(router, lambda told: "saves nothing" not in str(told)))
+    assert "saves nothing" not in str(health_until(router, lambda health: "saves nothing" not in str(health)))
 
 
 @pytest.mark.parametrize(
-    ("pair", "why"),
+    ("pair", "reason"),
     [
         (("gpt-6-luna", "no-such-model"), "'no-such-model' has no price"),
         (("gpt-6-sol", "gpt-6-luna"), "gpt-6-sol is not cheaper than gpt-6-luna; name the cheap model first"),
     ],
 )
-def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, why):
-    with pytest.raises(SettingsError) as refused:
+def test_a_pair_that_cannot_be_served_is_a_one_line_error(tmp_path, pair, reason):
+    with pytest.raises(SettingsError) as error:
         served_policy(settings_of(tmp_path, *pair))
     (finding,) = policy_and_prices(settings_of(tmp_path, *pair))
-    assert finding.state is State.PROBLEM and why in finding.message
-    assert why in str(refused.value) and "ROUTER_PAIR" in str(refused.value) and "\n" not in str(refused.value)
+    assert finding.state is State.PROBLEM and reason in finding.message
+    assert reason in str(error.value) and "ROUTER_PAIR" in str(error.value) and "\n" not in str(error.value)
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(pair)}
     for command in (["serve", "--port", "0"], ["decide", "hi"]):
-        ended = run("router", *command, **settings)
-        assert ended.returncode != 0 and why in ended.stderr
-        assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+        result = run("router", *command, **settings)
+        assert result.returncode != 0 and reason in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 @pytest.mark.parametrize("pair", ["gpt-6-luna", "gpt-6-luna,gpt-6-luna", "a,b,c"])
@@ -276,15 +276,15 @@ def test_blanks_around_the_names_of_a_pair_are_ignored(tmp_path):
     assert load(home=tmp_path, pair="").pair == ()
 
 
-def test_decide_and_health_report_that_the_pair_was_not_measured(tmp_path, serve, openai_server):
+def test_decide_and_health_report_that_the_pair_was_not_measured(tmp_path, start_router, openai_server):
     settings = {"ROUTER_HOME": str(tmp_path / "home"), "ROUTER_PAIR": ",".join(NEW), "COLUMNS": "250"}
     question = "Tom has 3 apples and buys 5 more. How many apples does Tom have now?"
-    decided = run("router", "decide", question, **settings).stdout
-    assert "(expected)" in decided and "evidence: transferred" in decided and "gpt-6-" in decided
-    router = serve(openai_base_url=openai_server.url, pair=NEW)
-    told = httpx2.get(router.origin + "/health").json()
-    assert any("gpt-6-luna,gpt-6-sol were not measured" in warning for warning in told["warnings"])
-    assert told["policy"] in decided
+    output = run("router", "decide", question, **settings).stdout
+    assert "(expected)" in output and "evidence: transferred" in output and "gpt-6-" in output
+    router = start_router(openai_base_url=openai_server.url, pair=NEW)
+    health = httpx2.get(router.origin + "/health").json()
+    assert any("gpt-6-luna,gpt-6-sol were not measured" in warning for warning in health["warnings"])
+    assert health["policy"] in output
     answer = httpx2.post(
         router.url + "/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": question}]}
     )

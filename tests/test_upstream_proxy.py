@@ -1,4 +1,4 @@
-"""Upstreams behind a corporate proxy, over TLS and without: nothing changes for clients, and a refusal has a name."""
+"""Upstreams behind a corporate proxy, with and without TLS: clients see no change, and errors name the proxy."""
 
 import contextlib
 import logging
@@ -11,8 +11,8 @@ import openai
 import pytest
 from corporate_proxy import CorporateProxy
 from cryptography import x509
-from fake_openai import Say, chat_events, events
-from test_leftovers import CHUNKED, EVIL, SIZED, Wrong
+from fake_openai import Reply, chat_events, stream_reply
+from test_leftovers import CHUNKED, EVIL, SIZED, MisbehavingUpstream
 from test_upstream_tls import NAMED, TlsFront, certificate
 from waiting import until
 
@@ -29,8 +29,8 @@ FAST = {"first_byte": 0.6, "idle": 0.5, "connect": 0.5, "retries": 5}
 STREAMED = NAMED[:-1] + b',"stream":true}'
 
 
-class Behind:
-    """A router, the proxy it goes through, the TLS in front of the upstream, and its start."""
+class ProxiedRouter:
+    """A router, its proxy, and the TLS server in front of the upstream."""
 
     def __init__(self, folder, port, serve, login):
         chain, self.authority = certificate(folder, x509.DNSName("upstream.test"))
@@ -44,9 +44,9 @@ class Behind:
         return self._serve(openai_base_url=url, openai_api_key="sk-upstream", ca_bundle=self.authority, **settings)
 
     @property
-    def asked(self):
-        """What the proxy was asked for, but for lists of models, which a router reads by itself."""
-        return self.proxy.connects + [each for each in self.proxy.forwarded if each.method == "POST"]
+    def requests(self):
+        """The requests to the proxy, without the router's own model lists."""
+        return self.proxy.connects + [request for request in self.proxy.forwarded if request.method == "POST"]
 
     def close(self):
         self.proxy.close()
@@ -54,16 +54,16 @@ class Behind:
 
 
 @pytest.fixture
-def behind(tmp_path, serve, openai_server):
-    made = []
+def start_behind_proxy(tmp_path, start_router, openai_server):
+    started = []
 
     def make(login=""):
-        made.append(Behind(tmp_path, openai_server.port, serve, login))
-        return made[-1]
+        started.append(ProxiedRouter(tmp_path, openai_server.port, start_router, login))
+        return started[-1]
 
     yield make
-    for each in made:
-        each.close()
+    for request in started:
+        request.close()
 
 
 @pytest.fixture(params=[HTTPS, HTTP], ids=["https", "http"])
@@ -82,8 +82,8 @@ def refusal(answer):
 
 
 @pytest.mark.parametrize("login", ["", LOGIN], ids=["open", "with credentials"])
-def test_answers_arrive_through_the_proxy_and_connections_are_reused(behind, url, openai_server, login):
-    net = behind(login)
+def test_answers_arrive_through_the_proxy_and_connections_are_reused(start_behind_proxy, url, openai_server, login):
+    net = start_behind_proxy(login)
     router = net.start(url, login)
     for _ in range(5):
         assert ask(router).json()["choices"][0]["message"]["content"] == "Paris."
@@ -91,26 +91,26 @@ def test_answers_arrive_through_the_proxy_and_connections_are_reused(behind, url
     assert received.body == NAMED and received.header("host") == "upstream.test"
     assert received.header("authorization") == "Bearer sk-upstream"
     assert received.header("proxy-authorization") is None
-    assert {each.target for each in net.asked} == {
+    assert {request.target for request in net.requests} == {
         "upstream.test:443" if url == HTTPS else "http://upstream.test/v1/chat/completions"
     }
     if url == HTTPS:
         assert 1 <= len(net.proxy.connects) <= 2 and net.front.connections <= 2  # models are listed beside it
-        assert all(each.header("authorization") is None for each in net.proxy.connects)
+        assert all(request.header("authorization") is None for request in net.proxy.connects)
 
 
-def test_a_stream_is_forwarded_unchanged_as_it_arrives(behind, url, openai_server):
-    router = behind().start(url)
-    said = chat_events("gpt-4o")
-    openai_server.say(events(*said, gap=0.05))
+def test_a_stream_is_forwarded_unchanged_as_it_arrives(start_behind_proxy, url, openai_server):
+    router = start_behind_proxy().start(url)
+    sent_content = chat_events("gpt-4o")
+    openai_server.enqueue(stream_reply(*sent_content, gap=0.05))
     with httpx2.stream("POST", router.url + "/chat/completions", content=STREAMED, timeout=30) as answer:
         pieces = list(answer.iter_raw())
-    assert b"".join(pieces) == b"".join(said)
-    assert len(pieces) >= len(said) - 1
+    assert b"".join(pieces) == b"".join(sent_content)
+    assert len(pieces) >= len(sent_content) - 1
 
 
-def test_the_official_client_streams_through_the_proxy(behind, url):
-    router = behind(LOGIN).start(url, LOGIN)
+def test_the_official_client_streams_through_the_proxy(start_behind_proxy, url):
+    router = start_behind_proxy(LOGIN).start(url, LOGIN)
     with openai.OpenAI(base_url=router.url, api_key="any") as client:
         stream = client.chat.completions.create(
             model="gpt-4o", messages=[{"role": "user", "content": "hi"}], stream=True
@@ -119,47 +119,47 @@ def test_the_official_client_streams_through_the_proxy(behind, url):
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_client_that_disconnects_cancels_the_upstream_request(behind, url, openai_server, streamed):
-    router = behind().start(url)
-    openai_server.say(events(*chat_events("gpt-4o"), gap=0.3) if streamed else Say(wait=20))
+def test_a_client_that_disconnects_cancels_the_upstream_request(start_behind_proxy, url, openai_server, streamed):
+    router = start_behind_proxy().start(url)
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o"), gap=0.3) if streamed else Reply(wait=20))
     body = STREAMED if streamed else NAMED
-    called = httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=0.7)
-    with contextlib.suppress(httpx2.ReadTimeout), called as answer:
+    stream_request = httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=0.7)
+    with contextlib.suppress(httpx2.ReadTimeout), stream_request as answer:
         next(answer.iter_raw())
     assert openai_server.received[0].hung_up.wait(5)
 
 
-def test_large_bodies_are_forwarded(behind, url, openai_server):
-    router = behind().start(url)
+def test_large_bodies_are_forwarded(start_behind_proxy, url, openai_server):
+    router = start_behind_proxy().start(url)
     large = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"x" * 4_000_000 + b'"}]}'
     for path in ("/chat/completions", "/files"):
         assert ask(router, large, path).status_code == 200
     assert [request.body == large for request in openai_server.received] == [True, True]
 
 
-@pytest.mark.parametrize("given", ["", "ada:wrong-456"], ids=["no credentials", "wrong credentials"])
+@pytest.mark.parametrize("proxy_setting", ["", "ada:wrong-456"], ids=["no credentials", "wrong credentials"])
 @pytest.mark.parametrize("path", ["/chat/completions", "/files"])
 def test_a_proxy_that_asks_for_credentials_is_named_without_them(
-    behind, url, openai_server, caplog, capfd, given, path
+    start_behind_proxy, url, openai_server, caplog, capfd, proxy_setting, path
 ):
-    net = behind(LOGIN)
+    net = start_behind_proxy(LOGIN)
     with caplog.at_level(logging.DEBUG):
-        router = net.start(url, given, record_content="whole")
+        router = net.start(url, proxy_setting, record_content="whole")
         answer = ask(router, path=path)
-        told = refusal(answer)
+        message = refusal(answer)
         record = router.records()
-    assert f"the proxy {net.proxy.address} {'refuses its' if given else 'asks for'} credentials" in told
-    assert "(407)" in told and not openai_server.received
+    assert f"the proxy {net.proxy.address} {'refuses its' if proxy_setting else 'asks for'} credentials" in message
+    assert "(407)" in message and not openai_server.received
     settings = router.app.worker.settings
     upstreams = router.app.worker.upstreams
-    shown = [caplog.text, *capfd.readouterr(), str(record), repr(settings), repr(upstreams.network), answer.text]
-    shown += [str(answer.headers)]
+    texts = [caplog.text, *capfd.readouterr(), str(record), repr(settings), repr(upstreams.network), answer.text]
+    texts += [str(answer.headers)]
     for secret in ("wrong-456", "YWRh"):
-        assert not [each for each in shown if secret in each]
+        assert not [request for request in texts if secret in request]
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         ("403", "does not allow upstream.test:443 (403)"),
         ("502", "cannot reach upstream.test:443 (502)"),
@@ -176,22 +176,22 @@ def test_a_proxy_that_asks_for_credentials_is_named_without_them(
         (b"HTTP/1.1 200 OK\r\n", "no connection within 0.5 s (through the proxy "),
     ],
 )
-def test_a_failed_connect_returns_502_with_the_reason(behind, openai_server, fault, told):
-    net = behind(LOGIN)
+def test_a_failed_connect_returns_502_with_the_reason(start_behind_proxy, openai_server, fault, expected):
+    net = start_behind_proxy(LOGIN)
     net.proxy.fault = fault
     router = net.start(HTTPS, LOGIN, timeouts=FAST, max_attempts=1)
-    began = time.monotonic()
+    start = time.monotonic()
     message = refusal(ask(router))
-    assert told in message and net.proxy.address in message and PASSWORD not in message
-    assert time.monotonic() - began < 3
+    assert expected in message and net.proxy.address in message and PASSWORD not in message
+    assert time.monotonic() - start < 3
     assert not openai_server.received
     net.proxy.fault = None
     assert ask(router).status_code == 200, "what failed leaves nothing behind"
 
 
 @pytest.mark.parametrize("fault", ["403", "silent"])
-def test_a_failed_tunnel_is_closed(behind, fault):
-    net = behind()
+def test_a_failed_tunnel_is_closed(start_behind_proxy, fault):
+    net = start_behind_proxy()
     net.proxy.fault = fault
     router = net.start(HTTPS, timeouts=FAST, max_attempts=1)
     for _ in range(5):
@@ -199,42 +199,42 @@ def test_a_failed_tunnel_is_closed(behind, fault):
     assert until(lambda: not net.proxy.open_connections)
 
 
-def test_a_client_that_disconnects_while_the_proxy_stalls_closes_the_connection(behind):
-    net = behind()
+def test_a_client_that_disconnects_while_the_proxy_stalls_closes_the_connection(start_behind_proxy):
+    net = start_behind_proxy()
     net.proxy.fault = "stall"
     router = net.start(HTTPS)
     with pytest.raises(httpx2.ReadTimeout):
         httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=0.5)
-    asked = len(net.proxy.connects)
-    deadline = time.monotonic() + 2  # a connection attempt of its own would be given up after 5 s
+    request_count = len(net.proxy.connects)
+    deadline = time.monotonic() + 2  # a connection attempt times out after 5 s
     while net.proxy.open_connections > 1 and time.monotonic() < deadline:  # one may be the router's list of models
         time.sleep(0.02)
-    assert asked and net.proxy.open_connections <= 1
+    assert request_count and net.proxy.open_connections <= 1
 
 
-def test_an_unreachable_proxy_is_named(serve):
-    router = serve(openai_base_url=HTTPS, proxy=f"http://{LOGIN}@127.0.0.1:9", max_attempts=1)
+def test_an_unreachable_proxy_is_named(start_router):
+    router = start_router(openai_base_url=HTTPS, proxy=f"http://{LOGIN}@127.0.0.1:9", max_attempts=1)
     message = refusal(ask(router))
     assert "the proxy 127.0.0.1:9 cannot be reached" in message and PASSWORD not in message
 
 
-def test_a_certificate_is_checked_through_the_tunnel(behind, openai_server, tmp_path):
-    net = behind()
+def test_a_certificate_is_checked_through_the_tunnel(start_behind_proxy, openai_server, tmp_path):
+    net = start_behind_proxy()
     net.proxy._names["other.test:443"] = net.front.port
     message = refusal(ask(net.start("https://other.test/v1", max_attempts=1)))
     assert "certificate verify failed" in message and f"through the proxy {net.proxy.address}" in message
     assert not openai_server.received
 
 
-def test_a_stall_after_the_tunnel_is_attributed_to_the_upstream(behind, openai_server):
-    router = behind().start(HTTPS, timeouts=FAST, max_attempts=1)
-    openai_server.say(Say(wait=5))
+def test_a_stall_after_the_tunnel_is_attributed_to_the_upstream(start_behind_proxy, openai_server):
+    router = start_behind_proxy().start(HTTPS, timeouts=FAST, max_attempts=1)
+    openai_server.enqueue(Reply(wait=5))
     answer = ask(router)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
 
 
-def test_an_idle_tunnel_that_was_closed_is_opened_again(behind, url, openai_server):
-    net = behind()
+def test_an_idle_tunnel_that_was_closed_is_opened_again(start_behind_proxy, url, openai_server):
+    net = start_behind_proxy()
     router = net.start(url)
     assert ask(router).status_code == 200
     for transport in list(net.proxy._open):
@@ -245,7 +245,7 @@ def test_an_idle_tunnel_that_was_closed_is_opened_again(behind, url, openai_serv
 
 @pytest.mark.parametrize("answer", [SIZED, CHUNKED])
 async def test_extra_data_from_a_proxy_is_discarded(answer):
-    proxy = Wrong(answer, EVIL, 0.0)
+    proxy = MisbehavingUpstream(answer, EVIL, 0.0)
     pool = Pool(1.0, Network(Proxies.read(f"http://127.0.0.1:{proxy.port}", {})))
     try:
         for number in range(4):
@@ -263,24 +263,24 @@ async def test_extra_data_from_a_proxy_is_discarded(answer):
 
 async def test_extra_data_in_a_tunnel_is_discarded(tmp_path):
     chain, authority = certificate(tmp_path, x509.DNSName("upstream.test"))
-    wrong = Wrong(SIZED, EVIL, 0.0)
-    front = TlsFront(chain, wrong.port)
+    wrong_upstream = MisbehavingUpstream(SIZED, EVIL, 0.0)
+    front = TlsFront(chain, wrong_upstream.port)
     proxy = CorporateProxy({"upstream.test:443": front.port})
     pool = Pool(2.0, Network.read(f"http://{proxy.address}", str(authority), {}))
     try:
         for number in range(4):
             path = b"/mine-%d" % number
-            heard = await pool.send(Origin("upstream.test", 443, True, b"/v1"), Call(b"GET", path, []), 2)
-            assert await heard.read(1) == path[1:] and await heard.read(1) == b""
-            heard.close()
+            answer = await pool.send(Origin("upstream.test", 443, True, b"/v1"), Call(b"GET", path, []), 2)
+            assert await answer.read(1) == path[1:] and await answer.read(1) == b""
+            answer.close()
     finally:
         pool.close()
-        for server in (proxy, front, wrong):
+        for server in (proxy, front, wrong_upstream):
             server.close()
 
 
-def test_proxy_credentials_of_a_client_are_not_forwarded(behind, url, openai_server):
-    net = behind()
+def test_proxy_credentials_of_a_client_are_not_forwarded(start_behind_proxy, url, openai_server):
+    net = start_behind_proxy()
     answer = httpx2.post(
         net.start(url).url + "/chat/completions",
         content=NAMED,
@@ -288,33 +288,33 @@ def test_proxy_credentials_of_a_client_are_not_forwarded(behind, url, openai_ser
         timeout=30,
     )
     assert answer.status_code == 200
-    for received in (*net.asked, *openai_server.received):
+    for received in (*net.requests, *openai_server.received):
         assert received.header("proxy-authorization") is received.header("proxy-connection") is None
 
 
 @pytest.mark.parametrize("exempt", ["upstream.test", ".test", "*", "upstream.test:443,upstream.test:80"])
-def test_exempt_hosts_are_not_reached_through_the_proxy(behind, url, monkeypatch, exempt):
+def test_exempt_hosts_are_not_reached_through_the_proxy(start_behind_proxy, url, monkeypatch, exempt):
     monkeypatch.setenv("NO_PROXY", exempt)
-    net = behind()
+    net = start_behind_proxy()
     assert "through the proxy" not in refusal(ask(net.start(url, max_attempts=1)))  # there is no upstream.test
     assert not net.proxy.connects and not net.proxy.forwarded
 
 
-def test_loopback_is_not_reached_through_the_proxy(behind, openai_server):
-    net = behind()
+def test_loopback_is_not_reached_through_the_proxy(start_behind_proxy, openai_server):
+    net = start_behind_proxy()
     assert ask(net.start(openai_server.url)).status_code == 200
     assert not net.proxy.connects and not net.proxy.forwarded
 
 
-def test_the_setting_none_overrides_the_proxy_of_the_environment(behind, url, monkeypatch):
-    net = behind()
+def test_the_setting_none_overrides_the_proxy_of_the_environment(start_behind_proxy, url, monkeypatch):
+    net = start_behind_proxy()
     monkeypatch.setenv("https_proxy", f"http://{net.proxy.address}")
     monkeypatch.setenv("ALL_PROXY", f"http://{net.proxy.address}")
     assert ask(net.start(url, proxy=None)).status_code == 200
-    asked = len(net.proxy.connects) + len(net.proxy.forwarded)
-    assert asked > 0
+    request_count = len(net.proxy.connects) + len(net.proxy.forwarded)
+    assert request_count > 0
     refusal(ask(net.start(url, proxy="none", max_attempts=1)))
-    assert len(net.proxy.connects) + len(net.proxy.forwarded) == asked
+    assert len(net.proxy.connects) + len(net.proxy.forwarded) == request_count
 
 
 @pytest.mark.parametrize(
@@ -327,19 +327,19 @@ def test_the_setting_none_overrides_the_proxy_of_the_environment(behind, url, mo
 )
 def test_an_invalid_proxy_is_a_one_line_error_without_its_password(tmp_path, environment):
     command = [sys.executable, "-m", "router", "serve", "--port", "0"]
-    given = {"OPENAI_BASE_URL": HTTPS, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **environment}
-    ended = subprocess.run(command, env=given, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    (line,) = ended.stderr.splitlines()
-    assert ended.returncode == 2 and line.startswith(f"router: setting {next(iter(environment))}")
+    settings = {"OPENAI_BASE_URL": HTTPS, "ROUTER_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **environment}
+    result = subprocess.run(command, env=settings, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and line.startswith(f"router: setting {next(iter(environment))}")
     assert PASSWORD not in line
 
 
 def test_the_settings_show_no_password(monkeypatch):
     monkeypatch.setenv("ROUTER_PROXY", f"http://{LOGIN}@proxy.corp:3128")
     settings = load(openai_base_url=HTTPS)
-    for shown in (repr(settings), str(settings), repr(settings.network), repr(Upstreams(settings).network)):
-        assert PASSWORD not in shown
+    for text in (repr(settings), str(settings), repr(settings.network), repr(Upstreams(settings).network)):
+        assert PASSWORD not in text
     monkeypatch.setenv("ROUTER_PROXY", f"ftp://{LOGIN}@proxy.corp:3128")
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         load()
-    assert PASSWORD not in str(refused.value)
+    assert PASSWORD not in str(error.value)

@@ -1,4 +1,4 @@
-"""An upstream behind TLS, with a certificate made for the test: who is trusted, and that nothing else changes."""
+"""An upstream over TLS with a generated certificate: trusted authorities, and otherwise unchanged behaviour."""
 
 import asyncio
 import datetime as dt
@@ -11,14 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fake_openai import chat_events, events
+from fake_openai import chat_events, stream_reply
 from loopback import LoopbackServer, copy
 
 NAMED = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 
 
 def certificate(folder: Path, name: x509.GeneralName) -> tuple[Path, Path]:
-    """A certificate of an authority of its own for `name`, with its key; and the authority's certificate."""
+    """A certificate for `name` with its key, signed by a new authority, and the authority's certificate."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     authority, server = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)]) for who in ("ours", "server"))
     now = dt.datetime.now(dt.UTC)
@@ -26,8 +26,8 @@ def certificate(folder: Path, name: x509.GeneralName) -> tuple[Path, Path]:
     def signed(subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> bytes:
         builder = x509.CertificateBuilder(authority, subject, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
-        made = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
-        return made.public_bytes(serialization.Encoding.PEM)
+        certificate = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
+        return certificate.public_bytes(serialization.Encoding.PEM)
 
     secret = keys[1].private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -39,7 +39,7 @@ def certificate(folder: Path, name: x509.GeneralName) -> tuple[Path, Path]:
 
 
 class TlsFront(LoopbackServer):
-    """Takes TLS and hands the bytes to a server without; counts the connections."""
+    """Terminates TLS in front of a plain server; counts the connections."""
 
     def __init__(self, chain: Path, port: int) -> None:
         self.connections = 0
@@ -58,8 +58,8 @@ LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
 @pytest.fixture
-def behind_tls(tmp_path, serve, openai_server, monkeypatch):
-    """Starts a router in front of an OpenAI behind TLS whose certificate is for `name`."""
+def start_behind_tls(tmp_path, start_router, openai_server, monkeypatch):
+    """A function that starts a router in front of an OpenAI over TLS whose certificate is for `name`."""
     fronts: list[TlsFront] = []
 
     def start(name: x509.GeneralName = LOOPBACK, *, trusted: bool = True):
@@ -67,15 +67,17 @@ def behind_tls(tmp_path, serve, openai_server, monkeypatch):
         fronts.append(TlsFront(chain, openai_server.port))
         if trusted:
             monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        return serve(openai_base_url=f"https://127.0.0.1:{fronts[0].port}/v1", openai_api_key="sk-upstream"), fronts[0]
+        return start_router(
+            openai_base_url=f"https://127.0.0.1:{fronts[0].port}/v1", openai_api_key="sk-upstream"
+        ), fronts[0]
 
     yield start
     for front in fronts:
         front.close()
 
 
-def test_an_upstream_with_tls_answers_and_its_connection_is_reused(behind_tls, openai_server):
-    router, front = behind_tls()
+def test_an_upstream_with_tls_answers_and_its_connection_is_reused(start_behind_tls, openai_server):
+    router, front = start_behind_tls()
     for _ in range(5):
         answer = httpx2.post(router.url + "/chat/completions", content=NAMED, timeout=30)
         assert answer.json()["choices"][0]["message"]["content"] == "Paris."
@@ -83,19 +85,19 @@ def test_an_upstream_with_tls_answers_and_its_connection_is_reused(behind_tls, o
     assert front.connections <= 2  # the list of models is read beside it
 
 
-def test_a_stream_over_tls_is_forwarded_unchanged_as_it_arrives(behind_tls, openai_server):
-    router, _ = behind_tls()
-    said = chat_events("gpt-4o")
-    openai_server.say(events(*said, gap=0.05))
+def test_a_stream_over_tls_is_forwarded_unchanged_as_it_arrives(start_behind_tls, openai_server):
+    router, _ = start_behind_tls()
+    sent_content = chat_events("gpt-4o")
+    openai_server.enqueue(stream_reply(*sent_content, gap=0.05))
     body = NAMED[:-1] + b',"stream":true}'
     with httpx2.stream("POST", router.url + "/chat/completions", content=body, timeout=30) as answer:
         pieces = list(answer.iter_raw())
-    assert b"".join(pieces) == b"".join(said)
-    assert len(pieces) >= len(said) - 1
+    assert b"".join(pieces) == b"".join(sent_content)
+    assert len(pieces) >= len(sent_content) - 1
 
 
-def test_large_bodies_are_forwarded_over_tls(behind_tls, openai_server):
-    router, _ = behind_tls()
+def test_large_bodies_are_forwarded_over_tls(start_behind_tls, openai_server):
+    router, _ = start_behind_tls()
     large = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"x" * 8_000_000 + b'"}]}'
     assert httpx2.post(router.url + "/chat/completions", content=large, timeout=60).status_code == 200
     assert httpx2.post(router.url + "/files", content=large, timeout=60).status_code == 200
@@ -104,18 +106,18 @@ def test_large_bodies_are_forwarded_over_tls(behind_tls, openai_server):
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/files"])
 @pytest.mark.parametrize(
-    ("name", "trusted", "told"),
+    ("name", "trusted", "expected"),
     [
         (LOOPBACK, False, "unable to get local issuer"),
         (x509.DNSName("other.test"), True, "IP address mismatch"),
     ],
     ids=["not trusted", "another's name"],
 )
-def test_an_invalid_certificate_returns_502(behind_tls, openai_server, path, name, trusted, told):
-    router, _ = behind_tls(name, trusted=trusted)
+def test_an_invalid_certificate_returns_502(start_behind_tls, openai_server, path, name, trusted, expected):
+    router, _ = start_behind_tls(name, trusted=trusted)
     answer = httpx2.post(router.url + path, content=NAMED, timeout=30)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["code"]) == (502, "upstream_error", "upstream_unreachable")
     assert "certificate verify failed" in error["message"]
-    assert told in error["message"]
+    assert expected in error["message"]
     assert not openai_server.received

@@ -1,4 +1,4 @@
-"""Answers that are looked at by content: the strong model is asked where the cheap one's likely does not hold."""
+"""Verification by content: the strong model is called if the cheap model's answer is likely wrong."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import json
 import httpx2
 import numpy as np
 import pytest
-from fake_openai import chat_events, completion, events, json_answer
+from fake_openai import chat_events, completion, json_reply, stream_reply
 
 from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, replay_cascade
 from calibration.learning.replay import replay_outcomes
@@ -29,86 +29,90 @@ RIGHT, WRONG = "The function counts ones and zeros.\n\nAnswer: (4, 5)", "The fun
 
 
 @pytest.fixture
-def ask(serve, openai_server):
-    """Asks a router for `auto-quality+verify`; the answer, and the models that were asked."""
-    router = serve(openai_base_url=openai_server.url, openai_api_key="sk-upstream")
+def ask(start_router, openai_server):
+    """A function that requests `auto-quality+verify`; returns the answer and the called models."""
+    router = start_router(openai_base_url=openai_server.url, openai_api_key="sk-upstream")
 
-    def asked(*says, question=TRACED, model="auto-quality+verify", headers=None, **more):
-        openai_server.say(*says)
+    def ask_question(*replies, question=TRACED, model="auto-quality+verify", headers=None, **more):
+        openai_server.enqueue(*replies)
         before = len(openai_server.received)
         body = {"model": model, "messages": [{"role": "user", "content": question}], **more}
         answer = httpx2.post(router.url + "/chat/completions", json=body, headers=headers, timeout=30)
         return answer, [received.json["model"] for received in openai_server.received[before:]], router
 
-    return asked
+    return ask_question
 
 
-def said(model: str, text: str, streamed: bool):
+def model_reply(model: str, text: str, streamed: bool):
     if streamed:
         words = text.split(" ")
-        return events(*chat_events(model, [f"{word} " for word in words[:-1]] + words[-1:]))
-    return json_answer(completion(model, text))
+        return stream_reply(*chat_events(model, [f"{word} " for word in words[:-1]] + words[-1:]))
+    return json_reply(completion(model, text))
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_an_answer_that_is_wrong_is_asked_of_the_strong_model(ask, streamed):
-    answer, models, router = ask(said(MINI, WRONG, streamed), said(STRONG, RIGHT, streamed), stream=streamed)
+def test_a_wrong_answer_is_escalated_to_the_strong_model(ask, streamed):
+    answer, models, router = ask(
+        model_reply(MINI, WRONG, streamed), model_reply(STRONG, RIGHT, streamed), stream=streamed
+    )
     assert (answer.status_code, models) == (200, [MINI, STRONG])
     assert (answer.headers["x-router-escalated"], answer.headers["x-router-reason"]) == ("doubtful", "escalated")
     assert "(3," not in answer.text and "(4," in answer.text
     record = router.records()[-1]
     assert (record["verification"], record["finding"], record["escalated_from"]) == ("escalated", "doubtful", MINI)
-    assert [each["model"] for each in record["wasted"]] == [MINI]
+    assert [attempt["model"] for attempt in record["wasted"]] == [MINI]
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_an_answer_that_is_right_is_passed_on(ask, streamed):
-    answer, models, router = ask(said(MINI, RIGHT, streamed), stream=streamed)
+def test_a_correct_answer_is_returned(ask, streamed):
+    answer, models, router = ask(model_reply(MINI, RIGHT, streamed), stream=streamed)
     assert (answer.status_code, models) == (200, [MINI])
     assert answer.headers["x-router-verified"] == "content" and "x-router-escalated" not in answer.headers
     assert router.records()[-1]["verification"] == "verified"
 
 
-def test_a_question_that_alone_goes_to_the_strong_model_is_tried_on_the_cheap_one(ask):
-    _, alone, _ = ask(said(STRONG, RIGHT, False), model="auto-quality")
-    _, by_form, _ = ask(said(STRONG, RIGHT, False), model="auto-quality", headers={"x-router-verify": "form"})
-    _, by_content, _ = ask(said(MINI, RIGHT, False))
-    assert (alone, by_form, by_content) == ([STRONG], [STRONG], [MINI])
+def test_with_verification_a_strong_question_is_tried_on_the_cheap_model(ask):
+    _, unverified, _ = ask(model_reply(STRONG, RIGHT, False), model="auto-quality")
+    _, by_form, _ = ask(model_reply(STRONG, RIGHT, False), model="auto-quality", headers={"x-router-verify": "form"})
+    _, by_content, _ = ask(model_reply(MINI, RIGHT, False))
+    assert (unverified, by_form, by_content) == ([STRONG], [STRONG], [MINI])
 
 
-def test_an_answer_to_another_type_is_verified_by_form_alone(ask):
-    answer, models, _ = ask(said(MINI, "Paris.", False), question="What is the capital of France?", model="auto+verify")
+def test_answers_of_other_types_are_verified_by_format_only(ask):
+    answer, models, _ = ask(
+        model_reply(MINI, "Paris.", False), question="What is the capital of France?", model="auto+verify"
+    )
     assert models == [MINI] and answer.headers["x-router-verified"] == "form"
 
 
-def test_every_choice_is_looked_at_and_tool_calls_are_read_as_json():
-    seen = []
-    request = Expectation("chat/completions", holds=lambda text: bool(seen.append(text)) or text != "bad")
+def test_every_choice_is_inspected_and_tool_calls_are_read_as_json():
+    texts_seen = []
+    request = Expectation("chat/completions", holds=lambda text: bool(texts_seen.append(text)) or text != "bad")
     calls = (ToolCall("f", '{"a": 1}'), ToolCall("g", "{torn"))
     assert check_content(request, Answer((Choice("good"), Choice("bad")))).fault == "doubtful"
     assert check_content(request, Answer((Choice(calls=calls),))) is None
-    assert json.loads(seen[-1]) == [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": "{torn"}]
+    assert json.loads(texts_seen[-1]) == [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": "{torn"}]
     assert answer_text(Choice("text")) == "text"
     assert check_content(Expectation("chat/completions"), Answer((Choice("bad"),))) is None
 
 
-def test_the_proxy_looks_at_answers_as_the_certificate_did(shared_data, tmp_path):
-    """The way in which each recorded question would be answered is that of the replay, which the certificate counts."""
+def test_the_proxy_inspects_answers_like_the_certificate(shared_data, tmp_path):
+    """Each recorded question is answered like in the replay, on which the certificate is based."""
     with gzip.open(shared_data / "test.jsonl.gz", "rt") as file:
         lines = file.readlines()[::25]
     (tmp_path / "some.jsonl").write_text("".join(lines))
     policy = read_policy(SHIPPED)
     outcomes = read_outcomes([tmp_path / "some.jsonl"], [MINI, STRONG])
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
-    looked = replay_cascade(policy, policy.answers, replay)
+    cascade = replay_cascade(policy, policy.answers, replay)
     for rule in policy.answers.targets:
         if rule.target not in (0.97, 0.99):
             continue
-        ways = []
+        columns = []
         for outcome, features in zip(outcomes, replay.features, strict=True):
             decision, holds = first_step(policy, features, rule.target)
             answer = outcome.results[MINI].answer
             cheap = decision.model == MINI
             passed = cheap and (holds is None or not isinstance(answer, str) or holds(answer))
-            ways.append(CHEAP if passed else CHEAP_THEN_STRONG if cheap else CHEAP_THEN_STRONG + 1)
-        assert np.mean(np.array(ways) == looked.choose_by_rule(policy.rules, rule)) == 1.0
+            columns.append(CHEAP if passed else CHEAP_THEN_STRONG if cheap else CHEAP_THEN_STRONG + 1)
+        assert np.mean(np.array(columns) == cascade.choose_by_rule(policy.rules, rule)) == 1.0

@@ -1,4 +1,4 @@
-"""The wheel, built and installed as `pip install` does, and run from a folder where nothing of the project is."""
+"""The wheel is built, installed like by `pip install`, and run from a folder outside the project."""
 
 import json
 import os
@@ -28,22 +28,26 @@ QUESTION = "A farmer has 12 cows, buys 7 more and sells 4. How many are left?"
 
 
 def output(*command, cwd, **environment):
-    ended = subprocess.run(
+    result = subprocess.run(
         [*map(str, command)], cwd=cwd, env=clean(**environment), capture_output=True, text=True, timeout=120
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def clean(**added):
     """The environment without settings, and without a path to the checkout."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ROUTER_", "OPENAI_", "MLFLOW_", "PYTHONPATH"))}
-    return {**kept, "COLUMNS": "160", **added}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ROUTER_", "OPENAI_", "MLFLOW_", "PYTHONPATH"))
+    }
+    return {**environment, "COLUMNS": "160", **added}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel, made from the source distribution that is made from a copy of the sources."""
+    """The wheel, built from the source distribution of a copy of the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in (*HALVES, "data"):
@@ -58,23 +62,23 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def commands(wheel, tmp_path_factory):
-    """The folder of the console scripts in an environment with the wheel, and the dependencies of this one."""
+    """The folder of the console scripts in an environment with the wheel and this environment's dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     output(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     scheme = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", "venv", scheme))
-    # a path of a .pth file is searched for modules and for no other .pth file, such as that of an editable install
-    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    (packages / "dependencies.pth").write_text("".join(f"{place}\n" for place in places))
+    # a path in a .pth file is searched for modules but not for other .pth files, such as an editable install's
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (packages / "dependencies.pth").write_text("".join(f"{place}\n" for place in folders))
     pip = (sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "-q", "--no-index")
     output(*pip, "--no-deps", "--disable-pip-version-check", wheel, cwd=folder)
     return folder / "bin"
 
 
-def test_the_wheel_holds_every_module_and_the_data_that_programs_read(wheel):
+def test_the_wheel_contains_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
-        str(path.relative_to(ROOT)) for half in ("router", "calibration") for path in (ROOT / half).rglob("*.py")
+        str(path.relative_to(ROOT)) for package in ("router", "calibration") for path in (ROOT / package).rglob("*.py")
     }
     assert modules <= names
     read_by_programs = {
@@ -95,8 +99,8 @@ def test_the_wheel_holds_every_module_and_the_data_that_programs_read(wheel):
     }
 
 
-def test_an_installed_router_serves_its_policy(commands, tmp_path, store_with_tables):
-    store_with_tables(tmp_path / ".router")
+def test_an_installed_router_serves_its_policy(commands, tmp_path, create_store):
+    create_store(tmp_path / ".router")
     port = free_port()
     command = [str(commands / "router"), "serve", "--port", str(port)]
     process = subprocess.Popen(command, cwd=tmp_path, env=clean(), stderr=subprocess.PIPE, text=True)
@@ -110,8 +114,8 @@ def test_an_installed_router_serves_its_policy(commands, tmp_path, store_with_ta
         assert httpx2.get(f"http://127.0.0.1:{port}/", timeout=30).status_code == 200
     finally:
         process.send_signal(signal.SIGTERM)
-        told = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, told
+        log = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, log
 
 
 def wait_for(url, process):
@@ -130,27 +134,27 @@ def test_an_installed_router_decides(commands, tmp_path):
     assert "math/grade-school" in output(commands / "router", "decide", QUESTION, cwd=tmp_path)
 
 
-def test_an_installed_router_writes_its_settings_and_examines_itself(commands, tmp_path):
+def test_init_and_doctor_work_in_an_installed_router(commands, tmp_path):
     output(commands / "router", "init", cwd=tmp_path)
     assert "#openai_api_key" in (tmp_path / "router.toml").read_text()
-    told = output(commands / "router", "doctor", cwd=tmp_path)
-    assert "read from router.toml" in told and "Problems: 0. Warnings: 1." in told
+    result = output(commands / "router", "doctor", cwd=tmp_path)
+    assert "read from router.toml" in result and "Problems: 0. Warnings: 1." in result
 
 
-def test_installed_programs_say_the_version_of_the_wheel(commands, tmp_path):
+def test_installed_programs_print_the_version_of_the_wheel(commands, tmp_path):
     for name in HALVES:
         assert output(commands / name, "--version", cwd=tmp_path).split() == ["calibrated-router", VERSION]
 
 
-def test_a_checkout_says_its_own_version_and_not_the_installed_one(tmp_path):
+def test_a_checkout_prints_its_own_version(tmp_path):
     shutil.copytree(ROOT / "router", tmp_path / "router", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "calibrated-router"\nversion = "9.8.7"\n')
-    told = output(sys.executable, "-m", "router", "--version", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert told == "calibrated-router 9.8.7\n"
+    result = output(sys.executable, "-m", "router", "--version", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result == "calibrated-router 9.8.7\n"
 
 
-def test_an_installed_calibration_calibrates(commands, tmp_path, store_with_tables):
-    store_with_tables(tmp_path / ".router")
+def test_an_installed_calibration_calibrates(commands, tmp_path, create_store):
+    create_store(tmp_path / ".router")
     rows = [
         {"id": f"s{n}", "question_type": "sums", "question": f"{n} + {n}?", "reference": 2 * n, "check": "number"}
         for n in range(20)
@@ -160,13 +164,13 @@ def test_an_installed_calibration_calibrates(commands, tmp_path, store_with_tabl
     with FakeModels(questions, lambda model, _: 1.0 if model == "gpt-4o" else 0.5) as fake:
         upstream = {"OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "sk-of-the-test"}
         run = (commands / "calibration", "run", "--yes", "--questions", "sums.jsonl")
-        told = output(*run, cwd=tmp_path, **upstream)
-    assert "Report:" in told and (tmp_path / ".router" / "calibration" / "report.html").is_file()
-    assert len(fake.asked("answer")) == 40
+        result = output(*run, cwd=tmp_path, **upstream)
+    assert "Report:" in result and (tmp_path / ".router" / "calibration" / "report.html").is_file()
+    assert len(fake.successful_calls("answer")) == 40
 
 
 def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path):
-    asked = subprocess.run(
+    result = subprocess.run(
         [commands / "calibration", "run"],
         cwd=tmp_path,
         env=clean(OPENAI_BASE_URL="http://127.0.0.1:9/v1"),
@@ -174,5 +178,5 @@ def test_an_installed_calibration_finds_the_shipped_questions(commands, tmp_path
         capture_output=True,
         text=True,
     )
-    assert asked.returncode == 1 and "Continue?" in asked.stdout, asked.stdout + asked.stderr
+    assert result.returncode == 1 and "Continue?" in result.stdout, result.stdout + result.stderr
     assert not (tmp_path / "data").exists()

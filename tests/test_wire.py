@@ -30,8 +30,8 @@ values = st.recursive(
 )
 def test_locate_fields_finds_every_value(fields, indent, ascii_only, around):
     body = (around + json.dumps(fields, indent=indent, ensure_ascii=ascii_only) + around).encode()
-    read = bodies.read_fields(body)
-    for name, (start, stop) in bodies.locate_fields(body, read).items():
+    parsed = bodies.read_fields(body)
+    for name, (start, stop) in bodies.locate_fields(body, parsed).items():
         assert json.loads(body[start:stop]) == fields[name]
 
 
@@ -39,12 +39,12 @@ def test_locate_fields_finds_every_value(fields, indent, ascii_only, around):
 def test_duplicate_keys_are_always_detected(fields, data):
     again = data.draw(st.sampled_from(sorted(fields)))
     pairs = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()]
-    at = data.draw(st.integers(0, len(pairs)))
-    pairs.insert(at, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
+    position = data.draw(st.integers(0, len(pairs)))
+    pairs.insert(position, f"{json.dumps(again)}: {json.dumps(data.draw(values))}")
     body = ("{" + ", ".join(pairs) + "}").encode()
-    with pytest.raises(BadRequestError) as caught:
+    with pytest.raises(BadRequestError) as error:
         bodies.locate_fields(body, bodies.read_fields(body))
-    assert caught.value.param is not None
+    assert error.value.param is not None
 
 
 @given(st.dictionaries(texts, values, max_size=4), values)
@@ -73,10 +73,10 @@ def test_a_stream_cut_at_any_byte_is_forwarded_unchanged():
 def test_a_stream_in_any_pieces_is_parsed_the_same(cuts, strip, newline):
     whole, clean = STREAM.replace(b"\n", newline), CLEAN.replace(b"\n", newline)
     stream = ChatStream(strip_usage=strip)
-    at, passed = 0, b""
+    position, passed = 0, b""
     for cut in [*sorted(cuts), len(whole)]:
-        passed += stream.feed(whole[at:cut])
-        at = max(at, cut)
+        passed += stream.feed(whole[position:cut])
+        position = max(position, cut)
     assert passed + stream.incomplete_event() == (clean if strip else whole)
     content = stream.content()["choices"][0]
     assert content["message"]["content"] == 'say "usage":null,"usage":null,é\n\n.'
@@ -138,13 +138,13 @@ def test_tool_calls_are_assembled_from_fragments():
 def test_edits_do_not_depend_on_the_pieces_of_a_body(body, cuts, places):
     cuts = sorted(min(cut, len(body)) for cut in cuts)
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
-    spots = sorted(min(place, len(body)) for place in places)
+    spots = sorted(min(edit_position, len(body)) for edit_position in places)
     edits = [bodies.Edit(a, b, b"<%d>" % a) for a, b in zip(spots[::2], spots[1::2], strict=False)]
-    expected, at = b"", 0
+    expected, position = b"", 0
     for start, stop, text in edits:
-        expected += body[at:start] + text
-        at = stop
-    assert b"".join(bodies.apply_edits(pieces, edits)) == expected + body[at:]
+        expected += body[position:start] + text
+        position = stop
+    assert b"".join(bodies.apply_edits(pieces, edits)) == expected + body[position:]
 
 
 @given(
@@ -154,11 +154,11 @@ def test_edits_do_not_depend_on_the_pieces_of_a_body(body, cuts, places):
 def test_skeleton_positions_map_to_the_body(text, sizes):
     url = "data:image/png;base64," + "A" * 1500
     body = json.dumps({"x": text, "a": [{"url": url}, text, {"data": "B" * 1100}], "model": "auto"}).encode()
-    stripping, at, turn = SkeletonBuilder(), 0, 0
-    while at < len(body):
+    stripping, position, turn = SkeletonBuilder(), 0, 0
+    while position < len(body):
         size = sizes[turn % len(sizes)]
-        stripping.feed(body[at : at + size])
-        at, turn = at + size, turn + 1
+        stripping.feed(body[position : position + size])
+        position, turn = position + size, turn + 1
     skeleton = stripping.finish()
     assert len(skeleton.text) <= len(body) - 2600
     fields = bodies.read_fields(skeleton.text)

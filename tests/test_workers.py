@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from command_line import run
-from made_outcomes import made_outcomes
+from synthetic_outcomes import synthetic_outcomes
 
 from calibration import workers
 from calibration.learning import corpus, crossfit, duplicates, predictions
@@ -52,12 +52,14 @@ def small_parts(monkeypatch):
 
 
 def policy_by(pool, folder=None):
-    outcomes = made_outcomes(110)
-    more = made_outcomes(20, seed=5)
-    background = Prior(TypeExamples(read_features(more), [outcome.question_type for outcome in more]))
+    outcomes = synthetic_outcomes(110)
+    extra_outcomes = synthetic_outcomes(20, seed=5)
+    background = Prior(
+        TypeExamples(read_features(extra_outcomes), [outcome.question_type for outcome in extra_outcomes])
+    )
     models = models_named(PAIR, load_prices())
-    learnt = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=pool, folder=folder)
-    return dump(learnt.policy)
+    learning = learn(outcomes, models, 0, {}, background, targets=(0.9, 0.95), workers=pool, folder=folder)
+    return dump(learning.policy)
 
 
 @pytest.fixture
@@ -103,11 +105,11 @@ def test_interrupted_learning_resumes(expected, tmp_path):
 
 def test_results_of_other_outcomes_or_other_code_are_not_used(tmp_path):
     parts = [np.arange(3.0), np.arange(4.0)]
-    one, other = Counting(), Counting()
-    for counting, key in ((one, work_key([b"a"])), (other, work_key([b"b"]))):
+    first_run, second_run = Counting(), Counting()
+    for counting, key in ((first_run, work_key([b"a"])), (second_run, work_key([b"b"]))):
         results = list(ResumableWorkers(counting, tmp_path, key).map(_doubled, parts))
         assert [result["doubled"].tolist() for result in results] == [(2 * part).tolist() for part in parts]
-    assert (one.computed, other.computed) == (2, 2)
+    assert (first_run.computed, second_run.computed) == (2, 2)
     assert [path.name for path in tmp_path.iterdir()] == [work_key([b"b"])]
 
 
@@ -118,24 +120,26 @@ def _doubled(values):
 @pytest.mark.slow
 def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
     outcomes = tmp_path / "outcomes.jsonl"
-    write_outcomes(made_outcomes(60), outcomes)
+    write_outcomes(synthetic_outcomes(60), outcomes)
 
-    stopped = {"SOURCE_DATE_EPOCH": "1700000000"}  # a fixed clock, since a policy contains the time
+    environment = {"SOURCE_DATE_EPOCH": "1700000000"}  # a fixed clock, since a policy contains the time
 
-    def arguments(out):
-        return ("calibration", "learn", "--outcomes", str(outcomes), "--out", str(tmp_path / out))
+    def arguments(folder):
+        return ("calibration", "learn", "--outcomes", str(outcomes), "--out", str(tmp_path / folder))
 
     killed = subprocess.Popen(
-        [sys.executable, "-m", *arguments("killed")], env=os.environ | stopped, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", *arguments("killed")], env=os.environ | environment, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("killed.learning/*/*/*.npz"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed.learning/*/*/*.npz")}
-    assert kept
-    assert run(*arguments("killed"), **stopped).returncode == run(*arguments("whole"), **stopped).returncode == 0
+    modified_times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed.learning/*/*/*.npz")}
+    assert modified_times
+    assert (
+        run(*arguments("killed"), **environment).returncode == run(*arguments("whole"), **environment).returncode == 0
+    )
     for name in ("policy.json", "weights.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list(tmp_path.glob("*.learning"))
@@ -143,23 +147,30 @@ def test_a_killed_command_resumes_and_writes_the_same_policy(tmp_path):
 
 def test_the_corpus_has_the_terms_of_two_or_more_questions(small_parts, monkeypatch):
     monkeypatch.setattr(corpus, "_HASHES_PER_MERGE", 100)
-    features = read_features(made_outcomes(300))
+    features = read_features(synthetic_outcomes(300))
     read = read_corpus(features, IN_PROCESS)
-    by_question = [set(terms(question_of(each).asked.question)) for each in features]
-    known = sorted({t for own in by_question for t in own if sum(t in other for other in by_question) >= 2})
+    by_question = [set(terms(question_of(question_features).asked.question)) for question_features in features]
+    known = sorted(
+        {
+            term
+            for question_terms in by_question
+            for term in question_terms
+            if sum(term in second_run for second_run in by_question) >= 2
+        }
+    )
     assert list(read.terms) == known
-    for row, own in enumerate(by_question):
-        assert {read.terms[column] for column in read.term_counts[[row]].indices} == own & set(known)
+    for row, question_terms in enumerate(by_question):
+        assert {read.terms[column] for column in read.term_counts[[row]].indices} == question_terms & set(known)
 
 
 def test_near_duplicates_equal_those_of_a_comparison_of_all_pairs(small_parts):
     rng = np.random.default_rng(0)
     words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
     texts = [" ".join(rng.choice(words, size=12)) for _ in range(150)]
-    for i in range(100):  # with none to six words exchanged
+    for i in range(100):  # with zero to six words exchanged
         changed = texts[i].split()
-        for at in rng.choice(12, size=i % 7, replace=False):
-            changed[at] = str(rng.choice(words))
+        for position in rng.choice(12, size=i % 7, replace=False):
+            changed[position] = str(rng.choice(words))
         texts.append(" ".join(changed))
     from scipy.sparse.csgraph import connected_components
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -1,4 +1,4 @@
-"""Upstreams on loopback that fail, refuse keys and keep responses, and requests to a router in front of several."""
+"""Upstreams on loopback that fail, refuse keys and store responses; requests to a router in front of several."""
 
 from __future__ import annotations
 
@@ -9,78 +9,78 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fake_openai import FakeOpenAI, Received, Say, json_answer
+from fake_openai import FakeOpenAI, ReceivedRequest, Reply, json_reply
 
 MODEL = "gpt-4o"
 
 
-def error(status: int, code: str | None = None, **headers: str) -> Say:
-    """An error as OpenAI words it."""
-    return json_answer({"error": {"message": "no", "type": "x", "param": None, "code": code}}, status, **headers)
+def error(status: int, code: str | None = None, **headers: str) -> Reply:
+    """An error reply in OpenAI's format."""
+    return json_reply({"error": {"message": "no", "type": "x", "param": None, "code": code}}, status, **headers)
 
 
 class Upstream(FakeOpenAI):
-    """A small OpenAI with a fault that stays until it is taken away, and with responses that it stores."""
+    """A small OpenAI that stores responses; a fault persists until it is removed."""
 
     def __init__(self, name: str, port: int = 0) -> None:
-        self.fault: Say | None = None
+        self.fault: Reply | None = None
         self.stored: set[str] = set()  # responses, conversations and files
         self._name = name
         self._numbers = itertools.count()
         super().__init__(port)
 
-    async def _answer(self, request: Received, *connection: Any) -> bool:
+    async def _answer(self, request: ReceivedRequest, *connection: Any) -> bool:
         return await super()._answer(request, *connection) and request.header("connection") != "close"
 
-    def _next(self, request: Received) -> Say:
+    def _next(self, request: ReceivedRequest) -> Reply:
         path = request.target.partition("?")[0]
         if self.fault is not None:
             return self.fault
         if request.method == "GET" and path.startswith("/v1/responses/"):
-            found = path.rpartition("/")[2] in self.stored
-            return json_answer({"id": "x", "model": f"{MODEL}-2024-08-06"}) if found else error(404)
+            is_stored = path.rpartition("/")[2] in self.stored
+            return json_reply({"id": "x", "model": f"{MODEL}-2024-08-06"}) if is_stored else error(404)
         if path == "/v1/responses":
             return self._respond(request.json)
         if path.startswith("/v1/responses/"):
-            return json_answer({"cancelled_at": self._name})
+            return json_reply({"cancelled_at": self._name})
         return super()._next(request)
 
-    def _respond(self, asked: dict[str, Any]) -> Say:
-        previous, conversation = asked.get("previous_response_id"), asked.get("conversation")
+    def _respond(self, body: dict[str, Any]) -> Reply:
+        previous, conversation = body.get("previous_response_id"), body.get("conversation")
         conversation = conversation["id"] if isinstance(conversation, dict) else conversation
         if previous is not None and previous not in self.stored:
             return error(400, "previous_response_not_found")
-        files = {part["file_id"] for part in asked["input"] if "file_id" in part} if previous is None else set()
+        files = {part["file_id"] for part in body["input"] if "file_id" in part} if previous is None else set()
         if (conversation is not None and conversation not in self.stored) or not files <= self.stored:
             return error(404)
-        made = f"resp_{self._name}{next(self._numbers)}"
-        self.stored.add(made)
+        name = f"resp_{self._name}{next(self._numbers)}"
+        self.stored.add(name)
         usage = {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
-        return json_answer({"id": made, "object": "response", "model": asked["model"], "output": [], "usage": usage})
+        return json_reply({"id": name, "object": "response", "model": body["model"], "output": [], "usage": usage})
 
 
-def of(*upstreams: FakeOpenAI | str, model: str = MODEL, **each: Sequence[Any]) -> dict[str, Any]:
-    """Settings with several upstreams for a model; `each` has a value for every upstream."""
+def upstream_settings(*upstreams: FakeOpenAI | str, model: str = MODEL, **options: Sequence[Any]) -> dict[str, Any]:
+    """Settings with several upstreams for a model; each of `options` has one value per upstream."""
     tables = []
-    for at, upstream in enumerate(upstreams):
+    for number, upstream in enumerate(upstreams):
         url = upstream if isinstance(upstream, str) else upstream.url
-        table = {"base_url": url, "api_key": f"sk-{at}", "label": "abcdefgh"[at]}
-        tables.append(table | {name: values[at] for name, values in each.items()})
+        table = {"base_url": url, "api_key": f"sk-{number}", "label": "abcdefgh"[number]}
+        tables.append(table | {name: values[number] for name, values in options.items()})
     return {"openai_base_url": "http://127.0.0.1:9/v1", "models": {model: {"upstreams": tables}}}
 
 
 def chat(text: str, model: str = MODEL, **more: Any) -> dict[str, Any]:
-    """A chat body that begins a conversation of its own."""
+    """The body of a chat that begins a new conversation."""
     return {"model": model, "messages": [{"role": "user", "content": text}], **more}
 
 
-def ask_all(port: int, bodies: Iterable[dict[str, Any]], threads: int = 4) -> list[int]:
-    """The statuses of chat completions that are asked for over `threads` connections at once."""
-    waiting, statuses = iter(list(bodies)), []
+def send_chats(port: int, bodies: Iterable[dict[str, Any]], threads: int = 4) -> list[int]:
+    """Send chat completions over `threads` connections at once; return the statuses."""
+    remaining, statuses = iter(list(bodies)), []
 
-    def work() -> None:
+    def send_waiting() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        for body in waiting:
+        for body in remaining:
             connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
             answer = connection.getresponse()
             answer.read()
@@ -88,11 +88,11 @@ def ask_all(port: int, bodies: Iterable[dict[str, Any]], threads: int = 4) -> li
         connection.close()
 
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+        for job in [pool.submit(send_waiting) for _ in range(threads)]:
+            job.result()
     return statuses
 
 
 def conversations(count: int) -> list[dict[str, Any]]:
-    """Bodies that begin different conversations."""
+    """Chat bodies that begin different conversations."""
     return [chat(f"What is {number} + 1?") for number in range(count)]

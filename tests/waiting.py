@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do."""
+"""Waits for other threads and processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 10.0) -> T:
-    """What the condition gives once it is true, or after so many seconds: `assert until(lambda: server.received)`."""
+    """Wait at most `seconds` until the condition is true; return its value: `assert until(lambda: server.received)`."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
+    while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return found
+    return value

@@ -24,9 +24,10 @@ from router.policy.usage import Usage
 
 EXPERIMENT = "cost-quality-tradeoff"
 WORKERS = 4  # threads that write; with more, SQLite's locks cause lost spans
+MAX_THREADS = "MLFLOW_GENAI_EVAL_MAX_WORKERS"
 TRACES_PER_WRITE = 200
 _SETTINGS = {
-    "MLFLOW_GENAI_EVAL_MAX_WORKERS": str(WORKERS),
+    MAX_THREADS: str(WORKERS),
     "MLFLOW_GENAI_EVAL_MAX_SCORER_WORKERS": "2",
     "MLFLOW_GENAI_EVAL_PREDICT_RATE_LIMIT": "0",  # the relay limits the rate
     "MLFLOW_GENAI_EVAL_SCORER_RATE_LIMIT": "0",
@@ -69,6 +70,19 @@ def prepare(uri: str) -> str:
         experiment_id = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
         mlflow.set_experiment(experiment_id=experiment_id)
         return str(experiment_id)
+
+
+def store_uri() -> str:
+    """The URI of the prepared store."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def writing_threads(processes: int) -> int:
+    """The threads of an evaluation in each of `processes`. With SQLite they share those of one process."""
+    threads = int(os.environ[MAX_THREADS])
+    return threads if _store_folder(store_uri()) is None else max(threads // processes, 1)
 
 
 def _enable_write_ahead_log(path: Path) -> None:

@@ -110,7 +110,10 @@ Prices = Annotated[Path | None, typer.Option(help="Price file that adds to or re
 Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Maximum number of concurrent questions.")]
 Batch = Annotated[bool, typer.Option("--batch", help="Use OpenAI's Batch API: half the price, results within a day.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation before spending.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Number of learning processes. The policy does not depend on it.")]
+Jobs = Annotated[
+    int,
+    typer.Option(min=1, help="Processes that learn and, in `run`, judge. The policy does not depend on it."),
+]
 Ray = Annotated[
     str | None,
     typer.Option(

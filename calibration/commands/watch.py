@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,7 @@ from calibration.commands.options import (
     UsageError,
     share_option,
 )
-from calibration.interruption import InterruptionError, interruptible
+from calibration.interruption import InterruptibleWait, InterruptionError
 from calibration.judging.judgements import COMPLETENESS, CORRECTNESS, Scorers
 from calibration.learning.certificate import TYPE_MARGIN
 from calibration.locations import home, tracking_uri
@@ -95,7 +94,6 @@ def watch_command(
     table, judge = load_prices(prices), judge or default_judge()
     addresses = parse_addresses(endpoint)
     tracking.prepare(tracking_uri())
-    stop = threading.Event()
     while True:
         serving = _serving_policy(policy)
         strong = serving.rules.strong.name
@@ -124,9 +122,11 @@ def watch_command(
             console.print(f"{reason}; retrying in {every}", style="yellow", markup=False, highlight=False)
         if once:
             return
-        with interruptible(lambda _: stop.set()):
-            if stop.wait(interval_seconds):
-                return
+        try:
+            with InterruptibleWait("stopped") as waiting:
+                waiting.wait(interval_seconds)
+        except InterruptionError:
+            return
 
 
 def _inspect(plan: Plan) -> None:

@@ -11,21 +11,26 @@ import hashlib
 import importlib
 import io
 import json
+import os
+import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from calibration.answers import tracking
 from calibration.answers.answers import Answer
-from calibration.judging.relay import JudgeRelay
+from calibration.judging.relay import JudgeRelay, judges_at
 from calibration.ledger import Ledger
 from calibration.questions.questions import Question
 from calibration.spending import StoppedError
+from calibration.workers import Processes
 
 ROWS_PER_EVALUATION = 100  # the most that an interruption may repeat, from stored replies
 ROUNDS = 3
 CORRECTNESS, COMPLETENESS = "correctness", "completeness"
 DEFAULT_SCORERS = (CORRECTNESS, COMPLETENESS)
+Chunk = Sequence[tuple[Question, Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Scorers:
     names: Sequence[str]
     judge: str  # as MLflow names it, such as openai:/gpt-4.1-mini
     custom: Sequence[Any] = ()  # MLflow scorers
+    paths: Sequence[str] = ()  # import paths of the custom scorers
 
     @classmethod
     def load(cls, paths: Sequence[str], judge: str) -> Scorers:
@@ -69,7 +75,12 @@ class Scorers:
             ScorerError: a scorer does not exist, or is not an MLflow scorer.
         """
         names = [path for path in paths if path in DEFAULT_SCORERS]
-        return cls(names, judge, [_load_scorer(path) for path in paths if path not in DEFAULT_SCORERS])
+        custom = [path for path in paths if path not in DEFAULT_SCORERS]
+        return cls(names, judge, [_load_scorer(path) for path in custom], custom)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Load the scorers again in another process, since MLflow's cannot be sent."""
+        return Scorers.load, ([*self.names, *self.paths], self.judge)
 
     def scorers_for(self, question: Question) -> Mapping[str, Any]:
         """The MLflow scorers for a question, by name; a question with an exact check needs no judge."""
@@ -130,8 +141,9 @@ def judge(
     relay: JudgeRelay,
     runs: tracking.Runs,
     on_progress: Callable[[], None] = lambda: None,
+    processes: Processes | None = None,
 ) -> JudgementSet:
-    """Score every answer; the answers of a model are evaluated in its MLflow run.
+    """Score every answer, in this process or in `processes`; the answers of a model are evaluated in its MLflow run.
 
     Raises:
         StoppedError: by budget, outage or interruption. The ledger keeps the verdicts received before.
@@ -139,9 +151,10 @@ def judge(
     judgements = dict(stored_judgements(pairs, scorers, ledger).judgements)
     failures: dict[tuple[str, str], str] = {}
     missing = [pair for pair in pairs if (pair[0].id, pair[1].model) not in judgements]
+    chunks = list(_split_for_evaluation(missing))
     with relay.in_environment():
-        for chunk in _split_for_evaluation(missing):
-            for (question, answer), result in zip(chunk, _judge_chunk(chunk, scorers, relay, runs), strict=True):
+        for chunk, results in zip(chunks, _judge_chunks(chunks, scorers, relay, runs, processes), strict=True):
+            for (question, answer), result in zip(chunk, results, strict=True):
                 key = question.id, answer.model
                 if isinstance(result, str):
                     failures[key] = result
@@ -165,8 +178,38 @@ def _split_for_evaluation(pairs: Sequence[tuple[Question, Answer]]) -> Iterator[
             yield pairs_of_kind[start : start + ROWS_PER_EVALUATION]
 
 
+def _judge_chunks(
+    chunks: Sequence[Chunk], scorers: Scorers, relay: JudgeRelay, runs: tracking.Runs, processes: Processes | None
+) -> Iterator[list[Judgement | str]]:
+    """The results of `_judge_chunk` for each chunk, in their order."""
+    if processes is None or len(chunks) < 2:
+        return (_judge_chunk(chunk, scorers, runs, lambda: relay.stopped is not None) for chunk in chunks)
+    threads = tracking.writing_threads(processes.jobs)
+    return processes.map(ChunkJudge(scorers, runs, tracking.store_uri(), relay.base_url, threads), chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkJudge:
+    """Judges a chunk in another process, through the relay of the process that started it."""
+
+    scorers: Scorers
+    runs: tracking.Runs
+    store_uri: str
+    relay_url: str
+    threads: int  # that write into the store
+
+    def __call__(self, chunk: Chunk) -> list[Judgement | str]:
+        """The results of `_judge_chunk`."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starting process handles Ctrl-C
+        os.environ[tracking.MAX_THREADS] = str(self.threads)
+        warnings.simplefilter("ignore")
+        tracking.prepare(self.store_uri)
+        with judges_at(self.relay_url):
+            return _judge_chunk(chunk, self.scorers, self.runs, lambda: False)
+
+
 def _judge_chunk(
-    chunk: Sequence[tuple[Question, Answer]], scorers: Scorers, relay: JudgeRelay, runs: tracking.Runs
+    chunk: Chunk, scorers: Scorers, runs: tracking.Runs, is_stopped: Callable[[], bool]
 ) -> list[Judgement | str]:
     """A judgement or an error for each pair. Missing verdicts are requested again, for up to ROUNDS rounds."""
     named_scorers = scorers.scorers_for(chunk[0][0])
@@ -174,7 +217,7 @@ def _judge_chunk(
     problems: list[str] = ["" for _ in chunk]
     for _ in range(ROUNDS):
         missing = [number for number, scored in enumerate(verdicts) if len(scored) < len(named_scorers)]
-        if not missing or relay.stopped is not None:
+        if not missing or is_stopped():
             break
         names = {name for number in missing for name in named_scorers if name not in verdicts[number]}
         rows = _evaluate([chunk[number] for number in missing], [named_scorers[name] for name in sorted(names)], runs)

@@ -70,23 +70,9 @@ class JudgeRelay:
 
     @contextlib.contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Point MLflow's judges at the relay; the openai client, which reads OPENAI_BASE_URL only, is not affected."""
-        exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-        if exempt.strip() != "*":
-            exempt = ",".join(filter(None, [exempt, "127.0.0.1"]))
-        variables = {
-            "OPENAI_API_BASE": self.base_url,
-            "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "held-by-the-relay",
-            "NO_PROXY": exempt,
-            "no_proxy": exempt,  # has precedence over NO_PROXY
-        }
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
+        """Point MLflow's judges at the relay."""
+        with judges_at(self.base_url):
             yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
     def stop(self, reason: StoppedError) -> None:
         """Refuse all calls from now on."""
@@ -173,6 +159,27 @@ class JudgeRelay:
                 )
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS)
         self._resume_at = max(self._resume_at, time.monotonic() + (retry_after(error) or backoff))
+
+
+@contextlib.contextmanager
+def judges_at(base_url: str) -> Iterator[None]:
+    """Point MLflow's judges at a relay; the openai client, which reads OPENAI_BASE_URL only, is not affected."""
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if exempt.strip() != "*":
+        exempt = ",".join(filter(None, [exempt, "127.0.0.1"]))
+    variables = {
+        "OPENAI_API_BASE": base_url,
+        "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "held-by-the-relay",
+        "NO_PROXY": exempt,
+        "no_proxy": exempt,  # has precedence over NO_PROXY
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
 _FENCE = re.compile(r"^\s*+```(?:json)?\s*+|(?<!\s)\s*+```\s*+$")

@@ -18,6 +18,7 @@ from calibration.pipeline.progress import Progress
 from calibration.questions import naming
 from calibration.questions.questions import Question
 from calibration.spending import Meter, StoppedError
+from calibration.workers import Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def collect(plan: Plan, ledgers: Ledgers, meter: Meter, progress: Progress, runs
     stored = judgements.stored_judgements(pairs, plan.scorers, ledgers.judgements).judgements
     progress.start_stage("judging", len(stored), len(pairs))
     with JudgeRelay(plan.judge, meter, ledgers.judge_replies) as relay, interruptible(relay.stop):
-        judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.advance)
+        processes = Processes(plan.jobs) if plan.jobs > 1 else None
+        judged = judgements.judge(pairs, plan.scorers, ledgers.judgements, relay, runs, progress.advance, processes)
     progress.start_stage("assessing", 0, 1)
     assessments.write_assessments(pairs, judged, plan.scorers)
     progress.advance()

@@ -39,7 +39,7 @@ class Plan:
     targets: Sequence[float] = TARGETS
     round_confidence: float | None = None  # of the test of one round, where rounds share the error of the calibration
     about: Mapping[str, Any] = field(default_factory=dict)
-    jobs: int = 1  # processes that learn
+    jobs: int = 1  # processes that judge and learn
     ray: str | None = None  # the address of a Ray cluster that learns
     traffic: Sequence[Outcome] = ()  # outcomes that the sentinel recorded; learnt from in addition to the questions
 

@@ -52,6 +52,8 @@ def compare(plan: Plan, ledgers: SentinelLedgers, chunk: Sequence[SampledRequest
         for sampled, question in zip(to_compare, questions, strict=True)
         if (question.id, strong) in asked.answers
     }
+    if plan.batch:
+        ledgers.hold([sampled.trace_id for sampled in chunk], 0.0, held=False)  # a killed judge's calls are paid again
     judged = _judge(plan, ledgers, {question.id: question for question in questions}, list(answers.values()), meter)
     pairs = failures = 0
     for sampled in chunk:

@@ -17,7 +17,7 @@ from calibration.sentinel.sample import SampledRequest, sample_requests
 from calibration.spending import Meter, StoppedError
 from router.policy.sentinel import Sentinel
 
-CHUNK_SIZE = 50  # requests that are answered and judged together
+CHUNK_SIZE = 50  # requests that are answered and judged together, unless they are submitted as a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ def inspect(plan: Plan, ledgers: SentinelLedgers, previous: Sentinel | None) -> 
         try:
             new_pairs, failures = compare(plan, ledgers, chunk, meter)
         except StoppedError:
-            if not plan.batch:  # a running batch keeps its reservation
-                ledgers.settle(trace_ids, meter.spent_usd())
+            (ledgers.hold if plan.batch else ledgers.settle)(trace_ids, meter.spent_usd())  # a batch may be running
             raise
         ledgers.settle(trace_ids, meter.spent_usd())
         spent_usd += meter.spent_usd()
@@ -79,15 +78,20 @@ def _reserve_chunk(plan: Plan, ledgers: SentinelLedgers, queue: Sequence[Sampled
     """Reserve dollars for the head of the queue, up to the first request that exceeds the rest of the day's limit.
 
     The queue is not searched for cheaper requests, because that would compare cheap requests more often. Requests that
-    an interrupted inspection had reserved come first and form one chunk, because their batch may still be running.
+    an interrupted inspection had reserved come first and form one chunk, because their batch may still be running. Held
+    ones are reserved already.
     """
+    reserved = [request for request in queue if ledgers.is_reserved(request.trace_id)]
+    chunk = [request for request in reserved if plan.batch and ledgers.is_held(request.trace_id)]
     remaining_usd = plan.usd_a_day - ledgers.spent_usd(today())
-    chunk = []
-    for request in [request for request in queue if ledgers.is_reserved(request.trace_id)] or queue[:CHUNK_SIZE]:
+    for request in reserved or (queue if plan.batch else queue[:CHUNK_SIZE]):
+        if plan.batch and ledgers.is_held(request.trace_id):
+            continue
         remaining_usd -= max_comparison_usd(plan, request)
         if remaining_usd < 0:
             break
-        chunk.append(request)
-    for request in chunk:
         ledgers.reserve(request.trace_id, max_comparison_usd(plan, request))
+        chunk.append(request)
+    if plan.batch:
+        ledgers.hold([request.trace_id for request in chunk], 0.0)
     return chunk

@@ -44,24 +44,43 @@ class SentinelLedgers:
     def total_billed_usd(self) -> float:
         """Dollars of all stored answers and verdicts."""
         rows = (self.dollars.get(key) or {} for key in self.dollars)
-        return sum(float(row["usd"]) for row in rows if not row.get("open"))
+        return sum(float(row.get("earlier", 0.0) + row["before" if row["open"] else "usd"]) for row in rows)
 
     def is_reserved(self, trace_id: str) -> bool:
         """Whether dollars are reserved for a request whose cost is still unknown."""
         return bool((self.dollars.get(trace_id) or {}).get("open"))
 
+    def is_held(self, trace_id: str) -> bool:
+        """Whether dollars that are reserved today cover all that is still to be paid for a request."""
+        row = self.dollars.get(trace_id) or {}
+        return bool(row.get("held")) and row["day"] == today()
+
     def reserve(self, trace_id: str, max_cost_usd: float) -> None:
-        """Count the maximum cost of a request as spent today, in addition to an earlier reservation of today."""
+        """Count the maximum cost of a request as spent today, in addition to what was counted today before."""
         row, day = self.dollars.get(trace_id) or {}, today()
-        before = float(row["usd"]) if row.get("day") == day else 0.0
-        self.dollars.add(trace_id, {"day": day, "usd": before + max_cost_usd, "before": before, "open": True})
+        before, earlier = float(row.get("usd", 0.0)), float(row.get("earlier", 0.0))
+        if row and row["day"] != day:
+            before, earlier = 0.0, earlier + (row["before"] if row.get("held") else before)
+        usd = before + max_cost_usd
+        self.dollars.add(trace_id, {"day": day, "usd": usd, "before": before, "earlier": earlier, "open": True})
+
+    def hold(self, trace_ids: Collection[str], usd: float, held: bool = True) -> None:
+        """Keep the reservations of these requests for the next process, which pays nothing twice (`held`).
+
+        Their joint cost so far, split equally, is billed.
+        """
+        for trace_id in trace_ids:
+            row = dict(self.dollars.get(trace_id) or {})
+            row["before"] += usd / len(trace_ids)
+            self.dollars.add(trace_id, {**row, "held": held})
 
     def settle(self, trace_ids: Collection[str], usd: float) -> None:
         """Replace the reservations of these requests by their joint cost, split equally."""
         for trace_id in trace_ids:
             row = self.dollars.get(trace_id) or {"before": 0.0}
             cost = row["before"] + usd / len(trace_ids)
-            self.dollars.add(trace_id, {"day": today(), "usd": cost, "before": 0.0, "open": False})
+            kept = {"before": 0.0, "earlier": row.get("earlier", 0.0), "open": False}
+            self.dollars.add(trace_id, {"day": today(), "usd": cost, **kept})
 
     def finished_trace_ids(self) -> set[str]:
         """Trace ids that need no further reading: the request is compared, or its content is not comparable."""

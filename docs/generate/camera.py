@@ -44,7 +44,7 @@ def save(browser: Browser, path: Path, first: str = "body", last: str = "") -> N
       const left = Math.min(first.left, last.left), right = Math.max(first.right, last.right);
       return [left + scrollX, first.top + scrollY, right - left, last.bottom - first.top];
     }})()"""
-    left, top, width, height = browser.run(script)
+    left, top, width, height = browser.evaluate(script)
     margin = 0 if first == "body" and not last else MARGIN
     clip = {
         "x": max(left - margin, 0),
@@ -53,7 +53,7 @@ def save(browser: Browser, path: Path, first: str = "body", last: str = "") -> N
         "height": height + 2 * margin,
         "scale": 1,
     }
-    browser.picture(path, clip)
+    browser.save_screenshot(path, clip)
 
 
 def save_terminal(path: Path, command: str, output: str) -> None:

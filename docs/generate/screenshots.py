@@ -81,13 +81,13 @@ def take_page() -> None:
                 save(browser, IMAGES / "tutorial-page.png", last=".grid.two")
             with opened(router.origin + "/", 1280) as browser:
                 browser.wait(LOADED)
-                browser.run("document.querySelector('#try button[type=submit]').click()")
+                browser.evaluate("document.querySelector('#try button[type=submit]').click()")
                 browser.wait("document.querySelector('#tried').innerText.includes('Policy')")
                 save(browser, IMAGES / "dashboard.png", last=".try-curve")
             with opened(router.origin + "/", 1280, dark=True) as browser:
                 browser.wait(LOADED)
-                browser.run(SHOW_FEW_ROWS)
-                browser.run("document.querySelector('#recent tbody tr:nth-child(3) .open').click()")
+                browser.evaluate(SHOW_FEW_ROWS)
+                browser.evaluate("document.querySelector('#recent tbody tr:nth-child(3) .open').click()")
                 browser.wait("!!document.querySelector('#recent .why .explained')")
                 section = ":is(section):has(> .split > {})"
                 first, last = section.format("#types-title"), section.format("#recent-title")

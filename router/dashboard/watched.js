@@ -60,7 +60,7 @@ function band({ history, floor }, label) {
     shape("text", { x: left - 5, y: e(1) + 4, class: "end" }, "drift"),
     shape("line", { x1: left, x2: right, y1: bottom, y2: bottom, class: "rule" }),
     shape("polyline", { points: looks.map(([n, , , , evidence]) => `${x(n)},${e(evidence)}`).join(" "), class: "line against" }),
-    shape("text", { x: right, y: height - 2, class: "end" }, plural(pairs, "pair")),
+    shape("text", { x: right, y: height - 2, class: "end" }, plural(history.at(-1)[0], "pair")),
   );
   return picture;
 }

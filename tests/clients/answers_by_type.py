@@ -18,27 +18,27 @@ import pydantic
 from openai import AsyncOpenAI, OpenAI
 from openai._streaming import extract_stream_chunk_type
 
-OPTIONAL_DEPTH = 2  # down to which fields that may be missing are there
+OPTIONAL_DEPTH = 2  # down to this depth, optional fields are present
 END = {"type": "response.completed"}
 
 
-def instance(kind: Any, depth: int = 0) -> Any:
-    """A value of type `kind`, as JSON has it."""
+def build_instance(kind: Any, depth: int = 0) -> Any:
+    """A value of type `kind` as JSON."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if hasattr(kind, "__value__"):  # `type Name = ...`
-        return instance(kind.__value__, depth)
+        return build_instance(kind.__value__, depth)
     if origin is typing.Annotated:
-        return instance(arguments[0], depth)
+        return build_instance(arguments[0], depth)
     if origin is typing.Literal:
         return arguments[0]
     if origin in (list, typing.Iterable, set, tuple):
-        return [instance(arguments[0], depth + 1)] if arguments and depth < 8 else []
+        return [build_instance(arguments[0], depth + 1)] if arguments and depth < 8 else []
     if origin is dict:
-        return {"key": instance(arguments[1], depth + 1)}
+        return {"key": build_instance(arguments[1], depth + 1)}
     if (arguments and type(None) in arguments) or origin is typing.Union or type(kind).__name__ == "UnionType":
-        return instance(next(a for a in arguments if a is not type(None)), depth)
+        return build_instance(next(argument for argument in arguments if argument is not type(None)), depth)
     if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
-        return fields(kind, depth)
+        return build_fields(kind, depth)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return next(iter(kind)).value
     scalars = {int: 1, float: 0.5, bool: True, dict: {}, list: [], type(None): None}
@@ -46,57 +46,57 @@ def instance(kind: Any, depth: int = 0) -> Any:
     return scalars.get(kind, "text") if isinstance(kind, type) else "text"
 
 
-def fields(model: type[pydantic.BaseModel], depth: int) -> dict[str, Any]:
-    """The fields of a model that must be there, and near the top those that may be."""
+def build_fields(model: type[pydantic.BaseModel], depth: int) -> dict[str, Any]:
+    """The required fields of a model, and near the top the optional ones."""
     return {
-        field.alias or name: instance(field.annotation, depth + 1)
+        field.alias or name: build_instance(field.annotation, depth + 1)
         for name, field in model.model_fields.items()
         if field.is_required() or depth < OPTIONAL_DEPTH
     }
 
 
-def answer(cast_to: Any, stream_cls: Any) -> tuple[str, bytes]:
+def build_answer(cast_to: Any, stream_cls: Any) -> tuple[str, bytes]:
     """The content type and body of an answer."""
     if stream_cls is not None:
-        chunk = instance(extract_stream_chunk_type(stream_cls))
+        chunk = build_instance(extract_stream_chunk_type(stream_cls))
         events = [chunk, {**chunk, **END}] if str(chunk.get("type", "")).startswith("response.") else [chunk]
-        said = [json.dumps(event) for event in events] + ["[DONE]"]
-        return "text/event-stream", "".join(f"data: {data}\n\n" for data in said).encode()
+        data_lines = [json.dumps(event) for event in events] + ["[DONE]"]
+        return "text/event-stream", "".join(f"data: {data}\n\n" for data in data_lines).encode()
     if cast_to is str:
         return "text/plain", b"text"
     if "BinaryResponseContent" in getattr(cast_to, "__name__", ""):
         return "application/octet-stream", bytes(range(256))
     if cast_to is type(None):
         return "text/plain", b""
-    return "application/json", json.dumps(instance(cast_to)).encode()
+    return "application/json", json.dumps(build_instance(cast_to)).encode()
 
 
-def wanted(options: Any, cast_to: Any, stream_cls: Any) -> Any:
-    """The options of a request, with the answer in its headers."""
-    kind, body = answer(cast_to, stream_cls)
-    given = dict(options.headers) if isinstance(options.headers, dict) else {}
-    packed = base64.b64encode(zlib.compress(body)).decode()
-    return options.model_copy(update={"headers": {**given, "X-Wanted-Type": kind, "X-Wanted-Body": packed}})
+def add_answer_headers(options: Any, cast_to: Any, stream_cls: Any) -> Any:
+    """Add the expected answer to the headers of a request's options."""
+    kind, body = build_answer(cast_to, stream_cls)
+    headers = dict(options.headers) if isinstance(options.headers, dict) else {}
+    encoded_body = base64.b64encode(zlib.compress(body)).decode()
+    return options.model_copy(update={"headers": {**headers, "X-Wanted-Type": kind, "X-Wanted-Body": encoded_body}})
 
 
 class Sync(OpenAI):
-    """The client, telling the upstream what it expects."""
+    """The client, which sends the expected answer in the headers."""
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        options = wanted(options, cast_to, stream_cls if stream else None)
+        options = add_answer_headers(options, cast_to, stream_cls if stream else None)
         return super().request(cast_to, options, stream=stream, stream_cls=stream_cls)
 
 
 class Async(AsyncOpenAI):
-    """The client, telling the upstream what it expects."""
+    """The client, which sends the expected answer in the headers."""
 
     async def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        options = wanted(options, cast_to, stream_cls if stream else None)
+        options = add_answer_headers(options, cast_to, stream_cls if stream else None)
         return await super().request(cast_to, options, stream=stream, stream_cls=stream_cls)
 
 
 def pytest_collection_finish(session: Any) -> None:
-    """Hand the tests' own fixtures our clients."""
-    import tests.conftest as theirs
+    """Replace the clients in the tests' own fixtures."""
+    import tests.conftest as client_fixtures
 
-    theirs.OpenAI, theirs.AsyncOpenAI = Sync, Async
+    client_fixtures.OpenAI, client_fixtures.AsyncOpenAI = Sync, Async

@@ -13,7 +13,7 @@ from typing import Any
 
 BASE_URL = os.environ["OPENAI_BASE_URL"]
 MODEL = os.environ["CLIENT_MODEL"]  # `auto` through the router, a model's name where the upstream is asked directly
-SAID = "The capital is Paris."
+ANSWER = "The capital is Paris."
 QUESTION = "What is the capital of France?"
 runner = asyncio.Runner()  # one loop for all, as the connections of a client belong to one
 
@@ -36,8 +36,8 @@ def check_routed(claim: str, test: Callable[[], Any | Coroutine[Any, Any, Any]])
     check(claim, test)
     made = [request for request in reversed(recent()) if request["span_id"] not in before]
     for number, request in enumerate(made, 1):
-        sys.stdout.write(f"why {claim}, request {number}: {why(request)}\n")
-    check(f"{claim} is told why", lambda: all_reasoned(made))
+        sys.stdout.write(f"why {claim}, request {number}: {describe_decision(request)}\n")
+    check(f"{claim} is told why", lambda: assert_reasons(made))
 
 
 def recent() -> list[dict[str, Any]]:
@@ -49,14 +49,14 @@ def recent() -> list[dict[str, Any]]:
     return requests
 
 
-def all_reasoned(made: list[dict[str, Any]]) -> None:
+def assert_reasons(made: list[dict[str, Any]]) -> None:
     """Assert that requests came, and that each of them was decided on, where there is a router."""
     assert MODEL != "auto" or made, "no request came"
     for request in made:
         assert request["reason"] and request["question_type"] and request["read_as"], request
 
 
-def why(request: dict[str, Any]) -> str:
+def describe_decision(request: dict[str, Any]) -> str:
     """Why a request went where it went, in a line."""
     read_as = ", ".join(f"{name} {value}" for name, value in request["read_as"].items())
     return f"{request['model']} because {request['reason']}, as {request['question_type']} ({read_as})"

@@ -13,7 +13,7 @@ class Capital(BaseModel):
     population: int
 
 
-def by(mode):
+def build_check(mode):
     def extract() -> None:
         client = instructor.from_openai(OpenAI(), mode=mode)
         answer = client.chat.completions.create(model=MODEL, messages=messages, response_model=Capital)
@@ -24,9 +24,9 @@ def by(mode):
 
 def extraction() -> None:
     text = "Paris, the capital of France, had 2,102,650 residents in January 2023."
-    asked = [{"role": "user", "content": f"Extract the city and its population from this text: {text}"}]
+    request_messages = [{"role": "user", "content": f"Extract the city and its population from this text: {text}"}]
     client = instructor.from_openai(OpenAI(), mode=instructor.Mode.TOOLS)
-    answer = client.chat.completions.create(model=MODEL, messages=asked, response_model=Capital)
+    answer = client.chat.completions.create(model=MODEL, messages=request_messages, response_model=Capital)
     assert answer.model_dump() == {"city": "Paris", "population": 3}
 
 
@@ -42,8 +42,8 @@ async def asynchronous() -> None:
     assert answer.population == 3
 
 
-check("tools", by(instructor.Mode.TOOLS))
-check("json schema", by(instructor.Mode.JSON_SCHEMA))
+check("tools", build_check(instructor.Mode.TOOLS))
+check("json schema", build_check(instructor.Mode.JSON_SCHEMA))
 check("partial stream", partial)
 check("asynchronous", asynchronous)
 check_routed("extraction", extraction)

@@ -1,6 +1,6 @@
 """LangChain: an agent that calls one of its two tools and reads what it returned, whole and streamed."""
 
-from checking import MODEL, SAID, check_routed
+from checking import ANSWER, MODEL, check_routed
 from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 
@@ -15,7 +15,7 @@ def convert_currency(amount: float, source: str, target: str) -> str:
     return f"{amount} {source} in {target}"
 
 
-ASKED = {"messages": [{"role": "user", "content": "What is the weather in the city of Paris?"}]}
+REQUEST = {"messages": [{"role": "user", "content": "What is the weather in the city of Paris?"}]}
 
 
 def agent():
@@ -24,14 +24,14 @@ def agent():
 
 
 def run() -> None:
-    messages = agent().invoke(ASKED)["messages"]
+    messages = agent().invoke(REQUEST)["messages"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
-    assert (messages[2].content, messages[3].content) == ("rain in Paris", SAID)
+    assert (messages[2].content, messages[3].content) == ("rain in Paris", ANSWER)
 
 
 def stream() -> None:
-    parts = [part for part, _ in agent().stream(ASKED, stream_mode="messages") if part.type == "AIMessageChunk"]
-    assert "".join(part.text for part in parts) == SAID
+    parts = [part for part, _ in agent().stream(REQUEST, stream_mode="messages") if part.type == "AIMessageChunk"]
+    assert "".join(part.text for part in parts) == ANSWER
 
 
 for test in (run, stream):

@@ -4,7 +4,7 @@ import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
-from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from checking import ANSWER, BASE_URL, MODEL, QUESTION, check
 
 model = f"openai/{MODEL}"
 messages = [{"role": "user", "content": QUESTION}]
@@ -14,17 +14,17 @@ tools = [{"type": "function", "function": {"name": "weather", "parameters": para
 
 def completion() -> None:
     answer = litellm.completion(model=model, messages=messages, api_base=BASE_URL)
-    assert answer.choices[0].message.content == SAID and answer.usage.total_tokens == 17
+    assert answer.choices[0].message.content == ANSWER and answer.usage.total_tokens == 17
 
 
 def stream() -> None:
     chunks = litellm.completion(model=model, messages=messages, api_base=BASE_URL, stream=True)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
 
 
 async def asynchronous() -> None:
     answer = await litellm.acompletion(model=model, messages=messages, api_base=BASE_URL)
-    assert answer.choices[0].message.content == SAID
+    assert answer.choices[0].message.content == ANSWER
 
 
 def tool_calls() -> None:
@@ -34,7 +34,7 @@ def tool_calls() -> None:
 
 def responses() -> None:
     answer = litellm.responses(model=model, input=QUESTION, api_base=BASE_URL)
-    assert answer.output[0].content[0].text == SAID
+    assert answer.output[0].content[0].text == ANSWER
 
 
 def embedding() -> None:

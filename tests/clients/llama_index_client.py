@@ -1,6 +1,6 @@
 """LlamaIndex: complete, chat, streams, tools, typed output, and a query over retrieved passages."""
 
-from checking import BASE_URL, MODEL, QUESTION, SAID, check, check_routed
+from checking import ANSWER, BASE_URL, MODEL, QUESTION, check, check_routed
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
@@ -13,17 +13,17 @@ class Capital(BaseModel):
     population: int
 
 
-class Asked(OpenAI):
+class GatewayOpenAI(OpenAI):
     """LlamaIndex looks a model's context window up in a table of names, which no gateway's names are in."""
 
     @property
     def metadata(self):
-        known = OpenAI(model="gpt-4o").metadata
-        known.model_name = self.model
-        return known
+        metadata = OpenAI(model="gpt-4o").metadata
+        metadata.model_name = self.model
+        return metadata
 
 
-model = Asked(model=MODEL, api_base=BASE_URL)
+model = GatewayOpenAI(model=MODEL, api_base=BASE_URL)
 messages = [ChatMessage(role="user", content=QUESTION)]
 
 
@@ -33,20 +33,20 @@ def weather(city: str) -> str:
 
 
 def complete() -> None:
-    assert model.complete(QUESTION).text == SAID
+    assert model.complete(QUESTION).text == ANSWER
 
 
 def chat() -> None:
-    assert model.chat(messages).message.content == SAID
+    assert model.chat(messages).message.content == ANSWER
 
 
 def stream() -> None:
-    assert "".join(part.delta or "" for part in model.stream_chat(messages)) == SAID
+    assert "".join(part.delta or "" for part in model.stream_chat(messages)) == ANSWER
 
 
 async def asynchronous() -> None:
     parts = await model.astream_chat(messages)
-    assert "".join([part.delta or "" async for part in parts]) == SAID
+    assert "".join([part.delta or "" async for part in parts]) == ANSWER
 
 
 def tools() -> None:
@@ -62,7 +62,7 @@ def typed() -> None:
 def retrieval() -> None:
     passages = [Document(text="Paris lies on the Seine. " * 30), Document(text="France has 18 regions. " * 30)]
     index = VectorStoreIndex.from_documents(passages, embed_model=MockEmbedding(embed_dim=8))
-    assert str(index.as_query_engine(llm=model).query(QUESTION)) == SAID
+    assert str(index.as_query_engine(llm=model).query(QUESTION)) == ANSWER
 
 
 for test in (complete, chat, stream, asynchronous, tools, typed):

@@ -1,7 +1,7 @@
 """openai-agents: runs, streams, tools and typed output, over responses and over chat completions."""
 
 from agents import Agent, Runner, function_tool, set_default_openai_api, set_tracing_disabled
-from checking import MODEL, QUESTION, SAID, check, check_routed
+from checking import ANSWER, MODEL, QUESTION, check, check_routed
 from pydantic import BaseModel
 
 set_tracing_disabled(True)
@@ -25,25 +25,25 @@ def convert_currency(amount: float, source: str, target: str) -> str:
 
 
 async def run() -> None:
-    assert (await Runner.run(Agent(name="a", model=MODEL), QUESTION)).final_output == SAID
+    assert (await Runner.run(Agent(name="a", model=MODEL), QUESTION)).final_output == ANSWER
 
 
 async def stream() -> None:
     result = Runner.run_streamed(Agent(name="a", model=MODEL), QUESTION)
     kinds = [event.type async for event in result.stream_events()]
-    assert result.final_output == SAID and "raw_response_event" in kinds
+    assert result.final_output == ANSWER and "raw_response_event" in kinds
 
 
 async def tools() -> None:
     result = await Runner.run(Agent(name="a", model=MODEL, tools=[weather]), QUESTION)
-    assert result.final_output == SAID
+    assert result.final_output == ANSWER
     assert any("rain in Paris" in str(item.raw_item) for item in result.new_items)
 
 
 async def two_tools() -> None:
     agent = Agent(name="a", instructions="You help travellers.", model=MODEL, tools=[weather, convert_currency])
     result = await Runner.run(agent, "What is the weather in the city of Paris?")
-    assert result.final_output == SAID
+    assert result.final_output == ANSWER
     assert any("rain in Paris" in str(item.raw_item) for item in result.new_items)
 
 

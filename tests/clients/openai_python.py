@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import openai
-from checking import MODEL, QUESTION, SAID, check, check_routed
+from checking import ANSWER, MODEL, QUESTION, check, check_routed
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
@@ -20,7 +20,7 @@ class Capital(BaseModel):
 
 def chat() -> None:
     answer = client.chat.completions.create(model=MODEL, messages=messages)
-    assert answer.choices[0].message.content == SAID
+    assert answer.choices[0].message.content == ANSWER
     assert answer.usage.prompt_tokens_details.cached_tokens == 4 if openai.__version__ > "1.50" else answer.usage
     assert answer.system_fingerprint == "fp_clients"
 
@@ -33,7 +33,7 @@ def raw() -> None:
 
 def streamed() -> None:
     chunks = list(client.chat.completions.create(model=MODEL, messages=messages, stream=True))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
     assert all(chunk.usage is None and "usage" not in chunk.model_fields_set for chunk in chunks)
 
 
@@ -44,10 +44,12 @@ def streamed_usage() -> None:
 
 
 async def asynchronous() -> None:
-    async with AsyncOpenAI() as own:
-        stream = await own.chat.completions.create(model=MODEL, messages=messages, stream=True)
-        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == SAID
-        assert (await own.chat.completions.create(model=MODEL, messages=messages)).choices[0].message.content == SAID
+    async with AsyncOpenAI() as async_client:
+        stream = await async_client.chat.completions.create(model=MODEL, messages=messages, stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == ANSWER
+        assert (await async_client.chat.completions.create(model=MODEL, messages=messages)).choices[
+            0
+        ].message.content == ANSWER
 
 
 def several() -> None:
@@ -59,8 +61,11 @@ def tool_calls() -> None:
     answer = client.chat.completions.create(model=MODEL, messages=messages, tools=tools)
     call = answer.choices[0].message.tool_calls[0]
     assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Paris"}')
-    said = [*messages, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    assert client.chat.completions.create(model=MODEL, messages=said, tools=tools).choices[0].message.content == SAID
+    conversation = [*messages, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert (
+        client.chat.completions.create(model=MODEL, messages=conversation, tools=tools).choices[0].message.content
+        == ANSWER
+    )
 
 
 def streamed_tool_calls() -> None:
@@ -80,13 +85,13 @@ def images() -> None:
     url = {"url": "data:image/png;base64," + "A" * 300_000}
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": url}]
     answer = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
-    assert answer.choices[0].message.content == SAID
+    assert answer.choices[0].message.content == ANSWER
 
 
 def legacy() -> None:
-    assert client.completions.create(model=MODEL, prompt="The").choices[0].text == SAID
+    assert client.completions.create(model=MODEL, prompt="The").choices[0].text == ANSWER
     chunks = client.completions.create(model=MODEL, prompt="The", stream=True)
-    assert "".join(chunk.choices[0].text for chunk in chunks) == SAID
+    assert "".join(chunk.choices[0].text for chunk in chunks) == ANSWER
 
 
 def vectors() -> None:
@@ -96,8 +101,8 @@ def vectors() -> None:
 
 def files() -> None:
     assert client.files.create(file=b"x\x00" * 200_000, purpose="batch").bytes == 400_000
-    heard = client.audio.transcriptions.create(model="whisper-1", file=("a.wav", b"\x00" * 5000))
-    assert heard.text == "5000 bytes"
+    transcription = client.audio.transcriptions.create(model="whisper-1", file=("a.wav", b"\x00" * 5000))
+    assert transcription.text == "5000 bytes"
 
 
 def speech() -> None:
@@ -109,15 +114,15 @@ def listing() -> None:
 
 
 def errors() -> None:
-    own = client.with_options(max_retries=0)
+    client_without_retries = client.with_options(max_retries=0)
     try:
-        own.chat.completions.create(model="gpt-none", messages=messages)
+        client_without_retries.chat.completions.create(model="gpt-none", messages=messages)
     except openai.NotFoundError as error:
         assert (error.code, error.param, error.request_id) == ("model_not_found", "model", "req_clients")
     else:
         raise AssertionError("no error")
     try:
-        own.chat.completions.create(model=MODEL, messages=None)
+        client_without_retries.chat.completions.create(model=MODEL, messages=None)
     except openai.BadRequestError as error:
         assert error.param == "messages"
     else:
@@ -125,10 +130,10 @@ def errors() -> None:
 
 
 def response() -> None:
-    assert client.responses.create(model=MODEL, input=QUESTION).output_text == SAID
+    assert client.responses.create(model=MODEL, input=QUESTION).output_text == ANSWER
     with client.responses.stream(model=MODEL, input=QUESTION) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        assert text == SAID == stream.get_final_response().output_text
+        assert text == ANSWER == stream.get_final_response().output_text
     assert client.responses.parse(model=MODEL, input=QUESTION, text_format=Capital).output_parsed.city == "Paris"
     function = {"type": "function", "name": "weather", "parameters": parameters, "strict": False}
     answer = client.responses.create(model=MODEL, input=QUESTION, tools=[function])
@@ -136,13 +141,13 @@ def response() -> None:
 
 
 def history() -> None:
-    before = [
+    earlier_messages = [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": "Prove that there are infinitely many primes."},
         {"role": "assistant", "content": "Take any finite list of primes, multiply them and add one."},
     ]
-    answer = client.chat.completions.create(model=MODEL, messages=[*before, *messages])
-    assert answer.choices[0].message.content == SAID
+    answer = client.chat.completions.create(model=MODEL, messages=[*earlier_messages, *messages])
+    assert answer.choices[0].message.content == ANSWER
 
 
 CHECKS = [chat, raw, streamed, streamed_usage, asynchronous, several, tool_calls, streamed_tool_calls, parsed, images]

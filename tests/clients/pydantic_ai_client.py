@@ -1,6 +1,6 @@
 """pydantic-ai: runs, streams, tools and typed output, over chat completions and over responses."""
 
-from checking import MODEL, QUESTION, SAID, check
+from checking import ANSWER, MODEL, QUESTION, check
 from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
@@ -11,28 +11,28 @@ class Capital(BaseModel):
     population: int
 
 
-def checks(kind: str, model) -> None:
+def run_checks(kind: str, model) -> None:
     async def run() -> None:
         result = await Agent(model).run(QUESTION)
-        assert result.output == SAID
+        assert result.output == ANSWER
         assert result.usage.input_tokens == 12 if not callable(result.usage) else result.usage().input_tokens == 12
 
     async def stream() -> None:
         async with Agent(model).run_stream(QUESTION) as result:
             pieces = [piece async for piece in result.stream_text(delta=True)]
-        assert "".join(pieces) == SAID
+        assert "".join(pieces) == ANSWER
 
     async def tools() -> None:
         agent = Agent(model)
-        heard = []
+        cities = []
 
         @agent.tool_plain
         def weather(city: str) -> str:
-            heard.append(city)
+            cities.append(city)
             return "rain"
 
-        assert (await agent.run(QUESTION)).output == SAID
-        assert heard == ["Paris"]
+        assert (await agent.run(QUESTION)).output == ANSWER
+        assert cities == ["Paris"]
 
     async def typed() -> None:
         assert (await Agent(model, output_type=Capital).run(QUESTION)).output == Capital(city="Paris", population=3)
@@ -41,5 +41,5 @@ def checks(kind: str, model) -> None:
         check(f"{kind}: {test.__name__}", test)
 
 
-checks("chat", OpenAIChatModel(MODEL))
-checks("responses", OpenAIResponsesModel(MODEL))
+run_checks("chat", OpenAIChatModel(MODEL))
+run_checks("responses", OpenAIResponsesModel(MODEL))

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from checking import MODEL, QUESTION, SAID, check
+from checking import ANSWER, MODEL, QUESTION, check
 from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
@@ -13,45 +13,47 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def chat(**given) -> None:
-    assert ChatOpenAI(model=MODEL, **given).invoke(QUESTION).text == SAID
+def chat(**fields) -> None:
+    assert ChatOpenAI(model=MODEL, **fields).invoke(QUESTION).text == ANSWER
 
 
 def alone(name, value) -> None:
-    own = {"user", "logit_bias"} - set(ChatOpenAI.model_fields)  # what it has no name for
-    chat(**({"model_kwargs": {name: value}} if name in own else {name: value}))
+    unnamed_parameters = {"user", "logit_bias"} - set(
+        ChatOpenAI.model_fields
+    )  # parameters without a field in ChatOpenAI
+    chat(**({"model_kwargs": {name: value}} if name in unnamed_parameters else {name: value}))
 
 
-def stream(**given) -> None:
-    parts = list(ChatOpenAI(model=MODEL, stream_usage=True, **given).stream(QUESTION))
-    assert "".join(part.text for part in parts) == SAID
+def stream(**fields) -> None:
+    parts = list(ChatOpenAI(model=MODEL, stream_usage=True, **fields).stream(QUESTION))
+    assert "".join(part.text for part in parts) == ANSWER
     assert any(part.usage_metadata for part in parts)
 
 
-async def asynchronous(**given) -> None:
-    assert (await ChatOpenAI(model=MODEL, **given).ainvoke(QUESTION)).text == SAID
+async def asynchronous(**fields) -> None:
+    assert (await ChatOpenAI(model=MODEL, **fields).ainvoke(QUESTION)).text == ANSWER
 
 
-def agent(**given) -> None:
-    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather], system_prompt="You help travellers.")
-    messages = made.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]
+def agent(**fields) -> None:
+    executor = create_agent(ChatOpenAI(model=MODEL, **fields), tools=[weather], system_prompt="You help travellers.")
+    messages = executor.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
-    assert (messages[2].content, messages[3].text) == ("rain in Paris", SAID)
+    assert (messages[2].content, messages[3].text) == ("rain in Paris", ANSWER)
 
 
-def streamed_agent(**given) -> None:
-    made = create_agent(ChatOpenAI(model=MODEL, **given), tools=[weather])
-    parts = made.stream({"messages": [{"role": "user", "content": QUESTION}]}, stream_mode="messages")
-    assert "".join(part.text for part, _ in parts if part.type == "AIMessageChunk") == SAID
+def streamed_agent(**fields) -> None:
+    executor = create_agent(ChatOpenAI(model=MODEL, **fields), tools=[weather])
+    parts = executor.stream({"messages": [{"role": "user", "content": QUESTION}]}, stream_mode="messages")
+    assert "".join(part.text for part, _ in parts if part.type == "AIMessageChunk") == ANSWER
 
 
-def bound(**given) -> None:
-    model = ChatOpenAI(model=MODEL, **given).bind_tools([weather], tool_choice="weather", parallel_tool_calls=False)
+def bind_tool(**fields) -> None:
+    model = ChatOpenAI(model=MODEL, **fields).bind_tools([weather], tool_choice="weather", parallel_tool_calls=False)
     assert model.invoke(QUESTION).tool_calls[0]["args"] == {"city": "Paris"}
 
 
-def structured(method, **given) -> None:
-    model = ChatOpenAI(model=MODEL, **given).with_structured_output(Capital, method=method)
+def structured(method, **fields) -> None:
+    model = ChatOpenAI(model=MODEL, **fields).with_structured_output(Capital, method=method)
     assert model.invoke(QUESTION) == CAPITAL
 
 
@@ -61,15 +63,15 @@ for effort in ("minimal", "medium"):
     check(f"reasoning_effort {effort}", partial(chat, reasoning_effort=effort))
 check("n", partial(chat, n=2, temperature=0.7))
 check("together", partial(chat, **TOGETHER))
-for kind, given in {
+for kind, options in {
     "chat": {"temperature": 0, "max_tokens": 200},
     "responses": {"use_responses_api": True, "max_tokens": 200, **SAMPLING},
 }.items():
-    check(f"{kind}: streamed", partial(stream, **given))
-    check(f"{kind}: asynchronous", partial(asynchronous, **given))
-    check(f"{kind}: agent", partial(agent, **given))
-    check(f"{kind}: agent, streamed", partial(streamed_agent, **given))
-    check(f"{kind}: agent with an effort", partial(agent, reasoning_effort="low", **given))
-    check(f"{kind}: bound tool", partial(bound, **given))
-    check(f"{kind}: structured by schema", partial(structured, "json_schema", **given))
-    check(f"{kind}: structured by function", partial(structured, "function_calling", **given))
+    check(f"{kind}: streamed", partial(stream, **options))
+    check(f"{kind}: asynchronous", partial(asynchronous, **options))
+    check(f"{kind}: agent", partial(agent, **options))
+    check(f"{kind}: agent, streamed", partial(streamed_agent, **options))
+    check(f"{kind}: agent with an effort", partial(agent, reasoning_effort="low", **options))
+    check(f"{kind}: bound tool", partial(bind_tool, **options))
+    check(f"{kind}: structured by schema", partial(structured, "json_schema", **options))
+    check(f"{kind}: structured by function", partial(structured, "function_calling", **options))

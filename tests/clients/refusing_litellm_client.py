@@ -5,50 +5,50 @@ from functools import partial
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
-from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from checking import ANSWER, BASE_URL, MODEL, QUESTION, check
 from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
 
 messages = [{"role": "user", "content": QUESTION}]
-asked = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "num_retries": 0}
+connection = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "num_retries": 0}
 parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
 tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
 
 
-def completion(**given) -> None:
-    assert litellm.completion(messages=messages, **asked, **given).choices[0].message.content == SAID
+def completion(**fields) -> None:
+    assert litellm.completion(messages=messages, **connection, **fields).choices[0].message.content == ANSWER
 
 
-def stream(**given) -> None:
-    given |= {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = list(litellm.completion(messages=messages, **asked, **given))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+def stream(**fields) -> None:
+    fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(litellm.completion(messages=messages, **connection, **fields))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == ANSWER
 
 
-async def asynchronous(**given) -> None:
-    assert (await litellm.acompletion(messages=messages, **asked, **given)).choices[0].message.content == SAID
+async def asynchronous(**fields) -> None:
+    assert (await litellm.acompletion(messages=messages, **connection, **fields)).choices[0].message.content == ANSWER
 
 
-def two_turns(**given) -> None:
-    given |= {"tools": tools, "parallel_tool_calls": False}
-    answer = litellm.completion(messages=messages, **asked, **given).choices[0].message
+def two_turns(**fields) -> None:
+    fields |= {"tools": tools, "parallel_tool_calls": False}
+    answer = litellm.completion(messages=messages, **connection, **fields).choices[0].message
     (call,) = answer.tool_calls
     assert call.function.arguments == '{"city": "Paris"}'
-    said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    assert litellm.completion(messages=said, **asked, **given).choices[0].message.content == SAID
+    conversation = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert litellm.completion(messages=conversation, **connection, **fields).choices[0].message.content == ANSWER
 
 
-def structured(**given) -> None:
-    answer = litellm.completion(messages=messages, response_format=Capital, **asked, **given)
+def structured(**fields) -> None:
+    answer = litellm.completion(messages=messages, response_format=Capital, **connection, **fields)
     assert Capital.model_validate_json(answer.choices[0].message.content) == CAPITAL
 
 
-def responses(**given) -> None:
-    assert litellm.responses(input=QUESTION, **asked, **given).output[0].content[0].text == SAID
+def responses(**fields) -> None:
+    assert litellm.responses(input=QUESTION, **connection, **fields).output[0].content[0].text == ANSWER
 
 
-def streamed_responses(**given) -> None:
-    events = litellm.responses(input=QUESTION, stream=True, **asked, **given)
-    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
+def streamed_responses(**fields) -> None:
+    events = litellm.responses(input=QUESTION, stream=True, **connection, **fields)
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
 
 
 for name, value in ALONE.items():

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from checking import BASE_URL, MODEL, QUESTION, SAID, check
+from checking import ANSWER, BASE_URL, MODEL, QUESTION, check
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage
@@ -13,7 +13,7 @@ from usual import ALONE, CAPITAL, TOGETHER, Capital
 messages = [ChatMessage(role="user", content=QUESTION)]
 
 
-def known(self):
+def metadata_of_known_model(self):
     """LlamaIndex looks a model's context window up in a table of names, which no gateway's names are in."""
     metadata = OpenAI(model="gpt-4o").metadata
     metadata.model_name = self.model
@@ -21,16 +21,18 @@ def known(self):
 
 
 class Chat(OpenAI):
-    metadata = property(known)
+    metadata = property(metadata_of_known_model)
 
 
 class Responses(OpenAIResponses):
-    metadata = property(known)
+    metadata = property(metadata_of_known_model)
 
 
-def chat_model(**given):
-    named = {name: given.pop(name) for name in ("max_tokens", "temperature", "reasoning_effort") if name in given}
-    return Chat(model=MODEL, api_base=BASE_URL, additional_kwargs=given, **named)
+def chat_model(**fields):
+    named_options = {
+        name: fields.pop(name) for name in ("max_tokens", "temperature", "reasoning_effort") if name in fields
+    }
+    return Chat(model=MODEL, api_base=BASE_URL, additional_kwargs=fields, **named_options)
 
 
 def weather(city: str) -> str:
@@ -39,11 +41,11 @@ def weather(city: str) -> str:
 
 
 def chat(model) -> None:
-    assert model.chat(messages).message.content == SAID
+    assert model.chat(messages).message.content == ANSWER
 
 
 def stream(model) -> None:
-    assert "".join(part.delta or "" for part in model.stream_chat(messages)) == SAID
+    assert "".join(part.delta or "" for part in model.stream_chat(messages)) == ANSWER
 
 
 def alone(name, value) -> None:
@@ -55,18 +57,20 @@ def logprobs() -> None:
 
 
 async def agent(model) -> None:
-    made = FunctionAgent(tools=[FunctionTool.from_defaults(weather)], llm=model, streaming=False)
-    assert str(await made.run(QUESTION)) == SAID
+    workflow = FunctionAgent(tools=[FunctionTool.from_defaults(weather)], llm=model, streaming=False)
+    assert str(await workflow.run(QUESTION)) == ANSWER
 
 
 async def streamed_agent(model) -> None:
-    made = FunctionAgent(tools=[FunctionTool.from_defaults(weather)], llm=model)
-    assert str(await made.run(QUESTION)) == SAID
+    workflow = FunctionAgent(tools=[FunctionTool.from_defaults(weather)], llm=model)
+    assert str(await workflow.run(QUESTION)) == ANSWER
 
 
 def tools(model) -> None:
-    given = {"user_msg": QUESTION, "allow_parallel_tool_calls": False}
-    (call,) = model.get_tool_calls_from_response(model.chat_with_tools([FunctionTool.from_defaults(weather)], **given))
+    options = {"user_msg": QUESTION, "allow_parallel_tool_calls": False}
+    (call,) = model.get_tool_calls_from_response(
+        model.chat_with_tools([FunctionTool.from_defaults(weather)], **options)
+    )
     assert (call.tool_name, call.tool_kwargs) == ("weather", {"city": "Paris"})
 
 
@@ -77,7 +81,7 @@ def typed(model) -> None:
 def retrieval(model) -> None:
     passages = [Document(text="Paris lies on the Seine. " * 30), Document(text="France has 18 regions. " * 30)]
     index = VectorStoreIndex.from_documents(passages, embed_model=MockEmbedding(embed_dim=8))
-    assert str(index.as_query_engine(llm=model).query(QUESTION)) == SAID
+    assert str(index.as_query_engine(llm=model).query(QUESTION)) == ANSWER
 
 
 for name, value in ALONE.items():

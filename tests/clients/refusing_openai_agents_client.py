@@ -3,7 +3,7 @@
 from functools import partial
 
 from agents import Agent, ModelSettings, Runner, function_tool, set_default_openai_api, set_tracing_disabled
-from checking import MODEL, QUESTION, SAID, check
+from checking import ANSWER, MODEL, QUESTION, check
 from openai.types.shared import Reasoning
 from usual import CAPITAL, SAMPLING, Capital
 
@@ -19,36 +19,36 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def agent(given, **more) -> Agent:
-    settings = ModelSettings(**given)
-    return Agent(name="a", instructions="You help travellers.", model=MODEL, model_settings=settings, **more)
+def agent(settings_given, **options) -> Agent:
+    settings = ModelSettings(**settings_given)
+    return Agent(name="a", instructions="You help travellers.", model=MODEL, model_settings=settings, **options)
 
 
-async def run(**given) -> None:
-    assert (await Runner.run(agent(given), QUESTION)).final_output == SAID
+async def run(**fields) -> None:
+    assert (await Runner.run(agent(fields), QUESTION)).final_output == ANSWER
 
 
-async def stream(**given) -> None:
-    result = Runner.run_streamed(agent(given), QUESTION)
+async def stream(**fields) -> None:
+    result = Runner.run_streamed(agent(fields), QUESTION)
     kinds = [event.type async for event in result.stream_events()]
-    assert result.final_output == SAID and "raw_response_event" in kinds
+    assert result.final_output == ANSWER and "raw_response_event" in kinds
 
 
-async def tools(**given) -> None:
-    result = await Runner.run(agent({"parallel_tool_calls": False, **given}, tools=[weather]), QUESTION)
-    assert result.final_output == SAID
+async def tools(**fields) -> None:
+    result = await Runner.run(agent({"parallel_tool_calls": False, **fields}, tools=[weather]), QUESTION)
+    assert result.final_output == ANSWER
     assert any("rain in Paris" in str(item.raw_item) for item in result.new_items)
 
 
-async def streamed_tools(**given) -> None:
-    result = Runner.run_streamed(agent(given, tools=[weather]), QUESTION)
+async def streamed_tools(**fields) -> None:
+    result = Runner.run_streamed(agent(fields, tools=[weather]), QUESTION)
     async for _ in result.stream_events():
         pass
-    assert result.final_output == SAID
+    assert result.final_output == ANSWER
 
 
-async def typed(**given) -> None:
-    assert (await Runner.run(agent(given, output_type=Capital), QUESTION)).final_output == CAPITAL
+async def typed(**fields) -> None:
+    assert (await Runner.run(agent(fields, output_type=Capital), QUESTION)).final_output == CAPITAL
 
 
 for api in ("responses", "chat_completions"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from checking import MODEL, QUESTION, SAID, check
+from checking import ANSWER, MODEL, QUESTION, check
 from openai import AsyncOpenAI, OpenAI
 from usual import ALONE, CAPITAL, SAMPLING, TOGETHER, Capital
 
@@ -18,37 +18,37 @@ schema = {"type": "json_schema", "json_schema": {"name": "capital", "schema": Ca
 LABELS = {"extra_body": {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_key": "a"}}
 
 
-def ask(**given):
-    return client.chat.completions.create(model=MODEL, messages=messages, **given)
+def ask(**fields):
+    return client.chat.completions.create(model=MODEL, messages=messages, **fields)
 
 
-def chat(**given) -> None:
-    assert ask(**given).choices[0].message.content == SAID
+def chat(**fields) -> None:
+    assert ask(**fields).choices[0].message.content == ANSWER
 
 
-def stream(**given) -> None:
-    chunks = list(ask(stream=True, stream_options={"include_usage": True}, **given))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == SAID
+def stream(**fields) -> None:
+    chunks = list(ask(stream=True, stream_options={"include_usage": True}, **fields))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == ANSWER
     assert chunks[-1].usage.total_tokens > 0
 
 
 async def asynchronous() -> None:
-    async with AsyncOpenAI() as own:
-        answer = await own.chat.completions.create(model=MODEL, messages=messages, **TOGETHER)
-        assert answer.choices[0].message.content == SAID
+    async with AsyncOpenAI() as async_client:
+        answer = await async_client.chat.completions.create(model=MODEL, messages=messages, **TOGETHER)
+        assert answer.choices[0].message.content == ANSWER
 
 
 def several() -> None:
-    assert [choice.message.content for choice in ask(n=2, temperature=0.7, max_tokens=50).choices] == [SAID, SAID]
+    assert [choice.message.content for choice in ask(n=2, temperature=0.7, max_tokens=50).choices] == [ANSWER, ANSWER]
 
 
-def two_turns(**given) -> None:
-    answer = ask(tools=tools, parallel_tool_calls=False, **given).choices[0].message
+def two_turns(**fields) -> None:
+    answer = ask(tools=tools, parallel_tool_calls=False, **fields).choices[0].message
     (call,) = answer.tool_calls
     assert (call.function.name, call.function.arguments) == ("weather", '{"city": "Paris"}')
-    said = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    answer = client.chat.completions.create(model=MODEL, messages=said, tools=tools, **given)
-    assert answer.choices[0].message.content == SAID
+    conversation = [*messages, answer, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    answer = client.chat.completions.create(model=MODEL, messages=conversation, tools=tools, **fields)
+    assert answer.choices[0].message.content == ANSWER
 
 
 def streamed_call() -> None:
@@ -69,33 +69,33 @@ def parsed() -> None:
     assert answer.choices[0].message.parsed == CAPITAL
 
 
-def respond(**given):
-    return client.responses.create(model=MODEL, input=QUESTION, **given)
+def respond(**fields):
+    return client.responses.create(model=MODEL, input=QUESTION, **fields)
 
 
-def response(**given) -> None:
-    assert respond(**given).output_text == SAID
+def response(**fields) -> None:
+    assert respond(**fields).output_text == ANSWER
 
 
 def response_stream() -> None:
     with client.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=200, **SAMPLING) as events:
-        assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
+        assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == ANSWER
         assert events.get_final_response().usage.total_tokens > 0
 
 
 def response_two_turns() -> None:
-    given = {"tools": [function], "parallel_tool_calls": False, "max_output_tokens": 200, **SAMPLING}
-    (call,) = respond(**given).output
+    options = {"tools": [function], "parallel_tool_calls": False, "max_output_tokens": 200, **SAMPLING}
+    (call,) = respond(**options).output
     assert call.arguments == '{"city": "Paris"}'
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
-    said = [*messages, call.model_dump(exclude_none=True), output]
-    assert client.responses.create(model=MODEL, input=said, **given).output_text == SAID
+    conversation = [*messages, call.model_dump(exclude_none=True), output]
+    assert client.responses.create(model=MODEL, input=conversation, **options).output_text == ANSWER
 
 
 def continued() -> None:
     first = respond(**SAMPLING)
-    assert respond(previous_response_id=first.id, max_output_tokens=200, **SAMPLING).output_text == SAID
-    assert respond(previous_response_id=first.id, reasoning={"effort": "minimal"}).output_text == SAID
+    assert respond(previous_response_id=first.id, max_output_tokens=200, **SAMPLING).output_text == ANSWER
+    assert respond(previous_response_id=first.id, reasoning={"effort": "minimal"}).output_text == ANSWER
 
 
 def response_parsed() -> None:

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from checking import MODEL, QUESTION, SAID, check
+from checking import ANSWER, MODEL, QUESTION, check
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from usual import ALONE, CAPITAL, SAMPLING, Capital
 
-OWN = {"stop": "stop_sequences", "user": "openai_user", "logprobs": "openai_logprobs"}  # its names
+OWN = {"stop": "stop_sequences", "user": "openai_user", "logprobs": "openai_logprobs"}  # pydantic-ai's names
 CHAT = {OWN.get(name, name): value for name, value in ALONE.items()}
 CHAT |= {"openai_reasoning_effort": "minimal", "openai_top_logprobs": 3}
 RESPONSES = {"max_tokens": 200, **SAMPLING, "openai_user": "someone", "openai_reasoning_effort": "minimal"}
@@ -16,33 +16,33 @@ USUAL = {"max_tokens": 200, "parallel_tool_calls": False, **SAMPLING}
 
 
 async def run(model, **settings) -> None:
-    assert (await Agent(model).run(QUESTION, model_settings=settings)).output == SAID
+    assert (await Agent(model).run(QUESTION, model_settings=settings)).output == ANSWER
 
 
 async def stream(model, **settings) -> None:
     async with Agent(model).run_stream(QUESTION, model_settings=settings) as result:
         pieces = [piece async for piece in result.stream_text(delta=True)]
-    assert "".join(pieces) == SAID
+    assert "".join(pieces) == ANSWER
 
 
 async def tools(model, **settings) -> None:
     agent = Agent(model, model_settings=settings)
-    heard = []
+    cities = []
 
     @agent.tool_plain
     def weather(city: str) -> str:
-        heard.append(city)
+        cities.append(city)
         return "rain"
 
-    assert (await agent.run(QUESTION)).output == SAID
-    assert heard == ["Paris"]
+    assert (await agent.run(QUESTION)).output == ANSWER
+    assert cities == ["Paris"]
 
 
 async def streamed_tools(model, **settings) -> None:
     agent = Agent(model, model_settings=settings)
     agent.tool_plain(weather)
     async with agent.run_stream(QUESTION) as result:
-        assert await result.get_output() == SAID
+        assert await result.get_output() == ANSWER
 
 
 def weather(city: str) -> str:

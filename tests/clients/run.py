@@ -1,4 +1,4 @@
-"""Real clients against a made-up OpenAI, directly and through the router: what fails only through the router is ours.
+"""Runs real clients against a fake OpenAI, directly and through the router, to find the router's own failures.
 
 Run: make test-clients [CLIENTS="openai langchain"]. Where nginx is installed, the same checks are made through it as
 well, as a proxy that changes nothing. Everything is installed into .clients/, which git ignores.
@@ -28,13 +28,13 @@ PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
 
 @dataclass(frozen=True)
 class Client:
-    """What is installed, and what is run."""
+    """The packages of a client, and its script."""
 
     packages: tuple[str, ...]
     script: str
-    shows: str = ""  # the package whose version is told
+    shows: str = ""  # the package whose version is printed
     installer: str = "python"
-    example: str = ""  # of examples/, run through the router as its users run it
+    example: str = ""  # a file of examples/, run through the router
 
 
 LANGCHAIN = ("langchain-openai", "langchain-tests", "pytest", "pytest-asyncio", "pytest-socket", "pytest-recording")
@@ -66,49 +66,51 @@ CLIENTS = {
 
 
 def main() -> int:
-    """Run the clients named on the command line, or all; the exit code tells whether the router failed any."""
+    """Run the clients named on the command line, or all; the exit code is 1 if one fails only through the router."""
     names = sys.argv[1:] or list(CLIENTS)
     HOME.mkdir(exist_ok=True)
-    worse = 0
+    failures = 0
     with ExitStack() as stack:
         direct = stack.enter_context(upstream())
         router = stack.enter_context(routed(direct))
-        nginx = stack.enter_context(transparent(direct)) if shutil.which("nginx", path=PATH) else None
+        nginx = stack.enter_context(nginx_proxy(direct)) if shutil.which("nginx", path=PATH) else None
         sys.stdout.write("| Client | Version | Directly | nginx | Through the router |\n|---|---|---|---|---|\n")
         for name in names:
             client = CLIENTS[name]
             version = installed(name, client)
-            plain, through = run(name, client, direct, "gpt-4o"), run(name, client, router, "auto")
-            passed = score(run(name, client, nginx, "gpt-4o")) if nginx else "not run"
-            ours = [line for line in through if not line.startswith("ok ") and line not in plain]
-            worse += len([line for line in ours if f"ok {claim(line)}" in plain])
-            sys.stdout.write(f"| {name} | {version} | {score(plain)} | {passed} | {score(through)} |\n")
+            direct_lines, routed_lines = run(name, client, direct, "gpt-4o"), run(name, client, router, "auto")
+            nginx_score = score(run(name, client, nginx, "gpt-4o")) if nginx else "not run"
+            router_failures = [line for line in routed_lines if not line.startswith("ok ") and line not in direct_lines]
+            failures += len([line for line in router_failures if f"ok {check_name(line)}" in direct_lines])
+            sys.stdout.write(
+                f"| {name} | {version} | {score(direct_lines)} | {nginx_score} | {score(routed_lines)} |\n"
+            )
             failed = run_example(name, client.example, router) if client.example else ""
-            worse += bool(failed)
-            for line in [*ours, *reasons(name), *([failed] if failed else [])]:
+            failures += bool(failed)
+            for line in [*router_failures, *reasons(name), *([failed] if failed else [])]:
                 sys.stderr.write(f"  {name}: {line}\n")
             sys.stdout.flush()
-    return 1 if worse else 0
+    return 1 if failures else 0
 
 
-def claim(line: str) -> str:
-    """What a line of a script is about."""
+def check_name(line: str) -> str:
+    """The name of the check in a line of a script's output."""
     return line.partition(" ")[2].partition(": ")[0]
 
 
 def reasons(name: str) -> list[str]:
-    """Why the router sent the requests of a client where it sent them, as its script tells."""
+    """The reasons of the router's decisions, from the log of a client's script."""
     log = (HOME / f"{name}-auto.log").read_text()
     return [line for line in log.splitlines() if line.startswith("why ")]
 
 
 def score(lines: list[str]) -> str:
-    """Passed of run."""
+    """The number of passed checks of all checks."""
     return f"{sum(line.startswith('ok ') for line in lines)} of {len(lines)}"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -116,8 +118,8 @@ def free_port() -> int:
 
 @contextmanager
 def server(command: list[str], url: str, environment: dict[str, str]) -> Iterator[str]:
-    """A server process, once it answers at `url`, until it is no longer needed."""
-    process = subprocess.Popen(command, env={**clean(), **environment}, cwd=PROJECT, stdout=sys.stderr)
+    """Run a server process; yields when it answers at `url`."""
+    process = subprocess.Popen(command, env={**clean_environment(), **environment}, cwd=PROJECT, stdout=sys.stderr)
     try:
         for _ in range(300):
             try:
@@ -135,7 +137,7 @@ def server(command: list[str], url: str, environment: dict[str, str]) -> Iterato
 
 @contextmanager
 def upstream() -> Iterator[str]:
-    """The made-up OpenAI; its base URL."""
+    """Run the fake OpenAI; yields its base URL."""
     port = free_port()
     base = f"http://127.0.0.1:{port}/v1"
     with server([sys.executable, str(HERE / "upstream.py"), str(port)], base + "/models", {}):
@@ -144,7 +146,7 @@ def upstream() -> Iterator[str]:
 
 @contextmanager
 def routed(base_url: str, **settings: str) -> Iterator[str]:
-    """The router in front of an upstream, started as its users start it; its base URL."""
+    """Run the router in front of an upstream with its command; yields its base URL."""
     port = free_port()
     home = tempfile.mkdtemp(prefix="router-clients-")
     environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-upstream", "ROUTER_HOME": home, **settings}
@@ -173,8 +175,8 @@ http {{
 
 
 @contextmanager
-def transparent(base_url: str) -> Iterator[str]:
-    """The nginx of this machine in front of an upstream, changing nothing; its base URL."""
+def nginx_proxy(base_url: str) -> Iterator[str]:
+    """Run nginx as an unchanged proxy in front of an upstream; yields its base URL."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="nginx-clients-") as home:
         config = Path(home) / "nginx.conf"
@@ -185,29 +187,31 @@ def transparent(base_url: str) -> Iterator[str]:
             yield base
 
 
-def clean() -> dict[str, str]:
-    """This environment without settings of the machine."""
-    ours = ("ROUTER_", "OPENAI_", "MLFLOW_", "PYTEST_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of the router, clients, MLflow and pytest."""
+    prefixes = ("ROUTER_", "OPENAI_", "MLFLOW_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 
 def installed(name: str, client: Client) -> str:
-    """Install a client unless it is there; its version."""
+    """Install a client if it is missing; return its version."""
     folder = HOME / ("node" if client.installer == "node" else name)
-    shown = client.shows or name
+    package = client.shows or name
     if client.installer == "node":
         if not all((folder / "node_modules" / package).exists() for package in client.packages):
             folder.mkdir(exist_ok=True)
             subprocess.run(["npm", "install", "--silent", *client.packages], cwd=folder, check=True)
-        found = re.search(r'"version": "([^"]+)"', (folder / "node_modules" / shown / "package.json").read_text())
-        return found[1] if found else "?"
+        version_match = re.search(
+            r'"version": "([^"]+)"', (folder / "node_modules" / package / "package.json").read_text()
+        )
+        return version_match[1] if version_match else "?"
     if client.installer == "python":
         python = folder / "bin" / "python"
         if not python.exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             pip = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", str(python)]
             subprocess.run([*pip, *client.packages], check=True)
-        code = f"import importlib.metadata as m; print(m.version({shown!r}))"
+        code = f"import importlib.metadata as m; print(m.version({package!r}))"
         return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     return subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
 
@@ -220,9 +224,11 @@ def run_example(name: str, example: str, base_url: str) -> str:
         command = ["node", shutil.copy(script, HOME / "node" / f"example_{example}")]  # where its packages are
     else:
         command = [str(HOME / name / "bin" / "python"), str(script)]
-    done = subprocess.run(command, env={**clean(), **environment}, capture_output=True, text=True, timeout=300)
-    is_right = done.returncode == 0 and "Paris" in done.stdout
-    return "" if is_right else f"FAIL examples/{example}: {(done.stdout + done.stderr)[-500:]}"
+    result = subprocess.run(
+        command, env={**clean_environment(), **environment}, capture_output=True, text=True, timeout=300
+    )
+    is_right = result.returncode == 0 and "Paris" in result.stdout
+    return "" if is_right else f"FAIL examples/{example}: {(result.stdout + result.stderr)[-500:]}"
 
 
 def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
@@ -230,31 +236,36 @@ def run(name: str, client: Client, base_url: str, model: str) -> list[str]:
     folder = HOME / name
     environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-client", "CLIENT_MODEL": model}
     environment |= {"OPENAI_AGENTS_DISABLE_TRACING": "1"}
-    where = HERE
+    folder_of_run = HERE
     if client.script.endswith(".sh"):
         home = tempfile.mkdtemp()
         environment |= {"LLM": str(folder / "bin" / "llm"), "LLM_USER_PATH": home}
         command = ["bash", str(HERE / client.script), name]
     elif client.script.endswith(".mjs"):
-        where = HOME / "node"
-        shutil.copy(HERE / client.script, where)
+        folder_of_run = HOME / "node"
+        shutil.copy(HERE / client.script, folder_of_run)
         command = ["node", client.script]
     elif name == "langchain":
         command = [str(folder / "bin" / "python"), "-m", "pytest", "-rA", "-q", "-p", "no:cacheprovider"]
         shutil.copy(HERE / client.script, folder)  # away from the tests of this project
         command += ["-c", os.devnull, "-o", "asyncio_mode=auto", "--rootdir", str(folder), client.script]
-        where = folder
+        folder_of_run = folder
     else:
         command = [str(folder / "bin" / "python"), str(HERE / client.script)]
-    done = subprocess.run(
-        command, cwd=where, env={**clean(), **environment}, capture_output=True, text=True, timeout=600
+    completed = subprocess.run(
+        command,
+        cwd=folder_of_run,
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
-    (HOME / f"{name}-{model}.log").write_text(done.stdout + done.stderr)
+    (HOME / f"{name}-{model}.log").write_text(completed.stdout + completed.stderr)
     if name == "langchain":
-        found = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
-        return [f"{'ok' if result == 'PASSED' else 'FAIL'} {test}" for result, test in found]
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "FAIL "))]
-    return lines or [f"FAIL everything: {done.stderr[-300:]}"]
+        results = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\S+)", completed.stdout, re.MULTILINE)
+        return [f"{'ok' if result == 'PASSED' else 'FAIL'} {test}" for result, test in results]
+    lines = [line for line in completed.stdout.splitlines() if line.startswith(("ok ", "FAIL "))]
+    return lines or [f"FAIL everything: {completed.stderr[-300:]}"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bodies of requests: one that is taken says the same but for what is edited; others are refused in our words."""
+"""Request bodies: edits change only their own fields; invalid bodies get the router's own errors."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class _Number(str):
     __slots__ = ()
 
 
-def _pieces(data: bytes) -> list[bytes]:
+def _split_randomly(data: bytes) -> list[bytes]:
     chance = random.Random(zlib.crc32(data))
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(4)))
     return [data[start:stop] for start, stop in pairwise((0, *cuts, len(data)))]
 
 
-def _read(skeleton: bytes, api_format: ApiFormat) -> tuple[Request, bytes]:
+def _read_repaired(skeleton: bytes, api_format: ApiFormat) -> tuple[Request, bytes]:
     """A body as `Exchange` reads it: repair_text where that is needed."""
     try:
         return read_request(skeleton, api_format), skeleton
@@ -71,9 +71,9 @@ def _read(skeleton: bytes, api_format: ApiFormat) -> tuple[Request, bytes]:
         return read_request(text, api_format), text
 
 
-def _rewritten(pieces: list[bytes], skeleton: Skeleton, api_format: ApiFormat) -> tuple[bytes, bool]:
+def _rewrite(pieces: list[bytes], skeleton: Skeleton, api_format: ApiFormat) -> tuple[bytes, bool]:
     """The body for another model, and whether it now asks for its usage."""
-    request, text = _read(skeleton.text, api_format)
+    request, text = _read_repaired(skeleton.text, api_format)
     with contextlib.suppress(RequestError):  # refused where there is to be a decision, else passed on
         api_format.read_features(request.fields)
     edits = [bodies.model_edit(request.spans, text, ANOTHER)]
@@ -81,11 +81,11 @@ def _rewritten(pieces: list[bytes], skeleton: Skeleton, api_format: ApiFormat) -
     if api_format.usage_on_request and bodies.is_true(request.fields, "stream") and "model" in request.spans:
         usage = bodies.usage_edit(request.fields, request.spans)
     edits += [] if usage is None else [usage]
-    placed = [bodies.Edit(skeleton.in_body(e.start), skeleton.in_body(e.stop), e.text) for e in edits]
-    return b"".join(bodies.apply_edits(pieces, placed)), usage is not None
+    body_edits = [bodies.Edit(skeleton.in_body(edit.start), skeleton.in_body(edit.stop), edit.text) for edit in edits]
+    return b"".join(bodies.apply_edits(pieces, body_edits)), usage is not None
 
 
-def _expected(fields: _Pairs, usage_edit: bool) -> dict[str, Any]:
+def _expected_fields(fields: _Pairs, usage_edit: bool) -> dict[str, Any]:
     expected = {name: value for name, value in fields if name != "model"}
     if usage_edit:
         options = expected.get("stream_options")
@@ -95,13 +95,13 @@ def _expected(fields: _Pairs, usage_edit: bool) -> dict[str, Any]:
 
 
 def _check_rewriting(data: bytes, text: str, api_format: ApiFormat) -> None:
-    pieces = _pieces(data)
+    pieces = _split_randomly(data)
     stripping = SkeletonBuilder()
     for piece in pieces:
         stripping.feed(piece)
     for skeleton in (Skeleton(data), stripping.finish()):
         try:
-            after, usage_edit = _rewritten(pieces, skeleton, api_format)
+            after, usage_edit = _rewrite(pieces, skeleton, api_format)
         except RouterError as error:
             assert error.status == 400, error.status
             continue
@@ -109,11 +109,11 @@ def _check_rewriting(data: bytes, text: str, api_format: ApiFormat) -> None:
             before = _exact(text)
         except (ValueError, RecursionError):
             continue  # Python's reader takes less
-        found = dict(_exact(after.decode()))
-        assert found.pop("model") == ANOTHER, "the model was not replaced"
+        fields_after = dict(_exact(after.decode()))
+        assert fields_after.pop("model") == ANOTHER, "the model was not replaced"
         if usage_edit:
-            found["stream_options"] = sorted(found["stream_options"], key=repr)
-        assert found == _expected(before, usage_edit), "another field was changed"
+            fields_after["stream_options"] = sorted(fields_after["stream_options"], key=repr)
+        assert fields_after == _expected_fields(before, usage_edit), "another field was changed"
 
 
 def _check_renaming(data: bytes) -> None:
@@ -122,8 +122,11 @@ def _check_renaming(data: bytes) -> None:
     if after == data or exceeds_depth(data):  # what nests deeply is not compared: Python's reader has no stack for it
         return
     with contextlib.suppress(ValueError, RecursionError):  # Python's reader takes less
-        before, found = dict(_exact(data.decode(errors="replace"))), dict(_exact(after.decode(errors="replace")))
-        assert found == {**before, "model": "auto"}, "another field was changed"
+        fields_before, fields_after = (
+            dict(_exact(data.decode(errors="replace"))),
+            dict(_exact(after.decode(errors="replace"))),
+        )
+        assert fields_after == {**fields_before, "model": "auto"}, "another field was changed"
 
 
 def check(data: bytes) -> None:
@@ -139,6 +142,6 @@ def check(data: bytes) -> None:
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target."""
     yield Target(check, inputs(EXAMPLES, PIECES))

@@ -1,4 +1,4 @@
-"""Clients that say anything: no fault of ours is told or logged, nothing hangs, and the next client is answered."""
+"""Clients that send anything: the router returns and logs no fault, nothing hangs, and the next client is answered."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fake_openai import FakeOpenAI, Received, Say, json_answer
+from fake_openai import FakeOpenAI, ReceivedRequest, Reply, json_reply
 
 from fuzz.exchanges import Running, request
 from fuzz.inputs import inputs
 from fuzz.targets import Target
 
-PATIENT = 64  # one client in so many waits for the router to hang up
+PATIENT = 64  # one in so many clients waits until the router closes
 KEPT = b"connection: keep-alive"
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"2+2?"}]}'
 STREAMED = BODY[:-1] + b',"stream":true}'
@@ -52,31 +52,31 @@ PIECES = (
 
 
 class _Tolerant(FakeOpenAI):
-    """Answers whatever it is asked with 200."""
+    """Answers every request with 200."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ValueError):  # a chunk whose size did not come: its client left
+        with contextlib.suppress(ValueError):  # a chunk without a size: its client disconnected
             await super().serve(reader, writer)
 
-    def _next(self, request: Received) -> Say:
+    def _next(self, request: ReceivedRequest) -> Reply:
         self.received.clear()
         try:
             return super()._next(request)
-        except Exception:  # a body that is none of a well-meaning client
-            return json_answer({"id": "x"})
+        except Exception:  # an invalid body
+            return json_reply({"id": "x"})
 
 
 def _check(running: Running, data: bytes) -> None:
-    heard = running.ask(data, leave=zlib.crc32(data) % PATIENT != 1)
-    assert b"HTTP/1.1 500" not in heard, f"answered with 500: {heard[:500]!r}"
-    next_heard = running.ask(request(b"/v1/chat/completions", BODY))
-    assert next_heard.startswith(b"HTTP/1.1 200"), f"the next client hears {next_heard[:500]!r}"
+    reply = running.ask(data, leave=zlib.crc32(data) % PATIENT != 1)
+    assert b"HTTP/1.1 500" not in reply, f"answered with 500: {reply[:500]!r}"
+    next_reply = running.ask(request(b"/v1/chat/completions", BODY))
+    assert next_reply.startswith(b"HTTP/1.1 200"), f"the next client hears {next_reply[:500]!r}"
     faults = running.faults()
     assert not faults, faults[0]
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target, with a router and an upstream."""
     upstream = _Tolerant()
     try:

@@ -1,4 +1,4 @@
-"""Streams of server-sent events: however they are cut, the same bytes come out, and the same is read of them."""
+"""Streams of server-sent events: the output bytes and the parsed fields do not depend on how they are cut."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ def _streams() -> Sequence[Callable[[], Stream]]:
     )
 
 
-def _heard(stream: Stream, data: bytes, cuts: Sequence[int]) -> tuple[bytes, object]:
+def _feed(stream: Stream, data: bytes, cuts: Sequence[int]) -> tuple[bytes, object]:
     """What comes out of a stream that is fed in pieces, and what was read of it."""
     passed = b"".join(stream.feed(data[start:stop]) for start, stop in pairwise((0, *cuts, len(data))))
-    read = (stream.model, stream.id, stream.usage, stream.service_tier, stream.error, stream.done, stream.is_complete)
-    said = stream.content()
-    return passed + stream.incomplete_event(), (read, bytes(said) if isinstance(said, msgspec.Raw) else said)
+    fields = (stream.model, stream.id, stream.usage, stream.service_tier, stream.error, stream.done, stream.is_complete)
+    content = stream.content()
+    return passed + stream.incomplete_event(), (fields, bytes(content) if isinstance(content, msgspec.Raw) else content)
 
 
 def check(data: bytes) -> None:
     """Feed a stream whole, in two cuts, and byte by byte."""
     chance = random.Random(zlib.crc32(data))
     for make in _streams():
-        whole = _heard(make(), data, ())
+        whole = _feed(make(), data, ())
         for _ in range(3):
             cuts = sorted(chance.randrange(len(data) + 1) for _ in range(2))
-            assert _heard(make(), data, cuts) == whole, f"cut at {cuts}"
-        assert _heard(make(), data, range(1, len(data))) == whole, "byte by byte"
-    for plain in (ChatStream(), ResponsesStream()):
-        assert _heard(plain, data, ())[0] == data, "a stream that is not edited was changed"
+            assert _feed(make(), data, cuts) == whole, f"cut at {cuts}"
+        assert _feed(make(), data, range(1, len(data))) == whole, "byte by byte"
+    for stream in (ChatStream(), ResponsesStream()):
+        assert _feed(stream, data, ())[0] == data, "a stream that is not edited was changed"
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target."""
     yield Target(check, inputs(EXAMPLES, PIECES))

@@ -73,25 +73,25 @@ class Running:
         With `leave` the client closes its half once nothing more is to be expected, and the router has to follow.
         """
         deadline = time.monotonic() + SECONDS
-        heard = bytearray()
+        reply = bytearray()
         with socket.create_connection(("127.0.0.1", self._router.port), timeout=SECONDS) as connection:
             try:
                 connection.sendall(data)
                 if leave:
-                    self._listen(connection, heard, deadline, complete=requests_in(data) > 0)
+                    self._listen(connection, reply, deadline, complete=requests_in(data) > 0)
                     connection.shutdown(socket.SHUT_WR)
                 while piece := _received(connection, deadline - time.monotonic()):
-                    heard += piece
+                    reply += piece
             except ConnectionError:
                 pass  # a router that hangs up while it is spoken to
             except TimeoutError:
-                raise HangError(f"no end after {SECONDS:g} s; heard {bytes(heard[:300])!r}") from None
-        return bytes(heard)
+                raise HangError(f"no end after {SECONDS:g} s; heard {bytes(reply[:300])!r}") from None
+        return bytes(reply)
 
-    def _listen(self, connection: socket.socket, heard: bytearray, deadline: float, *, complete: bool) -> None:
+    def _listen(self, connection: socket.socket, reply: bytearray, deadline: float, *, complete: bool) -> None:
         """Listen until it is quiet; a request that is complete is answered first."""
         while True:
-            awaited = complete and not heard
+            awaited = complete and not reply
             try:
                 piece = _received(connection, deadline - time.monotonic() if awaited else QUIET_SECONDS)
             except TimeoutError:
@@ -100,12 +100,12 @@ class Running:
                 return
             if not piece:
                 return
-            heard += piece
+            reply += piece
 
     def faults(self) -> list[str]:
         """The tracebacks since the last look."""
-        found, self._tracebacks.found = self._tracebacks.found, []
-        return found
+        tracebacks, self._tracebacks.found = self._tracebacks.found, []
+        return tracebacks
 
 
 def _be_patient(head: float, keep_alive: float, body: float) -> None:

@@ -75,8 +75,8 @@ def _number(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
     numbers = list(_NUMBER.finditer(data))
     if not numbers:
         return data
-    found = numbers[start % len(numbers)]
-    return data[: found.start()] + _NUMBERS[stop % len(_NUMBERS)] + data[found.end() :]
+    number = numbers[start % len(numbers)]
+    return data[: number.start()] + _NUMBERS[stop % len(_NUMBERS)] + data[number.end() :]
 
 
 def _nest(data: bytes, start: int, stop: int, piece: bytes) -> bytes:
@@ -92,19 +92,19 @@ _EDITS: Sequence[Edit] = (
 
 
 def _edited(example: bytes, edits: Sequence[tuple[Edit, bool, int, int, bytes]]) -> bytes:
-    for edit, between, place, length, piece in edits:
-        start = place % (len(example) + 1)
+    for edit, position, offset, length, piece in edits:
+        start = offset % (len(example) + 1)
         stop = min(start + length, len(example))
-        if between:  # from one sign that parts tokens to another: a field, a line, an item
+        if position:  # from one sign that parts tokens to another: a field, a line, an item
             start = _after_sign(example, start)
             stop = max(_after_sign(example, stop), start)
         example = edit(example, start, stop, piece)[:MOST_BYTES]
     return example
 
 
-def _after_sign(data: bytes, place: int) -> int:
-    found = _SIGN.search(data, place)
-    return found.end() if found else len(data)
+def _after_sign(data: bytes, start: int) -> int:
+    match = _SIGN.search(data, start)
+    return match.end() if match else len(data)
 
 
 def _one_of(values: Sequence[bytes]) -> st.SearchStrategy[bytes]:
@@ -112,16 +112,16 @@ def _one_of(values: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     return st.integers(0, len(values) - 1).map(values.__getitem__)
 
 
-def changed(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
+def changed_examples(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
     """Examples after up to eight edits, each of which may bring in a piece."""
     example = _one_of(examples)
     piece = st.one_of(_one_of((*pieces, *PIECES)), example, st.binary(max_size=6))
     edit = st.tuples(st.sampled_from(_EDITS), st.booleans(), st.integers(0, MOST_BYTES), st.integers(0, 80), piece)
-    few, many = st.lists(edit, min_size=1, max_size=2), st.lists(edit, max_size=8)
-    return st.builds(_edited, example, st.one_of(few, few, many))
+    few_edits, many_edits = st.lists(edit, min_size=1, max_size=2), st.lists(edit, max_size=8)
+    return st.builds(_edited, example, st.one_of(few_edits, few_edits, many_edits))
 
 
 def inputs(examples: Sequence[bytes], pieces: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:
     """Changed examples, and one time in eight bytes of no form."""
-    near = changed(examples, pieces)
+    near = changed_examples(examples, pieces)
     return st.integers(0, 7).flatmap(lambda turn: near if turn else st.binary(max_size=300))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from fuzz.inputs import changed
+from fuzz.inputs import changed_examples
 from fuzz.targets import Target
 from router.policy.decision import decide
 from router.policy.document import DOCUMENT, WEIGHTS, Policy, PolicyError, dump, parse
@@ -112,9 +112,9 @@ ODD: Sequence[Callable[[Any], Any]] = (
 )
 
 
-def _odd(content: bytes, how: Callable[[Any], Any]) -> bytes:
+def _transform_json(content: bytes, transform: Callable[[Any], Any]) -> bytes:
     with np.errstate(all="ignore"):
-        return _npy(how(np.load(io.BytesIO(content))))
+        return _npy(transform(np.load(io.BytesIO(content))))
 
 
 def _weights(weights: bytes) -> st.SearchStrategy[bytes]:
@@ -122,17 +122,23 @@ def _weights(weights: bytes) -> st.SearchStrategy[bytes]:
     arrays = _arrays(weights)
 
     def content(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
-        odd = st.sampled_from(ODD).map(lambda how: _odd(arrays[name], how))
-        return st.tuples(st.just(name), st.one_of(odd, odd, changed([arrays[name]])))
+        odd = st.sampled_from(ODD).map(lambda how: _transform_json(arrays[name], how))
+        return st.tuples(st.just(name), st.one_of(odd, odd, changed_examples([arrays[name]])))
 
-    some = st.lists(st.sampled_from(sorted(arrays)).flatmap(content), min_size=1, max_size=2)
-    without = st.sampled_from(sorted(arrays)).map(lambda name: {n: c for n, c in arrays.items() if n != name})
-    return st.one_of(some.map(lambda given: _packed({**arrays, **dict(given)})), without.map(_packed))
+    chosen_arrays = st.lists(st.sampled_from(sorted(arrays)).flatmap(content), min_size=1, max_size=2)
+    without = st.sampled_from(sorted(arrays)).map(
+        lambda name: {
+            name_of_array: content_of_array
+            for name_of_array, content_of_array in arrays.items()
+            if name_of_array != name
+        }
+    )
+    return st.one_of(chosen_arrays.map(lambda given: _packed({**arrays, **dict(given)})), without.map(_packed))
 
 
 def _split(data: bytes, valid: Mapping[str, bytes]) -> dict[str, bytes]:
-    at = data.find(ZIP)
-    document, weights = (data, b"") if at < 0 else (data[:at], data[at:])
+    position = data.find(ZIP)
+    document, weights = (data, b"") if position < 0 else (data[:position], data[position:])
     return {DOCUMENT: document or valid[DOCUMENT], WEIGHTS: weights or valid[WEIGHTS]}
 
 
@@ -153,10 +159,10 @@ def _check(data: bytes, valid: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target, with a small policy."""
     valid = small()
-    document = changed([valid[DOCUMENT]], PIECES)
-    weights = st.one_of(_weights(valid[WEIGHTS]), _weights(valid[WEIGHTS]), changed([valid[WEIGHTS]]))
+    document = changed_examples([valid[DOCUMENT]], PIECES)
+    weights = st.one_of(_weights(valid[WEIGHTS]), _weights(valid[WEIGHTS]), changed_examples([valid[WEIGHTS]]))
     either = st.one_of(document, weights, weights, st.builds(bytes.__add__, document, weights), st.binary(max_size=300))
     yield Target(lambda data: _check(data, valid), either)

@@ -29,13 +29,13 @@ SLOWEST_SECONDS = 10.0  # that one input may take
 SHOWN_BYTES = 2000
 
 
-class _EnoughError(BaseException):
-    """The time is over; hypothesis lets it pass, since it is no failure of a test."""
+class _TimeOverError(BaseException):
+    """Raised when the time is over; hypothesis does not treat it as a failure."""
 
 
 @dataclass
 class Trial:
-    """What came of fuzzing a target."""
+    """The result of fuzzing a target."""
 
     tried: int = 0
     seconds: float = 0.0
@@ -43,7 +43,7 @@ class Trial:
     error: str = ""  # its traceback
 
 
-class _Watched:
+class _CountingCheck:
     """A target's check, with a count, a clock, and the last input that failed."""
 
     def __init__(self, check: Callable[[bytes], None], trial: Trial, deadline: float) -> None:
@@ -53,13 +53,13 @@ class _Watched:
 
     def __call__(self, data: bytes) -> None:
         if time.monotonic() > self._deadline:
-            raise _EnoughError
+            raise _TimeOverError
         trial = self.trial
-        trial.tried += trial.failing is None  # what makes a failing input smaller is not counted
-        began = time.monotonic()
+        trial.tried += trial.failing is None  # shrinking a failing input is not counted
+        start = time.monotonic()
         try:
             self._check(data)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             assert seconds < SLOWEST_SECONDS, f"it took {seconds:.1f} s"
         except Exception:
             if trial.failing is None:
@@ -69,25 +69,25 @@ class _Watched:
             raise
 
 
-def fuzz(target: Target, *, seconds: float = 3600.0, most: int | None = None, first_seed: int = 0) -> Trial:
-    """Try inputs for so many seconds, or `most` of them; the same seed makes the same inputs."""
-    trial, began = Trial(), time.monotonic()
-    watched = _Watched(target.check, trial, began + seconds)
+def fuzz(target: Target, *, seconds: float = 3600.0, max_inputs: int | None = None, first_seed: int = 0) -> Trial:
+    """Try inputs for `seconds`, or `max_inputs` of them; the same seed generates the same inputs."""
+    trial, start = Trial(), time.monotonic()
+    counting_check = _CountingCheck(target.check, trial, start + seconds)
     try:
         for number in range(first_seed, sys.maxsize):
-            _round(target, watched, min(ROUND, (most or sys.maxsize) - trial.tried), number)
-            if trial.failing is not None or (most is not None and trial.tried >= most):
+            _round(target, counting_check, min(ROUND, (max_inputs or sys.maxsize) - trial.tried), number)
+            if trial.failing is not None or (max_inputs is not None and trial.tried >= max_inputs):
                 break
-    except _EnoughError:
+    except _TimeOverError:
         pass
-    trial.seconds = time.monotonic() - began
+    trial.seconds = time.monotonic() - start
     return trial
 
 
-def _round(target: Target, watched: _Watched, most: int, number: int) -> None:
+def _round(target: Target, counting_check: _CountingCheck, max_inputs: int, number: int) -> None:
     @seed(number)
     @settings(
-        max_examples=most,
+        max_examples=max_inputs,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
@@ -96,43 +96,45 @@ def _round(target: Target, watched: _Watched, most: int, number: int) -> None:
     )
     @given(target.inputs)
     def check(data: bytes) -> None:
-        watched(data)
+        counting_check(data)
 
     try:
         check()
     except Exception:
-        if watched.trial.failing is None:
-            raise  # a fault of the fuzzer's
+        if counting_check.trial.failing is None:
+            raise  # a fault of the fuzzer
 
 
-def kept(name: str) -> list[Path]:
-    """The inputs that are kept for a target."""
+def stored_inputs(name: str) -> list[Path]:
+    """The stored inputs of a target."""
     return sorted(path for path in (SEEDS / name).glob("*") if path.is_file())
 
 
-def keep(name: str, data: bytes) -> Path:
-    """Keep an input that failed."""
+def store_input(name: str, data: bytes) -> Path:
+    """Store a failing input; return its path."""
     path = SEEDS / name / f"failed-{hashlib.sha256(data).hexdigest()[:12]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
 
 
-def _reported(name: str, seconds: float, first_seed: int) -> bool:
-    """Fuzz a target by its name and tell what came of it; whether nothing failed."""
+def _fuzz_and_report(name: str, seconds: float, first_seed: int) -> bool:
+    """Fuzz a target by its name and print the result; return whether it passed."""
     with openings()[name]() as target:
         trial = fuzz(target, seconds=seconds, first_seed=first_seed)
     verdict = "ok" if trial.failing is None else "FAILED"
     sys.stdout.write(f"{name:10} {trial.tried:8,} inputs {trial.seconds:7.1f} s  {verdict}\n")
     if trial.failing is not None:
-        shown = trial.failing[:SHOWN_BYTES]
-        sys.stdout.write(f"{trial.error}\n{len(trial.failing)} bytes: {shown!r}\nkept as {keep(name, trial.failing)}\n")
+        shown_bytes = trial.failing[:SHOWN_BYTES]
+        sys.stdout.write(
+            f"{trial.error}\n{len(trial.failing)} bytes: {shown_bytes!r}\nkept as {store_input(name, trial.failing)}\n"
+        )
     sys.stdout.flush()
     return trial.failing is None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fuzz the targets that are named, or all."""
+    """Fuzz the named targets, or all."""
     names = list(openings())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -140,14 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=300.0, help="of all targets together (300)")
     parser.add_argument("--seed", type=int, help="makes the same inputs again; else the seed is drawn, and told")
-    given_ = parser.parse_args(arguments)
-    if unknown := sorted(set(given_.targets) - set(names)):
+    parsed = parser.parse_args(arguments)
+    if unknown := sorted(set(parsed.targets) - set(names)):
         parser.error(f"no such target: {', '.join(unknown)}")
-    chosen = given_.targets or names
-    first_seed = given_.seed if given_.seed is not None else random.randrange(10**9)
+    chosen_names = parsed.targets or names
+    first_seed = parsed.seed if parsed.seed is not None else random.randrange(10**9)
     sys.stdout.write(f"seed {first_seed}\n")
-    right = [_reported(name, given_.seconds / len(chosen), first_seed) for name in chosen]
-    return 0 if all(right) else 1
+    passed = [_fuzz_and_report(name, parsed.seconds / len(chosen_names), first_seed) for name in chosen_names]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

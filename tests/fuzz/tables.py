@@ -1,4 +1,4 @@
-"""Files of questions and of outcomes: read, or refused in one of our errors, which names the file."""
+"""Files of questions and outcomes: read, or rejected by an error that names the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from calibration.outcomes import InputError, read_outcomes
 from calibration.questions.questions import read
 from calibration.questions.sources import QuestionError
-from fuzz.inputs import changed, inputs
+from fuzz.inputs import changed_examples, inputs
 from fuzz.targets import Target
 
 GZIP = b"\x1f\x8b"
@@ -70,10 +70,10 @@ def _check_in(folder: Path, data: bytes) -> None:
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target, with a folder for its files."""
-    packed = st.builds(lambda text: gzip.compress(text, 1, mtime=0), changed(EXAMPLES, PIECES))
-    damaged = changed([gzip.compress(example, mtime=0) for example in EXAMPLES])
+    packed = st.builds(lambda text: gzip.compress(text, 1, mtime=0), changed_examples(EXAMPLES, PIECES))
+    damaged = changed_examples([gzip.compress(example, mtime=0) for example in EXAMPLES])
     near = inputs(EXAMPLES, PIECES)
     with tempfile.TemporaryDirectory() as folder:
         yield Target(lambda data: _check_in(Path(folder), data), st.one_of(near, near, near, packed, damaged))

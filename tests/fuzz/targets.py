@@ -1,4 +1,4 @@
-"""What a target is, and which there are."""
+"""The targets of fuzzing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis.strategies import SearchStrategy
 
 @dataclass(frozen=True)
 class Target:
-    """What is fuzzed."""
+    """A check of bytes, and the inputs for it."""
 
     check: Callable[[bytes], None]  # raises on a fault
     inputs: SearchStrategy[bytes]
@@ -21,13 +21,13 @@ Opening = Callable[[], AbstractContextManager[Target]]
 
 
 def openings() -> dict[str, Opening]:
-    """How each target is opened, by name; what it needs is there for as long as it is open."""
-    from fuzz.bodies import opened as bodies
-    from fuzz.clients import opened as clients
-    from fuzz.events import opened as events
-    from fuzz.policies import opened as policies
-    from fuzz.tables import opened as tables
-    from fuzz.upstreams import opened as upstreams
+    """The context manager of each target by name, which provides its servers and folders."""
+    from fuzz.bodies import open_target as bodies
+    from fuzz.clients import open_target as clients
+    from fuzz.events import open_target as events
+    from fuzz.policies import open_target as policies
+    from fuzz.tables import open_target as tables
+    from fuzz.upstreams import open_target as upstreams
 
     return {
         "clients": clients,

@@ -1,4 +1,4 @@
-"""Upstreams that say anything: the client is answered or hung up on, and the next client hears its own bytes alone."""
+"""Upstreams that send anything: the client is answered or disconnected, and the next client gets only its own bytes."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ PIECES = (
     *(b"x-router-model: evil\r\n", b"content-type: text/event-stream\r\n", b"x\xff: \xff\r\n", b": \r\n", b"\r\n "),
     *(b"data: [DONE]\n\n", b'data: {"usage":{"prompt_tokens":1}}\n\n', b"location: /\r\n", b"date: x\r\n"),
 )  # fmt: skip
-SILENT = 128  # one upstream in so many keeps its connection open and says nothing more
-OPEN_SECONDS = 0.01  # for which the others do: time enough for the next client
+SILENT = 128  # one in so many upstreams keeps its connection open without sending more
+OPEN_SECONDS = 0.01  # the others keep it open for this long, enough for the next client
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STATUS_500 = re.compile(rb"HTTP/\d\.\d\s*500")
 
 
-class _Saying(LoopbackServer):
-    """Says `said` to who asks for `/chat/completions` or `/evil`; to others the end of the path they ask for."""
+class _RawUpstream(LoopbackServer):
+    """Sends `content` to requests for `/chat/completions` and `/evil`; to others the last part of their path."""
 
-    said = b""
+    content = b""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         patience = None
@@ -65,43 +65,43 @@ class _Saying(LoopbackServer):
         writer.close()
 
     async def _answer(self, path: bytes, writer: asyncio.StreamWriter) -> float | None:
-        """Say it; for how many seconds the connection stays open, where that is bounded."""
+        """Send the answer; return for how many seconds the connection stays open, or None."""
         if not path.endswith((b"/chat/completions", b"/evil")):
-            own = path.rpartition(b"/")[2]
-            writer.write(SIZED % (len(own), own))
+            name = path.rpartition(b"/")[2]
+            writer.write(SIZED % (len(name), name))
             return None
-        chance = zlib.crc32(self.said)
-        cut = chance % (len(self.said) + 1)  # in two pieces, which may arrive apart
-        writer.write(self.said[:cut])
+        chance = zlib.crc32(self.content)
+        cut = chance % (len(self.content) + 1)  # in two pieces, which may arrive apart
+        writer.write(self.content[:cut])
         await writer.drain()
         await asyncio.sleep(0)
-        writer.write(self.said[cut:])
+        writer.write(self.content[cut:])
         await writer.drain()
         return None if chance % SILENT == 1 else OPEN_SECONDS
 
 
-def _check(running: Running, upstream: _Saying, data: bytes, number: int) -> None:
-    upstream.said = data
-    for asked in (
+def _check(running: Running, upstream: _RawUpstream, data: bytes, number: int) -> None:
+    upstream.content = data
+    for router_request in (
         request(b"/v1/chat/completions", BODY),
         request(b"/v1/chat/completions", STREAMED),
         request(b"/v1/evil", b"", b"GET"),
     ):
-        heard = running.ask(asked)
-        ours = heard.startswith(b"HTTP/1.1 500") and not _STATUS_500.search(data)
-        assert not ours, f"answered with 500: {heard[:500]!r}"
-        own = b"mine-%d" % number
-        next_heard = running.ask(request(b"/v1/" + own, b"", b"GET"))
-        right = next_heard.startswith(b"HTTP/1.1 200") and next_heard.endswith(b"\r\n\r\n" + own)
-        assert right, f"the next client hears {next_heard[:500]!r}"
+        reply = running.ask(router_request)
+        is_own_fault = reply.startswith(b"HTTP/1.1 500") and not _STATUS_500.search(data)
+        assert not is_own_fault, f"answered with 500: {reply[:500]!r}"
+        name = b"mine-%d" % number
+        next_reply = running.ask(request(b"/v1/" + name, b"", b"GET"))
+        is_correct = next_reply.startswith(b"HTTP/1.1 200") and next_reply.endswith(b"\r\n\r\n" + name)
+        assert is_correct, f"the next client hears {next_reply[:500]!r}"
     faults = running.faults()
     assert not faults, faults[0]
 
 
 @contextmanager
-def opened() -> Iterator[Target]:
+def open_target() -> Iterator[Target]:
     """The target, with a router and an upstream."""
-    upstream, numbers = _Saying(), count()
+    upstream, numbers = _RawUpstream(), count()
     try:
         with Running(upstream.port) as running:
             yield Target(lambda data: _check(running, upstream, data, next(numbers)), inputs(EXAMPLES, PIECES))

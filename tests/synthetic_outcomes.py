@@ -1,4 +1,4 @@
-"""Outcomes made from a seed, with a truth that the tests know: what each model is worth on each type of question."""
+"""Synthetic outcomes with a known quality of each model on each question type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = {
     "code/tracing": "loop index array returns prints variable function increments stack queue recursion value",
     "facts/capitals": "capital river mountain country border largest city continent ocean island valley lake",
 }
-TRUTH: Mapping[str, tuple[float, float]] = {  # chance that the cheap and the strong model are right
+TRUTH: Mapping[str, tuple[float, float]] = {  # chance that the cheap and the strong model are correct
     "sums/easy": (0.96, 0.97),
     "law/clauses": (0.55, 0.90),
     "code/tracing": (0.70, 0.92),
@@ -26,29 +26,29 @@ TRUTH: Mapping[str, tuple[float, float]] = {  # chance that the cheap and the st
 }
 
 
-def made_outcomes(
-    n: int,
+def synthetic_outcomes(
+    count: int,
     seed: int = 0,
     truth: Mapping[str, tuple[float, ...]] = TRUTH,
     models: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o"),
 ) -> list[Outcome]:
-    """`n` outcomes over the types of `truth`, whose questions are words of their type."""
+    """`count` outcomes over the question types of `truth`; the questions are words of their type."""
     rng = np.random.default_rng(seed)
-    names = list(truth)
+    question_types = list(truth)
     outcomes = []
-    for i in range(n):
-        name = names[i % len(names)]
-        said = " ".join(rng.choice(WORDS[name].split(), size=rng.integers(8, 30)))
+    for number in range(count):
+        question_type = question_types[number % len(question_types)]
+        words = " ".join(rng.choice(WORDS[question_type].split(), size=rng.integers(8, 30)))
         results = {
-            model: Result(float(rng.random() < chance), None, 40 + len(said) // 4, int(rng.integers(20, 200)))
-            for model, chance in zip(models, truth[name], strict=True)
+            model: Result(float(rng.random() < chance), None, 40 + len(words) // 4, int(rng.integers(20, 200)))
+            for model, chance in zip(models, truth[question_type], strict=True)
         }
-        message = {"role": "user", "content": f"Question {rng.integers(10**6)}: {said}?"}
-        outcomes.append(Outcome(f"made-{seed}-{i}", [message], results, name))
+        message = {"role": "user", "content": f"Question {rng.integers(10**6)}: {words}?"}
+        outcomes.append(Outcome(f"made-{seed}-{number}", [message], results, question_type))
     return outcomes
 
 
 def expected_policy() -> Policy:
-    """A policy whose strictest target that routes is only expected to be kept."""
+    """A policy whose strictest routing target is kept in expectation, without a guarantee."""
     models = models_named(("gpt-4o-mini", "gpt-4o"), load_prices())
-    return learn(made_outcomes(150), models, 3, {}, promise=Promise.EXPECTED).policy
+    return learn(synthetic_outcomes(150), models, 3, {}, promise=Promise.EXPECTED).policy

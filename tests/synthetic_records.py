@@ -1,4 +1,4 @@
-"""Records as the proxy would write them, made of a number."""
+"""Records as the proxy writes them, generated from a number."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from router.journal.writer import Record
 START = 1_790_000_000_000_000_000
 
 
-def made_record(number: int, **given: Any) -> Record:
-    """A finished request: twelve tokens more for each `number`."""
-    values = {
+def make_record(number: int, **fields: Any) -> Record:
+    """The record of a finished request; its input has 1000 + 12 × `number` tokens."""
+    defaults = {
         "trace_id": f"{number + 1:032x}",
         "span_id": f"{number + 1:016x}",
         "started_unix_ns": START + number * 10**9,
@@ -32,4 +32,4 @@ def made_record(number: int, **given: Any) -> Record:
         "user": "ada",
         "session": "s-1",
     }
-    return Record(**{**values, **given})
+    return Record(**{**defaults, **fields})
