@@ -159,7 +159,7 @@ def test_the_verdict_names_certified_targets_and_the_questions_still_needed(
         for rule in routing_pays.policy.rules.targets
         if rule.certified and rule.expected_saving.estimate >= 0.02
     )
-    assert f"{best * 100:g} % is the highest target with a saving that is certified on these 400" in reasons
+    assert f"{best * 100:g}% is the highest target with a saving that is certified on these 400" in reasons
     usd_per_question = routing_pays.meter.spent_usd() / 400
     rules = [
         replace(rule, certified=False, quality_per_usd=None, more_questions_needed=460)
@@ -172,8 +172,8 @@ def test_the_verdict_names_certified_targets_and_the_questions_still_needed(
         policy, routing_pays.held_out, routing_pays.summaries, routing_pays.tradeoffs, usd_per_question
     )
     reasons = " ".join(verdict.reasons)
-    assert "96 % is the highest target" in reasons and "it saves 43% (37% to 50%) of gpt-4o's cost." in reasons
-    assert f"To certify 97 % takes about 460 more questions like these, about ${460 * usd_per_question:.2f}" in reasons
+    assert "96% is the highest target" in reasons and "it saves 43% (37% to 50%) of gpt-4o's cost." in reasons
+    assert f"To certify 97% takes about 460 more questions like these, about ${460 * usd_per_question:.2f}" in reasons
     assert (
         "--seed 400 --per-type 20 --out more.jsonl" in reasons and "calibration run --questions more.jsonl" in reasons
     )
@@ -190,7 +190,7 @@ def test_the_verdict_names_certified_targets_and_the_questions_still_needed(
         ).reasons
     )
     assert "No target with a saving is certified on these 400 questions" in reasons
-    assert "More questions like these are not expected to certify 97 %" in reasons
+    assert "More questions like these are not expected to certify 97%" in reasons
     assert "certif" in " ".join(routing_does_not_pay.verdict.reasons)
 
 

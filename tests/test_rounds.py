@@ -180,10 +180,10 @@ def test_a_run_stops_when_the_target_is_certified(tmp_path: Path, create_store: 
         text = normalize_text(output)
         assert code == 0, output
         assert "Up to 3 rounds, with 100, 200 and 400 questions in total" in text
-        assert "stops when 90 % is certified" in text
-        assert "Stopped after 100 of 400 questions: 90 % is certified and saves" in text and "auto@0.9" in text
+        assert "stops when 90% is certified" in text
+        assert "Stopped after 100 of 400 questions: 90% is certified and saves" in text and "auto@0.9" in text
         assert "used 1 of 3 planned rounds (after 100, 200, 400 questions)" in text
-        assert "tested at 98.33 % confidence, so the certificate holds at 95 % over all rounds" in text
+        assert "tested at 98.33% confidence, so the certificate holds at 95% over all rounds" in text
         assert len(fake.calls) == len(read_answers(home)) == 200
         folder = home / "calibration"
         assert len(read_outcomes([folder / "outcomes.jsonl.gz"], PAIR)) == 100

@@ -102,12 +102,12 @@ def _describe_promise(rule: Rule, strong: str) -> str:
     """Whether the promise of the rule is certified or only expected."""
     if rule.falls_short is None:
         return (
-            f"It was shown at {rule.confidence:.0%} confidence to keep {rule.target:.0%} of {strong}'s quality, "
-            f"on {rule.n} questions that were each predicted by a model fitted without them."
+            f"Routing keeps {format_percent(rule.target)} of {strong}'s quality at {format_percent(rule.confidence)} "
+            f"confidence, tested on {rule.n} questions that were each predicted by a model fitted without them."
         )
     return (
-        f"It is expected to keep {rule.target:.0%} of {strong}'s quality, but not certified: in random resplits of the "
-        f"{rule.n} questions it fell short in {rule.falls_short:.0%}."
+        f"Routing is expected to keep {format_percent(rule.target)} of {strong}'s quality, but not certified: in "
+        f"random resplits of the {rule.n} questions it fell short in {rule.falls_short:.0%}."
     )
 
 
@@ -171,9 +171,9 @@ def format_percent(share: float) -> str:
     """A target in percent.
 
     >>> format_percent(0.97), format_percent(0.985)
-    ('97 %', '98.5 %')
+    ('97%', '98.5%')
     """
-    return f"{share * 100:.4g} %"
+    return f"{share * 100:.4g}%"
 
 
 def describe_tradeoffs(tradeoffs: Sequence[Tradeoff]) -> Mapping[tuple[str, str], str]:
