@@ -124,10 +124,10 @@ def test_long_code_still_gets_a_valid_decision(policy, prompt):
 
 
 DECIDE = """
-from tests.test_shipped_policy import CLINICAL, DATA, decided, read_policy
+from tests.test_shipped_policy import CLINICAL, DATA, decide_turns, read_policy
 policy = read_policy(DATA / "policy")
 for prompt in (CLINICAL, "\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u54ea\u91cc?", "x = [1]", "Summarise: it rained."):
-    print(repr(decided(policy, prompt)))
+    print(repr(decide_turns(policy, prompt)))
 """
 
 
