@@ -19,7 +19,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 PAGE = PROJECT / "docs" / "explanations" / "performance.md"
 PEERS = "nginx,tensorzero,vllm_router,sglang_router,portkey,litellm,mlflow_gateway"
-ROUTED, NAMED = "router", "router, by name"  # a request for `auto`, and one for a model by its name
+ROUTED, NAMED = "router", "router_by_name"  # a request for `auto`, and one for a model by its name
 KEY = "sk-benchmark-0123456789"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 GOALS = (
