@@ -163,9 +163,9 @@ class Load:
     outcomes: list[RequestOutcome] = field(default_factory=list)
     done: int = 0
 
-    async def run(self, requests: int, clients: int) -> None:
-        """Send `requests` requests over `clients` concurrent clients."""
-        numbers = iter(range(requests))
+    async def run(self, requests: int | Iterator[int], clients: int) -> None:
+        """Send this number of requests, or one for each item, over `clients` concurrent clients."""
+        numbers = iter(range(requests)) if isinstance(requests, int) else requests
 
         async def client() -> None:
             for number in numbers:

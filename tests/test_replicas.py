@@ -4,6 +4,7 @@ The tests share one deployment and build on one another: each ends with both rep
 """
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -45,15 +46,23 @@ def lost_users() -> set[str]:
 
 
 class Asking(threading.Thread):
-    """Load in the background; `after` waits until `requests` requests are done."""
+    """Load in the background: at least `requests` requests, and more until `join`, however fast they are answered."""
 
     def __init__(self, load: Load, requests: int) -> None:
         super().__init__(daemon=True)
         self._load, self._requests = load, requests
+        self._may_end = False
         self.start()
 
     def run(self) -> None:
-        asyncio.run(self._load.run(self._requests, CLIENTS))
+        asyncio.run(self._load.run(self._numbers(), CLIENTS))
+
+    def join(self, timeout: float | None = None) -> None:
+        self._may_end = True
+        super().join(timeout)
+
+    def _numbers(self) -> Iterator[int]:
+        return itertools.takewhile(lambda number: number < self._requests or not self._may_end, itertools.count())
 
     def whole_after(self, moment: float) -> list[RequestOutcome]:
         """The outcomes of answered requests that began after a moment."""
