@@ -147,29 +147,18 @@ def million(path: Path, now: float) -> None:
     store.close()
 
 
-def slowness() -> float:
-    """How many times slower this machine is now than one that counts to a million in 50 ms; at least 1."""
-
-    def seconds_to_count() -> float:
-        start = time.process_time()
-        number = 0
-        while number < 1_000_000:
-            number += 1
-        return time.process_time() - start
-
-    return max(min(seconds_to_count() for _ in range(3)) / 0.05, 1.0)
-
-
 def test_a_million_requests_are_summed_up_in_under_200_ms(tmp_path, rules):
     now = time.time()
     million(tmp_path / "tallies.db", now)
     for name, window in WINDOWS.items():
         seconds = float("inf")
-        for _ in range(5):
-            start = time.process_time()  # CPU time is independent of other processes
+        for _ in range(40):  # other processes take the cache, and so processor time
+            start = time.process_time()
             overview = summed(tmp_path / "tallies.db", window, rules, now, TARGET)
             seconds = min(seconds, time.process_time() - start)
-        assert seconds < 0.2 * slowness(), name
+            if seconds < 0.2:
+                break
+        assert seconds < 0.2, name
     assert overview["total"]["requests"] > 900_000
 
 
