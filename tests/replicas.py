@@ -30,7 +30,7 @@ from redis_server import RedisServer
 from servers import MlflowServer, folder_for_everybody, free_port, is_listening, postgresql
 
 from router.client import issuing
-from router.client.keyfile import Limits, Roster, locked, read_roster, write_roster
+from router.client.keyfile import Limits, Owner, Roster, locked, read_roster, write_roster
 from router.limits.account import day_of, month_of
 from router.limits.calls import Place
 from router.limits.shared import LAPSE_SECONDS
@@ -369,7 +369,7 @@ class Deployment:
         return self._place(name).keys[1], 0, 8e15  # lapsed holds have higher scores, settled holds lower ones
 
     def _place(self, name: str) -> Place:
-        return Place.of(name, day_of(time.time_ns()), month_of(time.time_ns()))
+        return Place.of(Owner("key", name), day_of(time.time_ns()), month_of(time.time_ns()))
 
     def _redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.redis.url)
