@@ -48,11 +48,14 @@ def evidence_guard(rules: Rules, features: Features, prediction: Prediction) -> 
 
 
 def _is_type_uncertain(rules: Rules, prediction: Prediction) -> bool:
-    probabilities = prediction.type_probabilities
+    evidence, probabilities = rules.evidence, prediction.type_probabilities
     if probabilities[prediction.question_type] < rules.least_type_probability:
         return True
-    unsupported = probabilities.keys() - rules.supported_types
-    return bool(unsupported) and sum(map(probabilities.__getitem__, unsupported)) > rules.no_evidence_limit
+    unknown = 0.0
+    for name, probability in probabilities.items():  # a loop: a generator would cost the hot path a call per type
+        if name not in evidence or evidence[name].kind == "none":
+            unknown += probability
+    return unknown > rules.no_evidence_limit
 
 
 def meets_target(rules: Rules, evidence: Evidence, model: str, strong: str, target: float) -> bool:

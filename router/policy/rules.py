@@ -102,11 +102,6 @@ class Rules:
     novelty_limit: float = 0.95  # novelty above which requests go to the strong model
     version: str = ""
     drifted: frozenset[str] = frozenset()  # question types that drifted; found by the sentinel, not in the files
-    supported_types: frozenset[str] = field(init=False)  # question types with evidence
-
-    def __post_init__(self) -> None:
-        supported = frozenset(name for name, evidence in self.evidence.items() if evidence.kind != "none")
-        object.__setattr__(self, "supported_types", supported)
 
     @property
     def strong(self) -> Model:
