@@ -225,6 +225,7 @@ def test_a_killed_replica_loses_only_its_open_requests(deployed, lost_users):
     assert 0 < len(holds) <= CLIENTS and sum(holds) == deployed.limits(TEAM)[1]
     deployed.age_holds(TEAM)
     asyncio.run(deployed.load().run(1, 1))
+    deployed.agree(lost_users)
     deployed.limits_agree(TEAM, lapsed=sum(holds))
     assert deployed.limits(TEAM)[0] > deployed.ledger()[TEAM] + EXACT
 
