@@ -26,6 +26,7 @@ from calibration.learning.intervals import (
     STANDARD_ERROR_INFLATION,
     bootstrap,
     clustered_mean,
+    consecutive_numbers,
     lower_bound,
     student_quantile,
 )
@@ -154,13 +155,14 @@ class TargetTest:
         rows = {str(name): np.flatnonzero(self.types == name) for name in np.unique(self.types)}
         rows = {name: of_type for name, of_type in rows.items() if len(of_type) >= MIN_TYPE_QUESTIONS}
         quantiles = {name: student_quantile(TYPE_CONFIDENCE, max(len(r) - 1, 1)) for name, r in rows.items()}
+        groups = {name: consecutive_numbers(self.sequence.groups[of_type]) for name, of_type in rows.items()}
         last_kept = dict.fromkeys(rows, -1)
         scores, least = self.sequence.replay.scores, self.target - self.sequence.margin
         for step, threshold in enumerate(grid):
             chosen = self.thresholds.choose(np.full(len(self.types), threshold))
             for name, of_type in rows.items():
                 values = excess_quality(scores[of_type], chosen[of_type], least)
-                mean, error, _ = clustered_mean(values, self.sequence.groups[of_type])
+                mean, error, _ = clustered_mean(values, groups[name])
                 if mean + quantiles[name] * error >= 0:
                     last_kept[name] = step
         return {

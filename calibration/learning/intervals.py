@@ -61,13 +61,13 @@ def _skewness_correction(values: Floats, low: float) -> float:
 def clustered_mean(values: Floats, groups: Ints) -> tuple[float, float, int]:
     """The mean, its standard error with `groups` as clusters, and the number of clusters."""
     mean = float(values.mean())
-    totals = np.bincount(_consecutive_numbers(groups), values - mean)
+    totals = np.bincount(consecutive_numbers(groups), values - mean)
     clusters = len(totals)
     error = math.sqrt(float(totals @ totals) * clusters / max(clusters - 1, 1)) / len(values)
     return mean, error, clusters
 
 
-def _consecutive_numbers(groups: Ints) -> Ints:
+def consecutive_numbers(groups: Ints) -> Ints:
     """The group numbers without gaps, in the same order."""
     if np.bincount(groups).all():  # faster than the sort of np.unique
         return groups
