@@ -35,19 +35,20 @@ def measure_resplits(
         name, draws = f"{population}, {way}", list(draw(groups, n, times))
         results[name] = {}
         for answers, replayed in (("with", replay), ("without", without_answers(replay))):
-            results[name][answers] = resplit(policy, replayed, draws)
-            for row in results[name][answers]:
+            results[name][answers] = []
+            for row in resplit(policy, replayed, draws):
+                results[name][answers].append(row)
                 print(
                     f"{name}, {answers} answers, target {row['target']}: violated {row['violated']:.1%} "
-                    f"+- {row['violated_error']:.1%}",
+                    f"± {row['violated_error']:.1%}",
                     flush=True,
                 )
     return results
 
 
-def resplit(policy: Policy, replay: Replay, draws: Sequence[Draw]) -> list[dict[str, Any]]:
+def resplit(policy: Policy, replay: Replay, draws: Sequence[Draw]) -> Iterator[dict[str, Any]]:
     """For each target, the share of violated promises, with its standard error over the draws."""
-    types, rows = replay.question_types, []
+    types = replay.question_types
     for target, thresholds in zip(TARGETS, replay.thresholds(policy.rules, TARGETS), strict=True):
         kept, saved = np.ones(len(draws)), np.zeros(len(draws))
         for at, (drawn_rows, names, other_rows) in enumerate(draws):
@@ -60,19 +61,16 @@ def resplit(policy: Policy, replay: Replay, draws: Sequence[Draw]) -> list[dict[
             kept[at] = pick_columns(scores, chosen).sum() / scores[:, -1].sum()
             saved[at] = 1 - pick_columns(costs, chosen).sum() / costs[:, -1].sum()
         violated = float((kept < target).mean())
-        rows.append(
-            {
-                "target": target,
-                "resplits": len(draws),
-                "n": len(draws[0][0]),
-                "violated": violated,
-                "violated_error": math.sqrt(violated * (1 - violated) / len(draws)),
-                "by_a_point": float((kept < target - 0.01).mean()),
-                "kept": float(np.median(kept)),
-                "saved": float(np.median(saved)),
-            }
-        )
-    return rows
+        yield {
+            "target": target,
+            "resplits": len(draws),
+            "n": len(draws[0][0]),
+            "violated": violated,
+            "violated_error": math.sqrt(violated * (1 - violated) / len(draws)),
+            "by_a_point": float((kept < target - 0.01).mean()),
+            "kept": float(np.median(kept)),
+            "saved": float(np.median(saved)),
+        }
 
 
 def certify(
