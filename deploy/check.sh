@@ -34,8 +34,9 @@ else
     skip "compose.yaml and values.yaml" "check-jsonschema cannot be fetched"
 fi
 if has docker && docker compose version > /dev/null 2>&1; then
-    check "compose.yaml as docker compose reads it" env ROUTER_API_KEYS=k ROUTER_METRICS_KEY=k POSTGRES_PASSWORD=k \
-        GRAFANA_PASSWORD=k docker compose -f deploy/compose.yaml config --quiet
+    sed 's/=$/=k/' deploy/.env.example > "$work/env"
+    check "compose.yaml as docker compose reads it" \
+        docker compose --env-file "$work/env" -f deploy/compose.yaml config --quiet
 else
     skip "compose.yaml as docker compose reads it" "there is no docker compose"
 fi
