@@ -58,7 +58,7 @@ else
 fi
 
 if has "$helm"; then
-    all=(--set autoscaling.enabled=true,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
+    all=(--set autoscaling.enabled=true,autoscaling.targetRequestsInFlight=100,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
         --set sentinel.enabled=true
         --set settings.MLFLOW_TRACKING_URI=http://mlflow:5000,journal.storageClass=fast,keysSecret=router-keys)
     check "the chart, linted" "$helm" lint deploy/chart --strict --set secret.name=keys

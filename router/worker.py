@@ -77,6 +77,7 @@ class Worker:
             upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
         )
         counts.state_away = int(bool(self.limiter.away))
+        counts.in_flight = self.admission.requests
         return counts
 
     def start_shutdown(self) -> None:

@@ -90,6 +90,11 @@ def test_alert_rules_query_existing_metrics(router):
         assert named or rule["alert"] == "RouterDown"
 
 
+def test_the_autoscaler_scales_by_existing_metrics(router):
+    (named,) = re.findall(r"metric: \{name: (\w+)\}", TEMPLATES["autoscaling.yaml"])
+    assert f"# TYPE {named} gauge" in httpx2.get(router.origin + "/metrics").text
+
+
 def test_every_environment_variable_of_a_container_is_read():
     for name, service in SERVICES.items():
         assert set(service.get("environment", {})) <= OF_OTHERS.get(name, SETTINGS), name
@@ -130,7 +135,7 @@ def test_all_parts_use_the_ports_on_which_others_listen():
     port = in_dockerfile("CMD")[-1]
     assert f"/dev/tcp/127.0.0.1/{port} " in in_dockerfile(r"HEALTHCHECK .*CMD")[-1]
     routers = [f"{name}:{port}" for name in SERVICES if name.startswith("router-")]
-    assert [server.split()[0] for server in nginx("server")] == routers * 2  # of the API, and of the page
+    assert [server.split()[0] for server in nginx("server") if server[0] != "{"] == routers * 2  # of the API, and of the page
     prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     assert prometheus["scrape_configs"][0]["static_configs"][0]["targets"] == routers
     assert re.findall(r"containerPort: (\d+)", TEMPLATES["statefulset.yaml"]) == [port]
