@@ -135,7 +135,8 @@ def test_all_parts_use_the_ports_on_which_others_listen():
     port = in_dockerfile("CMD")[-1]
     assert f"/dev/tcp/127.0.0.1/{port} " in in_dockerfile(r"HEALTHCHECK .*CMD")[-1]
     routers = [f"{name}:{port}" for name in SERVICES if name.startswith("router-")]
-    assert [server.split()[0] for server in nginx("server") if server[0] != "{"] == routers * 2  # of the API, and of the page
+    servers = [server.split()[0] for server in nginx("server") if server[0] != "{"]
+    assert servers == routers * 2  # of the API, and of the page
     prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     assert prometheus["scrape_configs"][0]["static_configs"][0]["targets"] == routers
     assert re.findall(r"containerPort: (\d+)", TEMPLATES["statefulset.yaml"]) == [port]
