@@ -1,90 +1,112 @@
-"""Resplits: how often promises are violated if thresholds are certified on some questions and measured on others."""
+"""Resplits: how often promises are violated if thresholds are certified on some questions and measured on others.
+
+Thresholds are certified by the functions of `calibration learn`, with the limits of types. Predictions stay as they
+are: they come from predictors that did not learn from the questions.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from calibration.learning.certificate import FixedSequenceTest, TargetTest
 from calibration.learning.escalation import CascadeReplay
-from calibration.learning.intervals import lower_bound
-from calibration.learning.replay import Replay, pick_columns
+from calibration.learning.intervals import consecutive_numbers
+from calibration.learning.replay import Replay, Thresholds, largest_thresholds, pick_columns
 from router.policy.document import Policy
+from router.policy.rules import Promise, Rule
 
 TARGETS = (0.95, 0.97, 0.99)
-STEPS = 100
 Draw = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows to certify on, their groups, and rows to measure
-Draws = Iterator[Draw]
+Rows = TypeVar("Rows", Replay, Thresholds)
 
 
-def measure_resplits(policy: Policy, replay: CascadeReplay, groups: np.ndarray, n: int, times: int) -> dict[str, Any]:
-    """Both ways to draw, with and without answers."""
-    results = {}
-    for name, draw in (("with replacement, all", draw_with_replacement), ("the others", draw_without_replacement)):
-        draws = list(draw(groups, n, times))
-        results[name] = {
-            "with": resplit(policy, replay, n, draws),
-            "without": resplit(policy, without_answers(replay), n, draws),
-        }
+def measure_resplits(
+    policy: Policy, replay: CascadeReplay, groups: np.ndarray, n: int, times: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The resplits with `n` drawn questions, with and without answers."""
+    draws = list(draw_questions(groups, n, times))
+    results: dict[str, list[dict[str, Any]]] = {}
+    for answers, replayed in (("with", replay), ("without", without_answers(replay))):
+        results[answers] = []
+        for row in resplit(policy, replayed, draws):
+            results[answers].append(row)
+            print(
+                f"{answers} answers, target {row['target']}: violated {row['violated']:.1%} "
+                f"± {row['violated_error']:.1%}",
+                flush=True,
+            )
     return results
 
 
-def resplit(policy: Policy, replay: Replay, n: int, draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """The share of violated promises if thresholds are certified on drawn questions and measured on others."""
-    rows = []
-    for target in TARGETS:
-        needed, choose = replay.switch_thresholds(policy.rules, target), replay.chooser(policy.rules, target)
-        finite = needed[np.isfinite(needed)]
-        grid = np.unique(np.quantile(finite, np.linspace(0, 1, STEPS + 1)[1:]) + 1e-9)
-        choices = [choose(np.full(len(needed), price)) for price in grid]
-        scores = [pick_columns(replay.scores, columns) for columns in choices]
-        costs = [pick_columns(replay.costs_usd, columns) for columns in choices]
-        strong, strong_costs = replay.scores[:, -1], replay.costs_usd[:, -1]
-        kept, saved = [], []
-        for drawn_rows, names, other_rows in draws:
-            last_step = -1
-            for step, values in enumerate(scores):
-                if lower_bound(values[drawn_rows] - target * strong[drawn_rows], names, -target) < 0:
-                    break
-                last_step = step
-            kept.append(1.0 if last_step < 0 else float(scores[last_step][other_rows].sum() / strong[other_rows].sum()))
-            saved.append(
-                0.0 if last_step < 0 else float(1 - costs[last_step][other_rows].sum() / strong_costs[other_rows].sum())
-            )
-        rows.append(
-            {
-                "target": target,
-                "resplits": len(draws),
-                "n": n,
-                "violated": float((np.array(kept) < target).mean()),
-                "by_a_point": float((np.array(kept) < target - 0.01).mean()),
-                "kept": float(np.median(kept)),
-                "saved": float(np.median(saved)),
-            }
-        )
-    return rows
+def resplit(policy: Policy, replay: Replay, draws: Sequence[Draw]) -> Iterator[dict[str, Any]]:
+    """For each target, the share of violated promises, with its standard error over the draws."""
+    types = replay.question_types
+    for target, thresholds in zip(TARGETS, replay.thresholds(policy.rules, TARGETS), strict=True):
+        kept, saved = np.ones(len(draws)), np.zeros(len(draws))
+        for at, (drawn_rows, names, other_rows) in enumerate(draws):
+            rule = certify(policy, replay, thresholds, types, target, drawn_rows, names)
+            if rule.quality_per_usd is None:
+                continue
+            limits = largest_thresholds(rule, types[other_rows])
+            chosen = take_rows(thresholds, other_rows).choose(limits)
+            scores, costs = replay.scores[other_rows], replay.costs_usd[other_rows]
+            kept[at] = pick_columns(scores, chosen).sum() / scores[:, -1].sum()
+            saved[at] = 1 - pick_columns(costs, chosen).sum() / costs[:, -1].sum()
+        violated = float((kept < target).mean())
+        yield {
+            "target": target,
+            "resplits": len(draws),
+            "n": len(draws[0][0]),
+            "violated": violated,
+            "violated_error": math.sqrt(violated * (1 - violated) / len(draws)),
+            "by_a_point": float((kept < target - 0.01).mean()),
+            "kept": float(np.median(kept)),
+            "saved": float(np.median(saved)),
+        }
 
 
-def draw_without_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn without replacement, and all others to measure."""
+def certify(
+    policy: Policy,
+    replay: Replay,
+    thresholds: Thresholds,
+    types: np.ndarray,
+    target: float,
+    rows: np.ndarray,
+    names: np.ndarray,
+) -> Rule:
+    """The rule that `calibration learn` certifies on these rows, whose groups are `names`, with its limits of types.
+
+    Predictions stay as they are. No predictor has learnt from the rows, so the replay also serves as the replay of
+    questions that users ask again.
+    """
+    drawn, of_drawn = take_rows(replay, rows), take_rows(thresholds, rows)
+    sequence = FixedSequenceTest(
+        policy.rules, drawn, drawn, names, policy.about["confidence"], policy.about["type_margin"]
+    )
+    return TargetTest(sequence, target, of_drawn, of_drawn, types[rows], types[rows]).certify(0, Promise.CERTIFIED)
+
+
+def take_rows(table: Rows, rows: np.ndarray) -> Rows:
+    """A replay or its thresholds for some of the questions."""
+    values = {field.name: getattr(table, field.name) for field in fields(table)}
+    arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
+    lists = {name: [value[row] for row in rows] for name, value in values.items() if isinstance(value, list)}
+    return replace(table, **arrays, **lists)
+
+
+def draw_questions(groups: np.ndarray, n: int, times: int) -> Iterator[Draw]:
+    """Questions to certify on, drawn in whole groups, and all others to measure."""
     rng = np.random.default_rng(0)
     names, group_numbers = np.unique(groups, return_inverse=True)
     for _ in range(times):
         rank = rng.permutation(len(names))[group_numbers]
         is_drawn = rank <= np.sort(rank)[n - 1]
-        yield np.flatnonzero(is_drawn), groups[is_drawn], np.flatnonzero(~is_drawn)
-
-
-def draw_with_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn with replacement by whole groups, and all questions as the population."""
-    rng = np.random.default_rng(0)
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
-    for _ in range(times):
-        parts = [members[i] for i in rng.integers(len(members), size=n)]
-        rows, names = np.concatenate(parts)[:n], np.repeat(np.arange(n), [len(part) for part in parts])[:n]
-        yield rows, names, np.arange(len(groups))
+        yield np.flatnonzero(is_drawn), consecutive_numbers(groups[is_drawn]), np.flatnonzero(~is_drawn)
 
 
 def without_answers(cascade: CascadeReplay) -> Replay:

@@ -46,18 +46,15 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
             by_type.append([name, *cells])
     violated = [
         [
-            name,
-            str(row["n"]),
             f"{row['target']:.0%}",
             way,
             str(row["resplits"]),
-            f"{row['violated']:.1%}",
+            f"{row['violated']:.1%} (± {row['violated_error']:.1%})",
             f"{row['by_a_point']:.1%}",
             f"{row['saved']:.3f}",
             f"{row['kept']:.3f}",
         ]
-        for name, rows_by_way in results["resplits"].items()
-        for way, rows in rows_by_way.items()
+        for way, rows in results["resplits"].items()
         for row in rows
     ]
     type_rows = [
@@ -89,12 +86,10 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
         "hindsight": table(("quality kept", "saved with the answer", "without"), hindsight_rows),
         "resplits": table(
             (
-                "drawn from, looked at",
-                "questions",
                 "target",
                 "answers",
                 "resplits",
-                "violated",
+                "violated (± standard error)",
                 "by more than a point",
                 "saved, median",
                 "kept, median",

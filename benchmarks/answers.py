@@ -1,13 +1,12 @@
 """Measures the effect of inspecting answers, and writes the tables of docs/explanations/answers.md.
 
-    python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000] [--both]
-                                 [--from-results]
+    python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000]
+                                 [--only-resplits | --from-results]
 
 The shipped policy was learnt and certified on `calibration.jsonl.gz`; all figures are measured on `test.jsonl.gz`. No
 threshold is chosen on it, except "in hindsight" and in the resplits, which keep the predictions and certify new
-thresholds on the drawn questions, without limits of types. Draws with replacement are measured on all questions, which
-are their population; draws without replacement on all others. `--both` also draws from both files; questions of
-`calibration.jsonl.gz` are predicted by models that did not learn from them.
+thresholds on questions drawn from both files, with limits of types, as `calibration learn` does. They are measured on
+all others; questions of `calibration.jsonl.gz` are predicted by models that did not learn from them.
 """
 
 from __future__ import annotations
@@ -17,16 +16,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import quality
 import ranking
-from answer_resplits import STEPS, measure_resplits
+from answer_resplits import measure_resplits
 from answer_tables import Interval, build_tables
 
 from calibration.comparison.scoring import MIN_TYPE_ROWS
+from calibration.learning.certificate import GRID_STEPS
 from calibration.learning.duplicates import near_duplicate_groups
 from calibration.learning.escalation import (
     CascadeReplay,
@@ -43,6 +44,7 @@ from calibration.learning.replay import Replay, pick_columns, replay_outcomes
 from calibration.outcomes import Outcome, question_types, read_outcomes
 from calibration.policies import DATA, TYPED_QUESTIONS, read_policy
 from router.policy.answer_prediction import answer_gap
+from router.policy.answers import Answers
 from router.policy.document import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +52,7 @@ PAGE, RESULTS = (
     ROOT / "docs" / "explanations" / "answers.md",
     ROOT / "docs" / "explanations" / "quality" / "answers.json",
 )
-DRAWN = {"test": 1_000, "both": 1_600}
+DRAWN = 1_600  # questions of a resplit
 
 
 def measure_ranking(
@@ -115,7 +117,7 @@ def measure_targets(
 def hindsight(policy: Policy, replay: Replay, quality_kept: float, groups: np.ndarray, rounds: int) -> Interval:
     """The largest share of dollars that one price saves with at least `kept` of the strong model's quality."""
     needed, choose = replay.switch_thresholds(policy.rules, 1.0), replay.chooser(policy.rules, 1.0)
-    grid = np.quantile(needed[np.isfinite(needed)], np.linspace(0, 1, STEPS + 1))
+    grid = np.quantile(needed[np.isfinite(needed)], np.linspace(0, 1, GRID_STEPS + 1))
     choices = [choose(np.full(len(needed), price)) for price in grid]
     scores = np.array([pick_columns(replay.scores, columns) for columns in choices])
     costs = np.array([pick_columns(replay.costs_usd, columns) for columns in choices])
@@ -165,22 +167,34 @@ def cross_fit_cascade(policy: Policy, outcomes: Sequence[Outcome], background: P
     return build_cascade(replay, policy.rules, policy.answers.types, inputs, gaps)
 
 
-def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[str, Any]:
-    """All results that the page shows."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The shipped policy, and the test questions as it decides on them."""
+
+    policy: Policy
+    answers: Answers
+    background: Prior
+    replay: Replay  # by the question alone
+    cascade: CascadeReplay
+    groups: np.ndarray  # (n,) near-duplicates share a number
+
+
+def read_recorded(data: Path) -> Recorded:
+    """The shipped policy, and the questions of `test.jsonl.gz`."""
     policy = read_policy(DATA / "policy")
     assert policy.answers is not None, "the shipped policy inspects no answers"
-    published = data / "published.json"
-    background = read_prior(TYPED_QUESTIONS, DATA / "types.json", published, ranking.PAIR)
+    background = read_prior(TYPED_QUESTIONS, DATA / "types.json", data / "published.json", ranking.PAIR)
     outcomes = background.rename_types(read_outcomes([data / "test.jsonl.gz"], ranking.PAIR))
     replay = replay_outcomes(outcomes, policy.predictor, policy.rules.models)
     cascade = replay_cascade(policy, policy.answers, replay)
     groups = near_duplicate_groups([outcome.text for outcome in outcomes])
-    types = np.array(question_types(outcomes))
-    populations = {"test": (cascade, groups)}
-    if both_files:
-        calibration = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
-        both_cascades = join_replays([cross_fit_cascade(policy, calibration, background), cascade])
-        populations["both"] = both_cascades, near_duplicate_groups([outcome.text for outcome in both_cascades.outcomes])
+    return Recorded(policy, policy.answers, background, replay, cascade, groups)
+
+
+def measure(recorded: Recorded, rounds: int) -> dict[str, Any]:
+    """All results that the page shows, but the resplits."""
+    policy, replay, cascade, groups = recorded.policy, recorded.replay, recorded.cascade, recorded.groups
+    types = np.array(question_types(replay.outcomes))
     return {
         "policy": policy.version,
         "speed_ms": measure_speed(policy, cascade),
@@ -191,7 +205,7 @@ def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[st
                 "apgr_without": answer_type.apgr_without,
                 "score": answer_type.score,
             }
-            for name, answer_type in policy.answers.types.items()
+            for name, answer_type in recorded.answers.types.items()
         },
         "ranking": measure_ranking(replay, cascade, types, groups, rounds),
         "targets": measure_targets(policy, replay, cascade, types, groups, rounds),
@@ -202,12 +216,16 @@ def measure(data: Path, rounds: int, resplits: int, both_files: bool) -> dict[st
             }
             for quality_kept in (0.97, 0.99, 1.0)
         },
-        "resplits": {
-            f"{name}, {way}": rows
-            for name, (answer_type, groups_of_population) in populations.items()
-            for way, rows in measure_resplits(policy, answer_type, groups_of_population, DRAWN[name], resplits).items()
-        },
     }
+
+
+def measure_promises(recorded: Recorded, data: Path, times: int) -> dict[str, list[dict[str, Any]]]:
+    """The resplits of both files."""
+    calibration = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
+    of_calibration = cross_fit_cascade(recorded.policy, calibration, recorded.background)
+    both = join_replays([of_calibration, recorded.cascade])
+    groups = near_duplicate_groups([outcome.text for outcome in both.outcomes])
+    return measure_resplits(recorded.policy, both, groups, DRAWN, times)
 
 
 def main() -> int:
@@ -215,14 +233,17 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rounds", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--resplits", type=int, default=1000)
-    parser.add_argument("--both", action="store_true", help="resplits of both files as well")
+    parser.add_argument("--only-resplits", action="store_true", help="keep the other results of the last run")
     parser.add_argument("--from-results", action="store_true", help="only render the page again")
     arguments = parser.parse_args()
     if not arguments.from_results:
         if not (arguments.data / "test.jsonl.gz").is_file():
             print(f"skipped: the recorded outcomes ({arguments.data}) are not here")
             return 0
-        results = measure(arguments.data, arguments.rounds, arguments.resplits, arguments.both)
+        recorded = read_recorded(arguments.data)
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if arguments.only_resplits else None
+        results = kept or measure(recorded, arguments.rounds)
+        results["resplits"] = measure_promises(recorded, arguments.data, arguments.resplits)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     parts = build_tables(json.loads(RESULTS.read_text(encoding="utf-8")))
     PAGE.write_text(quality.fill_section(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")

@@ -26,6 +26,7 @@ from calibration.learning.intervals import (
     STANDARD_ERROR_INFLATION,
     bootstrap,
     clustered_mean,
+    clustered_means,
     lower_bound,
     student_quantile,
 )
@@ -151,23 +152,20 @@ class TargetTest:
 
     def _type_limits(self, grid: Floats) -> dict[str, float]:
         """For each type that would likely keep less than the target minus the margin: its largest threshold."""
-        rows = {str(name): np.flatnonzero(self.types == name) for name in np.unique(self.types)}
-        rows = {name: of_type for name, of_type in rows.items() if len(of_type) >= MIN_TYPE_QUESTIONS}
-        quantiles = {name: student_quantile(TYPE_CONFIDENCE, max(len(r) - 1, 1)) for name, r in rows.items()}
-        last_kept = dict.fromkeys(rows, -1)
-        scores, least = self.sequence.replay.scores, self.target - self.sequence.margin
-        for step, threshold in enumerate(grid):
-            chosen = self.thresholds.choose(np.full(len(self.types), threshold))
-            for name, of_type in rows.items():
-                values = excess_quality(scores[of_type], chosen[of_type], least)
-                mean, error, _ = clustered_mean(values, self.sequence.groups[of_type])
-                if mean + quantiles[name] * error >= 0:
-                    last_kept[name] = step
-        return {
-            name: float(grid[step]) if step >= 0 else float(grid[0]) - 1.0
-            for name, step in last_kept.items()
-            if step < len(grid) - 1
-        }
+        scores, groups, least = self.sequence.replay.scores, self.sequence.groups, self.target - self.sequence.margin
+        chosen = np.array([self.thresholds.choose(np.full(len(self.types), threshold)) for threshold in grid])
+        limits = {}
+        for name in np.unique(self.types):
+            rows = np.flatnonzero(self.types == name)
+            if len(rows) < MIN_TYPE_QUESTIONS or not len(grid):
+                continue
+            values = scores[rows, chosen[:, rows]] - least * scores[rows, -1]
+            means, errors = clustered_means(values, groups[rows])
+            kept = np.flatnonzero(means + student_quantile(TYPE_CONFIDENCE, len(rows) - 1) * errors >= 0)
+            step = kept[-1] if len(kept) else -1
+            if step < len(grid) - 1:
+                limits[str(name)] = float(grid[step]) if step >= 0 else float(grid[0]) - 1.0
+        return limits
 
     def _limits_for_serving(self, limits: Mapping[str, float]) -> dict[str, float]:
         """The limits of types on the scale of the policy's predictor.

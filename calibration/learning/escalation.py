@@ -30,7 +30,7 @@ from calibration.learning.intervals import CONFIDENCE
 from calibration.learning.learning import LearningResult
 from calibration.learning.predictor import SLOPE_WEIGHT
 from calibration.learning.ranking import apgr
-from calibration.learning.replay import Replay, Thresholds
+from calibration.learning.replay import Replay, Thresholds, largest_thresholds
 from calibration.workers import single_threaded
 from router.policy.answer_features import FEATURE_NAMES
 from router.policy.answer_prediction import AnswerPredictor, answer_inputs, features_of_answer
@@ -178,8 +178,7 @@ class CascadeReplay(Replay):
         """The column of the cascade that a rule chooses for each question (n,); STRONG where it does not route."""
         if rule.quality_per_usd is None:
             return np.full(len(self.outcomes), STRONG)
-        limits = [rule.type_limits.get(p.question_type, np.inf) for p in self.predictions]
-        return self.chooser(rules, rule.target)(np.minimum(rule.quality_per_usd, limits))
+        return self.chooser(rules, rule.target)(largest_thresholds(rule, self.question_types))
 
 
 def build_cascade(

@@ -61,13 +61,23 @@ def _skewness_correction(values: Floats, low: float) -> float:
 def clustered_mean(values: Floats, groups: Ints) -> tuple[float, float, int]:
     """The mean, its standard error with `groups` as clusters, and the number of clusters."""
     mean = float(values.mean())
-    totals = np.bincount(_consecutive_numbers(groups), values - mean)
+    totals = np.bincount(consecutive_numbers(groups), values - mean)
     clusters = len(totals)
     error = math.sqrt(float(totals @ totals) * clusters / max(clusters - 1, 1)) / len(values)
     return mean, error, clusters
 
 
-def _consecutive_numbers(groups: Ints) -> Ints:
+def clustered_means(values: Floats, groups: Ints) -> tuple[Floats, Floats]:
+    """The mean of each row of `values` (S, n), and its standard error; see `clustered_mean`."""
+    means = values.mean(axis=1)
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    totals = np.add.reduceat((values - means[:, None])[:, order], starts, axis=1)
+    clusters = len(starts)
+    return means, np.sqrt((totals**2).sum(axis=1) * (clusters / max(clusters - 1, 1))) / values.shape[1]
+
+
+def consecutive_numbers(groups: Ints) -> Ints:
     """The group numbers without gaps, in the same order."""
     if np.bincount(groups).all():  # faster than the sort of np.unique
         return groups

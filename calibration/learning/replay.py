@@ -20,7 +20,7 @@ from router.policy.decision import Decision, benefit_lines, decide, quality_per_
 from router.policy.expected_cost import expected_cost_usd
 from router.policy.features import Features
 from router.policy.prediction import Prediction, Predictor, predict
-from router.policy.rules import Model, Rules
+from router.policy.rules import Model, Rule, Rules
 from router.policy.usage import Usage
 from router.policy.vocabulary import Floats
 
@@ -105,6 +105,13 @@ class Thresholds:
         # columns are reversed, so that argmax returns the stronger one of equally good models
         slopes, offsets = self.table[:, self.models - 1 :: -1], self.table[:, : self.models - 1 : -1]
         return np.asarray(self.models - 1 - np.argmax(quality_per_usd[:, None] * slopes - offsets, axis=1))
+
+
+def largest_thresholds(rule: Rule, question_types: np.ndarray) -> Floats:
+    """The threshold at which a rule chooses the model of each question (n,): its own, or a lower limit of the type."""
+    assert rule.quality_per_usd is not None
+    limits = [rule.type_limits.get(str(name), np.inf) for name in question_types]
+    return np.minimum(rule.quality_per_usd, limits)
 
 
 def _threshold_row(rules: Rules, targets: Sequence[float], features: Features, prediction: Prediction) -> list[float]:
