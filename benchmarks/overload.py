@@ -16,6 +16,7 @@ import os
 import random
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -26,7 +27,7 @@ from typing import Any
 
 import uvloop
 from hot_path import ANSWER, WORDS
-from scale import PROJECT, free_port, running
+from scale import free_port, running
 
 PATIENCE_SECONDS = 10.0
 PROMPT_BYTES = 32_000
@@ -235,7 +236,7 @@ async def run(seconds: float, *, only_memory: bool) -> None:
     server = await asyncio.start_server(upstream, "127.0.0.1", 0, limit=2**20, backlog=2048)
     port, upstream_port = free_port(), server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
-        command = [str(PROJECT / ".venv/bin/python"), "-m", "router", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "router", "serve", "--port", str(port)]
         started = running(
             command,
             port,

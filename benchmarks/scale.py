@@ -33,6 +33,7 @@ BEGIN, END = "<!-- scale -->", "<!-- /scale -->"
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 3
 STREAMS = 5_000
+BATCHES = 10  # in which the streams begin, a second apart
 KEY = "sk-scale-0123456789"
 
 
@@ -132,19 +133,23 @@ def many_streams(tool: Path, folder: Path) -> list[str]:
         load(tool, proxy, write_bodies(folder / "warm.jsonl", "gpt-4o", 300), 8, 2)
         at_rest, peak = resident_mb(process.pid), 0.0
         command = [str(tool), "load", "--port", str(proxy), "--path", "/v1/chat/completions", "--bodies", str(bodies)]
-        command += ["--conns", str(STREAMS), "--duration", "24", "--timeout", "90"]
+        command += ["--conns", str(STREAMS // BATCHES), "--duration", "24", "--timeout", "90"]
         command += ["--header", f"authorization: Bearer {KEY}"]
-        loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        loading: list[subprocess.Popen[str]] = []
         open_count = 0
-        while loading.poll() is None:
+        while len(loading) < BATCHES or any(batch.poll() is None for batch in loading):
+            if len(loading) < BATCHES:  # one a second: the router refuses what waits longer for its turn
+                loading.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             peak = max(peak, resident_mb(process.pid))
             open_count = max(open_count, len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
-            time.sleep(0.5)
-        load_result = json.loads(loading.communicate()[0])
-    failed = load_result["non200"] + load_result["errors"] + load_result["timeouts"]
-    kilobytes_per_stream = (peak - at_rest) * 1024 / STREAMS
+            time.sleep(1)
+        results = [json.loads(batch.communicate()[0]) for batch in loading]
+    whole = sum(result["ok"] for result in results)
+    failed = sum(result["non200"] + result["errors"] + result["timeouts"] for result in results)
+    kilobytes_per_stream = (peak - at_rest) * 1024 / (open_count / 2)  # a stream has two connections
     return [
-        f"{STREAMS:,} streams at once on one worker: {load_result['ok']:,} ended whole, {failed} did not;"
+        f"{STREAMS:,} streams on one worker, {STREAMS // BATCHES} more each second:"
+        f" {whole:,} ended whole, {failed:,} did not;"
         f" {open_count:,} files open at most, {at_rest:.0f} MB before and {peak:.0f} MB at most,"
         f" so {kilobytes_per_stream:.0f} kB a stream (goal 20)."
     ]
