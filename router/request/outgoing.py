@@ -126,7 +126,7 @@ class OutgoingRequest:
         """
         refusal = self._read_refusal(reply) if self.is_routed else None
         if refusal is None:
-            return self._without_logprobs(model, reply, remaining)
+            return self._without_logprobs(model, remaining) if reply.status in (400, 422) else None
         if refusal.kind is RefusalKind.MODEL_NOT_FOUND:
             self._adapter.mark_missing(model)
             return self._after_shutdown(model, remaining)
@@ -141,10 +141,10 @@ class OutgoingRequest:
                 return ModelSequence([model, *remaining], None)
         return None
 
-    def _without_logprobs(self, model: str, reply: Reply, remaining: Sequence[str]) -> ModelSequence | None:
+    def _without_logprobs(self, model: str, remaining: Sequence[str]) -> ModelSequence | None:
         """`model` again, without the log probabilities that only the router requests; None if it requests none."""
         change, adaptation = self._plan.logprobs.change, self._adaptations.get(model, UNCHANGED)
-        if reply.status not in (400, 422) or change is None or change not in adaptation.changes:
+        if change is None or change not in adaptation.changes:
             return None
         changes = tuple(other for other in adaptation.changes if other is not change)
         self._adaptations[model] = replace(adaptation, changes=changes)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
+from msgspec.structs import astuple
 
 from router.errors import BadRequestError
 from router.policy.logprobs import Token
@@ -18,16 +20,15 @@ from router.wire.sse import EventSplitter, event_data
 from router.wire.text import DECODE_ERRORS, decode, repair_text
 
 Path = tuple[str, ...]  # names of fields; "*" for every item of a list
+Span = tuple[int, int]  # start and stop in bytes
 
-CHAT_PATHS: tuple[Path, ...] = (("choices", "*", "logprobs"),)
-RESPONSE_PATHS: tuple[Path, ...] = (
+RESPONSE_PATHS: tuple[Path, ...] = (  # of responses, and of the events of their streams
     ("logprobs",),
     ("part", "logprobs"),
     ("item", "content", "*", "logprobs"),
     ("output", "*", "content", "*", "logprobs"),
     ("response", "output", "*", "content", "*", "logprobs"),
 )
-DELTA = "response.output_text.delta"  # the only event whose log probabilities are read; later ones repeat them
 _SEPARATOR = re.compile(rb"\s*[\[,]\s*")  # before an item of a list
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -47,25 +48,8 @@ class _Choice(msgspec.Struct, gc=False):
     logprobs: _Logprobs | None = None
 
 
-class _Part(msgspec.Struct, gc=False):
-    logprobs: list[_Token] | None = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    content: list[_Part] | None = None
-
-
-class _Body(msgspec.Struct, gc=False):
-    """A chat completion, a response, or an event of their streams."""
-
-    type: str = ""
-    choices: list[_Choice] | None = None
-    output: list[_Item] | None = None
-    output_index: int = 0
-    logprobs: list[_Token] | None = None
-
-
-_body = msgspec.json.Decoder(_Body)
+_choice = msgspec.json.Decoder(_Choice)
+_tokens = msgspec.json.Decoder(list[_Token])
 
 
 class LogprobsReader:
@@ -73,22 +57,23 @@ class LogprobsReader:
 
     def __init__(self, endpoint: str, *, removes: bool) -> None:
         """`removes` replaces them by what an answer without them contains."""
-        self._paths = RESPONSE_PATHS if endpoint == "responses" else CHAT_PATHS
-        self._without = b"[]" if endpoint == "responses" else b"null"
         self._is_response = endpoint == "responses"
         self._removes = removes
         self._splitter = EventSplitter()
-        self._tokens: dict[int, list[Token]] = {}  # by the index of the choice, or of the response's item
+        self._tokens: dict[int, list[Token]] = {}  # by choice
 
     def tokens(self, choice: int) -> Sequence[Token]:
         """The tokens of a choice, or of the last message of a response."""
-        at = max(self._tokens, default=0) if self._is_response else choice
-        return self._tokens.get(at, ())
+        return self._tokens.get(choice, ())
 
     def read_whole(self, body: bytes) -> bytes:
         """Read an answer that is not streamed; return the body for the client."""
-        self._read(body)
-        return self._remove(body)
+        text = repair_text(body)  # of the same length
+        spans = list(self._read_response(text) if self._is_response else self._read_choices(text))
+        if not spans or not self._removes:
+            return body
+        without = b"[]" if self._is_response else b"null"
+        return b"".join(apply_edits([body], [Edit(start, stop, without) for start, stop in spans]))
 
     def feed(self, chunk: bytes) -> bytes:
         """Read the next bytes of a stream; return the bytes for the client."""
@@ -102,38 +87,28 @@ class LogprobsReader:
     def _read_event(self, event: bytes) -> bytes:
         data = event_data(event)
         at = event.find(data) if b'"logprobs"' in data else -1
-        if at < 0:
-            return event
-        self._read(data)
-        return event[:at] + self._remove(data) + event[at + len(data) :]
+        return event if at < 0 else event[:at] + self.read_whole(data) + event[at + len(data) :]
 
-    def _read(self, data: bytes) -> None:
-        try:
-            body = decode(_body, data)
-        except DECODE_ERRORS:
-            return
-        for choice in body.choices or ():
-            self._add(choice.index, None if choice.logprobs is None else choice.logprobs.content)
-        for index, item in enumerate(body.output or ()):
-            for part in item.content or ():
-                self._add(index, part.logprobs)
-        if body.type == DELTA:
-            self._add(body.output_index, body.logprobs)
+    def _read_choices(self, text: bytes) -> Iterator[Span]:
+        """Add the tokens of a chat completion or of one of its events; where they are."""
+        for start, stop in locate_values(text, ("choices", "*")):
+            with suppress(*DECODE_ERRORS):
+                choice = decode(_choice, text[start:stop])
+                if choice.logprobs is not None:
+                    self._tokens.setdefault(choice.index, []).extend(map(astuple, choice.logprobs.content or ()))
+                    yield from locate_values(text[start:stop], ("logprobs",), start)
 
-    def _add(self, index: int, tokens: Sequence[_Token] | None) -> None:
-        if tokens:
-            self._tokens.setdefault(index, []).extend([(token.token, token.logprob) for token in tokens])
-
-    def _remove(self, data: bytes) -> bytes:
-        if not self._removes:
-            return data
-        text = repair_text(data)  # of the same length
-        spans = (span for path in self._paths for span in locate_values(text, path))
-        edits = [Edit(start, stop, self._without) for start, stop in spans if text[start:stop] != b"null"]
-        return b"".join(apply_edits([data], edits)) if edits else data
+    def _read_response(self, text: bytes) -> Iterator[Span]:
+        """Read the tokens of a response or of one of its events, the last of which repeats them all; where they are."""
+        for path in RESPONSE_PATHS:
+            for start, stop in locate_values(text, path):
+                with suppress(*DECODE_ERRORS):
+                    if tokens := decode(_tokens, text[start:stop]):
+                        self._tokens[0] = list(map(astuple, tokens))
+                        yield start, stop
 
 
-def locate_values(text: bytes, path: Path, at: int = 0) -> Iterator[tuple[int, int]]:
+def locate_values(text: bytes, path: Path, at: int = 0) -> Iterator[Span]:
     """Start and stop of each value under a path of a JSON value that begins at `at`; none if it has another format.
 
     >>> list(locate_values(b'{"a":[{"b":1}, {"b":2},{}]}', ("a", "*", "b")))
@@ -151,7 +126,7 @@ def locate_values(text: bytes, path: Path, at: int = 0) -> Iterator[tuple[int, i
         yield from locate_values(text[start:stop], tuple(rest), at + start)
 
 
-def _locate_items(text: bytes) -> list[tuple[int, int]]:
+def _locate_items(text: bytes) -> list[Span]:
     spans, at = [], 0
     for item in _items.decode(text):
         separator = _SEPARATOR.match(text, at)
