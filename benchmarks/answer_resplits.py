@@ -22,27 +22,24 @@ from router.policy.rules import Promise, Rule
 
 TARGETS = (0.95, 0.97, 0.99)
 Draw = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows to certify on, their groups, and rows to measure
-Draws = Iterator[Draw]
 Rows = TypeVar("Rows", Replay, Thresholds)
 
 
 def measure_resplits(
-    policy: Policy, population: str, replay: CascadeReplay, groups: np.ndarray, n: int, times: int
-) -> dict[str, Any]:
-    """Both ways to draw `n` questions of a population, with and without answers."""
-    results: dict[str, Any] = {}
-    for way, draw in (("the others", draw_without_replacement), ("with replacement, all", draw_with_replacement)):
-        name, draws = f"{population}, {way}", list(draw(groups, n, times))
-        results[name] = {}
-        for answers, replayed in (("with", replay), ("without", without_answers(replay))):
-            results[name][answers] = []
-            for row in resplit(policy, replayed, draws):
-                results[name][answers].append(row)
-                print(
-                    f"{name}, {answers} answers, target {row['target']}: violated {row['violated']:.1%} "
-                    f"± {row['violated_error']:.1%}",
-                    flush=True,
-                )
+    policy: Policy, replay: CascadeReplay, groups: np.ndarray, n: int, times: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The resplits with `n` drawn questions, with and without answers."""
+    draws = list(draw_questions(groups, n, times))
+    results: dict[str, list[dict[str, Any]]] = {}
+    for answers, replayed in (("with", replay), ("without", without_answers(replay))):
+        results[answers] = []
+        for row in resplit(policy, replayed, draws):
+            results[answers].append(row)
+            print(
+                f"{answers} answers, target {row['target']}: violated {row['violated']:.1%} "
+                f"± {row['violated_error']:.1%}",
+                flush=True,
+            )
     return results
 
 
@@ -102,25 +99,14 @@ def take_rows(table: Rows, rows: np.ndarray) -> Rows:
     return replace(table, **arrays, **lists)
 
 
-def draw_without_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn without replacement, and all others to measure."""
+def draw_questions(groups: np.ndarray, n: int, times: int) -> Iterator[Draw]:
+    """Questions to certify on, drawn in whole groups, and all others to measure."""
     rng = np.random.default_rng(0)
     names, group_numbers = np.unique(groups, return_inverse=True)
     for _ in range(times):
         rank = rng.permutation(len(names))[group_numbers]
         is_drawn = rank <= np.sort(rank)[n - 1]
         yield np.flatnonzero(is_drawn), consecutive_numbers(groups[is_drawn]), np.flatnonzero(~is_drawn)
-
-
-def draw_with_replacement(groups: np.ndarray, n: int, times: int) -> Draws:
-    """Questions to certify on, drawn with replacement by whole groups, and all questions as the population."""
-    rng = np.random.default_rng(0)
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.cumsum(np.unique(groups, return_counts=True)[1])[:-1])
-    for _ in range(times):
-        parts = [members[i] for i in rng.integers(len(members), size=n)]
-        rows, names = np.concatenate(parts)[:n], np.repeat(np.arange(n), [len(part) for part in parts])[:n]
-        yield rows, names, np.arange(len(groups))
 
 
 def without_answers(cascade: CascadeReplay) -> Replay:

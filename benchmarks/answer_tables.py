@@ -46,8 +46,6 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
             by_type.append([name, *cells])
     violated = [
         [
-            name,
-            str(row["n"]),
             f"{row['target']:.0%}",
             way,
             str(row["resplits"]),
@@ -56,8 +54,7 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
             f"{row['saved']:.3f}",
             f"{row['kept']:.3f}",
         ]
-        for name, rows_by_way in results["resplits"].items()
-        for way, rows in rows_by_way.items()
+        for way, rows in results["resplits"].items()
         for row in rows
     ]
     type_rows = [
@@ -89,8 +86,6 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, str]:
         "hindsight": table(("quality kept", "saved with the answer", "without"), hindsight_rows),
         "resplits": table(
             (
-                "drawn from, looked at",
-                "questions",
                 "target",
                 "answers",
                 "resplits",

@@ -1,13 +1,12 @@
 """Measures the effect of inspecting answers, and writes the tables of docs/explanations/answers.md.
 
-    python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000] [--both]
+    python benchmarks/answers.py [--data ../shared/data] [--rounds 200] [--resplits 1000]
                                  [--only-resplits | --from-results]
 
 The shipped policy was learnt and certified on `calibration.jsonl.gz`; all figures are measured on `test.jsonl.gz`. No
 threshold is chosen on it, except "in hindsight" and in the resplits, which keep the predictions and certify new
-thresholds on the drawn questions, with limits of types, as `calibration learn` does. Draws without replacement are
-measured on all others; draws with replacement on all questions, which are their population. `--both` also draws from
-both files; questions of `calibration.jsonl.gz` are predicted by models that did not learn from them.
+thresholds on questions drawn from both files, with limits of types, as `calibration learn` does. They are measured on
+all others; questions of `calibration.jsonl.gz` are predicted by models that did not learn from them.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ PAGE, RESULTS = (
     ROOT / "docs" / "explanations" / "answers.md",
     ROOT / "docs" / "explanations" / "quality" / "answers.json",
 )
-DRAWN = {"test": 1_000, "both": 1_600}
+DRAWN = 1_600  # questions of a resplit
 
 
 def measure_ranking(
@@ -220,16 +219,13 @@ def measure(recorded: Recorded, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure_promises(recorded: Recorded, data: Path, times: int, both_files: bool) -> dict[str, Any]:
-    """The resplits of one or both files."""
-    policy, cascade, groups = recorded.policy, recorded.cascade, recorded.groups
-    results = {}
-    if both_files:
-        calibration = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
-        both = join_replays([cross_fit_cascade(policy, calibration, recorded.background), cascade])
-        groups_of_both = near_duplicate_groups([outcome.text for outcome in both.outcomes])
-        results |= measure_resplits(policy, "both", both, groups_of_both, DRAWN["both"], times)
-    return results | measure_resplits(policy, "test", cascade, groups, DRAWN["test"], times)
+def measure_promises(recorded: Recorded, data: Path, times: int) -> dict[str, list[dict[str, Any]]]:
+    """The resplits of both files."""
+    calibration = read_outcomes([data / "calibration.jsonl.gz"], ranking.PAIR)
+    of_calibration = cross_fit_cascade(recorded.policy, calibration, recorded.background)
+    both = join_replays([of_calibration, recorded.cascade])
+    groups = near_duplicate_groups([outcome.text for outcome in both.outcomes])
+    return measure_resplits(recorded.policy, both, groups, DRAWN, times)
 
 
 def main() -> int:
@@ -237,7 +233,6 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rounds", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--resplits", type=int, default=1000)
-    parser.add_argument("--both", action="store_true", help="resplits of both files as well")
     parser.add_argument("--only-resplits", action="store_true", help="keep the other results of the last run")
     parser.add_argument("--from-results", action="store_true", help="only render the page again")
     arguments = parser.parse_args()
@@ -248,7 +243,7 @@ def main() -> int:
         recorded = read_recorded(arguments.data)
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if arguments.only_resplits else None
         results = kept or measure(recorded, arguments.rounds)
-        results["resplits"] = measure_promises(recorded, arguments.data, arguments.resplits, arguments.both)
+        results["resplits"] = measure_promises(recorded, arguments.data, arguments.resplits)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     parts = build_tables(json.loads(RESULTS.read_text(encoding="utf-8")))
     PAGE.write_text(quality.fill_section(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")

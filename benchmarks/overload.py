@@ -11,12 +11,16 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import random
+import socket
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from scale import PROJECT, free_port, running
 
 PATIENCE_SECONDS = 10.0
 PROMPT_BYTES = 32_000
+PROBE_SECONDS = 0.1  # between two requests for /health
 SLOW_READERS, LARGE_BODIES, ENDLESS = 200, 1_000, 20
 PIECE = b"10000\r\n" + b"x" * 65536 + b"\r\n"
 
@@ -102,26 +107,51 @@ async def closed_load(port: int, raws: list[bytes], seconds: float) -> float:
 
 async def open_load(port: int, raws: list[bytes], rate: float, seconds: float) -> tuple[dict[int, int], list[float]]:
     """Statuses by number at a constant rate, and how long /health took meanwhile."""
-    tasks, health, late = [], [], 0.0
-    get = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    started = time.monotonic()
-
-    async def watching() -> None:
-        while True:
-            start = time.monotonic()
-            await ask(port, get)
-            health.append(time.monotonic() - start)
-            await asyncio.sleep(0.1)
-
-    watch = asyncio.ensure_future(watching())
-    for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(started + number / rate - time.monotonic(), 0))
-        late = max(late, time.monotonic() - started - number / rate)
-        tasks.append(asyncio.ensure_future(ask(port, raws[number % len(raws)])))
-    statuses = await asyncio.gather(*tasks)
-    watch.cancel()
+    tasks, late = [], 0.0
+    with probing_health(port) as health:
+        started = time.monotonic()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(started + number / rate - time.monotonic(), 0))
+            late = max(late, time.monotonic() - started - number / rate)
+            tasks.append(asyncio.ensure_future(ask(port, raws[number % len(raws)])))
+        statuses = await asyncio.gather(*tasks)
     print(f"the load generator itself was {late:.3f} s late at most")
     return {status: statuses.count(status) for status in set(statuses)}, health
+
+
+@contextlib.contextmanager
+def probing_health(port: int) -> Iterator[list[float]]:
+    """Ask for /health ten times a second from a process of its own, which the load does not delay.
+
+    The list has the seconds of each answer when the context ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    seconds: list[float] = []
+    receiver, sender = context.Pipe(duplex=False)
+    stop = context.Event()
+    process = context.Process(target=probe_health, args=(port, stop, sender), daemon=True)
+    process.start()
+    receiver.recv()  # it is ready
+    try:
+        yield seconds
+    finally:
+        stop.set()
+        seconds += receiver.recv()
+        process.join()
+
+
+def probe_health(port: int, stop: Event, sender: Connection) -> None:
+    """Send the seconds that each /health took, once `stop` is set. Each has a connection of its own."""
+    seconds: list[float] = []
+    sender.send("ready")
+    while not stop.wait(PROBE_SECONDS):
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
+                raise SystemExit("/health did not answer with 200")
+        seconds.append(time.monotonic() - start)
+    sender.send(seconds)
 
 
 def resident_mb(pid: int) -> float:

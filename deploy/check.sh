@@ -34,8 +34,9 @@ else
     skip "compose.yaml and values.yaml" "check-jsonschema cannot be fetched"
 fi
 if has docker && docker compose version > /dev/null 2>&1; then
-    check "compose.yaml as docker compose reads it" env ROUTER_API_KEYS=k ROUTER_METRICS_KEY=k POSTGRES_PASSWORD=k \
-        GRAFANA_PASSWORD=k docker compose -f deploy/compose.yaml config --quiet
+    sed 's/=$/=k/' deploy/.env.example > "$work/env"
+    check "compose.yaml as docker compose reads it" \
+        docker compose --env-file "$work/env" -f deploy/compose.yaml config --quiet
 else
     skip "compose.yaml as docker compose reads it" "there is no docker compose"
 fi
@@ -57,7 +58,7 @@ else
 fi
 
 if has "$helm"; then
-    all=(--set autoscaling.enabled=true,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
+    all=(--set autoscaling.enabled=true,autoscaling.targetRequestsInFlight=100,serviceMonitor.enabled=true,recalibration.enabled=true,recalibration.promote=true
         --set sentinel.enabled=true
         --set settings.MLFLOW_TRACKING_URI=http://mlflow:5000,journal.storageClass=fast,keysSecret=router-keys)
     check "the chart, linted" "$helm" lint deploy/chart --strict --set secret.name=keys

@@ -130,6 +130,7 @@ class Counts(msgspec.Struct):
     written_unix: float = 0.0
     state_away: int = 0  # workers without a connection to the Redis of ROUTER_STATE
     teams: dict[str, Series] = {}  # by the name of the team
+    in_flight: int = 0
 
 
 class Meter:

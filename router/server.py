@@ -20,6 +20,7 @@ from router.client.protocol import BoundedProtocol
 from router.exporter import process
 from router.serving.policy import prices, served_policy
 from router.settings import Settings, SettingsError, is_loopback, load, with_home
+from router.upstream.calls import Origin
 from router.upstream.upstreams import Upstreams
 
 log = logging.getLogger("router")
@@ -51,7 +52,7 @@ def run(host: str, port: int, workers: int) -> None:
         )
     log_config = logging_config(simulated=settings.simulated)
     logging.config.dictConfig(log_config)
-    _validate(settings)
+    _validate(settings, host, port)
     if settings.simulated:
         log.warning("Answers are simulated, because no OPENAI_API_KEY is set.")
     _configure_mlflow()
@@ -72,13 +73,32 @@ def run(host: str, port: int, workers: int) -> None:
         )
 
 
-def _validate(settings: Settings) -> None:
+def _validate(settings: Settings, host: str, port: int) -> None:
     """Load the configuration before any worker starts, so that an error is reported only once."""
     policy, _ = served_policy(settings)
     prices(settings)
-    Upstreams(settings)
+    for endpoint in Upstreams(settings).all:
+        if endpoint.origin is not None and _is_served_at(endpoint.origin, host, port):
+            raise SettingsError(
+                f"the upstream {endpoint.origin.authority.decode()} is the address of this router, which would send "
+                "requests to itself: unset or correct OPENAI_BASE_URL, or the model's base_url"
+            )
     process.require_store(settings.tracking_uri)
     log.info("policy %s: %s", policy.version, ", ".join(model.name for model in policy.rules.models))
+
+
+def _is_served_at(origin: Origin, host: str, port: int) -> bool:
+    """Whether the upstream at `origin` is a server on this machine that listens on `host` and `port`.
+
+    >>> upstream = Origin.parse("http://127.0.0.1:8000/v1")
+    >>> [_is_served_at(upstream, host, 8000) for host in ("127.0.0.1", "localhost", "0.0.0.0", "::1")]
+    [True, True, True, False]
+    >>> _is_served_at(upstream, "127.0.0.1", 8001), _is_served_at(Origin.parse("http://10.0.0.2:8000"), "0.0.0.0", 8000)
+    (False, False)
+    """
+    hosts = {origin.host, host}
+    is_same_host = len(hosts) == 1 or bool(hosts & {"localhost", "0.0.0.0", "::"})  # noqa: S104  compared, not bound
+    return origin.port == port and is_loopback(origin.host) and is_same_host
 
 
 def server_options(settings: Settings) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def load(**overrides: Any) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else ""
         prefix = "" if name.startswith(("openai_", "mlflow_", "ROUTER_", "OPENAI_", "MLFLOW_")) else "router_"
         setting = ".".join(((prefix + name).upper(), *map(str, first["loc"][1:])))
-        raise SettingsError(f"setting {setting}: {first['msg']}") from None
+        raise SettingsError(f"setting {setting}: {first['msg'].removeprefix('Value error, ')}") from None
     except (ValueError, OSError) as error:  # invalid TOML, or invalid JSON in the environment
         raise SettingsError(f"{CONFIG}: {error}") from None
     _ = settings.network  # reports an invalid proxy now

@@ -13,7 +13,7 @@ from router.admission import Admission
 from router.alerts.alerts import Alerts
 from router.client.keywatch import KeyWatch, following_keys
 from router.journal.writer import Journal
-from router.lifetime import delayed_shutdown, exit_with_parent, is_child_worker, on_hangup
+from router.lifetime import delayed_shutdown, exempt_from_collection, exit_with_parent, is_child_worker, on_hangup
 from router.limits.budgets import Budgets, watching_budgets
 from router.limits.limiter import Limiter
 from router.limits.standings import Standings
@@ -77,6 +77,7 @@ class Worker:
             upstreams.open_circuits(), self.journal.unrecorded, self.admission.shed, upstreams.labelled
         )
         counts.state_away = int(bool(self.limiter.away))
+        counts.in_flight = self.admission.requests
         return counts
 
     def start_shutdown(self) -> None:
@@ -113,6 +114,7 @@ class Worker:
                 following_sentinel(self.sentinel_watch),
                 self.limiter.running(),
             ):
+                exempt_from_collection()
                 yield
         self.close()
 

@@ -236,6 +236,33 @@ def test_a_nearly_spent_budget_that_rejects_requests_is_reported_as_spent():
     budgets.refused(ADA)
     budgets.look()
     assert [alert[1:3] for alert in alerts] == [("day", 0.5), ("day", 1.0)]
+    limiter.accounts[ADA].limit(Limits(usd_a_day=100.0))  # the larger budget has refused nothing
+    budgets.look()
+    assert len(alerts) == 2
+
+
+@pytest.mark.parametrize(
+    ("spent_usd", "text"),
+    [
+        (10.004, "key ada has spent $10.00 of $10 a day; its requests are refused until "),
+        (9.9, "key ada has spent $9.90 of $10 a day; requests that may cost more than the rest are refused until "),
+        (8.0, "key ada has spent $8.00 of $10 a day, which is 80% or more; the day ends at "),
+    ],
+)
+def test_an_alert_says_which_requests_are_refused(spent_usd, text):
+    texts = []
+
+    class Texts(RecordedAlerts):
+        def alert(self, kind, subject, text, *_, **__):
+            texts.append(text)
+
+    limiter = OneAccount(time.time_ns(), usd_a_day=10.0)
+    budgets = Budgets(limiter, Texts())
+    limiter.day.spent_usd = spent_usd
+    if spent_usd != 8.0:
+        budgets.refused(ADA)
+    budgets.look()
+    assert [line.startswith(text) for line in texts] == [True]
 
 
 def chat(router, key):
@@ -263,7 +290,7 @@ def test_a_key_that_spends_its_budget_alerts_by_webhook_page_and_metrics_once(
     assert statuses == [200, 200, 429]
     posts = posted(receiver)
     assert [post.json["fields"]["share"] for post in posts] == [0.8, 1.0]
-    assert posts[1].json["text"].startswith("Router: key ada has spent $0.08 of $0.1 a day; its requests are refused")
+    assert posts[1].json["text"].startswith("Router: key ada has spent $0.08 of $0.1 a day; requests that may")
     page = ask(router, "/router/overview", OWNER).json()["warnings"]
     assert sum("key ada has spent" in line for line in page) == 2
     health = httpx2.get(router.origin + "/health").json()["warnings"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from command_line import run
 from fake_openai import chat_events, stream_reply
 from servers import free_port
 from waiting import until
@@ -150,6 +151,18 @@ def test_sighup_replaces_workers_and_retried_requests_succeed(serving, tmp_path)
     ) <= 4  # each of the two clients sees a worker end at most twice
     assert statuses[0][1] == "passed_through" != statuses[-1][1]  # `two` is now a routed model
     assert not (tmp_path / "another").exists()
+
+
+def test_a_router_that_is_its_own_upstream_does_not_start(tmp_path):
+    result = run(
+        *("router", "serve", "--port", "8000"),
+        cwd=tmp_path,
+        ROUTER_HOME=str(tmp_path / "home"),
+        OPENAI_BASE_URL="http://localhost:8000/v1",
+        OPENAI_API_KEY="anything",
+    )
+    assert result.returncode == 2
+    assert "the upstream localhost:8000 is the address of this router" in result.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

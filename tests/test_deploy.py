@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -89,9 +90,59 @@ def test_alert_rules_query_existing_metrics(router):
         assert named or rule["alert"] == "RouterDown"
 
 
+def test_the_autoscaler_scales_by_existing_metrics(router):
+    (named,) = re.findall(r"metric: \{name: (\w+)\}", TEMPLATES["autoscaling.yaml"])
+    assert f"# TYPE {named} gauge" in httpx2.get(router.origin + "/metrics").text
+
+
 def test_every_environment_variable_of_a_container_is_read():
     for name, service in SERVICES.items():
         assert set(service.get("environment", {})) <= OF_OTHERS.get(name, SETTINGS), name
+
+
+def environment_of(service: str) -> dict[str, str]:
+    """The environment that compose.yaml gives a service, with `.env.example` filled in."""
+    filled = dict(re.findall(r"^([A-Z_]+)=(.*)$", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+
+    def value_of(variable: re.Match[str]) -> str:
+        name, operator, rest = variable.groups()
+        return filled.get(name) or ("0123456789abcdef" if operator == ":?" else rest)
+
+    given = SERVICES[service]["environment"].items()
+    variable = re.compile(r"\$\{([A-Z_]+)(:[?-])([^}]*)\}")
+    return {name: variable.sub(value_of, value) for name, value in given if value is not None}
+
+
+def test_the_environment_of_compose_is_valid_and_names_mounted_folders(monkeypatch):
+    for name, value in environment_of("router-1").items():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    mounted = {Path(volume.split(":")[1]) for volume in SERVICES["router-1"]["volumes"]}
+    assert {settings.home, settings.keys_path.parent} == mounted
+    assert settings.state is not None and settings.usage_database is not None and settings.metrics_key is not None
+    assert settings.mlflow_tracking_uri == "http://mlflow:5000" and "5000" in SERVICES["mlflow"]["command"]
+    for url, service in ((settings.usage_url, "postgres"), (settings.state.get_secret_value(), "redis")):
+        assert urlsplit(url).hostname == service and urlsplit(url).password == "0123456789abcdef"
+
+
+def test_the_settings_in_the_values_of_the_chart_are_valid(monkeypatch):
+    for name, value in VALUES["settings"].items():
+        monkeypatch.setenv(name, value)
+    assert load().record_content == VALUES["settings"]["ROUTER_RECORD_CONTENT"]
+
+
+def test_all_parts_use_the_ports_on_which_others_listen():
+    port = in_dockerfile("CMD")[-1]
+    assert f"/dev/tcp/127.0.0.1/{port} " in in_dockerfile(r"HEALTHCHECK .*CMD")[-1]
+    routers = [f"{name}:{port}" for name in SERVICES if name.startswith("router-")]
+    servers = [server.split()[0] for server in nginx("server") if server[0] != "{"]
+    assert servers == routers * 2  # of the API, and of the page
+    prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert prometheus["scrape_configs"][0]["static_configs"][0]["targets"] == routers
+    assert re.findall(r"containerPort: (\d+)", TEMPLATES["statefulset.yaml"]) == [port]
+    (listen,) = nginx("listen")
+    assert SERVICES["nginx"]["ports"][0].endswith(f":{listen.split()[0]}")
+    assert set(VALUES["networkPolicy"]["egressPorts"]) >= {443, 5000, 5432, 6379}
 
 
 def test_the_environment_of_the_chart_consists_of_settings():

@@ -423,3 +423,11 @@ def test_client_keys_are_counted_and_a_damaged_file_is_a_problem(tmp_path):
     (tmp_path / "keys.json").write_text(f'{{"format":1,"keys":"{key}"}}')
     findings = client_keys(settings)
     assert findings.state == PROBLEM and "keys.json" in findings.message and key not in str(findings)
+
+
+def test_a_missing_folder_of_the_keys_is_a_problem(tmp_path):
+    findings = client_keys(load(home=tmp_path, keys_file=tmp_path / "volume" / "keys.json"))
+    assert findings.state == PROBLEM and findings.message.endswith(str(tmp_path / "volume"))
+    result = run("router", "keys", "add", "ada", ROUTER_KEYS_FILE=str(tmp_path / "volume" / "keys.json"))
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "volume does not exist; create it" in result.stderr

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -193,6 +194,15 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_ctrl_c_does_not_end_the_exporter_before_serve(settings):
+    exporter = start(settings)
+    assert until((settings.home / "journal" / "exporter.lock").exists, 60.0)  # it has set its signals
+    status = Path(f"/proc/{exporter.pid}/status").read_text()
+    (ignored,) = re.findall(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+    exporter.stop(0.1)
+    assert int(ignored, 16) & (1 << (signal.SIGINT - 1))
 
 
 def test_an_ended_exporter_is_restarted(settings):

@@ -60,6 +60,19 @@ def test_a_request_is_counted_with_tokens_dollars_and_decision(router):
     assert summed(samples, "router_policy_age_seconds") > 0
 
 
+def test_requests_are_in_flight_until_their_last_byte(router, openai_server):
+    openai_server.enqueue(stream_reply(*chat_events("gpt-4o")[:2], end="stall"))
+
+    def in_flight() -> float:
+        return summed(scraped(router.origin), "router_requests_in_flight")
+
+    assert in_flight() == 0
+    body = {"model": "gpt-4o", "messages": SUM, "stream": True}
+    with httpx2.stream("POST", router.url + "/chat/completions", json=body, timeout=30):
+        assert in_flight() == 1
+    assert until(lambda: in_flight() == 0)
+
+
 def test_names_follow_the_conventions_for_generative_ai(router, openai_server):
     openai_server.enqueue(stream_reply(*chat_events("gpt-4o-mini", usage=True)))
     ask(router, stream=True)

@@ -403,6 +403,7 @@ def test_the_address_of_redis_is_shown_without_its_login():
 
 def test_doctor_checks_redis_and_shows_no_login(redis, closed_port):
     assert doctor_redis(redis.url, Network()).state == State.OK
+    assert "ROUTER_USAGE_DATABASE must be set" in str(doctor_redis(redis.url, Network(), ["ROUTER_USAGE_DATABASE"]))
     finding = doctor_redis(f"redis://ada:secret@127.0.0.1:{closed_port}/0", Network())
     assert finding.state == State.PROBLEM and "secret" not in str(finding) and "ROUTER_STATE" in str(finding)
 

@@ -28,11 +28,12 @@ class DisconnectWatch:
             self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._begin)
 
     def stop(self) -> None:
-        """Stop watching."""
+        """Stop watching, and drop the reference to the watcher: its error refers to this object (a cycle)."""
         if self._timer is not None:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None
 
     def uncancel(self) -> None:
         """Undo the cancellation if the client disconnected. Call it where CancelledError is caught.

@@ -147,6 +147,10 @@ def _changing(settings: Settings) -> Iterator[tuple[Path, Roster]]:
             raise ReadOnlyError(
                 f"{path} is not writable ({error.strerror}); run the command where it is writable"
             ) from error
+        if error.errno == errno.ENOENT:
+            raise SettingsError(
+                f"setting ROUTER_KEYS_FILE: the folder {path.parent} does not exist; create it, or correct the setting"
+            ) from error
         raise
 
 

@@ -242,6 +242,7 @@ def _state(counted: Total, policy: Policy, default_target: float) -> Iterator[Me
         "router_unrecorded_requests", "Requests that the journal could not record.", counted.unrecorded
     )
     yield GaugeMetricFamily("router_workers", "Running worker processes.", counted.workers)
+    yield GaugeMetricFamily("router_requests_in_flight", "Requests in flight, including streams.", counted.in_flight)
     yield GaugeMetricFamily("router_state_away", "Workers without a connection to Redis.", counted.state_away)
     yield GaugeMetricFamily(
         "router_default_target", "The share of quality that `auto` promises to keep.", default_target

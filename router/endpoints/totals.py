@@ -35,6 +35,7 @@ class Total(msgspec.Struct):
     open_circuits: dict[str, int] = {}  # in how many workers
     unrecorded: int = 0
     state_away: int = 0
+    in_flight: int = 0
     shed: dict[str, int] = {}
     keys: dict[str, Series] = {}
     teams: dict[str, Series] = {}
@@ -76,6 +77,7 @@ def total(workers: Iterable[Counts], now_unix: float) -> Total:
                 into.setdefault(name, Series()).add(series)
         live = now_unix - counts.written_unix < LIVE_SECONDS
         together.state_away += counts.state_away if live else 0
+        together.in_flight += counts.in_flight if live else 0
         for place, calls in counts.upstreams:
             sums = together.upstreams.setdefault(place, UpstreamSeries())
             sums.answered += calls.answered

@@ -126,9 +126,11 @@ def main(*, once: bool = False, attached: bool = False, refused: bool = False) -
     settings.network.export_to(os.environ)  # read by MLflow's client
     directory = settings.home / "journal"
     stopping = threading.Event()
-    _stop_on_signals(stopping)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     if attached:
         _stop_with_parent(stopping)
+    else:
+        signal.signal(signal.SIGINT, lambda *_: stopping.set())
     with only_one(directory, stopping) as held:
         if not held:
             return 0
@@ -194,11 +196,6 @@ class AnswerLengths:
                 log.error("cannot compute the cost of always using the strong model: policy %s: %s", version, error)
                 self._known[version] = None
         return self._known[version]
-
-
-def _stop_on_signals(stopping: threading.Event) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
 
 
 def _stop_with_parent(stopping: threading.Event) -> None:

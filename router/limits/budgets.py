@@ -18,6 +18,7 @@ REFUSED_FROM = 0.8  # spent share from which a budget counts as spent once it re
 CHECK_INTERVAL_SECONDS = 1.0
 MOST_KNOWN = 10_000
 DAY = 86_400.0  # seconds
+_Budget = tuple[Owner, str, int, float]  # owner, name and start of the period, US dollars
 
 
 class AlertSender(Protocol):
@@ -41,10 +42,8 @@ class Budgets:
     def __init__(self, limiter: Limiter, alerts: AlertSender) -> None:
         self._limiter = limiter
         self._alerts = alerts
-        self._refused: set[tuple[Owner, str, int]] = (
-            set()
-        )  # owner, period and its start of budgets that refused a request
-        self._reported: dict[tuple[Owner, str, int, float], float] = {}  # the last share that was reported
+        self._refused: set[_Budget] = set()  # the budgets that refused a request
+        self._reported: dict[_Budget, float] = {}  # the last share that was reported
 
     def refused(self, owner: tuple[str, str]) -> None:
         """Record that a budget of `owner` refused a request in the current period."""
@@ -53,7 +52,7 @@ class Budgets:
             return
         for period, budget in _budgets(account):
             if period.spent_usd >= REFUSED_FROM * budget:
-                self._refused.add((account.owner, period.name, period.starts_unix_ns))
+                self._refused.add((account.owner, period.name, period.starts_unix_ns, budget))
 
     def look(self) -> None:
         """Alert on every share reached since the last check; if several were reached, on the highest."""
@@ -61,20 +60,22 @@ class Budgets:
             self._reported, self._refused = {}, set()
         for account in list(self._limiter.accounts.values()):
             for period, budget in _budgets(account):
+                known = account.owner, period.name, period.starts_unix_ns, budget
                 spent = period.spent_usd / budget
-                if (account.owner, period.name, period.starts_unix_ns) in self._refused:
+                if known in self._refused:
                     spent = max(spent, 1.0)
                 share = next((share for share in SHARES if spent >= share - 1e-9), 0.0)
-                known = account.owner, period.name, period.starts_unix_ns, budget
                 if share > self._reported.get(known, 0.0):
                     self._reported[known] = share
                     self._alert(account.owner, period, budget, share)
 
     def _alert(self, owner: Owner, period: Period, budget: float, share: float) -> None:
         begins, ends = _moment(period.starts_unix_ns), _moment(period.ends_unix_ns)
-        spent = f"{owner} has spent ${period.spent_usd:.2f} of ${budget:g} a {period.name}"
-        if share == 1.0:
+        spent = f"{owner} has spent {_dollars(period.spent_usd)} of ${budget:g} a {period.name}"
+        if share == 1.0 and period.spent_usd >= budget:
             text = f"{spent}; its requests are refused until {ends}"
+        elif share == 1.0:
+            text = f"{spent}; requests that may cost more than the rest are refused until {ends}"
         else:
             text = f"{spent}, which is {share:.0%} or more; the {period.name} ends at {ends}"
         fields: dict[str, Field] = {
@@ -97,6 +98,15 @@ def _budgets(account: Account) -> Iterator[tuple[Period, float]]:
     for period, budget in ((account.day, limits.usd_a_day), (account.month, limits.usd_a_month)):
         if budget is not None:
             yield period, budget
+
+
+def _dollars(usd: float) -> str:
+    """An amount with two decimals, or with two digits if it is below 10 cents.
+
+    >>> _dollars(4.0173), _dollars(0.008047)
+    ('$4.02', '$0.008')
+    """
+    return f"${usd:.2f}" if usd >= 0.1 else f"${usd:.2g}"
 
 
 def _moment(unix_ns: int) -> str:

@@ -46,4 +46,6 @@ def findings() -> Iterator[Finding]:
     yield mlflow_store(settings.tracking_uri, known.network)
     yield database("usage database", settings.usage_url, "ROUTER_USAGE_DATABASE")
     if settings.state is not None:
-        yield redis(settings.state.get_secret_value(), settings.network)
+        shared = {"ROUTER_USAGE_DATABASE": settings.usage_database, "ROUTER_KEYS_FILE": settings.keys_file}
+        unshared = [name for name, value in shared.items() if value is None]
+        yield redis(settings.state.get_secret_value(), settings.network, unshared)

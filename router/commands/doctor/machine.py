@@ -84,6 +84,9 @@ def client_keys(settings: Settings) -> Finding:
         named = served_keys(settings)
     except SettingsError as error:
         return Finding(State.PROBLEM, "client keys", str(error), "Restore the file, or create the keys again")
+    if not settings.keys_path.parent.is_dir() and settings.keys_file is not None:
+        message = f"the folder of ROUTER_KEYS_FILE does not exist: {settings.keys_path.parent}"
+        return Finding(State.PROBLEM, "client keys", message, "Create it, mount it, or correct the setting")
     states = [key.state(time.time()) for key in named.keys]
     if not states and not settings.api_keys:
         message = "none, so only this machine may send requests"

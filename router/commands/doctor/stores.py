@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -59,8 +60,11 @@ def database(subject: str, url: str, setting: str) -> Finding:
     return Finding(State.OK, subject, f"{shown} is reachable")
 
 
-def redis(url: str, network: Network) -> Finding:
-    """Check that the Redis server for shared limits is reachable and runs scripts."""
+def redis(url: str, network: Network, unshared: Sequence[str] = ()) -> Finding:
+    """Check that the Redis server for shared limits is reachable and runs scripts.
+
+    `unshared` are the settings that several routers need in common, and that are not set.
+    """
     subject, setting, shown = "Redis", "ROUTER_STATE", mask_credentials(url)
     try:
         asyncio.run(check(url, network, TIMEOUT_SECONDS))
@@ -70,7 +74,8 @@ def redis(url: str, network: Network) -> Finding:
     except Exception as error:  # clients raise their own errors; the text may hold the command
         message = f"{shown} cannot be used: {type(error).__name__}"
         return Finding(State.PROBLEM, subject, message, f"Start it, or correct {setting}")
-    return Finding(State.OK, subject, f"{shown} is reachable")
+    remedy = f"If several routers share it, {' and '.join(unshared)} must be set, and the same" if unshared else ""
+    return Finding(State.OK, subject, f"{shown} is reachable", remedy)
 
 
 def _sqlite(subject: str, path: Path, setting: str) -> Finding:
