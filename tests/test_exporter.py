@@ -227,6 +227,21 @@ def test_the_store_of_an_older_mlflow_is_migrated(settings):
         assert db.execute("select version_num from alembic_version").fetchone() == newest
 
 
+def test_a_store_whose_creation_was_killed_is_created_again(tmp_path):
+    path, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.new"
+    code = "import sys; from pathlib import Path; from router.exporter.tracestore import open_store; "
+    code += "open_store(f'sqlite:///{sys.argv[1]}/mlflow.db', Path(sys.argv[1]))"
+    creating = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    assert until(lambda: new.exists() and new.stat().st_size > 100_000, 120.0)  # it has tables
+    creating.kill()
+    creating.wait()
+    assert not path.exists()
+    open_store(f"sqlite:///{path}", tmp_path).get_experiment("0")
+    assert not new.exists()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 IMPORTED_TWICE = """
 import threading
 from pathlib import Path

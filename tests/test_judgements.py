@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -322,3 +324,12 @@ def test_custom_scorers_are_loaded_by_import_path(fake: FakeModels, tmp_path: Pa
 def test_an_invalid_scorer_is_rejected(path: str) -> None:
     with pytest.raises(ScorerError, match="scorer"):
         Scorers.load([path], JUDGE)
+
+
+def test_a_store_whose_creation_was_interrupted_is_created_again(tmp_path):
+    (tmp_path / "mlflow.db.new").write_bytes(b"half a store")
+    code = "import sys; from calibration.answers.tracking import prepare; print(prepare(sys.argv[1]))"
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    created = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (created.returncode, created.stdout) == (0, "1\n"), created.stderr
+    assert (tmp_path / "mlflow.db").exists() and not (tmp_path / "mlflow.db.new").exists()

@@ -60,13 +60,13 @@ def prepare(uri: str) -> str:
     mlflow.set_tracking_uri(uri)
     folder = _store_folder(uri)
     with _exclusive(folder):
+        if folder is not None:
+            _create_store(Path(uri.removeprefix("sqlite:///")), folder)
         existing = mlflow.get_experiment_by_name(EXPERIMENT)
         if existing is not None:
             mlflow.set_experiment(experiment_id=existing.experiment_id)
             return str(existing.experiment_id)
         artifacts = None if folder is None else (folder / "artifacts").as_uri()
-        if folder is not None:
-            _enable_write_ahead_log(Path(uri.removeprefix("sqlite:///")))
         experiment_id = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
         mlflow.set_experiment(experiment_id=experiment_id)
         return str(experiment_id)
@@ -85,10 +85,22 @@ def writing_threads(processes: int) -> int:
     return threads if _store_folder(store_uri()) is None else max(threads // processes, 1)
 
 
-def _enable_write_ahead_log(path: Path) -> None:
-    """Enable the write-ahead log of a new SQLite store, so that readers do not block the evaluation's threads."""
-    with contextlib.closing(sqlite3.connect(path)) as store:
-        store.execute("PRAGMA journal_mode=WAL")
+def _create_store(path: Path, folder: Path) -> None:
+    """Create the SQLite store if there is none, as `router/exporter/tracestore.py` does.
+
+    It has another name until it is complete: MLflow cannot continue a creation that was interrupted.
+    """
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = path.with_name(f"{path.name}.new")
+    for leftover in path.parent.glob(f"{new.name}*"):  # with its write-ahead log
+        leftover.unlink()
+    SqlAlchemyStore(f"sqlite:///{new}", str(folder / "artifacts")).engine.dispose()
+    with contextlib.closing(sqlite3.connect(new)) as store:
+        store.execute("PRAGMA journal_mode=WAL")  # readers do not block the evaluation's threads
+    new.replace(path)
 
 
 def _store_folder(uri: str) -> Path | None:

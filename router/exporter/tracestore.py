@@ -145,11 +145,24 @@ def open_store(uri: str, home: Path) -> Any:
     path = Path(uri.removeprefix("sqlite:///"))
     artifacts = f"{(home / 'artifacts').absolute()}"
     with _locked(path):
-        if not path.exists():
-            with contextlib.closing(sqlite3.connect(path)) as new:
-                new.execute("PRAGMA journal_mode=WAL")  # readers are not blocked while a batch is written
-        _upgrade(uri)
+        if path.exists():
+            _upgrade(uri)
+        else:
+            _create(path, artifacts)
         return _get_store(uri, artifact_uri=artifacts)
+
+
+def _create(path: Path, artifacts: str) -> None:
+    """Create an SQLite store under another name first: MLflow cannot continue a creation that was interrupted."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = path.with_name(f"{path.name}.new")
+    for leftover in path.parent.glob(f"{new.name}*"):  # with its write-ahead log
+        leftover.unlink()
+    SqlAlchemyStore(f"sqlite:///{new}", artifacts).engine.dispose()
+    with contextlib.closing(sqlite3.connect(new)) as store:
+        store.execute("PRAGMA journal_mode=WAL")  # readers are not blocked while a batch is written
+    new.replace(path)
 
 
 def _upgrade(uri: str) -> None:
