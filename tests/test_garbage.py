@@ -13,13 +13,15 @@ from fake_openai import Reply, chat_events, completion, json_reply, stream_reply
 
 from router.client.disconnect import WATCH_AFTER_SECONDS
 from router.lifetime import exempt_from_collection
+from router.request.routed import MAX_INLINE_BYTES
 
-REQUESTS = 5
+REQUESTS = 3
+QUESTION = {"role": "user", "content": "What is 2 + 2?"}
 _HEAD = b"%b HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
 
 def chat(**fields: object) -> bytes:
-    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "What is 2 + 2?"}], **fields}).encode()
+    body = json.dumps({"model": "auto", "messages": [QUESTION], **fields}).encode()
     return _HEAD % (b"POST /v1/chat/completions", len(body)) + body
 
 
@@ -71,6 +73,14 @@ CASES = {
     "an upstream that hangs up": (PLAIN, Reply(end="reset", pieces=()), None),
     "an invalid request": (_HEAD % (b"POST /v1/chat/completions", 2) + b"[]", whole(0), None),
     "a path that passes through": (_HEAD % (b"GET /v1/files", 0), json_reply({"data": []}), None),
+    "a slow path that passes through": (_HEAD % (b"GET /v1/files", 0), whole(SLOW), None),
+    "a verified answer": (chat(model="auto+verify"), whole(SLOW), None),
+    "a verified stream": (
+        chat(model="auto+verify", stream=True),
+        stream_reply(*chat_events("gpt-4o-mini"), gap=SLOW / 4),
+        None,
+    ),
+    "a body that is planned in a thread": (chat(user="x" * MAX_INLINE_BYTES), whole(SLOW), None),
     "health": (_HEAD % (b"GET /health", 0), whole(0), None),
 }
 
