@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from router.policy.features import read_question
+from router.policy.logprobs import LOGPROB_NAMES, Logprobs
 
 # exceptions that a row of an arbitrary form may cause; they are reported as errors of the row
 ROW_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -31,6 +33,7 @@ class Result:
     answer: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    logprobs: Logprobs | None = None  # numbers that sum up the log probabilities of the answer's tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,12 @@ def _parse_result(value: Any, model: str, path: Path, line: int) -> Result:
         count = value.get(name)
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**31):
             raise InputError(path, line, f"{name} of {model!r} is not a count: {count!r}")
-    return Result(float(score), value.get("answer"), value.get("input_tokens"), value.get("output_tokens"))
+    logprobs = value.get("logprobs")
+    if logprobs is not None:
+        if len(logprobs) != len(LOGPROB_NAMES) or not all(-math.inf < number <= 0 for number in logprobs):
+            raise InputError(path, line, f"logprobs of {model!r} are not {len(LOGPROB_NAMES)} numbers up to 0")
+        logprobs = tuple(map(float, logprobs))
+    return Result(float(score), value.get("answer"), value.get("input_tokens"), value.get("output_tokens"), logprobs)
 
 
 def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:

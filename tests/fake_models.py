@@ -75,6 +75,7 @@ class FakeModels:
         self.output_tokens = output_tokens
         self.seed = seed
         self.refuses = refuses  # whether it refuses the parameters in `refusals.json`
+        self.refuses_logprobs: set[str] = set()  # models that refuse them, in words of their own
         self.refused: list[str] = []  # names of the rows of that table
         self.faults = Faults()
         self.calls: list[Call] = []
@@ -153,6 +154,8 @@ class FakeModels:
         return None
 
     def _refusal(self, body: dict[str, Any]) -> Response | None:
+        if body.get("logprobs") and body["model"] in self.refuses_logprobs:
+            return _error(400, "this model has no logprobs", "bad_request")
         refused = refusal(CHAT, body) if self.refuses else None
         if refused is None:
             return None
@@ -187,6 +190,8 @@ class FakeModels:
             question = self.conversations.get(prompt) or self.questions.get(text)
             output_tokens = self.output_tokens(model_and_effort, (question.question_type if question else None) or "")
             message |= self._answer(question, self.is_correct(model_and_effort, text, question))
+        content = [{"token": message.get("content") or "", "logprob": -0.5, "bytes": None, "top_logprobs": []}]
+        logprobs = {"content": content, "refusal": None} if body.get("logprobs") else None
         input_tokens = max(1, len(json.dumps(body["messages"])) // 4)
         totals = self.billed_tokens.setdefault(model, [0, 0])
         totals[0] += input_tokens
@@ -196,7 +201,7 @@ class FakeModels:
             "object": "chat.completion",
             "created": 1_700_000_000,
             "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}],
             "usage": {
                 "prompt_tokens": input_tokens,
                 "completion_tokens": output_tokens,

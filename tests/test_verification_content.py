@@ -87,7 +87,7 @@ def test_answers_of_other_types_are_verified_by_format_only(ask):
 
 def test_every_choice_is_inspected_and_tool_calls_are_read_as_json():
     texts_seen = []
-    request = Expectation("chat/completions", holds=lambda text: bool(texts_seen.append(text)) or text != "bad")
+    request = Expectation("chat/completions", holds=lambda text, _: bool(texts_seen.append(text)) or text != "bad")
     calls = (ToolCall("f", '{"a": 1}'), ToolCall("g", "{torn"))
     assert check_content(request, Answer((Choice("good"), Choice("bad")))).fault == "doubtful"
     assert check_content(request, Answer((Choice(calls=calls),))) is None

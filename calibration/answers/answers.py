@@ -26,6 +26,7 @@ from calibration.policies import load_catalogue
 from calibration.questions.questions import Question
 from calibration.spending import Meter, StoppedError, max_cost_usd, price_of
 from router.policy.address import mask_credentials
+from router.policy.logprobs import Logprobs, summarise_logprobs
 from router.policy.usage import Usage
 
 PATIENCE_SECONDS = 45.0  # without any answer, before an upstream counts as unavailable
@@ -41,6 +42,7 @@ class Endpoint:
     api_key: str = field(repr=False)
     max_output_tokens: int = 2000
     parameters: Mapping[str, Any] = field(default_factory=dict)  # fields of every request, such as temperature
+    logprobs: bool = False  # whether to request log probabilities, where the model gives them
     fallbacks: tuple[Endpoint, ...] = ()  # used in turn when this one is unavailable or refuses the key
 
 
@@ -58,10 +60,13 @@ class Answer:
     started_unix_ns: int
     seconds: float
     batch: bool = False
+    logprobs: Logprobs | None = None
 
     @classmethod
     def from_row(cls, key: str, row: Mapping[str, Any], question_id: str) -> Answer:
         """An answer from a row of the ledger."""
+        logprobs = row.get("logprobs")
+        row = {**row, "logprobs": None if logprobs is None else tuple(logprobs)}
         return cls(**{**row, "key": key, "question_id": question_id, "usage": Usage(**row["usage"])})
 
     def row(self) -> dict[str, Any]:
@@ -122,6 +127,12 @@ def read_completion(completion: ChatCompletion) -> tuple[str, Usage, str]:
     text = text.encode(errors="replace").decode()  # MLflow and judges reject unpaired surrogates
     refused = bool(choice.message.refusal) and not choice.message.content
     return text, Usage.from_openai(completion.usage.model_dump()), REFUSED if refused else choice.finish_reason or ""
+
+
+def read_logprobs(completion: ChatCompletion, text: str) -> Logprobs | None:
+    """The log probabilities of an answer with this text; None where the upstream gives none."""
+    logprobs = completion.choices[0].logprobs
+    return summarise_logprobs(text, [(t.token, t.logprob) for t in (logprobs and logprobs.content) or ()])
 
 
 def _arguments(text: str) -> Any:
@@ -223,18 +234,23 @@ class AnswerCollector:
                 self._raise_if_stopped()
             usage: Usage | None = None
             at = self._upstream_in_use[model]
+            sent = self._adapting.adapt(body, endpoint.logprobs)
             started, began = time.time_ns(), time.monotonic()
             try:
-                completion = await self._clients[model][at].chat.completions.create(**self._adapting.adapt(body))
+                completion = await self._clients[model][at].chat.completions.create(**sent)
                 text, usage, finish = read_completion(completion)
             except openai.APIError as error:
-                self._handle_error(error, model, at, attempt)
+                if isinstance(error, openai.APIStatusError):
+                    self._adapting.learn_from_error(model, error)
+                if self._adapting.adapt(body, endpoint.logprobs) == sent:
+                    self._handle_error(error, model, at, attempt)
                 attempt += 1
                 continue
             finally:
                 cost = self._meter.settle(max_usd, "answers", model, usage)
             self._failing_since.pop(model, None)
-            answer = Answer(key, question.id, model, text, usage, cost, finish, started, time.monotonic() - began)
+            seconds, logprobs = time.monotonic() - began, read_logprobs(completion, text)
+            answer = Answer(key, question.id, model, text, usage, cost, finish, started, seconds, logprobs=logprobs)
             self._ledger.add(key, answer.row())
             return answer
 
@@ -263,8 +279,6 @@ class AnswerCollector:
         """Handle a failed request: return to retry it, or raise to fail the question or to stop the collection."""
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
         where = mask_credentials((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
-            return
         if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
             if self._use_next_upstream(model, at):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from calibration.answers import tracking
 from calibration.commands.endpoints import build_endpoint, build_judge_endpoint, parse_addresses, parse_parameters
@@ -42,9 +43,12 @@ def build_plan(options: RunOptions) -> tuple[Plan, RoundPlan | None]:
     if options.questions.startswith(MLFLOW_DATASET):
         tracking.prepare(tracking_uri())
     traffic = read_traffic(names) if options.from_traffic else []
+    endpoints = {name: build_endpoint(name, addresses, options.max_output_tokens, parameters) for name in names}
+    if not options.batch:  # a batch cannot be repeated without what a model refuses
+        endpoints[names[0]] = replace(endpoints[names[0]], logprobs=True)
     plan = Plan(
         questions=read(options.questions, options.system),
-        endpoints={name: build_endpoint(name, addresses, options.max_output_tokens, parameters) for name in names},
+        endpoints=endpoints,
         judge=build_judge_endpoint(judge, addresses),
         scorers=Scorers.load(options.scorer or DEFAULT_SCORERS, f"openai:/{judge}"),
         prices=prices,

@@ -14,7 +14,7 @@ covers the whole cascade: cheap model only, both models, and strong model only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -37,6 +37,7 @@ from router.policy.answer_prediction import AnswerPredictor, answer_inputs, feat
 from router.policy.answers import AnswerBenefit, AnswerRule, Answers, answer_quality_per_usd
 from router.policy.document import Policy
 from router.policy.expected_cost import savings_usd
+from router.policy.logprobs import LOGPROB_NAMES
 from router.policy.rules import Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
@@ -50,17 +51,34 @@ CHEAP, CHEAP_THEN_STRONG, STRONG = range(3)  # columns of a cascade's scores and
 
 @dataclass(frozen=True, slots=True)
 class AnswerInputs:
-    """The cheap model's answers as inputs of the regression: n questions, N handcrafted features."""
+    """The cheap model's answers as inputs of the regression: n questions, N features of the answer."""
 
     types: np.ndarray  # (n,) predicted from the question
     numbers: Floats  # (n, N)
     quality: Floats  # (n, 2) of the cheap and the strong model, predicted from the question
     has_answer: np.ndarray  # (n,)
+    logprobs: Floats  # (n, 3) `LOGPROB_NAMES`; NaN where none were recorded
 
     @property
     def gaps(self) -> Floats:
         """The strong model's quality minus the cheap one's, predicted from the question (n,)."""
         return np.asarray(self.quality[:, 1] - self.quality[:, 0])
+
+    @property
+    def has_logprobs(self) -> np.ndarray:
+        """Whether log probabilities were recorded (n,)."""
+        return ~np.isnan(self.logprobs[:, 0])
+
+    def with_logprobs(self) -> AnswerInputs:
+        """Inputs whose features include the log probabilities; their mean where none were recorded."""
+        recorded = self.logprobs[self.has_logprobs]
+        means = recorded.mean(axis=0) if len(recorded) else np.zeros(len(LOGPROB_NAMES))
+        filled = np.where(np.isnan(self.logprobs), means, self.logprobs)
+        return replace(self, numbers=np.hstack([self.numbers, filled]))
+
+    def read_by(self, predictor: AnswerPredictor) -> AnswerInputs:
+        """The inputs with the features that a predictor reads."""
+        return self.with_logprobs() if predictor.has_logprobs else self
 
 
 def read_answer_inputs(replay: Replay) -> AnswerInputs:
@@ -68,12 +86,13 @@ def read_answer_inputs(replay: Replay) -> AnswerInputs:
     cheap, strong = (model.name for model in replay.models)
     answers = [outcome.results[cheap].answer for outcome in replay.outcomes]
     rows = zip(replay.features, replay.predictions, answers, strict=True)
-    zeros = [0.0] * len(FEATURE_NAMES)
+    zeros, unknown = [0.0] * len(FEATURE_NAMES), [np.nan] * len(LOGPROB_NAMES)
     return AnswerInputs(
         types=np.array([prediction.question_type for prediction in replay.predictions]),
         numbers=np.array([features_of_answer(f, p, a) if isinstance(a, str) else zeros for f, p, a in rows]),
         quality=np.array([[p.quality[cheap], p.quality[strong]] for p in replay.predictions]),
         has_answer=np.array([isinstance(answer, str) for answer in answers]),
+        logprobs=np.array([outcome.results[cheap].logprobs or unknown for outcome in replay.outcomes]),
     )
 
 
@@ -83,7 +102,7 @@ def fit_answer_predictor(inputs: AnswerInputs, gaps: Floats, rows: Ints, types: 
     scale = numbers.std(axis=0)
     mean, scale = numbers.mean(axis=0), np.where(scale < MIN_SCALE, np.inf, scale)
     table = answer_inputs(mean, scale, numbers, inputs.quality[rows])
-    count = len(FEATURE_NAMES)
+    count = numbers.shape[1]
     column = {name: at for at, name in enumerate(types)}
     of_type = np.array([column[str(name)] for name in inputs.types[rows]])
     ends = np.arange(len(rows) + 1) * count
@@ -118,26 +137,49 @@ def cross_fit_gaps(inputs: AnswerInputs, gaps: Floats, groups: Ints, types: Sequ
     return predicted
 
 
-def select_types(inputs: AnswerInputs, predicted: Floats, scores: Floats) -> dict[str, AnswerBenefit]:
+def select_types(
+    inputs: AnswerInputs, predicted: Floats, scores: Floats, compared: Floats | None = None
+) -> dict[str, AnswerBenefit]:
     """The types whose questions are ranked better by question and answer than by the question alone.
 
-    `predicted` (n,) are cross-fitted gaps. The contribution of a row is its gain relative to the mean gain of its type,
-    times the change of its rank. A type is selected by the t statistic of the mean contribution.
+    `predicted` (n,) are cross-fitted gaps; `compared` (n,) replace those that are predicted from the question. The
+    contribution of a row is its gain relative to the mean gain of its type, times the change of its rank. A type is
+    selected by the t statistic of the mean contribution.
     """
-    gains = scores[:, 1] - scores[:, 0]
+    gains, compared = scores[:, 1] - scores[:, 0], inputs.gaps if compared is None else compared
     selected = {}
     for name in np.unique(inputs.types[inputs.has_answer]):
         rows = np.flatnonzero((inputs.types == name) & inputs.has_answer)
         if len(rows) < MIN_TYPE_ANSWERS:
             continue
-        rank_change = (stats.rankdata(predicted[rows]) - stats.rankdata(inputs.gaps[rows])) / len(rows)
+        rank_change = (stats.rankdata(predicted[rows]) - stats.rankdata(compared[rows])) / len(rows)
         contributions = (gains[rows] - gains[rows].mean()) * rank_change
         error = float(contributions.std(ddof=1)) / len(rows) ** 0.5
         statistic = float(contributions.mean()) / error if error else 0.0
         if statistic > MIN_T_STATISTIC:
-            with_answer, without = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, inputs.gaps))
+            with_answer, without = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, compared))
             selected[str(name)] = AnswerBenefit(len(rows), with_answer, without, statistic)
     return selected
+
+
+def select_logprob_types(
+    inputs: AnswerInputs, predicted: Floats, with_logprobs: Floats, scores: Floats
+) -> dict[str, AnswerBenefit]:
+    """The types whose answers are ranked better with their log probabilities, which every answer must have."""
+    missing = np.unique(inputs.types[inputs.has_answer & ~inputs.has_logprobs])
+    complete = replace(inputs, has_answer=inputs.has_answer & ~np.isin(inputs.types, missing))
+    return select_types(complete, with_logprobs, scores, predicted)
+
+
+def add_logprobs(plain: AnswerPredictor, extended: AnswerPredictor, types: Collection[str]) -> AnswerPredictor:
+    """The weights of `extended`, which reads log probabilities, for these types; those of `plain` for all others."""
+    first = len(plain.number_mean)
+    padding = np.zeros(len(extended.number_mean) - first)
+    weights = extended.weights.copy()
+    for row, name in enumerate(extended.types):
+        if name not in types:
+            weights[row] = np.concatenate([plain.weights[row, :first], padding, plain.weights[row, first:]])
+    return replace(extended, weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +261,22 @@ def learn_answer_rules(
         return None
     types, gains = policy.predictor.types, replay.scores[:, 1] - replay.scores[:, 0]
     cross_fitted = cross_fit_gaps(inputs, gains, groups, types, seed)
+    logprob_types: Collection[str] = ()
+    if inputs.has_logprobs.any():
+        with_logprobs = cross_fit_gaps(inputs.with_logprobs(), gains, groups, types, seed)
+        logprob_types = select_logprob_types(inputs, cross_fitted, with_logprobs, replay.scores)
+        cross_fitted = np.where(np.isin(inputs.types, list(logprob_types)), with_logprobs, cross_fitted)
     selected = select_types(inputs, cross_fitted, replay.scores)
     if not selected:
         return None
-    predictor = fit_answer_predictor(inputs, gains, np.flatnonzero(inputs.has_answer), types)
+    answered = np.flatnonzero(inputs.has_answer)
+    predictor = fit_answer_predictor(inputs, gains, answered, types)
+    if logprob_types := selected.keys() & logprob_types:
+        extended = fit_answer_predictor(inputs.with_logprobs(), gains, answered, types)
+        predictor = add_logprobs(predictor, extended, logprob_types)
     cascade = build_cascade(replay, policy.rules, selected, inputs, cross_fitted)
     in_sample_inputs = read_answer_inputs(learnt.in_sample_replay)
-    in_sample_gaps = predict_gaps(predictor, in_sample_inputs, np.arange(len(groups)))
+    in_sample_gaps = predict_gaps(predictor, in_sample_inputs.read_by(predictor), np.arange(len(groups)))
     in_sample = build_cascade(learnt.in_sample_replay, policy.rules, selected, in_sample_inputs, in_sample_gaps)
     test = FixedSequenceTest(policy.rules, cascade, in_sample, groups, confidence, type_margin)
     rules = test.certify([rule.target for rule in policy.rules.targets], seed, promise)
@@ -251,6 +302,9 @@ def replay_cascade(policy: Policy, answers: Answers, replay: Replay) -> CascadeR
     """What a policy with answer rules would have done; `replay` has its predictions on the outcomes."""
     inputs = read_answer_inputs(replay)
     gaps = inputs.gaps
+    reading = [name for name in answers.types if answers.predictor.reads_logprobs(name)]
+    lacks_logprobs = np.isin(inputs.types, reading) & ~inputs.has_logprobs
+    inputs = replace(inputs, has_answer=inputs.has_answer & ~lacks_logprobs)
     answered = np.flatnonzero(inputs.has_answer)
-    gaps[answered] = predict_gaps(answers.predictor, inputs, answered)
+    gaps[answered] = predict_gaps(answers.predictor, inputs.read_by(answers.predictor), answered)
     return build_cascade(replay, policy.rules, answers.types, inputs, gaps)

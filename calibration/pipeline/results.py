@@ -27,7 +27,7 @@ def complete_questions(
 def build_outcome(question: Question, answers: Mapping[str, Answer], judgements: Mapping[str, Judgement]) -> Outcome:
     """The outcome of a question: the score, answer and tokens of every model."""
     results = {
-        model: Result(judgements[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens)
+        model: Result(judgements[model].score, a.text, a.usage.input_tokens, a.usage.output_tokens, a.logprobs)
         for model, a in answers.items()
     }
     return Outcome(

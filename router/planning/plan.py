@@ -13,11 +13,13 @@ from router.adaptation.adapter import Adapter
 from router.client.model_names import CONTENT, FORM, parse_model_name
 from router.client.user_session import read_user_session
 from router.errors import BadRequestError, ModelNotFoundError
+from router.planning.logprobs import UNAVAILABLE, LogprobsRequest, plan_logprobs
 from router.policy.answers import accepts_answer, decide_first_step
 from router.policy.decision import Decision, decide
 from router.policy.document import Policy
 from router.policy.features import Features, RequestError
 from router.policy.guards import capability_guard
+from router.policy.logprobs import Logprobs
 from router.policy.parameters import Adaptation
 from router.policy.prediction import predict
 from router.policy.reasons import Reason
@@ -27,7 +29,7 @@ from router.wire.nesting import MAX_LEVELS, exceeds_depth
 from router.wire.parameters import parameter_edits
 from router.wire.stream_progress import StreamProgress
 
-AnswerCheck = Callable[[str], bool]  # whether to return an answer, given its text
+AnswerCheck = Callable[[str, Logprobs | None], bool]  # whether to return an answer, given text and log probabilities
 MAX_NAME = 256  # characters of a model's name
 
 
@@ -93,6 +95,7 @@ class Plan:
     adaptations: Mapping[str, Adaptation] = field(default_factory=dict)  # by model, if it requires changes
     verify: str = ""  # how the answer is verified; "" for not at all
     accepts_answer: AnswerCheck | None = None  # the check of the cheap model's answer by content
+    logprobs: LogprobsRequest = UNAVAILABLE  # of the chosen model, if the check by content reads them
     stronger_models: Sequence[str] = ()  # than the chosen model, the weakest first; empty without verification
 
     def edits(self, body: bytes, model: str, adaptation: Adaptation | None) -> Iterator[bodies.Edit]:
@@ -146,6 +149,7 @@ def make_plan(
     routing = parse_model_name(request.name, headers, serving.default_target, routed_models, serving.verify)
     models, decision, reason = [routing.forced or request.name], None, Reason.PASSED_THROUGH
     features = accepts = None
+    logprobs = UNAVAILABLE
     adaptations: Mapping[str, Adaptation] = {}
     if routing.target is not None and continued_model is not None:
         models, reason = [continued_model], Reason.CONTINUED
@@ -154,13 +158,14 @@ def make_plan(
         features, adaptations = read_features(api_format, serving, adapter, fields)
         inspects = routing.verify == CONTENT  # without it, the hot path takes no additional call
         if inspects:
-            decision, accepts = first_step(serving.policy, features, routing.target)
+            logprobs = plan_logprobs(serving.policy, adapter, fields, api_format.name)
+            decision, accepts = first_step(serving.policy, features, routing.target, logprobs.is_available)
         else:
             decision = decision_for(serving, features, routing.target)
         reason = decision.reason
         if budget_target is not None and budget_target < routing.target:
             cheaper, cheaper_accepts = (
-                first_step(serving.policy, features, budget_target)
+                first_step(serving.policy, features, budget_target, logprobs.is_available)
                 if inspects
                 else (decision_for(serving, features, budget_target), None)
             )
@@ -174,18 +179,23 @@ def make_plan(
     plan = Plan(
         request, models, decision, reason, streamed, usage, *read_user_session(fields, headers), features, adaptations
     )
-    return _with_verification(plan, accepts, serving.policy) if routing.verify and decision is not None else plan
+    if not routing.verify or decision is None:
+        return plan
+    return _with_verification(plan, accepts, logprobs, serving.policy)
 
 
-def _with_verification(plan: Plan, accepts: AnswerCheck | None, policy: Policy) -> Plan:
+def _with_verification(plan: Plan, accepts: AnswerCheck | None, logprobs: LogprobsRequest, policy: Policy) -> Plan:
     """The plan with the stronger models for an answer that fails verification; unchanged if there are none."""
-    assert plan.decision is not None
-    names = [model.name for model in policy.rules.models]
-    stronger = [name for name in names[names.index(plan.decision.model) + 1 :] if name in plan.models]
+    decision, names = plan.decision, [model.name for model in policy.rules.models]
+    assert decision is not None
+    stronger = [name for name in names[names.index(decision.model) + 1 :] if name in plan.models]
     if not stronger:
         return plan
     verify = FORM if accepts is None else CONTENT
-    return replace(plan, verify=verify, accepts_answer=accepts, stronger_models=stronger)
+    plan = replace(plan, verify=verify, accepts_answer=accepts, stronger_models=stronger)
+    if accepts is None or policy.answers is None or not policy.answers.predictor.reads_logprobs(decision.question_type):
+        return plan
+    return replace(plan, logprobs=logprobs, adaptations=logprobs.add_to(plan.adaptations, decision.model))
 
 
 def read_features(
@@ -222,7 +232,9 @@ def decision_for(serving: Serving, features: Features, target: float) -> Decisio
     return decide(policy.rules, features, predict(policy.predictor, features), target)
 
 
-def first_step(policy: Policy, features: Features, target: float) -> tuple[Decision, AnswerCheck | None]:
+def first_step(
+    policy: Policy, features: Features, target: float, has_logprobs: bool = True
+) -> tuple[Decision, AnswerCheck | None]:
     """The decision on which model to ask first, and the check of its answer by content.
 
     The check is None if the answer is not inspected: the policy does not inspect answers to such questions, or the
@@ -231,7 +243,7 @@ def first_step(policy: Policy, features: Features, target: float) -> tuple[Decis
     prediction, answers = predict(policy.predictor, features), policy.answers
     if answers is None:
         return decide(policy.rules, features, prediction, target), None
-    step = decide_first_step(answers, policy.rules, features, prediction, target)
+    step = decide_first_step(answers, policy.rules, features, prediction, target, has_logprobs)
     if not step.inspects_answer:
         return step.decision, None
     return step.decision, partial(accepts_answer, answers, policy.rules, features, prediction, target)

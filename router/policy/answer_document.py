@@ -10,6 +10,7 @@ from router.policy.answer_features import FEATURE_NAMES
 from router.policy.answer_prediction import EXTRA_INPUTS, AnswerPredictor
 from router.policy.answers import AnswerBenefit, AnswerRule, Answers
 from router.policy.files import PolicyError, check_arrays, decode_document, encode_npz, read_npz
+from router.policy.logprobs import LOGPROB_NAMES
 from router.policy.rules import Rules
 
 ANSWERS = "answers.json"
@@ -26,7 +27,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     policy_sha256: str  # of policy.json and weights.npz, which the thresholds belong to
     types: dict[str, AnswerBenefit]
     targets: list[AnswerRule]
-    numbers: list[str]  # names of the hand features, in the order of the weights
+    numbers: list[str]  # names of the features, in the order of the weights; with those of log probabilities or without
 
 
 def dump_answers(answers: Answers, policy_sha256: str) -> dict[str, bytes]:
@@ -36,7 +37,7 @@ def dump_answers(answers: Answers, policy_sha256: str) -> dict[str, bytes]:
         policy_sha256=policy_sha256,
         types=dict(answers.types),
         targets=list(answers.targets),
-        numbers=list(FEATURE_NAMES),
+        numbers=[*FEATURE_NAMES, *(LOGPROB_NAMES if answers.predictor.has_logprobs else ())],
     )
     arrays = {name: getattr(answers.predictor, name) for name in _ARRAYS}
     return {
@@ -60,7 +61,7 @@ def parse_answers(files: Mapping[str, bytes], rules: Rules, types: Sequence[str]
             )
     document = _parse_document(files[ANSWERS], rules, types, policy_sha256)
     arrays = read_npz(ANSWER_WEIGHTS, files[ANSWER_WEIGHTS], _ARRAYS)
-    count = len(FEATURE_NAMES)
+    count = len(document.numbers)
     shapes = {"number_mean": (count,), "number_scale": (count,), "weights": (len(types), count + EXTRA_INPUTS)}
     check_arrays(ANSWER_WEIGHTS, arrays, shapes, ("number_scale",))
     if not (arrays["number_scale"] > 0).all():
@@ -80,7 +81,7 @@ def _parse_document(content: bytes, rules: Rules, types: Sequence[str], policy_s
         raise PolicyError(
             ANSWERS, f"inspects answers, which needs a policy of 2 models; this one has {len(rules.models)}"
         )
-    if tuple(document.numbers) != FEATURE_NAMES:
+    if tuple(document.numbers) not in (FEATURE_NAMES, FEATURE_NAMES + LOGPROB_NAMES):
         raise PolicyError(ANSWERS, "was learnt from other answer features than this version computes")
     for name in document.types:
         if name not in types:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.policy.answer_features import compute_features
+from router.policy.answer_features import FEATURE_NAMES, compute_features
 from router.policy.features import Features
+from router.policy.logprobs import LOGPROB_NAMES, Logprobs
 from router.policy.prediction import Prediction, standardise
 from router.policy.vocabulary import Floats
 
@@ -22,12 +23,23 @@ EXTRA_INPUTS = (
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class AnswerPredictor:
-    """Learnt weights. T question types, N hand features of an answer."""
+    """Learnt weights. T question types, N features of an answer: by hand, and its log probabilities if used."""
 
     types: tuple[str, ...]
     number_mean: Floats  # (N,)
     number_scale: Floats  # (N,) infinite where a feature never varied
     weights: Floats  # (T, N + 3)
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether the features include log probabilities."""
+        return len(self.number_mean) > len(FEATURE_NAMES)
+
+    def reads_logprobs(self, question_type: str) -> bool:
+        """Whether answers of this type are judged by their log probabilities as well."""
+        first = len(FEATURE_NAMES)
+        weights = self.weights[self.types.index(question_type), first : first + len(LOGPROB_NAMES)]
+        return self.has_logprobs and bool(weights.any())
 
     def correction(self, question_type: str, inputs: Floats) -> Floats:
         """Corrections of the gap (n,) for answers of one type, from their inputs (n, N + 3) or (N + 3,)."""
@@ -50,13 +62,22 @@ def features_of_answer(features: Features, prediction: Prediction, answer: str) 
     return compute_features(question_text(features), answer, prediction.output_tokens[cheap], features.tools)
 
 
-def answer_gap(predictor: AnswerPredictor, features: Features, prediction: Prediction, answer: str) -> float:
+def answer_gap(
+    predictor: AnswerPredictor,
+    features: Features,
+    prediction: Prediction,
+    answer: str,
+    logprobs: Logprobs | None = None,
+) -> float:
     """The quality that the strong model is expected to add, in [-1, 1], given the cheap model's answer.
 
     `answer` is the complete text, or tool calls as a JSON list of {"name", "arguments"}.
     """
     cheap, *_, strong = prediction.quality.values()
-    numbers = np.array([features_of_answer(features, prediction, answer)])
-    inputs = answer_inputs(predictor.number_mean, predictor.number_scale, numbers, np.array([[cheap, strong]]))
+    numbers = features_of_answer(features, prediction, answer)
+    if predictor.has_logprobs:
+        numbers += logprobs or predictor.number_mean[len(FEATURE_NAMES) :].tolist()
+    quality = np.array([[cheap, strong]])
+    inputs = answer_inputs(predictor.number_mean, predictor.number_scale, np.array([numbers]), quality)
     correction = float(predictor.correction(prediction.question_type, inputs[0]))
     return min(max(strong - cheap + correction, -1.0), 1.0)

@@ -16,6 +16,7 @@ from router.policy.answer_prediction import AnswerPredictor, answer_gap
 from router.policy.decision import Decision, decide
 from router.policy.expected_cost import savings_usd
 from router.policy.features import Features
+from router.policy.logprobs import Logprobs
 from router.policy.prediction import Prediction
 from router.policy.reasons import Reason
 from router.policy.rules import Rule, Rules
@@ -63,15 +64,24 @@ class FirstStep:
 
 
 def decide_first_step(
-    answers: Answers, rules: Rules, features: Features, prediction: Prediction, target: float
+    answers: Answers,
+    rules: Rules,
+    features: Features,
+    prediction: Prediction,
+    target: float,
+    has_logprobs: bool = True,
 ) -> FirstStep:
     """Decide which model to ask first; `rules` are the policy's own.
+
+    Without log probabilities (`has_logprobs`), an answer is not inspected if its type reads them.
 
     A question of an inspected type goes to the cheap model where `decide` compared quality with dollars. The decisions
     of guards remain, and so does that for a type whose limit accepts no cheap answer.
     """
     decision = decide(answers.rules(rules), features, prediction, target)
     if decision.question_type not in answers.types:
+        return FirstStep(decision, False)
+    if not has_logprobs and answers.predictor.reads_logprobs(decision.question_type):
         return FirstStep(decision, False)
     cheap = rules.models[0].name
     if decision.reason is Reason.STRONG_IS_BETTER and decision.evidence.kind == "measured":
@@ -80,10 +90,21 @@ def decide_first_step(
 
 
 def accepts_answer(
-    answers: Answers, rules: Rules, features: Features, prediction: Prediction, target: float, answer: str
+    answers: Answers,
+    rules: Rules,
+    features: Features,
+    prediction: Prediction,
+    target: float,
+    answer: str,
+    logprobs: Logprobs | None = None,
 ) -> bool:
-    """The second step: whether to return a complete answer of the cheap model. If not, the strong model is asked."""
-    gap = answer_gap(answers.predictor, features, prediction, answer)
+    """The second step: whether to return a complete answer of the cheap model. If not, the strong model is asked.
+
+    An answer without the log probabilities that its type reads is not accepted.
+    """
+    if logprobs is None and answers.predictor.reads_logprobs(prediction.question_type):
+        return False
+    gap = answer_gap(answers.predictor, features, prediction, answer, logprobs)
     saving = savings_usd(rules, features, prediction, None)[rules.models[0].name]
     rule = answers.rules(rules).rule_for(target)
     if rule is None:

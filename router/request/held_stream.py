@@ -11,6 +11,7 @@ from router.planning.plan import Stream
 from router.upstream.calls import Answer, CutError, Headers, StallError
 from router.upstream.replies import Reply
 from router.verifying.expectation import Expectation
+from router.wire.logprobs import LogprobsReader
 
 MAX_HELD_BYTES = 8 * 2**20  # the rest of a longer answer is forwarded as it arrives
 CHARACTERS_PER_TOKEN = 4
@@ -55,6 +56,32 @@ class BufferedAnswer:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.close()
+
+
+class LogprobsAnswer:
+    """A streamed answer whose log probabilities are read, and removed if the client did not request them."""
+
+    def __init__(self, answer: Answer, first: bytes, reader: LogprobsReader) -> None:
+        self.status: int = answer.status
+        self.headers: Headers = answer.headers
+        self._answer = answer
+        self._first = first
+        self._reader = reader
+        self._is_at_end = False
+
+    async def read(self, seconds: float) -> bytes:
+        """See `Answer`. Returns complete events, then the rest of the stream."""
+        while not self._is_at_end:
+            piece, self._first = self._first or await self._answer.read(seconds), b""
+            self._is_at_end = not piece
+            events = self._reader.feed(piece) if piece else self._reader.incomplete_event
+            if events:
+                return events
+        return b""
+
+    def close(self) -> None:
+        """See `Answer`."""
+        self._answer.close()
 
 
 class HeldStream(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from router.adaptation.adapter import Adapter
 from router.errors import ClientDisconnectedError
@@ -125,7 +126,7 @@ class OutgoingRequest:
         """
         refusal = self._read_refusal(reply) if self.is_routed else None
         if refusal is None:
-            return None
+            return self._without_logprobs(model, remaining) if reply.status in (400, 422) else None
         if refusal.kind is RefusalKind.MODEL_NOT_FOUND:
             self._adapter.mark_missing(model)
             return self._after_shutdown(model, remaining)
@@ -139,6 +140,15 @@ class OutgoingRequest:
                 self._adaptations[model] = adaptation
                 return ModelSequence([model, *remaining], None)
         return None
+
+    def _without_logprobs(self, model: str, remaining: Sequence[str]) -> ModelSequence | None:
+        """`model` again, without the log probabilities that only the router requests; None if it requests none."""
+        change, adaptation = self._plan.logprobs.change, self._adaptations.get(model, UNCHANGED)
+        if change is None or change not in adaptation.changes:
+            return None
+        changes = tuple(other for other in adaptation.changes if other is not change)
+        self._adaptations[model] = replace(adaptation, changes=changes)
+        return ModelSequence([model, *remaining], None)
 
     def _read_refusal(self, reply: Reply) -> Refusal | None:
         """The reason for which a reply refuses the request, also if a stream starts with an error; None otherwise."""

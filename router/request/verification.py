@@ -14,11 +14,13 @@ from router.admission import Reserve
 from router.errors import RouterError
 from router.journal.writer import Record
 from router.planning.plan import ApiFormat, Plan, Stream
+from router.policy.logprobs import Token
 from router.policy.prices import PriceBook
 from router.policy.reasons import Reason
-from router.request.held_stream import HeldStream, hold_stream
+from router.request.held_stream import HeldStream, LogprobsAnswer, hold_stream
 from router.request.records import ResponseSummary, billed_attempt
 from router.settings import Settings
+from router.upstream.calls import CutError, StallError
 from router.upstream.replies import Reply
 from router.verifying.answer import read_answer
 from router.verifying.content import check_content
@@ -26,6 +28,7 @@ from router.verifying.expectation import Expectation, read_expectation
 from router.verifying.finding import Check, Fault, Finding
 from router.verifying.form import check_form
 from router.wire import bodies
+from router.wire.logprobs import LogprobsReader
 
 log = logging.getLogger("router")
 THREADS = 2  # concurrent checks per worker
@@ -92,6 +95,7 @@ class Verification:
     async def verified_reply(self, reply: Reply) -> Reply:
         """The reply for the client: `reply` itself, or that of a stronger model."""
         plan = self._plan
+        tokens = await self._read_logprobs(reply) if plan.logprobs.is_available else None
         stronger = [
             model for model in _models_after(plan.stronger_models, reply.model) if model not in reply.failed_models
         ]
@@ -103,6 +107,8 @@ class Verification:
         )
         if expected is None:
             return reply
+        if tokens is not None:
+            expected = replace(expected, tokens=tokens)
         if reply.answer is None:
             is_checked, self.finding = await self._verifier.check(plan.verify, expected, reply.body)
             metadata = bodies.read_metadata(reply.body)
@@ -119,6 +125,21 @@ class Verification:
             self.outcome = "unchecked" if self._unchecked is not None else "verified"
             reply.verification_headers = ((b"x-router-verified", plan.verify.encode()),)
         return reply
+
+    async def _read_logprobs(self, reply: Reply) -> Callable[[int], Sequence[Token]] | None:
+        """Read the log probabilities of an answer, and remove them if the client did not request them."""
+        if reply.status != 200 or reply.model != self._plan.models[0]:
+            return None
+        reader = LogprobsReader(self._surface.name, removes=self._plan.logprobs.change is not None)
+        if reply.answer is None:
+            reply.body = reader.read_whole(reply.body)
+        elif _is_stream(reply):
+            reply.answer = LogprobsAnswer(reply.answer, reply.body, reader)
+            try:
+                reply.body = await reply.answer.read(self._verifier.settings.timeouts.idle)
+            except (CutError, StallError):
+                reply.body = b""  # the stream was interrupted before its first event
+        return reader.tokens
 
     async def check_end(self, content: Any) -> None:
         """Check the complete `content` of a stream that was forwarded before its end."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from router.errors import error_body
+from router.policy.refusals import INCLUDED_LOGPROBS
 from router.upstream.calls import Call, Headers
 
 FINGERPRINT = "fp_simulated"
@@ -112,10 +113,19 @@ class _Content:
             self.words = self.words[:limit]
         self.input_tokens = len(prompt) // 4 + 8
         self.output_tokens = len(self.words)
+        self._logprob = -digest[1] / 64  # of every token
 
     @property
     def text(self) -> str:
         return " ".join(self.words)
+
+    @property
+    def tokens(self) -> list[str]:
+        return [word if n == 0 else " " + word for n, word in enumerate(self.words)]
+
+    def logprobs(self, tokens: Iterable[str]) -> list[dict[str, Any]]:
+        """The log probabilities of tokens, as OpenAI sends them."""
+        return [{"token": t, "logprob": self._logprob, "bytes": [*t.encode()], "top_logprobs": []} for t in tokens]
 
     def usage(self) -> dict[str, Any]:
         return {
@@ -137,6 +147,10 @@ def _text(content: Any) -> str:
     return " ".join(str(part.get("text", "")) for part in content or () if isinstance(part, Mapping))
 
 
+def _chat_logprobs(body: Mapping[str, Any], content: _Content, tokens: Iterable[str]) -> dict[str, Any] | None:
+    return {"content": content.logprobs(tokens), "refusal": None} if body.get("logprobs") else None
+
+
 def _chat(body: Mapping[str, Any]) -> SimulatedAnswer:
     prompt = "\n".join(_text(message.get("content")) for message in body["messages"])
     content = _Content(body, prompt, body.get("max_completion_tokens") or body.get("max_tokens"))
@@ -150,16 +164,17 @@ def _chat(body: Mapping[str, Any]) -> SimulatedAnswer:
     }
     if not body.get("stream"):
         message: dict[str, Any] = {"role": "assistant", "content": content.text, "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+        logprobs = _chat_logprobs(body, content, content.tokens)
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish}
         return _json(200, {**common, "choices": [choice], "usage": content.usage(), "service_tier": "default"})
     with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
 
     def chunks() -> Iterator[Any]:
         no_usage = {"usage": None} if with_usage else {}
-        deltas = [{"role": "assistant", "content": "", "refusal": None}]
-        deltas += [{"content": word if n == 0 else " " + word} for n, word in enumerate(content.words)]
-        for delta in deltas:
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+        deltas: list[tuple[dict[str, Any], Any]] = [({"role": "assistant", "content": "", "refusal": None}, None)]
+        deltas += [({"content": token}, _chat_logprobs(body, content, [token])) for token in content.tokens]
+        for delta, logprobs in deltas:
+            choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
             yield {**common, "choices": [choice], **no_usage}
         yield {**common, "choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish}], **no_usage}
         if with_usage:
@@ -200,12 +215,14 @@ def _response(body: Mapping[str, Any]) -> SimulatedAnswer:
     items = body.get("input", "")
     prompt = items if isinstance(items, str) else "\n".join(_text(item.get("content")) for item in items)
     content = _Content(body, prompt, body.get("max_output_tokens"))
+    has_logprobs = INCLUDED_LOGPROBS in (body.get("include") or ())
+    logprobs = content.logprobs(content.tokens) if has_logprobs else []
     item: dict[str, Any] = {
         "id": f"msg_simulated_{content.id}",
         "type": "message",
         "status": "completed",
         "role": "assistant",
-        "content": [{"type": "output_text", "text": content.text, "annotations": []}],
+        "content": [{"type": "output_text", "text": content.text, "annotations": [], "logprobs": logprobs}],
     }
     response = {
         "id": f"resp_simulated_{content.id}",
@@ -241,12 +258,13 @@ def _response_events(content: _Content, item: dict[str, Any], response: dict[str
     yield {"type": "response.in_progress", "response": begun}
     empty = {**item, "status": "in_progress", "content": []}
     yield {"type": "response.output_item.added", "output_index": 0, "item": empty}
-    part = {"type": "output_text", "text": "", "annotations": []}
+    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    logprobs = item["content"][0]["logprobs"]
     yield {"type": "response.content_part.added", **place, "part": part}
-    for n, word in enumerate(content.words):
-        delta = word if n == 0 else " " + word
-        yield {"type": "response.output_text.delta", **place, "delta": delta, "logprobs": []}
-    yield {"type": "response.output_text.done", **place, "text": content.text, "logprobs": []}
+    for token in content.tokens:
+        of_token = content.logprobs([token]) if logprobs else []
+        yield {"type": "response.output_text.delta", **place, "delta": token, "logprobs": of_token}
+    yield {"type": "response.output_text.done", **place, "text": content.text, "logprobs": logprobs}
     yield {"type": "response.content_part.done", **place, "part": item["content"][0]}
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}
     yield {"type": f"response.{response['status']}", "response": response}

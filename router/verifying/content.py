@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from router.policy.logprobs import summarise_logprobs
 from router.verifying.answer import Answer, Choice
 from router.verifying.expectation import Expectation
 from router.verifying.finding import Fault, Finding
@@ -14,9 +15,10 @@ def check_content(request: Expectation, answer: Answer) -> Finding | None:
     """The finding for the first choice that the predictor rejects. Answers that cannot be read pass."""
     if request.holds is None:
         return None
-    for choice in answer.choices:
+    for index, choice in enumerate(answer.choices):
         text = answer_text(choice)
-        if text and not request.holds(text):
+        logprobs = summarise_logprobs(text, request.tokens(index)) if text and request.tokens is not None else None
+        if text and not request.holds(text, logprobs):
             return Finding(Fault.DOUBTFUL, "content")
     return None
 

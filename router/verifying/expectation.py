@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 
 from router.policy.decision import Decision
 from router.policy.features import Features
+from router.policy.logprobs import Logprobs, Token
 from router.policy.parameters import LIMITS
 from router.wire.bodies import Fields
 from router.wire.text import DECODE_ERRORS, NULL
@@ -38,7 +39,8 @@ class Expectation:
     has_stops: bool = False  # the client set stop words
     features: Features | None = None
     decision: Decision | None = None
-    holds: Callable[[str], bool] | None = None  # the check by content; None: not requested
+    holds: Callable[[str, Logprobs | None], bool] | None = None  # the check by content; None: not requested
+    tokens: Callable[[int], Sequence[Token]] | None = None  # of a choice, with their log probabilities
 
 
 class _Format(msgspec.Struct, gc=False):
@@ -69,7 +71,7 @@ def read_expectation(
     fields: Fields,
     features: Features | None = None,
     decision: Decision | None = None,
-    holds: Callable[[str], bool] | None = None,
+    holds: Callable[[str, Logprobs | None], bool] | None = None,
 ) -> Expectation | None:
     """Parse the requirements of a request; None if it cannot be read or must not be answered twice.
 
