@@ -268,6 +268,13 @@ class Replica:
             (os.killpg if pod else os.kill)(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def stop_exporting(self) -> None:
+        """Stop the exporter with SIGSTOP, so that records stay in the journal."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        exporters = [pid for pid in children if b"router.exporter" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(exporters) == 1
+        os.kill(int(exporters[0]), signal.SIGSTOP)
+
     def bill(self, admin: str) -> dict[str, Any]:
         return self._get("/router/usage", admin).json()["total"]
 

@@ -202,6 +202,8 @@ def test_a_killed_replica_loses_only_its_open_requests(deployed, lost_users):
     first_replica, second_replica = deployed.replicas
     load = deployed.load()
     asking = Asking(load, 300)
+    asking.after(80)
+    first_replica.stop_exporting()
     asking.after(100)
     first_replica.kill(pod=True)
     unexported = unexported_records(first_replica)
