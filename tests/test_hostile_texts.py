@@ -88,7 +88,7 @@ HOSTILE = {  # by expression: units whose repetition could cause backtracking
     "router.client.model_names._AT": ("auto@", "@"),
     "router.upstream.tunnel._END": ("\r\n", "\r", "\n\r"),
     "router.upstream.tunnel._STATUS": ("HTTP/1.1 200 ", "HTTP/1.1 200 \r"),
-    "router.wire.parameters._SEPARATOR": ("[", ",", " ", ", "),
+    "router.wire.bodies._SEPARATOR": ("[", ",", " ", ", "),
     "router.wire.bodies._END": (" ", "}"),
     "router.wire.bodies._KEY": ('{"', '{"a', ',"\\', '{"\\"', ", ", '","'),
     "router.wire.head_tail._TEXT": ('"id":"', '"id"   :', '"model":"a'),
@@ -106,7 +106,7 @@ AT_ITS_BEGINNING = {  # used only with `match` and `fullmatch`
     *("router.policy.courtesy._COURTESY", "router.policy.courtesy._GREETING", "router.policy.courtesy._CLOSING"),
     *("router.commands.pricing.public_map._LIKE_A_PRICE", "router.commands.pricing.public_map._PRICE"),
     *("router.policy.question_parts._OPTION", "router.client.model_names._AT", "router.journal.redaction._CODE"),
-    *("router.upstream.tunnel._STATUS", "router.wire.parameters._SEPARATOR"),
+    *("router.upstream.tunnel._STATUS", "router.wire.bodies._SEPARATOR"),
     *("router.client.issuing._DURATION", "router.client.keyfile._DIGEST", "router.client.keyfile._NAME"),
 }
 LENGTH = 3_000

@@ -21,8 +21,10 @@ Pieces = tuple[bytes | memoryview, ...]
 MAX_FIELDS = 1000  # at the top level of a request body
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
+_items = msgspec.json.Decoder(list[msgspec.Raw])
 _KEY = re.compile(rb'\s*[,{]\s*"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*:\s*', re.DOTALL)
 _END = re.compile(rb"\s*}")
+_SEPARATOR = re.compile(rb"\s*[\[,]\s*")  # before an item of a list
 
 
 class Edit(NamedTuple):
@@ -76,6 +78,25 @@ def locate_fields(body: bytes, fields: Fields) -> dict[str, tuple[int, int]]:
         extra = _KEY.match(body, at)
         raise _duplicate_key(_string.decode(extra[0].strip(b" \t\r\n,{:")) if extra else "")
     return located
+
+
+def locate_items(text: bytes) -> list[tuple[int, int]]:
+    """Start and stop of each item of a JSON list.
+
+    Raises:
+        msgspec.DecodeError, RecursionError: the text is no JSON list.
+
+    >>> locate_items(b'[ {"a":1} ,[2]]')
+    [(2, 9), (11, 14)]
+    """
+    spans, at = [], 0
+    for item in _items.decode(text):
+        separator = _SEPARATOR.match(text, at)
+        assert separator is not None
+        start = separator.end()
+        at = start + len(memoryview(item))
+        spans.append((start, at))
+    return spans
 
 
 def _duplicate_key(name: str) -> BadRequestError:

@@ -6,7 +6,6 @@ the values are replaced, and all other bytes stay unchanged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from msgspec.structs import astuple
 
 from router.errors import BadRequestError
 from router.policy.logprobs import Token
-from router.wire.bodies import Edit, apply_edits, locate_fields
+from router.wire.bodies import Edit, apply_edits, locate_fields, locate_items
 from router.wire.sse import EventSplitter, event_data
 from router.wire.text import DECODE_ERRORS, decode, repair_text
 
@@ -29,8 +28,6 @@ RESPONSE_PATHS: tuple[Path, ...] = (  # of responses, and of the events of their
     ("output", "*", "content", "*", "logprobs"),
     ("response", "output", "*", "content", "*", "logprobs"),
 )
-_SEPARATOR = re.compile(rb"\s*[\[,]\s*")  # before an item of a list
-_items = msgspec.json.Decoder(list[msgspec.Raw])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -119,18 +116,8 @@ def locate_values(text: bytes, path: Path, at: int = 0) -> Iterator[Span]:
         return
     name, *rest = path
     try:
-        spans = _locate_items(text) if name == "*" else [locate_fields(text, _fields.decode(text))[name]]
+        spans = locate_items(text) if name == "*" else [locate_fields(text, _fields.decode(text))[name]]
     except (KeyError, BadRequestError, *DECODE_ERRORS):
         return
     for start, stop in spans:
         yield from locate_values(text[start:stop], tuple(rest), at + start)
-
-
-def _locate_items(text: bytes) -> list[Span]:
-    spans, at = [], 0
-    for item in _items.decode(text):
-        separator = _SEPARATOR.match(text, at)
-        assert separator is not None
-        at = separator.end() + len(memoryview(item))
-        spans.append((separator.end(), at))
-    return spans

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from router.errors import BadRequestError
 from router.policy.parameters import Change
-from router.wire.bodies import Edit, encode_json, locate_fields
+from router.wire.bodies import Edit, encode_json, locate_fields, locate_items
 from router.wire.text import DECODE_ERRORS
 
 MAX_FIELDS = 50_000  # in all messages whose role changes, so that a hostile body cannot block the event loop
-_SEPARATOR = re.compile(rb"\s*[\[,]\s*")  # before an item of a list
-_items = msgspec.json.Decoder(list[msgspec.Raw])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 
@@ -66,13 +63,9 @@ def _role_edits(messages: bytes, offset: int, roles: Mapping[str, str]) -> Itera
     >>> list(_role_edits(b'[ {"role": "developer"} ,{"role":"user"}]', 100, {"developer": "system"}))
     [Edit(start=111, stop=122, text=b'"system"')]
     """
-    at, fields_left = 0, MAX_FIELDS
-    for item in _items.decode(messages):
-        message = bytes(item)
-        separator = _SEPARATOR.match(messages, at)
-        assert separator is not None
-        first = separator.end()
-        at = first + len(message)
+    fields_left = MAX_FIELDS
+    for first, last in locate_items(messages):
+        message = messages[first:last]
         try:
             fields = _fields.decode(message)
             role = roles.get(_string.decode(fields["role"]))
