@@ -71,10 +71,11 @@ def delayed_shutdown(seconds: float, notify: Callable[[], None]) -> Iterator[Non
 
     A second SIGTERM calls the previous handler at once. Must be entered in the event loop.
     """
-    previous = signal.getsignal(signal.SIGTERM)
-    if not is_served() or not callable(previous):
+    if not is_served():
         yield
         return
+    previous = signal.getsignal(signal.SIGTERM)
+    assert callable(previous)
     loop, notified = asyncio.get_running_loop(), False
 
     def received(number: int, frame: FrameType | None) -> None:

@@ -67,6 +67,8 @@ def prepare(uri: str) -> str:
             mlflow.set_experiment(experiment_id=existing.experiment_id)
             return str(existing.experiment_id)
         artifacts = None if folder is None else (folder / "artifacts").as_uri()
+        if folder is not None:
+            _enable_write_ahead_log(Path(uri.removeprefix("sqlite:///")))
         experiment_id = mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
         mlflow.set_experiment(experiment_id=experiment_id)
         return str(experiment_id)
@@ -95,12 +97,16 @@ def _create_store(path: Path, folder: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     new = path.with_name(f"{path.name}.new")
-    for leftover in path.parent.glob(f"{new.name}*"):  # with its write-ahead log
+    for leftover in path.parent.glob(f"{new.name}*"):  # with its journal
         leftover.unlink()
     SqlAlchemyStore(f"sqlite:///{new}", str(folder / "artifacts")).engine.dispose()
-    with contextlib.closing(sqlite3.connect(new)) as store:
-        store.execute("PRAGMA journal_mode=WAL")  # readers do not block the evaluation's threads
     new.replace(path)
+
+
+def _enable_write_ahead_log(path: Path) -> None:
+    """Enable the write-ahead log of an SQLite store, so that readers do not block the evaluation's threads."""
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        store.execute("PRAGMA journal_mode=WAL")
 
 
 def _store_folder(uri: str) -> Path | None:
