@@ -213,7 +213,8 @@ def test_a_policy_round_trips_through_its_files(policy, tmp_path):
     write_policy(policy, tmp_path)
     again = read_policy(tmp_path)
     assert dump(again) == dump(policy)
-    assert decide_features(again, read_text(LAW)).quality == decide_features(policy, read_text(LAW)).quality
+    quality = decide_features(policy, read_text(LAW)).quality
+    assert decide_features(again, read_text(LAW)).quality == pytest.approx(quality)  # compiled now
     assert len(again.version) == 12
 
 
