@@ -69,6 +69,7 @@ def both(predictor, question, material, tools):
 @given(TEXTS, st.one_of(st.just(""), TEXTS), st.builds(ToolMatch, st.integers(0, 128), st.floats(0, 1)))
 @example(" ".join(COUNTED), "".join(COUNTED), ToolMatch())
 @example("", "", ToolMatch())
+@example("Wie heißt ΣΊΣΥΦΟΣ, İstanbul'da ½ Ⅷ x² ٣٫٤ ٣.٤ 𝟗𝟗,𝟗 it'sé 中文？\u3000ab\u00a0c", "ÀÉ'ab", ToolMatch())
 @example("'", "'", ToolMatch())
 @example("a'", "1.", ToolMatch())
 @example("(A", "", ToolMatch())
@@ -79,19 +80,9 @@ def both(predictor, question, material, tools):
 def test_both_compute_the_same(question, material, tools):
     for predictor in PREDICTORS:
         fast, slow = both(predictor, question, material, tools)
-        if fast is None:
-            assert not (question + material).isascii()
-            continue
         assert fast[0] == slow[0]
-        np.testing.assert_allclose(fast[1:3], slow[1:3], rtol=0, atol=1e-9)
-        for found, expected in zip(fast[3:], slow[3:], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_texts_with_other_characters_are_left_to_numpy():
-    assert SHIPPED_PREDICTOR.kernel.predict("Wie heißt du?", "", 0, 0.0) is None
-    features = read_question([{"role": "user", "content": "Wie heißt die Hauptstadt von Österreich?"}])
-    assert predict(SHIPPED_PREDICTOR, features) == predict(replace(SHIPPED_PREDICTOR), features)
+        for found, expected in zip(fast[1:], slow[1:], strict=True):
+            assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_a_copy_with_other_weights_does_not_keep_the_kernel_of_the_original():
@@ -105,7 +96,8 @@ def test_a_kernel_survives_pickling():
 
 
 @pytest.mark.parametrize(
-    "name", ["idf", "table", "number_mean", "number_scale", "number_weights", "intercept", "type_table"]
+    "name",
+    ["idf", "table", "number_mean", "number_scale", "number_weights", "intercept", "type_table", "type_familiarity"],
 )
 @pytest.mark.parametrize("axis", [0, 1])
 def test_weights_whose_shapes_do_not_agree_are_refused(name, axis):
@@ -119,15 +111,15 @@ def test_weights_whose_shapes_do_not_agree_are_refused(name, axis):
         "intercept": predictor.intercept,
         "type_table": predictor.type_table,
         "smearing": predictor.length_smearing,
+        "type_familiarity": predictor.type_familiarity,
     }
     if axis >= arrays[name].ndim:
         pytest.skip("the array has one dimension")
-    if (name, axis) == ("type_table", 0):
-        axis = 1
     arrays[name] = np.ascontiguousarray(np.delete(arrays[name], -1, axis))
     with pytest.raises(ValueError, match="do not agree"):
         PredictionKernel(
-            list(predictor.vocabulary.rows), IGNORED_WORDS, **arrays, sharpness=1.0, number_limit=4.0,
+            predictor.models, predictor.types, list(predictor.vocabulary.rows), IGNORED_WORDS, **arrays,
+            familiarity_quantiles=predictor.familiarity_quantiles, sharpness=1.0, number_limit=4.0,
             material_weight=0.3, most_tokens=16384, number_characters=8,
         )  # fmt: skip
 

@@ -30,9 +30,9 @@ NUMBER_LIMIT = 4.0  # standard deviations to which hand features are clipped
 MAX_OUTPUT_TOKENS = 16_384
 _LOG_MAX = math.log(MAX_OUTPUT_TOKENS)
 
-# The likeliest type and its score; the share of known words; the probability of each type; and for each model its
-# quality, output tokens and doubt.
-Outputs = tuple[int, float, float, list[float], list[float], list[float], list[float]]
+# The question type, the probability of each type, and for each model its quality, output tokens and doubt; the
+# familiarity and the novelty. All as in `Prediction`.
+Outputs = tuple[str, dict[str, float], dict[str, float], dict[str, float], dict[str, float], float, float]
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -40,10 +40,10 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
     turn: Turn
     question_tokens: int  # of the question and of the matching tools, without other text
-    quality: Mapping[str, float]  # probability that the model's answer is right, in [0, 1]
-    output_tokens: Mapping[str, float]  # expected length of each model's answer
     question_type: str
     type_probabilities: Mapping[str, float]  # of every type; they sum to 1
+    quality: Mapping[str, float]  # probability that the model's answer is right, in [0, 1]
+    output_tokens: Mapping[str, float]  # expected length of each model's answer
     doubt: Mapping[str, float]  # standard deviation of the mean gap to the strong model, over the possible types
     familiarity: float  # certainty of the type, weighted by the share of known words; 0 is usual
     novelty: float  # share of calibration questions that are more familiar, in [0, 1]
@@ -98,6 +98,8 @@ def compile_predictor(predictor: Predictor) -> None:
         return np.ascontiguousarray(array, np.float64)
 
     kernel = PredictionKernel(
+        models=predictor.models,
+        types=predictor.types,
         terms=sorted(rows, key=rows.__getitem__),
         ignored=IGNORED_WORDS,
         idf=floats(predictor.vocabulary.idf),
@@ -108,6 +110,8 @@ def compile_predictor(predictor: Predictor) -> None:
         intercept=floats(predictor.intercept),
         type_table=floats(predictor.type_table),
         smearing=floats(predictor.length_smearing),
+        type_familiarity=floats(predictor.type_familiarity),
+        familiarity_quantiles=floats(predictor.familiarity_quantiles),
         sharpness=predictor.type_sharpness,
         number_limit=NUMBER_LIMIT,
         material_weight=MATERIAL_WEIGHT,
@@ -129,27 +133,13 @@ def _predict_turn(
 ) -> Prediction:
     parts = turn.parts
     tools = match_tools(parts.question, features.tools)
-    outputs = None
-    if predictor.kernel is not None:
+    if predictor.kernel is None:
+        outputs = _compute_outputs(predictor, parts, tools)
+    else:
         material = parts.material[:MAX_MATERIAL_CHARACTERS]
         outputs = predictor.kernel.predict(parts.question, material, tools.matching, tools.share)
-    best, score, known, probabilities, *by_model = outputs or _compute_outputs(predictor, parts, tools)
-    quality, output_tokens, doubt = (dict(zip(predictor.models, values, strict=True)) for values in by_model)
-    familiarity = score * known - float(predictor.type_familiarity[best])
-    quantiles = predictor.familiarity_quantiles
-    return Prediction(
-        turn=turn,
-        question_tokens=math.ceil((len(parts.question) + _tool_characters(features, tools)) / CHARACTERS_PER_TOKEN),
-        quality=quality,
-        output_tokens=output_tokens,
-        question_type=predictor.types[best],
-        type_probabilities=dict(zip(predictor.types, probabilities, strict=True)),
-        doubt=doubt,
-        familiarity=familiarity,
-        novelty=1.0 - int(quantiles.searchsorted(familiarity)) / len(quantiles),
-        tools_matching=tools.matching,
-        earlier=earlier,
-    )
+    characters = len(parts.question) + _tool_characters(features, tools)
+    return Prediction(turn, math.ceil(characters / CHARACTERS_PER_TOKEN), *outputs, tools.matching, earlier)
 
 
 def _compute_outputs(predictor: Predictor, parts: QuestionParts, tools: ToolMatch) -> Outputs:
@@ -165,14 +155,18 @@ def _compute_outputs(predictor: Predictor, parts: QuestionParts, tools: ToolMatc
     offsets = (heads[: 2 * models] + slopes @ numbers / total).tolist()
     means = [value / total for value in sums]
     measured, smearing = means[-1], predictor.length_smearing.tolist()
-    quality, output_tokens, doubt = [], [], []
-    for at in range(models):
-        quality.append(min(max(means[at] + measured * offsets[at], 0.0), 1.0))
+    quality, output_tokens, doubt = {}, {}, {}
+    for at, name in enumerate(predictor.models):
+        quality[name] = min(max(means[at] + measured * offsets[at], 0.0), 1.0)
         log_tokens = min(means[models + at] + measured * offsets[models + at], _LOG_MAX)
-        output_tokens.append(min(max(math.exp(log_tokens) * smearing[at], 1.0), float(MAX_OUTPUT_TOKENS)))
+        output_tokens[name] = min(max(math.exp(log_tokens) * smearing[at], 1.0), float(MAX_OUTPUT_TOKENS))
         gap = means[models - 1] - means[at]
-        doubt.append(math.sqrt(max(means[2 * models + at] - gap * gap, 0.0)))
-    return best, float(types[best]), words.known, (likely / total).tolist(), quality, output_tokens, doubt
+        doubt[name] = math.sqrt(max(means[2 * models + at] - gap * gap, 0.0))
+    probabilities = dict(zip(predictor.types, (likely / total).tolist(), strict=True))
+    familiarity = float(types[best]) * words.known - float(predictor.type_familiarity[best])
+    quantiles = predictor.familiarity_quantiles
+    novelty = 1.0 - int(quantiles.searchsorted(familiarity)) / len(quantiles)
+    return predictor.types[best], probabilities, quality, output_tokens, doubt, familiarity, novelty
 
 
 def _compute_heads(predictor: Predictor, parts: QuestionParts, tools: ToolMatch) -> tuple[Words, Floats, Floats]:

@@ -3,6 +3,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from router.policy.prediction import Outputs
 from router.policy.vocabulary import Floats
 
 class PredictionKernel:
@@ -13,6 +14,8 @@ class PredictionKernel:
 
     def __init__(
         self,
+        models: tuple[str, ...],
+        types: tuple[str, ...],
         terms: Sequence[str],  # in the order of their rows
         ignored: Collection[str],  # words that are skipped
         idf: Floats,  # (V + 1,)
@@ -23,6 +26,8 @@ class PredictionKernel:
         intercept: Floats,  # (2 M + T,)
         type_table: Floats,  # (T, 3 M + 2 + 2 M N)
         smearing: Floats,  # (M,)
+        type_familiarity: Floats,  # (T,)
+        familiarity_quantiles: Floats,  # (Q,) ascending
         sharpness: float,
         number_limit: float,  # standard deviations to which hand features are clipped
         material_weight: float,  # of the terms of the material
@@ -35,13 +40,5 @@ class PredictionKernel:
             ValueError: the shapes do not agree, or an array has another type than is stated.
         """
 
-    def predict(
-        self, question: str, material: str, tools: float, tool_share: float
-    ) -> tuple[int, float, float, list[float], list[float], list[float], list[float]] | None:
-        """Predict for a question, its material, the number of matching tools and the share of the best one.
-
-        Returns:
-            The number of the likeliest type and its score; the share of known words, in [0, 1]; the probability of each
-            type; and for each model its quality, output tokens and doubt, as in `router.policy.prediction.Prediction`.
-            None if a text has other than ASCII characters.
-        """
+    def predict(self, question: str, material: str, tools: float, tool_share: float) -> Outputs:
+        """Predict for a question, its material, the number of matching tools and the share of the best one."""
