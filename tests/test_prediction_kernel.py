@@ -10,9 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.policy.distribution import SHIPPED
-from router.policy.features import read_question
 from router.policy.inputs import IGNORED_WORDS, NUMBER_NAMES, ToolMatch
-from router.policy.prediction import IS_COMPILED, PredictionKernel, _compute_outputs, compile_predictor, predict
+from router.policy.prediction import IS_COMPILED, PredictionKernel, _compute_outputs, compile_predictor
 from router.policy.question_parts import QuestionParts
 from router.serving.policy import read_policy
 
