@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from command_line import run
 
-from calibration.learning.escalation import CHEAP, CHEAP_THEN_STRONG, STRONG, learn_answer_rules, replay_cascade
+from calibration.learning.escalation import (
+    CHEAP,
+    CHEAP_THEN_STRONG,
+    STRONG,
+    AnswerInputs,
+    learn_answer_rules,
+    replay_cascade,
+    select_types,
+)
 from calibration.learning.learning import learn
 from calibration.learning.ranking import apgr
 from calibration.learning.replay import replay_outcomes
@@ -221,6 +229,21 @@ def test_damaged_answer_rules_are_refused_with_the_file(policy):
             with pytest.raises(PolicyError) as error:
                 parse(changed)
             assert error.value.file == name and "\n" not in str(error.value)
+
+
+def test_a_type_whose_models_score_the_same_is_stored_and_read_again(policy):
+    right, wrong = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+    scores = np.array([right, wrong] * 20)  # each model is right where the other one is wrong
+    question = np.array([[0.5, 0.5], [0.5, 0.5 + 1e-9]] * 20)  # ranks them the wrong way round
+    inputs = AnswerInputs(
+        np.array(["even"] * 40), np.zeros((40, 1)), question, np.ones(40, bool), np.full((40, 3), np.nan)
+    )
+    (benefit,) = select_types(inputs, scores[:, 1] + np.linspace(0, 0.1, 40), scores).values()
+    assert benefit.apgr is None and benefit.apgr_without is None and benefit.score > 2
+
+    name = next(iter(policy.answers.types))
+    stored = replace(policy, answers=replace(policy.answers, types={name: benefit}))
+    assert parse(dump(stored)).answers.types == {name: benefit}
 
 
 def test_a_policy_transferred_to_another_pair_has_no_answer_rules(policy):

@@ -14,6 +14,7 @@ covers the whole cascade: cheap model only, both models, and strong model only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -157,7 +158,8 @@ def select_types(
         error = float(contributions.std(ddof=1)) / len(rows) ** 0.5
         statistic = float(contributions.mean()) / error if error else 0.0
         if statistic > MIN_T_STATISTIC:
-            with_answer, without = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, compared))
+            recovered = (apgr(ranks[rows], scores[rows]) for ranks in (predicted, compared))
+            with_answer, without = (None if math.isnan(value) else value for value in recovered)
             selected[str(name)] = AnswerBenefit(len(rows), with_answer, without, statistic)
     return selected
 

@@ -134,7 +134,7 @@ def _targets_table(calibration: Calibration) -> str:
 def _verification(answers: Answers) -> str:
     """The types on which answer verification pays."""
     rows = [
-        (name, str(gain.n), f"{gain.apgr:.2f}", f"{gain.apgr_without:.2f}")
+        (name, str(gain.n), *("-" if value is None else f"{value:.2f}" for value in (gain.apgr, gain.apgr_without)))
         for name, gain in sorted(answers.types.items())
     ]
     table = _html_table(("type with answer verification", "n", "APGR with", "APGR without"), rows)

@@ -37,8 +37,9 @@ class AnswerBenefit:
     """The benefit of inspecting answers of one type, measured by cross-fitting."""
 
     n: int
-    apgr: float  # average performance gap recovered, by the question and its answer
-    apgr_without: float  # likewise, by the question alone
+    # average performance gap recovered, by the question and its answer; None where the models score the same
+    apgr: float | None
+    apgr_without: float | None  # likewise, by the question alone
     score: float  # Student's t of the improvement
 
 
