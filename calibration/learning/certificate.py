@@ -23,7 +23,6 @@ from scipy import special
 from calibration.learning.corpus import Ints
 from calibration.learning.intervals import (
     CONFIDENCE,
-    STANDARD_ERROR_INFLATION,
     bootstrap,
     clustered_mean,
     clustered_means,
@@ -37,7 +36,7 @@ from router.policy.rules import Interval, Promise, Rule, Rules
 from router.policy.vocabulary import Floats
 
 TARGETS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
-GRID_STEPS = 100
+GRID_STEPS = 200
 BOOTSTRAP_ROUNDS = 200
 RESPLITS = 100  # random halves that estimate how often an expected promise is violated
 MAX_QUESTIONS = 1e6  # a target that needs more questions than this is reported as out of reach
@@ -153,7 +152,9 @@ class TargetTest:
     def _type_limits(self, grid: Floats) -> dict[str, float]:
         """For each type that would likely keep less than the target minus the margin: its largest threshold."""
         scores, groups, least = self.sequence.replay.scores, self.sequence.groups, self.target - self.sequence.margin
-        chosen = np.array([self.thresholds.choose(np.full(len(self.types), threshold)) for threshold in grid])
+        chosen = np.empty((len(grid), len(self.types)), dtype=np.uint8)
+        for step, threshold in enumerate(grid):
+            chosen[step] = self.thresholds.choose(np.full(len(self.types), threshold))
         limits = {}
         for name in np.unique(self.types):
             rows = np.flatnonzero(self.types == name)
@@ -202,7 +203,7 @@ class TargetTest:
         """How many more questions would certify a useful saving; None where more questions are not expected to."""
         n, needed = len(self.sequence.groups), math.inf
         costs = self.sequence.replay.costs_usd
-        quantile = float(special.ndtri(self.sequence.confidence)) * STANDARD_ERROR_INFLATION
+        quantile = float(special.ndtri(self.sequence.confidence))
         for step, values in enumerate(test):
             if saved_share(pick_columns(costs, test.choose(step)), costs[:, -1]) < USEFUL_SAVING:
                 continue

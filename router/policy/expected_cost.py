@@ -32,7 +32,7 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     makes no question easier, and so is no reason for the cheap model.
 
     A positive saving is at least `least_saving_usd`. Savings are discounted where less is known of what they cost in
-    quality: by the square of the type's probability below `usual_type_probability`, and linearly in the novelty above
+    quality: in proportion to the type's probability below `usual_type_probability`, and linearly in the novelty above
     `familiar_until`.
     """
     tokens = prediction.question_tokens
@@ -49,7 +49,7 @@ def savings_usd(rules: Rules, features: Features, prediction: Prediction, cached
     probability = prediction.type_probabilities[prediction.question_type]
     discount = 1.0
     if probability < rules.usual_type_probability:
-        discount = (probability / rules.usual_type_probability) ** 2
+        discount = probability / rules.usual_type_probability
     if prediction.novelty > rules.familiar_until:
         discount *= (1.0 - prediction.novelty) / (1.0 - rules.familiar_until)
     least = rules.least_saving_usd
