@@ -23,6 +23,7 @@ from scipy import special
 from calibration.learning.corpus import Ints
 from calibration.learning.intervals import (
     CONFIDENCE,
+    STANDARD_ERROR_INFLATION,
     bootstrap,
     clustered_mean,
     clustered_means,
@@ -203,7 +204,7 @@ class TargetTest:
         """How many more questions would certify a useful saving; None where more questions are not expected to."""
         n, needed = len(self.sequence.groups), math.inf
         costs = self.sequence.replay.costs_usd
-        quantile = float(special.ndtri(self.sequence.confidence))
+        quantile = float(special.ndtri(self.sequence.confidence)) * STANDARD_ERROR_INFLATION
         for step, values in enumerate(test):
             if saved_share(pick_columns(costs, test.choose(step)), costs[:, -1]) < USEFUL_SAVING:
                 continue
