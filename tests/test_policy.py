@@ -83,6 +83,21 @@ def test_doubt_about_the_type_adds_to_the_strong_models_quality(policy):
     assert decide(policy.rules, features, torn, 0.9).model == "gpt-4o"
 
 
+def test_a_saving_counts_in_proportion_to_the_types_probability_and_less_for_novel_questions(policy):
+    features = read_text(SUM)
+    prediction = structs.replace(predict(policy.predictor, features), novelty=0.0)
+    probability = prediction.type_probabilities[prediction.question_type]
+    rules = replace(policy.rules, usual_type_probability=probability, familiar_until=0.8)
+
+    def saved(rules, novelty=0.0):
+        return savings_usd(rules, features, structs.replace(prediction, novelty=novelty), None)["gpt-4o-mini"]
+
+    assert saved(replace(rules, usual_type_probability=4 * probability)) == pytest.approx(saved(rules) / 4)
+    assert saved(replace(rules, usual_type_probability=probability / 4)) == saved(rules)
+    assert saved(rules, novelty=0.8) == saved(rules)
+    assert saved(rules, novelty=0.9) == pytest.approx(saved(rules) / 2)
+
+
 def test_a_question_probably_of_a_type_without_evidence_goes_to_the_strong_model(policy):
     features = read_text(SUM)
     prediction = predict(policy.predictor, features)
