@@ -10,6 +10,18 @@
 #   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... -t calibrated-router .
 ARG PYTHON_IMAGE=python:3.11-slim
 
+# Only this stage has a compiler.
+FROM ${PYTHON_IMAGE} AS kernel
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY requirements-dev.lock ./
+RUN for tool in cython setuptools; do sed -n "/^$tool==/,/[^\\\\]\$/p" requirements-dev.lock; done > build.lock && \
+    python -m venv --without-pip build && \
+    pip --python build/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r build.lock
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY router ./router
+RUN build/bin/python setup.py --quiet build_ext --inplace && ls router/policy/prediction_kernel.*.so
+
 FROM ${PYTHON_IMAGE} AS proxy-build
 WORKDIR /app
 RUN python -m venv --without-pip /app/.venv
@@ -18,6 +30,7 @@ RUN pip --python /app/.venv/bin/python install --no-cache-dir --disable-pip-vers
 COPY pyproject.toml ./
 COPY data ./data
 COPY router ./router
+COPY --from=kernel /app/router/policy/*.so ./router/policy/
 # Compiled here, since nothing can be written where it runs.
 RUN python -m compileall -q router
 
@@ -29,6 +42,7 @@ RUN pip --python /app/.venv/bin/python install --no-cache-dir --disable-pip-vers
 COPY pyproject.toml ./
 COPY data ./data
 COPY router ./router
+COPY --from=kernel /app/router/policy/*.so ./router/policy/
 COPY calibration ./calibration
 RUN python -m compileall -q router calibration
 

@@ -20,7 +20,7 @@ PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.done: requirements-dev.lock pyproject.toml
+.venv/.done: requirements-dev.lock pyproject.toml setup.py router/policy/prediction_kernel.pyx
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what requirements-dev.lock pins into .venv ..."
@@ -29,6 +29,8 @@ help: ## show this list
 	@$(PIP) --require-hashes -r .venv/uv.lock
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.lock || $(PIP) --require-hashes -r requirements-dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import router.policy.prediction_kernel' 2> /dev/null || \
+		echo "The prediction was not compiled, since there is no C compiler or no Python.h. NumPy computes the same, at a higher cost."
 	@touch $@
 
 .venv/.compiled: .venv/.done
@@ -123,4 +125,4 @@ sbom: setup ## write build/sbom.cdx.json and build/proxy/sbom.cdx.json, the bill
 	$(CYCLONEDX) requirements-proxy.lock --pyproject pyproject.toml -o build/proxy/sbom.cdx.json
 
 clean: ## remove what can be made again (.venv and caches; .router is kept)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage build *.egg-info router/policy/*.so

@@ -1,8 +1,9 @@
-"""The build: pyproject.toml says all of it, but for the data, which stay in `data/` and go into the wheel."""
+"""The build, as far as pyproject.toml cannot say it: the data of the wheel, and the module that is compiled."""
 
 from pathlib import Path
 
-from setuptools import setup
+from Cython.Build import cythonize
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -34,4 +35,7 @@ class BuildWithData(build_py):
                 self.copy_file(str(path), str(target))
 
 
-setup(cmdclass={"build_py": BuildWithData})
+# Without a C compiler the build goes on, and NumPy computes the predictions.
+KERNEL = Extension("router.policy.prediction_kernel", ["router/policy/prediction_kernel.pyx"], optional=True)
+
+setup(cmdclass={"build_py": BuildWithData}, ext_modules=cythonize([KERNEL], build_dir="build/cython"))

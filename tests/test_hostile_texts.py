@@ -46,6 +46,7 @@ HOSTILE = {  # by expression: units whose repetition could cause backtracking
     "router.policy.courtesy._SENTENCE_END": (". ", "! \n"),
     "router.policy.sections._TAG": ("<a ", "<", "</a", "[A", "[/"),
     "router.policy.courtesy._THANKS": ("thanks ", "thanks so much", "ty "),
+    "router.policy.text._REPLACED": ("‘", "\u200b"),
     "router.endpoints.management._OPTION": ("--a", "-"),
     "router.policy.answer_features.NUMBER": ("1,", "$1", "-1,", "1,a"),
     "router.policy.answer_features._DOUBT": ("but ", "incorrect", "re-check", "let's "),

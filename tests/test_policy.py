@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 from synthetic_outcomes import TRUTH, synthetic_outcomes
 
@@ -22,6 +24,7 @@ from router.policy.prediction import predict
 from router.policy.prices import Price
 from router.policy.reasons import Reason
 from router.policy.rules import Model
+from router.policy.sections import _LABEL, _may_be_label
 
 PAIR = ("gpt-4o-mini", "gpt-4o")
 
@@ -224,11 +227,21 @@ def test_errors_about_messages_name_the_invalid_field(messages, param):
     assert error.value.param == param
 
 
+@given(st.lists(st.sampled_from([*"#*<[({=- :])}>", "Context", "question", "A", " 12", "x" * 40])).map("".join))
+def test_a_line_without_the_marks_of_a_label_has_no_label(line):
+    label = _LABEL.match(line)
+    if label is None or _may_be_label(line):
+        return
+    before, _, after, colon = label.groups()
+    assert not colon and (line[label.end() :] or not (before.strip() or after.strip()))
+
+
 def test_a_policy_round_trips_through_its_files(policy, tmp_path):
     write_policy(policy, tmp_path)
     again = read_policy(tmp_path)
     assert dump(again) == dump(policy)
-    assert decide_features(again, read_text(LAW)).quality == decide_features(policy, read_text(LAW)).quality
+    quality = decide_features(policy, read_text(LAW)).quality
+    assert decide_features(again, read_text(LAW)).quality == pytest.approx(quality)  # compiled now
     assert len(again.version) == 12
 
 

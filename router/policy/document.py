@@ -23,7 +23,7 @@ from router.policy.features import read_question
 from router.policy.files import PolicyError as PolicyError  # raised by `parse`
 from router.policy.files import check_arrays, decode_document, encode_npz, read_npz
 from router.policy.inputs import NUMBER_NAMES
-from router.policy.prediction import Predictor, predict
+from router.policy.prediction import Predictor, compile_predictor, predict
 from router.policy.rules import Evidence, Model, Rule, Rules
 from router.policy.vocabulary import Vocabulary
 
@@ -231,10 +231,12 @@ def _parse_predictor(content: bytes, document: _Document) -> Predictor:
     check_arrays(WEIGHTS, arrays, shapes, _MAY_BE_INFINITE)
     if not (arrays["number_scale"] > 0).all() or arrays["type_sharpness"][0] < 0:
         raise PolicyError(WEIGHTS, "number_scale must be positive and type_sharpness at least 0")
-    return Predictor(
+    predictor = Predictor(
         models=tuple(model.name for model in document.models),
         types=tuple(document.types),
         vocabulary=Vocabulary({term: row for row, term in enumerate(vocabulary)}, arrays.pop("idf")),
         type_sharpness=float(arrays.pop("type_sharpness")[0]),
         **arrays,
     )
+    compile_predictor(predictor)
+    return predictor

@@ -49,8 +49,8 @@ _ASCII_WORD = re.compile(
 )  # equal to `_WORD` on lower-case ASCII, and faster
 
 _DIGITS = str.maketrans("123456789", "000000000")
-_MAX_NUMBER_CHARACTERS = 8
-_COURTESY = frozenset(
+MAX_NUMBER_CHARACTERS = 8
+IGNORED_WORDS = frozenset(
     ("please", "kindly", "thanks", "thank", "hi", "hello", "hey")
 )  # words that carry no information about a question
 
@@ -68,9 +68,9 @@ def words(text: str) -> list[str]:
     else:
         lower = "".join("0" if c.isdigit() else c for c in lower)
         found = _WORD.findall(lower)
-    if not _COURTESY.isdisjoint(found):
-        found = [word for word in found if word not in _COURTESY]
-    return [word[:_MAX_NUMBER_CHARACTERS] if word[0] == "0" else word for word in found] if "0" in lower else found
+    if not IGNORED_WORDS.isdisjoint(found):
+        found = [word for word in found if word not in IGNORED_WORDS]
+    return [word[:MAX_NUMBER_CHARACTERS] if word[0] == "0" else word for word in found] if "0" in lower else found
 
 
 def terms(text: str) -> list[str]:

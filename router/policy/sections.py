@@ -43,6 +43,10 @@ _LABELS: dict[str, Part] = {
 }
 # `## Context`, `**Question:**`, `[QUERY 2]`, `Document 1: ...`; every repetition has a limit
 _LABEL = re.compile(r"([#*<\[(={ -]{0,6})([A-Za-z][A-Za-z _-]{0,30})(?: ?#?\d{1,3})?([\]*)>}= ]{0,5})(:?)[* ]{0,3}")
+_LABEL_CHARACTERS = 48  # before the colon of a label, at most
+_HEADING_CHARACTERS = 50  # of a label without a colon, at most
+_HEADING_STARTS, _HEADING_ENDS = tuple("#*<[(={ -"), tuple("]*)>}= ")  # a heading has one of them
+_TAG_STARTS = ("<", "[")
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z_-]{0,30})(?: [^<>]{0,80})?>|\[(/?)([A-Z][A-Z_]{0,30})\]")
 _QUOTE_MARKS = ('"""', "'''")
 
@@ -83,11 +87,11 @@ def _separate_tags(text: str) -> str:
 
 def _read_label(line: str, lines: Sequence[str], at: int) -> tuple[Part, str] | None:
     """The part that a line begins, and the rest of the line; None if the line has no label."""
-    tag = _TAG.fullmatch(line)
+    tag = _TAG.fullmatch(line) if line.startswith(_TAG_STARTS) else None
     if tag is not None:
         part = _LABELS.get((tag[2] or tag[4]).lower().replace("_", " "))
         return None if part is None else (Part.FREE if tag[1] or tag[3] else part, "")
-    label = _LABEL.match(line)
+    label = _LABEL.match(line) if _may_be_label(line) else None
     if label is None:
         return None
     before, name, after, colon = label.groups()
@@ -99,3 +103,10 @@ def _read_label(line: str, lines: Sequence[str], at: int) -> tuple[Part, str] | 
     if name.strip() == "A" and any(other.startswith(("B:", "B.", "B)")) for other in lines[at + 1 : at + 4]):
         return None  # an option of a multiple-choice question
     return part, rest.strip(" *")
+
+
+def _may_be_label(line: str) -> bool:
+    """Whether a line has what every label has; most lines have not, which takes no expression to see."""
+    if ":" in line[:_LABEL_CHARACTERS]:
+        return True
+    return len(line) <= _HEADING_CHARACTERS and (line.startswith(_HEADING_STARTS) or line.endswith(_HEADING_ENDS))

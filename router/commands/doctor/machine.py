@@ -1,4 +1,4 @@
-"""Checks of this machine: policy, prices, home folder, disk space and client keys."""
+"""Checks of this machine: policy, prices, prediction, home folder, disk space and client keys."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from router.client.keywatch import served_keys
 from router.commands.doctor.finding import Finding, State
 from router.policy.document import PolicyError
+from router.policy.prediction import IS_COMPILED
 from router.serving.policy import policy_folder, prices, read_policy
 from router.settings import CONFIG, Settings, SettingsError
 
@@ -51,6 +52,16 @@ def priced(settings: Settings, names: Sequence[str]) -> Finding:
         message = f"unknown for {', '.join(missing)}, so the cost of their answers is unknown"
         return Finding(State.WARNING, "prices", message, f'Add them to {CONFIG}: [models."{missing[0]}"]')
     return Finding(State.OK, "prices", f"known for all models of the policy, as of {book.as_of}")
+
+
+def compiled() -> Finding:
+    """Check that the prediction is compiled. Without it, a decision costs more and is the same."""
+    if IS_COMPILED:
+        return Finding(State.OK, "prediction", "compiled")
+    message = "not compiled, so a decision takes about three times as long"
+    return Finding(
+        State.WARNING, "prediction", message, "Install a C compiler and Python's headers, then the router again"
+    )
 
 
 def home_writable(home: Path) -> Finding:
