@@ -35,7 +35,10 @@ class BuildWithData(build_py):
                 self.copy_file(str(path), str(target))
 
 
-# Without a C compiler the build goes on, and NumPy computes the predictions.
-KERNEL = Extension("router.policy.prediction_kernel", ["router/policy/prediction_kernel.pyx"], optional=True)
+KERNELS = cythonize(
+    [Extension("router.policy.prediction_kernel", ["router/policy/prediction_kernel.pyx"])], build_dir="build/cython"
+)
+for kernel in KERNELS:  # `cythonize` forgets the argument
+    kernel.optional = True  # without a C compiler the build goes on, and NumPy computes the predictions
 
-setup(cmdclass={"build_py": BuildWithData}, ext_modules=cythonize([KERNEL], build_dir="build/cython"))
+setup(cmdclass={"build_py": BuildWithData}, ext_modules=KERNELS)

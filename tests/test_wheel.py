@@ -95,7 +95,7 @@ def test_the_wheel_contains_every_module_and_data_file(wheel):
     read_by_programs |= {f"requests/{path.name}" for path in (DATA / "requests").iterdir()}
     assert {name for name in names if "_data" in name} == {f"router/_data/{name}" for name in read_by_programs}
     compiled = any(name.startswith("router/policy/prediction_kernel.") and name.endswith(".so") for name in names)
-    assert compiled == IS_COMPILED  # where this environment compiles, so does the build
+    assert compiled or not IS_COMPILED  # where this environment compiles, so does the build
     assert {name.partition("/")[0] for name in names} == {
         *HALVES,
         f"calibrated_router-{VERSION}.dist-info",

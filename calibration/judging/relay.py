@@ -33,6 +33,7 @@ from router.policy.usage import Usage
 PATIENCE_SECONDS = 40.0  # without any reply, before the judge counts as unavailable
 TIMEOUT_SECONDS = 25.0
 LONGEST_BACKOFF_SECONDS = 10.0
+MOST_REFUSED_PROMPTS = 10  # before the first verdict; then the judge cannot be used at all
 MAX_BODY_BYTES = 16 * 2**20
 
 
@@ -48,6 +49,8 @@ class JudgeRelay:
         self._patience = patience_seconds
         self._lock = threading.Lock()
         self._failing_since: float | None = None
+        self._has_answered = len(ledger) > 0
+        self._refused_prompts: set[str] = set()
         self._resume_at = 0.0
         self._adapting = RequestAdapter(load_catalogue())
         self._client = network.openai_client(
@@ -104,15 +107,19 @@ class JudgeRelay:
             self._meter.wait_to_reserve(max_usd)
             usage: Usage | None = None
             began = time.monotonic()
+            sent = self._adapt(body)
             try:
                 # not `chat.completions.create`, whose calls MLflow traces during an evaluation
-                reply: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=self._adapt(body))
+                reply: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=sent)
                 usage = Usage.from_openai(reply.get("usage") or {})
             except openai.APIError as error:
-                self._handle_error(error, model, attempt, began)
+                if isinstance(error, openai.APIStatusError):
+                    self._adapting.learn_from_error(model, error)
+                if self._adapt(body) == sent:  # else this call or another one learnt what the judge accepts
+                    self._handle_error(error, json.dumps(body), attempt, began)
                 attempt += 1
             else:
-                self._failing_since = None
+                self._failing_since, self._has_answered = None, True
                 return reply
             finally:
                 self._meter.settle(max_usd, "judge", model, usage)
@@ -131,21 +138,25 @@ class JudgeRelay:
                 return
             time.sleep(min(wait, 0.2))
 
-    def _handle_error(self, error: openai.APIError, model: str, attempt: int, began: float) -> None:
-        """Handle a failed request: return to retry it, or raise to fail this prompt. An outage stops the relay."""
+    def _handle_error(self, error: openai.APIError, prompt: str, attempt: int, began: float) -> None:
+        """Handle a failed request: return to retry it, or raise to fail this prompt.
+
+        An outage stops the relay, and so does a judge that refuses the key or whatever it is asked.
+        """
         status = error.status_code if isinstance(error, openai.APIStatusError) else None
-        if isinstance(error, openai.APIStatusError) and self._adapting.learn_from_error(model, error):
-            return
         where = f"the judge at {mask_credentials(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are stored"
-        if (
-            status is not None and status not in (408, 409, 429) and status < 500
-        ) or error.code == "insufficient_quota":
+        is_refused = status is not None and status < 500 and status not in (408, 409, 429)
+        with self._lock:
+            if is_refused and not self._has_answered:
+                self._refused_prompts.add(prompt)
+            is_useless = len(self._refused_prompts) >= MOST_REFUSED_PROMPTS and not self._has_answered
+        if status in (401, 403, 404, 407) or error.code == "insufficient_quota" or is_useless:
             self.stop(StoppedError(f"{where} refuses: {describe_error(error)}. Check --judge and its key. {kept}"))
+        elif is_refused:
+            raise error  # the fault of this prompt
         elif status == 429:
             self._failing_since = None
-        elif status is not None and status < 500 and status not in (408, 409):
-            raise error  # the fault of this prompt
         else:
             with self._lock:
                 self._failing_since = self._failing_since or began
