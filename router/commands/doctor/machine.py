@@ -58,7 +58,7 @@ def compiled() -> Finding:
     """Check that the prediction is compiled. Without it, a decision costs more and is the same."""
     if IS_COMPILED:
         return Finding(State.OK, "prediction", "compiled")
-    message = "not compiled, so a decision takes about three times as long"
+    message = "not compiled, so a decision takes about twice as long"
     return Finding(
         State.WARNING, "prediction", message, "Install a C compiler and Python's headers, then the router again"
     )
