@@ -56,7 +56,7 @@ PIECES = st.one_of(
     st.sampled_from([*COUNTED, "\\frac{1}", "$x$", "don't"]),
     st.text(string.printable, max_size=6),
     st.text(max_size=3),
-)  # fmt: skip
+)
 TEXTS = st.builds("".join, st.lists(st.one_of(PIECES, st.sampled_from([" ", " ", "\n"])), max_size=60))
 
 

@@ -5,6 +5,8 @@ The module is optional: without it, `router.policy.prediction` computes the same
 `tests/test_prediction_kernel.py` compares both.
 """
 
+import secrets
+
 from libc.math cimport exp, log, log1p, sqrt
 from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -83,8 +85,9 @@ cdef inline Kind kind_of(Py_UCS4 code) noexcept:
     return LETTER if code.isalnum() else OTHER
 
 
-# FNV-1a (Fowler, Noll, Vo), 64 bits, of characters instead of bytes
-cdef uint64_t HASH_START = 14695981039346656037U
+# FNV-1a (Fowler, Noll, Vo), 64 bits, of characters instead of bytes. The start is secret, so that no client can write a
+# text whose terms all have the same place, which would take twenty times as long.
+cdef uint64_t HASH_START = secrets.randbits(64)
 
 
 cdef inline uint64_t extend(uint64_t value, Py_UCS4 code) noexcept:
@@ -271,7 +274,8 @@ cdef class PredictionKernel:
 
     def __cinit__(
         self, tuple models, tuple types, terms, ignored, idf, table, number_mean, number_scale, number_weights, intercept,
-        type_table, smearing, type_familiarity, familiarity_quantiles, double sharpness, double number_limit, double material_weight, double most_tokens, Py_ssize_t number_characters,
+        type_table, smearing, type_familiarity, familiarity_quantiles, double sharpness, double number_limit,
+        double material_weight, double most_tokens, Py_ssize_t number_characters,
     ):
         """The arguments are described in `prediction_kernel.pyi`.
 
@@ -280,7 +284,8 @@ cdef class PredictionKernel:
         """
         self._arguments = (  # for pickling
             models, types, terms, ignored, idf, table, number_mean, number_scale, number_weights, intercept,
-            type_table, smearing, type_familiarity, familiarity_quantiles, sharpness, number_limit, material_weight, most_tokens, number_characters,
+            type_table, smearing, type_familiarity, familiarity_quantiles, sharpness, number_limit,
+            material_weight, most_tokens, number_characters,
         )
         self._model_names, self._type_names, self._models, self._types = models, types, len(models), len(types)
         self._type_familiarity, self._quantiles = type_familiarity, familiarity_quantiles
