@@ -20,6 +20,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from calibration import network
+from calibration.answers.errors import describe_error, is_retryable, refuses_access, retry_after, status_of
 from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
@@ -277,21 +278,19 @@ class AnswerCollector:
 
     def _handle_error(self, error: openai.APIError, model: str, at: int, attempt: int) -> None:
         """Handle a failed request: return to retry it, or raise to fail the question or to stop the collection."""
-        status = error.status_code if isinstance(error, openai.APIStatusError) else None
         where = mask_credentials((self._endpoints[model], *self._endpoints[model].fallbacks)[at].base_url)
-        if status in (401, 403, 404, 407) or error.code == "insufficient_quota":
+        if refuses_access(error):
             if self._use_next_upstream(model, at):
                 return
             raise StoppedError(
                 f"{where} refuses {model}: {describe_error(error)}. Check OPENAI_API_KEY, OPENAI_BASE_URL and "
                 "--models; answers so far are stored"
             ) from error
-        retried = status is None or status in (408, 409, 429) or status >= 500
-        if not retried:
+        if not is_retryable(error):
             raise error
         if self._upstream_in_use[model] != at:
             return  # the model uses another upstream now
-        if status == 429:
+        if status_of(error) == 429:
             self._failing_since.pop(model, None)  # the upstream is available, and says when to retry
         elif time.monotonic() - self._failing_since.setdefault(model, time.monotonic()) > self._patience:
             if self._use_next_upstream(model, at):
@@ -302,26 +301,3 @@ class AnswerCollector:
             ) from error
         backoff = min(0.5 * 2**attempt, LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
         self._resume_at[model] = max(self._resume_at[model], time.monotonic() + (retry_after(error) or backoff))
-
-
-def retry_after(error: openai.APIError) -> float | None:
-    """The number of seconds that the upstream asks to wait; None where it does not."""
-    headers = error.response.headers if isinstance(error, openai.APIStatusError) else {}
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * scale)
-        except (KeyError, ValueError):
-            continue
-    return None
-
-
-def describe_error(error: Exception) -> str:
-    """A description of an error, without the content of the request."""
-    if isinstance(error, openai.APIStatusError):
-        if error.status_code == 407:
-            return "status 407, the proxy set by ROUTER_PROXY or HTTP_PROXY requires other credentials"
-        body = error.body if isinstance(error.body, Mapping) else {}
-        return f"status {error.status_code}, {body.get('message') or error.message}"[:300]
-    if type(error.__cause__).__name__ == "ProxyError":  # raised by httpx; other causes may contain a key
-        return f"the proxy answered {error.__cause__}"[:300]
-    return f"{type(error).__name__}: {error}"[:300]

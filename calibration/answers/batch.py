@@ -27,10 +27,10 @@ from calibration.answers.answers import (
     Endpoint,
     answer_key,
     build_body,
-    describe_error,
     read_completion,
     stored_answers,
 )
+from calibration.answers.errors import describe_error, is_retryable
 from calibration.answers.request_adapter import RequestAdapter
 from calibration.interruption import InterruptibleWait
 from calibration.ledger import Ledger
@@ -176,8 +176,7 @@ class _Collection:
 
 def _stopped(error: openai.APIError, endpoint: Endpoint) -> StoppedError:
     where, problem = mask_credentials(endpoint.base_url), describe_error(error)
-    status = error.status_code if isinstance(error, openai.APIStatusError) else None
-    if status is None or status in (408, 409, 429) or status >= 500:
+    if is_retryable(error):
         return StoppedError(f"{where} is not available: {problem}. The same command resumes waiting for its batches")
     return StoppedError(f"{where} refused the batch: {problem}. Try again without --batch")
 

@@ -22,7 +22,8 @@ from typing import Any
 import openai
 
 from calibration import network
-from calibration.answers.answers import Endpoint, describe_error, retry_after
+from calibration.answers.answers import Endpoint
+from calibration.answers.errors import describe_error, is_retryable, refuses_access, retry_after, status_of
 from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.policies import load_catalogue
@@ -107,8 +108,8 @@ class JudgeRelay:
             self._meter.wait_to_reserve(max_usd)
             usage: Usage | None = None
             began = time.monotonic()
-            sent = self._adapt(body)
             try:
+                sent = self._adapt(body)
                 # not `chat.completions.create`, whose calls MLflow traces during an evaluation
                 reply: dict[str, Any] = self._client.post("/chat/completions", cast_to=dict, body=sent)
                 usage = Usage.from_openai(reply.get("usage") or {})
@@ -143,19 +144,18 @@ class JudgeRelay:
 
         An outage stops the relay, and so does a judge that refuses the key or whatever it is asked.
         """
-        status = error.status_code if isinstance(error, openai.APIStatusError) else None
         where = f"the judge at {mask_credentials(self._endpoint.base_url)}"
         kept = "Answers and verdicts so far are stored"
-        is_refused = status is not None and status < 500 and status not in (408, 409, 429)
+        is_refused = not is_retryable(error)
         with self._lock:
             if is_refused and not self._has_answered:
                 self._refused_prompts.add(prompt)
             is_useless = len(self._refused_prompts) >= MOST_REFUSED_PROMPTS and not self._has_answered
-        if status in (401, 403, 404, 407) or error.code == "insufficient_quota" or is_useless:
+        if refuses_access(error) or is_useless:
             self.stop(StoppedError(f"{where} refuses: {describe_error(error)}. Check --judge and its key. {kept}"))
         elif is_refused:
             raise error  # the fault of this prompt
-        elif status == 429:
+        elif status_of(error) == 429:
             self._failing_since = None
         else:
             with self._lock:

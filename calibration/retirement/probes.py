@@ -15,7 +15,8 @@ from typing import Any
 import openai
 
 from calibration import network
-from calibration.answers.answers import Endpoint, describe_error
+from calibration.answers.answers import Endpoint
+from calibration.answers.errors import describe_error
 from calibration.answers.request_adapter import RequestAdapter
 from calibration.ledger import Ledger
 from calibration.spending import Meter, max_cost_usd, price_of
