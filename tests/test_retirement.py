@@ -67,7 +67,9 @@ def asked_of(fake: FakeModels) -> Counter[str]:
 
 def used(fake: FakeModels, home: Path) -> None:
     """Recorded traffic: routed requests, two with a JSON schema, and one that names its model."""
-    router = RunningRouter(home, policy=SHIPPED, openai_base_url=fake.base_url, openai_api_key="sk-of-the-test")
+    store = f"sqlite:///{home / 'mlflow.db'}"  # MLflow leaves the store of another test in the environment
+    upstream = {"openai_base_url": fake.base_url, "openai_api_key": "sk-of-the-test"}
+    router = RunningRouter(home, policy=SHIPPED, mlflow_tracking_uri=store, **upstream)
     client = openai.OpenAI(base_url=f"{router.origin}/v1", api_key="sk-x", max_retries=0)
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
     for n in range(10):
